@@ -1,0 +1,193 @@
+"""What a backend must offer, and what an opener is given.
+
+A backend is the replaceable host side of a chardev. It is made by an *opener*, a function
+that takes an `OpenRequest` and returns an async context manager: entering it opens, and
+leaving it closes, always in the one task that also reads. Accepting, connecting,
+handshakes and reconnecting are the backend's own business, inside `receive_some`.
+
+Opening must not harm what the backend to be replaced (`OpenRequest.replaces`) uses,
+because the change may still fail: truncate, rename, apply line settings in `activate`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import attrs
+import trio
+
+from trio_chardev.errors import BackendError
+from trio_chardev.events import Event, LineSettings, ModemLines
+
+if TYPE_CHECKING:  # a mux attaches to chardevs; nothing here needs them at run time
+    from trio_chardev.core.chardev import Chardev
+
+
+def number_as_fd(name: str) -> int:
+    """A descriptor that is named by its number, as on a command line."""
+    if not name.isascii() or not name.isdigit():
+        raise BackendError(f"File descriptor named '{name}' has not been found")
+    return int(name)
+
+
+@attrs.frozen(kw_only=True)
+class OpenRequest:
+    """What an opener may use."""
+
+    id: str
+    on_event: Callable[[Event], None]
+    """Takes the backend's events; `Backend.set_open` calls it."""
+
+    replaces: Backend | None = None
+    """The backend in place, so that descriptors of the same address can be shared."""
+
+    chardevs: Mapping[str, Chardev] = attrs.field(factory=dict)
+    """The chardevs beside this one, for backends that stand on others."""
+
+    take_fd: Callable[[str], int] = number_as_fd
+    """Gives the descriptor of that name away; the opener owns it from then on."""
+
+
+class Tap(Protocol):
+    """Is shown the traffic of a backend: a log file, for one. Must not block."""
+
+    def sent(self, data: memoryview) -> None:
+        """*data* was accepted by the backend, or was refused for good."""
+
+    def activate(self) -> None:
+        """The backend is in place now: truncate, for one. Must not raise."""
+
+
+class Backend(abc.ABC):
+    """One host side of a chardev.
+
+    The rules that the core lives by:
+
+    * what leaves a method is `BackendError` (or Cancelled), never OSError or a group;
+    * `receive_some` and `send_some` that raise Cancelled have consumed, or sent, nothing;
+    * no byte is held in a local variable over a checkpoint.
+    """
+
+    pty: str | None = None
+    """The path of the PTY's other side, for the answer to chardev-add."""
+
+    taps: tuple[Tap, ...] = ()
+
+    def __init__(self, request: OpenRequest) -> None:
+        self.id = request.id
+        self._on_event = request.on_event
+        self._open = False
+
+    @property
+    @abc.abstractmethod
+    def filename(self) -> str:
+        """What query-chardev shows."""
+
+    @property
+    def is_open(self) -> bool:
+        """Follows the OPENED and CLOSED that were reported: is somebody there?"""
+        return self._open
+
+    def set_open(self, is_open: bool) -> None:
+        """Report OPENED or CLOSED, if it is a change."""
+        if is_open != self._open:
+            self._open = is_open
+            self._on_event(Event.OPENED if is_open else Event.CLOSED)
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        """What has already come, at most *max_bytes*; ``b""`` if nothing has.
+
+        Also the drain after a commit, so it must give all that the kernel holds when it is
+        called again and again. A disconnect that it meets is reported by `set_open`.
+        """
+        return b""
+
+    @abc.abstractmethod
+    def send_nowait(self, data: memoryview) -> int:
+        """One attempt to send; how much was accepted, 0 if it would block.
+
+        Raises BackendDisconnectedError if nobody is there, BackendError if it is broken.
+        """
+
+    async def wait_readable(self) -> None:
+        """Wait until `receive_nowait` may give something; may be too early."""
+        await trio.sleep_forever()
+
+    async def wait_writable(self) -> None:
+        """Wait until `send_nowait` may accept something; may be too early."""
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """Wait, through disconnects too, for 1 to *max_bytes* bytes.
+
+        Cancelled: nothing was consumed. Raises BackendError when nothing can come any
+        more and nothing can be sent either: the backend is then dead.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if data := self.receive_nowait(max_bytes):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return data
+        while True:
+            await self.wait_readable()
+            if data := self.receive_nowait(max_bytes):
+                return data
+
+    async def send_some(self, data: memoryview) -> int:
+        """Send a non-empty prefix of *data* and return its length.
+
+        Cancelled: nothing was sent. Raises as `send_nowait` does.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if sent := self.send_nowait(data):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return sent
+        while True:
+            await self.wait_writable()
+            if sent := self.send_nowait(data):
+                return sent
+
+    def activate(self) -> None:  # noqa: B027 - most kinds have nothing to do here
+        """The commit: from now on this backend is in place. Raises BackendError.
+
+        Until this call nothing destructive may have been done. If it raises, the change
+        unwinds, so what it did must be undone by closing.
+        """
+
+
+Opener = Callable[[OpenRequest], AbstractAsyncContextManager[Backend]]
+"""Makes a backend. Entering raises BackendError if it can't be opened."""
+
+
+# What only some backends can do; asking one that can't is NotSupportedError.
+
+
+@runtime_checkable
+class LineControl(Protocol):
+    """Has line settings (QEMU's CHR_IOCTL_SERIAL_SET_PARAMS)."""
+
+    async def set_line(self, settings: LineSettings) -> None: ...
+
+
+@runtime_checkable
+class ModemControl(Protocol):
+    """Has modem lines (CHR_IOCTL_SERIAL_GET_TIOCM and SET_TIOCM)."""
+
+    async def get_modem(self) -> ModemLines: ...
+    async def set_modem(self, lines: ModemLines) -> None: ...
+
+
+@runtime_checkable
+class BreakControl(Protocol):
+    """Can send a break (CHR_IOCTL_SERIAL_SET_BREAK), *duration* in seconds."""
+
+    async def send_break(self, duration: float) -> None: ...
+
+
+@runtime_checkable
+class EchoControl(Protocol):
+    """Is a terminal that can echo what is typed (chr_set_echo)."""
+
+    def set_echo(self, echo: bool) -> None: ...

@@ -1,0 +1,334 @@
+"""A chardev: a stable id over a backend that can be changed while its frontend stays.
+
+One nursery a chardev; each backend runs in it, in a task and a cancel scope of its own. A
+change opens the new backend beside the old one, swaps them, and only then cancels the old
+scope. The commit is one function without a checkpoint (`_commit`): before it every failure
+unwinds to the original, after it nothing can fail.
+
+    task of run()        owns the nursery, sleeps
+    tasks of Slot.run    one a backend: opens it, reads from it into the inbound queue, closes it
+    the caller of change opens, takes the slot lock, awaits be_change, commits, retires the old
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from trio_chardev.core.backend import Backend, Opener, OpenRequest
+from trio_chardev.core.controls import Controls
+from trio_chardev.core.delivery import Delivery
+from trio_chardev.core.frontend import BeChange, Frontend, OnEvent, OnReceive
+from trio_chardev.core.outbound import Outbound
+from trio_chardev.core.slot import CLEANUP_TIMEOUT, Slot
+from trio_chardev.errors import (
+    BackendError,
+    ChangeFailedError,
+    ChangeRefusedError,
+    ChardevBusyError,
+    ChardevClosedError,
+)
+from trio_chardev.events import Event
+
+log = logging.getLogger(__name__)
+
+DRAIN_CHUNK = 1 << 16  # bytes
+DRAIN_LIMIT = 8 << 20  # bytes; a change is refused while more wait for the frontend
+
+
+@attrs.define(eq=False)
+class Chardev:
+    """A character device. `Registry` makes it; users meet it to `attach`."""
+
+    id: str
+    is_replayed: bool = False
+    """In record/replay mode, where a change would break determinism; it is refused."""
+    on_event: Callable[[Chardev, Event], None] | None = None
+    """Is told every event of the backend in place, whether a frontend is there or not."""
+    _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
+    _over: trio.Event = attrs.Factory(trio.Event)
+    _slots: set[Slot] = attrs.Factory(set)  # all whose task runs, also half open ones
+    _change_lock: trio.Lock = attrs.Factory(trio.Lock)
+    _outbound: Outbound = attrs.field(init=False)
+    _delivery: Delivery = attrs.Factory(Delivery)
+
+    def __attrs_post_init__(self) -> None:
+        self._outbound = Outbound(self.id)
+
+    @property
+    def backend(self) -> Backend:
+        """The backend in place."""
+        return self._outbound.slot.backend
+
+    @property
+    def frontend(self) -> Frontend | None:
+        """Who uses it now."""
+        return self._delivery.frontend
+
+    @property
+    def is_open(self) -> bool:
+        """Is somebody there, at the other end of the backend in place?"""
+        return not self.is_closed and self.backend.is_open
+
+    @property
+    def is_closed(self) -> bool:
+        """The chardev was removed, or its service is stopping."""
+        return self._outbound.is_closed
+
+    # ------------------------------------------------------------ life
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the nursery in which the backends live, until cancelled or closed."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                # Nothing that can fail goes in here: it would come out as a group.
+                try:
+                    task_status.started()
+                    await trio.sleep_forever()
+                finally:
+                    self._shut()
+        finally:
+            self._over.set()
+
+    async def open(self, opener: Opener, *, timeout: float = math.inf) -> None:
+        """Put the first backend in place, within *timeout* seconds.
+
+        Raises BackendError. Raising anything, Cancelled included, it leaves no backend.
+        """
+        slot = await self._start(opener, None, timeout)
+        try:
+            self._commit(None, slot)
+        except BaseException:
+            await slot.retire()
+            raise
+
+    async def aclose(self) -> None:
+        """Close the backend and end `run`; readers get ``b""``. Not undone by Cancelled."""
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+            with trio.move_on_after(2 * CLEANUP_TIMEOUT, shield=True) as cut:
+                await self._over.wait()
+            if cut.cancelled_caught:
+                log.error("chardev '%s' does not close", self.id)
+
+    def _shut(self) -> None:
+        self._outbound.close()
+        self._delivery.inbound.wake_readers()
+        for slot in self._slots:  # an open under way is in its caller's scope, not in ours
+            slot.scope.cancel()
+
+    # ------------------------------------------------------------ frontends
+
+    def attach(
+        self,
+        *,
+        be_change: BeChange | None = None,
+        on_event: OnEvent | None = None,
+        on_receive: OnReceive | None = None,
+    ) -> Frontend:
+        """Become the user of this chardev; closing the frontend ends that.
+
+        *be_change* is awaited in every change, see `Frontend`; without it changes are
+        refused. *on_event* is called with OPENED before this returns, if the backend is
+        open. Raises ChardevBusyError, ChardevClosedError.
+        """
+        self._check_not_closed()
+        if self.frontend is not None:
+            raise ChardevBusyError(f"Device '{self.id}' is in use")
+        frontend = Frontend(self, self._outbound, self._delivery, be_change, on_event, on_receive)
+        self._delivery.attach(frontend, is_open=self.is_open)
+        return frontend
+
+    def detach(self, frontend: Frontend) -> None:
+        """*frontend* is no longer the user: its calls that wait raise ClosedResourceError."""
+        if self.frontend is frontend:
+            self._delivery.detach()
+            self._outbound.interrupt()
+
+    def send_event(self, event: Event) -> None:
+        """Give the frontend *event* as if the backend had sent it (chardev-send-break)."""
+        self._delivery.event(event)
+
+    # ------------------------------------------------------------ the change
+
+    async def change(self, opener: Opener, *, timeout: float = math.inf) -> Backend:
+        """Put another backend in place of the one that is; *timeout* bounds its opening.
+
+        Returns: the new backend is in place, its frontend set up for it, the old one closed.
+        Raises anything, Cancelled included: the original is in place, the frontend set up
+        for it, the new one closed, and nothing harmed that the original uses.
+
+        Raises ChangeRefusedError before anything is opened, BackendError if the new backend
+        does not open, ChangeFailedError if the frontend does not take it,
+        ChardevClosedError. Changes that overlap are done in the order in which they came.
+        """
+        self._outbound.refuse_in_handler()
+        async with self._change_lock:
+            self._check_changeable()
+            old = self._outbound.slot
+            new = await self._start(opener, old, timeout)
+            try:
+                await self._switch(old, new)
+            except BaseException:
+                await new.retire()
+                raise
+            await old.retire()
+            return new.backend
+
+    def _check_not_closed(self) -> None:
+        if self.is_closed:
+            raise ChardevClosedError(f"Chardev '{self.id}' is closed")
+
+    def _check_changeable(self) -> None:
+        self._check_not_closed()
+        if self.is_replayed:
+            raise ChangeRefusedError(f"Chardev '{self.id}' cannot be changed in record/replay mode")
+        if self.frontend is not None:
+            check_takes_changes(self.frontend)
+            if (unread := len(self._delivery.inbound)) > DRAIN_LIMIT:
+                raise ChangeRefusedError(
+                    f"Chardev '{self.id}' has {unread} bytes that its user has not read"
+                )
+
+    async def _switch(self, old: Slot, new: Slot) -> None:
+        async with self._outbound.exclusive():
+            self._delivery.hold(closed=old.backend.is_open and not new.backend.is_open)
+            asked: set[Frontend] = set()
+            try:
+                await self._set_up(new, asked)
+                self._commit(old, new)
+            except BaseException:
+                await self._roll_back(old, asked)
+                raise
+
+    async def _set_up(self, new: Slot, asked: set[Frontend]) -> None:
+        """Have the frontend set up for *new*; another may take its place meanwhile."""
+        while (frontend := self.frontend) is not None and frontend not in asked:
+            check_takes_changes(frontend)
+            asked.add(frontend)
+            try:
+                await self._ask(frontend, new)
+            except Exception as exc:
+                log.warning("chardev '%s': change failed: %r", self.id, exc)
+                raise ChangeFailedError(f"Chardev '{self.id}' change failed") from exc
+
+    async def _ask(self, frontend: Frontend, slot: Slot) -> None:
+        if frontend.be_change is not None:
+            with self._outbound.handler_at_work():
+                await frontend.be_change(Controls(slot.backend))
+
+    @trio.lowlevel.enable_ki_protection
+    def _commit(self, old: Slot | None, new: Slot) -> None:
+        """The commit, without a checkpoint. If it raises, the original is untouched."""
+        self._check_not_closed()
+        if new.closed.is_set():
+            raise BackendError(
+                f"the new backend of chardev '{self.id}' closed before it was in place"
+            ) from new.error
+        new.backend.activate()
+        # From here on nothing raises.
+        for tap in new.backend.taps:
+            tap.activate()
+        if old is not None:
+            self._drain(old)
+        self._outbound.slot = new
+        if new.backend.is_open and self.on_event is not None:
+            self.on_event(self, Event.OPENED)
+        self._delivery.release(is_open=new.backend.is_open)
+        new.in_place.set()
+        if old is not None:
+            old.scope.cancel()
+
+    async def _roll_back(self, old: Slot, asked: set[Frontend]) -> None:
+        """Set the frontend up for the original again, and let it go on."""
+        try:
+            if self.frontend in asked:
+                with trio.fail_after(CLEANUP_TIMEOUT, shield=True):
+                    await self._ask(self.frontend, old)
+        except Exception:
+            log.exception("chardev '%s': its frontend does not take the original back", self.id)
+        finally:
+            self._delivery.release(is_open=self._delivery.is_muted and old.backend.is_open)
+
+    def _drain(self, old: Slot) -> None:
+        """What the old backend has received comes before the new one's bytes.
+
+        With a frontend all of it: the kernel's buffer and DRAIN_LIMIT bound it. Without one
+        nobody takes it, so no more than always is kept.
+        """
+        inbound = self._delivery.inbound
+        limit = inbound.capacity if self.frontend is None else math.inf
+        try:
+            while len(inbound) < limit and (data := old.backend.receive_nowait(DRAIN_CHUNK)):
+                inbound.put(data)
+        except Exception as exc:
+            log.warning("chardev '%s': the old backend broke in the drain: %r", self.id, exc)
+
+    # ------------------------------------------------------------ running a backend
+
+    async def _start(self, opener: Opener, replaces: Slot | None, timeout: float) -> Slot:
+        """Open a backend in a task of its own; it is not read before the commit.
+
+        Until it is open that task is in the *caller's* cancel scopes (nursery.start).
+        """
+        self._check_not_closed()
+        assert self._nursery is not None, "run() comes first"
+        slot = Slot()
+        request = OpenRequest(
+            id=self.id,
+            on_event=lambda event: self._on_backend_event(slot, event),
+            replaces=replaces.backend if replaces else None,
+        )
+        try:
+            with trio.fail_after(timeout):
+                await self._nursery.start(self._run_slot, slot, opener, request)
+        except trio.TooSlowError:
+            raise BackendError(f"not open after {timeout:g} seconds") from None
+        return slot
+
+    async def _run_slot(
+        self,
+        slot: Slot,
+        opener: Opener,
+        request: OpenRequest,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        self._slots.add(slot)
+        try:
+            await slot.run(
+                opener, request, self._delivery.inbound, self._deliver, task_status=task_status
+            )
+        finally:
+            self._slots.discard(slot)
+        if not slot.started:
+            self._check_not_closed()
+        self._note_end(slot)
+
+    def _deliver(self, slot: Slot, data: bytes) -> None:
+        if slot is self._outbound.slot:  # else what came before the commit was drained
+            self._delivery.data(data)
+
+    def _note_end(self, slot: Slot) -> None:
+        """The task of *slot* is over; if it was in place, its frontend is told."""
+        if slot is self._outbound.slot and not self.is_closed:
+            log.error("chardev '%s': the backend is gone: %s", self.id, slot.error)
+            self._outbound.interrupt()
+            slot.backend.set_open(False)
+
+    def _on_backend_event(self, slot: Slot, event: Event) -> None:
+        """An event of *slot*; only the backend in place is heard."""
+        if slot is self._outbound.slot:
+            if self.on_event is not None:
+                self.on_event(self, event)
+            self._delivery.event(event)
+
+
+def check_takes_changes(frontend: Frontend) -> None:
+    """Raise ChangeRefusedError for a user that could not follow a change."""
+    if frontend.be_change is None:
+        raise ChangeRefusedError("Chardev user does not support chardev hotswap")

@@ -1,0 +1,100 @@
+"""How bytes and events get from the backend in place to the frontend.
+
+All of it is synchronous. A frontend is offered what comes in the task that read it; what it
+does not take waits in the inbound queue. While a change is under way (`hold`) nothing is
+handed over, but the queue goes on taking.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.inbound import Inbound
+from trio_chardev.events import Event
+
+INBOUND_CAPACITY = 1 << 16  # bytes; a backend is not read while that many wait
+
+
+@attrs.define(eq=False)
+class Delivery:
+    """The way to the frontend, whether one is there or not."""
+
+    inbound: Inbound = attrs.Factory(lambda: Inbound(INBOUND_CAPACITY))
+    frontend: Frontend | None = None
+    is_held: bool = False
+    is_muted: bool = False
+    """CLOSED was sent for a change: until it is over the frontend hears no OPENED or CLOSED."""
+
+    def attach(self, frontend: Frontend, *, is_open: bool) -> None:
+        """*frontend* is the user from now on; it hears OPENED at once if *is_open*."""
+        self.frontend = frontend
+        self.inbound.drop_events()  # they concerned an earlier frontend
+        if is_open and not self.is_muted:
+            self._tell(Event.OPENED)
+        self.flush()
+
+    def detach(self) -> None:
+        """Nobody is the user; who waits to receive looks again."""
+        self.frontend = None
+        self.inbound.wake_readers()
+
+    def data(self, data: bytes) -> None:
+        """*data* has come."""
+        if not self.is_held and not self.inbound:
+            taken = self._push(data)
+            if taken == len(data):
+                return
+            data = data[taken:]
+        self.inbound.put(data)
+
+    def event(self, event: Event) -> None:
+        """*event* has come, after the bytes that came before it."""
+        if self.frontend is None or (self.is_muted and event in (Event.OPENED, Event.CLOSED)):
+            return
+        if self.is_held or self.inbound:
+            self.inbound.put_event(event)
+        else:
+            self._tell(event)
+
+    def take(self, max_bytes: int) -> bytes:
+        """The next bytes for the frontend, having told it the events that came before."""
+        while not self.is_held:
+            item = self.inbound.take(max_bytes)
+            if not isinstance(item, Event):
+                return item or b""
+            self._tell(item)
+        return b""
+
+    def flush(self) -> None:
+        """Hand over what is queued, as far as the frontend takes it by itself."""
+        while not self.is_held and (item := self.inbound.peek()) is not None:
+            if isinstance(item, Event):
+                self.inbound.take(0)
+                self._tell(item)
+            elif (taken := self._push(item)) > 0:
+                self.inbound.take(taken)
+            else:
+                break
+
+    def hold(self, *, closed: bool) -> None:
+        """A change begins; *closed*: its frontend hears CLOSED first."""
+        if closed:
+            self.event(Event.CLOSED)
+            self.is_muted = True
+        self.is_held = True
+
+    def release(self, *, is_open: bool) -> None:
+        """The change is over and the one in place *is_open*, if it was not all the time."""
+        self.is_held = self.is_muted = False
+        self.flush()
+        self.inbound.wake_readers()
+        if is_open:
+            self.event(Event.OPENED)
+
+    def _push(self, data: bytes) -> int:
+        return self.frontend.push(data) if self.frontend is not None else 0
+
+    def _tell(self, event: Event) -> None:
+        if self.frontend is not None:
+            self.frontend.tell(event)

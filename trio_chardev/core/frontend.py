@@ -1,0 +1,198 @@
+"""The user's end of a chardev: a Trio stream that survives changes of the backend."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from trio_chardev.core.controls import BREAK_DURATION, Controls
+from trio_chardev.core.outbound import Outbound
+from trio_chardev.events import Event, LineSettings, ModemLines
+
+if TYPE_CHECKING:
+    from trio_chardev.core.chardev import Chardev
+    from trio_chardev.core.delivery import Delivery
+
+log = logging.getLogger(__name__)
+
+BeChange = Callable[[Controls], Awaitable[None]]
+"""Sets the frontend up for a backend: line settings, modem lines, echo. Raise to refuse it."""
+OnEvent = Callable[[Event], None]
+"""Is told OPENED, CLOSED, BREAK ..., in order with the bytes; must not block."""
+OnReceive = Callable[[bytes], int]
+"""Takes bytes in the task that received them; returns how many. See `Frontend`."""
+
+MAX_CHUNK = 1 << 20  # bytes that receive_some gives at most, if it is not told
+
+
+async def stateless(backend: Controls) -> None:
+    """The ``be_change`` of a frontend that needs no set-up: any backend will do."""
+
+
+class Frontend(trio.abc.Stream):
+    """Made by `Chardev.attach`; of the one user at a time.
+
+    *be_change* is awaited in every change with the new backend's `Controls`, before the
+    commit, while nothing can be written: it must not write or wait for a task that does
+    (WriteInChangeError where that can be seen, otherwise it waits until it is cancelled).
+    If it raises, the change is undone and it is called again with the original's.
+
+    *on_receive* is called by the task that reads the backend, so that a byte needs no second
+    task. What it does not take is queued, for `receive_some` or for `accept_input`, and until
+    that is taken it is not called. If a handler raises, the frontend is detached and the error
+    logged; the chardev goes on.
+    """
+
+    def __init__(
+        self,
+        chardev: Chardev,
+        outbound: Outbound,
+        delivery: Delivery,
+        be_change: BeChange | None,
+        on_event: OnEvent | None,
+        on_receive: OnReceive | None,
+    ) -> None:
+        self.chardev = chardev
+        self.be_change = be_change
+        self._outbound = outbound
+        self._delivery = delivery
+        self._on_event = on_event
+        self._on_receive = on_receive
+        self._is_receiving = False
+
+    @property
+    def is_open(self) -> bool:
+        """Is somebody at the other end now?"""
+        return self.chardev.is_open
+
+    @property
+    def is_attached(self) -> bool:
+        """False once it is closed, or was detached because a handler of it failed."""
+        return self.chardev.frontend is self
+
+    # ------------------------------------------------------------ bytes
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send *data* as one piece, through as many changes as cut in.
+
+        Raises BackendDisconnectedError if nobody is at the other end, ChardevClosedError if
+        the chardev is gone. Cancelled or raising, it may have sent a part.
+        """
+        await self._outbound.send_all(memoryview(data).cast("B"), self._check)
+
+    async def send_some(self, data: bytes | bytearray | memoryview) -> int:
+        """Send a non-empty prefix of *data*; return its length. Cancelled: nothing was sent."""
+        return await self._outbound.send_some(memoryview(data).cast("B"), self._check)
+
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what can be sent at once; return how much, maybe 0 (QEMU's chr_fe_write)."""
+        self._check()
+        return self._outbound.send_nowait(memoryview(data).cast("B"))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until no other write is under way."""
+        self._check()
+        await self._outbound.wait_idle()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Wait, through disconnects and changes, for 1 to *max_bytes* bytes.
+
+        Returns ``b""`` only when the chardev is gone. Cancelled: nothing was taken.
+        """
+        if max_bytes is None:
+            max_bytes = MAX_CHUNK
+        elif max_bytes < 1:
+            raise ValueError("max_bytes must be >= 1")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check()
+        if self._is_receiving:
+            raise trio.BusyResourceError("another task is receiving from this frontend")
+        if (data := self._delivery.take(max_bytes)) or self.chardev.is_closed:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return data
+        self._is_receiving = True
+        try:
+            while not data and not self.chardev.is_closed:
+                await self._delivery.inbound.wait_item()
+                self._check()
+                data = self._delivery.take(max_bytes)
+        finally:
+            self._is_receiving = False
+        return data
+
+    def receive_nowait(self, max_bytes: int = MAX_CHUNK) -> bytes:
+        """What has come already, at most *max_bytes*; ``b""`` if nothing has."""
+        self._check()
+        return self._delivery.take(max_bytes)
+
+    def accept_input(self) -> None:
+        """Offer on_receive what it did not take before (QEMU's chr_fe_accept_input)."""
+        self._check()
+        self._delivery.flush()
+
+    async def aclose(self) -> None:
+        """Detach from the chardev, which stays, with what was not read."""
+        self.chardev.detach(self)
+        await trio.lowlevel.checkpoint()
+
+    # ------------------------------------------------------------ the line
+
+    async def set_line(self, settings: LineSettings) -> None:
+        """Set speed, data bits, parity, stop bits and flow control."""
+        async with self._outbound.exclusive():
+            await self._controls().set_line(settings)
+
+    async def get_modem(self) -> ModemLines:
+        """The modem lines that are on."""
+        async with self._outbound.exclusive():
+            return await self._controls().get_modem()
+
+    async def set_modem(self, lines: ModemLines) -> None:
+        """Turn DTR and RTS on if they are in *lines*, else off."""
+        async with self._outbound.exclusive():
+            await self._controls().set_modem(lines)
+
+    async def send_break(self, duration: float = BREAK_DURATION) -> None:
+        """Send a break of *duration* seconds, also while a writer is stuck."""
+        async with self._outbound.exclusive():
+            await self._controls().send_break(duration)
+
+    async def set_echo(self, echo: bool) -> None:
+        """Have what is typed at a terminal shown, or not."""
+        async with self._outbound.exclusive():
+            self._controls().set_echo(echo)
+
+    def _controls(self) -> Controls:
+        self._check()
+        return Controls(self.chardev.backend)
+
+    # ------------------------------------------------------------ called by the chardev
+
+    def push(self, data: bytes) -> int:
+        """Offer *data* to on_receive; how much it took."""
+        if self._on_receive is None:
+            return 0
+        try:
+            return self._on_receive(data)
+        except Exception:
+            self._fail("on_receive")
+            return 0
+
+    def tell(self, event: Event) -> None:
+        """Call on_event."""
+        if self._on_event is not None:
+            try:
+                self._on_event(event)
+            except Exception:
+                self._fail("on_event")
+
+    def _fail(self, handler: str) -> None:
+        log.exception("chardev '%s': %s failed; it is detached", self.chardev.id, handler)
+        self.chardev.detach(self)
+
+    def _check(self) -> None:
+        if not self.is_attached:
+            raise trio.ClosedResourceError("this frontend is not attached any more")

@@ -1,0 +1,104 @@
+"""What a chardev has received and its frontend has not taken yet.
+
+Bytes and events stand in one queue, in the order in which they came, so that a BREAK keeps
+its place and a frontend reads the last bytes of a peer before it hears CLOSED. An event that
+finds the queue empty does not wait in it: see `Chardev`. The queue outlives the backends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import trio
+
+from trio_chardev.events import Event
+
+EVENT_WEIGHT = 64  # an event takes that many bytes of the room, so that events are bounded too
+
+
+class Inbound:
+    """A bounded queue of bytes and events; only its waits are async."""
+
+    __slots__ = ("_items", "_offset", "_readers", "_size", "_writers", "capacity")
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._items: deque[bytes | Event] = deque()
+        self._offset = 0  # how much of the first item has been taken
+        self._size = 0
+        self._readers = trio.lowlevel.ParkingLot()
+        self._writers = trio.lowlevel.ParkingLot()
+
+    def __len__(self) -> int:
+        """The bytes that are waiting; an event counts as `EVENT_WEIGHT`."""
+        return self._size
+
+    @property
+    def room(self) -> int:
+        """How many bytes may be put; not positive when full."""
+        return self.capacity - self._size
+
+    def put(self, data: bytes) -> None:
+        """Append *data*; more than `room` only for the drain after a change."""
+        self._items.append(data)
+        self._size += len(data)
+        self._readers.unpark_all()
+
+    def put_event(self, event: Event) -> None:
+        """Append *event*; a BREAK that finds no room is lost, as on an overrun UART."""
+        if self.room <= 0 and event is Event.BREAK:
+            return
+        self._items.append(event)
+        self._size += EVENT_WEIGHT
+        self._readers.unpark_all()
+
+    def take(self, max_bytes: int) -> bytes | Event | None:
+        """The next event, or up to *max_bytes* of the next bytes, or None."""
+        if not self._items:
+            return None
+        item = self._items[0]
+        if isinstance(item, Event):
+            self._items.popleft()
+            self._shrink(EVENT_WEIGHT)
+            return item
+        end = self._offset + max_bytes
+        if end >= len(item):
+            data = item[self._offset :] if self._offset else item
+            self._items.popleft()
+            self._offset = 0
+        else:
+            data = item[self._offset : end]
+            self._offset = end
+        self._shrink(len(data))
+        return data
+
+    def peek(self) -> bytes | Event | None:
+        """What `take` would give next."""
+        if not self._items:
+            return None
+        item = self._items[0]
+        return item[self._offset :] if self._offset and isinstance(item, bytes) else item
+
+    def drop_events(self) -> None:
+        """Forget the events: nobody is there whom they concern."""
+        kept = [item for item in self._items if not isinstance(item, Event)]
+        gone = len(self._items) - len(kept)
+        self._items = deque(kept)
+        self._shrink(gone * EVENT_WEIGHT)
+
+    def wake_readers(self) -> None:
+        """Make those in `wait_item` look again."""
+        self._readers.unpark_all()
+
+    async def wait_item(self) -> None:
+        """Wait until something was put, or `wake_readers`."""
+        await self._readers.park()
+
+    async def wait_room(self) -> None:
+        """Wait until something was taken."""
+        await self._writers.park()
+
+    def _shrink(self, size: int) -> None:
+        self._size -= size
+        if self._writers and self.room > 0:
+            self._writers.unpark_all()

@@ -1,0 +1,195 @@
+"""How bytes get from a frontend to the backend in place, whichever that is.
+
+Two locks: the *write lock* is held for a whole `send_all`, so that no other writer's bytes
+come in between, not even when a change cuts in. The *slot lock* is held for one `send_some`
+or for one change. A change that finds a writer stuck in `send_some` cancels that call, which
+then has sent nothing; the writer goes on with the next backend once the change lets go of the
+slot. trio.Lock is fair, so a change is next in line after the one call it cuts short.
+
+As long as the kernel takes the bytes at once, nobody can come in between, and a write is one
+synchronous `send_nowait`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+
+import attrs
+import trio
+
+from trio_chardev.core.slot import Slot
+from trio_chardev.errors import (
+    BackendDisconnectedError,
+    ChardevClosedError,
+    WriteInChangeError,
+)
+
+
+@attrs.define(eq=False)
+class _Handler:
+    """A be_change handler at work; tasks that it starts inherit this by their context."""
+
+    outbound: Outbound
+    outer: _Handler | None
+    at_work: bool = True
+
+
+_handler: ContextVar[_Handler | None] = ContextVar("be_change handler", default=None)
+
+
+@attrs.define(eq=False)
+class Outbound:
+    """The way to the backend in place."""
+
+    id: str
+    slot: Slot = attrs.Factory(Slot)
+    """The backend in place; a change replaces it under `exclusive`."""
+    is_closed: bool = False
+    _write_lock: trio.Lock = attrs.Factory(trio.Lock)
+    _slot_lock: trio.Lock = attrs.Factory(trio.Lock)
+    _send_scope: trio.CancelScope | None = None
+
+    def send_nowait(self, data: memoryview) -> int:
+        """One attempt; how much was accepted, 0 if it would block or another is at it.
+
+        Raises as `send_all`.
+        """
+        if self._write_lock.locked():
+            return 0
+        return self._try(data)
+
+    async def send_some(self, data: memoryview, check: Callable[[], None]) -> int:
+        """Send a non-empty prefix of *data*. Cancelled: nothing was sent.
+
+        *check* may raise what ends the attempt: it is called before each.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._acquire_write_lock()
+        try:
+            check()
+            sent = self._try(data)
+            if sent or not data:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return sent
+            return await self._send_blocking(data, check)
+        finally:
+            self._write_lock.release()
+
+    async def send_all(self, data: memoryview, check: Callable[[], None]) -> None:
+        """Send all of *data* as one piece.
+
+        Cancelled, or BackendDisconnectedError: a part may have been sent.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._acquire_write_lock()
+        try:
+            check()
+            sent = self._try(data)
+            if sent == len(data):
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return
+            while sent < len(data):
+                sent += await self._send_blocking(data[sent:], check)
+        finally:
+            self._write_lock.release()
+
+    def close(self) -> None:
+        """From now on every write raises ChardevClosedError."""
+        self.is_closed = True
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Make the `send_some` that is under way, if any, look again at the slot."""
+        if self._send_scope is not None:
+            self._send_scope.cancel()
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Have the slot alone: nothing is being sent and no change is under way."""
+        self.refuse_in_handler()
+        self.interrupt()
+        async with self._slot_lock:
+            yield
+
+    @contextmanager
+    def handler_at_work(self) -> Iterator[None]:
+        """Around a be_change handler, which holds the slot and so must not write."""
+        mark = _Handler(self, _handler.get())
+        token = _handler.set(mark)
+        try:
+            yield
+        finally:
+            mark.at_work = False
+            _handler.reset(token)
+
+    async def wait_idle(self) -> None:
+        """Wait until no other write is under way."""
+        self.refuse_in_handler()
+        async with self._write_lock:
+            pass
+
+    async def _acquire_write_lock(self) -> None:
+        try:  # without contention no trip through the scheduler
+            self._write_lock.acquire_nowait()
+        except trio.WouldBlock:
+            self.refuse_in_handler()
+            await self._write_lock.acquire()
+
+    def _try(self, data: memoryview) -> int:
+        """Send what the backend takes at once, if nobody has the slot."""
+        if self._slot_lock.locked():
+            self.refuse_in_handler()
+            return 0
+        slot = self._usable_slot()
+        try:
+            sent = slot.backend.send_nowait(data)
+        except BackendDisconnectedError:
+            slot.show_taps(data)
+            raise
+        if sent and slot.backend.taps:
+            slot.show_taps(data[:sent])
+        return sent
+
+    async def _send_blocking(self, data: memoryview, check: Callable[[], None]) -> int:
+        """Send a non-empty prefix, through as many changes as cut in."""
+        while True:
+            async with self._slot_lock:
+                check()
+                slot = self._usable_slot()
+                sent = 0
+                with trio.CancelScope() as self._send_scope:
+                    try:
+                        sent = await slot.backend.send_some(data)
+                    except BackendDisconnectedError:
+                        slot.show_taps(data)
+                        raise
+                    except trio.ClosedResourceError:  # it died under us
+                        pass
+                    finally:
+                        self._send_scope = None
+                if sent:
+                    slot.show_taps(data[:sent])
+                    return sent
+
+    def _usable_slot(self) -> Slot:
+        if self.is_closed:
+            raise ChardevClosedError(f"Chardev '{self.id}' is closed")
+        slot = self.slot
+        if slot.closed.is_set():
+            raise BackendDisconnectedError(
+                f"the backend of chardev '{self.id}' is gone"
+            ) from slot.error
+        return slot
+
+    def refuse_in_handler(self) -> None:
+        """Raise WriteInChangeError in a be_change handler, which would wait for itself."""
+        mark = _handler.get()
+        while mark is not None:
+            if mark.at_work and mark.outbound is self:
+                raise WriteInChangeError(
+                    f"be_change of chardev '{self.id}' must not write or use its frontend: "
+                    "use the backend that it is given"
+                )
+            mark = mark.outer

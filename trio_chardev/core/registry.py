@@ -1,0 +1,174 @@
+"""id -> Chardev: add, change, remove, query. The one place that knows all chardevs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import attrs
+import trio
+
+from trio_chardev.core.backend import Backend, Opener, OpenRequest, number_as_fd
+from trio_chardev.core.chardev import Chardev
+from trio_chardev.errors import (
+    BackendError,
+    ChardevBusyError,
+    ChardevClosedError,
+    ChardevExistsError,
+    ChardevNotFoundError,
+)
+from trio_chardev.options import BackendOptions
+
+OpenerOf = Callable[[BackendOptions], Opener]
+"""Gives the opener for options; a table of kinds, for one."""
+
+
+@attrs.frozen
+class ChardevInfo:
+    """One line of query-chardev."""
+
+    label: str
+    filename: str
+    frontend_open: bool
+
+
+@attrs.frozen
+class ChardevReturn:
+    """What chardev-add and chardev-change answer: the path of a PTY, if it is one."""
+
+    pty: str | None = None
+
+
+@attrs.define(eq=False)
+class Registry(Mapping[str, Chardev]):
+    """The chardevs of one service, by id; made by `open_registry`."""
+
+    _nursery: trio.Nursery
+    _opener_of: OpenerOf
+    _chardevs: dict[str, Chardev] = attrs.Factory(dict)
+    _adding: set[str] = attrs.Factory(set)  # ids whose first backend is being opened
+
+    def __getitem__(self, id: str) -> Chardev:
+        try:
+            return self._chardevs[id]
+        except KeyError:
+            raise ChardevNotFoundError(f"Chardev '{id}' not found") from None
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._chardevs
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._chardevs)
+
+    def __len__(self) -> int:
+        return len(self._chardevs)
+
+    def query(self) -> list[ChardevInfo]:
+        """All chardevs, in the order in which they were added."""
+        return [
+            ChardevInfo(id, chardev.backend.filename, chardev.frontend is not None)
+            for id, chardev in self._chardevs.items()
+        ]
+
+    async def add(
+        self,
+        id: str,
+        options: BackendOptions,
+        *,
+        timeout: float | None = None,
+        is_replayed: bool = False,
+        take_fd: Callable[[str], int] = number_as_fd,
+    ) -> ChardevReturn:
+        """Open a backend under a new id, within *timeout* seconds (None: what options say).
+
+        Raises ChardevExistsError, BackendError. Raising anything, it has added nothing.
+        """
+        if id in self._chardevs or id in self._adding:
+            raise ChardevExistsError(f"Chardev with id '{id}' already exists")
+        chardev = Chardev(id, is_replayed=is_replayed)
+        self._adding.add(id)
+        try:
+            with _failed_to_add(id):
+                opener = self._opener(options, take_fd)
+                await self._open(chardev, opener, _or_default(timeout, options))
+            self._chardevs[id] = chardev
+        finally:
+            self._adding.discard(id)
+        return _returned(chardev.backend)
+
+    async def _open(self, chardev: Chardev, opener: Opener, timeout: float) -> None:
+        await self._nursery.start(chardev.run)
+        try:
+            await chardev.open(opener, timeout=timeout)
+        except BaseException:
+            await chardev.aclose()
+            raise
+
+    async def change(
+        self,
+        id: str,
+        options: BackendOptions,
+        *,
+        timeout: float | None = None,
+        take_fd: Callable[[str], int] = number_as_fd,
+    ) -> ChardevReturn:
+        """Put another backend in place of that of chardev *id*; see `Chardev.change`.
+
+        Raises ChardevNotFoundError and what `Chardev.change` raises: then all is as before.
+        """
+        if id not in self._chardevs:
+            raise ChardevNotFoundError(f"Chardev '{id}' does not exist")
+        chardev = self._chardevs[id]
+        # QEMU does a change without a user as remove and add, and so words its errors.
+        with contextlib.nullcontext() if chardev.frontend else _failed_to_add(id):
+            opener = self._opener(options, take_fd)
+            backend = await chardev.change(opener, timeout=_or_default(timeout, options))
+        return _returned(backend)
+
+    async def remove(self, id: str) -> None:
+        """Close chardev *id* and forget it. A change under way is ended by it.
+
+        Raises ChardevNotFoundError, ChardevBusyError. Cancelled: it is removed all the same.
+        """
+        chardev = self[id]
+        if chardev.frontend is not None:
+            raise ChardevBusyError(f"Chardev '{id}' is busy")
+        del self._chardevs[id]
+        await chardev.aclose()
+
+    def _opener(self, options: BackendOptions, take_fd: Callable[[str], int]) -> Opener:
+        opener = self._opener_of(options)
+
+        def open_beside(request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
+            return opener(attrs.evolve(request, chardevs=self, take_fd=take_fd))
+
+        return open_beside
+
+
+@asynccontextmanager
+async def open_registry_with(opener_of: OpenerOf) -> AsyncIterator[Registry]:
+    """A registry whose chardevs are closed when the block ends."""
+    async with trio.open_nursery() as nursery:
+        try:
+            yield Registry(nursery, opener_of)
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+@contextlib.contextmanager
+def _failed_to_add(id: str) -> Iterator[None]:
+    try:
+        yield
+    except ChardevClosedError:
+        raise
+    except BackendError as exc:
+        raise BackendError(f"Failed to add chardev '{id}': {exc}") from exc
+
+
+def _or_default(timeout: float | None, options: BackendOptions) -> float:
+    return options.open_timeout if timeout is None else timeout
+
+
+def _returned(backend: Backend) -> ChardevReturn:
+    return ChardevReturn(pty=backend.pty)

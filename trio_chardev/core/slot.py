@@ -1,0 +1,93 @@
+"""One running backend: a task and a cancel scope of its own, from opening to closing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from trio_chardev.core.backend import Backend, Opener, OpenRequest
+from trio_chardev.core.inbound import Inbound
+from trio_chardev.errors import BackendError, ChardevError
+
+log = logging.getLogger(__name__)
+
+CLEANUP_TIMEOUT = 5.0  # seconds; bounds every shielded wait of the core
+
+
+@attrs.define(eq=False)
+class Slot:
+    """A backend with the cancel scope in which it runs, seen from its chardev."""
+
+    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    backend: Backend = attrs.field(init=False)
+    started: bool = False
+    in_place: trio.Event = attrs.Factory(trio.Event)
+    """Set by the commit: from then on it is read."""
+    closed: trio.Event = attrs.Factory(trio.Event)
+    """Set when its task is over, whatever ended it."""
+    error: ChardevError | None = None
+    """What ended it, if it was not cancelled."""
+
+    async def run(
+        self,
+        opener: Opener,
+        request: OpenRequest,
+        inbound: Inbound,
+        deliver: Callable[[Slot, bytes], None],
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Open the backend, call started(), read from it once it is in place, close it.
+
+        Raises (through nursery.start) only what kept it from opening. What ends it later is
+        in `error`. It returns without started() when its scope was cancelled before.
+        """
+        try:
+            with self.scope:
+                async with opener(request) as self.backend:
+                    self.started = True
+                    task_status.started()
+                    await self._pump(inbound, deliver)
+        except* Exception as group:  # a Cancelled beside it goes on
+            self.error = as_one_error(group)
+        finally:
+            self.closed.set()
+        if self.error is not None and not self.started:
+            raise self.error
+
+    async def _pump(self, inbound: Inbound, deliver: Callable[[Slot, bytes], None]) -> None:
+        """Wait for room, read, deliver: no byte is held here over a checkpoint."""
+        await self.in_place.wait()
+        while True:
+            while (room := inbound.room) <= 0:
+                await inbound.wait_room()
+            deliver(self, await self.backend.receive_some(room))
+
+    async def retire(self) -> None:
+        """Cancel the backend and wait until it is closed. Cancelled is not heard here."""
+        self.scope.cancel()
+        with trio.move_on_after(CLEANUP_TIMEOUT, shield=True) as cut:
+            await self.closed.wait()
+        if cut.cancelled_caught:
+            log.error("%s does not close", self.backend.filename if self.started else "a backend")
+
+    def show_taps(self, data: memoryview) -> None:
+        """*data* went to the backend."""
+        for tap in self.backend.taps:
+            tap.sent(data)
+
+
+def as_one_error(group: BaseExceptionGroup[Exception]) -> ChardevError:
+    """What may leave the core of *group*; a bug in a backend is logged in full."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, ChardevError):
+        return error
+    log.error("a backend raised what it must not", exc_info=error)
+    one = BackendError(f"{type(error).__name__}: {error}")
+    one.__cause__ = group
+    return one

@@ -1,0 +1,72 @@
+"""Exceptions, one small class a cause; each docstring says who is to blame.
+
+The text of each is what a user reads, in QEMU's words where QEMU has words for it.
+"""
+
+from __future__ import annotations
+
+import os
+
+import trio
+
+
+class ChardevError(Exception):
+    """The base of what this package raises; ``str()`` is one line for the user."""
+
+
+class OptionsError(ChardevError):
+    """You: an option is missing, unknown, or of the wrong type or value."""
+
+
+class ChardevNotFoundError(ChardevError):
+    """You: there is no chardev with that id."""
+
+
+class ChardevExistsError(ChardevError):
+    """You: the id is taken."""
+
+
+class ChardevBusyError(ChardevError):
+    """You: the chardev has a frontend already, or still."""
+
+
+class NotSupportedError(ChardevError):
+    """You: the backend in place has no such line control."""
+
+
+class ChangeRefusedError(ChardevError):
+    """You: this chardev, or its frontend, takes no change; nothing was touched."""
+
+
+class ChangeFailedError(ChardevError):
+    """The frontend refused the new backend; the original is in place again."""
+
+
+class WriteInChangeError(ChardevError):
+    """You: a ``be_change`` handler wrote, which would wait for itself."""
+
+
+class BackendError(ChardevError):
+    """They: a backend could not be opened, or died.
+
+    The only exception that crosses the `Backend` interface: a backend that runs a
+    nursery inside raises this one ``from`` the group it got.
+    """
+
+    @classmethod
+    def from_os_error(cls, what: str, error: OSError) -> BackendError:
+        """``WHAT: strerror``, as QEMU words a failed system call."""
+        return cls(f"{what}: {strerror(error)}")
+
+
+class BackendDisconnectedError(BackendError, trio.BrokenResourceError):
+    """They: nobody is at the other end now; the bytes were not sent."""
+
+
+class ChardevClosedError(ChardevError, trio.ClosedResourceError):
+    """You: the chardev was removed, or its service is stopping."""
+
+
+def strerror(error: OSError) -> str:
+    """The C library's text for *error*, or Python's if it has no errno."""
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -1,0 +1,48 @@
+"""What a backend tells its frontend beside bytes, and the state of a serial line."""
+
+from __future__ import annotations
+
+import enum
+from typing import Literal
+
+import attrs
+
+
+class Event(enum.Enum):
+    """QEMU's chardev events; they reach a frontend in order with the bytes."""
+
+    BREAK = "BREAK"
+    OPENED = "OPENED"
+    CLOSED = "CLOSED"
+    MUX_IN = "MUX_IN"
+    MUX_OUT = "MUX_OUT"
+
+
+Parity = Literal["N", "E", "O", "M", "S"]
+
+
+@attrs.frozen
+class LineSettings:
+    """The parameters of a serial line; QEMU opens every line with these defaults."""
+
+    speed: int = 115200
+    data_bits: Literal[5, 6, 7, 8] = 8
+    parity: Parity = "N"
+    stop_bits: Literal[1, 2] = 1
+    xonxoff: bool = False
+    rtscts: bool = False
+
+    def __str__(self) -> str:
+        """The usual short form, such as ``9600 8E1``."""
+        return f"{self.speed} {self.data_bits}{self.parity}{self.stop_bits}"
+
+
+class ModemLines(enum.Flag):
+    """Modem control lines, with the values of Linux's TIOCM bits (ioctl_tty(2))."""
+
+    DTR = 0x002
+    RTS = 0x004
+    CTS = 0x020
+    CAR = 0x040
+    RI = 0x080
+    DSR = 0x100

@@ -1,0 +1,221 @@
+"""Fakes with faults that can be switched on, an injector of cancellations.
+
+For the tests of this package and of everybody who writes a backend or a frontend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.controls import Controls
+from trio_chardev.errors import BackendDisconnectedError, BackendError
+from trio_chardev.events import Event
+
+
+@attrs.define(eq=False)
+class FakeDevice:
+    """The world behind a fake backend: what it was sent, what it will receive, its faults."""
+
+    name: str
+    opens: bool = True
+    """False: opening raises BackendError."""
+    opens_late: bool = False
+    """Opening never ends."""
+    connected: bool = True
+    """Is somebody at the other end, so that the backend is open?"""
+    stuck: bool = False
+    """Sending blocks for ever."""
+    eager: bool = False
+    """`send_nowait` takes everything, else only `send_some` sends, two bytes at a time."""
+    dies_after: int | None = None
+    """`receive_some` raises after so many checkpoints."""
+    dies_early: bool = False
+    """The backend ends by itself before it is in place."""
+    activates: bool = True
+    """False: the commit raises BackendError."""
+    slow_close: bool = True
+    """Closing takes a shielded checkpoint."""
+
+    is_held_open: bool = False
+    """Is there a backend on it that is not closed?"""
+    is_active: bool = False
+    """Was the backend put in place?"""
+    sent: bytearray = attrs.Factory(bytearray)
+    fed: bytearray = attrs.Factory(bytearray)
+    backend: FakeBackend | None = None
+    _coming: bytearray = attrs.Factory(bytearray)
+    _reader: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
+
+    def feed(self, data: bytes) -> None:
+        """*data* arrives, as it would in a kernel's buffer."""
+        self.fed += data
+        self._coming += data
+        self._reader.unpark_all()
+
+    def connect(self, connected: bool = True) -> None:
+        """The peer comes, or goes."""
+        self.connected = connected
+        if self.backend is not None:
+            self.backend.set_open(connected)
+
+    def take(self, max_bytes: int) -> bytes:
+        """What has arrived."""
+        data = bytes(self._coming[:max_bytes])
+        del self._coming[:max_bytes]
+        return data
+
+    async def wait_fed(self) -> None:
+        """Wait for `feed`."""
+        await self._reader.park()
+
+    @asynccontextmanager
+    async def open(self, request: OpenRequest) -> AsyncIterator[Backend]:
+        """The opener; its every step is a place to be cancelled at."""
+        await trio.lowlevel.checkpoint()
+        if self.opens_late:
+            await trio.sleep_forever()
+        if not self.opens:
+            raise BackendError(f"{self.name} does not open")
+        assert not self.is_held_open, f"{self.name} is open already"
+        self.is_held_open = True
+        try:
+            await trio.lowlevel.checkpoint()
+            self.backend = FakeBackend(request, self)
+            self.backend.set_open(self.connected)
+            if self.dies_early:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._die)
+                    yield self.backend
+            else:
+                yield self.backend
+        except ExceptionGroup as group:  # one exception crosses the interface
+            raise BackendError(f"{self.name} died") from group
+        finally:
+            with trio.CancelScope(shield=self.slow_close, deadline=trio.current_time() + 5):
+                try:
+                    await trio.lowlevel.checkpoint()
+                finally:
+                    self.is_held_open = False
+                    self.backend = None
+
+    async def _die(self) -> None:
+        await trio.lowlevel.checkpoint()
+        raise BackendError(f"{self.name} died")
+
+
+class FakeBackend(Backend):
+    """Made by `FakeDevice.open`."""
+
+    def __init__(self, request: OpenRequest, device: FakeDevice) -> None:
+        super().__init__(request)
+        self.device = device
+
+    @property
+    def filename(self) -> str:
+        return f"fake:{self.device.name}"
+
+    def activate(self) -> None:
+        if not self.device.activates:
+            raise BackendError(f"{self.device.name} does not take its place")
+        self.device.is_active = True
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        return self.device.take(max_bytes)
+
+    async def wait_readable(self) -> None:
+        await self.device.wait_fed()
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        assert self.device.is_active, "read before it was in place"
+        if self.device.dies_after is not None:
+            for _ in range(self.device.dies_after):
+                await trio.lowlevel.checkpoint()
+            raise BackendError(f"{self.device.name} died")
+        return await super().receive_some(max_bytes)
+
+    def send_nowait(self, data: memoryview) -> int:
+        self._check_send()
+        if not self.device.eager or self.device.stuck:
+            return 0
+        self.device.sent += data
+        return len(data)
+
+    async def send_some(self, data: memoryview) -> int:
+        self._check_send()
+        await trio.lowlevel.checkpoint()
+        if self.device.stuck:
+            await trio.sleep_forever()
+        self._check_send()
+        self.device.sent += data[:2]
+        return len(data[:2])
+
+    def _check_send(self) -> None:
+        assert self.device.is_active, "written before it was in place"
+        if not self.is_open or not self.device.is_held_open:
+            raise BackendDisconnectedError(f"nobody is at {self.device.name}")
+
+
+@attrs.define(eq=False)
+class FakeFrontend:
+    """Handlers for `Chardev.attach` that remember; it can refuse a device."""
+
+    refuses: FakeDevice | None = None
+    refuses_original: bool = False
+    steps: int = 2
+    """Checkpoints that be_change takes."""
+    bound: str | None = None
+    """The file name of the backend it is set up for; None while in between."""
+    events: list[Event] = attrs.Factory(list)
+    seen: list[object] = attrs.Factory(list)
+    """The events, and the file names given to be_change, in order."""
+
+    def on_event(self, event: Event) -> None:
+        """See `trio_chardev.core.frontend.OnEvent`."""
+        self.events.append(event)
+        self.seen.append(event)
+
+    async def be_change(self, backend: Controls) -> None:
+        """See `trio_chardev.core.frontend.BeChange`."""
+        self.bound = None
+        self.seen.append(backend.filename)
+        await trio.lowlevel.checkpoint()
+        if self.refuses is not None and backend.filename == f"fake:{self.refuses.name}":
+            raise ValueError("the frontend does not want this backend")
+        for _ in range(1, self.steps):
+            await trio.lowlevel.checkpoint()
+        self.bound = backend.filename
+
+
+@attrs.define(eq=False)
+class CancelAtStep(trio.abc.Instrument):
+    """Cancel *scope* at the *k*-th scheduler step of any task, before or after it.
+
+    An exception in an instrument is logged, not raised: so it only counts and cancels.
+    """
+
+    k: int
+    when: str
+    scope: trio.CancelScope
+    armed: bool = False
+    fired: bool = False
+    _seen: int = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """See `trio.abc.Instrument`."""
+        self._step("before")
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """See `trio.abc.Instrument`."""
+        self._step("after")
+
+    def _step(self, when: str) -> None:
+        if self.armed and when == self.when:
+            self._seen += 1
+            if self._seen == self.k:
+                self.fired = True
+                self.scope.cancel()
