@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import attrs
@@ -207,8 +208,9 @@ class Run:
     def check_events(self) -> None:
         """Promise 5: OPENED and CLOSED are never said twice in vain."""
         events = self.user.events
-        assert events[0] is (Event.OPENED if self.old.connected else events[0])
-        for before, after in zip(events, events[1:], strict=False):
+        if self.old.connected:
+            assert events[0] is Event.OPENED
+        for before, after in pairwise(events):
             assert (before, after) != (Event.CLOSED, Event.CLOSED)
         assert events[-1] is Event.OPENED  # for the last one
 
