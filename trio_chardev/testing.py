@@ -1,4 +1,4 @@
-"""Fakes with faults that can be switched on, an injector of cancellations.
+"""Fakes with faults that can be switched on, a chardev to put them in, an injector of cancellations.
 
 For the tests of this package and of everybody who writes a backend or a frontend.
 """
@@ -11,10 +11,12 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.backend import Backend, Opener, OpenRequest
+from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.errors import BackendDisconnectedError, BackendError
-from trio_chardev.events import Event
+from trio_chardev.events import Event, LineSettings, ModemLines
+from trio_chardev.options import BackendOptions
 
 
 @attrs.define(eq=False)
@@ -32,6 +34,14 @@ class FakeDevice:
     """Sending blocks for ever."""
     eager: bool = False
     """`send_nowait` takes everything, else only `send_some` sends, two bytes at a time."""
+    room: int | None = None
+    """An eager device takes so many bytes until `make_room`, as a kernel's buffer does."""
+    has_line: bool = False
+    """The backend has line settings, modem lines, break and echo."""
+    line_fails: bool = False
+    """Line settings raise BackendError."""
+    endless: bool = False
+    """There is always more to receive."""
     dies_after: int | None = None
     """`receive_some` raises after so many checkpoints."""
     dies_early: bool = False
@@ -40,6 +50,8 @@ class FakeDevice:
     """False: the commit raises BackendError."""
     slow_close: bool = True
     """Closing takes a shielded checkpoint."""
+    close_seconds: float = 0
+    """Closing takes so long, and is shielded."""
 
     is_held_open: bool = False
     """Is there a backend on it that is not closed?"""
@@ -47,15 +59,33 @@ class FakeDevice:
     """Was the backend put in place?"""
     sent: bytearray = attrs.Factory(bytearray)
     fed: bytearray = attrs.Factory(bytearray)
+    line_calls: list[object] = attrs.Factory(list)
+    """The arguments of the line calls that went well, in order."""
     backend: FakeBackend | None = None
     _coming: bytearray = attrs.Factory(bytearray)
     _reader: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
+    _writer: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
 
     def feed(self, data: bytes) -> None:
         """*data* arrives, as it would in a kernel's buffer."""
         self.fed += data
         self._coming += data
         self._reader.unpark_all()
+
+    @property
+    def unread(self) -> int:
+        """How many of the bytes that were fed have not been read."""
+        return len(self._coming)
+
+    def make_room(self, size: int) -> None:
+        """The peer reads *size* bytes out of the kernel's buffer."""
+        self.room = size
+        self._writer.unpark_all()
+
+    def say(self, event: Event) -> None:
+        """The backend reports *event*."""
+        assert self.backend is not None, f"{self.name} is not open"
+        self.backend.say(event)
 
     def connect(self, connected: bool = True) -> None:
         """The peer comes, or goes."""
@@ -65,13 +95,27 @@ class FakeDevice:
 
     def take(self, max_bytes: int) -> bytes:
         """What has arrived."""
+        if self.endless:
+            return b"~" * max_bytes
         data = bytes(self._coming[:max_bytes])
         del self._coming[:max_bytes]
         return data
 
+    def put(self, data: memoryview) -> int:
+        """Take what there is room for."""
+        room = len(data) if self.room is None else self.room
+        if self.room is not None:
+            self.room -= len(data[:room])
+        self.sent += data[:room]
+        return len(data[:room])
+
     async def wait_fed(self) -> None:
         """Wait for `feed`."""
         await self._reader.park()
+
+    async def wait_room(self) -> None:
+        """Wait for `make_room`."""
+        await self._writer.park()
 
     @asynccontextmanager
     async def open(self, request: OpenRequest) -> AsyncIterator[Backend]:
@@ -85,7 +129,7 @@ class FakeDevice:
         self.is_held_open = True
         try:
             await trio.lowlevel.checkpoint()
-            self.backend = FakeBackend(request, self)
+            self.backend = (FakeLineBackend if self.has_line else FakeBackend)(request, self)
             self.backend.set_open(self.connected)
             if self.dies_early:
                 async with trio.open_nursery() as nursery:
@@ -96,9 +140,9 @@ class FakeDevice:
         except ExceptionGroup as group:  # one exception crosses the interface
             raise BackendError(f"{self.name} died") from group
         finally:
-            with trio.CancelScope(shield=self.slow_close, deadline=trio.current_time() + 5):
+            with trio.move_on_after(5 + self.close_seconds, shield=self.slow_close):
                 try:
-                    await trio.lowlevel.checkpoint()
+                    await trio.sleep(self.close_seconds)
                 finally:
                     self.is_held_open = False
                     self.backend = None
@@ -138,14 +182,22 @@ class FakeBackend(Backend):
             raise BackendError(f"{self.device.name} died")
         return await super().receive_some(max_bytes)
 
+    def say(self, event: Event) -> None:
+        """Report *event*."""
+        self._on_event(event)
+
     def send_nowait(self, data: memoryview) -> int:
         self._check_send()
         if not self.device.eager or self.device.stuck:
             return 0
-        self.device.sent += data
-        return len(data)
+        return self.device.put(data)
+
+    async def wait_writable(self) -> None:
+        await self.device.wait_room()
 
     async def send_some(self, data: memoryview) -> int:
+        if self.device.eager and not self.device.stuck:
+            return await super().send_some(data)
         self._check_send()
         await trio.lowlevel.checkpoint()
         if self.device.stuck:
@@ -160,24 +212,92 @@ class FakeBackend(Backend):
             raise BackendDisconnectedError(f"nobody is at {self.device.name}")
 
 
+class FakeLineBackend(FakeBackend):
+    """Made by `FakeDevice.open` with `has_line`."""
+
+    async def set_line(self, settings: LineSettings) -> None:
+        """See `trio_chardev.core.backend.LineControl`."""
+        await trio.lowlevel.checkpoint()
+        if self.device.line_fails:
+            raise BackendError(f"{self.device.name} does not take {settings}")
+        self.device.line_calls.append(settings)
+
+    async def get_modem(self) -> ModemLines:
+        """See `trio_chardev.core.backend.ModemControl`."""
+        await trio.lowlevel.checkpoint()
+        return ModemLines.CTS | ModemLines.DSR
+
+    async def set_modem(self, lines: ModemLines) -> None:
+        """See `trio_chardev.core.backend.ModemControl`."""
+        await trio.lowlevel.checkpoint()
+        self.device.line_calls.append(lines)
+
+    async def send_break(self, duration: float) -> None:
+        """See `trio_chardev.core.backend.BreakControl`."""
+        await trio.sleep(duration)
+        self.device.line_calls.append(duration)
+
+    def set_echo(self, echo: bool) -> None:
+        """See `trio_chardev.core.backend.EchoControl`."""
+        self.device.line_calls.append(echo)
+
+
+@attrs.frozen(kw_only=True)
+class FakeOptions(BackendOptions):
+    """So that a `trio_chardev.core.registry.Registry` can be filled with fakes."""
+
+    device: FakeDevice
+
+
+def fake_opener(options: BackendOptions) -> Opener:
+    """See `trio_chardev.core.registry.OpenerOf`."""
+    assert isinstance(options, FakeOptions)
+    return options.device.open
+
+
+@asynccontextmanager
+async def open_chardev(device: FakeDevice, id: str = "serial0") -> AsyncIterator[Chardev]:
+    """A chardev on *device*, closed when the block ends."""
+    chardev = Chardev(id)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(chardev.run)
+        try:
+            await chardev.open(device.open)
+            yield chardev
+        finally:
+            nursery.cancel_scope.cancel()
+
+
 @attrs.define(eq=False)
 class FakeFrontend:
     """Handlers for `Chardev.attach` that remember; it can refuse a device."""
 
     refuses: FakeDevice | None = None
-    refuses_original: bool = False
+    hangs_at: FakeDevice | None = None
+    """Setting up for that device never ends."""
     steps: int = 2
     """Checkpoints that be_change takes."""
     bound: str | None = None
     """The file name of the backend it is set up for; None while in between."""
     events: list[Event] = attrs.Factory(list)
     seen: list[object] = attrs.Factory(list)
-    """The events, and the file names given to be_change, in order."""
+    """The events, the bytes, and the file names given to be_change, in order."""
+    appetite: int | None = None
+    """`on_receive` takes no more bytes than that, and it shrinks; None: all."""
 
     def on_event(self, event: Event) -> None:
         """See `trio_chardev.core.frontend.OnEvent`."""
         self.events.append(event)
         self.seen.append(event)
+
+    def on_receive(self, data: bytes) -> int:
+        """See `trio_chardev.core.frontend.OnReceive`."""
+        taken = data[: self.appetite]
+        if self.appetite is not None:
+            self.appetite -= len(taken)
+        if taken:
+            self.seen.append(taken)
+        return len(taken)
 
     async def be_change(self, backend: Controls) -> None:
         """See `trio_chardev.core.frontend.BeChange`."""
@@ -186,6 +306,8 @@ class FakeFrontend:
         await trio.lowlevel.checkpoint()
         if self.refuses is not None and backend.filename == f"fake:{self.refuses.name}":
             raise ValueError("the frontend does not want this backend")
+        if self.hangs_at is not None and backend.filename == f"fake:{self.hangs_at.name}":
+            await trio.sleep_forever()
         for _ in range(1, self.steps):
             await trio.lowlevel.checkpoint()
         self.bound = backend.filename

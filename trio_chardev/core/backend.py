@@ -126,14 +126,12 @@ class Backend(abc.ABC):
         Cancelled: nothing was consumed. Raises BackendError when nothing can come any
         more and nothing can be sent either: the backend is then dead.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if data := self.receive_nowait(max_bytes):
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return data
-        while True:
+        # Before reading, not after: a change may come in at a checkpoint, and would lose
+        # the bytes that are held over it.
+        await trio.lowlevel.checkpoint()
+        while not (data := self.receive_nowait(max_bytes)):
             await self.wait_readable()
-            if data := self.receive_nowait(max_bytes):
-                return data
+        return data
 
     async def send_some(self, data: memoryview) -> int:
         """Send a non-empty prefix of *data* and return its length.
@@ -148,6 +146,12 @@ class Backend(abc.ABC):
             await self.wait_writable()
             if sent := self.send_nowait(data):
                 return sent
+
+    async def drain(self) -> None:  # noqa: B027 - the kernel does it for most kinds
+        """Wait until what was sent is safe from being dropped when the backend is closed.
+
+        Called once the backend has been replaced, for `DRAIN_TIMEOUT` at most.
+        """
 
     def activate(self) -> None:  # noqa: B027 - most kinds have nothing to do here
         """The commit: from now on this backend is in place. Raises BackendError.
@@ -191,3 +195,10 @@ class EchoControl(Protocol):
     """Is a terminal that can echo what is typed (chr_set_echo)."""
 
     def set_echo(self, echo: bool) -> None: ...
+
+
+@runtime_checkable
+class DisconnectControl(Protocol):
+    """Can drop its peer as if that had left (chr_disconnect)."""
+
+    def disconnect(self) -> None: ...

@@ -37,7 +37,7 @@ from trio_chardev.events import Event
 log = logging.getLogger(__name__)
 
 DRAIN_CHUNK = 1 << 16  # bytes
-DRAIN_LIMIT = 8 << 20  # bytes; a change is refused while more wait for the frontend
+DRAIN_LIMIT = 8 << 20  # bytes that one change keeps; refused while more wait for the frontend
 
 
 @attrs.define(eq=False)
@@ -53,6 +53,7 @@ class Chardev:
     _over: trio.Event = attrs.Factory(trio.Event)
     _slots: set[Slot] = attrs.Factory(set)  # all whose task runs, also half open ones
     _change_lock: trio.Lock = attrs.Factory(trio.Lock)
+    _asking: trio.CancelScope = attrs.Factory(trio.CancelScope)  # of the last be_change
     _outbound: Outbound = attrs.field(init=False)
     _delivery: Delivery = attrs.Factory(Delivery)
 
@@ -90,7 +91,7 @@ class Chardev:
                     task_status.started()
                     await trio.sleep_forever()
                 finally:
-                    self._shut()
+                    self.shut()
         finally:
             self._over.set()
 
@@ -108,6 +109,7 @@ class Chardev:
 
     async def aclose(self) -> None:
         """Close the backend and end `run`; readers get ``b""``. Not undone by Cancelled."""
+        self.shut()
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
             with trio.move_on_after(2 * CLEANUP_TIMEOUT, shield=True) as cut:
@@ -115,11 +117,13 @@ class Chardev:
             if cut.cancelled_caught:
                 log.error("chardev '%s' does not close", self.id)
 
-    def _shut(self) -> None:
+    def shut(self) -> None:
+        """Be closed to all that comes; `aclose` or the end of `run` does the rest."""
         self._outbound.close()
         self._delivery.inbound.wake_readers()
         for slot in self._slots:  # an open under way is in its caller's scope, not in ours
             slot.scope.cancel()
+        self._asking.cancel()  # so is a be_change
 
     # ------------------------------------------------------------ frontends
 
@@ -176,6 +180,7 @@ class Chardev:
             except BaseException:
                 await new.retire()
                 raise
+            await old.drain()
             await old.retire()
             return new.backend
 
@@ -208,6 +213,7 @@ class Chardev:
     async def _set_up(self, new: Slot, asked: set[Frontend]) -> None:
         """Have the frontend set up for *new*; another may take its place meanwhile."""
         while (frontend := self.frontend) is not None and frontend not in asked:
+            self._check_not_closed()
             check_takes_changes(frontend)
             asked.add(frontend)
             try:
@@ -218,7 +224,7 @@ class Chardev:
 
     async def _ask(self, frontend: Frontend, slot: Slot) -> None:
         if frontend.be_change is not None:
-            with self._outbound.handler_at_work():
+            with self._outbound.handler_at_work(), trio.CancelScope() as self._asking:
                 await frontend.be_change(Controls(slot.backend))
 
     @trio.lowlevel.enable_ki_protection
@@ -235,13 +241,14 @@ class Chardev:
             tap.activate()
         if old is not None:
             self._drain(old)
+            old.stop_reading()
         self._outbound.slot = new
         if new.backend.is_open and self.on_event is not None:
             self.on_event(self, Event.OPENED)
+        if old is not None and old.backend.is_open and not new.backend.is_open:
+            self._on_backend_event(new, Event.CLOSED)  # muted where `hold` has told it
         self._delivery.release(is_open=new.backend.is_open)
         new.in_place.set()
-        if old is not None:
-            old.scope.cancel()
 
     async def _roll_back(self, old: Slot, asked: set[Frontend]) -> None:
         """Set the frontend up for the original again, and let it go on."""
@@ -257,13 +264,18 @@ class Chardev:
     def _drain(self, old: Slot) -> None:
         """What the old backend has received comes before the new one's bytes.
 
-        With a frontend all of it: the kernel's buffer and DRAIN_LIMIT bound it. Without one
-        nobody takes it, so no more than always is kept.
+        With a frontend DRAIN_LIMIT of it, which is more than a kernel's buffer holds, but a
+        file, or a peer as fast as we are, has always more. Without one nobody takes it, so
+        no more than always is kept.
         """
+        if old.closed.is_set():
+            return
         inbound = self._delivery.inbound
-        limit = inbound.capacity if self.frontend is None else math.inf
+        limit = inbound.capacity if self.frontend is None else len(inbound) + DRAIN_LIMIT
         try:
-            while len(inbound) < limit and (data := old.backend.receive_nowait(DRAIN_CHUNK)):
+            while (room := limit - len(inbound)) > 0:
+                if not (data := old.backend.receive_nowait(min(room, DRAIN_CHUNK))):
+                    break
                 inbound.put(data)
         except Exception as exc:
             log.warning("chardev '%s': the old backend broke in the drain: %r", self.id, exc)
@@ -298,20 +310,21 @@ class Chardev:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
+        self._check_not_closed()  # `shut` cancels the slots that it sees
         self._slots.add(slot)
         try:
             await slot.run(
-                opener, request, self._delivery.inbound, self._deliver, task_status=task_status
+                opener,
+                request,
+                self._delivery.inbound,
+                self._delivery.data,
+                task_status=task_status,
             )
         finally:
             self._slots.discard(slot)
         if not slot.started:
             self._check_not_closed()
         self._note_end(slot)
-
-    def _deliver(self, slot: Slot, data: bytes) -> None:
-        if slot is self._outbound.slot:  # else what came before the commit was drained
-            self._delivery.data(data)
 
     def _note_end(self, slot: Slot) -> None:
         """The task of *slot* is over; if it was in place, its frontend is told."""

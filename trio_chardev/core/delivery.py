@@ -58,8 +58,11 @@ class Delivery:
             self._tell(event)
 
     def take(self, max_bytes: int) -> bytes:
-        """The next bytes for the frontend, having told it the events that came before."""
-        while not self.is_held:
+        """The next bytes for the frontend, having told it the events that came before.
+
+        Being told may end it: then there are none.
+        """
+        while not self.is_held and self.frontend is not None:
             item = self.inbound.take(max_bytes)
             if not isinstance(item, Event):
                 return item or b""

@@ -93,7 +93,7 @@ class Frontend(trio.abc.Stream):
         return self._outbound.send_nowait(memoryview(data).cast("B"))
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until no other write is under way."""
+        """Wait until no other write is under way, and no change."""
         self._check()
         await self._outbound.wait_idle()
 
@@ -107,18 +107,16 @@ class Frontend(trio.abc.Stream):
         elif max_bytes < 1:
             raise ValueError("max_bytes must be >= 1")
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._check()
         if self._is_receiving:
             raise trio.BusyResourceError("another task is receiving from this frontend")
-        if (data := self._delivery.take(max_bytes)) or self.chardev.is_closed:
+        if (data := self.receive_nowait(max_bytes)) or self._is_over:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return data
         self._is_receiving = True
         try:
-            while not data and not self.chardev.is_closed:
+            while not data and not self._is_over:
                 await self._delivery.inbound.wait_item()
-                self._check()
-                data = self._delivery.take(max_bytes)
+                data = self.receive_nowait(max_bytes)
         finally:
             self._is_receiving = False
         return data
@@ -126,7 +124,14 @@ class Frontend(trio.abc.Stream):
     def receive_nowait(self, max_bytes: int = MAX_CHUNK) -> bytes:
         """What has come already, at most *max_bytes*; ``b""`` if nothing has."""
         self._check()
-        return self._delivery.take(max_bytes)
+        data = self._delivery.take(max_bytes)
+        self._check()  # an on_event that failed on the way has ended it
+        return data
+
+    @property
+    def _is_over(self) -> bool:
+        """Will nothing more come? While a change holds it back, something may."""
+        return self.chardev.is_closed and not self._delivery.is_held
 
     def accept_input(self) -> None:
         """Offer on_receive what it did not take before (QEMU's chr_fe_accept_input)."""
@@ -167,7 +172,7 @@ class Frontend(trio.abc.Stream):
 
     def _controls(self) -> Controls:
         self._check()
-        return Controls(self.chardev.backend)
+        return Controls(self._outbound.usable_slot().backend)
 
     # ------------------------------------------------------------ called by the chardev
 
@@ -176,7 +181,10 @@ class Frontend(trio.abc.Stream):
         if self._on_receive is None:
             return 0
         try:
-            return self._on_receive(data)
+            taken = self._on_receive(data)
+            if not 0 <= taken <= len(data):
+                raise ValueError(f"it was given {len(data)} bytes and says it took {taken}")
+            return taken
         except Exception:
             self._fail("on_receive")
             return 0

@@ -13,6 +13,12 @@ import trio
 
 from trio_chardev.events import Event
 
+OPPOSITE = {
+    Event.OPENED: Event.CLOSED,
+    Event.CLOSED: Event.OPENED,
+    Event.MUX_IN: Event.MUX_OUT,
+    Event.MUX_OUT: Event.MUX_IN,
+}
 EVENT_WEIGHT = 64  # an event takes that many bytes of the room, so that events are bounded too
 
 
@@ -45,9 +51,19 @@ class Inbound:
         self._readers.unpark_all()
 
     def put_event(self, event: Event) -> None:
-        """Append *event*; a BREAK that finds no room is lost, as on an overrun UART."""
-        if self.room <= 0 and event is Event.BREAK:
-            return
+        """Append *event*.
+
+        Without room a BREAK is lost, as on an overrun UART, and of a peer that comes and goes
+        only the outcome is kept.
+        """
+        if self.room <= 0:
+            last = self._items[-1]
+            if event in (Event.BREAK, last):
+                return
+            if last is OPPOSITE[event]:
+                self._items.pop()
+                self._shrink(EVENT_WEIGHT)
+                return
         self._items.append(event)
         self._size += EVENT_WEIGHT
         self._readers.unpark_all()

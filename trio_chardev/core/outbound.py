@@ -22,6 +22,7 @@ import trio
 from trio_chardev.core.slot import Slot
 from trio_chardev.errors import (
     BackendDisconnectedError,
+    BackendError,
     ChardevClosedError,
     WriteInChangeError,
 )
@@ -57,6 +58,7 @@ class Outbound:
         Raises as `send_all`.
         """
         if self._write_lock.locked():
+            self.refuse_in_handler()
             return 0
         return self._try(data)
 
@@ -125,9 +127,9 @@ class Outbound:
             _handler.reset(token)
 
     async def wait_idle(self) -> None:
-        """Wait until no other write is under way."""
+        """Wait until no other write is under way, and no change."""
         self.refuse_in_handler()
-        async with self._write_lock:
+        async with self._write_lock, self._slot_lock:
             pass
 
     async def _acquire_write_lock(self) -> None:
@@ -142,7 +144,7 @@ class Outbound:
         if self._slot_lock.locked():
             self.refuse_in_handler()
             return 0
-        slot = self._usable_slot()
+        slot = self.usable_slot()
         try:
             sent = slot.backend.send_nowait(data)
         except BackendDisconnectedError:
@@ -156,8 +158,10 @@ class Outbound:
         """Send a non-empty prefix, through as many changes as cut in."""
         while True:
             async with self._slot_lock:
+                if self._slot_lock.statistics().tasks_waiting:
+                    continue  # `exclusive` found us in line, where it can't interrupt us
                 check()
-                slot = self._usable_slot()
+                slot = self.usable_slot()
                 sent = 0
                 with trio.CancelScope() as self._send_scope:
                     try:
@@ -165,15 +169,19 @@ class Outbound:
                     except BackendDisconnectedError:
                         slot.show_taps(data)
                         raise
-                    except trio.ClosedResourceError:  # it died under us
-                        pass
+                    except (BackendError, trio.ClosedResourceError) as exc:
+                        self.usable_slot()  # raises if the chardev was closed under us
+                        if isinstance(exc, BackendError):
+                            raise
+                        raise BackendDisconnectedError("closed while sending") from exc
                     finally:
                         self._send_scope = None
                 if sent:
                     slot.show_taps(data[:sent])
                     return sent
 
-    def _usable_slot(self) -> Slot:
+    def usable_slot(self) -> Slot:
+        """What is in place. Raises ChardevClosedError, BackendDisconnectedError if it died."""
         if self.is_closed:
             raise ChardevClosedError(f"Chardev '{self.id}' is closed")
         slot = self.slot

@@ -11,6 +11,7 @@ import trio
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest, number_as_fd
 from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import (
     BackendError,
     ChardevBusyError,
@@ -137,6 +138,11 @@ class Registry(Mapping[str, Chardev]):
         del self._chardevs[id]
         await chardev.aclose()
 
+    def shut(self) -> None:
+        """Close all chardevs to what comes, before their tasks are cancelled."""
+        for chardev in self._chardevs.values():
+            chardev.shut()
+
     def _opener(self, options: BackendOptions, take_fd: Callable[[str], int]) -> Opener:
         opener = self._opener_of(options)
 
@@ -149,11 +155,12 @@ class Registry(Mapping[str, Chardev]):
 @asynccontextmanager
 async def open_registry_with(opener_of: OpenerOf) -> AsyncIterator[Registry]:
     """A registry whose chardevs are closed when the block ends."""
-    async with trio.open_nursery() as nursery:
+    async with open_background_nursery() as nursery:
+        registry = Registry(nursery, opener_of)
         try:
-            yield Registry(nursery, opener_of)
+            yield registry
         finally:
-            nursery.cancel_scope.cancel()
+            registry.shut()
 
 
 @contextlib.contextmanager

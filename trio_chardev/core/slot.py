@@ -15,6 +15,7 @@ from trio_chardev.errors import BackendError, ChardevError
 log = logging.getLogger(__name__)
 
 CLEANUP_TIMEOUT = 5.0  # seconds; bounds every shielded wait of the core
+DRAIN_TIMEOUT = 0.2  # seconds; how long a peer that is left behind may take for its last bytes
 
 
 @attrs.define(eq=False)
@@ -22,6 +23,7 @@ class Slot:
     """A backend with the cancel scope in which it runs, seen from its chardev."""
 
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    _reading: trio.CancelScope = attrs.Factory(trio.CancelScope)
     backend: Backend = attrs.field(init=False)
     started: bool = False
     in_place: trio.Event = attrs.Factory(trio.Event)
@@ -36,7 +38,7 @@ class Slot:
         opener: Opener,
         request: OpenRequest,
         inbound: Inbound,
-        deliver: Callable[[Slot, bytes], None],
+        deliver: Callable[[bytes], None],
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
@@ -58,13 +60,29 @@ class Slot:
         if self.error is not None and not self.started:
             raise self.error
 
-    async def _pump(self, inbound: Inbound, deliver: Callable[[Slot, bytes], None]) -> None:
+    async def _pump(self, inbound: Inbound, deliver: Callable[[bytes], None]) -> None:
         """Wait for room, read, deliver: no byte is held here over a checkpoint."""
         await self.in_place.wait()
-        while True:
-            while (room := inbound.room) <= 0:
-                await inbound.wait_room()
-            deliver(self, await self.backend.receive_some(room))
+        with self._reading:
+            while True:
+                while (room := inbound.room) <= 0:
+                    await inbound.wait_room()
+                data = await self.backend.receive_some(room)
+                if not self._reading.cancel_called:  # else it came after the drain
+                    deliver(data)
+        await trio.sleep_forever()
+
+    def stop_reading(self) -> None:
+        """It was replaced: nothing that comes from it counts any more."""
+        self._reading.cancel()
+
+    async def drain(self) -> None:
+        """Let the peer take what it was sent, in a short time. Cancelled is not heard here."""
+        with trio.move_on_after(DRAIN_TIMEOUT, shield=True):
+            try:
+                await self.backend.drain()
+            except Exception as exc:
+                log.warning("%s: cannot drain: %r", self.backend.filename, exc)
 
     async def retire(self) -> None:
         """Cancel the backend and wait until it is closed. Cancelled is not heard here."""

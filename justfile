@@ -1,0 +1,52 @@
+# One recipe a habit; `just` lists them. The tools live in .venv, which `setup` makes.
+bin := ".venv/bin"
+
+[private]
+default:
+    @just --list --unsorted
+
+# Make .venv with the package (editable) and everything that the other recipes use
+[group('dev')]
+setup:
+    python3 -m venv .venv
+    {{ bin }}/pip install -q -e '.[test]'
+
+# Change a backend 50 times under a stream and count the bytes
+[group('dev')]
+demo *args:
+    {{ bin }}/trio-chardev demo {{ args }}
+
+# Format the code
+[group('dev')]
+format:
+    {{ bin }}/ruff format .
+    {{ bin }}/ruff check --fix .
+
+# Run the tests; e.g. `just test tests/core -x`
+[group('check')]
+test *args:
+    {{ bin }}/python -m pytest {{ args }}
+
+# Cancel the core at every step under many more schedules
+[group('check')]
+brute-force seeds="30":
+    TRIO_CHARDEV_SEEDS={{ seeds }} {{ bin }}/python -m pytest -q tests/core/test_cancel_everywhere.py
+
+# Lint: ruff, and flake8-async for the rules of Trio that ruff lacks
+[group('check')]
+lint:
+    .ci/lint
+
+# Check the types
+[group('check')]
+types:
+    {{ bin }}/mypy
+
+# Everything that CI checks
+[group('check')]
+check: lint types test
+
+# What CI does, on a clean checkout
+[group('check')]
+ci:
+    .ci/run

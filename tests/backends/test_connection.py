@@ -1,0 +1,214 @@
+"""Connections: bytes, the end, and descriptors beside the bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from trio_chardev.backends.connection import (
+    MAX_FDS,
+    UnixConnection,
+    socket_from_fd,
+)
+from trio_chardev.errors import BackendError
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[UnixConnection, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    with theirs, ours:
+        yield UnixConnection(ours, "unix:"), theirs
+
+
+Pair = tuple[UnixConnection, socket.socket]
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def inode(fd: int) -> int:
+    return os.fstat(fd).st_ino
+
+
+def fill(connection: UnixConnection) -> None:
+    """Send until the socket takes no more."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            connection.send(memoryview(bytes(1 << 16)))
+
+
+async def test_bytes_go_both_ways(pair: Pair) -> None:
+    connection, peer = pair
+    with pytest.raises(BlockingIOError):
+        connection.receive(10)
+    assert not connection.has_input()
+    peer.send(b"hello")
+    assert connection.has_input()
+    await connection.wait_readable()
+    assert connection.receive(3) == b"hel"
+    assert connection.receive(10) == b"lo"
+    await connection.wait_writable()
+    assert connection.send(memoryview(b"there")) == 5
+    assert peer.recv(10) == b"there"
+    peer.close()
+    assert connection.receive(10) == b""
+    assert not connection.has_input()
+    with pytest.raises(BrokenPipeError):
+        connection.send(memoryview(b"x"))
+
+
+async def test_shut_down_leaves_what_has_come(pair: Pair) -> None:
+    connection, peer = pair
+    peer.send(b"last")
+    connection.shut_down()
+    assert connection.receive(10) == b"last"
+    assert connection.receive(10) == b""
+    assert peer.recv(10) == b""
+    connection.shut_down()
+
+
+async def test_closing_wakes_both_waiters(pair: Pair) -> None:
+    connection, _ = pair
+    fill(connection)
+    writer_was_told = False
+
+    async def wait_writable() -> None:
+        nonlocal writer_was_told
+        with pytest.raises(trio.ClosedResourceError):
+            await connection.wait_writable()
+        writer_was_told = True
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.wait_readable)
+            nursery.start_soon(wait_writable)
+            await trio.testing.wait_all_tasks_blocked()
+            connection.close()
+    assert writer_was_told
+    connection.close()
+
+
+async def test_descriptors_come_with_a_read_and_are_closed_on_exec(pair: Pair) -> None:
+    connection, peer = pair
+    r, w = os.pipe()
+    socket.send_fds(peer, [b"x"], [r, w])
+    assert connection.receive(10) == b"x"
+    fds = connection.take_fds()
+    assert [inode(fd) for fd in fds] == [inode(r), inode(w)]
+    assert not any(os.get_inheritable(fd) for fd in fds)
+    assert connection.take_fds() == []
+    for fd in (r, w, *fds):
+        os.close(fd)
+
+
+async def test_unclaimed_descriptors_are_closed_when_others_come_and_at_the_end(
+    pair: Pair,
+) -> None:
+    """The end of a pipe is at its end when every copy of the other end is closed."""
+    connection, peer = pair
+    r1, w1 = os.pipe()
+    r2, w2 = os.pipe()
+    for r in (r1, r2):
+        os.set_blocking(r, False)
+    for w in (w1, w2):
+        socket.send_fds(peer, [b"x"], [w])
+        os.close(w)
+        assert connection.receive(10) == b"x"
+    assert os.read(r1, 1) == b""
+    peer.send(b"without any")
+    connection.receive(100)
+    with pytest.raises(BlockingIOError):
+        os.read(r2, 1)
+    connection.close()
+    assert os.read(r2, 1) == b""
+    os.close(r1)
+    os.close(r2)
+
+
+async def test_more_descriptors_than_qemu_takes_are_closed_by_the_kernel(pair: Pair) -> None:
+    connection, peer = pair
+    r, w = os.pipe()
+    socket.send_fds(peer, [b"x"], [r] * (MAX_FDS + 4))
+    connection.receive(10)
+    fds = connection.take_fds()
+    assert len(fds) == MAX_FDS
+    for fd in (r, w, *fds):
+        os.close(fd)
+
+
+async def test_descriptors_go_with_the_next_bytes_only(pair: Pair) -> None:
+    connection, peer = pair
+    r, w = os.pipe()
+    connection.send_fds([r])
+    connection.send_fds([w])  # instead
+    os.close(r)
+    os.close(w)  # the caller's; what is to be sent is a duplicate
+    assert connection.send(memoryview(b"ab")) == 2
+    data, [fd], _, _ = socket.recv_fds(peer, 10, MAX_FDS)
+    assert data == b"ab"
+    os.write(fd, b"")
+    os.close(fd)
+    connection.send(memoryview(b"c"))
+    assert socket.recv_fds(peer, 10, MAX_FDS)[:2] == (b"c", [])
+
+
+async def test_descriptors_wait_while_the_socket_is_full_and_are_dropped_by_an_error(
+    pair: Pair,
+) -> None:
+    connection, peer = pair
+    fill(connection)
+    null = os.open(os.devnull, os.O_RDONLY)
+    connection.send_fds([null])
+    os.close(null)
+    [duplicate] = connection._fds_to_send
+    with pytest.raises(BlockingIOError):
+        connection.send(memoryview(b"x"))
+    assert is_open(duplicate)
+    peer.close()
+    with pytest.raises(BrokenPipeError):
+        connection.send(memoryview(b"x"))
+    assert not is_open(duplicate)
+    assert connection._fds_to_send == []
+
+
+async def test_closed_descriptors_can_not_be_passed(pair: Pair) -> None:
+    connection, peer = pair
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        connection.send_fds([peer.fileno(), 1 << 20])
+    assert connection._fds_to_send == []
+
+
+def test_only_stream_sockets_can_be_passed_in() -> None:
+    """QEMU's text; the descriptor is closed, because it was given away."""
+    r, w = os.pipe()
+    with pytest.raises(BackendError, match=r"^File descriptor 'pp' is not a socket$"):
+        socket_from_fd(r, "pp")
+    assert not is_open(r)
+    os.close(w)
+    datagram = socket.socket(type=socket.SOCK_DGRAM).detach()
+    with pytest.raises(BackendError, match=r"^File descriptor 'u' is not a stream socket$"):
+        socket_from_fd(datagram, "u")
+    assert not is_open(datagram)
+    with pytest.raises(BackendError, match="is not a socket"):
+        socket_from_fd(10**12, "10**12")
+
+
+def test_passed_sockets_become_non_blocking_and_are_not_inherited() -> None:
+    a, b = socket.socketpair()
+    fd = a.detach()
+    os.set_inheritable(fd, True)
+    with b, socket_from_fd(fd, "a") as sock:
+        assert not os.get_blocking(fd)
+        assert not sock.get_inheritable()

@@ -1,0 +1,423 @@
+"""Listeners: where they listen, how they share an address, and when accepting fails."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import resource
+import secrets
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from trio_chardev.backends import listener as listener_module
+from trio_chardev.backends.addresses import (
+    FdAddress,
+    InetAddress,
+    SocketAddress,
+    UnixAddress,
+    VsockAddress,
+)
+from trio_chardev.backends.listener import Listener, listen, listen_on
+from trio_chardev.errors import BackendError
+
+
+@asynccontextmanager
+async def listening(
+    address: SocketAddress, replaced: Listener | None = None
+) -> AsyncIterator[Listener]:
+    made = await listen(address, replaced)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def port_of(listener: Listener) -> int:
+    assert isinstance(listener.address, InetAddress)
+    return int(listener.address.port)
+
+
+def dial(listener: Listener) -> socket.socket:
+    """A client of *listener*, which waits in its queue."""
+    if isinstance(listener.address, InetAddress):
+        return socket.create_connection((listener.address.host, port_of(listener)), timeout=5)
+    assert isinstance(listener.address, UnixAddress)
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(5)
+    name = listener.address.path
+    client.connect(f"\0{name}" if listener.address.abstract else name)
+    return client
+
+
+async def next_client(listener: Listener) -> socket.socket:
+    with trio.fail_after(5):
+        while True:
+            await listener.wait()
+            if (sock := listener.take()) is not None:
+                return sock
+
+
+@contextlib.contextmanager
+def holding_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock.getsockname()[1]
+
+
+# ---------------------------------------------------------------- TCP
+
+
+async def test_port_0_becomes_the_real_port_and_an_empty_host_the_wildcard() -> None:
+    async with listening(InetAddress("", "0")) as listener:
+        assert isinstance(listener.address, InetAddress)
+        assert listener.address.host in ("0.0.0.0", "::")
+        port = port_of(listener)
+        assert port > 0
+        for host in ("127.0.0.1", "::1"):  # both at the same port
+            with socket.create_connection((host, port), timeout=5):
+                (await next_client(listener)).close()
+
+
+async def test_the_ipv6_wildcard_alone_serves_ipv4_too_unless_that_is_off() -> None:
+    """As QEMU."""
+    async with listening(InetAddress("::", "0")) as listener:
+        with socket.create_connection(("127.0.0.1", port_of(listener)), timeout=5):
+            (await next_client(listener)).close()
+    async with listening(InetAddress("", "0", ipv4=False)) as listener:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port_of(listener)), timeout=5)
+
+
+async def test_clients_are_non_blocking_and_come_in_order() -> None:
+    async with listening(InetAddress("127.0.0.1", "0")) as listener:
+        assert listener.take() is None
+        with dial(listener) as first, dial(listener) as second:
+            for client in (first, second):
+                with await next_client(listener) as peer:
+                    assert peer.getpeername() == client.getsockname()
+                    assert not peer.getblocking()
+        assert listener.take() is None
+
+
+async def test_a_port_in_use_is_refused_in_qemus_words() -> None:
+    with holding_port() as port, pytest.raises(BackendError) as caught:
+        await listen(InetAddress("127.0.0.1", str(port)), None)
+    assert str(caught.value) == "Failed to find an available port: Address already in use"
+
+
+async def test_to_tries_the_following_ports() -> None:
+    with holding_port() as port:
+        address = InetAddress("127.0.0.1", str(port), to=port + 20)
+        async with listening(address) as listener:
+            assert port < port_of(listener) <= port + 20
+
+
+async def test_to_is_for_ports_in_use_only() -> None:
+    with pytest.raises(BackendError) as caught:
+        await listen(InetAddress("192.0.2.1", "4001", to=4010), None)
+    assert str(caught.value) == "Failed to bind socket: Cannot assign requested address"
+
+
+async def test_a_range_that_ends_before_it_begins_is_refused() -> None:
+    with pytest.raises(BackendError, match="'to' is below port 4001"):
+        await listen(InetAddress("127.0.0.1", "4001", to=4000), None)
+
+
+async def test_a_port_that_one_address_of_the_host_has_in_use_is_not_taken_by_half() -> None:
+    with holding_port() as port, pytest.raises(BackendError, match="Address already in use"):
+        await listen(InetAddress("", str(port)), None)
+    with socket.create_server(("127.0.0.1", port)):
+        pass  # nothing was left open
+
+
+@contextlib.contextmanager
+def resolving_to(*hosts: str) -> Iterator[None]:
+    class Fixed(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, *args: object) -> list[object]:  # type: ignore[override]
+            tcp = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+            return [(*tcp, (host, int(str(args[1])))) for host in hosts]
+
+        async def getnameinfo(self, *args: object) -> tuple[str, str]:
+            raise AssertionError
+
+    before = trio.socket.set_custom_hostname_resolver(Fixed())
+    try:
+        yield
+    finally:
+        trio.socket.set_custom_hostname_resolver(before)
+
+
+async def test_an_address_that_this_host_lacks_is_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    with resolving_to("192.0.2.1", "127.0.0.1"):
+        async with listening(InetAddress("board", "0")) as listener:
+            with dial(listener) as client, await next_client(listener) as peer:
+                assert peer.getpeername() == client.getsockname()
+    assert "not all addresses of board:0 can be listened at" in caplog.text
+
+
+async def test_several_addresses_are_waited_for_together() -> None:
+    with resolving_to("127.0.0.1", "127.0.0.2"):
+        async with listening(InetAddress("board", "0")) as listener:
+            for host in ("127.0.0.2", "127.0.0.1"):
+                with socket.create_connection((host, port_of(listener)), timeout=5):
+                    (await next_client(listener)).close()
+            with trio.fail_after(5):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(listener.wait)
+                    await trio.testing.wait_all_tasks_blocked()
+                    nursery.cancel_scope.cancel()
+
+
+# ---------------------------------------------------------------- UNIX and vsock
+
+
+async def test_backlog_lets_two_wait_as_qemus(tmp_path: Path) -> None:
+    async with listening(UnixAddress(str(tmp_path / "s"))) as listener:
+        with dial(listener), dial(listener), socket.socket(socket.AF_UNIX) as third:
+            third.setblocking(False)
+            assert third.connect_ex(str(tmp_path / "s")) == errno.EAGAIN
+            (await next_client(listener)).close()
+            assert third.connect_ex(str(tmp_path / "s")) == 0
+
+
+async def test_an_empty_path_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    async with listening(UnixAddress("")) as listener:
+        assert isinstance(listener.address, UnixAddress)
+        assert listener.address.path.startswith(str(tmp_path / "qemu-socket-"))
+        with dial(listener), await next_client(listener):
+            pass
+    assert os.listdir(tmp_path) == []
+
+
+async def test_path_errors_are_in_qemus_words() -> None:
+    with pytest.raises(BackendError) as caught:
+        await listen(UnixAddress("/nonexistent/s"), None)
+    assert str(caught.value) == "Failed to bind socket to /nonexistent/s: No such file or directory"
+
+
+@pytest.mark.parametrize("tight", [True, False])
+async def test_abstract_names_need_no_file(tight: bool) -> None:
+    name = f"trio-chardev-{secrets.token_hex(8)}"
+    address = UnixAddress(name, abstract=True, tight=tight)
+    async with listening(address) as listener:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"\0{name}" if tight else f"\0{name}".ljust(108, "\0"))
+            (await next_client(listener)).close()
+        assert name not in os.listdir()
+        with pytest.raises(BackendError) as caught:
+            await listen(address, None)
+        assert str(caught.value) == f"Failed to bind socket to {name}: Address already in use"
+
+
+async def test_an_abstract_listener_unlinks_no_file_of_that_name(tmp_path: Path) -> None:
+    """QEMU does."""
+    path = tmp_path / "precious"
+    path.touch()
+    async with listening(UnixAddress(str(path), abstract=True)):
+        pass
+    assert path.exists()
+
+
+async def test_vsock_listens() -> None:
+    try:
+        socket.socket(socket.AF_VSOCK).close()
+    except OSError as exc:
+        pytest.skip(f"no vsock here: {exc}")
+    async with listening(VsockAddress("4294967295", "45670")) as listener:
+        assert listener.take() is None
+        async with listening(VsockAddress("4294967295", "45670"), listener) as successor:
+            assert successor.is_taking_over
+    with pytest.raises(BackendError, match=r"^Failed to bind socket: "):
+        await listen(VsockAddress("77", "45670"), None)
+
+
+# ---------------------------------------------------------------- taking over
+
+
+def same_address(kind: str, tmp_path: Path) -> SocketAddress:
+    if kind == "path":
+        return UnixAddress(str(tmp_path / "s"))
+    if kind == "abstract":
+        return UnixAddress(f"trio-chardev-{secrets.token_hex(8)}", abstract=True)
+    return InetAddress("127.0.0.1", "0")
+
+
+@pytest.mark.parametrize("kind", ["tcp", "abstract", "path"])
+async def test_the_same_address_is_taken_over_at_the_commit(kind: str, tmp_path: Path) -> None:
+    async with (
+        listening(same_address(kind, tmp_path)) as old,
+        listening(old.address, old) as new,
+    ):
+        assert new.is_taking_over
+        assert new.address == old.address
+        with dial(old), await next_client(old):
+            pass  # until then they are the old one's
+        new.activate()
+        assert not new.is_taking_over
+        with dial(new) as client:
+            assert old.take() is None
+            with await next_client(new) as peer:
+                client.send(b"x")
+                assert peer.recv(1) == b"x"
+        old.close()
+        with dial(new), await next_client(new):
+            pass
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["tcp", "abstract", "path"])
+async def test_a_change_that_fails_leaves_the_old_one_its_address(
+    kind: str, tmp_path: Path
+) -> None:
+    async with listening(same_address(kind, tmp_path)) as old:
+        async with listening(old.address, old):
+            pass
+        with dial(old), await next_client(old):
+            pass
+        assert os.listdir(tmp_path) == (["s"] if kind == "path" else [])
+
+
+@pytest.mark.parametrize("kind", ["tcp", "abstract"])
+async def test_clients_in_a_shared_queue_survive_the_change(kind: str, tmp_path: Path) -> None:
+    async with listening(same_address(kind, tmp_path)) as old:
+        with dial(old) as client:
+            client.send(b"early")
+            async with listening(old.address, old) as new:
+                new.activate()
+                old.close()
+                with await next_client(new) as peer:
+                    assert peer.recv(10) == b"early"
+
+
+async def test_one_that_was_replaced_waits_for_nobody(tmp_path: Path) -> None:
+    """It may have been woken for a client just before the commit."""
+    async with (
+        listening(InetAddress("127.0.0.1", "0")) as old,
+        listening(old.address, old) as new,
+    ):
+        with dial(old):
+            await old.wait()
+            new.activate()
+            assert old.take() is None
+            with trio.move_on_after(0.01) as scope:
+                await old.wait()
+            assert scope.cancelled_caught
+            (await next_client(new)).close()
+
+
+async def test_another_port_or_an_overlapping_address_is_not_shared() -> None:
+    async with listening(InetAddress("127.0.0.1", "0")) as old:
+        with pytest.raises(BackendError, match="Address already in use"):
+            await listen(InetAddress("", str(port_of(old))), old)
+        async with listening(InetAddress("127.0.0.1", "0"), old) as new:
+            assert not new.is_taking_over
+            assert port_of(new) != port_of(old)
+
+
+async def test_a_path_is_not_taken_over_from_another_chardev(tmp_path: Path) -> None:
+    async with (
+        listening(UnixAddress(str(tmp_path / "a"))) as old,
+        listening(UnixAddress(str(tmp_path / "b"))),
+    ):
+        with pytest.raises(BackendError, match="somebody listens there"):
+            await listen(UnixAddress(str(tmp_path / "b")), old)
+
+
+# ---------------------------------------------------------------- sockets passed in
+
+
+async def test_a_passed_socket_that_listens_is_used_as_it_is() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as theirs:
+        ours = theirs.dup()
+        ours.setblocking(False)
+        listener = listen_on(FdAddress("x"), ours)
+        assert listener.address == InetAddress("127.0.0.1", str(theirs.getsockname()[1]))
+        with dial(listener), await next_client(listener):
+            pass
+        listener.close()
+
+
+async def test_a_passed_socket_that_is_only_bound_is_made_to_listen(tmp_path: Path) -> None:
+    """Its path is not ours to unlink, as QEMU does: systemd will pass it again."""
+    path = tmp_path / "s"
+    bound = socket.socket(socket.AF_UNIX)
+    bound.bind(str(path))
+    bound.setblocking(False)
+    listener = listen_on(FdAddress("x"), bound)
+    assert listener.address == UnixAddress(str(path))
+    with dial(listener), await next_client(listener):
+        pass
+    listener.close()
+    assert path.exists()
+
+
+async def test_a_passed_socket_that_is_connected_can_not_listen() -> None:
+    a, b = socket.socketpair()
+    with b, pytest.raises(BackendError) as caught:
+        listen_on(FdAddress("x"), a)
+    assert str(caught.value) == "Failed to listen on fd socket: Invalid argument"
+    assert a.fileno() == -1
+
+
+# ---------------------------------------------------------------- trouble
+
+
+@contextlib.contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(2)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_without_descriptors_accepting_pauses_and_goes_on_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client stays in the queue, so that waiting for it alone would spin."""
+    monkeypatch.setattr(listener_module, "ACCEPT_PAUSE", 0.03)
+    tries = 0
+    async with listening(InetAddress("127.0.0.1", "0")) as listener:
+        with dial(listener) as client:
+            with no_descriptors_left(), trio.move_on_after(0.1):
+                while True:
+                    await listener.wait()
+                    tries += 1
+                    assert listener.take() is None
+            with await next_client(listener) as peer:
+                assert peer.getpeername() == client.getsockname()
+    assert 2 <= tries <= 5
+    assert [record.message for record in caplog.records] == [
+        f"can't accept a client of tcp:127.0.0.1:{port_of(listener)}: "
+        "[Errno 24] Too many open files"
+    ]
+
+
+async def test_no_descriptor_for_a_socket_is_an_error_in_one_line() -> None:
+    with no_descriptors_left(), pytest.raises(BackendError, match="Too many open files"):
+        await listen(InetAddress("127.0.0.1", "0"), None)
+
+
+async def test_no_descriptor_to_wait_for_two_sockets_is_an_error_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: int) -> object:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("select.epoll", fail)
+    with resolving_to("127.0.0.1", "127.0.0.2"), pytest.raises(BackendError, match="Too many"):
+        await listen(InetAddress("board", "0"), None)

@@ -1,0 +1,471 @@
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import termios
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from tests.peers import need
+from trio_chardev.backends import pty as module
+from trio_chardev.backends.descriptor import FdHolder
+from trio_chardev.backends.pty import PtyBackend, PtyOptions, open_pty
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.errors import BackendDisconnectedError, BackendError
+from trio_chardev.events import Event
+
+OPENED, CLOSED = Event.OPENED, Event.CLOSED
+
+
+@attrs.define(eq=False)
+class Reader:
+    """Reads as a chardev does; *seen* has the events and the bytes in order."""
+
+    seen: list[Event | bytes] = attrs.Factory(list)
+    reads: int = 0
+
+    async def run(self, backend: Backend) -> None:
+        while True:
+            self.seen.append(await backend.receive_some(4096))
+            self.reads += 1
+
+
+@asynccontextmanager
+async def reading() -> AsyncIterator[tuple[PtyBackend, list[Event | bytes]]]:
+    """A PTY that is read from, and what was seen of it."""
+    reader = Reader()
+    async with open_pty(PtyOptions(), OpenRequest(id="x", on_event=reader.seen.append)) as backend:
+        assert isinstance(backend, PtyBackend)
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(reader.run, backend)
+                await wait_all_tasks_blocked()
+                yield backend, reader.seen
+                nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def opened(
+    path: Path | None = None, replaces: Backend | None = None
+) -> AsyncIterator[PtyBackend]:
+    options = PtyOptions(path=None if path is None else str(path))
+    request = OpenRequest(id="x", on_event=lambda event: None, replaces=replaces)
+    async with open_pty(options, request) as backend:
+        assert isinstance(backend, PtyBackend)
+        yield backend
+
+
+def open_slave(backend: PtyBackend) -> int:
+    return os.open(backend.pty, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+
+
+def count_inotify() -> int:
+    """How many inotify instances this process has."""
+    links = []
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the one of this very listing
+            links.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return links.count("anon_inode:inotify")
+
+
+# ---------------------------------------------------------------- somebody comes and goes
+
+
+async def test_names_the_slave() -> None:
+    async with opened() as backend:
+        assert backend.pty.startswith("/dev/pts/")
+        assert backend.filename == f"pty:{backend.pty}"
+
+
+async def test_nobody_is_there_at_first() -> None:
+    """Making the pair opens the slave, which must not be reported."""
+    async with reading() as (backend, seen):
+        assert not backend.is_open
+    assert seen == []
+
+
+async def test_an_open_and_a_close_are_reported_at_once() -> None:
+    async with reading() as (backend, seen):
+        for _ in range(3):
+            slave = open_slave(backend)
+            await wait_all_tasks_blocked()
+            assert seen[-1] is OPENED
+            os.close(slave)
+            await wait_all_tasks_blocked()
+            assert seen[-1] is CLOSED
+    assert seen == [OPENED, CLOSED] * 3
+
+
+async def test_closed_when_the_last_one_closes() -> None:
+    async with reading() as (backend, seen):
+        first, second = open_slave(backend), open_slave(backend)
+        await wait_all_tasks_blocked()
+        os.close(first)
+        await wait_all_tasks_blocked()
+        assert seen == [OPENED]
+        os.close(second)
+        await wait_all_tasks_blocked()
+        assert seen == [OPENED, CLOSED]
+
+
+async def test_bytes_written_before_a_close_come_before_closed() -> None:
+    async with reading() as (backend, seen):
+        for word in (b"first", b"second"):  # the first one is opened and closed in an instant
+            slave = open_slave(backend)
+            os.write(slave, word)
+            os.close(slave)
+            await wait_all_tasks_blocked()
+    assert seen == [OPENED, b"first", CLOSED, OPENED, b"second", CLOSED]
+
+
+async def test_what_happened_while_nobody_read_is_not_missed() -> None:
+    seen: list[Event | bytes] = []
+    async with open_pty(PtyOptions(), OpenRequest(id="x", on_event=seen.append)) as backend:
+        assert isinstance(backend, PtyBackend)
+        assert backend.receive_nowait(100) == b""
+        slave = open_slave(backend)
+        os.write(slave, b"early")
+        await wait_all_tasks_blocked()
+        with trio.fail_after(5):
+            assert await backend.receive_some(100) == b"early"
+        os.close(slave)
+
+
+async def test_the_slave_is_raw() -> None:
+    async with reading() as (backend, _):
+        slave = open_slave(backend)
+        iflag, oflag, _cflag, lflag, *_rest = termios.tcgetattr(slave)
+        assert not lflag & (termios.ECHO | termios.ICANON | termios.ISIG | termios.IEXTEN)
+        assert not oflag & termios.OPOST
+        assert not iflag & (termios.ICRNL | termios.IXON)
+        os.close(slave)
+
+
+async def test_no_busy_loop_while_closed_or_idle() -> None:
+    """All tasks come to rest, and nothing more is read than was asked for."""
+    async with reading() as (backend, seen):
+        calls = 0
+        receive_nowait = backend.receive_nowait
+
+        def counted(max_bytes: int) -> bytes:
+            nonlocal calls
+            calls += 1
+            return receive_nowait(max_bytes)
+
+        backend.receive_nowait = counted  # type: ignore[method-assign]
+        slave = open_slave(backend)
+        await wait_all_tasks_blocked(0.05)
+        os.close(slave)
+        await wait_all_tasks_blocked(0.05)
+        assert seen == [OPENED, CLOSED]
+        assert calls <= 3
+
+
+# ---------------------------------------------------------------- sending
+
+
+async def fill(backend: Backend) -> None:
+    """Send until nothing more is taken; a kernel thread makes room a little later."""
+    while backend.send_nowait(memoryview(bytes(4096))):
+        while backend.send_nowait(memoryview(bytes(4096))):
+            pass
+        await trio.sleep(0.01)
+
+
+async def test_sending_to_nobody_is_disconnected() -> None:
+    async with opened() as backend:
+        with pytest.raises(BackendDisconnectedError, match=f"^Nobody has '{backend.pty}' open$"):
+            await backend.send_some(memoryview(b"lost"))
+        slave = open_slave(backend)
+        with pytest.raises(BlockingIOError):
+            os.read(slave, 100)
+        os.close(slave)
+
+
+async def test_sending_finds_out_that_somebody_has_come() -> None:
+    seen: list[Event] = []
+    async with open_pty(PtyOptions(), OpenRequest(id="x", on_event=seen.append)) as backend:
+        assert isinstance(backend, PtyBackend)
+        slave = open_slave(backend)
+        assert backend.send_nowait(memoryview(b"hello")) == 5
+        assert seen == [OPENED]
+        assert os.read(slave, 100) == b"hello"
+        os.close(slave)
+
+
+async def test_a_stuck_sender_is_freed_by_the_close() -> None:
+    async with reading() as (backend, _):
+        slave = open_slave(backend)
+        await fill(backend)
+
+        async def send() -> None:
+            with pytest.raises(BackendDisconnectedError):
+                await backend.send_some(memoryview(b"x"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            await wait_all_tasks_blocked()
+            os.close(slave)
+
+
+async def test_a_stuck_sender_goes_on_when_the_slave_is_read() -> None:
+    async with reading() as (backend, _):
+        slave = open_slave(backend)
+        await fill(backend)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(backend.send_some, memoryview(b"x"))
+            await wait_all_tasks_blocked()
+            while not (os.read(slave, 4096)).endswith(b"x"):
+                await trio.lowlevel.wait_readable(slave)
+        os.close(slave)
+
+
+async def test_cancelled_calls_have_sent_and_consumed_nothing() -> None:
+    async with opened() as backend:
+        slave = open_slave(backend)
+        os.write(slave, b"kept")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await backend.receive_some(100)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await backend.send_some(memoryview(b"not this"))
+        assert backend.receive_nowait(100) == b"kept"
+        with pytest.raises(BlockingIOError):
+            os.read(slave, 100)
+        os.close(slave)
+
+
+async def test_closing_hangs_the_user_up() -> None:
+    async with opened() as backend:
+        slave = open_slave(backend)
+    assert os.read(slave, 100) == b""
+    with pytest.raises(OSError, match="Input/output error"):
+        os.write(slave, b"x")
+    os.close(slave)
+    with pytest.raises(BackendDisconnectedError):
+        backend.send_nowait(memoryview(b"x"))
+
+
+async def test_picocom_is_served(nursery: trio.Nursery) -> None:
+    picocom = need("picocom")
+    master, slave = os.openpty()
+    screen = FdHolder(master)
+    async with opened() as backend:
+        command = [picocom, "--nolock", "--baud", "9600", backend.pty]
+        start = partial(
+            trio.run_process,
+            command,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,  # at its end it sends SIGTERM to its process group
+        )
+        await nursery.start(start)
+        os.close(slave)
+        with trio.fail_after(5):
+            await wait_shown(screen, b"Terminal ready")
+            await backend.send_some(memoryview(b"login: "))
+            assert backend.is_open
+            await wait_shown(screen, b"login: ")
+            os.write(master, b"root\r")
+            typed = b""
+            while typed != b"root\r":
+                typed += await backend.receive_some(100)
+            os.write(master, b"\x01\x18")  # C-a C-x: exit
+            while backend.is_open:
+                await backend.wait_readable()
+                backend.receive_nowait(100)
+    screen.close()
+
+
+async def wait_shown(screen: FdHolder, text: bytes) -> None:
+    shown = b""
+    while text not in shown:
+        await screen.wait_readable()
+        shown += os.read(screen.fd, 4096)
+
+
+# ---------------------------------------------------------------- the watcher
+
+
+async def test_two_hundred_share_one_inotify_instance() -> None:
+    """A user may have 128; it is gone with the last PTY."""
+    assert count_inotify() == 0
+    async with AsyncExitStack() as stack:
+        ptys = [await stack.enter_async_context(opened()) for _ in range(200)]
+        assert count_inotify() == 1
+        async with trio.open_nursery() as nursery:
+            for backend in ptys:
+                nursery.start_soon(backend.receive_some, 1)
+            await wait_all_tasks_blocked()
+            slaves = [open_slave(backend) for backend in ptys[::2]]
+            await wait_all_tasks_blocked()
+            assert [backend.is_open for backend in ptys] == [True, False] * 100
+            for slave in slaves:
+                os.close(slave)
+            await wait_all_tasks_blocked()
+            assert not any(backend.is_open for backend in ptys)
+            nursery.cancel_scope.cancel()
+    assert count_inotify() == 0
+    await wait_all_tasks_blocked()
+    async with reading() as (backend, seen):
+        slave = open_slave(backend)
+        await wait_all_tasks_blocked()
+        assert seen == [OPENED]
+        os.close(slave)
+
+
+async def test_an_overflow_of_the_queue_wakes_all() -> None:
+    async with opened() as first, opened() as second:
+        read_end, write_end = os.pipe()
+        watcher = module._get_watcher()
+        queue, watcher.inotify = watcher.inotify, FdHolder(read_end)
+        os.write(write_end, struct.pack("iIII", -1, module.IN_Q_OVERFLOW, 0, 0))
+        watcher._read()
+        assert first.slave_opened.is_set()
+        assert second.slave_opened.is_set()
+        watcher.inotify.close()
+        watcher.inotify = queue
+        os.close(write_end)
+
+
+@contextmanager
+def no_leak() -> Iterator[None]:
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("function", ["inotify_init1", "inotify_add_watch"])
+async def test_failing_inotify(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    call = module._call
+
+    def fail(name: str, *args: int | bytes) -> int:
+        if name == function:
+            raise OSError(errno.EMFILE, "too many")
+        return call(name, *args)
+
+    monkeypatch.setattr(module, "_call", fail)
+    with (
+        no_leak(),
+        pytest.raises(BackendError, match=r"^Failed to create PTY: Too many open files"),
+    ):
+        async with opened():
+            pass
+
+
+async def test_no_more_ptys(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> tuple[int, int]:
+        raise OSError(errno.ENOSPC, "kernel.pty.max")
+
+    monkeypatch.setattr(os, "openpty", fail)
+    with no_leak(), pytest.raises(BackendError, match=r"^Failed to create PTY: No space left"):
+        async with opened():
+            pass
+
+
+# ---------------------------------------------------------------- the link
+
+
+async def test_link_to_the_slave(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    async with opened(link) as backend:
+        assert os.readlink(link) == backend.pty
+        backend.activate()
+        assert os.readlink(link) == backend.pty
+    assert os.listdir(tmp_path) == []
+
+
+async def test_link_is_refused_where_something_is(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.write_text("mine")
+    with (
+        no_leak(),
+        pytest.raises(BackendError, match=r"^Failed to create PTY symlink: File exists"),
+    ):
+        async with opened(link):
+            pass
+    assert link.read_text() == "mine"
+
+
+@pytest.mark.parametrize("path", ["no/such/folder", "a\0b"])
+async def test_link_that_cannot_be(tmp_path: Path, path: str) -> None:
+    with no_leak(), pytest.raises(BackendError, match=r"^Failed to create PTY symlink: .+$"):
+        async with opened(tmp_path / path):
+            pass
+
+
+async def test_link_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    async with opened(link):
+        link.unlink()
+        link.symlink_to("/dev/null")
+    assert os.readlink(link) == "/dev/null"
+
+
+async def test_link_is_taken_over_by_the_commit(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    async with AsyncExitStack() as stack:
+        old_scope = AsyncExitStack()
+        old = await old_scope.enter_async_context(opened(link))
+        new = await stack.enter_async_context(opened(link, replaces=old))
+        assert os.readlink(link) == old.pty
+        new.activate()
+        assert os.readlink(link) == new.pty
+        await old_scope.aclose()
+        assert os.readlink(link) == new.pty
+        assert os.listdir(tmp_path) == ["link"]
+    assert os.listdir(tmp_path) == []
+
+
+async def test_link_of_the_original_survives_a_failed_change(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    async with opened(link) as old:
+        async with opened(link, replaces=old):
+            pass
+        assert os.readlink(link) == old.pty
+        assert os.listdir(tmp_path) == ["link"]
+
+
+async def test_link_that_cannot_be_taken_over_fails_the_commit(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    link = folder / "link"
+    async with opened(link) as old, opened(link, replaces=old) as new:
+        os.rename(folder, tmp_path / "moved")
+        with pytest.raises(BackendError, match=r"^Failed to create PTY symlink: No such file"):
+            new.activate()
+        os.rename(tmp_path / "moved", folder)
+        assert os.readlink(link) == old.pty
+    assert os.listdir(folder) == []
+
+
+async def test_drain_waits_until_the_slaves_user_has_read_everything() -> None:
+    async with open_pty(PtyOptions(), OpenRequest(id="x", on_event=lambda _: None)) as backend:
+        assert backend.pty is not None
+        slave = os.open(backend.pty, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            assert backend.send_nowait(memoryview(b"last words")) == 10
+            with trio.move_on_after(0.02) as unread:
+                await backend.drain()
+            assert unread.cancelled_caught, "it did not wait"
+            assert os.read(slave, 100) == b"last words"
+            with trio.fail_after(5):
+                await backend.drain()
+        finally:
+            os.close(slave)
+
+
+async def test_drain_of_a_pty_that_nobody_has_open_does_not_wait() -> None:
+    async with open_pty(PtyOptions(), OpenRequest(id="x", on_event=lambda _: None)) as backend:
+        with trio.fail_after(5):
+            await backend.drain()

@@ -1,0 +1,57 @@
+"""The line calls of one backend, and of one that lacks them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from trio_chardev.core.controls import BREAK_DURATION, Controls
+from trio_chardev.errors import BackendError, NotSupportedError
+from trio_chardev.events import LineSettings, ModemLines
+from trio_chardev.testing import FakeDevice, open_chardev
+
+
+async def set_echo(controls: Controls) -> None:
+    controls.set_echo(True)
+
+
+CALLS: list[tuple[str, Callable[[Controls], Awaitable[object]]]] = [
+    ("line settings", lambda controls: controls.set_line(LineSettings())),
+    ("modem lines", lambda controls: controls.get_modem()),
+    ("modem lines", lambda controls: controls.set_modem(ModemLines.RTS)),
+    ("break", lambda controls: controls.send_break()),
+    ("echo", set_echo),
+]
+
+
+@pytest.mark.parametrize(("what", "call"), CALLS, ids=range(len(CALLS)))
+async def test_what_a_backend_lacks_is_not_supported(
+    what: str, call: Callable[[Controls], Awaitable[object]]
+) -> None:
+    async with open_chardev(FakeDevice("old")) as chardev:
+        with pytest.raises(NotSupportedError, match=f"^'fake:old' has no {what}$"):
+            await call(Controls(chardev.backend))
+
+
+async def test_what_a_backend_has_is_called() -> None:
+    device = FakeDevice("old", has_line=True)
+    async with open_chardev(device) as chardev:
+        for _, call in CALLS:
+            await call(Controls(chardev.backend))
+    assert device.line_calls == [LineSettings(), ModemLines.RTS, BREAK_DURATION, True]
+
+
+async def test_a_call_that_fails_raises_what_the_backend_raises() -> None:
+    async with open_chardev(FakeDevice("old", has_line=True, line_fails=True)) as chardev:
+        with pytest.raises(BackendError, match="^old does not take 115200 8N1$"):
+            await Controls(chardev.backend).set_line(LineSettings())
+
+
+async def test_it_tells_the_backends_name_and_whether_somebody_is_there() -> None:
+    device = FakeDevice("old")
+    async with open_chardev(device) as chardev:
+        controls = Controls(chardev.backend)
+        assert (controls.filename, controls.is_open) == ("fake:old", True)
+        device.connect(False)
+        assert not controls.is_open

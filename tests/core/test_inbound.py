@@ -1,0 +1,134 @@
+"""The queue of what was received: order, room and waits."""
+
+from __future__ import annotations
+
+import time
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trio_chardev.core.inbound import EVENT_WEIGHT, Inbound
+from trio_chardev.events import Event
+
+
+def everything(inbound: Inbound, max_bytes: int = 1000) -> list[bytes | Event]:
+    items = []
+    while (item := inbound.take(max_bytes)) is not None:
+        items.append(item)
+    return items
+
+
+def test_bytes_and_events_come_out_in_the_order_in_which_they_came() -> None:
+    inbound = Inbound(1000)
+    inbound.put(b"ab")
+    inbound.put_event(Event.BREAK)
+    inbound.put(b"c")
+    inbound.put_event(Event.CLOSED)
+    assert everything(inbound) == [b"ab", Event.BREAK, b"c", Event.CLOSED]
+    assert len(inbound) == 0
+
+
+def test_take_gives_no_more_than_asked_for_and_the_rest_later() -> None:
+    inbound = Inbound(1000)
+    inbound.put(b"abcde")
+    inbound.put_event(Event.BREAK)
+    assert inbound.take(2) == b"ab"
+    assert inbound.peek() == b"cde"
+    assert len(inbound) == 3 + EVENT_WEIGHT
+    assert everything(inbound, 2) == [b"cd", b"e", Event.BREAK]
+
+
+def test_peek_takes_nothing() -> None:
+    inbound = Inbound(1000)
+    assert inbound.peek() is None
+    inbound.put_event(Event.BREAK)
+    assert inbound.peek() is Event.BREAK
+    assert everything(inbound) == [Event.BREAK]
+
+
+def test_one_byte_at_a_time_out_of_a_large_chunk_does_not_copy_the_rest_each_time() -> None:
+    size = 200_000  # copying would move 20 GB
+    inbound = Inbound(size)
+    inbound.put(bytes(size))
+    start = time.process_time()
+    assert len(everything(inbound, 1)) == size
+    assert time.process_time() - start < 2
+
+
+def test_bytes_and_events_use_up_the_room() -> None:
+    inbound = Inbound(100)
+    inbound.put(b"x" * 30)
+    assert inbound.room == 70
+    inbound.put_event(Event.OPENED)
+    assert inbound.room == 70 - EVENT_WEIGHT
+    inbound.put(b"x" * 50)  # as the drain may
+    assert inbound.room < 0
+    everything(inbound)
+    assert inbound.room == 100
+
+
+def test_without_room_a_break_is_lost_but_no_opened_or_closed() -> None:
+    inbound = Inbound(1)
+    inbound.put(b"x")
+    inbound.put_event(Event.BREAK)
+    inbound.put_event(Event.CLOSED)
+    assert everything(inbound) == [b"x", Event.CLOSED]
+
+
+def test_a_peer_that_comes_and_goes_does_not_fill_the_memory() -> None:
+    inbound = Inbound(10 * EVENT_WEIGHT)
+    for _ in range(1000):
+        inbound.put_event(Event.OPENED)
+        inbound.put_event(Event.CLOSED)
+    items = everything(inbound)
+    assert len(items) <= 11
+    assert items[-1] is Event.CLOSED
+
+
+def test_an_event_that_only_undoes_the_last_one_is_left_out_when_there_is_no_room() -> None:
+    inbound = Inbound(1)
+    inbound.put(b"x")
+    inbound.put_event(Event.CLOSED)
+    inbound.put_event(Event.OPENED)
+    inbound.put_event(Event.CLOSED)
+    inbound.put_event(Event.CLOSED)
+    assert everything(inbound) == [b"x", Event.CLOSED]
+
+
+def test_drop_events_keeps_the_bytes_also_those_of_a_chunk_half_taken() -> None:
+    inbound = Inbound(1000)
+    inbound.put(b"abc")
+    inbound.put_event(Event.BREAK)
+    inbound.put(b"def")
+    inbound.put_event(Event.CLOSED)
+    assert inbound.take(1) == b"a"
+    inbound.drop_events()
+    assert len(inbound) == 5
+    assert everything(inbound) == [b"bc", b"def"]
+
+
+async def test_wait_room_ends_when_something_was_taken() -> None:
+    inbound = Inbound(4)
+    inbound.put(b"abcdef")
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(inbound.wait_room)
+            await wait_all_tasks_blocked()
+            inbound.take(2)  # full still
+            await wait_all_tasks_blocked()
+            assert nursery.child_tasks
+            inbound.take(1)
+
+
+async def test_wait_item_ends_when_bytes_or_an_event_come_and_when_woken() -> None:
+    inbound = Inbound(1000)
+    for wake in (
+        lambda: inbound.put(b"a"),
+        lambda: inbound.put_event(Event.BREAK),
+        inbound.wake_readers,
+    ):
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(inbound.wait_item)
+                await wait_all_tasks_blocked()
+                wake()

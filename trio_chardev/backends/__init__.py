@@ -1,0 +1,67 @@
+"""The kinds of backend: one file a kind, one row in the table."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import attrs
+
+from trio_chardev.backends.file import FileOptions, open_file
+from trio_chardev.backends.log import open_log
+from trio_chardev.backends.null import NullOptions, open_null
+from trio_chardev.backends.pipe import PipeOptions, open_pipe
+from trio_chardev.backends.pty import PtyOptions, open_pty
+from trio_chardev.backends.ringbuf import MemoryOptions, RingbufOptions, open_ringbuf
+from trio_chardev.backends.serial import SerialOptions, open_serial
+from trio_chardev.backends.socket import SocketOptions, open_socket
+from trio_chardev.backends.stdio import StdioOptions, open_stdio
+from trio_chardev.backends.udp import UdpOptions, open_udp
+from trio_chardev.core.backend import Backend, Opener, OpenRequest
+from trio_chardev.members import TaggedUnion
+from trio_chardev.options import BackendOptions
+
+
+@attrs.frozen
+class Kind:
+    """A row of `KINDS`."""
+
+    options: type[BackendOptions]
+    open: Callable[[Any, OpenRequest], AbstractAsyncContextManager[Backend]]
+    """Takes an instance of `options`."""
+
+
+KINDS: dict[str, Kind] = {
+    "file": Kind(FileOptions, open_file),
+    "memory": Kind(MemoryOptions, open_ringbuf),
+    "null": Kind(NullOptions, open_null),
+    "pipe": Kind(PipeOptions, open_pipe),
+    "pty": Kind(PtyOptions, open_pty),
+    "ringbuf": Kind(RingbufOptions, open_ringbuf),
+    "serial": Kind(SerialOptions, open_serial),
+    "socket": Kind(SocketOptions, open_socket),
+    "stdio": Kind(StdioOptions, open_stdio),
+    "udp": Kind(UdpOptions, open_udp),
+}
+
+BACKEND = TaggedUnion("ChardevBackend", {name: kind.options for name, kind in KINDS.items()})
+"""``{"type": KIND, "data": {...}}``, for structuring."""
+
+_KIND_OF = {kind.options: kind for kind in KINDS.values()}
+
+
+def opener_of(options: BackendOptions) -> Opener:
+    """The opener of a backend with *options*, and with its log file if it has one."""
+    kind = _KIND_OF[type(options)]
+    if options.logfile is None:
+        return lambda request: kind.open(options, request)
+
+    @asynccontextmanager
+    async def open_logged(request: OpenRequest) -> AsyncIterator[Backend]:
+        async with open_log(options, request) as log, kind.open(options, request) as backend:
+            if log is not None:
+                backend.taps = (*backend.taps, log)
+            yield backend
+
+    return open_logged

@@ -1,0 +1,168 @@
+"""A connected stream socket, and what comes with one of the UNIX domain: descriptors.
+
+`Connection` is also the seam at which protocols go between the socket and the backend: a
+layer offers the same methods and stands on another `Connection`.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import socket
+from collections.abc import Sequence
+
+import trio
+
+from trio_chardev.errors import BackendError
+
+MAX_FDS = 16
+"""Descriptors taken with one read, as QEMU; the kernel closes those beyond."""
+
+_FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+
+
+class Connection:
+    """Owns a stream socket, which is connected and non-blocking."""
+
+    __slots__ = ("_sock", "name")
+
+    def __init__(self, sock: socket.socket, name: str) -> None:
+        self._sock = sock
+        self.name = name
+        """What query-chardev shows."""
+
+    def receive(self, max_bytes: int) -> bytes:
+        """What has come, ``b""`` at the end. Raises BlockingIOError, or another OSError."""
+        return self._sock.recv(max_bytes)
+
+    def send(self, data: memoryview) -> int:
+        """Send a prefix. Raises BlockingIOError, or another OSError if that is the end."""
+        return self._sock.send(data, socket.MSG_NOSIGNAL)
+
+    def has_input(self) -> bool:
+        """Would `receive` give bytes?"""
+        try:
+            return bool(self._sock.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
+    async def wait_readable(self) -> None:
+        """Wait for input, or the end; or until it is closed by another task."""
+        with contextlib.suppress(trio.ClosedResourceError):
+            await trio.lowlevel.wait_readable(self._sock)
+
+    async def wait_writable(self) -> None:
+        """Wait for room, or the end. Raises ClosedResourceError if another task closes it."""
+        await trio.lowlevel.wait_writable(self._sock)
+
+    def shut_down(self) -> None:
+        """End it both ways: what has come can still be read, then `receive` gives ``b""``."""
+        with contextlib.suppress(OSError):  # the peer was faster
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the socket and wake those who wait for it. Never fails."""
+        if self._sock.fileno() != -1:
+            trio.lowlevel.notify_closing(self._sock)
+        with contextlib.suppress(OSError):  # ECONNRESET: it is closed all the same
+            self._sock.close()
+
+
+class UnixConnection(Connection):
+    """Takes and passes descriptors beside the bytes (SCM_RIGHTS, unix(7))."""
+
+    __slots__ = ("_fds_to_send", "_received_fds")
+
+    def __init__(self, sock: socket.socket, name: str) -> None:
+        super().__init__(sock, name)
+        self._received_fds: list[int] = []
+        self._fds_to_send: list[int] = []
+
+    def receive(self, max_bytes: int) -> bytes:
+        data, ancillary, _, _ = self._sock.recvmsg(max_bytes, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
+        if ancillary:
+            self._keep(ancillary)
+        return data
+
+    def _keep(self, ancillary: Sequence[tuple[int, int, bytes]]) -> None:
+        fds = array.array("i")
+        for level, kind, payload in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        if fds:
+            _close_all(self._received_fds)
+            self._received_fds = fds.tolist()
+
+    def take_fds(self) -> list[int]:
+        """The descriptors of the last read that brought any; the caller owns them now.
+
+        Those that nobody takes are closed when others come, and with the connection.
+        """
+        fds, self._received_fds = self._received_fds, []
+        return fds
+
+    def send_fds(self, fds: Sequence[int]) -> None:
+        """Pass *fds*, which the caller keeps, with the next bytes; instead of earlier ones.
+
+        They are dropped if those bytes can't be sent. Raises OSError if one is not open.
+        """
+        duplicates: list[int] = []
+        try:
+            for fd in fds:
+                duplicates.append(os.dup(fd))  # noqa: PERF401 - those made are closed below
+        except OSError:
+            _close_all(duplicates)
+            raise
+        _close_all(self._fds_to_send)
+        self._fds_to_send = duplicates
+
+    def send(self, data: memoryview) -> int:
+        if not self._fds_to_send:
+            return self._sock.send(data, socket.MSG_NOSIGNAL)
+        rights = array.array("i", self._fds_to_send)
+        try:
+            sent = self._sock.sendmsg(
+                [data],
+                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)],
+                socket.MSG_NOSIGNAL,
+            )
+        except BlockingIOError:
+            raise
+        except BaseException:
+            self._drop_fds_to_send()
+            raise
+        self._drop_fds_to_send()
+        return sent
+
+    def _drop_fds_to_send(self) -> None:
+        fds, self._fds_to_send = self._fds_to_send, []
+        _close_all(fds)
+
+    def close(self) -> None:
+        super().close()
+        _close_all(self.take_fds())
+        self._drop_fds_to_send()
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+def socket_from_fd(fd: int, name: str) -> socket.socket:
+    """Make a non-blocking socket of *fd*, which is owned, also if this raises BackendError."""
+    try:
+        os.fstat(fd)  # refuses what Python's socket would cut down to another descriptor
+        sock = socket.socket(fileno=fd)
+    except (OSError, OverflowError) as exc:
+        with contextlib.suppress(OSError, OverflowError):
+            os.close(fd)
+        raise BackendError(f"File descriptor '{name}' is not a socket") from exc
+    if sock.type != socket.SOCK_STREAM:
+        sock.close()
+        raise BackendError(f"File descriptor '{name}' is not a stream socket")
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    return sock

@@ -1,0 +1,163 @@
+"""What backends on file descriptors share: owning one, reading, writing and waiting.
+
+A descriptor lives in an `FdHolder`, which forgets the number when it closes it: the kernel
+gives the same number to the next file that is opened, perhaps in another backend.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import stat
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.errors import BackendDisconnectedError, BackendError
+
+log = logging.getLogger(__name__)
+
+
+class FdHolder:
+    """Owns one descriptor, which is put into non-blocking mode.
+
+    That mode belongs to the open file description (open(2)), which other processes may
+    share, so closing puts it back as it was found.
+    """
+
+    __slots__ = ("_was_blocking", "fd")
+
+    fd: int
+    """The descriptor, or -1 when closed."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._was_blocking = os.get_blocking(fd)
+        if self._was_blocking:
+            os.set_blocking(fd, False)
+
+    @property
+    def closed(self) -> bool:
+        return self.fd == -1
+
+    def close(self) -> None:
+        """Close it, if it is open; who waits for it gets BackendError. Never fails."""
+        if self.closed:
+            return
+        fd, self.fd = self.fd, -1
+        trio.lowlevel.notify_closing(fd)
+        # What close(2) reports is of earlier writes, and the descriptor is gone anyway.
+        with contextlib.suppress(OSError):
+            if self._was_blocking:
+                os.set_blocking(fd, True)
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+    async def wait_readable(self) -> None:
+        """Wait for input, end of file or hang-up. Raises BackendError if it is closed."""
+        await self._wait(trio.lowlevel.wait_readable)
+
+    async def wait_writable(self) -> None:
+        """Wait for room, or an error to be had. Raises BackendError if it is closed."""
+        await self._wait(trio.lowlevel.wait_writable)
+
+    async def _wait(self, wait: Callable[[int], Awaitable[None]]) -> None:
+        try:
+            if self.closed:
+                raise trio.ClosedResourceError
+            await wait(self.fd)
+        except PermissionError:
+            # epoll_ctl(2) refuses what never blocks: regular files, /dev/null.
+            await trio.lowlevel.checkpoint()
+        except trio.ClosedResourceError:
+            raise BackendError("The file descriptor was closed") from None
+
+
+def open_fd(path: str, flags: int) -> FdHolder:
+    """Open *path* without waiting for it; a file that O_CREAT makes is 0666 & ~umask.
+
+    Raises BackendError, ``Could not open 'PATH': strerror``.
+    """
+    try:
+        return FdHolder(os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY, 0o666))
+    except OSError as exc:
+        raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
+    except ValueError as exc:  # a NUL, or what the file system's encoding does not have
+        raise BackendError(f"Could not open '{path}': {exc}") from exc
+
+
+def truncate(fd: int) -> None:
+    """Empty the file, as O_TRUNC does: only a regular one. Raises OSError."""
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        os.ftruncate(fd, 0)
+
+
+class DescriptorBackend(Backend):
+    """A backend that reads from one descriptor and writes to another, or the same one."""
+
+    def __init__(self, request: OpenRequest, source: FdHolder | None, sink: FdHolder) -> None:
+        """Own *source*, which is None if there is no input (any more), and *sink*."""
+        super().__init__(request)
+        self.source = source
+        self.sink = sink
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        if self.source is None or max_bytes == 0:  # reading 0 bytes looks like the end
+            return b""
+        try:
+            data = os.read(self.source.fd, max_bytes)
+        except BlockingIOError:
+            return b""
+        except OSError as exc:
+            self.input_ended(exc)
+            return b""
+        if not data:
+            self.input_ended(None)
+        return data
+
+    def input_ended(self, error: OSError | None) -> None:
+        """A read met the end of file (None), or failed with *error*.
+
+        Here: CLOSED, and no more input; output goes on. But if one descriptor serves both
+        ways and it fails, nothing is left to go on: raises BackendError.
+        """
+        if error is not None:
+            failure = BackendError.from_os_error(f"Could not read from {self.filename}", error)
+            if self.source is self.sink:
+                raise failure
+            log.warning("chardev '%s': %s", self.id, failure)
+        if self.source is not None and self.source is not self.sink:
+            self.source.close()
+        self.source = None
+        self.set_open(False)
+
+    def send_nowait(self, data: memoryview) -> int:
+        try:
+            return os.write(self.sink.fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise self.send_failed(exc) from exc
+
+    def send_failed(self, error: OSError) -> BackendError:
+        """What to raise when a write failed with *error*."""
+        gone = isinstance(error, ConnectionError)  # EPIPE, ECONNRESET and the like
+        kind = BackendDisconnectedError if gone else BackendError
+        return kind.from_os_error(f"Could not write to {self.filename}", error)
+
+    async def wait_readable(self) -> None:
+        if self.source is None:
+            await trio.sleep_forever()
+        else:
+            await self.source.wait_readable()
+
+    async def wait_writable(self) -> None:
+        await self.sink.wait_writable()
+
+    def close(self) -> None:
+        """Close both descriptors; for the opener, when it leaves."""
+        if self.source is not None:
+            self.source.close()
+        self.sink.close()

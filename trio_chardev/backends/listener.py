@@ -1,0 +1,271 @@
+"""Where a socket server gets its clients: sockets that listen at one address.
+
+A new listener must not harm the one that it is to replace, because the change may still
+fail, and yet may have the same address:
+
+* the same port or name: both have the same socket, by dup(2), and so the same queue. The
+  new one does not accept before it is in place, the old one not after.
+* the same path: the new one binds beside it, and `activate` renames that over the path,
+  see `SocketFile`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import secrets
+import select
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+
+import attrs
+import trio
+
+from trio_chardev.backends.addresses import (
+    Endpoint,
+    FdAddress,
+    InetAddress,
+    SocketAddress,
+    UnixAddress,
+    fixed_endpoint,
+    listening_address,
+    resolve,
+)
+from trio_chardev.backends.socket_file import SocketFile
+from trio_chardev.errors import BackendError
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1  # as QEMU; Linux lets one more wait
+ACCEPT_PAUSE = 1.0  # seconds; after an error that leaves the client in the queue
+PORT_0_TRIES = 16  # a port that is free for one family may be in use for the other
+
+
+class Listener:
+    """Listens at *address*; `wait` for a client, then `take` it."""
+
+    __slots__ = ("_is_failing", "_is_over", "_poll", "_replaced", "_sockets", "address", "file")
+
+    def __init__(
+        self,
+        address: SocketAddress,
+        sockets: Sequence[socket.socket],
+        *,
+        file: SocketFile | None = None,
+        replaced: Listener | None = None,
+    ) -> None:
+        """Own *sockets*, also if it raises BackendError; *replaced* has the same address."""
+        self.address = address
+        """Where it listens really: with the port that the system chose."""
+        self.file = file
+        self._sockets = sockets
+        self._replaced = replaced
+        self._is_failing = False
+        self._is_over = False
+        self._poll: select.epoll | None = None
+        if len(sockets) > 1:  # one descriptor to wait for
+            try:
+                self._poll = select.epoll(len(sockets))
+            except OSError as exc:
+                self.close()
+                raise BackendError.from_os_error("Failed to listen on socket", exc) from exc
+            for sock in sockets:
+                self._poll.register(sock, select.EPOLLIN)
+
+    @property
+    def is_taking_over(self) -> bool:
+        """Do clients of its address go to the one that it replaces, until `activate`?"""
+        return self._replaced is not None
+
+    def share(self, endpoint: Endpoint) -> socket.socket | None:
+        """The socket that listens at *endpoint*, once more; None if there is none."""
+        for sock in self._sockets:
+            if sock.family == endpoint.family and sock.getsockname() == endpoint.address:
+                return sock.dup()
+        return None
+
+    async def wait(self) -> None:
+        """Wait until there may be a client to take."""
+        if self._is_over:
+            await trio.sleep_forever()
+        if self._is_failing:
+            await trio.sleep(ACCEPT_PAUSE)
+        await trio.lowlevel.wait_readable(self._sockets[0] if self._poll is None else self._poll)
+
+    def take(self) -> socket.socket | None:
+        """The next client, or None if there is none after all."""
+        if self._is_over:  # it was woken for a client that is its successor's now
+            return None
+        was_failing, self._is_failing = self._is_failing, False
+        for sock in self._sockets:
+            try:
+                client, _ = sock.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                continue
+            except OSError as exc:  # EMFILE: the client stays in the queue, and waiting would spin
+                self._is_failing = True
+                if not was_failing:
+                    log.warning("can't accept a client of %s: %s", self.address.name, exc)
+                continue
+            client.setblocking(False)
+            return client
+        return None
+
+    def activate(self) -> None:
+        """Take the place of the one that is replaced. Raises BackendError."""
+        if self.file is not None:
+            self.file.place()
+        if self._replaced is not None:
+            self._replaced._is_over = True
+            self._replaced = None
+
+    def close(self) -> None:
+        """Stop listening; the socket file goes first, so that nobody finds it dead."""
+        if self.file is not None:
+            self.file.unlink()
+        if self._poll is not None:
+            trio.lowlevel.notify_closing(self._poll)
+            self._poll.close()
+        for sock in self._sockets:
+            trio.lowlevel.notify_closing(sock)
+            sock.close()
+
+
+async def listen(address: SocketAddress, replaced: Listener | None) -> Listener:
+    """Listen at *address*, if need be together with *replaced*.
+
+    Raises BackendError. Cancelled: nothing happened.
+    """
+    if isinstance(address, UnixAddress) and not address.abstract:
+        return _listen_at_path(address, replaced)
+    endpoints = await resolve(address, passive=True)
+    if isinstance(address, InetAddress):
+        sockets, is_shared = _listen_in_range(address, endpoints, replaced)
+        return Listener(
+            listening_address(address, sockets[0]),
+            sockets,
+            replaced=replaced if is_shared else None,
+        )
+    try:
+        sock, is_shared = _share_or_listen(endpoints[0], replaced)
+    except OSError as exc:
+        where = f" to {address}" if isinstance(address, UnixAddress) else ""
+        raise BackendError.from_os_error(f"Failed to bind socket{where}", exc) from exc
+    return Listener(address, [sock], replaced=replaced if is_shared else None)
+
+
+def listen_on(address: FdAddress, sock: socket.socket) -> Listener:
+    """Listen on a socket that was passed in, and is owned from now on. Raises BackendError."""
+    try:
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            sock.listen(BACKLOG)
+    except OSError as exc:
+        sock.close()
+        raise BackendError.from_os_error("Failed to listen on fd socket", exc) from exc
+    return Listener(listening_address(address, sock), [sock])
+
+
+# ---------------------------------------------------------------- ports and names
+
+
+def _listen_in_range(
+    address: InetAddress, endpoints: Sequence[Endpoint], replaced: Listener | None
+) -> tuple[list[socket.socket], bool]:
+    """Listen at the first port from the address's own up to `to` that is free."""
+    first = endpoints[0].address[1]
+    last = first if address.to is None else address.to
+    if last < first:
+        raise BackendError(f"Failed to find an available port: 'to' is below port {first}")
+    in_use = None
+    for port in range(first, last + 1) if first else [0] * PORT_0_TRIES:
+        try:
+            return _listen_at_port(address, endpoints, port, replaced)
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise BackendError.from_os_error("Failed to bind socket", exc) from exc
+            in_use = exc
+    assert in_use is not None
+    raise BackendError.from_os_error("Failed to find an available port", in_use) from in_use
+
+
+def _listen_at_port(
+    address: InetAddress, endpoints: Sequence[Endpoint], port: int, replaced: Listener | None
+) -> tuple[list[socket.socket], bool]:
+    """Listen at all *endpoints*, at the same port; one that this host lacks is left out."""
+    has_ipv4 = any(endpoint.family == socket.AF_INET for endpoint in endpoints)
+    v6only = has_ipv4 or address.ipv4 is not address.ipv6  # else "::" serves IPv4 too, as QEMU
+    sockets: list[socket.socket] = []
+    is_any_shared = False
+    lacking = None
+    try:
+        for endpoint in endpoints:
+            host, _, *rest = endpoint.address
+            wanted = Endpoint(endpoint.family, (host, port, *rest))
+            try:
+                sock, is_shared = _share_or_listen(wanted, replaced, v6only=v6only)
+            except OSError as exc:
+                if exc.errno == errno.EADDRINUSE:
+                    raise
+                lacking = lacking or exc
+                continue
+            sockets.append(sock)
+            is_any_shared |= is_shared
+            port = sock.getsockname()[1]
+        if lacking is not None:
+            if not sockets:
+                raise lacking
+            log.info("not all addresses of %s can be listened at: %s", address, lacking)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets, is_any_shared
+
+
+def _share_or_listen(
+    endpoint: Endpoint, replaced: Listener | None, *, v6only: bool = False
+) -> tuple[socket.socket, bool]:
+    """A socket that listens at *endpoint*; is it *replaced*'s? Raises OSError."""
+    if replaced is not None and (sock := replaced.share(endpoint)) is not None:
+        return sock, True
+
+    def bind(sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+        sock.bind(endpoint.address)
+
+    return _listening_socket(endpoint, bind), False
+
+
+def _listening_socket(endpoint: Endpoint, bind: Callable[[socket.socket], None]) -> socket.socket:
+    sock = endpoint.socket()
+    try:
+        bind(sock)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+# ---------------------------------------------------------------- paths
+
+
+def _listen_at_path(address: UnixAddress, replaced: Listener | None) -> Listener:
+    if not address.path:
+        name = f"qemu-socket-{secrets.token_hex(4)}"
+        address = attrs.evolve(address, path=os.path.join(tempfile.gettempdir(), name))
+    endpoint = fixed_endpoint(address)
+    file = SocketFile(endpoint.address)
+    try:
+        file.choose_place(None if replaced is None else replaced.file)
+        sock = _listening_socket(endpoint, file.bind)
+    except (BackendError, OSError) as exc:
+        file.unlink()
+        raise file.failed_to_bind(exc) if isinstance(exc, OSError) else exc from exc
+    return Listener(
+        address, [sock], file=file, replaced=None if file.replaced_inode is None else replaced
+    )

@@ -1,0 +1,61 @@
+"""pipe: a pair of FIFOs, DEVICE.in and DEVICE.out, or DEVICE itself for both ways.
+
+Opened for reading and writing, as QEMU does: that never waits for a peer, never meets the end
+of file when writers leave (fifo(7)), and what no reader has taken yet stays in the FIFO.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+
+from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, open_fd
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.errors import BackendError
+from trio_chardev.options import BackendOptions
+
+
+@attrs.frozen(kw_only=True)
+class PipeOptions(BackendOptions):
+    """Reads from and writes to FIFOs that exist."""
+
+    device: str
+    """Input comes from DEVICE.in and output goes to DEVICE.out, or both use DEVICE."""
+
+
+class PipeBackend(DescriptorBackend):
+    """Two FIFOs, or one."""
+
+    @property
+    def filename(self) -> str:
+        return "pipe"
+
+
+@asynccontextmanager
+async def open_pipe(options: PipeOptions, request: OpenRequest) -> AsyncIterator[Backend]:
+    """Open the FIFOs. Raises BackendError, ``Could not open 'PATH': strerror``."""
+    backend = PipeBackend(request, *_open_ways(options.device))
+    try:
+        backend.set_open(True)
+        yield backend
+    finally:
+        backend.close()
+
+
+def _open_ways(device: str) -> tuple[FdHolder, FdHolder]:
+    """The descriptors for reading and for writing, the same one if a FIFO of the pair lacks."""
+    try:
+        source = open_fd(f"{device}.in", os.O_RDWR)
+        try:
+            return source, open_fd(f"{device}.out", os.O_RDWR)
+        except BackendError:
+            source.close()
+            raise
+    except BackendError as exc:
+        if not isinstance(exc.__cause__, FileNotFoundError):
+            raise
+    both = open_fd(device, os.O_RDWR)
+    return both, both

@@ -1,0 +1,324 @@
+"""pty: a pseudoterminal (pty(7)); its users open the slave, /dev/pts/N or a link to it.
+
+The master tells what happens there:
+
+* with the slave open, reading gives bytes or EAGAIN; with nobody there and nothing left to
+  read, it gives EIO. So bytes that were written before a close come before CLOSED.
+* when the last user closes, epoll reports a hang-up, and goes on doing so for ever. While
+  nobody is there we therefore wait for inotify(7)'s word that the slave was opened.
+
+One inotify instance serves all PTYs of a trio run, because a user may have only 128 (sysctl
+fs.inotify.max_user_instances). A system task reads it while there are PTYs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import select
+import struct
+import termios
+import tty
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import attrs
+import trio
+
+from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.errors import BackendDisconnectedError, BackendError
+from trio_chardev.options import BackendOptions
+
+
+@attrs.frozen(kw_only=True)
+class PtyOptions(BackendOptions):
+    """Makes a pseudoterminal."""
+
+    path: str | None = None
+    """Symbolic link to make to the pseudoterminal's slave."""
+
+
+# ---------------------------------------------------------------- inotify
+
+IN_OPEN = 0x20  # inotify(7), <sys/inotify.h>
+IN_Q_OVERFLOW = 0x4000
+_RECORD = struct.Struct("iIII")  # wd, mask, cookie, length of the name (none for a file)
+_READ_SIZE = 4096
+_DRAIN_INTERVAL = 0.001  # seconds; nothing tells when a reader has taken all
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(function: str, *args: int | bytes) -> int:
+    """Call the C library, which Python's os has no inotify of. Raises OSError."""
+    result: int = getattr(_libc, function)(*args)
+    if result < 0:
+        raise OSError(code := ctypes.get_errno(), os.strerror(code))
+    return result
+
+
+class _OpenWatcher:
+    """Tells PTYs that their slave was opened, by their `trio.Event`."""
+
+    def __init__(self) -> None:
+        self.inotify = FdHolder(_call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC))
+        self._watches: dict[int, PtyBackend] = {}
+
+    def add(self, backend: PtyBackend) -> int:
+        """Watch the slave of *backend*; gives what `remove` needs. Raises OSError."""
+        try:
+            wd = _call("inotify_add_watch", self.inotify.fd, os.fsencode(backend.pty), IN_OPEN)
+        except OSError:
+            self._end_if_idle()
+            raise
+        self._watches[wd] = backend
+        return wd
+
+    def remove(self, wd: int) -> None:
+        """Watch no more; the last one to leave ends the task."""
+        del self._watches[wd]
+        with contextlib.suppress(OSError):  # it went with the slave's file
+            _call("inotify_rm_watch", self.inotify.fd, wd)
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if not self._watches:
+            self.inotify.close()
+
+    async def run(self) -> None:
+        """The system task: wake the PTYs whose slave was opened."""
+        try:
+            while not self.inotify.closed:
+                await self.inotify.wait_readable()
+                self._read()
+        except BackendError:
+            pass  # closed while it waited
+        finally:
+            self.inotify.close()
+
+    def _read(self) -> None:
+        try:
+            records = os.read(self.inotify.fd, _READ_SIZE)
+        except OSError:  # nothing there, or closed since the wait
+            return
+        for wd, mask, _, _ in _RECORD.iter_unpack(records):
+            if mask & IN_Q_OVERFLOW:  # some records were lost: all have to look
+                for backend in self._watches.values():
+                    backend.slave_opened.set()
+            elif wd in self._watches:
+                self._watches[wd].slave_opened.set()
+
+
+_watcher_of_run: trio.lowlevel.RunVar[_OpenWatcher | None] = trio.lowlevel.RunVar("PTY watcher")
+
+
+def _get_watcher() -> _OpenWatcher:
+    """The one of this trio run, started if there is none. Raises OSError."""
+    watcher = _watcher_of_run.get(None)
+    if watcher is None or watcher.inotify.closed:
+        watcher = _OpenWatcher()
+        _watcher_of_run.set(watcher)
+        trio.lowlevel.spawn_system_task(watcher.run)
+    return watcher
+
+
+# ---------------------------------------------------------------- the link
+
+
+class _Link:
+    """A symbolic link to a slave.
+
+    It is made beside its place if the backend to be replaced has its own there, and is moved
+    by the commit.
+    """
+
+    def __init__(self, path: str, slave: str, replaces: Backend | None) -> None:
+        """Raises BackendError, also if anything else is at *path*."""
+        self.path = path
+        self._slave = slave
+        self._made = path
+        if isinstance(replaces, PtyBackend) and replaces.has_link(path):
+            self._made = f"{path}.{os.path.basename(slave)}"
+        with _link_errors():
+            os.symlink(slave, self._made)
+
+    @property
+    def is_ours(self) -> bool:
+        """Nobody has put another link, or file, in its place."""
+        try:
+            return os.readlink(self._made) == self._slave
+        except OSError:
+            return False
+
+    def move(self) -> None:
+        """Put it in its place. Raises BackendError."""
+        if self._made != self.path:
+            with _link_errors():
+                os.rename(self._made, self.path)
+            self._made = self.path
+
+    def remove(self) -> None:
+        """Unlink it, if it is still ours."""
+        if self.is_ours:
+            with contextlib.suppress(OSError):
+                os.unlink(self._made)
+
+
+@contextmanager
+def _link_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise BackendError.from_os_error("Failed to create PTY symlink", exc) from exc
+    except ValueError as exc:  # a NUL, or what the file system's encoding does not have
+        raise BackendError(f"Failed to create PTY symlink: {exc}") from exc
+
+
+# ---------------------------------------------------------------- the backend
+
+
+class PtyBackend(DescriptorBackend):
+    """The master of a pseudoterminal."""
+
+    pty: str
+
+    def __init__(self, request: OpenRequest, master: FdHolder, slave: str) -> None:
+        super().__init__(request, master, master)
+        self.pty = slave
+        self.slave_opened = trio.Event()
+        """Set by the watcher: it is worth while to read again."""
+        self._watch: tuple[_OpenWatcher, int] | None = None
+        self._link: _Link | None = None
+
+    @property
+    def filename(self) -> str:
+        return f"pty:{self.pty}"
+
+    def has_link(self, path: str) -> bool:
+        """Is the link at *path* this backend's?"""
+        return self._link is not None and self._link.path == path and self._link.is_ours
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        if max_bytes == 0:
+            return b""
+        try:
+            data = os.read(self.sink.fd, max_bytes)
+        except BlockingIOError:
+            data = b""
+        except OSError as exc:
+            if exc.errno == errno.EIO:
+                self._slave_closed()
+            else:
+                self.input_ended(exc)
+            return b""
+        self.set_open(True)
+        return data
+
+    def _slave_closed(self) -> None:
+        if self.slave_opened.is_set():
+            self.slave_opened = trio.Event()
+        self.set_open(False)
+
+    def send_nowait(self, data: memoryview) -> int:
+        """One attempt. What is sent to a closed slave would get lost or to a later user."""
+        if self._is_hung_up():
+            raise BackendDisconnectedError(f"Nobody has '{self.pty}' open")
+        self.set_open(True)
+        return super().send_nowait(data)
+
+    def _is_hung_up(self) -> bool:
+        if self.sink.closed:
+            return True
+        poll = select.poll()
+        poll.register(self.sink.fd, 0)  # POLLHUP is reported unasked
+        return bool(poll.poll(0))
+
+    async def wait_readable(self) -> None:
+        if self.is_open:
+            await super().wait_readable()
+        else:
+            await self.slave_opened.wait()
+
+    def activate(self) -> None:
+        """Put the link in place of the replaced backend's. Raises BackendError."""
+        if self._link is not None:
+            self._link.move()
+
+    async def drain(self) -> None:
+        """Wait until the slave's user has read everything: closing the master drops the rest."""
+        if self._is_hung_up():
+            return
+        slave = os.open(self.pty, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            while _has_input(slave):  # noqa: ASYNC110 - there is no event
+                await trio.sleep(_DRAIN_INTERVAL)
+        finally:
+            os.close(slave)
+
+    def watch(self) -> None:
+        """Begin to hear of opens. Raises BackendError."""
+        try:
+            watcher = _get_watcher()
+            self._watch = (watcher, watcher.add(self))
+        except OSError as exc:
+            raise BackendError.from_os_error("Failed to create PTY", exc) from exc
+
+    def link(self, path: str, replaces: Backend | None) -> None:
+        """Make the link. Raises BackendError."""
+        self._link = _Link(path, self.pty, replaces)
+
+    def close(self) -> None:
+        """Undo all; for the opener, when it leaves."""
+        if self._link is not None:
+            self._link.remove()
+        if self._watch is not None:
+            watcher, wd = self._watch
+            watcher.remove(wd)
+        super().close()
+
+
+def _has_input(slave: int) -> bool:
+    """Is there something that nobody has read yet?"""
+    poll = select.poll()
+    poll.register(slave, select.POLLIN)
+    poll.poll(0)  # moves what is still on its way to the reader's buffer (n_tty_poll)
+    (count,) = struct.unpack("i", fcntl.ioctl(slave, termios.FIONREAD, bytes(4)))
+    return bool(count)
+
+
+@asynccontextmanager
+async def open_pty(options: PtyOptions, request: OpenRequest) -> AsyncIterator[Backend]:
+    """Make a pseudoterminal in raw mode.
+
+    Raises BackendError, ``Failed to create PTY: strerror``, or ``Failed to create PTY
+    symlink: strerror`` if anything is at that path but the replaced backend's link.
+    """
+    backend = PtyBackend(request, *_open_pair())
+    try:
+        backend.watch()
+        if options.path is not None:
+            backend.link(options.path, request.replaces)
+        yield backend
+    finally:
+        backend.close()
+
+
+def _open_pair() -> tuple[FdHolder, str]:
+    """The master, and the path of the slave, which nobody has open."""
+    try:
+        master, slave = os.openpty()
+    except OSError as exc:
+        raise BackendError.from_os_error("Failed to create PTY", exc) from exc
+    holder = FdHolder(master)
+    try:
+        tty.setraw(slave)
+        return holder, os.ttyname(slave)
+    except (OSError, termios.error) as exc:
+        holder.close()
+        raise BackendError(f"Failed to create PTY: {exc}") from exc
+    finally:
+        os.close(slave)

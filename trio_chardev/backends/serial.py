@@ -1,0 +1,358 @@
+"""serial: a serial line, or whatever else is at a path, as in QEMU.
+
+A line that the backend to be replaced has open is shared with it (dup(2)), and nothing on it
+is altered before the commit. Any other line is set up as soon as it is open, because until it
+is raw it echoes, which sends a board its own output. A change that fails puts back what was.
+
+When the line goes away (USB), its path is looked at now and then, until it can be opened and
+set up as it was.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import termios
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Literal
+
+import attrs
+import trio
+
+from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, open_fd
+from trio_chardev.backends.serial_line import (
+    NO_SUCH_CONTROL,
+    TIOCCBRK,
+    TIOCSBRK,
+    Found,
+    Line,
+    MarkDecoder,
+    Termios2,
+    apply_line,
+    backend_errors,
+    control_errors,
+    count_unsent,
+    is_hung_up,
+    read_modem,
+    write_modem,
+)
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.errors import BackendDisconnectedError, BackendError
+from trio_chardev.events import Event, LineSettings, ModemLines, Parity
+from trio_chardev.options import BackendOptions
+
+log = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT = 3.0  # seconds; so long may the last bytes take to be sent
+POLL_INTERVAL = 0.01  # seconds
+
+
+@attrs.frozen(kw_only=True)
+class SerialOptions(BackendOptions):
+    """Uses a serial line."""
+
+    device: str
+    """The line's device, such as /dev/ttyUSB0 or a name in /dev/serial/by-id."""
+
+    speed: int = 115200
+    """Bits per second, any that the device can do."""
+
+    data_bits: Literal[5, 6, 7, 8] = 8
+    """Bits of a character."""
+
+    parity: Parity = "N"
+    """Parity: N (none), E (even), O (odd), M (mark: always 1) or S (space: always 0)."""
+
+    stop_bits: Literal[1, 2] = 1
+    """Stop bits of a character."""
+
+    xonxoff: bool = False
+    """Flow control by XON and XOFF characters."""
+
+    rtscts: bool = False
+    """Flow control by the RTS and CTS lines."""
+
+    exclusive: bool = False
+    """Lock the line, or fail if another program has locked it."""
+
+    reopen_ms: int = 500
+    """Milliseconds between looks for a line that went away; 0 ends the backend instead."""
+
+    @property
+    def line(self) -> LineSettings:
+        """The settings to begin with."""
+        return LineSettings(
+            self.speed, self.data_bits, self.parity, self.stop_bits, self.xonxoff, self.rtscts
+        )
+
+
+class PlainBackend(DescriptorBackend):
+    """No serial line, but /dev/null or a file: it has nothing to set."""
+
+    @property
+    def filename(self) -> str:
+        return "serial"
+
+    async def open(self) -> None:
+        """Become open, where there is something to set up for that."""
+        self.set_open(True)
+
+    async def aclose(self) -> None:
+        """Close, when all has been done that takes time."""
+        self.close()
+
+
+class SerialBackend(PlainBackend):
+    """A serial line; implements LineControl, ModemControl and BreakControl."""
+
+    def __init__(
+        self,
+        request: OpenRequest,
+        holder: FdHolder,
+        options: SerialOptions,
+        found: Found | None = None,
+        owner: SerialBackend | None = None,
+    ) -> None:
+        """*found* is restored if there is no commit; until it the line is that of *owner*."""
+        super().__init__(request, holder, holder)
+        self.device = options.device
+        self._wanted = Line(options.device, options.line, options.exclusive)
+        self._reopen_interval = options.reopen_ms / 1000
+        self._found = found
+        self._owner = owner
+        self._marks = MarkDecoder()
+
+    @property
+    def line(self) -> LineSettings:
+        """The settings in force; before the commit and while the line is away, those to be."""
+        return self._wanted.settings
+
+    # ------------------------------------------------------------ opening, the commit, closing
+
+    def has_open(self, device: str) -> bool:
+        """Is *device* the line that is open here?"""
+        try:
+            same = os.fstat(self.sink.fd).st_rdev == os.stat(device).st_rdev
+        except (OSError, ValueError):  # one of them is not there, or is no path
+            return False
+        return same and not is_hung_up(self.sink.fd)
+
+    async def open(self) -> None:
+        """Set the line up, unless it is another's. Raises BackendError."""
+        if self._owner is None:
+            await self._wanted.set_up(self.sink.fd)
+        self.set_open(True)
+
+    def activate(self) -> None:
+        """Set a shared line up. Raises BackendError, and then it is as it was."""
+        if (owner := self._owner) is not None:
+            self._wanted.take_over(self.sink.fd, owner._wanted)
+            self._marks = owner._marks  # it may hold the first half of a mark
+            self._owner, owner._owner = None, self
+        self._found = None
+
+    async def aclose(self) -> None:
+        """Close within `CLOSE_TIMEOUT`; in it what was accepted is sent, if it can be."""
+        try:
+            if not self.sink.closed and self._owner is None:
+                await self._leave_line(self.sink.fd)
+        finally:
+            self.close()
+
+    async def _leave_line(self, fd: int) -> None:
+        if self._found is not None:
+            self._found.restore(fd)
+        else:
+            with trio.move_on_after(CLOSE_TIMEOUT, shield=True) as cut:
+                await self._wait_sent()
+            if cut.cancelled_caught:  # or close(2) would block all, for half a minute
+                with suppress(termios.error):
+                    termios.tcflush(fd, termios.TCOFLUSH)
+        self._wanted.unlock(fd)
+
+    # ------------------------------------------------------------ bytes
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        # What a shared line has received is read by its owner. In a drain, too, that is soon
+        # enough, and a late read of the old backend can't take what is not its own any more.
+        while max_bytes > 0 and self._owner is None:
+            item = self._marks.take(max_bytes)
+            if isinstance(item, Event):
+                self._on_event(item)
+            elif item:
+                return item
+            else:
+                raw = super().receive_nowait(max_bytes)
+                if not raw or self._marks.is_plain(raw):
+                    return raw
+                self._decode(raw)
+        return b""
+
+    def _decode(self, raw: bytes) -> None:
+        """Another program may have PARMRK turned off: each that opens a line sets it up."""
+        try:
+            is_marked = bool(Termios2.of(self.sink.fd).iflag & termios.PARMRK)
+        except OSError:  # hung up
+            is_marked = True
+        if is_marked:
+            self._marks.feed(raw)
+        else:
+            self._marks.feed_unmarked(raw)
+
+    def input_ended(self, error: OSError | None) -> None:
+        # Another program may have VMIN set to 0, and then no data looks like the end.
+        if error is not None or is_hung_up(self.sink.fd):
+            log.warning("chardev '%s': '%s' went away", self.id, self.device)
+            self.source = None
+            self.sink.close()
+            self._marks = MarkDecoder()
+            self.set_open(False)
+
+    async def wait_readable(self) -> None:
+        if self._marks.items:
+            await trio.lowlevel.checkpoint()
+        elif self.source is not None:
+            await super().wait_readable()
+        else:
+            await self._reopen()
+
+    def send_nowait(self, data: memoryview) -> int:
+        self._check_there()
+        return super().send_nowait(data)
+
+    def send_failed(self, error: OSError) -> BackendError:
+        # CLOSED is for the reader to report, after what has come before it.
+        return BackendDisconnectedError.from_os_error(f"Could not write to '{self.device}'", error)
+
+    async def wait_writable(self) -> None:
+        try:
+            await super().wait_writable()
+        except BackendError:  # closed by the reader
+            self._check_there()
+
+    def _check_there(self) -> None:
+        if self.sink.closed:
+            raise BackendDisconnectedError(f"'{self.device}' went away")
+
+    async def _reopen(self) -> None:
+        """Wait until the line is there again, and open it."""
+        if not self._reopen_interval:
+            raise BackendError(f"'{self.device}' went away")
+        trouble = ""
+        while self.source is None:
+            await trio.sleep(self._reopen_interval)
+            try:
+                await self._open_again()
+            except BackendError as exc:
+                if str(exc) != trouble:
+                    trouble = str(exc)
+                    log.info("chardev '%s': %s", self.id, trouble)
+
+    async def _open_again(self) -> None:
+        holder = open_fd(self.device, os.O_RDWR)
+        try:
+            await self._wanted.set_up(holder.fd)
+        except BaseException:
+            holder.close()
+            raise
+        self.source = self.sink = holder
+        log.info("chardev '%s': '%s' is back", self.id, self.device)
+        self.set_open(True)
+
+    # ------------------------------------------------------------ controls
+
+    @property
+    def _may_alter(self) -> bool:
+        return self._owner is None and not self.sink.closed and not is_hung_up(self.sink.fd)
+
+    async def set_line(self, settings: LineSettings) -> None:
+        """Set the line at once, or as soon as it is ours and there.
+
+        Raises BackendError if the device does not do *settings*. Raising it or Cancelled,
+        nothing has changed.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._may_alter:
+            apply_line(self.sink.fd, self.device, settings)
+        self._wanted.settings = settings
+
+    async def get_modem(self) -> ModemLines:
+        """The modem lines that are on.
+
+        Raises BackendDisconnectedError while the line is away, NotSupportedError if it has
+        none, as a PTY.
+        """
+        await trio.lowlevel.checkpoint()
+        self._check_there()
+        with control_errors(self.device, "modem lines"):
+            return read_modem(self.sink.fd)
+
+    async def set_modem(self, lines: ModemLines) -> None:
+        """Turn DTR and RTS on or off at once, or as soon as the line is ours and there.
+
+        Raises NotSupportedError if the line has none. Cancelled: nothing has changed.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._may_alter:
+            with control_errors(self.device, "modem lines"):
+                write_modem(self.sink.fd, lines)
+        elif self._owner is not None:
+            with control_errors(self.device, "modem lines"):
+                read_modem(self.sink.fd)
+        self._wanted.modem = lines
+
+    async def send_break(self, duration: float) -> None:
+        """Send a break of *duration* seconds, after what was written before.
+
+        Cancelled: the break may have been cut short, and is over. Raises
+        BackendDisconnectedError, NotSupportedError.
+        """
+        await self._wait_sent()  # or TIOCSBRK would wait for it, and block all
+        self._check_there()
+        holder = self.sink
+        try:
+            with control_errors(self.device, "break"):
+                fcntl.ioctl(holder.fd, TIOCSBRK)
+            await trio.sleep(duration)
+        finally:
+            if not holder.closed:
+                with suppress(OSError):
+                    fcntl.ioctl(holder.fd, TIOCCBRK)
+
+    async def _wait_sent(self) -> None:
+        await trio.lowlevel.checkpoint()
+        # The kernel tells nobody when it has sent all, save who blocks in tcdrain(3).
+        while not self.sink.closed and count_unsent(self.sink.fd):  # noqa: ASYNC110
+            await trio.sleep(POLL_INTERVAL)
+
+
+def _make(options: SerialOptions, request: OpenRequest) -> PlainBackend:
+    original = request.replaces
+    if isinstance(original, SerialBackend) and original.has_open(options.device):
+        with backend_errors(f"Could not open '{options.device}'"):
+            holder = FdHolder(os.dup(original.sink.fd))
+        return SerialBackend(request, holder, options, owner=original)
+    holder = open_fd(options.device, os.O_RDWR)
+    try:
+        found = Found.at(holder.fd)
+    except OSError as exc:
+        if exc.errno in NO_SUCH_CONTROL:
+            return PlainBackend(request, holder, holder)
+        holder.close()  # such as EIO from a serial port that the machine does not have
+        raise BackendError.from_os_error(f"Could not open '{options.device}'", exc) from exc
+    return SerialBackend(request, holder, options, found=found)
+
+
+@asynccontextmanager
+async def open_serial(options: SerialOptions, request: OpenRequest) -> AsyncIterator[Backend]:
+    """Open the device, which need not be a serial line. Raises BackendError."""
+    if options.reopen_ms < 0:
+        raise BackendError("reopen-ms must not be negative")
+    backend = _make(options, request)
+    try:
+        await backend.open()
+        yield backend
+    finally:
+        await backend.aclose()

@@ -1,0 +1,172 @@
+"""udp: datagrams to and from one peer. Each write is one datagram, each datagram is input.
+
+The socket is connected, so the kernel hands over only what comes from the peer, and tells of
+ICMP errors: of a datagram that was sent before, by failing the next call (udp(7)). That
+means no more than that datagrams get lost, so it ends nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from trio_chardev.backends.addresses import Endpoint, InetAddress, SocketAddress, resolve
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.errors import BackendError
+from trio_chardev.options import BackendOptions
+
+log = logging.getLogger(__name__)
+
+RECEIVE_SIZE = 1 << 16  # bytes; no datagram is larger
+MAX_DATAGRAM = 65507  # bytes, of an IPv4 datagram: 65535 less the headers
+
+
+@attrs.frozen(kw_only=True)
+class UdpOptions(BackendOptions):
+    """Exchanges datagrams with one peer."""
+
+    remote: SocketAddress
+    """Address of the peer."""
+
+    local: SocketAddress | None = None
+    """Address to receive at; the default is a port that the system chooses."""
+
+
+class UdpBackend(Backend):
+    """Owns a connected UDP socket."""
+
+    def __init__(
+        self,
+        request: OpenRequest,
+        sock: socket.socket,
+        addresses: tuple[Endpoint | None, Endpoint],
+    ) -> None:
+        """Own *sock*, with its local and remote *addresses*."""
+        super().__init__(request)
+        self._sock = sock
+        self._addresses = addresses
+        self._rest = b""  # of a datagram that was larger than the reader's room
+        self._is_failing = False
+
+    @property
+    def filename(self) -> str:
+        return "udp"
+
+    def share(self, addresses: tuple[Endpoint | None, Endpoint]) -> socket.socket | None:
+        """The socket once more, queue and all, if it has *addresses*. Raises OSError."""
+        return self._sock.dup() if addresses == self._addresses else None
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        data = self._rest or self._receive_datagram()
+        self._rest = data[max_bytes:]
+        return data[:max_bytes]
+
+    def _receive_datagram(self) -> bytes:
+        """The next datagram that is not empty; b"" if there is none yet."""
+        while True:
+            try:
+                if data := self._sock.recv(RECEIVE_SIZE):
+                    return data
+            except BlockingIOError:
+                return b""
+            except OSError as exc:
+                log.debug("chardev '%s': %s", self.id, exc)
+
+    def send_nowait(self, data: memoryview) -> int:
+        datagram = data[:MAX_DATAGRAM]
+        try:
+            try:
+                sent = self._sock.send(datagram)
+            except ConnectionRefusedError:  # was the fate of an earlier one
+                sent = self._sock.send(datagram)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            if not self._is_failing:
+                log.warning("chardev '%s': datagrams get lost: %s", self.id, exc)
+            self._is_failing = True
+            return len(datagram)
+        self._is_failing = False
+        return sent
+
+    async def wait_readable(self) -> None:
+        if self._rest:
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.wait_readable(self._sock)
+
+    async def wait_writable(self) -> None:
+        try:
+            await trio.lowlevel.wait_writable(self._sock)
+        except trio.ClosedResourceError:
+            raise BackendError("The socket was closed") from None
+
+    def close(self) -> None:
+        """Close the socket; for the opener, when it leaves."""
+        trio.lowlevel.notify_closing(self._sock)
+        self._sock.close()
+
+
+@asynccontextmanager
+async def open_udp(options: UdpOptions, request: OpenRequest) -> AsyncIterator[Backend]:
+    """Open a socket to the first address of the peer that works. Raises BackendError."""
+    remote, local = options.remote, options.local
+    if not isinstance(remote, InetAddress) or not isinstance(local, InetAddress | None):
+        raise BackendError("socket type unsupported for datagram")
+    if not remote.port:
+        raise BackendError("remote port not specified")
+    replaced = request.replaces if isinstance(request.replaces, UdpBackend) else None
+    sock, addresses = await _connected_socket(remote, local, replaced)
+    backend = UdpBackend(request, sock, addresses)
+    try:
+        backend.set_open(True)
+        yield backend
+    finally:
+        backend.close()
+
+
+async def _connected_socket(
+    remote: InetAddress, local: InetAddress | None, replaced: UdpBackend | None
+) -> tuple[socket.socket, tuple[Endpoint | None, Endpoint]]:
+    reachable = attrs.evolve(remote, host=remote.host or "localhost")
+    error = BackendError(f"Failed to connect to '{remote}'")
+    for there in await resolve(reachable, passive=False, kind=socket.SOCK_DGRAM):
+        try:
+            here = None
+            if local is not None:
+                [here, *_] = await resolve(
+                    local, passive=True, kind=socket.SOCK_DGRAM, family=there.family
+                )
+            return _open_pair(here, there, remote, replaced), (here, there)
+        except BackendError as exc:
+            error = exc
+    raise error
+
+
+def _open_pair(
+    local: Endpoint | None, remote: Endpoint, address: InetAddress, replaced: UdpBackend | None
+) -> socket.socket:
+    """A socket with these addresses, which may be that of *replaced*. Raises BackendError."""
+    what = "Failed to create a socket"
+    sock = None
+    try:
+        if replaced is not None and (shared := replaced.share((local, remote))) is not None:
+            return shared
+        sock = remote.socket(socket.SOCK_DGRAM)
+        if local is not None:
+            what = "Failed to bind socket"
+            # As QEMU: several sockets can have one port, if their peers differ.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(local.address)
+        what = f"Failed to connect to '{address}'"
+        sock.connect(remote.address)
+    except OSError as exc:
+        if sock is not None:
+            sock.close()
+        raise BackendError.from_os_error(what, exc) from exc
+    return sock

@@ -1,0 +1,279 @@
+"""``trio-chardev demo``: a backend is changed under a stream, and the bytes are counted.
+
+Everything is real: the service, its QMP socket, the PTYs, sockets and files. A frontend
+sends numbered lines all the while; each change gives the stream another peer, and what the
+peers have received, joined, is compared with what was sent.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+import click
+import trio
+
+from trio_chardev.backends.addresses import UnixAddress
+from trio_chardev.backends.ringbuf import RingbufBackend
+from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.core.controls import Controls
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.errors import BackendDisconnectedError, ChardevError
+from trio_chardev.events import Event
+from trio_chardev.qmp.client import QmpClient, open_qmp_client
+from trio_chardev.service import Service, open_service
+
+RING_SIZE = 1 << 22  # bytes; far more than comes in one turn
+TURN = 0.15  # seconds between two changes
+LINES_AT_ONCE = 20
+LINE_SIZE = len(b"line 00000000\n")
+ID = "console"
+
+
+@attrs.define
+class Peer:
+    """The far end of one backend: what it received, and how to learn the rest of it."""
+
+    kind: str
+    received: bytearray = attrs.Factory(bytearray)
+    finish: Callable[[], None] = lambda: None
+
+
+@attrs.define(eq=False)
+class Demo:
+    """One run."""
+
+    service: Service
+    qmp: QmpClient
+    folder: str
+    random: random.Random
+    frontend: Frontend = attrs.field(init=False)
+    nursery: trio.Nursery = attrs.field(init=False)
+    peers: list[Peer] = attrs.Factory(list)
+    opened: trio.Event = attrs.Factory(trio.Event)
+    sent: int = 0
+    longest_pause: float = 0.0
+    results: Counter[str] = attrs.Factory(Counter)
+    refusing: bool = False
+    is_over: bool = False
+    stream_ended: trio.Event = attrs.Factory(trio.Event)
+
+    # ------------------------------------------------------------ the stream
+
+    def on_event(self, event: Event) -> None:
+        if event is Event.OPENED:
+            self.opened.set()
+
+    async def be_change(self, backend: Controls) -> None:
+        """A frontend whose set-up takes time, and sometimes fails."""
+        await trio.sleep(0.001)
+        if self.refusing:
+            raise ValueError("this frontend does not want that backend")
+
+    async def stream(self) -> None:
+        """Send numbered lines until told to stop."""
+        number = 0
+        while not self.is_over:
+            lines = b"".join(b"line %08d\n" % n for n in range(number, number + LINES_AT_ONCE))
+            number += LINES_AT_ONCE
+            await self.send(lines)
+            await trio.sleep(0.001)
+        self.stream_ended.set()
+
+    async def send(self, data: bytes) -> None:
+        """Send all of *data*, waiting for a peer while there is none."""
+        begin = trio.current_time()
+        while data:
+            self.opened = trio.Event()
+            try:
+                accepted = await self.frontend.send_some(data)
+            except BackendDisconnectedError:  # a PTY that nobody has opened yet
+                if not self.frontend.is_open:
+                    await self.opened.wait()
+                await trio.lowlevel.checkpoint()
+                continue
+            data = data[accepted:]
+            self.sent += accepted
+        self.longest_pause = max(self.longest_pause, trio.current_time() - begin)
+
+    # ------------------------------------------------------------ the backends
+
+    async def change(self, kind: str, **data: Any) -> dict[str, Any]:
+        """chardev-change over QMP."""
+        result: dict[str, Any] = await self.qmp.execute(
+            "chardev-change", id=ID, backend={"type": kind, "data": data}
+        )
+        return result
+
+    async def to_file(self) -> None:
+        path = f"{self.folder}/{len(self.peers)}.log"
+        peer = Peer("file")
+
+        def finish() -> None:
+            with open(path, "rb") as file:
+                peer.received += file.read()
+
+        peer.finish = finish
+        await self.change("file", out=path)
+        self.peers.append(peer)
+
+    async def to_ringbuf(self) -> None:
+        peer = Peer("ringbuf")
+        await self.change("ringbuf", size=RING_SIZE)
+        ring = self.service.registry[ID].backend
+        assert isinstance(ring, RingbufBackend)
+
+        def finish() -> None:
+            peer.received += ring.read(RING_SIZE)
+
+        peer.finish = finish
+        self.peers.append(peer)
+
+    async def to_pty(self) -> None:
+        peer = Peer("pty")
+        path = (await self.change("pty"))["pty"]
+        fd = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        done = trio.Event()
+        self.nursery.start_soon(self._read_pty, fd, peer, done)
+        self.peers.append(peer)
+
+    async def _read_pty(self, fd: int, peer: Peer, done: trio.Event) -> None:
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(fd)
+                data = os.read(fd, 65536)
+                if not data:
+                    break
+                peer.received += data
+        except OSError:  # EIO: the other side was closed
+            pass
+        finally:
+            os.close(fd)
+            done.set()
+
+    async def to_socket(self) -> None:
+        peer = Peer("unix socket")
+        path = f"{self.folder}/{len(self.peers)}.sock"
+        with trio.socket.socket(trio.socket.AF_UNIX) as listener:
+            await listener.bind(path)
+            listener.listen()
+            addr = {"type": "unix", "data": {"path": path}}
+            await self.change("socket", addr=addr, server=False)
+            sock, _ = await listener.accept()
+        self.nursery.start_soon(self._read_socket, sock, peer)
+        self.peers.append(peer)
+
+    async def _read_socket(self, sock: trio.socket.SocketType, peer: Peer) -> None:
+        with sock:
+            while data := await sock.recv(65536):
+                peer.received += data
+
+    async def fail_to_open(self) -> None:
+        await self.change("file", out=f"{self.folder}/missing/file")
+
+    async def fail_to_connect(self) -> None:
+        addr = {"type": "unix", "data": {"path": f"{self.folder}/nobody"}}
+        await self.change("socket", addr=addr, server=False)
+
+    async def fail_to_set_up(self) -> None:
+        self.refusing = True
+        try:
+            await self.change("pty")
+        finally:
+            self.refusing = False
+
+    # ------------------------------------------------------------ the run
+
+    async def turn(self, number: int) -> str:
+        """One change; says what happened."""
+        good: list[Callable[[], Awaitable[None]]]
+        bad: list[Callable[[], Awaitable[None]]]
+        good = [self.to_socket, self.to_pty, self.to_file, self.to_ringbuf]
+        bad = [self.fail_to_open, self.fail_to_connect, self.fail_to_set_up]
+        before = self.peers[-1].kind
+        try:
+            if number % 5 == 4:
+                await bad[number // 5 % len(bad)]()
+            else:
+                await self.random.choice(good)()
+        except ChardevError as exc:
+            self.results["failed"] += 1
+            return f"{before} stays: {exc}"
+        self.results["done"] += 1
+        return f"{before} -> {self.peers[-1].kind}"
+
+    async def run(self, changes: int) -> None:
+        """Stream while *changes* are made, then let every peer come to its end."""
+        await self.qmp.execute(
+            "chardev-add", id=ID, backend={"type": "ringbuf", "data": {"size": 1}}
+        )
+        self.frontend = self.service.registry[ID].attach(
+            be_change=self.be_change, on_event=self.on_event
+        )
+        await self.to_file()
+        async with trio.open_nursery() as readers:
+            self.nursery = readers
+            readers.start_soon(self.stream)
+            for number in range(changes):
+                await trio.sleep(TURN)
+                begin = trio.current_time()
+                text = await self.turn(number)
+                show_progress(number + 1, changes, trio.current_time() - begin, text)
+            self.is_over = True
+            await self.stream_ended.wait()
+            await self.change("null")  # the last peer meets its end, too
+        for peer in self.peers:
+            peer.finish()
+
+
+def show_progress(number: int, changes: int, seconds: float, text: str) -> None:
+    """One line a change; on a terminal each takes the place of the one before."""
+    line = f"{number:4}/{changes}  {seconds * 1000:6.1f} ms  {text}"
+    if sys.stdout.isatty():
+        click.echo(f"\r\x1b[K{line[:100]}", nl=number == changes)
+    else:
+        click.echo(line)
+
+
+def count_lines(data: bytes) -> Counter[bytes]:
+    return Counter(data.splitlines(keepends=True))
+
+
+async def demo(changes: int, seed: int) -> int:
+    """Run it and print the table; the exit status: 1 if a byte was lost, repeated or moved."""
+    begin = trio.current_time()
+    with tempfile.TemporaryDirectory(prefix="trio-chardev-") as folder:
+        async with open_service() as service:
+            path = f"{folder}/qmp.sock"
+            await service.listen_qmp(SocketOptions(addr=UnixAddress(path)))
+            click.echo(f"service with QMP at {path}; {changes} changes of chardev '{ID}':")
+            async with open_qmp_client(path) as qmp:
+                run = Demo(service, qmp, folder, random.Random(seed))
+                await run.run(changes)
+    received = b"".join(peer.received for peer in run.peers)
+    sent = b"".join(b"line %08d\n" % n for n in range(run.sent // LINE_SIZE))
+    lost = count_lines(sent) - count_lines(received)
+    repeated = count_lines(received) - count_lines(sent)
+    peers = Counter(peer.kind for peer in run.peers)
+    rows = [
+        ("changes made", f"{run.results['done']}"),
+        ("changes that had to fail, and left the original", f"{run.results['failed']}"),
+        ("peers", ", ".join(f"{count} {kind}" for kind, count in sorted(peers.items()))),
+        ("bytes sent", f"{run.sent}"),
+        ("bytes received", f"{len(received)}"),
+        ("lines lost", f"{lost.total()}"),
+        ("lines repeated", f"{repeated.total()}"),
+        ("in order", "yes" if received == sent else "NO"),
+        ("longest pause of the writer", f"{run.longest_pause * 1000:.1f} ms"),
+        ("time", f"{trio.current_time() - begin:.1f} s"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        click.echo(f"  {name:{width}}  {value}")
+    return 0 if received == sent else 1

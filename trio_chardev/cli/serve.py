@@ -1,0 +1,196 @@
+"""``trio-chardev serve``: from the options to a running service."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import attrs
+import click
+
+from trio_chardev.backends import BACKEND, KINDS
+from trio_chardev.backends.addresses import UnixAddress
+from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.errors import ChardevError, OptionsError, strerror
+from trio_chardev.grammar import ChardevGrammar
+from trio_chardev.keyval import structure_text
+from trio_chardev.legacy import parse_legacy
+from trio_chardev.options import BackendOptions, structure
+from trio_chardev.service import Service, open_service
+
+GRAMMAR = ChardevGrammar({name: kind.options for name, kind in KINDS.items()})
+
+
+@attrs.frozen(kw_only=True)
+class MonitorOptions:
+    """What ``--monitor`` takes."""
+
+    chardev: str
+    """The chardev that it is on."""
+
+    id: str | None = None
+    """A name for the monitor."""
+
+    mode: Literal["control"] = "control"
+    """QMP; there is no monitor for people."""
+
+    pretty: bool = False
+    """Indent what is sent."""
+
+
+@attrs.frozen(kw_only=True)
+class ServeOptions:
+    """The command line, structured and checked as far as that goes without opening anything."""
+
+    chardevs: tuple[tuple[str, BackendOptions], ...] = ()
+    monitors: tuple[MonitorOptions, ...] = ()
+    listeners: tuple[SocketOptions, ...] = ()
+    pidfile: str | None = None
+
+    @classmethod
+    def parse(
+        cls,
+        chardevs: Sequence[str],
+        monitors: Sequence[str],
+        listeners: Sequence[str],
+        pidfile: str | None,
+        warn: Callable[[str], object],
+    ) -> ServeOptions:
+        """Raises OptionsError, and HelpRequested for ``--chardev help``."""
+        added: dict[str, BackendOptions] = {}
+        for text in chardevs:
+            with _saying(f"--chardev {text}"):
+                spec = GRAMMAR.parse(text, warn)
+                if spec.id in added:
+                    raise OptionsError(f"Duplicate ID '{spec.id}' for chardev")
+                added[spec.id] = structure(BACKEND, spec.backend, "backend")
+        on_chardevs = []
+        for text in monitors:
+            with _saying(f"--monitor {text}"):
+                on_chardevs.append(structure_text(MonitorOptions, text, "chardev", warn))
+        sockets = []
+        for number, text in enumerate(listeners):
+            with _saying(f"--qmp {text}"):
+                id = f"compat_monitor{number}"
+                spec_or_none = parse_legacy(GRAMMAR, text, id)
+                if spec_or_none is None:
+                    continue
+                if spec_or_none.backend is None:
+                    on_chardevs.append(MonitorOptions(chardev=spec_or_none.id))
+                    continue
+                options = structure(BACKEND, spec_or_none.backend, "backend")
+                if isinstance(options, SocketOptions) and options.server:
+                    sockets.append(options)
+                else:
+                    added[id] = options
+                    on_chardevs.append(MonitorOptions(chardev=id))
+        return cls(
+            chardevs=tuple(added.items()),
+            monitors=tuple(on_chardevs),
+            listeners=tuple(sockets),
+            pidfile=pidfile,
+        )
+
+    @staticmethod
+    def help_text(kind: str | None) -> str:
+        """What ``--chardev help`` and ``--chardev KIND,help`` print."""
+        return GRAMMAR.help_text(kind)
+
+
+async def serve(options: ServeOptions) -> None:
+    """Run a service until a signal or ``quit``. Raises ChardevError if it cannot begin."""
+    errors: list[ChardevError] = []
+    with _pidfile(options.pidfile):
+        async with open_service() as service, open_background_nursery() as nursery:
+            await nursery.start(service.watch_signals)
+            nursery.start_soon(_begin, service, options, errors)
+            await service.run_until_quit()
+        if errors:
+            raise errors[0]
+
+
+async def _begin(service: Service, options: ServeOptions, errors: list[ChardevError]) -> None:
+    """Add what the command line names; a signal may come while a chardev waits for a client."""
+    try:
+        await _add_all(service, options)
+    except ChardevError as exc:
+        errors.append(exc)
+        service.quit("host-error")
+
+
+async def _add_all(service: Service, options: ServeOptions) -> None:
+    for id, backend in options.chardevs:
+        with _saying(f"--chardev id={id}"):
+            result = await service.registry.add(id, backend)
+        if result.pty is not None:
+            click.echo(f"char device redirected to {result.pty} (label {id})")
+    for monitor in options.monitors:
+        with _saying(f"--monitor {monitor.chardev}"):
+            await service.add_monitor(monitor.chardev, pretty=monitor.pretty)
+    for listener in options.listeners:
+        await service.listen_qmp(listener)
+    if not options.monitors and not options.listeners:
+        path = default_monitor_path()
+        await service.listen_qmp(SocketOptions(addr=UnixAddress(str(path))))
+        path.chmod(0o600)
+        click.echo(f"QMP at {path}")
+
+
+def default_monitor_path() -> Path:
+    """Where a service without monitor options listens, and where others look for it.
+
+    In $XDG_RUNTIME_DIR, else in a private folder under the folder for temporary files.
+    Raises OptionsError if somebody else has put something there.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        folder = Path(runtime) / "trio-chardev"
+    else:
+        folder = Path(tempfile.gettempdir()) / f"trio-chardev-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.lstat()
+    except OSError as exc:
+        raise OptionsError(f"Could not create '{folder}': {strerror(exc)}") from exc
+    if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077:
+        raise OptionsError(f"'{folder}' is not a folder of yours alone")
+    return folder / "qmp.sock"
+
+
+@contextlib.contextmanager
+def _pidfile(path: str | None) -> Iterator[None]:
+    """Keep the process id in a locked file while the service runs."""
+    if path is None:
+        yield
+        return
+    try:
+        fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.write(fd, b"%d\n" % os.getpid())
+    except OSError as exc:
+        raise OptionsError(f"cannot create PID file '{path}': {strerror(exc)}") from exc
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _saying(what: str) -> Iterator[None]:
+    """Begin the error's line with the option that is to blame."""
+    try:
+        yield
+    except ChardevError as exc:
+        error = OptionsError(f"{what}: {exc}")
+        error.__notes__ = getattr(exc, "__notes__", [])
+        raise error from exc

@@ -1,0 +1,80 @@
+"""The arguments of a QMP command as words of a command line.
+
+    trio-chardev qmp chardev-add id=x backend.type=file backend.data.out=/tmp/log
+    trio-chardev qmp chardev-add '{"id": "x"}' 'backend={"type": "null", "data": {}}'
+
+JSON is what QMP reads, so strings may have single quotes. Names and the texts of the errors
+are those of QEMU's dotted keys (``--blockdev driver=file,...``), values are not: there all
+are strings, here ``size=5`` is a number and ``size='"5"'`` a string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from trio_chardev.errors import OptionsError
+from trio_chardev.qmp.codec import Decoder, Malformed, Message
+
+
+def parse_arguments(words: Iterable[str]) -> dict[str, Any]:
+    """The arguments that *words* spell, each ``KEY=VALUE``, ``KEY.KEY=VALUE`` or a JSON object.
+
+    A value is JSON if it can be read as that, else a string. What is given twice is merged if
+    it is an object, else the last one counts. Raises OptionsError.
+    """
+    arguments: dict[str, Any] = {}
+    for word in words:
+        _merge(arguments, _json_object(word) if word.startswith("{") else _key_value(word))
+    return arguments
+
+
+def _key_value(word: str) -> dict[str, Any]:
+    path, equals, text = word.partition("=")
+    if not equals:
+        raise OptionsError(f"Expected '=' after parameter '{path}'")
+    keys = path.split(".")
+    if not all(keys):
+        raise OptionsError(f"Invalid parameter '{path}'")
+    value: Any = _value(text)
+    for key in reversed(keys):
+        value = {key: value}
+    assert isinstance(value, dict)
+    return value
+
+
+def _value(text: str) -> Any:
+    if text.startswith("{"):  # else a typing error in it would make it a string
+        return _json_object(text)
+    messages = _read(text)
+    is_json = len(messages) == 1 and not isinstance(messages[0], Malformed)
+    return messages[0] if is_json else text
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    messages = _read(text)
+    if len(messages) == 1 and isinstance(messages[0], dict):
+        return messages[0]
+    for message in messages:
+        if isinstance(message, Malformed):
+            raise OptionsError(message.desc)
+    raise OptionsError(f"JSON parse error, expected one object: {text!r}")
+
+
+def _read(text: str) -> list[Message]:
+    # A number outside of braces ends only with what is behind it.
+    return Decoder().feed(text.encode("utf-8", "surrogatepass") + b"\n")
+
+
+def _merge(target: dict[str, Any], source: dict[str, Any]) -> None:
+    """Put *source* into *target*; without recursion, for keys may nest as deeply as they like."""
+    to_do = [("", target, source)]
+    while to_do:
+        path, old, new = to_do.pop()
+        for key, value in new.items():
+            if key in old and isinstance(old[key], dict) != isinstance(value, dict):
+                raise OptionsError(f"Parameters '{path}{key}.*' used inconsistently")
+            if key in old and isinstance(value, dict):
+                to_do.append((f"{path}{key}.", old[key], value))
+            else:
+                old[key] = value

@@ -1,0 +1,172 @@
+"""What options classes are made of, told in QAPI's terms.
+
+The classes are attrs classes, read as QAPI structs. A field ``reconnect_ms`` is the member
+``reconnect-ms``, ``in_`` is ``in``; fields stand in the schema's order, those of a base class
+first; ``X | None = None`` is an optional member. Structuring, the command line, help and
+introspection all follow from what `describe` says here.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import itertools
+import textwrap
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Final, Literal, Union
+
+import attrs
+
+
+@attrs.frozen
+class Scalar:
+    """A value that is no container."""
+
+    name: Literal["str", "bool", "int", "number", "any"]
+    """``int`` has 64 bits and a sign; ``number`` is a float; ``any`` is not looked at."""
+
+
+@attrs.frozen
+class IntRange:
+    """A sized integer: ``Annotated[int, IntRange("uint16_t", 0, 65535)]``."""
+
+    name: str
+    low: int
+    high: int
+
+
+@attrs.frozen
+class Enum:
+    """A ``Literal`` of strings, or of integers."""
+
+    values: tuple[str | int, ...]
+
+
+@attrs.frozen
+class Array:
+    """A ``tuple[X, ...]``."""
+
+    item: ValueType
+
+
+@attrs.frozen
+class Object:
+    """An attrs class."""
+
+    cls: type
+
+
+@attrs.frozen(eq=False)
+class TaggedUnion:
+    """QAPI's ``{"type": NAME, "data": {...}}``: one of the attrs classes *variants*.
+
+    Either annotates a union, ``Annotated[A | B, TaggedUnion("AorB", {"a": A, "b": B})]``, or
+    is given to `structure` itself. A class may have several names; the first is written.
+    """
+
+    name: str
+    variants: Mapping[str, type]
+
+
+ValueType = Scalar | IntRange | Enum | Array | Object | TaggedUnion
+
+_SCALARS: Final[dict[object, Scalar]] = {
+    str: Scalar("str"),
+    bool: Scalar("bool"),
+    int: Scalar("int"),
+    float: Scalar("number"),
+    Any: Scalar("any"),
+}
+
+
+def type_of(hint: Any) -> ValueType:
+    """What a field of the type *hint* holds. Raises TypeError if it is none of the above."""
+    if isinstance(hint, ValueType):
+        return hint
+    if hint in _SCALARS:
+        return _SCALARS[hint]
+    if attrs.has(hint):
+        return Object(hint)
+    for marker in getattr(hint, "__metadata__", ()):  # of Annotated
+        if isinstance(marker, TaggedUnion | IntRange):
+            return marker
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return Enum(arguments)
+    if origin is tuple and arguments[1:] == (...,):
+        return Array(type_of(arguments[0]))
+    if origin in (Union, types.UnionType):
+        present = [argument for argument in arguments if argument is not types.NoneType]
+        if len(present) == 1:
+            return type_of(present[0])
+    raise TypeError(f"an option cannot be of type {hint!r}")
+
+
+@attrs.frozen
+class Member:
+    """One member of an options class."""
+
+    name: str
+    """As QMP spells it."""
+
+    field: str
+    """As Python spells it."""
+
+    value_type: ValueType
+    is_optional: bool
+    default: object
+    """What an absent optional member stands for; None: what the kind makes of that."""
+
+    owner: type = attrs.field(repr=False)
+
+    @property
+    def doc(self) -> str:
+        """The string literal below the field, or ``""`` where no source is to be had."""
+        return _field_docs(self.owner).get(self.field, "")
+
+
+@functools.cache
+def describe(cls: type) -> tuple[Member, ...]:
+    """The members of the attrs class *cls*, in the schema's order."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return tuple(
+        Member(
+            name=field.name.removesuffix("_").replace("_", "-"),
+            field=field.name,
+            value_type=type_of(hints[field.name]),
+            is_optional=field.default is not attrs.NOTHING,
+            default=None if field.default is attrs.NOTHING else field.default,
+            owner=cls,
+        )
+        for field in attrs.fields(cls)
+        if field.init
+    )
+
+
+@functools.cache
+def _field_docs(cls: type) -> dict[str, str]:
+    docs: dict[str, str] = {}
+    for base in filter(attrs.has, reversed(cls.__mro__)):
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError):  # run from where no source is kept
+            continue
+        for definition in tree.body:
+            if isinstance(definition, ast.ClassDef):
+                docs |= _strings_below_fields(definition.body)
+    return docs
+
+
+def _strings_below_fields(body: list[ast.stmt]) -> dict[str, str]:
+    docs = {}
+    for statement, below in itertools.pairwise(body):
+        match statement, below:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                docs[name] = inspect.cleandoc(text)
+    return docs

@@ -1,0 +1,225 @@
+"""QMP's wire: bytes in, JSON values out, and the other way round. No I/O.
+
+A message needs no separator: it ends where the braces and the brackets balance, each
+counted for itself, or where there is one too many. Behind anything malformed the decoder
+goes on as QEMU does, so that clients may recover as they do there: one byte FF always leads
+to one error and then to a clean decoder.
+
+Nearly every message is an object in ASCII, complete in its packet. Those are taken by the
+standard library's scanner, written in C, which is many times faster than the lexer and the
+parser here. It can do so because all that it accepts means the same to QEMU, after what it
+takes more liberally has been seen to: repeated keys, NaN and Infinity, exponents behind a
+bare zero, numbers beyond 64 bits and deep nesting by hooks and checks, characters that
+QEMU rejects by not using it. Where it raises, the lexer reads that message instead, up to
+its end, in as many packets as that takes.
+
+This differs from QEMU on purpose: a message that is too deep, too long or of too many
+tokens gets one error. QEMU forgets where it is, and then answers each left-over brace and
+bracket with an error of its own. Here the rest of that message is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final, TypeAlias
+
+import attrs
+
+from trio_chardev.qmp import utf8
+from trio_chardev.qmp.encoder import encode, encode_pretty
+from trio_chardev.qmp.lexer import RESETS, Kind, Lexer
+from trio_chardev.qmp.parser import Json, Parser, integer
+
+__all__ = ["Decoder", "Json", "Malformed", "Message", "encode", "encode_pretty"]
+
+MAX_NESTING: Final = 1024
+MAX_TOKENS: Final = 2 << 20
+MAX_SIZE: Final = 64 << 20  # of the tokens of one message, without white space
+
+_TOO_LONG: Final = "JSON token size limit exceeded"
+
+# Data is worked through in pieces of this size, so that a message that the fast path tries
+# in vain costs no more than the piece; and within it no limit but nesting can be exceeded.
+_PIECE: Final = 64 << 10
+
+_SEPARATORS: Final = (" ", "\t", "\r", "\n")
+# Surrogates and non-characters begin with D or F; what is no hexadecimal digit is wrong.
+_RISKY_ESCAPE = re.compile(rb"\\u[^0-9A-CEa-ce]")
+
+
+@attrs.frozen
+class Malformed:
+    """They: this was no message. *desc* is for a GenericError, as QEMU words it."""
+
+    desc: str
+
+
+Message: TypeAlias = "Json | Malformed"
+
+
+class Decoder:
+    """Finds the messages of one connection; what it keeps is bounded by the limits above."""
+
+    def __init__(self) -> None:
+        self._lexer = Lexer()
+        self._frame = _Frame()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """The messages that *data* completes, in order; raises nothing.
+
+        A value may be any JSON value, not only an object. A number or a word outside of
+        braces ends only with the byte behind it.
+        """
+        messages: list[Message] = []
+        for start in range(0, len(data), _PIECE):
+            piece = data[start : start + _PIECE]
+            ordinary = _ordinary_text(piece)
+            pos = 0
+            while pos < len(piece):
+                if ordinary is not None and self._frame.empty and self._lexer.idle:
+                    pos = _take_ordinary(ordinary, pos, messages)
+                pos = self._take_one(piece, pos, messages)
+        return messages
+
+    def _take_one(self, data: bytes, pos: int, messages: list[Message]) -> int:
+        """Go on to the end of one message, or of *data*; return where that is."""
+        while True:
+            kind, text, pos = self._lexer.scan(data, pos)
+            if kind == "end":
+                return pos
+            if kind == "cut":
+                self._check_held(messages)
+                return pos
+            if kind == "stray":
+                self._stray(text, messages)
+            else:
+                self._token(kind, text, messages)
+            if self._frame.empty:
+                return pos
+
+    def _token(self, kind: Kind, text: bytes, messages: list[Message]) -> None:
+        frame = self._frame
+        closed = frame.count(kind, text)
+        if not frame.skipping:
+            exceeded = frame.exceeded()
+            if exceeded:
+                messages.append(Malformed(exceeded))
+                frame.skipping = True
+            else:
+                frame.parser.push(kind, text)
+                if closed:
+                    messages.append(frame.message())
+        if closed:
+            self._frame = _Frame()
+
+    def _check_held(self, messages: list[Message]) -> None:
+        """Stop keeping a token that was cut once it is too long, or will not be used."""
+        frame = self._frame
+        if not frame.skipping and frame.size + self._lexer.held >= MAX_SIZE:
+            messages.append(Malformed(_TOO_LONG))
+            frame.skipping = True
+        if frame.skipping:
+            self._lexer.forget()
+
+    def _stray(self, text: bytes, messages: list[Message]) -> None:
+        if self._frame.skipping:
+            if text[-1] not in RESETS:
+                return
+            text = text[-1:]  # the rest may have been forgotten
+        shown = utf8.decode_replacing(text)
+        messages.append(Malformed(f"JSON parse error, stray '{shown}'"))
+        self._frame = _Frame()
+
+
+@attrs.define
+class _Frame:
+    """The message that is being collected."""
+
+    parser: Parser = attrs.Factory(Parser)
+    braces: int = 0
+    brackets: int = 0
+    tokens: int = 0
+    size: int = 0
+    skipping: bool = False
+
+    @property
+    def empty(self) -> bool:
+        return not (self.tokens or self.skipping)
+
+    def count(self, kind: Kind, text: bytes) -> bool:
+        """Take note of a token; return whether it is the last of the message."""
+        self.tokens += 1
+        self.size += len(text)
+        if kind == "mark":
+            self.braces += (text == b"{") - (text == b"}")
+            self.brackets += (text == b"[") - (text == b"]")
+        return not (self.braces or self.brackets) or self.braces < 0 or self.brackets < 0
+
+    def exceeded(self) -> str | None:
+        """The error of the first limit that is exceeded, in QEMU's order."""
+        if self.size >= MAX_SIZE:
+            return _TOO_LONG
+        if self.tokens > MAX_TOKENS:
+            return "JSON token count limit exceeded"
+        if self.braces + self.brackets > MAX_NESTING:
+            return "JSON nesting depth limit exceeded"
+        return None
+
+    def message(self) -> Message:
+        if self.parser.error is not None:
+            return Malformed(f"JSON parse error, {self.parser.error}")
+        return self.parser.value
+
+
+def _ordinary_text(data: bytes) -> str | None:
+    """*data* as text if the fast path can be tried on it."""
+    if not data.isascii() or (b"\\u" in data and _RISKY_ESCAPE.search(data)):
+        return None
+    return data.decode("ascii")
+
+
+def _take_ordinary(text: str, pos: int, messages: list[Message]) -> int:
+    """Take the complete ordinary messages at *pos*; return where something else begins."""
+    try:
+        while True:
+            while text.startswith(_SEPARATORS, pos):
+                pos += 1
+            if not text.startswith("{", pos):
+                return pos
+            value, end = _scan(text, pos)
+            if end - pos > MAX_NESTING and _may_be_deep(text, pos, end):
+                return pos
+            messages.append(value)
+            pos = end
+    except (ValueError, RecursionError):
+        return pos
+
+
+def _may_be_deep(text: str, start: int, end: int) -> bool:
+    return text.count("{", start, end) + text.count("[", start, end) > MAX_NESTING
+
+
+def _members(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("duplicate key")
+    return members
+
+
+def _float(text: str) -> float:
+    if text.lstrip("-")[:2] in ("0e", "0E"):
+        raise ValueError("to QEMU these are two tokens")
+    return float(text)
+
+
+def _constant(name: str) -> Json:
+    raise ValueError(f"{name} is no JSON")
+
+
+_scan = json.JSONDecoder(
+    object_pairs_hook=_members,
+    parse_int=integer,
+    parse_float=_float,
+    parse_constant=_constant,
+).raw_decode

@@ -1,0 +1,233 @@
+"""The QMP commands: a table of name -> arguments class and handler.
+
+A handler takes the `Context` of its client and an instance of its arguments class, and gives
+what goes into ``return``. One that is async may take its time: it is cancelled when its
+client leaves. What a user did wrong is a ChardevError, whose text is the answer's ``desc``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import inspect
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import attrs
+
+from trio_chardev.backends import BACKEND, KINDS
+from trio_chardev.backends.ringbuf import RingbufBackend
+from trio_chardev.core.registry import ChardevReturn, Registry
+from trio_chardev.events import Event
+from trio_chardev.options import BackendOptions, structure
+from trio_chardev.qmp.session import QmpError, Session
+from trio_chardev.qmp.version import VERSION
+
+DataFormat = Literal["utf8", "base64"]
+
+
+@attrs.define(eq=False)
+class Host:
+    """What commands may do to the service."""
+
+    registry: Registry
+    on_quit: Callable[[str], None]
+    is_quitting: bool = False
+
+    def quit(self, reason: str) -> None:
+        """Begin to stop; *reason* is a ShutdownCause of QAPI."""
+        if not self.is_quitting:
+            self.is_quitting = True
+            self.on_quit(reason)
+
+
+@attrs.define(eq=False)
+class Context:
+    """One client of a monitor, for the commands that it sends."""
+
+    host: Host
+    session: Session = attrs.Factory(Session)
+
+    def close(self) -> None:
+        """The client has left."""
+
+
+@attrs.frozen(kw_only=True)
+class NoArguments:
+    """A command without arguments."""
+
+
+@attrs.frozen(kw_only=True)
+class CapabilitiesArguments:
+    """qmp_capabilities."""
+
+    enable: tuple[Literal["oob"], ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class BackendArguments:
+    """chardev-add, chardev-change."""
+
+    id: str
+    backend: Annotated[BackendOptions, BACKEND]
+
+
+@attrs.frozen(kw_only=True)
+class IdArguments:
+    """chardev-remove, chardev-send-break."""
+
+    id: str
+
+
+@attrs.frozen(kw_only=True)
+class RingbufWriteArguments:
+    """ringbuf-write."""
+
+    device: str
+    data: str
+    format: DataFormat = "utf8"
+
+
+@attrs.frozen(kw_only=True)
+class RingbufReadArguments:
+    """ringbuf-read."""
+
+    device: str
+    size: int
+    format: DataFormat = "utf8"
+
+
+# ---------------------------------------------------------------- handlers
+
+
+def qmp_capabilities(context: Context, arguments: CapabilitiesArguments) -> dict[str, Any]:
+    context.session.negotiate(arguments.enable)
+    return {}
+
+
+def query_version(context: Context, arguments: NoArguments) -> dict[str, Any]:
+    return VERSION
+
+
+def query_commands(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
+    return [{"name": name} for name in COMMANDS]
+
+
+def query_chardev(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
+    return [
+        {"frontend-open": info.frontend_open, "filename": info.filename, "label": info.label}
+        for info in context.host.registry.query()
+    ]
+
+
+def query_chardev_backends(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
+    return [{"name": name} for name in KINDS]
+
+
+async def chardev_add(context: Context, arguments: BackendArguments) -> dict[str, Any]:
+    return _pty(await context.host.registry.add(arguments.id, arguments.backend))
+
+
+async def chardev_change(context: Context, arguments: BackendArguments) -> dict[str, Any]:
+    return _pty(await context.host.registry.change(arguments.id, arguments.backend))
+
+
+async def chardev_remove(context: Context, arguments: IdArguments) -> dict[str, Any]:
+    await context.host.registry.remove(arguments.id)
+    return {}
+
+
+def chardev_send_break(context: Context, arguments: IdArguments) -> dict[str, Any]:
+    context.host.registry[arguments.id].send_event(Event.BREAK)
+    return {}
+
+
+def ringbuf_write(context: Context, arguments: RingbufWriteArguments) -> dict[str, Any]:
+    ring = _ringbuf(context, arguments.device)
+    if arguments.format == "base64":
+        ring.write(decode_base64(arguments.data))
+    else:
+        # QEMU's strings are C strings, so NUL is kept in modified UTF-8.
+        ring.write(arguments.data.encode().replace(b"\0", b"\xc0\x80"))
+    return {}
+
+
+def ringbuf_read(context: Context, arguments: RingbufReadArguments) -> str:
+    ring = _ringbuf(context, arguments.device)
+    if arguments.size <= 0:
+        raise QmpError("size must be greater than zero")
+    data = ring.read(arguments.size)
+    if arguments.format == "base64":
+        return base64.b64encode(data).decode()
+    return decode_utf8(data.split(b"\0", 1)[0])
+
+
+def quit_(context: Context, arguments: NoArguments) -> dict[str, Any]:
+    context.host.quit("host-qmp-quit")
+    return {}
+
+
+def _pty(result: ChardevReturn) -> dict[str, Any]:
+    return {} if result.pty is None else {"pty": result.pty}
+
+
+def _ringbuf(context: Context, device: str) -> RingbufBackend:
+    registry = context.host.registry
+    if device not in registry:
+        raise QmpError(f"Device '{device}' not found")
+    backend = registry[device].backend
+    if not isinstance(backend, RingbufBackend):
+        raise QmpError(f"{device} is not a ringbuf device")
+    return backend
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode as leniently as QEMU: padding and line ends anywhere, a cut end; no other character."""
+    if re.search(r"[^A-Za-z0-9+/=\n]", text):
+        raise QmpError("Base64 data contains invalid characters")
+    digits = re.sub(r"[=\n]", "", text)
+    digits = digits[: len(digits) - 1] if len(digits) % 4 == 1 else digits
+    return binascii.a2b_base64(digits + "=" * (-len(digits) % 4))
+
+
+def decode_utf8(data: bytes) -> str:
+    """Decode, with U+FFFD for each invalid sequence and NUL for C0 80, as QEMU's JSON writer."""
+    return "\0".join(part.decode("utf-8", "replace") for part in data.split(b"\xc0\x80"))
+
+
+# ---------------------------------------------------------------- the table
+
+
+@attrs.frozen
+class Command:
+    """A row of `COMMANDS`."""
+
+    arguments: type[Any]
+    handler: Callable[[Context, Any], Any]
+    allow_oob: bool = False
+    is_async: bool = attrs.field(init=False)
+
+    @is_async.default
+    def _is_coroutine_function(self) -> bool:
+        return inspect.iscoroutinefunction(self.handler)
+
+    def run(self, context: Context, arguments: dict[str, Any]) -> Any:
+        """The handler's result, or its coroutine. Raises OptionsError for bad arguments."""
+        return self.handler(context, structure(self.arguments, arguments))
+
+
+COMMANDS: dict[str, Command] = {
+    "qmp_capabilities": Command(CapabilitiesArguments, qmp_capabilities),
+    "query-version": Command(NoArguments, query_version),
+    "query-commands": Command(NoArguments, query_commands),
+    "query-chardev": Command(NoArguments, query_chardev),
+    "query-chardev-backends": Command(NoArguments, query_chardev_backends),
+    "chardev-add": Command(BackendArguments, chardev_add),
+    "chardev-change": Command(BackendArguments, chardev_change),
+    "chardev-remove": Command(IdArguments, chardev_remove),
+    "chardev-send-break": Command(IdArguments, chardev_send_break),
+    "ringbuf-write": Command(RingbufWriteArguments, ringbuf_write),
+    "ringbuf-read": Command(RingbufReadArguments, ringbuf_read),
+    "quit": Command(NoArguments, quit_),
+}

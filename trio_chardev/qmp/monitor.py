@@ -1,0 +1,262 @@
+"""A QMP monitor: the frontend of a chardev that runs commands.
+
+What comes is handled in the task that read it: the bytes are decoded, and commands that need
+not wait are run and answered on the spot, so that a round trip costs no second task. A
+command that waits goes to the worker task, and so does all that comes after it, in order
+(exec-oob excepted). While the worker is busy no more is read, so a client that pipelines
+without end meets the backpressure of its socket.
+
+Replies and events stand in one queue. What the peer does not take at once is sent by the
+writer task. A client that does not read is not read either; when even its events do not fit,
+it is disconnected. A command that waits is cancelled when its client leaves.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import trio
+
+from trio_chardev.core.backend import DisconnectControl
+from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.errors import ChardevError
+from trio_chardev.events import Event
+from trio_chardev.qmp.codec import Decoder, Malformed, encode, encode_pretty
+from trio_chardev.qmp.commands import Command, Context, Host
+from trio_chardev.qmp.session import NOTHING, QmpError, Request
+from trio_chardev.qmp.version import VERSION
+
+log = logging.getLogger(__name__)
+
+OUTPUT_SUSPENDS = 1 << 24  # bytes unsent: no command is taken any more
+OUTPUT_LIMIT = OUTPUT_SUSPENDS + (1 << 20)  # bytes unsent: the client is let go
+OOB_QUEUE = 8  # commands that wait or run while oob is enabled (QEMU's)
+SEND_CHUNK = 1 << 16  # bytes
+
+
+@attrs.define(eq=False)
+class _Client:
+    """What belongs to one connection and ends with it."""
+
+    context: Context
+    decoder: Decoder = attrs.Factory(Decoder)
+    backlog: deque[object] = attrs.Factory(deque)
+    """Messages that have come but are not taken yet."""
+    queue: deque[Request] = attrs.Factory(deque)
+    """Requests for the worker; the first is being run."""
+
+
+@attrs.define(eq=False)
+class Monitor:
+    """A monitor on *chardev*; `run` makes it work."""
+
+    chardev: Chardev
+    commands: Mapping[str, Command]
+    host: Host
+    pretty: bool = False
+    _frontend: Frontend | None = attrs.field(default=None, init=False)
+    _client: _Client | None = attrs.field(default=None, init=False)
+    _out: bytearray = attrs.field(factory=bytearray, init=False)
+    _work_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _send_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _worker: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _writer: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _drained: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve the chardev's clients, one after another, until cancelled.
+
+        Raises ChardevBusyError, through start(), if the chardev has a user already.
+        """
+        async with self.chardev.attach(
+            on_event=self._on_event, on_receive=self._on_receive
+        ) as self._frontend:
+            self._flush()
+            self._frontend.accept_input()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write)
+                nursery.start_soon(self._work)
+                task_status.started()
+
+    def emit(self, event: str, data: Mapping[str, Any]) -> None:
+        """Send a QMP event, if there is a client that has negotiated."""
+        if self._client is not None and self._client.context.session.is_negotiated:
+            seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+            stamp = {"seconds": seconds, "microseconds": nanoseconds // 1000}
+            self._put({"timestamp": stamp, "event": event, "data": dict(data)})
+            self._flush()
+
+    async def wait_drained(self) -> None:
+        """Wait until the client, if there is one, has taken all that was put."""
+        while self._out and self._client is not None:
+            await self._drained.park()
+
+    # ------------------------------------------------------------ clients
+
+    def _on_event(self, event: Event) -> None:
+        if event is Event.OPENED:
+            self._end_client()
+            self._client = _Client(Context(self.host))
+            self._put({"QMP": {"version": VERSION, "capabilities": ["oob"]}})
+            self._flush()
+        elif event is Event.CLOSED:
+            self._end_client()
+
+    def _end_client(self) -> None:
+        if self._client is not None:
+            self._client.context.close()
+        self._client = None
+        self._out.clear()
+        self._work_scope.cancel()
+        self._send_scope.cancel()
+        self._drained.unpark_all()
+
+    def _disconnect(self) -> None:
+        log.warning("monitor '%s': its client does not read; it is let go", self.chardev.id)
+        backend = self.chardev.backend
+        self._end_client()
+        if isinstance(backend, DisconnectControl):
+            backend.disconnect()
+
+    # ------------------------------------------------------------ commands
+
+    def _on_receive(self, data: bytes) -> int:
+        client = self._client
+        if client is None:  # the rest of one that was let go
+            return len(data)
+        if self._is_suspended(client):
+            return 0
+        client.backlog.extend(client.decoder.feed(data))
+        self._take_backlog(client)
+        self._flush()
+        return len(data)
+
+    def _is_suspended(self, client: _Client) -> bool:
+        """As in QEMU: one command at a time, or eight in the queue with oob."""
+        limit = OOB_QUEUE if client.context.session.is_oob_enabled else 1
+        return len(client.queue) >= limit or len(self._out) >= OUTPUT_SUSPENDS
+
+    def _take_backlog(self, client: _Client) -> None:
+        while client.backlog and client is self._client and not self._is_suspended(client):
+            message = client.backlog.popleft()
+            if isinstance(message, Malformed):
+                request = Request("", {}, NOTHING, error=QmpError(message.desc))
+            else:
+                request = client.context.session.parse(message)
+            if not request.is_oob and (client.queue or self._waits(request)):
+                client.queue.append(request)
+                self._worker.unpark_all()
+            else:
+                self._put_reply(request, self._answer_now(client, request))
+
+    def _waits(self, request: Request) -> bool:
+        command = self.commands.get(request.name)
+        return command is not None and command.is_async and request.error is None
+
+    def _call(self, client: _Client, request: Request) -> Any:
+        """The result of the command, or the coroutine that gives it."""
+        command = client.context.session.check(request, self.commands)
+        if request.is_oob and not command.allow_oob:
+            raise QmpError(f"The command {request.name} does not support OOB")
+        return command.run(client.context, request.arguments)
+
+    def _answer_now(self, client: _Client, request: Request) -> dict[str, Any]:
+        try:
+            return {"return": self._call(client, request)}
+        except Exception as exc:
+            return _error(exc)
+
+    async def _answer(self, client: _Client, request: Request) -> dict[str, Any]:
+        try:
+            result = self._call(client, request)
+            return {"return": await result if inspect.isawaitable(result) else result}
+        except Exception as exc:
+            return _error(exc)
+
+    async def _work(self) -> None:
+        """Run, one after another, the requests that have to wait."""
+        while True:
+            client = self._client
+            if client is None or not client.queue:
+                await self._worker.park()
+                continue
+            request = client.queue[0]
+            with trio.CancelScope() as self._work_scope:
+                reply = await self._answer(client, request)
+            if client is not self._client:  # it left
+                continue
+            client.queue.popleft()
+            self._put_reply(request, reply)
+            self._go_on(client)
+
+    def _go_on(self, client: _Client) -> None:
+        """Take what had to wait for the worker, or for the client to read."""
+        self._take_backlog(client)
+        self._flush()
+        if self._frontend is not None and self._frontend.is_attached:
+            self._frontend.accept_input()
+
+    # ------------------------------------------------------------ output
+
+    def _put_reply(self, request: Request, reply: dict[str, Any]) -> None:
+        if request.reply_id is not NOTHING:
+            reply["id"] = request.reply_id
+        if not self.host.is_quitting or request.name == "quit":
+            self._put(reply)
+
+    def _put(self, message: dict[str, Any]) -> None:
+        self._out += encode_pretty(message) if self.pretty else encode(message)
+        if len(self._out) > OUTPUT_LIMIT:
+            self._disconnect()
+
+    def _flush(self) -> None:
+        """Send what the peer takes at once."""
+        if not self._out or self._frontend is None:
+            return
+        try:
+            sent = self._frontend.send_nowait(self._out)
+        except (ChardevError, trio.ClosedResourceError):
+            sent = len(self._out)  # it left: CLOSED will follow
+        del self._out[:sent]
+        if self._out:
+            self._writer.unpark_all()
+        else:
+            self._drained.unpark_all()
+
+    async def _write(self) -> None:
+        """Send what did not go at once."""
+        assert self._frontend is not None
+        while True:
+            if not self._out:
+                self._drained.unpark_all()
+                await self._writer.park()
+                continue
+            client = self._client
+            sent = 0
+            with trio.CancelScope() as self._send_scope:
+                try:
+                    sent = await self._frontend.send_some(bytes(self._out[:SEND_CHUNK]))
+                except ChardevError:
+                    sent = len(self._out)
+            if client is not None and client is self._client:  # else it is another's output
+                was_full = len(self._out) >= OUTPUT_SUSPENDS
+                del self._out[:sent]
+                if was_full:
+                    self._go_on(client)
+
+
+def _error(exc: Exception) -> dict[str, Any]:
+    """The answer to a command that raised."""
+    if isinstance(exc, QmpError):
+        return {"error": {"class": exc.error_class, "desc": str(exc)}}
+    if not isinstance(exc, ChardevError):
+        log.exception("a command failed in a way that it must not", exc_info=exc)
+        return {"error": {"class": "GenericError", "desc": f"{type(exc).__name__}: {exc}"}}
+    return {"error": {"class": "GenericError", "desc": str(exc)}}

@@ -1,0 +1,116 @@
+"""The service: a registry of chardevs with the monitors that drive it.
+
+trio.run
+ `- nursery of the registry   the chardevs; closed last
+     `- nursery of the service   monitors, listeners, signals; stops first
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import attrs
+import trio
+
+from trio_chardev.backends import opener_of
+from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.core.registry import Registry, open_registry_with
+from trio_chardev.qmp.commands import COMMANDS, Host
+from trio_chardev.qmp.listener import serve_clients
+from trio_chardev.qmp.monitor import Monitor
+
+log = logging.getLogger(__name__)
+
+QUIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+FAREWELL_TIMEOUT = 0.5  # seconds; for clients to take the last replies and SHUTDOWN
+
+
+def open_registry() -> AbstractAsyncContextManager[Registry]:
+    """A registry of chardevs of all kinds; they are closed when the block ends."""
+    return open_registry_with(opener_of)
+
+
+@attrs.define(eq=False)
+class Service:
+    """Made by `open_service`."""
+
+    registry: Registry
+    _nursery: trio.Nursery
+    _monitors: set[Monitor] = attrs.Factory(set)
+    _quit: trio.Event = attrs.Factory(trio.Event)
+    _host: Host = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._host = Host(self.registry, self._on_quit)
+
+    async def add_monitor(self, id: str, *, pretty: bool = False) -> None:
+        """Have a QMP monitor serve the clients of chardev *id*, one at a time, as in QEMU.
+
+        Raises ChardevNotFoundError, ChardevBusyError.
+        """
+        monitor = Monitor(self.registry[id], COMMANDS, self._host, pretty)
+        await self._nursery.start(self._run_monitor, monitor)
+
+    async def listen_qmp(self, options: SocketOptions, *, pretty: bool = False) -> str:
+        """Have a QMP monitor for each client of a listener; gives its file name.
+
+        Raises BackendError.
+        """
+
+        async def serve(monitor: Monitor) -> None:
+            await self._run_monitor(monitor)
+
+        filename: str = await self._nursery.start(
+            serve_clients, options, lambda c: Monitor(c, COMMANDS, self._host, pretty), serve
+        )
+        return filename
+
+    def emit(self, event: str, data: Mapping[str, Any]) -> None:
+        """Send a QMP event to every client that has negotiated."""
+        for monitor in self._monitors:
+            monitor.emit(event, data)
+
+    def quit(self, reason: str) -> None:
+        """Begin to stop; *reason* is a ShutdownCause of QAPI, such as host-signal."""
+        self._host.quit(reason)
+
+    async def run_until_quit(self) -> None:
+        """Wait for ``quit``, SIGINT or SIGTERM, then give the clients time to hear of it."""
+        await self._quit.wait()
+        with trio.move_on_after(FAREWELL_TIMEOUT):
+            for monitor in list(self._monitors):
+                await monitor.wait_drained()
+
+    async def watch_signals(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Quit at SIGINT, SIGTERM and SIGHUP, as QEMU does."""
+        with trio.open_signal_receiver(*QUIT_SIGNALS) as signals:
+            task_status.started()
+            async for _ in signals:
+                self.quit("host-signal")
+
+    def _on_quit(self, reason: str) -> None:
+        self.emit("SHUTDOWN", {"guest": False, "reason": reason})
+        self._quit.set()
+
+    async def _run_monitor(
+        self, monitor: Monitor, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        self._monitors.add(monitor)
+        try:
+            await monitor.run(task_status=task_status)
+        finally:
+            self._monitors.discard(monitor)
+
+
+@asynccontextmanager
+async def open_service() -> AsyncIterator[Service]:
+    """A service without chardevs; when the block ends, all of it is closed in order."""
+    async with open_registry() as registry, open_background_nursery() as nursery:
+        yield Service(registry, nursery)
