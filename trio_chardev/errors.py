@@ -18,8 +18,10 @@ class OptionsError(ChardevError):
     """You: an option is missing, unknown, or of the wrong type or value."""
 
 
-class ChardevNotFoundError(ChardevError):
+class ChardevNotFoundError(ChardevError, KeyError):
     """You: there is no chardev with that id."""
+
+    __str__ = Exception.__str__  # KeyError's puts quotes round it
 
 
 class ChardevExistsError(ChardevError):

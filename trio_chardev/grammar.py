@@ -41,7 +41,7 @@ from trio_chardev.members import (
     ValueType,
     describe,
 )
-from trio_chardev.options import BackendOptions, structure
+from trio_chardev.options import structure
 from trio_chardev.spelling import ALIASES, OF_NO_KIND, SIZES, SPELLINGS, Given, Spelling
 
 
@@ -110,7 +110,7 @@ class _Arguments:
 class ChardevGrammar:
     """Reads chardevs of *kinds*: name -> options class."""
 
-    def __init__(self, kinds: Mapping[str, type[BackendOptions]]) -> None:
+    def __init__(self, kinds: Mapping[str, type]) -> None:
         self.options = {kind: _options_of(kind, cls) for kind, cls in kinds.items()}
         """Kind -> option's name -> the option."""
 
@@ -187,7 +187,7 @@ class ChardevGrammar:
                 (f"{option.name}=<{option.type_name}>", " ".join(option.member.doc.split()))
                 for option in by_path.values()
             ]
-        lines = [f"  {left:<26} {doc}".rstrip() for left, doc in sorted(rows)]
+        lines = [f"  {left:<28} {doc}".rstrip() for left, doc in sorted(rows)]
         return "\n".join([heading, *lines])
 
 

@@ -229,9 +229,9 @@ def typed(value_type: ValueType, value: Any, path: str = "") -> Any:
                     for name, inner in value.items()
                 }
         case TaggedUnion(variants=variants):
-            if isinstance(value, dict) and value.get("type") in variants and "data" in value:
-                data = typed(Object(variants[value["type"]]), value["data"], f"{path}.data")
-                return {**value, "data": data}
+            match value:
+                case {"type": str(tag), "data": data} if tag in variants:
+                    return {**value, "data": typed(Object(variants[tag]), data, f"{path}.data")}
         case Scalar() | IntRange() | Enum():
             if not isinstance(value, str):
                 raise OptionsError(f"Parameters '{path}.*' are unexpected")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import socket
 from pathlib import Path
 
@@ -91,6 +92,11 @@ async def test_what_is_no_address_is_refused_in_qemus_words(
     with pytest.raises(BackendError) as caught:
         await resolve(address, passive=True)
     assert str(caught.value) == error
+
+
+def test_a_path_that_can_not_be_encoded_is_one_error() -> None:
+    with pytest.raises(BackendError, match="can't be encoded"):
+        fixed_endpoint(UnixAddress("\ud800"))
 
 
 @pytest.mark.parametrize("host", ["a\0b", "x" * 70, "a..b", "\ud800"])
@@ -183,6 +189,14 @@ def test_listening_address_has_the_port_that_the_system_chose() -> None:
         asked = InetAddress("localhost", "0", keep_alive=True)
         assert listening_address(asked, sock) == InetAddress("127.0.0.1", port, keep_alive=True)
         assert listening_address(FdAddress("x"), sock) == InetAddress("127.0.0.1", port)
+
+
+def test_listening_address_of_a_passed_socket_is_its_own() -> None:
+    name = f"trio-chardev-{secrets.token_hex(8)}"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(f"\0{name}")
+        address = listening_address(FdAddress("x"), sock)
+        assert address == UnixAddress(name, abstract=True)
 
 
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])

@@ -69,7 +69,7 @@ async def test_bytes_go_both_ways(pair: Pair) -> None:
         connection.send(memoryview(b"x"))
 
 
-async def test_shut_down_leaves_what_has_come(pair: Pair) -> None:
+def test_shut_down_leaves_what_has_come(pair: Pair) -> None:
     connection, peer = pair
     peer.send(b"last")
     connection.shut_down()
@@ -100,7 +100,7 @@ async def test_closing_wakes_both_waiters(pair: Pair) -> None:
     connection.close()
 
 
-async def test_descriptors_come_with_a_read_and_are_closed_on_exec(pair: Pair) -> None:
+def test_descriptors_come_with_a_read_and_are_closed_on_exec(pair: Pair) -> None:
     connection, peer = pair
     r, w = os.pipe()
     socket.send_fds(peer, [b"x"], [r, w])
@@ -125,6 +125,7 @@ async def test_unclaimed_descriptors_are_closed_when_others_come_and_at_the_end(
     for w in (w1, w2):
         socket.send_fds(peer, [b"x"], [w])
         os.close(w)
+        await connection.wait_readable()
         assert connection.receive(10) == b"x"
     assert os.read(r1, 1) == b""
     peer.send(b"without any")
@@ -137,7 +138,7 @@ async def test_unclaimed_descriptors_are_closed_when_others_come_and_at_the_end(
     os.close(r2)
 
 
-async def test_more_descriptors_than_qemu_takes_are_closed_by_the_kernel(pair: Pair) -> None:
+def test_more_descriptors_than_qemu_takes_are_closed_by_the_kernel(pair: Pair) -> None:
     connection, peer = pair
     r, w = os.pipe()
     socket.send_fds(peer, [b"x"], [r] * (MAX_FDS + 4))
@@ -148,7 +149,7 @@ async def test_more_descriptors_than_qemu_takes_are_closed_by_the_kernel(pair: P
         os.close(fd)
 
 
-async def test_descriptors_go_with_the_next_bytes_only(pair: Pair) -> None:
+def test_descriptors_go_with_the_next_bytes_only(pair: Pair) -> None:
     connection, peer = pair
     r, w = os.pipe()
     connection.send_fds([r])
@@ -164,7 +165,7 @@ async def test_descriptors_go_with_the_next_bytes_only(pair: Pair) -> None:
     assert socket.recv_fds(peer, 10, MAX_FDS)[:2] == (b"c", [])
 
 
-async def test_descriptors_wait_while_the_socket_is_full_and_are_dropped_by_an_error(
+def test_descriptors_wait_while_the_socket_is_full_and_are_dropped_by_an_error(
     pair: Pair,
 ) -> None:
     connection, peer = pair
@@ -183,7 +184,7 @@ async def test_descriptors_wait_while_the_socket_is_full_and_are_dropped_by_an_e
     assert connection._fds_to_send == []
 
 
-async def test_closed_descriptors_can_not_be_passed(pair: Pair) -> None:
+def test_closed_descriptors_can_not_be_passed(pair: Pair) -> None:
     connection, peer = pair
     with pytest.raises(OSError, match="Bad file descriptor"):
         connection.send_fds([peer.fileno(), 1 << 20])

@@ -137,6 +137,18 @@ async def test_a_port_that_one_address_of_the_host_has_in_use_is_not_taken_by_ha
         pass  # nothing was left open
 
 
+async def test_nothing_stays_open_when_the_second_address_is_in_use() -> None:
+    with socket.socket(socket.AF_INET6) as ipv6:
+        ipv6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        ipv6.bind(("::", 0))
+        ipv6.listen()
+        port = ipv6.getsockname()[1]
+        with pytest.raises(BackendError, match="Address already in use"):
+            await listen(InetAddress("", str(port)), None)
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+
+
 @contextlib.contextmanager
 def resolving_to(*hosts: str) -> Iterator[None]:
     class Fixed(trio.abc.HostnameResolver):
@@ -362,7 +374,7 @@ async def test_a_passed_socket_that_is_only_bound_is_made_to_listen(tmp_path: Pa
     assert path.exists()
 
 
-async def test_a_passed_socket_that_is_connected_can_not_listen() -> None:
+def test_a_passed_socket_that_is_connected_can_not_listen() -> None:
     a, b = socket.socketpair()
     with b, pytest.raises(BackendError) as caught:
         listen_on(FdAddress("x"), a)

@@ -279,6 +279,18 @@ async def test_a_port_without_hardware_is_an_error(line: Tty, uart: Uart) -> Non
     assert os.listdir("/proc/self/fd") == before
 
 
+async def test_an_error_of_trio_serial_is_a_backend_error(
+    line: Tty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise termios.error(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(termios, "tcsetattr", fail)
+    with pytest.raises(BackendError, match=r"Could not set up '.*': Input/output error$"):
+        async with opened(line.path):
+            pass
+
+
 async def test_a_negative_interval_is_refused(line: Tty) -> None:
     with pytest.raises(BackendError, match="reopen-ms"):
         async with opened(line.path, reopen_ms=-1):

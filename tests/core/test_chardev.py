@@ -13,7 +13,6 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
-from trio_chardev.core.frontend import stateless
 from trio_chardev.core.slot import CLEANUP_TIMEOUT
 from trio_chardev.errors import (
     BackendError,
@@ -77,7 +76,7 @@ async def test_a_replayed_chardev_refuses_before_anything_else() -> None:
         chardev.attach()  # which would refuse too
         chardev.is_replayed = True
         text = r"Chardev 'serial0' cannot be changed in record/replay mode"
-        with pytest.raises(ChangeRefusedError, match=f"^{text}$"):
+        with pytest.raises(ChangeRefusedError, match=rf"^{text}$"):
             await chardev.change(new.open)
         check_in_place(chardev, old, new)
 
@@ -99,7 +98,7 @@ async def test_a_backend_that_does_not_open_leaves_the_original(has_frontend: bo
     async with open_chardev(old) as chardev:
         if has_frontend:
             attach(chardev, user)
-        with pytest.raises(BackendError, match="^new does not open$"):
+        with pytest.raises(BackendError, match=r"^new does not open$"):
             await chardev.change(new.open)
         check_in_place(chardev, old, new)
         assert user.seen == ([OPENED] if has_frontend else [])
@@ -112,7 +111,7 @@ async def test_a_frontend_that_does_not_take_it_is_set_up_for_the_original_again
     user = FakeFrontend(refuses=new)
     async with open_chardev(old) as chardev:
         attach(chardev, user)
-        with pytest.raises(ChangeFailedError, match="^Chardev 'serial0' change failed$") as caught:
+        with pytest.raises(ChangeFailedError, match=r"^Chardev 'serial0' change failed$") as caught:
             await chardev.change(new.open)
         assert isinstance(caught.value.__cause__, ValueError)
         assert "does not want this backend" in caplog.text
@@ -177,7 +176,7 @@ async def test_a_backend_that_dies_is_a_closed_and_a_log_line(
 async def test_a_chardev_has_one_frontend_at_a_time() -> None:
     async with open_chardev(FakeDevice("old")) as chardev:
         async with chardev.attach():
-            with pytest.raises(ChardevBusyError, match="^Device 'serial0' is in use$"):
+            with pytest.raises(ChardevBusyError, match=r"^Device 'serial0' is in use$"):
                 chardev.attach()
         chardev.attach()
 
@@ -185,7 +184,7 @@ async def test_a_chardev_has_one_frontend_at_a_time() -> None:
 async def test_a_closed_chardev_can_be_neither_attached_to_nor_changed() -> None:
     async with open_chardev(FakeDevice("old")) as chardev:
         await chardev.aclose()
-        with pytest.raises(ChardevClosedError, match="^Chardev 'serial0' is closed$"):
+        with pytest.raises(ChardevClosedError, match=r"^Chardev 'serial0' is closed$"):
             chardev.attach()
         with pytest.raises(ChardevClosedError):
             await chardev.change(FakeDevice("new").open)
@@ -198,7 +197,7 @@ async def test_a_closed_chardev_can_be_neither_attached_to_nor_changed() -> None
 async def test_a_first_backend_that_fails_is_closed(
     fault: dict[str, bool], autojump_clock: MockClock
 ) -> None:
-    device, chardev = FakeDevice("old", **fault), Chardev("serial0")
+    device, chardev = FakeDevice("old", **fault), Chardev("serial0")  # type: ignore[arg-type]
     async with trio.open_nursery() as nursery:
         await nursery.start(chardev.run)
         with pytest.raises(BackendError):
@@ -334,9 +333,7 @@ async def test_a_frontend_that_takes_the_place_of_another_during_its_be_change(
 
     async def leaves(backend: Controls) -> None:
         await first.aclose()
-        chardev.attach(
-            be_change=user.be_change if takes_changes else None, on_event=user.on_event
-        )
+        chardev.attach(be_change=user.be_change if takes_changes else None, on_event=user.on_event)
 
     async with open_chardev(old) as chardev:
         first = chardev.attach(be_change=leaves)
@@ -387,7 +384,7 @@ async def test_overlapping_changes_are_done_in_the_order_in_which_they_came(
 ) -> None:
     old, news = FakeDevice("old"), [FakeDevice(f"new{i}") for i in range(3)]
     user = FakeFrontend(refuses=None if refused is None else news[refused])
-    failed = []
+    failed: list[int] = []
 
     async def change(i: int) -> None:
         try:
@@ -552,7 +549,8 @@ async def test_a_be_change_that_hangs_is_ended_by_closing_the_chardev(attached: 
                 if not attached and chardev.frontend is not None:
                     await chardev.frontend.aclose()
                 await chardev.aclose()
-        assert not (old.is_held_open or new.is_held_open)
+        assert not old.is_held_open
+        assert not new.is_held_open
 
 
 async def test_a_be_change_that_hangs_in_the_rollback_is_cut_off(
@@ -576,8 +574,8 @@ async def test_a_backend_that_hangs_when_it_closes_does_not_hold_up_a_change(
     refused: bool, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Promise 7: change() is over after a while, and the next one works."""
-    faults = {"close_seconds": 2 * CLEANUP_TIMEOUT}
-    old, new = FakeDevice("old", **faults), FakeDevice("new", **faults)
+    seconds = 2 * CLEANUP_TIMEOUT
+    old, new = (FakeDevice(name, close_seconds=seconds) for name in ("old", "new"))
     last, user = FakeDevice("last"), FakeFrontend(refuses=new if refused else None)
     async with open_chardev(old) as chardev:
         attach(chardev, user)

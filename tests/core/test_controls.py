@@ -30,7 +30,7 @@ async def test_what_a_backend_lacks_is_not_supported(
     what: str, call: Callable[[Controls], Awaitable[object]]
 ) -> None:
     async with open_chardev(FakeDevice("old")) as chardev:
-        with pytest.raises(NotSupportedError, match=f"^'fake:old' has no {what}$"):
+        with pytest.raises(NotSupportedError, match=rf"^'fake:old' has no {what}$"):
             await call(Controls(chardev.backend))
 
 
@@ -44,7 +44,7 @@ async def test_what_a_backend_has_is_called() -> None:
 
 async def test_a_call_that_fails_raises_what_the_backend_raises() -> None:
     async with open_chardev(FakeDevice("old", has_line=True, line_fails=True)) as chardev:
-        with pytest.raises(BackendError, match="^old does not take 115200 8N1$"):
+        with pytest.raises(BackendError, match=r"^old does not take 115200 8N1$"):
             await Controls(chardev.backend).set_line(LineSettings())
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import DRAIN_LIMIT
 from trio_chardev.core.delivery import INBOUND_CAPACITY
 from trio_chardev.core.frontend import Frontend, stateless
@@ -324,17 +329,56 @@ async def test_the_drain_of_a_backend_that_has_always_more_ends() -> None:
         assert DRAIN_LIMIT <= size <= DRAIN_LIMIT + INBOUND_CAPACITY
 
 
+@attrs.define
+class FeedAtCommit:
+    """A tap that lets bytes come to *device* at the last moment before the drain."""
+
+    device: FakeDevice
+    data: bytes
+
+    def sent(self, data: memoryview) -> None: ...
+
+    def activate(self) -> None:
+        self.device.feed(self.data)
+
+
+def open_feeding(new: FakeDevice, old: FakeDevice, data: bytes) -> Opener:
+    @asynccontextmanager
+    async def opener(request: OpenRequest) -> AsyncIterator[Backend]:
+        async with new.open(request) as backend:
+            backend.taps = (FeedAtCommit(old, data),)
+            yield backend
+
+    return opener
+
+
 async def test_without_a_frontend_the_drain_keeps_no_more_than_the_queue_does() -> None:
-    old = FakeDevice("old")
+    old, more = FakeDevice("old"), b"b" * (2 * INBOUND_CAPACITY)
     async with open_chardev(old) as chardev:
         old.feed(b"a" * 100)
         await wait_all_tasks_blocked()
-        old.feed(b"b" * (2 * INBOUND_CAPACITY))
-        await chardev.change(FakeDevice("new").open)
+        await chardev.change(open_feeding(FakeDevice("new"), old, more))
         frontend = chardev.attach()
         data = await read_all(frontend, INBOUND_CAPACITY)
         assert data == b"a" * 100 + b"b" * (INBOUND_CAPACITY - 100)
         assert frontend.receive_nowait() == b""
+
+
+async def test_what_comes_to_the_old_backend_after_the_commit_is_not_heard() -> None:
+    """Its task may be on its way to read already."""
+    old, new, user = FakeDevice("old"), FakeDevice("new"), FakeFrontend()
+
+    def on_event(event: Event) -> None:
+        if user.seen:  # OPENED of the new backend
+            old.feed(b"late")
+        user.on_event(event)
+
+    async with open_chardev(old) as chardev:
+        chardev.attach(be_change=stateless, on_event=on_event, on_receive=user.on_receive)
+        await chardev.change(open_feeding(new, old, b"in time"))
+        new.feed(b"new")
+        await wait_all_tasks_blocked()
+        assert user.seen == [OPENED, b"in time", OPENED, b"new"]
 
 
 async def test_a_frontend_that_never_reads_ends_up_with_changes_refused() -> None:
@@ -348,19 +392,16 @@ async def test_a_frontend_that_never_reads_ends_up_with_changes_refused() -> Non
 async def test_a_backend_that_breaks_in_the_drain_does_not_undo_the_commit(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    class Broken(FakeDevice):
+    class Breaking(FakeDevice):
         def take(self, max_bytes: int) -> bytes:
-            raise OSError("Input/output error")
+            if self.unread:
+                raise OSError("Input/output error")
+            return b""
 
-    old, new = Broken("old"), FakeDevice("new")
-
+    old, new = Breaking("old"), FakeDevice("new")
     async with open_chardev(old) as chardev:
-        # Its task does not read any more, so that the drain is the first to.
-        old.take = FakeDevice.take.__get__(old)  # type: ignore[method-assign]
-        await wait_all_tasks_blocked()
-        del old.take
         frontend = chardev.attach(be_change=stateless)
-        await chardev.change(new.open)
+        await chardev.change(open_feeding(new, old, b"lost"))
         new.feed(b"new")
         assert await read_all(frontend, 3) == b"new"
     assert "the old backend broke in the drain" in caplog.text

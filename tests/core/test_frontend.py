@@ -48,7 +48,7 @@ async def test_receive_some_waits_through_disconnects_and_changes(schedule: int)
 @pytest.mark.parametrize("size", [0, -1])
 async def test_receive_some_wants_a_size_of_at_least_1(size: int) -> None:
     async with open_chardev(FakeDevice("old")) as chardev:
-        with pytest.raises(ValueError, match="^max_bytes must be >= 1$"):
+        with pytest.raises(ValueError, match=r"^max_bytes must be >= 1$"):
             await chardev.attach().receive_some(size)
 
 
@@ -96,13 +96,16 @@ async def test_a_waiting_reader_gets_the_end_when_the_chardev_goes(by: str, sche
     async def read(frontend: Frontend) -> None:
         got.append(await frontend.receive_some())
 
+    async def live() -> None:
+        async with open_chardev(FakeDevice("old")) as chardev:
+            nursery.start_soon(read, chardev.attach())
+            await wait_all_tasks_blocked()
+            if by == "aclose":
+                await chardev.aclose()
+
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            async with open_chardev(FakeDevice("old")) as chardev:
-                nursery.start_soon(read, chardev.attach())
-                await wait_all_tasks_blocked()
-                if by == "aclose":
-                    await chardev.aclose()
+            nursery.start_soon(live)
     assert got == [b""]
 
 
@@ -208,7 +211,7 @@ async def test_line_calls_reach_the_backend_in_place() -> None:
 
 async def test_line_calls_that_the_backend_lacks_are_not_supported() -> None:
     async with open_chardev(FakeDevice("old")) as chardev:
-        with pytest.raises(NotSupportedError, match="^'fake:old' has no line settings$"):
+        with pytest.raises(NotSupportedError, match=r"^'fake:old' has no line settings$"):
             await chardev.attach().set_line(LineSettings())
 
 
@@ -233,15 +236,21 @@ async def test_line_calls_do_not_touch_a_backend_that_is_gone(
 
 async def test_a_line_call_in_line_behind_a_change_goes_to_the_new_backend() -> None:
     old, new = FakeDevice("old", has_line=True), FakeDevice("new", has_line=True)
-    user = FakeFrontend(steps=5)
+    asked, release = trio.Event(), trio.Event()
+
+    async def be_change(backend: Controls) -> None:
+        asked.set()
+        await release.wait()
+
     async with open_chardev(old) as chardev:
-        frontend = chardev.attach(be_change=user.be_change)
+        frontend = chardev.attach(be_change=be_change)
         with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(chardev.change, new.open)
-                while user.bound is None and not user.seen:
-                    await trio.lowlevel.checkpoint()
-                await frontend.set_line(LineSettings())
+                await asked.wait()
+                nursery.start_soon(frontend.set_line, LineSettings())
+                await wait_all_tasks_blocked()
+                release.set()
         assert (old.line_calls, new.line_calls) == ([], [LineSettings()])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -122,11 +123,12 @@ async def test_wait_room_ends_when_something_was_taken() -> None:
 
 async def test_wait_item_ends_when_bytes_or_an_event_come_and_when_woken() -> None:
     inbound = Inbound(1000)
-    for wake in (
+    wakes: list[Callable[[], None]] = [
         lambda: inbound.put(b"a"),
         lambda: inbound.put_event(Event.BREAK),
         inbound.wake_readers,
-    ):
+    ]
+    for wake in wakes:
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(inbound.wait_item)

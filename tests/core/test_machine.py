@@ -16,8 +16,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from trio_chardev.core.controls import Controls
@@ -141,7 +140,7 @@ class Machine:
             with pytest.raises(ChardevExistsError):
                 await self.registry.add(id, options)
         elif fault != "none":
-            with pytest.raises(BackendError, match=f"^Failed to add chardev '{id}': "):
+            with pytest.raises(BackendError, match=rf"^Failed to add chardev '{id}': "):
                 await self.registry.add(id, options)
         else:
             await self.registry.add(id, options)
@@ -316,6 +315,7 @@ def meanwhile(
         if feeds and not model.is_dead:
             model.device.feed(b"during")
             model.comes(*b"during")
+            await wait_all_tasks_blocked()  # it has been read before the change goes on
         if fault == "refuse":
             raise ValueError("no")
         if fault == "refuse by hanging":
@@ -331,18 +331,23 @@ async def write_if_possible(frontend: Frontend, data: bytes) -> None:
 
 async def play(history: list[tuple[Any, ...]]) -> None:
     with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as nursery:
-            async with open_registry_with(fake_opener) as registry:
-                machine = Machine(registry, nursery)
-                for name, *args in history:
-                    await getattr(machine, name)(*args)
-                    await wait_all_tasks_blocked()
-                    machine.check()
-                machine.check_all_is_read()
+        async with open_registry_with(fake_opener) as registry, trio.open_nursery() as nursery:
+            machine = Machine(registry, nursery)
+            for name, *args in history:
+                await getattr(machine, name)(*args)
+                await wait_all_tasks_blocked()
+                machine.check()
+            machine.check_all_is_read()
+            registry.shut()  # ends the writers that are stuck
     assert not any(device.is_held_open for device in machine.made)
 
 
-@settings(max_examples=EXAMPLES or 150, derandomize=not EXAMPLES, deadline=None)
-@given(st.lists(steps, min_size=10, max_size=40))
+@settings(
+    max_examples=EXAMPLES or 400,
+    derandomize=not EXAMPLES,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+)
+@given(st.lists(steps, max_size=50))
 def test_random_histories_agree_with_the_model(history: list[tuple[Any, ...]]) -> None:
     trio.run(play, [("add", "a", {"eager": True}, "none"), ("attach", "a", 1, True), *history])

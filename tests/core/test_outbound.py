@@ -66,7 +66,7 @@ async def test_a_preempted_writer_goes_on_where_the_old_backend_stopped(schedule
                 await wait_all_tasks_blocked()
                 nursery.start_soon(frontend.send_all, b"abc")
                 await chardev.change(new.open)
-        assert (old.sent, new.sent) == (b"01234", b"56789abc")
+        assert [old.sent, new.sent] == [b"01234", b"56789abc"]
 
 
 async def test_a_preempted_writer_goes_on_with_the_original_if_the_change_fails() -> None:
@@ -81,7 +81,7 @@ async def test_a_preempted_writer_goes_on_with_the_original_if_the_change_fails(
                 with pytest.raises(ChangeFailedError):
                     await chardev.change(new.open)
                 old.make_room(9)
-        assert (old.sent, new.sent) == (b"0123", b"")
+        assert [old.sent, new.sent] == [b"0123", b""]
 
 
 async def test_a_writer_that_had_to_wait_for_a_change_does_not_hold_up_the_next(
@@ -207,7 +207,7 @@ async def test_during_a_change_send_nowait_is_0_and_one_can_wait_for_its_end() -
 
                 await wait_all_tasks_blocked()
                 release.set()
-        assert (old.sent, new.sent) == (b"", b"x")
+        assert [old.sent, new.sent] == [b"", b"x"]
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ async def test_writing_to_a_dead_backend_raises_until_a_change() -> None:
             frontend.send_nowait(b"lost")
         await chardev.change(new.open)
         await frontend.send_all(b"kept")
-        assert (old.sent, new.sent) == (b"", b"kept")
+        assert [old.sent, new.sent] == [b"", b"kept"]
 
 
 @pytest.mark.parametrize("eager", [False, True])
@@ -293,6 +293,19 @@ async def test_writing_while_nobody_is_there_raises_and_works_again_later(eager:
         device.connect()
         await frontend.send_all(b"kept")
         assert device.sent == b"kept"
+
+
+async def test_a_stuck_writer_hears_that_the_backend_died() -> None:
+    device = FakeDevice("old", stuck=True)
+    async with open_chardev(device) as chardev:
+        frontend = chardev.attach()
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(expect, BackendDisconnectedError, frontend.send_all, b"x")
+                await wait_all_tasks_blocked()
+                device.dies_after = 0
+                device.feed(b"last words")
 
 
 async def test_a_stuck_writer_hears_that_the_chardev_was_closed() -> None:
@@ -363,6 +376,19 @@ async def test_a_tap_is_shown_what_was_accepted_and_what_was_refused_for_good(
         assert tape.log == ["activate", b"ab", b"cd"]
 
 
+async def test_a_tap_is_shown_what_the_new_backend_refused_of_a_writer_that_was_stuck() -> None:
+    tape = Tape()
+    old, new = FakeDevice("old", stuck=True), FakeDevice("new", connected=False)
+    async with open_chardev(old) as chardev:
+        frontend = chardev.attach(be_change=tapped(new, tape))
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(expect, BackendDisconnectedError, frontend.send_all, b"stuck")
+                await wait_all_tasks_blocked()
+                await chardev.change(new.open)
+        assert tape.log == ["activate", b"stuck"]
+
+
 def tapped(device: FakeDevice, tape: Tape) -> Callable[[Controls], Awaitable[None]]:
     async def be_change(backend: Controls) -> None:
         assert device.backend is not None
@@ -389,6 +415,7 @@ async def write_nowait(frontend: Frontend) -> None:
 async def write_in_child(frontend: Frontend) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(frontend.send_all, b"x")
+        await trio.lowlevel.checkpoint()
 
 
 def wait_to_write(frontend: Frontend) -> Awaitable[object]:
@@ -479,28 +506,37 @@ async def test_another_chardev_may_be_written_to_and_changed_in_be_change() -> N
         assert (chardev.backend, other.backend) == (devices[2].backend, devices[3].backend)
 
 
-async def test_a_task_that_be_change_started_may_write_once_the_change_is_over() -> None:
-    new = FakeDevice("new")
-    async with open_chardev(FakeDevice("old")) as chardev, trio.open_nursery() as nursery:
-        go = trio.Event()
+async def test_a_task_that_be_change_started_may_write_once_that_change_is_over() -> None:
+    """Even in the next change, which it waits for like anybody."""
+    new, last = FakeDevice("new"), FakeDevice("last")
+    go, release = trio.Event(), trio.Event()
 
-        async def later() -> None:
-            await go.wait()
-            await frontend.send_all(b"hello")
+    async def later() -> None:
+        await go.wait()
+        await frontend.send_all(b"hello")
 
-        async def be_change(backend: Controls) -> None:
+    async def be_change(backend: Controls) -> None:
+        if backend.filename == "fake:new":
             nursery.start_soon(later)
+        else:
+            await release.wait()
 
+    async with open_chardev(FakeDevice("old")) as chardev:
         frontend = chardev.attach(be_change=be_change)
-        await chardev.change(new.open)
-        go.set()
-        await wait_all_tasks_blocked()
-        assert new.sent == b"hello"
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                await chardev.change(new.open)
+                nursery.start_soon(chardev.change, last.open)
+                await wait_all_tasks_blocked()
+                go.set()
+                await wait_all_tasks_blocked()
+                release.set()
+        assert [new.sent, last.sent] == [b"", b"hello"]
 
 
 async def test_an_event_handler_that_writes_at_the_commit_would_block_and_is_no_error() -> None:
     """The change has the slot still; a greeting to whoever comes belongs into a task."""
-    answers = []
+    answers: list[int] = []
 
     def on_event(event: Event) -> None:
         if frontend := chardev.frontend:

@@ -65,7 +65,7 @@ async def test_an_id_that_is_taken_is_refused_before_the_backend_is_opened(
     registry: Registry,
 ) -> None:
     await registry.add("a", fake("a"))
-    with pytest.raises(ChardevExistsError, match="^Chardev with id 'a' already exists$"):
+    with pytest.raises(ChardevExistsError, match=r"^Chardev with id 'a' already exists$"):
         await registry.add("a", fake("bad", opens=False))
 
 
@@ -86,7 +86,7 @@ async def test_an_id_is_taken_while_its_first_backend_is_still_being_opened(
 @pytest.mark.parametrize("fault", ["opens", "activates"])
 async def test_an_opener_that_fails_leaves_no_trace(registry: Registry, fault: str) -> None:
     options = fake("a", **{fault: False})
-    with pytest.raises(BackendError, match="^Failed to add chardev 'a': a does not "):
+    with pytest.raises(BackendError, match=r"^Failed to add chardev 'a': a does not "):
         await registry.add("a", options)
     assert not options.device.is_held_open
     assert "a" not in registry
@@ -99,7 +99,7 @@ async def test_options_that_no_opener_takes_leave_no_trace(registry: Registry) -
         raise OptionsError("no such kind")
 
     registry._opener_of = opener_of
-    with pytest.raises(OptionsError, match="^no such kind$"):
+    with pytest.raises(OptionsError, match=r"^no such kind$"):
         await registry.add("a", fake("a"))
     assert tasks(registry) == 0
     registry._opener_of = fake_opener
@@ -179,7 +179,7 @@ async def test_a_change_answers_as_add_does(registry: Registry) -> None:
 
 
 async def test_change_says_of_an_unknown_id_that_it_does_not_exist(registry: Registry) -> None:
-    with pytest.raises(ChardevNotFoundError, match="^Chardev 'a' does not exist$"):
+    with pytest.raises(ChardevNotFoundError, match=r"^Chardev 'a' does not exist$"):
         await registry.change("a", fake("new"))
 
 
@@ -196,7 +196,7 @@ async def test_without_a_frontend_a_failed_change_has_adds_words_and_keeps_the_o
 async def test_with_a_frontend_a_failed_change_has_the_backends_words(registry: Registry) -> None:
     await registry.add("a", fake("old"))
     registry["a"].attach(be_change=stateless)
-    with pytest.raises(BackendError, match="^new does not open$"):
+    with pytest.raises(BackendError, match=r"^new does not open$"):
         await registry.change("a", fake("new", opens=False))
     assert registry.query() == [ChardevInfo("a", "fake:old", frontend_open=True)]
 
@@ -208,7 +208,7 @@ async def test_the_frontends_refusals_come_through(registry: Registry) -> None:
         with pytest.raises(ChangeRefusedError):
             await registry.change("a", new)
     registry["a"].attach(be_change=FakeFrontend(refuses=new.device).be_change)
-    with pytest.raises(ChangeFailedError, match="^Chardev 'a' change failed$"):
+    with pytest.raises(ChangeFailedError, match=r"^Chardev 'a' change failed$"):
         await registry.change("a", new)
 
 
@@ -239,11 +239,11 @@ async def test_remove_closes_and_forgets_and_the_id_is_free_again(registry: Regi
 
 
 async def test_remove_refuses_what_is_unknown_or_in_use(registry: Registry) -> None:
-    with pytest.raises(ChardevNotFoundError, match="^Chardev 'a' not found$"):
+    with pytest.raises(ChardevNotFoundError, match=r"^Chardev 'a' not found$"):
         await registry.remove("a")
     await registry.add("a", fake("a"))
     async with registry["a"].attach():
-        with pytest.raises(ChardevBusyError, match="^Chardev 'a' is busy$"):
+        with pytest.raises(ChardevBusyError, match=r"^Chardev 'a' is busy$"):
             await registry.remove("a")
     await registry.remove("a")
 
@@ -252,7 +252,7 @@ async def test_remove_ends_a_change(registry: Registry, schedule: int) -> None:
     late = fake("late", opens_late=True)
 
     async def change() -> None:
-        with pytest.raises(ChardevClosedError, match="^Chardev 'a' is closed$"):
+        with pytest.raises(ChardevClosedError, match=r"^Chardev 'a' is closed$"):
             await registry.change("a", late)
 
     await registry.add("a", fake("old"))
@@ -306,7 +306,7 @@ async def test_query_lists_in_the_order_of_adding_whatever_was_changed(registry:
 
 
 async def test_an_unknown_id_is_not_found(registry: Registry) -> None:
-    with pytest.raises(ChardevNotFoundError, match="^Chardev 'a' not found$"):
+    with pytest.raises(ChardevNotFoundError, match=r"^Chardev 'a' not found$"):
         registry["a"]
 
 
@@ -347,8 +347,12 @@ async def test_the_end_of_the_block_closes_all_chardevs() -> None:
 
 async def test_an_error_in_the_block_comes_out_as_it_is() -> None:
     device = FakeDevice("a")
-    with pytest.raises(ZeroDivisionError):
+
+    async def fail() -> None:
         async with open_registry_with(fake_opener) as registry:
             await registry.add("a", FakeOptions(device=device))
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
     assert not device.is_held_open

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tests.peers import need
 from trio_chardev.qmp import codec
@@ -291,15 +290,15 @@ def monitor(tmp_path: Path) -> Iterator[socket.socket]:
     path = tmp_path / "qmp"
     chardev = f"socket,id=q,path={path},server=on,wait=off"
     argv = [need("qemu-storage-daemon"), "--chardev", chardev, "--monitor", "chardev=q"]
-    with subprocess.Popen(argv, stdin=subprocess.DEVNULL) as process:
+    with (
+        subprocess.Popen(argv, stdin=subprocess.DEVNULL) as process,
+        socket.socket(socket.AF_UNIX) as peer,
+    ):
+        peer.settimeout(5)
         try:
-            while not path.exists():
-                assert process.poll() is None
+            while peer.connect_ex(str(path)) and process.poll() is None:
                 time.sleep(0.005)
-            with socket.socket(socket.AF_UNIX) as peer:
-                peer.settimeout(5)
-                peer.connect(str(path))
-                yield peer
+            yield peer
         finally:
             process.terminate()
 

@@ -53,7 +53,7 @@ class Chardev:
     _over: trio.Event = attrs.Factory(trio.Event)
     _slots: set[Slot] = attrs.Factory(set)  # all whose task runs, also half open ones
     _change_lock: trio.Lock = attrs.Factory(trio.Lock)
-    _asking: trio.CancelScope = attrs.Factory(trio.CancelScope)  # of the last be_change
+    _asking: trio.CancelScope = attrs.Factory(trio.CancelScope)  # of a be_change
     _outbound: Outbound = attrs.field(init=False)
     _delivery: Delivery = attrs.Factory(Delivery)
 
@@ -217,14 +217,15 @@ class Chardev:
             check_takes_changes(frontend)
             asked.add(frontend)
             try:
-                await self._ask(frontend, new)
+                with trio.CancelScope() as self._asking:
+                    await self._ask(frontend, new)
             except Exception as exc:
                 log.warning("chardev '%s': change failed: %r", self.id, exc)
                 raise ChangeFailedError(f"Chardev '{self.id}' change failed") from exc
 
     async def _ask(self, frontend: Frontend, slot: Slot) -> None:
         if frontend.be_change is not None:
-            with self._outbound.handler_at_work(), trio.CancelScope() as self._asking:
+            with self._outbound.handler_at_work():
                 await frontend.be_change(Controls(slot.backend))
 
     @trio.lowlevel.enable_ki_protection

@@ -128,10 +128,9 @@ class QmpClient:
                     if conversation.end_reason is not None:
                         return
         except _BROKEN as exc:
-            conversation.end(self._broken(exc))
+            conversation.end(self._end_reason(exc))
         else:
-            before = " before its greeting" if conversation.greeting is None else ""
-            conversation.end(f"{conversation.peer} closed the connection{before}")
+            conversation.end(self._end_reason())
 
     async def _write(self) -> None:
         try:
@@ -144,7 +143,7 @@ class QmpClient:
         except _BROKEN as exc:
             # What it said last, the answer to quit for one, may still be on its way to `_read`.
             await trio.sleep(GRACE)
-            self._conversation.end(self._broken(exc))
+            self._conversation.end(self._end_reason(exc))
 
     async def _send(self, call: Call) -> None:
         sent = 0
@@ -154,10 +153,15 @@ class QmpClient:
             sent = await unix_socket.sendmsg([call.wire], [rights])
         await self._stream.send_all(call.wire[sent:])
 
-    def _broken(self, error: Exception) -> str:
-        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-        text = strerror(cause) if isinstance(cause, OSError) else str(cause)
-        return f"{self._conversation.peer}: {text or 'the connection is broken'}"
+    def _end_reason(self, error: Exception | None = None) -> str:
+        """Why the connection is over, after the end of the stream or *error*."""
+        conversation = self._conversation
+        cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
+        # A server that leaves with input unread resets the connection.
+        if cause is None or isinstance(cause, ConnectionError):
+            before = " before its greeting" if conversation.greeting is None else ""
+            return f"{conversation.peer} closed the connection{before}"
+        return f"{conversation.peer}: {strerror(cause) if isinstance(cause, OSError) else cause}"
 
 
 @asynccontextmanager
@@ -207,7 +211,7 @@ async def _open_stream(address: QmpAddress, deadline: float) -> tuple[trio.abc.S
         return address, "The QMP server"
     if isinstance(address, tuple):
         address = InetAddress(address[0], str(address[1]))
-    elif not isinstance(address, SocketAddress):
+    elif isinstance(address, str | os.PathLike):
         address = UnixAddress(os.fspath(address))
     timed_out = f"Failed to connect to '{address}': {os.strerror(errno.ETIMEDOUT)}"
     with _fail_at(deadline, timed_out):

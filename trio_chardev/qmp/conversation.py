@@ -126,6 +126,7 @@ class Conversation:
         """Set also when it is over."""
         self.end_reason: str | None = None
         """Why it is over."""
+        self._was_answered = False
         self._ids = itertools.count(1)
         self._outbox: dict[int, Call] = {}
         self._in_flight: dict[int, Call] = {}
@@ -201,7 +202,7 @@ class Conversation:
                 self.greeting = dict(greeting)
                 self.greeted.set()
             case _:
-                self.end(f"{self.peer} is not a QMP server: it does not begin with a greeting")
+                self.end(f"{self.peer} sent no greeting: it speaks another protocol")
 
     def _take_object(self, message: dict[str, Any]) -> None:
         match {"data": {}, **message}:
@@ -218,12 +219,15 @@ class Conversation:
             case {"error": {"class": str(error_class), "desc": str(desc)}}:
                 error = QmpError(" ".join(desc.splitlines()), error_class)
                 self._take_reply(message, None, error)
+            case {"QMP": _} if not self._was_answered:
+                pass  # QEMU greets twice who is there before its monitor is ready
             case _:
                 self.end(f"{self.peer} sent what is not QMP: it is no event and no reply")
 
     def _take_reply(
         self, message: dict[str, Any], value: object, error: QmpError | None = None
     ) -> None:
+        self._was_answered = True
         # A server that could not read a command does not know its id either.
         call_id = message.get("id", next(iter(self._in_order()), None))
         call = self._in_flight.pop(call_id, None) if isinstance(call_id, int) else None

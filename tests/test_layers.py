@@ -1,0 +1,133 @@
+"""The imports of the package go one way, and its protocols do no I/O."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import trio_chardev
+
+PACKAGE = "trio_chardev"
+FOLDER = Path(trio_chardev.__file__).parent
+
+LEAVES = {"errors", "events", "version"}
+BASE = LEAVES | {"grammar", "keyval", "legacy", "members", "options", "qdict", "spelling"}
+LOWER = BASE | {"core", "backends", "frontends", "qmp", "service"}
+MAY_IMPORT = {
+    **dict.fromkeys(BASE, BASE),
+    **{leaf: set[str]() for leaf in LEAVES},
+    "protocols": {"errors", "events"},
+    "core": BASE,
+    "testing": BASE | {"core"},
+    "backends": BASE | {"core", "protocols"},
+    "frontends": BASE | {"core"},
+    "qmp": BASE | {"core", "backends", "frontends"},
+    "service": LOWER,
+    "": LOWER,  # the public names
+    "cli": LOWER | {""},
+    "__main__": {"cli"},
+}
+"""What each part may import beside itself."""
+
+Sources = Mapping[str, str]  # module name -> text
+
+
+def read_sources() -> dict[str, str]:
+    sources = {}
+    for path in FOLDER.rglob("*.py"):
+        parts = [PACKAGE, *path.relative_to(FOLDER).with_suffix("").parts]
+        if parts[-1] == "__init__":
+            parts.pop()
+        sources[".".join(parts)] = path.read_text()
+    return sources
+
+
+def part_of(module: str) -> str:
+    """``trio_chardev.core.slot`` is of ``core``; the package itself is ````."""
+    return module.partition(".")[2].partition(".")[0]
+
+
+def imports_of(module: str, sources: Sources) -> Iterator[str]:
+    """The modules that *module* imports at run time, in functions too."""
+    todo: list[ast.AST] = [ast.parse(sources[module])]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            todo += node.orelse
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{module}: relative import"  # noqa: PT018
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                yield submodule if submodule in sources else node.module
+        else:
+            todo += ast.iter_child_nodes(node)
+
+
+def find_faults(sources: Sources) -> list[str]:
+    """What breaks the rules, in words."""
+    faults = []
+    graph: dict[str, set[str]] = {}
+    for module in sorted(sources):
+        part = part_of(module)
+        if part not in MAY_IMPORT:
+            faults.append(f"{module}: say in MAY_IMPORT where {part} stands")
+            continue
+        graph[module] = {name for name in imports_of(module, sources) if name != module}
+        for name in sorted(graph[module]):
+            if name.partition(".")[0] == PACKAGE:
+                if part_of(name) not in MAY_IMPORT[part] | {part}:
+                    faults.append(f"{module} imports {name}")
+            elif part == "protocols" and name.partition(".")[0] == "trio":
+                faults.append(f"{module} imports trio")
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as exc:
+        faults.append("cycle: " + " -> ".join(exc.args[1]))
+    return faults
+
+
+def test_imports_go_one_way() -> None:
+    assert find_faults(read_sources()) == []
+
+
+def test_the_modules_of_the_package_are_found() -> None:
+    assert {"trio_chardev", "trio_chardev.errors", "trio_chardev.core.chardev"} <= set(
+        read_sources()
+    )
+
+
+WRONG = [
+    ("core.x", "from trio_chardev.backends import pty", "imports trio_chardev.backends"),
+    ("core.x", "def f():\n    import trio_chardev.qmp.codec", "imports trio_chardev.qmp.codec"),
+    ("core.x", "import trio_chardev", "imports trio_chardev"),
+    ("errors", "from trio_chardev.events import Event", "imports trio_chardev.events"),
+    ("testing", "from trio_chardev.backends.pty import x", "imports trio_chardev.backends.pty"),
+    ("frontends.x", "import trio_chardev.protocols.telnet", "imports trio_chardev.protocols"),
+    ("protocols.x", "import trio", "imports trio"),
+    ("protocols.x", "from trio.lowlevel import checkpoint", "imports trio"),
+    ("protocols.x", "from trio_chardev.core.slot import Slot", "imports trio_chardev.core.slot"),
+    ("new.x", "", "say in MAY_IMPORT where new stands"),
+    ("core.slot", "from trio_chardev.core import chardev", "cycle: "),
+]
+
+
+@pytest.mark.parametrize(("module", "text", "fault"), WRONG, ids=range(len(WRONG)))
+def test_a_wrong_import_is_found(module: str, text: str, fault: str) -> None:
+    faults = find_faults({**read_sources(), f"{PACKAGE}.{module}": text})
+    assert any(fault in found for found in faults), faults
+
+
+def test_imports_for_types_alone_do_not_count() -> None:
+    text = "if TYPE_CHECKING:\n    import trio_chardev.cli\nelse:\n    import trio_chardev.qmp"
+    assert list(imports_of("x", {"x": text})) == ["trio_chardev.qmp"]
+
+
+def test_a_relative_import_is_not_taken() -> None:
+    with pytest.raises(AssertionError, match="relative import"):
+        find_faults({"trio_chardev.core.x": "from . import slot"})

@@ -1,0 +1,68 @@
+"""What is typed at a mux: bytes for the frontend that has the focus, and commands.
+
+A command is the escape character and one more; the escape character twice is itself. What
+is no command is swallowed with its escape character, as in QEMU. The state outlives a chunk.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+
+DEFAULT_ESCAPE = 0x01  # C-a
+
+
+class Command(enum.Enum):
+    """What the key after the escape character asks for."""
+
+    HELP = b"h?"
+    QUIT = b"x"
+    BREAK = b"b"
+    SWITCH = b"c"
+    TIMESTAMPS = b"t"
+
+
+_COMMAND_OF = {key: command for command in Command for key in command.value}
+
+
+class EscapeParser:
+    """Splits what one terminal sends."""
+
+    def __init__(self, escape: int = DEFAULT_ESCAPE) -> None:
+        self._escape = escape
+        self._is_escaped = False
+
+    def feed(self, data: bytes) -> Iterator[bytes | Command]:
+        """The pieces of *data*, in order; bytes are never empty."""
+        start = 0
+        while start < len(data):
+            if self._is_escaped:
+                self._is_escaped = False
+                key = data[start]
+                if key == self._escape:
+                    yield bytes([key])
+                elif command := _COMMAND_OF.get(key):
+                    yield command
+                start += 1
+                continue
+            end = data.find(self._escape, start)
+            if end < 0:
+                yield data[start:]
+                return
+            if end > start:
+                yield data[start:end]
+            self._is_escaped = True
+            start = end + 1
+
+    def help_text(self) -> bytes:
+        """What HELP shows, with CR LF line ends."""
+        name = f"C-{chr(self._escape + 96)}" if 0 < self._escape < 27 else f"0x{self._escape:02x}"
+        rows = [
+            (f"{name} h", "print this help"),
+            (f"{name} x", "stop the service"),
+            (f"{name} b", "send a break"),
+            (f"{name} c", "switch to the next user of this mux"),
+            (f"{name} t", "toggle timestamps"),
+            (f"{name} {name}", f"send {name}"),
+        ]
+        return b"\r\n" + b"".join(f"{key:<12}{what}\r\n".encode() for key, what in rows)
