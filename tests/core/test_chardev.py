@@ -546,8 +546,9 @@ async def test_a_be_change_that_hangs_is_ended_by_closing_the_chardev(attached: 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(change)
                 await wait_all_tasks_blocked()
-                if not attached and chardev.frontend is not None:
-                    await chardev.frontend.aclose()
+                if not attached:
+                    for frontend in chardev.frontends:
+                        await frontend.aclose()
                 await chardev.aclose()
         assert not old.is_held_open
         assert not new.is_held_open

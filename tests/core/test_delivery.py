@@ -179,7 +179,7 @@ async def test_an_on_receive_that_raises_is_detached_alone_and_its_bytes_are_kep
         device.feed(b"abc")
         await wait_all_tasks_blocked()
         assert not wrong.is_attached
-        assert chardev.frontend is None
+        assert not chardev.frontends
         assert caplog.records[0].exc_info is not None
         with pytest.raises(trio.ClosedResourceError):
             await wrong.send_all(b"x")

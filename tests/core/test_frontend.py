@@ -165,7 +165,7 @@ async def test_a_closed_frontend_can_do_nothing_and_the_chardev_stays() -> None:
             with pytest.raises(trio.ClosedResourceError):
                 sync_call()
         assert device.is_held_open
-        assert chardev.frontend is None
+        assert not chardev.frontends
         await chardev.attach().send_all(b"x")
 
 

@@ -539,8 +539,7 @@ async def test_an_event_handler_that_writes_at_the_commit_would_block_and_is_no_
     answers: list[int] = []
 
     def on_event(event: Event) -> None:
-        if frontend := chardev.frontend:
-            answers.append(frontend.send_nowait(b"hello"))
+        answers.extend(frontend.send_nowait(b"hello") for frontend in chardev.frontends)
 
     old, new = FakeDevice("old", eager=True), FakeDevice("new", eager=True)
     async with open_chardev(old) as chardev:

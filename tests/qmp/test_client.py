@@ -41,7 +41,8 @@ STAMP = {"seconds": 1500000000, "microseconds": 0}
 SERVERS = {
     "qemu-storage-daemon": ["qemu-storage-daemon"],
 }
-OPTIONS = ["--chardev", "socket,id=m,fd={fd},server=on,wait=off", "--monitor", "chardev=m"]
+# wait=on, because QEMU 7.2 may greet twice, or crash, if the client comes while it starts.
+OPTIONS = ["--chardev", "socket,id=m,fd={fd},server=on,wait=on", "--monitor", "chardev=m"]
 
 
 @attrs.frozen
@@ -221,7 +222,7 @@ async def test_qemu_takes_descriptors(tmp_path: Path) -> None:
     words = ["qemu-system-x86_64", "-machine", "none", "-nodefaults", "-display", "none"]
     options = [
         "-chardev",
-        "socket,id=m,fd={fd},server=on,wait=off",
+        "socket,id=m,fd={fd},server=on,wait=on",
         "-mon",
         "chardev=m,mode=control",
     ]

@@ -10,6 +10,7 @@ import attrs
 
 from trio_chardev.backends.file import FileOptions, open_file
 from trio_chardev.backends.log import open_log
+from trio_chardev.backends.mux import MuxOptions, open_mux
 from trio_chardev.backends.null import NullOptions, open_null
 from trio_chardev.backends.pipe import PipeOptions, open_pipe
 from trio_chardev.backends.pty import PtyOptions, open_pty
@@ -35,6 +36,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "file": Kind(FileOptions, open_file),
     "memory": Kind(MemoryOptions, open_ringbuf),
+    "mux": Kind(MuxOptions, open_mux),
     "null": Kind(NullOptions, open_null),
     "pipe": Kind(PipeOptions, open_pipe),
     "pty": Kind(PtyOptions, open_pty),

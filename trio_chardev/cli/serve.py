@@ -79,13 +79,13 @@ class ServeOptions:
         for number, text in enumerate(listeners):
             with _saying(f"--qmp {text}"):
                 id = f"compat_monitor{number}"
-                spec_or_none = parse_legacy(GRAMMAR, text, id)
-                if spec_or_none is None:
+                legacy = parse_legacy(GRAMMAR, text, id)
+                if legacy is None:
                     continue
-                if spec_or_none.backend is None:
-                    on_chardevs.append(MonitorOptions(chardev=spec_or_none.id))
+                if legacy.spec is None:
+                    on_chardevs.append(MonitorOptions(chardev=legacy.id))
                     continue
-                options = structure(BACKEND, spec_or_none.backend, "backend")
+                options = structure(BACKEND, legacy.spec.backend, "backend")
                 if isinstance(options, SocketOptions) and options.server:
                     sockets.append(options)
                 else:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import attrs
 import trio
@@ -24,6 +24,8 @@ from trio_chardev.events import Event, LineSettings, ModemLines
 
 if TYPE_CHECKING:  # a mux attaches to chardevs; nothing here needs them at run time
     from trio_chardev.core.chardev import Chardev
+    from trio_chardev.core.delivery import Delivery
+    from trio_chardev.core.outlets import Outlets
 
 
 def number_as_fd(name: str) -> int:
@@ -46,6 +48,12 @@ class OpenRequest:
 
     chardevs: Mapping[str, Chardev] = attrs.field(factory=dict)
     """The chardevs beside this one, for backends that stand on others."""
+
+    outlets: Outlets | None = None
+    """The users of the chardev, for a backend that chooses who gets the input."""
+
+    quit: Callable[[], None] = lambda: None
+    """Stops the service, for a backend whose user may ask for that."""
 
     take_fd: Callable[[str], int] = number_as_fd
     """Gives the descriptor of that name away; the opener owns it from then on."""
@@ -70,6 +78,12 @@ class Backend(abc.ABC):
     * `receive_some` and `send_some` that raise Cancelled have consumed, or sent, nothing;
     * no byte is held in a local variable over a checkpoint.
     """
+
+    max_frontends: ClassVar[int] = 1
+    """How many users its chardev may have at a time."""
+
+    bases: tuple[str, ...] = ()
+    """The chardevs that it stands on."""
 
     pty: str | None = None
     """The path of the PTY's other side, for the answer to chardev-add."""
@@ -153,7 +167,10 @@ class Backend(abc.ABC):
         Called once the backend has been replaced, for `DRAIN_TIMEOUT` at most.
         """
 
-    def activate(self) -> None:  # noqa: B027 - most kinds have nothing to do here
+    def attached(self, delivery: Delivery) -> None:  # noqa: B027 - only a mux has a choice
+        """The chardev has one more user, who gets its input by *delivery*."""
+
+    def activate(self) -> None:  # noqa: B027
         """The commit: from now on this backend is in place. Raises BackendError.
 
         Until this call nothing destructive may have been done. If it raises, the change

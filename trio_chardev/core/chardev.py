@@ -21,9 +21,9 @@ import trio
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.controls import Controls
-from trio_chardev.core.delivery import Delivery
 from trio_chardev.core.frontend import BeChange, Frontend, OnEvent, OnReceive
 from trio_chardev.core.outbound import Outbound
+from trio_chardev.core.outlets import Outlets
 from trio_chardev.core.slot import CLEANUP_TIMEOUT, Slot
 from trio_chardev.errors import (
     BackendError,
@@ -55,7 +55,7 @@ class Chardev:
     _change_lock: trio.Lock = attrs.Factory(trio.Lock)
     _asking: trio.CancelScope = attrs.Factory(trio.CancelScope)  # of a be_change
     _outbound: Outbound = attrs.field(init=False)
-    _delivery: Delivery = attrs.Factory(Delivery)
+    _outlets: Outlets = attrs.Factory(Outlets)
 
     def __attrs_post_init__(self) -> None:
         self._outbound = Outbound(self.id)
@@ -66,9 +66,9 @@ class Chardev:
         return self._outbound.slot.backend
 
     @property
-    def frontend(self) -> Frontend | None:
-        """Who uses it now."""
-        return self._delivery.frontend
+    def frontends(self) -> list[Frontend]:
+        """Who uses it now; more than one only with a mux."""
+        return self._outlets.frontends
 
     @property
     def is_open(self) -> bool:
@@ -120,7 +120,7 @@ class Chardev:
     def shut(self) -> None:
         """Be closed to all that comes; `aclose` or the end of `run` does the rest."""
         self._outbound.close()
-        self._delivery.inbound.wake_readers()
+        self._outlets.wake_readers()
         for slot in self._slots:  # an open under way is in its caller's scope, not in ours
             slot.scope.cancel()
         self._asking.cancel()  # so is a be_change
@@ -134,28 +134,32 @@ class Chardev:
         on_event: OnEvent | None = None,
         on_receive: OnReceive | None = None,
     ) -> Frontend:
-        """Become the user of this chardev; closing the frontend ends that.
+        """Become a user of this chardev, the only one but with a mux.
+
+        Closing the frontend ends that.
 
         *be_change* is awaited in every change, see `Frontend`; without it changes are
         refused. *on_event* is called with OPENED before this returns, if the backend is
         open. Raises ChardevBusyError, ChardevClosedError.
         """
         self._check_not_closed()
-        if self.frontend is not None:
+        if len(self.frontends) >= self.backend.max_frontends:
             raise ChardevBusyError(f"Device '{self.id}' is in use")
-        frontend = Frontend(self, self._outbound, self._delivery, be_change, on_event, on_receive)
-        self._delivery.attach(frontend, is_open=self.is_open)
+        delivery = self._outlets.vacant()
+        frontend = Frontend(self, self._outbound, delivery, be_change, on_event, on_receive)
+        self._outlets.attach(delivery, frontend, is_open=self.is_open)
+        self.backend.attached(delivery)
         return frontend
 
     def detach(self, frontend: Frontend) -> None:
-        """*frontend* is no longer the user: its calls that wait raise ClosedResourceError."""
-        if self.frontend is frontend:
-            self._delivery.detach()
+        """*frontend* is no longer a user: its calls that wait raise ClosedResourceError."""
+        if frontend.is_attached:
+            self._outlets.detach(frontend.delivery)
             self._outbound.interrupt()
 
     def send_event(self, event: Event) -> None:
         """Give the frontend *event* as if the backend had sent it (chardev-send-break)."""
-        self._delivery.event(event)
+        self._outlets.focus.event(event)
 
     # ------------------------------------------------------------ the change
 
@@ -192,16 +196,16 @@ class Chardev:
         self._check_not_closed()
         if self.is_replayed:
             raise ChangeRefusedError(f"Chardev '{self.id}' cannot be changed in record/replay mode")
-        if self.frontend is not None:
-            check_takes_changes(self.frontend)
-            if (unread := len(self._delivery.inbound)) > DRAIN_LIMIT:
+        for frontend in self.frontends:
+            check_takes_changes(frontend)
+            if (unread := len(frontend.delivery.inbound)) > DRAIN_LIMIT:
                 raise ChangeRefusedError(
                     f"Chardev '{self.id}' has {unread} bytes that its user has not read"
                 )
 
     async def _switch(self, old: Slot, new: Slot) -> None:
         async with self._outbound.exclusive():
-            self._delivery.hold(closed=old.backend.is_open and not new.backend.is_open)
+            self._outlets.hold(closed=old.backend.is_open and not new.backend.is_open)
             asked: set[Frontend] = set()
             try:
                 await self._set_up(new, asked)
@@ -211,8 +215,8 @@ class Chardev:
                 raise
 
     async def _set_up(self, new: Slot, asked: set[Frontend]) -> None:
-        """Have the frontend set up for *new*; another may take its place meanwhile."""
-        while (frontend := self.frontend) is not None and frontend not in asked:
+        """Have the frontends set up for *new*; others may come meanwhile."""
+        while frontend := next((f for f in self.frontends if f not in asked), None):
             self._check_not_closed()
             check_takes_changes(frontend)
             asked.add(frontend)
@@ -232,6 +236,11 @@ class Chardev:
     def _commit(self, old: Slot | None, new: Slot) -> None:
         """The commit, without a checkpoint. If it raises, the original is untouched."""
         self._check_not_closed()
+        if (users := len(self.frontends)) > new.backend.max_frontends:
+            raise ChangeRefusedError(
+                f"Chardev '{self.id}' has {users} users, "
+                f"but '{new.backend.filename}' can have only {new.backend.max_frontends}"
+            )
         if new.closed.is_set():
             raise BackendError(
                 f"the new backend of chardev '{self.id}' closed before it was in place"
@@ -248,19 +257,23 @@ class Chardev:
             self.on_event(self, Event.OPENED)
         if old is not None and old.backend.is_open and not new.backend.is_open:
             self._on_backend_event(new, Event.CLOSED)  # muted where `hold` has told it
-        self._delivery.release(is_open=new.backend.is_open)
+        self._outlets.release(is_open=new.backend.is_open)
         new.in_place.set()
 
     async def _roll_back(self, old: Slot, asked: set[Frontend]) -> None:
-        """Set the frontend up for the original again, and let it go on."""
+        """Set the frontends up for the original again, and let them go on."""
         try:
-            if self.frontend in asked:
-                with trio.fail_after(CLEANUP_TIMEOUT, shield=True):
-                    await self._ask(self.frontend, old)
+            for frontend in [f for f in self.frontends if f in asked]:
+                await self._ask_back(frontend, old)
+        finally:
+            self._outlets.release(is_open=self._outlets.is_muted and old.backend.is_open)
+
+    async def _ask_back(self, frontend: Frontend, old: Slot) -> None:
+        try:
+            with trio.fail_after(CLEANUP_TIMEOUT, shield=True):
+                await self._ask(frontend, old)
         except Exception:
             log.exception("chardev '%s': its frontend does not take the original back", self.id)
-        finally:
-            self._delivery.release(is_open=self._delivery.is_muted and old.backend.is_open)
 
     def _drain(self, old: Slot) -> None:
         """What the old backend has received comes before the new one's bytes.
@@ -271,8 +284,8 @@ class Chardev:
         """
         if old.closed.is_set():
             return
-        inbound = self._delivery.inbound
-        limit = inbound.capacity if self.frontend is None else len(inbound) + DRAIN_LIMIT
+        inbound = self._outlets.focus.inbound
+        limit = len(inbound) + DRAIN_LIMIT if self.frontends else inbound.capacity
         try:
             while (room := limit - len(inbound)) > 0:
                 if not (data := old.backend.receive_nowait(min(room, DRAIN_CHUNK))):
@@ -295,6 +308,7 @@ class Chardev:
             id=self.id,
             on_event=lambda event: self._on_backend_event(slot, event),
             replaces=replaces.backend if replaces else None,
+            outlets=self._outlets,
         )
         try:
             with trio.fail_after(timeout):
@@ -317,8 +331,7 @@ class Chardev:
             await slot.run(
                 opener,
                 request,
-                self._delivery.inbound,
-                self._delivery.data,
+                self._outlets,
                 task_status=task_status,
             )
         finally:
@@ -339,7 +352,7 @@ class Chardev:
         if slot is self._outbound.slot:
             if self.on_event is not None:
                 self.on_event(self, event)
-            self._delivery.event(event)
+            self._outlets.event(event)
 
 
 def check_takes_changes(frontend: Frontend) -> None:

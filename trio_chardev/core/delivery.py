@@ -7,11 +7,15 @@ handed over, but the queue goes on taking.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 
-from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.inbound import Inbound
 from trio_chardev.events import Event
+
+if TYPE_CHECKING:
+    from trio_chardev.core.frontend import Frontend
 
 INBOUND_CAPACITY = 1 << 16  # bytes; a backend is not read while that many wait
 

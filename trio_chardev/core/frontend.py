@@ -69,9 +69,14 @@ class Frontend(trio.abc.Stream):
         return self.chardev.is_open
 
     @property
+    def delivery(self) -> Delivery:
+        """Where it gets its bytes and events from."""
+        return self._delivery
+
+    @property
     def is_attached(self) -> bool:
         """False once it is closed, or was detached because a handler of it failed."""
-        return self.chardev.frontend is self
+        return self._delivery.frontend is self
 
     # ------------------------------------------------------------ bytes
 

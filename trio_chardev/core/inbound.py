@@ -106,12 +106,16 @@ class Inbound:
         """Make those in `wait_item` look again."""
         self._readers.unpark_all()
 
+    def wake_writers(self) -> None:
+        """Make those in `wait_room` look again."""
+        self._writers.unpark_all()
+
     async def wait_item(self) -> None:
         """Wait until something was put, or `wake_readers`."""
         await self._readers.park()
 
     async def wait_room(self) -> None:
-        """Wait until something was taken."""
+        """Wait until something was taken, or `wake_writers`."""
         await self._writers.park()
 
     def _shrink(self, size: int) -> None:

@@ -68,7 +68,7 @@ class Registry(Mapping[str, Chardev]):
     def query(self) -> list[ChardevInfo]:
         """All chardevs, in the order in which they were added."""
         return [
-            ChardevInfo(id, chardev.backend.filename, chardev.frontend is not None)
+            ChardevInfo(id, chardev.backend.filename, bool(chardev.frontends))
             for id, chardev in self._chardevs.items()
         ]
 
@@ -122,7 +122,7 @@ class Registry(Mapping[str, Chardev]):
             raise ChardevNotFoundError(f"Chardev '{id}' does not exist")
         chardev = self._chardevs[id]
         # QEMU does a change without a user as remove and add, and so words its errors.
-        with contextlib.nullcontext() if chardev.frontend else _failed_to_add(id):
+        with contextlib.nullcontext() if chardev.frontends else _failed_to_add(id):
             opener = self._opener(options, take_fd)
             backend = await chardev.change(opener, timeout=_or_default(timeout, options))
         return _returned(backend)
@@ -133,7 +133,7 @@ class Registry(Mapping[str, Chardev]):
         Raises ChardevNotFoundError, ChardevBusyError. Cancelled: it is removed all the same.
         """
         chardev = self[id]
-        if chardev.frontend is not None:
+        if chardev.frontends:
             raise ChardevBusyError(f"Chardev '{id}' is busy")
         del self._chardevs[id]
         await chardev.aclose()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import attrs
 import trio
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
-from trio_chardev.core.inbound import Inbound
+from trio_chardev.core.outlets import Outlets
 from trio_chardev.errors import BackendError, ChardevError
 
 log = logging.getLogger(__name__)
@@ -37,8 +36,7 @@ class Slot:
         self,
         opener: Opener,
         request: OpenRequest,
-        inbound: Inbound,
-        deliver: Callable[[bytes], None],
+        outlets: Outlets,
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
@@ -52,7 +50,7 @@ class Slot:
                 async with opener(request) as self.backend:
                     self.started = True
                     task_status.started()
-                    await self._pump(inbound, deliver)
+                    await self._pump(outlets)
         except* Exception as group:  # a Cancelled beside it goes on
             self.error = as_one_error(group)
         finally:
@@ -60,16 +58,16 @@ class Slot:
         if self.error is not None and not self.started:
             raise self.error
 
-    async def _pump(self, inbound: Inbound, deliver: Callable[[bytes], None]) -> None:
+    async def _pump(self, outlets: Outlets) -> None:
         """Wait for room, read, deliver: no byte is held here over a checkpoint."""
         await self.in_place.wait()
         with self._reading:
             while True:
-                while (room := inbound.room) <= 0:
-                    await inbound.wait_room()
+                while (room := outlets.room) <= 0:
+                    await outlets.wait_room()
                 data = await self.backend.receive_some(room)
                 if not self._reading.cancel_called:  # else it came after the drain
-                    deliver(data)
+                    outlets.data(data)
         await trio.sleep_forever()
 
     def stop_reading(self) -> None:

@@ -1,14 +1,16 @@
 """The QMP commands: a table of name -> arguments class and handler.
 
 A handler takes the `Context` of its client and an instance of its arguments class, and gives
-what goes into ``return``. One that is async may take its time: it is cancelled when its
-client leaves. What a user did wrong is a ChardevError, whose text is the answer's ``desc``.
+what goes into ``return``: JSON of the type that its row says. One that is async may take its
+time: it is cancelled when its client leaves. What a user did wrong is a ChardevError, whose
+text is the answer's ``desc``.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -18,9 +20,11 @@ import attrs
 
 from trio_chardev.backends import BACKEND, KINDS
 from trio_chardev.backends.ringbuf import RingbufBackend
-from trio_chardev.core.registry import ChardevReturn, Registry
+from trio_chardev.core.registry import ChardevInfo, ChardevReturn, Registry
 from trio_chardev.events import Event
 from trio_chardev.options import BackendOptions, structure
+from trio_chardev.qmp.events import EVENTS
+from trio_chardev.qmp.schema import qmp_schema
 from trio_chardev.qmp.session import QmpError, Session
 from trio_chardev.qmp.version import VERSION
 
@@ -98,6 +102,30 @@ class RingbufReadArguments:
     format: DataFormat = "utf8"
 
 
+@attrs.frozen
+class VersionTriple:
+    """A version of QEMU."""
+
+    major: int
+    minor: int
+    micro: int
+
+
+@attrs.frozen
+class VersionInfo:
+    """What query-version answers."""
+
+    qemu: VersionTriple
+    package: str
+
+
+@attrs.frozen
+class NamedInfo:
+    """One of a list of names."""
+
+    name: str
+
+
 # ---------------------------------------------------------------- handlers
 
 
@@ -112,6 +140,15 @@ def query_version(context: Context, arguments: NoArguments) -> dict[str, Any]:
 
 def query_commands(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
     return [{"name": name} for name in COMMANDS]
+
+
+def query_qmp_schema(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
+    return _schema()
+
+
+@functools.cache
+def _schema() -> list[dict[str, Any]]:
+    return qmp_schema(COMMANDS, EVENTS)
 
 
 def query_chardev(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
@@ -205,6 +242,9 @@ class Command:
 
     arguments: type[Any]
     handler: Callable[[Context, Any], Any]
+    returns: Any = None
+    """The type of the result, as a hint that `trio_chardev.members` reads; None for ``{}``."""
+
     allow_oob: bool = False
     is_async: bool = attrs.field(init=False)
 
@@ -219,15 +259,17 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "qmp_capabilities": Command(CapabilitiesArguments, qmp_capabilities),
-    "query-version": Command(NoArguments, query_version),
-    "query-commands": Command(NoArguments, query_commands),
-    "query-chardev": Command(NoArguments, query_chardev),
-    "query-chardev-backends": Command(NoArguments, query_chardev_backends),
-    "chardev-add": Command(BackendArguments, chardev_add),
-    "chardev-change": Command(BackendArguments, chardev_change),
+    "query-version": Command(NoArguments, query_version, VersionInfo),
+    "query-commands": Command(NoArguments, query_commands, tuple[NamedInfo, ...]),
+    # SchemaInfo is a union without "data", which no options class is.
+    "query-qmp-schema": Command(NoArguments, query_qmp_schema, tuple[Any, ...]),
+    "query-chardev": Command(NoArguments, query_chardev, tuple[ChardevInfo, ...]),
+    "query-chardev-backends": Command(NoArguments, query_chardev_backends, tuple[NamedInfo, ...]),
+    "chardev-add": Command(BackendArguments, chardev_add, ChardevReturn),
+    "chardev-change": Command(BackendArguments, chardev_change, ChardevReturn),
     "chardev-remove": Command(IdArguments, chardev_remove),
     "chardev-send-break": Command(IdArguments, chardev_send_break),
     "ringbuf-write": Command(RingbufWriteArguments, ringbuf_write),
-    "ringbuf-read": Command(RingbufReadArguments, ringbuf_read),
+    "ringbuf-read": Command(RingbufReadArguments, ringbuf_read, str),
     "quit": Command(NoArguments, quit_),
 }

@@ -1,0 +1,433 @@
+"""A place for each kind of backend: options with which it opens, and a peer at the other end.
+
+Real descriptors all of them. A place is made in a folder of its own and is gone with its block.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    contextmanager,
+)
+from pathlib import Path
+
+import attrs
+import trio
+from trio.lowlevel import FdStream
+
+from trio_chardev.backends import opener_of
+from trio_chardev.backends.addresses import FdAddress, InetAddress, SocketAddress, UnixAddress
+from trio_chardev.backends.file import FileOptions
+from trio_chardev.backends.null import NullOptions
+from trio_chardev.backends.pipe import PipeOptions
+from trio_chardev.backends.pty import PtyOptions
+from trio_chardev.backends.ringbuf import MemoryOptions, RingbufBackend, RingbufOptions
+from trio_chardev.backends.serial import SerialOptions
+from trio_chardev.backends.socket import SocketBackend, SocketOptions
+from trio_chardev.backends.stdio import StdioOptions, open_stdio
+from trio_chardev.backends.udp import UdpBackend, UdpOptions
+from trio_chardev.core.backend import Backend, OpenRequest, number_as_fd
+from trio_chardev.options import BackendOptions
+from trio_chardev.testing_contract import Join
+
+SMALL_BUFFER = 4096  # bytes; so that a sender is soon stuck
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    options: BackendOptions
+    folder: str = ""
+    """Where its files are."""
+
+    join: Join | None = None
+    blocks: bool = False
+    closes: bool = False
+    fds: tuple[int, int] = (0, 1)
+    """What is standard input and output to a stdio backend."""
+
+    take_fd: Callable[[str], int] = number_as_fd
+
+    def open(self, request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
+        """The opener."""
+        if isinstance(self.options, StdioOptions):
+            return open_stdio(self.options, request, self.fds)
+        return opener_of(self.options)(attrs.evolve(request, take_fd=self.take_fd))
+
+
+# ---------------------------------------------------------------- peers
+
+
+class Sender(trio.abc.SendStream):
+    """A descriptor that is only written to."""
+
+    def __init__(self, fd: int) -> None:
+        self._stream = FdStream(fd)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    def close(self) -> None:
+        self._stream.close()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class Receiver(trio.abc.ReceiveStream):
+    """A descriptor that is only read from."""
+
+    def __init__(self, fd: int) -> None:
+        self._stream = FdStream(fd)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class RingReader(trio.abc.ReceiveStream):
+    """Somebody who uses ringbuf-read."""
+
+    def __init__(self, backend: Backend) -> None:
+        assert isinstance(backend, RingbufBackend)
+        self._backend = backend
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return self._backend.read(max_bytes or self._backend.count)
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+class UdpPeer(trio.abc.Stream):
+    """Sends to one address, and receives from all."""
+
+    def __init__(self, sock: socket.socket, there: tuple[str, int]) -> None:
+        sock.setblocking(False)
+        self._sock = trio.socket.from_stdlib_socket(sock)
+        self._there = there
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._sock.sendto(data, self._there)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return await self._sock.recv(max_bytes or 1 << 16)
+
+    async def aclose(self) -> None:
+        self._sock.close()
+        await trio.lowlevel.checkpoint()
+
+
+def socket_stream(sock: socket.socket) -> trio.SocketStream:
+    sock.setblocking(False)
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+
+
+async def connect_to(backend: Backend) -> trio.SocketStream:
+    """Be a client of a socket server."""
+    assert isinstance(backend, SocketBackend)
+    return socket_stream(dial(backend.address))
+
+
+def dial(address: SocketAddress) -> socket.socket:
+    """A client of the server at *address*, which may wait in its queue."""
+    family = socket.AF_INET if isinstance(address, InetAddress) else socket.AF_UNIX
+    client = socket.socket(family)
+    client.settimeout(5)
+    # Before connecting, for that is when TCP tells the other side.
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+    try:
+        if isinstance(address, InetAddress):
+            client.connect((address.host, int(address.port)))
+        else:
+            assert isinstance(address, UnixAddress)
+            client.connect(f"\0{address.path}" if address.abstract else address.path)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def constantly(peer: trio.abc.AsyncResource) -> Join:
+    """For a peer that is there already."""
+
+    async def join(backend: Backend) -> trio.abc.AsyncResource:
+        await trio.lowlevel.checkpoint()
+        return peer
+
+    return join
+
+
+@contextmanager
+def closing_fds(*fds: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+# ---------------------------------------------------------------- places
+
+
+@contextmanager
+def null(folder: Path) -> Iterator[Place]:
+    yield Place(options=NullOptions())
+
+
+async def _read_ring(backend: Backend) -> RingReader:
+    return RingReader(backend)
+
+
+@contextmanager
+def ringbuf(folder: Path) -> Iterator[Place]:
+    yield Place(options=RingbufOptions(size=1 << 20), join=_read_ring)
+
+
+@contextmanager
+def memory(folder: Path) -> Iterator[Place]:
+    yield Place(options=MemoryOptions(), join=_read_ring)
+
+
+@contextmanager
+def file(folder: Path) -> Iterator[Place]:
+    out = folder / "out"
+    out.touch()  # one that opening has made is not removed when a change fails: others may use it
+
+    async def read_it(backend: Backend) -> Receiver:
+        return Receiver(os.open(out, os.O_RDONLY))
+
+    yield Place(options=FileOptions(out=str(out)), join=read_it)
+
+
+@contextmanager
+def file_with_input(folder: Path) -> Iterator[Place]:
+    """The input has ended before anybody comes."""
+    (folder / "in").touch()
+    with file(folder) as place:
+        assert isinstance(place.options, FileOptions)
+        yield attrs.evolve(place, options=attrs.evolve(place.options, in_=str(folder / "in")))
+
+
+@contextmanager
+def file_with_fifo(folder: Path) -> Iterator[Place]:
+    fifo = folder / "fifo"
+    os.mkfifo(fifo)
+    with file(folder) as place:
+        assert isinstance(place.options, FileOptions)
+
+        async def join(backend: Backend) -> trio.abc.AsyncResource:
+            sender = Sender(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+            return trio.StapledStream(sender, Receiver(os.open(folder / "out", os.O_RDONLY)))
+
+        yield attrs.evolve(place, options=attrs.evolve(place.options, in_=str(fifo)), join=join)
+
+
+@contextmanager
+def pipe(folder: Path) -> Iterator[Place]:
+    device = folder / "p"
+    os.mkfifo(f"{device}.in")
+    os.mkfifo(f"{device}.out")
+
+    async def join(backend: Backend) -> trio.abc.AsyncResource:
+        sender = Sender(os.open(f"{device}.in", os.O_WRONLY | os.O_NONBLOCK))
+        receiver = Receiver(os.open(f"{device}.out", os.O_RDONLY | os.O_NONBLOCK))
+        return trio.StapledStream(sender, receiver)
+
+    yield Place(options=PipeOptions(device=str(device)), join=join, blocks=True)
+
+
+@contextmanager
+def pty(folder: Path) -> Iterator[Place]:
+    async def join(backend: Backend) -> FdStream:
+        assert backend.pty is not None
+        return FdStream(os.open(backend.pty, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
+
+    options = PtyOptions(path=str(folder / "link"))
+    yield Place(options=options, join=join, blocks=True, closes=True)
+
+
+@contextmanager
+def serial(folder: Path) -> Iterator[Place]:
+    """A line whose other end is a PTY's master."""
+    master, line = os.openpty()
+    options = SerialOptions(device=os.ttyname(line))
+    with closing_fds(line):
+        yield from _with_peer(master, Place(options=options, blocks=True, closes=True))
+
+
+@contextmanager
+def stdio_terminal(folder: Path) -> Iterator[Place]:
+    master, terminal = os.openpty()
+    tty.setraw(terminal)
+    options = StdioOptions(signal=False)  # else ^C is no byte like others
+    place = Place(options=options, blocks=True, closes=True, fds=(terminal, terminal))
+    with closing_fds(terminal):
+        yield from _with_peer(master, place)
+
+
+@contextmanager
+def stdio_pipes(folder: Path) -> Iterator[Place]:
+    stdin, feed = os.pipe()
+    show, stdout = os.pipe()
+    with closing_fds(stdin, stdout):
+        sender, receiver = Sender(feed), Receiver(show)
+        peer = trio.StapledStream(sender, receiver)
+        place = Place(options=StdioOptions(), blocks=True, closes=True, fds=(stdin, stdout))
+        try:
+            yield attrs.evolve(place, join=constantly(peer))
+        finally:
+            sender.close()
+            receiver.close()
+
+
+def _with_peer(fd: int, place: Place) -> Iterator[Place]:
+    peer = FdStream(fd)
+    try:
+        yield attrs.evolve(place, join=constantly(peer))
+    finally:
+        peer.close()
+
+
+@contextmanager
+def udp(folder: Path) -> Iterator[Place]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+
+        async def join(backend: Backend) -> UdpPeer:
+            assert isinstance(backend, UdpBackend)
+            return UdpPeer(sock.dup(), backend._sock.getsockname())
+
+        host, port = sock.getsockname()
+        yield Place(options=UdpOptions(remote=InetAddress(host, str(port))), join=join)
+
+
+def _server(options: SocketOptions) -> Place:
+    return Place(options=options, join=connect_to, blocks=True, closes=True)
+
+
+@contextmanager
+def unix(folder: Path) -> Iterator[Place]:
+    yield _server(SocketOptions(addr=UnixAddress(str(folder / "socket"))))
+
+
+@contextmanager
+def tcp(folder: Path) -> Iterator[Place]:
+    yield _server(SocketOptions(addr=InetAddress("127.0.0.1", "0")))
+
+
+@contextmanager
+def abstract(folder: Path) -> Iterator[Place]:
+    name = f"trio-chardev-{secrets.token_hex(8)}"
+    yield _server(SocketOptions(addr=UnixAddress(name, abstract=True)))
+
+
+@contextmanager
+def passed_server(folder: Path) -> Iterator[Place]:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(folder / "passed"))
+        sock.listen()
+        place = _server(SocketOptions(addr=FdAddress("passed")))
+        yield attrs.evolve(place, take_fd=lambda name: os.dup(sock.fileno()))
+
+
+@contextmanager
+def passed_client(folder: Path) -> Iterator[Place]:
+    ours, theirs = socket.socketpair()
+    with theirs, ours:
+        yield Place(
+            options=SocketOptions(addr=FdAddress("passed"), server=False),
+            join=constantly(socket_stream(theirs)),
+            blocks=True,
+            closes=True,
+            take_fd=lambda name: os.dup(ours.fileno()),
+        )
+
+
+def _client(family: int, folder: Path, reconnect_ms: int | None) -> Iterator[Place]:
+    with socket.socket(family) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+        address: SocketAddress
+        if family == socket.AF_UNIX:
+            server.bind(path := str(folder / "server"))
+            address = UnixAddress(path)
+        else:
+            server.bind(("127.0.0.1", 0))
+            address = InetAddress("127.0.0.1", str(server.getsockname()[1]))
+        server.listen()
+        server.setblocking(False)
+
+        async def join(backend: Backend) -> trio.SocketStream:
+            if not backend.is_open:  # it is the reader that connects
+                with trio.move_on_after(0.01):
+                    await backend.receive_some(1)
+            return socket_stream(server.accept()[0])
+
+        options = SocketOptions(addr=address, server=False, reconnect_ms=reconnect_ms)
+        yield Place(options=options, join=join, blocks=True, closes=True)
+
+
+@contextmanager
+def unix_client(folder: Path) -> Iterator[Place]:
+    yield from _client(socket.AF_UNIX, folder, None)
+
+
+@contextmanager
+def tcp_client(folder: Path) -> Iterator[Place]:
+    yield from _client(socket.AF_INET, folder, None)
+
+
+@contextmanager
+def redialing_client(folder: Path) -> Iterator[Place]:
+    yield from _client(socket.AF_UNIX, folder, 60_000)
+
+
+MAKERS: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
+    "null": null,
+    "ringbuf": ringbuf,
+    "memory": memory,
+    "file": file,
+    "file-with-input": file_with_input,
+    "file-with-fifo": file_with_fifo,
+    "pipe": pipe,
+    "pty": pty,
+    "serial": serial,
+    "stdio-terminal": stdio_terminal,
+    "stdio-pipes": stdio_pipes,
+    "udp": udp,
+    "socket-unix": unix,
+    "socket-tcp": tcp,
+    "socket-abstract": abstract,
+    "socket-fd": passed_server,
+    "socket-fd-client": passed_client,
+    "socket-unix-client": unix_client,
+    "socket-tcp-client": tcp_client,
+    "socket-redialing": redialing_client,
+}
+"""By name; it begins with the kind's."""
+
+
+@contextmanager
+def place_for(name: str, folder: Path) -> Iterator[Place]:
+    """Make the place *name*, in a folder of its own within *folder*."""
+    own = folder / f"{name}.{secrets.token_hex(2)}"
+    own.mkdir()
+    with MAKERS[name](own) as place:
+        yield attrs.evolve(place, folder=str(own))

@@ -1,0 +1,97 @@
+"""The ways to the users of a chardev: one, or with a mux as many as it takes.
+
+There is always one delivery, which keeps what nobody has read for the next user. Bytes go to
+the one that has the focus, events of the backend to all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from trio_chardev.core.delivery import Delivery
+from trio_chardev.events import Event
+
+if TYPE_CHECKING:
+    from trio_chardev.core.frontend import Frontend
+
+
+@attrs.define(eq=False)
+class Outlets:
+    """The deliveries of a chardev; they outlive the backends."""
+
+    deliveries: list[Delivery] = attrs.Factory(lambda: [Delivery()])
+    focus: Delivery = attrs.Factory(lambda self: self.deliveries[0], takes_self=True)
+
+    @property
+    def frontends(self) -> list[Frontend]:
+        """The users, in the order in which they came."""
+        return [d.frontend for d in self.deliveries if d.frontend is not None]
+
+    @property
+    def room(self) -> int:
+        """How many bytes the one with the focus may get; not positive when it is full."""
+        return self.focus.inbound.room
+
+    @property
+    def is_muted(self) -> bool:
+        """CLOSED was told for a change under way."""
+        return any(delivery.is_muted for delivery in self.deliveries)
+
+    async def wait_room(self) -> None:
+        """Wait until the one with the focus has taken something, or another gets the focus."""
+        await self.focus.inbound.wait_room()
+
+    def vacant(self) -> Delivery:
+        """A delivery for one more user; `attach` takes it."""
+        if not self.frontends:
+            return self.deliveries[0]
+        first = self.deliveries[0]
+        return Delivery(is_held=first.is_held, is_muted=first.is_muted)
+
+    def attach(self, delivery: Delivery, frontend: Frontend, *, is_open: bool) -> None:
+        """*frontend* uses *delivery* from now on."""
+        if delivery not in self.deliveries:
+            self.deliveries.append(delivery)
+        delivery.attach(frontend, is_open=is_open)
+
+    def detach(self, delivery: Delivery) -> None:
+        """Its user is gone; if it was one of several, so is what that has not read."""
+        delivery.detach()
+        if len(self.deliveries) > 1:
+            self.deliveries.remove(delivery)
+            if delivery is self.focus:
+                self.set_focus(self.deliveries[0])
+
+    def set_focus(self, delivery: Delivery) -> None:
+        """Bytes go to *delivery* from now on; both sides are told (MUX_OUT, MUX_IN)."""
+        if delivery is not self.focus:
+            before, self.focus = self.focus, delivery
+            before.event(Event.MUX_OUT)
+            delivery.event(Event.MUX_IN)
+            before.inbound.wake_writers()
+
+    def data(self, data: bytes) -> None:
+        """*data* has come from the backend in place."""
+        self.focus.data(data)
+
+    def event(self, event: Event) -> None:
+        """*event* has come from the backend in place."""
+        for delivery in list(self.deliveries):
+            delivery.event(event)
+
+    def wake_readers(self) -> None:
+        """Make those who wait to receive look again."""
+        for delivery in self.deliveries:
+            delivery.inbound.wake_readers()
+
+    def hold(self, *, closed: bool) -> None:
+        """A change begins, see `Delivery.hold`."""
+        for delivery in list(self.deliveries):
+            delivery.hold(closed=closed)
+
+    def release(self, *, is_open: bool) -> None:
+        """The change is over, see `Delivery.release`."""
+        for delivery in list(self.deliveries):
+            delivery.release(is_open=is_open)

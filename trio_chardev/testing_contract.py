@@ -1,0 +1,345 @@
+"""The contract of `trio_chardev.core.backend` as one check, for every kind of backend.
+
+In the spirit of `trio.testing.check_two_way_stream`: each rule is a function that gets a
+backend of its own, on real descriptors, and plays the chardev on one side and the peer on the
+other. What a kind does beyond the contract is for tests of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+
+import attrs
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trio_chardev.core.backend import Backend, Opener, OpenRequest
+from trio_chardev.errors import BackendError
+from trio_chardev.events import Event
+
+RULE_TIMEOUT = 5.0  # seconds; for each rule
+STUCK_AFTER = 0.02  # seconds; a sender that gets no further for so long is stuck
+EVERY_BYTE = bytes(range(256))
+_BULK = EVERY_BYTE * 256  # 64 KiB
+
+Join = Callable[[Backend], Awaitable[trio.abc.AsyncResource]]
+"""Comes to the other end of a backend that is open: connects to it, opens its PTY."""
+
+
+@attrs.frozen(kw_only=True)
+class Pair:
+    """A backend that can be opened, and the peer that can come to it."""
+
+    open: Opener
+
+    join: Join | None = None
+    """Gives the peer; None if there never is one.
+
+    A `trio.abc.SendStream` sends to the backend, a `trio.abc.ReceiveStream` receives from it,
+    and closing it is leaving.
+    """
+
+    blocks: bool = True
+    """Sending waits for a peer that does not receive."""
+
+    closes: bool = True
+    """The backend reports CLOSED when the peer leaves."""
+
+    folder: str | None = None
+    """Where opening makes its files, if it does."""
+
+
+OpenPair = Callable[[], AbstractAsyncContextManager[Pair]]
+
+
+async def check_backend(open_pair: OpenPair) -> None:
+    """Check a kind of backend against the contract; *open_pair* gives a fresh pair each time.
+
+    Raises AssertionError, TooSlowError for what hangs, and what the backend raises that it must
+    not, each with a note of the rule that was broken.
+    """
+    for rule in RULES:
+        before = _count_fds()
+        try:
+            async with open_pair() as pair:
+                with trio.fail_after(RULE_TIMEOUT):
+                    await rule(pair)
+            assert _count_fds() == before, "not all descriptors were closed"
+        except Exception as exc:
+            exc.add_note(f"the rule: {rule.__doc__}")
+            raise
+
+
+# ---------------------------------------------------------------- both ends
+
+
+@attrs.define(eq=False)
+class _Session:
+    """A backend that is open."""
+
+    seen: list[Event | bytes] = attrs.Factory(list)
+    """What a reader meets: the events, and the bytes that `read` got, in order."""
+
+    backend: Backend = attrs.field(init=False)
+    peer: trio.abc.AsyncResource | None = None
+    _reading: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    _until: Event | None = None
+
+    def on_event(self, event: Event) -> None:
+        self.seen.append(event)
+        if event is self._until:
+            self._reading.cancel()
+
+    def check_state(self) -> None:
+        """What always holds."""
+        openness = [event for event in self.seen if event in (Event.OPENED, Event.CLOSED)]
+        in_turn = [Event.CLOSED if i % 2 else Event.OPENED for i in range(len(openness))]
+        assert openness == in_turn, f"OPENED and CLOSED do not alternate: {openness}"
+        assert self.backend.is_open == (openness[-1:] == [Event.OPENED]), "is_open does not follow"
+        assert isinstance(self.backend.filename, str)
+
+    async def read_until(self, event: Event) -> None:
+        """Read as a chardev does, until *event* was reported."""
+        self._until = event
+        with trio.CancelScope() as self._reading:
+            while True:
+                self.seen.append(await self.receive_some(1 << 16))
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        data = await self.backend.receive_some(max_bytes)
+        assert 1 <= len(data) <= max_bytes, f"{len(data)} bytes for max_bytes={max_bytes}"
+        return data
+
+    async def receive(self, size: int, max_bytes: int = 1 << 16) -> bytes:
+        """Exactly *size* bytes, as the chardev."""
+        data = b""
+        while len(data) < size:
+            data += await self.receive_some(max_bytes)
+        return data
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        sent = self.backend.send_nowait(memoryview(data))
+        assert 0 <= sent <= len(data), f"says that it has sent {sent} of {len(data)} bytes"
+        return sent
+
+    async def send_some(self, data: bytes | memoryview) -> int:
+        sent = await self.backend.send_some(memoryview(data))
+        assert 1 <= sent <= len(data), f"says that it has sent {sent} of {len(data)} bytes"
+        return sent
+
+    async def send(self, data: bytes) -> None:
+        """All of *data*, by either call in turn."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self.send_nowait(rest) :]
+            if rest:
+                rest = rest[await self.send_some(rest) :]
+
+    async def fill(self) -> int:
+        """Send until nothing goes any more; how much went. Its last send was cancelled."""
+        sent = 0
+        while True:
+            bulk = memoryview(_BULK)[sent % len(_BULK) :]
+            with trio.move_on_after(STUCK_AFTER) as cut:
+                sent += await self.send_some(bulk)
+            if cut.cancelled_caught:
+                return sent
+
+    async def peer_receives(self, size: int) -> bytes:
+        """What comes to the peer, *size* bytes if there are as many."""
+        assert isinstance(self.peer, trio.abc.ReceiveStream)
+        data = bytearray()
+        while len(data) < size and (more := await self.peer.receive_some()):
+            data += more
+        return bytes(data)
+
+
+@asynccontextmanager
+async def _opened(pair: Pair) -> AsyncIterator[_Session]:
+    session = _Session()
+    request = OpenRequest(id="contract", on_event=session.on_event)
+    async with pair.open(request) as session.backend:
+        session.check_state()
+        yield session
+        session.check_state()
+    assert isinstance(session.backend.filename, str), "a log line may name it once it is closed"
+
+
+@asynccontextmanager
+async def _in_use(pair: Pair) -> AsyncIterator[_Session]:
+    """In place, with the peer there, if there can be one."""
+    async with _opened(pair) as session:
+        session.backend.activate()
+        if pair.join is not None:
+            session.peer = await pair.join(session.backend)
+        try:
+            if pair.join is not None and not session.backend.is_open:
+                await session.read_until(Event.OPENED)
+            yield session
+        finally:
+            if session.peer is not None:
+                await trio.aclose_forcefully(session.peer)
+
+
+# ---------------------------------------------------------------- the rules
+
+
+async def _unused(pair: Pair) -> None:
+    """Opened and closed without a commit, it leaves no descriptor and no file behind."""
+    before = _count_fds(), _list(pair.folder)
+    async with _opened(pair):
+        pass
+    assert (_count_fds(), _list(pair.folder)) == before
+
+
+async def _sending(pair: Pair) -> None:
+    """All bytes are sent as they are, in order, and a cancelled send has sent nothing."""
+    async with _in_use(pair) as session:
+        await session.send(EVERY_BYTE)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await session.send_some(b"never")
+        assert scope.cancelled_caught, "sending is no checkpoint"
+        await session.send(EVERY_BYTE[::-1])
+        if isinstance(session.peer, trio.abc.ReceiveStream):
+            assert await session.peer_receives(512) == EVERY_BYTE + EVERY_BYTE[::-1]
+
+
+async def _stuck(pair: Pair) -> None:
+    """A sender waits for the peer to receive; cancelled in that it has sent nothing."""
+    if not pair.blocks or pair.join is None:
+        return
+    async with _in_use(pair) as session:
+        sent = await session.fill()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.send, b"<end>")
+            got = await session.peer_receives(sent + 5)
+        assert len(got) == sent + 5, f"{sent} bytes were counted, {len(got) - 5} have come"
+        assert got == (_BULK * (sent // len(_BULK) + 1))[:sent] + b"<end>"
+
+
+async def _receiving(pair: Pair) -> None:
+    """What the peer sends is received as it is, in order, at most max_bytes at a time."""
+    async with _in_use(pair) as session:
+        if isinstance(session.peer, trio.abc.SendStream):
+            await session.peer.send_all(EVERY_BYTE * 2)
+            assert await session.receive(512, max_bytes=7) == EVERY_BYTE * 2
+
+
+async def _cancelled(pair: Pair) -> None:
+    """A cancelled receive has consumed nothing, whenever the bytes came."""
+    async with _in_use(pair) as session:
+        if not isinstance(session.peer, trio.abc.SendStream):
+            return
+        expected = got = b""
+        for steps in range(8):
+            async with trio.open_nursery() as nursery:
+
+                async def receive() -> None:
+                    nonlocal got
+                    got += await session.receive_some(1 << 16)
+
+                nursery.start_soon(receive)
+                await wait_all_tasks_blocked()
+                await session.peer.send_all(message := b"<%d>" % steps)
+                expected += message
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+        got += await session.receive(len(expected) - len(got))
+        assert got == expected
+
+
+async def _draining(pair: Pair) -> None:
+    """receive_nowait gives nothing when there is nothing, and in the end all that has come."""
+    async with _in_use(pair) as session:
+        assert session.backend.receive_nowait(100) == b""
+        if not isinstance(session.peer, trio.abc.SendStream):
+            return
+        await session.peer.send_all(EVERY_BYTE * 4)
+        got = b""
+        while len(got) < 1024:
+            await session.backend.wait_readable()
+            while data := session.backend.receive_nowait(100):
+                assert len(data) <= 100
+                got += data
+        assert got == EVERY_BYTE * 4
+        assert session.backend.receive_nowait(100) == b""
+
+
+async def _leaving(pair: Pair) -> None:
+    """What the peer has sent is received before it counts as gone; all errors are BackendError."""
+    async with _in_use(pair) as session:
+        if session.peer is None or not pair.closes:
+            return
+        session.seen.clear()
+        session.seen.append(Event.OPENED)
+        expected = b""
+        if isinstance(session.peer, trio.abc.SendStream):
+            await session.peer.send_all(expected := EVERY_BYTE)
+        await session.peer.aclose()
+        await session.read_until(Event.CLOSED)
+        assert session.seen[-1] is Event.CLOSED, "bytes after CLOSED"
+        got = b"".join(item for item in session.seen if isinstance(item, bytes))
+        assert got == expected, f"{len(got)} of {len(expected)} bytes came before CLOSED"
+        for _ in range(3):  # each may break in its own way
+            await _tolerate(session.send(b"x"))
+        with trio.move_on_after(STUCK_AFTER):
+            await _tolerate(session.receive_some(10))
+
+
+async def _closing(pair: Pair) -> None:
+    """Closing it under a sender that is stuck ends that send with an error.
+
+    Not so under a reader: opening, reading and closing are done by one task.
+    """
+    if not pair.blocks or pair.join is None:
+        return
+    ends: list[Exception] = []
+
+    async def send_on(session: _Session) -> None:
+        try:
+            while True:
+                await session.send_some(b"more")
+        except (BackendError, trio.ClosedResourceError) as exc:
+            ends.append(exc)
+
+    async with trio.open_nursery() as nursery:
+        async with _in_use(pair) as session:
+            await session.fill()
+            nursery.start_soon(send_on, session)
+            await wait_all_tasks_blocked()
+            peer, session.peer = session.peer, None  # whose leaving would end it, too
+        assert peer is not None
+        await wait_all_tasks_blocked()
+        await trio.aclose_forcefully(peer)
+        assert ends, "it goes on waiting"
+        nursery.cancel_scope.cancel()
+
+
+RULES: tuple[Callable[[Pair], Awaitable[None]], ...] = (
+    _unused,
+    _sending,
+    _stuck,
+    _receiving,
+    _cancelled,
+    _draining,
+    _leaving,
+    _closing,
+)
+
+
+async def _tolerate(call: Awaitable[object]) -> None:
+    """It may work, or raise BackendError."""
+    with suppress(BackendError):
+        await call
+
+
+def _count_fds() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def _list(folder: str | None) -> set[str]:
+    return set() if folder is None else set(os.listdir(folder))
