@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import tty
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
@@ -36,6 +36,7 @@ from trio_chardev.core.backend import Backend, OpenRequest, number_as_fd
 from trio_chardev.options import BackendOptions
 from trio_chardev.testing_contract import Join
 
+OFLAG = 1  # its place in what tcgetattr gives
 SMALL_BUFFER = 4096  # bytes; so that a sender is soon stuck
 
 
@@ -48,6 +49,7 @@ class Place:
     join: Join | None = None
     blocks: bool = False
     closes: bool = False
+    keeps: bool = True
     fds: tuple[int, int] = (0, 1)
     """What is standard input and output to a stdio backend."""
 
@@ -270,17 +272,18 @@ def serial(folder: Path) -> Iterator[Place]:
     master, line = os.openpty()
     options = SerialOptions(device=os.ttyname(line))
     with closing_fds(line):
-        yield from _with_peer(master, Place(options=options, blocks=True, closes=True))
+        yield from _with_master(master, Place(options=options))
 
 
 @contextmanager
 def stdio_terminal(folder: Path) -> Iterator[Place]:
     master, terminal = os.openpty()
-    tty.setraw(terminal)
-    options = StdioOptions(signal=False)  # else ^C is no byte like others
-    place = Place(options=options, blocks=True, closes=True, fds=(terminal, terminal))
+    modes = termios.tcgetattr(terminal)
+    modes[OFLAG] = 0  # or the terminal makes CR LF of LF
+    termios.tcsetattr(terminal, termios.TCSANOW, modes)
+    options = StdioOptions(signal=False)  # or ^C is no byte like others
     with closing_fds(terminal):
-        yield from _with_peer(master, place)
+        yield from _with_master(master, Place(options=options, fds=(terminal, terminal)))
 
 
 @contextmanager
@@ -298,10 +301,11 @@ def stdio_pipes(folder: Path) -> Iterator[Place]:
             receiver.close()
 
 
-def _with_peer(fd: int, place: Place) -> Iterator[Place]:
-    peer = FdStream(fd)
+def _with_master(master: int, place: Place) -> Iterator[Place]:
+    """*place* with a peer on a PTY's master, whose closing hangs the line up."""
+    peer = FdStream(master)
     try:
-        yield attrs.evolve(place, join=constantly(peer))
+        yield attrs.evolve(place, join=constantly(peer), blocks=True, closes=True, keeps=False)
     finally:
         peer.close()
 

@@ -21,7 +21,9 @@ from trio_chardev.events import Event
 
 RULE_TIMEOUT = 5.0  # seconds; for each rule
 STUCK_AFTER = 0.02  # seconds; a sender that gets no further for so long is stuck
+STUCK_BELOW = 1 << 26  # bytes; no kernel buffers that many
 EVERY_BYTE = bytes(range(256))
+_END = b"<end>"
 _BULK = EVERY_BYTE * 256  # 64 KiB
 
 Join = Callable[[Backend], Awaitable[trio.abc.AsyncResource]]
@@ -46,6 +48,9 @@ class Pair:
 
     closes: bool = True
     """The backend reports CLOSED when the peer leaves."""
+
+    keeps: bool = True
+    """What the peer has sent before it left can be received; not so where a line hangs up."""
 
     folder: str | None = None
     """Where opening makes its files, if it does."""
@@ -112,12 +117,12 @@ class _Session:
         assert 1 <= len(data) <= max_bytes, f"{len(data)} bytes for max_bytes={max_bytes}"
         return data
 
-    async def receive(self, size: int, max_bytes: int = 1 << 16) -> bytes:
-        """Exactly *size* bytes, as the chardev."""
+    async def receive_to_end(self, max_bytes: int = 1 << 16) -> bytes:
+        """What comes before `_END`, to the chardev."""
         data = b""
-        while len(data) < size:
+        while not data.endswith(_END):
             data += await self.receive_some(max_bytes)
-        return data
+        return data.removesuffix(_END)
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         sent = self.backend.send_nowait(memoryview(data))
@@ -140,20 +145,23 @@ class _Session:
     async def fill(self) -> int:
         """Send until nothing goes any more; how much went. Its last send was cancelled."""
         sent = 0
-        while True:
+        while sent < STUCK_BELOW:
             bulk = memoryview(_BULK)[sent % len(_BULK) :]
             with trio.move_on_after(STUCK_AFTER) as cut:
                 sent += await self.send_some(bulk)
             if cut.cancelled_caught:
                 return sent
+        raise AssertionError("it takes everything")
 
-    async def peer_receives(self, size: int) -> bytes:
-        """What comes to the peer, *size* bytes if there are as many."""
+    async def peer_receives_to_end(self) -> bytes:
+        """What comes before `_END`, to the peer."""
         assert isinstance(self.peer, trio.abc.ReceiveStream)
         data = bytearray()
-        while len(data) < size and (more := await self.peer.receive_some()):
+        while not data.endswith(_END):
+            more = await self.peer.receive_some()
+            assert more, f"the end is missing after {len(data)} bytes"
             data += more
-        return bytes(data)
+        return bytes(data.removesuffix(_END))
 
 
 @asynccontextmanager
@@ -197,14 +205,25 @@ async def _unused(pair: Pair) -> None:
 async def _sending(pair: Pair) -> None:
     """All bytes are sent as they are, in order, and a cancelled send has sent nothing."""
     async with _in_use(pair) as session:
+        expected = EVERY_BYTE
         await session.send(EVERY_BYTE)
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await session.send_some(b"never")
-        assert scope.cancelled_caught, "sending is no checkpoint"
-        await session.send(EVERY_BYTE[::-1])
+        for steps in range(6):
+            message = b"<%d>" % steps
+            sent = 0
+
+            async def send_some(message: bytes = message) -> None:
+                nonlocal sent
+                sent = await session.send_some(message)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send_some)
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            expected += message[:sent]
+        await session.send(_END)
         if isinstance(session.peer, trio.abc.ReceiveStream):
-            assert await session.peer_receives(512) == EVERY_BYTE + EVERY_BYTE[::-1]
+            assert await session.peer_receives_to_end() == expected
 
 
 async def _stuck(pair: Pair) -> None:
@@ -214,18 +233,18 @@ async def _stuck(pair: Pair) -> None:
     async with _in_use(pair) as session:
         sent = await session.fill()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(session.send, b"<end>")
-            got = await session.peer_receives(sent + 5)
-        assert len(got) == sent + 5, f"{sent} bytes were counted, {len(got) - 5} have come"
-        assert got == (_BULK * (sent // len(_BULK) + 1))[:sent] + b"<end>"
+            nursery.start_soon(session.send, _END)
+            got = await session.peer_receives_to_end()
+        assert len(got) == sent, f"{sent} bytes were counted, {len(got)} have come"
+        assert got == (_BULK * (sent // len(_BULK) + 1))[:sent]
 
 
 async def _receiving(pair: Pair) -> None:
     """What the peer sends is received as it is, in order, at most max_bytes at a time."""
     async with _in_use(pair) as session:
         if isinstance(session.peer, trio.abc.SendStream):
-            await session.peer.send_all(EVERY_BYTE * 2)
-            assert await session.receive(512, max_bytes=7) == EVERY_BYTE * 2
+            await session.peer.send_all(EVERY_BYTE * 2 + _END)
+            assert await session.receive_to_end(max_bytes=7) == EVERY_BYTE * 2
 
 
 async def _cancelled(pair: Pair) -> None:
@@ -248,7 +267,8 @@ async def _cancelled(pair: Pair) -> None:
                 for _ in range(steps):
                     await trio.lowlevel.checkpoint()
                 nursery.cancel_scope.cancel()
-        got += await session.receive(len(expected) - len(got))
+        await session.peer.send_all(_END)
+        got += await session.receive_to_end()
         assert got == expected
 
 
@@ -277,7 +297,7 @@ async def _leaving(pair: Pair) -> None:
         session.seen.clear()
         session.seen.append(Event.OPENED)
         expected = b""
-        if isinstance(session.peer, trio.abc.SendStream):
+        if isinstance(session.peer, trio.abc.SendStream) and pair.keeps:
             await session.peer.send_all(expected := EVERY_BYTE)
         await session.peer.aclose()
         await session.read_until(Event.CLOSED)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
-from tests.places import MAKERS, place_for
+from tests.places import MAKERS, connect_to, place_for
 from trio_chardev.backends import KINDS
+from trio_chardev.backends.addresses import UnixAddress
+from trio_chardev.backends.socket import SocketBackend, SocketOptions
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.errors import BackendDisconnectedError
+from trio_chardev.events import Event
 from trio_chardev.testing_contract import Pair, check_backend
 
 
@@ -23,6 +30,7 @@ async def test_contract(name: str, tmp_path: Path) -> None:
                 join=place.join,
                 blocks=place.blocks,
                 closes=place.closes,
+                keeps=place.keeps,
                 folder=place.folder,
             )
 
@@ -31,3 +39,101 @@ async def test_contract(name: str, tmp_path: Path) -> None:
 
 def test_every_kind_has_a_place() -> None:
     assert {name.partition("-")[0] for name in MAKERS} == set(KINDS)
+
+
+# ---------------------------------------------------------------- the check finds what is wrong
+
+
+class Faulty(SocketBackend):
+    """Right in all but what a subclass makes of it."""
+
+
+class IgnoresMaxBytes(Faulty):
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        return super().receive_nowait(1 << 16)
+
+
+class HoldsBytesOverACheckpoint(Faulty):
+    async def receive_some(self, max_bytes: int) -> bytes:
+        data = await super().receive_some(max_bytes)
+        await trio.lowlevel.checkpoint()
+        return data
+
+
+class SendsAndIsCancelled(Faulty):
+    async def send_some(self, data: memoryview) -> int:
+        sent = await super().send_some(data)
+        await trio.lowlevel.checkpoint()
+        return sent
+
+
+class IsNeverStuck(Faulty):
+    def send_nowait(self, data: memoryview) -> int:
+        super().send_nowait(data)
+        return len(data)
+
+
+class SaysClosedTwice(Faulty):
+    def set_open(self, is_open: bool) -> None:
+        super().set_open(is_open)
+        if not is_open:
+            self._on_event(Event.CLOSED)
+
+
+class SaysClosedTooEarly(Faulty):
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        data = super().receive_nowait(1)
+        if data == b"\xff":
+            self.set_open(False)
+        return data
+
+
+class RaisesOSError(Faulty):
+    def send_nowait(self, data: memoryview) -> int:
+        try:
+            return super().send_nowait(data)
+        except BackendDisconnectedError:
+            raise OSError from None
+
+
+class LetsSendersHang(Faulty):
+    async def wait_writable(self) -> None:
+        try:
+            await super().wait_writable()
+        except BackendDisconnectedError:
+            await trio.sleep_forever()
+
+
+class KeepsADescriptor(Faulty):
+    def close(self) -> None:
+        left_open.append(os.dup(0))
+        super().close()
+
+
+left_open: list[int] = []
+
+
+@pytest.mark.parametrize("faulty", Faulty.__subclasses__())
+async def test_a_fault_is_found(faulty: type[Faulty], tmp_path: Path) -> None:
+    options = SocketOptions(addr=UnixAddress(str(tmp_path / "socket")))
+
+    @asynccontextmanager
+    async def open_faulty(request: OpenRequest) -> AsyncIterator[Backend]:
+        backend = faulty(request, options)
+        try:
+            await backend.listen(request)
+            yield backend
+        finally:
+            backend.close()
+
+    @asynccontextmanager
+    async def open_pair() -> AsyncIterator[Pair]:
+        yield Pair(open=open_faulty, join=connect_to)
+
+    try:
+        with pytest.raises(Exception) as found:  # noqa: PT011 - of whatever type
+            await check_backend(open_pair)
+        assert found.value.__notes__[0].startswith("the rule: ")
+    finally:
+        while left_open:
+            os.close(left_open.pop())

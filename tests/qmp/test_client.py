@@ -61,7 +61,7 @@ def running(words: list[str], path: Path, *options: str) -> Iterator[Server]:
         listener.listen()
         fd = listener.fileno()
         argv = [need(words[0]), *words[1:], *(option.format(fd=fd) for option in options)]
-        process = subprocess.Popen(argv, pass_fds=[fd], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(argv, pass_fds=[fd])
     try:
         yield Server(os.fspath(path), process)
     finally:

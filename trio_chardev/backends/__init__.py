@@ -9,9 +9,11 @@ from typing import Any
 import attrs
 
 from trio_chardev.backends.file import FileOptions, open_file
+from trio_chardev.backends.foreign import FOREIGN, refuse
 from trio_chardev.backends.log import open_log
 from trio_chardev.backends.mux import MuxOptions, open_mux
 from trio_chardev.backends.null import NullOptions, open_null
+from trio_chardev.backends.parallel import ParallelOptions, open_parallel
 from trio_chardev.backends.pipe import PipeOptions, open_pipe
 from trio_chardev.backends.pty import PtyOptions, open_pty
 from trio_chardev.backends.ringbuf import MemoryOptions, RingbufOptions, open_ringbuf
@@ -38,6 +40,7 @@ KINDS: dict[str, Kind] = {
     "memory": Kind(MemoryOptions, open_ringbuf),
     "mux": Kind(MuxOptions, open_mux),
     "null": Kind(NullOptions, open_null),
+    "parallel": Kind(ParallelOptions, open_parallel),
     "pipe": Kind(PipeOptions, open_pipe),
     "pty": Kind(PtyOptions, open_pty),
     "ringbuf": Kind(RingbufOptions, open_ringbuf),
@@ -47,10 +50,14 @@ KINDS: dict[str, Kind] = {
     "udp": Kind(UdpOptions, open_udp),
 }
 
-BACKEND = TaggedUnion("ChardevBackend", {name: kind.options for name, kind in KINDS.items()})
+BACKEND = TaggedUnion(
+    "ChardevBackend", {name: kind.options for name, kind in KINDS.items()} | FOREIGN
+)
 """``{"type": KIND, "data": {...}}``, for structuring."""
 
-_KIND_OF = {kind.options: kind for kind in KINDS.values()}
+_KIND_OF = {kind.options: kind for kind in KINDS.values()} | {
+    options: Kind(options, refuse) for options in FOREIGN.values()
+}
 
 
 def opener_of(options: BackendOptions) -> Opener:

@@ -52,6 +52,7 @@ class _Base:
         self.frontend = chardev.attach(
             be_change=self._be_change, on_event=self._on_event, on_receive=self._on_receive
         )
+        self.frontend.fe_open = lambda: self.mux is not None and self.mux.is_used
 
     async def _be_change(self, backend: Controls) -> None:
         if self.mux is not None:
@@ -86,6 +87,11 @@ class MuxBackend(Backend):
     @property
     def filename(self) -> str:
         return "mux"
+
+    @property
+    def is_used(self) -> bool:
+        """Has it users that are open?"""
+        return any(frontend.fe_open() for frontend in self._outlets.frontends)
 
     @property
     def _frontend(self) -> Frontend:

@@ -71,6 +71,11 @@ class Chardev:
         return self._outlets.frontends
 
     @property
+    def frontend_open(self) -> bool:
+        """Is there a user that is open itself? A mux is while somebody uses it."""
+        return any(frontend.fe_open() for frontend in self.frontends)
+
+    @property
     def is_open(self) -> bool:
         """Is somebody there, at the other end of the backend in place?"""
         return not self.is_closed and self.backend.is_open

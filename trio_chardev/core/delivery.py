@@ -41,6 +41,7 @@ class Delivery:
     def detach(self) -> None:
         """Nobody is the user; who waits to receive looks again."""
         self.frontend = None
+        self.inbound.resume()
         self.inbound.wake_readers()
 
     def data(self, data: bytes) -> None:

@@ -62,6 +62,8 @@ class Frontend(trio.abc.Stream):
         self._on_event = on_event
         self._on_receive = on_receive
         self._is_receiving = False
+        self.fe_open: Callable[[], bool] = lambda: True
+        """Is it open in its turn? What query-chardev shows as frontend-open."""
 
     @property
     def is_open(self) -> bool:
@@ -138,9 +140,18 @@ class Frontend(trio.abc.Stream):
         """Will nothing more come? While a change holds it back, something may."""
         return self.chardev.is_closed and not self._delivery.is_held
 
+    def pause_input(self) -> None:
+        """Have the backend not read, so that its peer's leaving waits too, until `accept_input`.
+
+        A read that is under way may still bring something.
+        """
+        self._check()
+        self._delivery.inbound.pause()
+
     def accept_input(self) -> None:
         """Offer on_receive what it did not take before (QEMU's chr_fe_accept_input)."""
         self._check()
+        self._delivery.inbound.resume()
         self._delivery.flush()
 
     async def aclose(self) -> None:

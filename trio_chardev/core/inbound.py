@@ -25,10 +25,11 @@ EVENT_WEIGHT = 64  # an event takes that many bytes of the room, so that events 
 class Inbound:
     """A bounded queue of bytes and events; only its waits are async."""
 
-    __slots__ = ("_items", "_offset", "_readers", "_size", "_writers", "capacity")
+    __slots__ = ("_items", "_offset", "_readers", "_size", "_writers", "capacity", "is_paused")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
+        self.is_paused = False
         self._items: deque[bytes | Event] = deque()
         self._offset = 0  # how much of the first item has been taken
         self._size = 0
@@ -43,6 +44,21 @@ class Inbound:
     def room(self) -> int:
         """How many bytes may be put; not positive when full."""
         return self.capacity - self._size
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes a backend shall read; not positive: it shall not."""
+        return 0 if self.is_paused else self.room
+
+    def pause(self) -> None:
+        """Want nothing, whatever room there is, until `resume`."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """Want bytes again."""
+        if self.is_paused:
+            self.is_paused = False
+            self.wake_writers()
 
     def put(self, data: bytes) -> None:
         """Append *data*; more than `room` only for the drain after a change."""

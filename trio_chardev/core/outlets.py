@@ -32,7 +32,7 @@ class Outlets:
     @property
     def room(self) -> int:
         """How many bytes the one with the focus may get; not positive when it is full."""
-        return self.focus.inbound.room
+        return self.focus.inbound.wanted
 
     @property
     def is_muted(self) -> bool:

@@ -68,7 +68,7 @@ class Registry(Mapping[str, Chardev]):
     def query(self) -> list[ChardevInfo]:
         """All chardevs, in the order in which they were added."""
         return [
-            ChardevInfo(id, chardev.backend.filename, bool(chardev.frontends))
+            ChardevInfo(id, chardev.backend.filename, chardev.frontend_open)
             for id, chardev in self._chardevs.items()
         ]
 

@@ -26,6 +26,7 @@ from trio_chardev.options import BackendOptions, structure
 from trio_chardev.qmp.events import EVENTS
 from trio_chardev.qmp.schema import qmp_schema
 from trio_chardev.qmp.session import QmpError, Session
+from trio_chardev.qmp.utf8 import decode_replacing
 from trio_chardev.qmp.version import VERSION
 
 DataFormat = Literal["utf8", "base64"]
@@ -197,7 +198,7 @@ def ringbuf_read(context: Context, arguments: RingbufReadArguments) -> str:
     data = ring.read(arguments.size)
     if arguments.format == "base64":
         return base64.b64encode(data).decode()
-    return decode_utf8(data.split(b"\0", 1)[0])
+    return decode_replacing(data)
 
 
 def quit_(context: Context, arguments: NoArguments) -> dict[str, Any]:
@@ -226,11 +227,6 @@ def decode_base64(text: str) -> bytes:
     digits = re.sub(r"[=\n]", "", text)
     digits = digits[: len(digits) - 1] if len(digits) % 4 == 1 else digits
     return binascii.a2b_base64(digits + "=" * (-len(digits) % 4))
-
-
-def decode_utf8(data: bytes) -> str:
-    """Decode, with U+FFFD for each invalid sequence and NUL for C0 80, as QEMU's JSON writer."""
-    return "\0".join(part.decode("utf-8", "replace") for part in data.split(b"\xc0\x80"))
 
 
 # ---------------------------------------------------------------- the table

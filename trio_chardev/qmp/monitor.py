@@ -4,11 +4,14 @@ What comes is handled in the task that read it: the bytes are decoded, and comma
 not wait are run and answered on the spot, so that a round trip costs no second task. A
 command that waits goes to the worker task, and so does all that comes after it, in order
 (exec-oob excepted). While the worker is busy no more is read, so a client that pipelines
-without end meets the backpressure of its socket.
+without end meets the backpressure of its socket, and one that sends its commands, shuts down
+its side and waits for the answers (``printf ... | socat - UNIX:...``) gets them all: its end
+has not been read before. Only when a command takes longer than PATIENCE it is read on, for
+then it matters whether the client leaves: the command is cancelled.
 
 Replies and events stand in one queue. What the peer does not take at once is sent by the
 writer task. A client that does not read is not read either; when even its events do not fit,
-it is disconnected. A command that waits is cancelled when its client leaves.
+it is disconnected.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ log = logging.getLogger(__name__)
 
 OUTPUT_SUSPENDS = 1 << 24  # bytes unsent: no command is taken any more
 OUTPUT_LIMIT = OUTPUT_SUSPENDS + (1 << 20)  # bytes unsent: the client is let go
+PATIENCE = 0.5  # seconds that a command may take before the client's leaving is looked for
+READ_AHEAD = 1 << 16  # bytes of commands kept meanwhile, or a little more
 OOB_QUEUE = 8  # commands that wait or run while oob is enabled (QEMU's)
 SEND_CHUNK = 1 << 16  # bytes
 
@@ -51,6 +56,8 @@ class _Client:
     """Messages that have come but are not taken yet."""
     queue: deque[Request] = attrs.Factory(deque)
     """Requests for the worker; the first is being run."""
+    ahead: int = 0
+    """Bytes that were taken while it was suspended."""
 
 
 @attrs.define(eq=False)
@@ -67,6 +74,7 @@ class Monitor:
     _work_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _send_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _worker: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _watcher: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _writer: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _drained: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
@@ -79,10 +87,11 @@ class Monitor:
             on_event=self._on_event, on_receive=self._on_receive
         ) as self._frontend:
             self._flush()
-            self._frontend.accept_input()
+            self._read_or_pause()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._work)
+                nursery.start_soon(self._watch)
                 task_status.started()
 
     def emit(self, event: str, data: Mapping[str, Any]) -> None:
@@ -91,6 +100,8 @@ class Monitor:
             seconds, nanoseconds = divmod(time.time_ns(), 10**9)
             stamp = {"seconds": seconds, "microseconds": nanoseconds // 1000}
             self._put({"timestamp": stamp, "event": event, "data": dict(data)})
+            if len(self._out) > OUTPUT_LIMIT:
+                self._disconnect()
             self._flush()
 
     async def wait_drained(self) -> None:
@@ -131,11 +142,15 @@ class Monitor:
         client = self._client
         if client is None:  # the rest of one that was let go
             return len(data)
-        if self._is_suspended(client):
+        was_suspended = self._is_suspended(client)
+        if was_suspended and client.ahead >= READ_AHEAD:
             return 0
+        client.ahead = client.ahead + len(data) if was_suspended else 0
         client.backlog.extend(client.decoder.feed(data))
         self._take_backlog(client)
         self._flush()
+        if not was_suspended and client is self._client and self._is_suspended(client):
+            self._pause()
         return len(data)
 
     def _is_suspended(self, client: _Client) -> bool:
@@ -153,6 +168,7 @@ class Monitor:
             if not request.is_oob and (client.queue or self._waits(request)):
                 client.queue.append(request)
                 self._worker.unpark_all()
+                self._watcher.unpark_all()
             else:
                 self._put_reply(request, self._answer_now(client, request))
 
@@ -190,18 +206,39 @@ class Monitor:
             request = client.queue[0]
             with trio.CancelScope() as self._work_scope:
                 reply = await self._answer(client, request)
-            if client is not self._client:  # it left
-                continue
-            client.queue.popleft()
-            self._put_reply(request, reply)
-            self._go_on(client)
+            if client is self._client:  # else it left
+                client.queue.popleft()
+                self._put_reply(request, reply)
+                self._take_backlog(client)
+                self._flush()
+            self._read_or_pause()
 
-    def _go_on(self, client: _Client) -> None:
-        """Take what had to wait for the worker, or for the client to read."""
-        self._take_backlog(client)
-        self._flush()
+    async def _watch(self) -> None:
+        """Read on when a command takes long, so that its client's leaving is heard."""
+        while True:
+            client = self._client
+            if client is not None and client.queue:
+                request = client.queue[0]
+                await trio.sleep(PATIENCE)
+                if client is not self._client or not client.queue or client.queue[0] is not request:
+                    continue
+                self._read()
+            await self._watcher.park()
+
+    def _read_or_pause(self) -> None:
+        """Read on, unless the client has to wait for the worker, or to read itself."""
+        if self._client is not None and self._is_suspended(self._client):
+            self._pause()
+        else:
+            self._read()
+
+    def _read(self) -> None:
         if self._frontend is not None and self._frontend.is_attached:
             self._frontend.accept_input()
+
+    def _pause(self) -> None:
+        if self._frontend is not None and self._frontend.is_attached:
+            self._frontend.pause_input()
 
     # ------------------------------------------------------------ output
 
@@ -213,8 +250,6 @@ class Monitor:
 
     def _put(self, message: dict[str, Any]) -> None:
         self._out += encode_pretty(message) if self.pretty else encode(message)
-        if len(self._out) > OUTPUT_LIMIT:
-            self._disconnect()
 
     def _flush(self) -> None:
         """Send what the peer takes at once."""
@@ -237,19 +272,20 @@ class Monitor:
             if not self._out:
                 self._drained.unpark_all()
                 await self._writer.park()
+                self._read_or_pause()  # that client may be gone already
                 continue
             client = self._client
             sent = 0
             with trio.CancelScope() as self._send_scope:
                 try:
                     sent = await self._frontend.send_some(bytes(self._out[:SEND_CHUNK]))
-                except ChardevError:
+                except (ChardevError, trio.ClosedResourceError):
                     sent = len(self._out)
             if client is not None and client is self._client:  # else it is another's output
-                was_full = len(self._out) >= OUTPUT_SUSPENDS
                 del self._out[:sent]
-                if was_full:
-                    self._go_on(client)
+                self._take_backlog(client)
+                self._flush()
+            self._read_or_pause()
 
 
 def _error(exc: Exception) -> dict[str, Any]:
