@@ -9,10 +9,11 @@ import os
 import secrets
 import socket
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
+    asynccontextmanager,
     contextmanager,
 )
 from pathlib import Path
@@ -24,6 +25,7 @@ from trio.lowlevel import FdStream
 from trio_chardev.backends import opener_of
 from trio_chardev.backends.addresses import FdAddress, InetAddress, SocketAddress, UnixAddress
 from trio_chardev.backends.file import FileOptions
+from trio_chardev.backends.mux import MuxBackend, MuxOptions
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pipe import PipeOptions
 from trio_chardev.backends.pty import PtyOptions
@@ -32,7 +34,9 @@ from trio_chardev.backends.serial import SerialOptions
 from trio_chardev.backends.socket import SocketBackend, SocketOptions
 from trio_chardev.backends.stdio import StdioOptions, open_stdio
 from trio_chardev.backends.udp import UdpBackend, UdpOptions
-from trio_chardev.core.backend import Backend, OpenRequest, number_as_fd
+from trio_chardev.core.backend import Backend, Opener, OpenRequest, number_as_fd
+from trio_chardev.core.outlets import Outlets
+from trio_chardev.core.registry import open_registry_with
 from trio_chardev.options import BackendOptions
 from trio_chardev.testing_contract import Join
 
@@ -54,9 +58,13 @@ class Place:
     """What is standard input and output to a stdio backend."""
 
     take_fd: Callable[[str], int] = number_as_fd
+    opener: Opener | None = None
+    """Opens what needs more than `options`."""
 
     def open(self, request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
         """The opener."""
+        if self.opener is not None:
+            return self.opener(request)
         if isinstance(self.options, StdioOptions):
             return open_stdio(self.options, request, self.fds)
         return opener_of(self.options)(attrs.evolve(request, take_fd=self.take_fd))
@@ -95,6 +103,19 @@ class Receiver(trio.abc.ReceiveStream):
 
     def close(self) -> None:
         self._stream.close()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class Listening(trio.abc.ReceiveStream):
+    """A socket that nothing is sent to."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return bytes(await self._stream.receive_some(max_bytes))
 
     async def aclose(self) -> None:
         await self._stream.aclose()
@@ -142,7 +163,7 @@ def socket_stream(sock: socket.socket) -> trio.SocketStream:
     return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
 
 
-async def connect_to(backend: Backend) -> trio.SocketStream:
+def connect_to(backend: Backend) -> trio.SocketStream:
     """Be a client of a socket server."""
     assert isinstance(backend, SocketBackend)
     return socket_stream(dial(backend.address))
@@ -167,12 +188,12 @@ def dial(address: SocketAddress) -> socket.socket:
     return client
 
 
-def constantly(peer: trio.abc.AsyncResource) -> Join:
-    """For a peer that is there already."""
+def at_once(make_peer: Callable[[Backend], trio.abc.AsyncResource]) -> Join:
+    """For a peer that can come without waiting."""
 
     async def join(backend: Backend) -> trio.abc.AsyncResource:
         await trio.lowlevel.checkpoint()
-        return peer
+        return make_peer(backend)
 
     return join
 
@@ -194,18 +215,14 @@ def null(folder: Path) -> Iterator[Place]:
     yield Place(options=NullOptions())
 
 
-async def _read_ring(backend: Backend) -> RingReader:
-    return RingReader(backend)
-
-
 @contextmanager
 def ringbuf(folder: Path) -> Iterator[Place]:
-    yield Place(options=RingbufOptions(size=1 << 20), join=_read_ring)
+    yield Place(options=RingbufOptions(size=1 << 20), join=at_once(RingReader))
 
 
 @contextmanager
 def memory(folder: Path) -> Iterator[Place]:
-    yield Place(options=MemoryOptions(), join=_read_ring)
+    yield Place(options=MemoryOptions(), join=at_once(RingReader))
 
 
 @contextmanager
@@ -213,10 +230,10 @@ def file(folder: Path) -> Iterator[Place]:
     out = folder / "out"
     out.touch()  # one that opening has made is not removed when a change fails: others may use it
 
-    async def read_it(backend: Backend) -> Receiver:
+    def read_it(backend: Backend) -> Receiver:
         return Receiver(os.open(out, os.O_RDONLY))
 
-    yield Place(options=FileOptions(out=str(out)), join=read_it)
+    yield Place(options=FileOptions(out=str(out)), join=at_once(read_it))
 
 
 @contextmanager
@@ -235,11 +252,13 @@ def file_with_fifo(folder: Path) -> Iterator[Place]:
     with file(folder) as place:
         assert isinstance(place.options, FileOptions)
 
-        async def join(backend: Backend) -> trio.abc.AsyncResource:
+        def join(backend: Backend) -> trio.abc.AsyncResource:
             sender = Sender(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
             return trio.StapledStream(sender, Receiver(os.open(folder / "out", os.O_RDONLY)))
 
-        yield attrs.evolve(place, options=attrs.evolve(place.options, in_=str(fifo)), join=join)
+        yield attrs.evolve(
+            place, options=attrs.evolve(place.options, in_=str(fifo)), join=at_once(join)
+        )
 
 
 @contextmanager
@@ -248,22 +267,22 @@ def pipe(folder: Path) -> Iterator[Place]:
     os.mkfifo(f"{device}.in")
     os.mkfifo(f"{device}.out")
 
-    async def join(backend: Backend) -> trio.abc.AsyncResource:
+    def join(backend: Backend) -> trio.abc.AsyncResource:
         sender = Sender(os.open(f"{device}.in", os.O_WRONLY | os.O_NONBLOCK))
         receiver = Receiver(os.open(f"{device}.out", os.O_RDONLY | os.O_NONBLOCK))
         return trio.StapledStream(sender, receiver)
 
-    yield Place(options=PipeOptions(device=str(device)), join=join, blocks=True)
+    yield Place(options=PipeOptions(device=str(device)), join=at_once(join), blocks=True)
 
 
 @contextmanager
 def pty(folder: Path) -> Iterator[Place]:
-    async def join(backend: Backend) -> FdStream:
+    def join(backend: Backend) -> FdStream:
         assert backend.pty is not None
         return FdStream(os.open(backend.pty, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
 
     options = PtyOptions(path=str(folder / "link"))
-    yield Place(options=options, join=join, blocks=True, closes=True)
+    yield Place(options=options, join=at_once(join), blocks=True, closes=True)
 
 
 @contextmanager
@@ -295,7 +314,7 @@ def stdio_pipes(folder: Path) -> Iterator[Place]:
         peer = trio.StapledStream(sender, receiver)
         place = Place(options=StdioOptions(), blocks=True, closes=True, fds=(stdin, stdout))
         try:
-            yield attrs.evolve(place, join=constantly(peer))
+            yield attrs.evolve(place, join=at_once(lambda _: peer))
         finally:
             sender.close()
             receiver.close()
@@ -305,7 +324,9 @@ def _with_master(master: int, place: Place) -> Iterator[Place]:
     """*place* with a peer on a PTY's master, whose closing hangs the line up."""
     peer = FdStream(master)
     try:
-        yield attrs.evolve(place, join=constantly(peer), blocks=True, closes=True, keeps=False)
+        yield attrs.evolve(
+            place, join=at_once(lambda _: peer), blocks=True, closes=True, keeps=False
+        )
     finally:
         peer.close()
 
@@ -315,16 +336,37 @@ def udp(folder: Path) -> Iterator[Place]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
 
-        async def join(backend: Backend) -> UdpPeer:
+        def join(backend: Backend) -> UdpPeer:
             assert isinstance(backend, UdpBackend)
             return UdpPeer(sock.dup(), backend._sock.getsockname())
 
         host, port = sock.getsockname()
-        yield Place(options=UdpOptions(remote=InetAddress(host, str(port))), join=join)
+        yield Place(options=UdpOptions(remote=InetAddress(host, str(port))), join=at_once(join))
+
+
+@contextmanager
+def mux(folder: Path) -> Iterator[Place]:
+    """On a socket server. Its input does not come by receive_some, so the peer sends none."""
+    options = MuxOptions(chardev="base")
+    base = SocketOptions(addr=UnixAddress(str(folder / "base")))
+
+    @asynccontextmanager
+    async def open_on_base(request: OpenRequest) -> AsyncIterator[Backend]:
+        async with open_registry_with(opener_of) as registry:
+            await registry.add("base", base)
+            more = attrs.evolve(request, chardevs=registry, outlets=Outlets())
+            async with opener_of(options)(more) as backend:
+                yield backend
+
+    def join(backend: Backend) -> Listening:
+        assert isinstance(backend, MuxBackend)
+        return Listening(connect_to(backend.base.chardev.backend))
+
+    yield Place(options=options, opener=open_on_base, join=at_once(join), blocks=True, closes=True)
 
 
 def _server(options: SocketOptions) -> Place:
-    return Place(options=options, join=connect_to, blocks=True, closes=True)
+    return Place(options=options, join=at_once(connect_to), blocks=True, closes=True)
 
 
 @contextmanager
@@ -358,7 +400,7 @@ def passed_client(folder: Path) -> Iterator[Place]:
     with theirs, ours:
         yield Place(
             options=SocketOptions(addr=FdAddress("passed"), server=False),
-            join=constantly(socket_stream(theirs)),
+            join=at_once(lambda _: socket_stream(theirs)),
             blocks=True,
             closes=True,
             take_fd=lambda name: os.dup(ours.fileno()),
@@ -404,6 +446,7 @@ def redialing_client(folder: Path) -> Iterator[Place]:
 
 
 MAKERS: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
+    "mux": mux,
     "null": null,
     "ringbuf": ringbuf,
     "memory": memory,

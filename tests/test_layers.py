@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "protocols": {"errors", "events"},
     "core": BASE,
     "testing": BASE | {"core"},
+    "testing_contract": BASE | {"core"},
     "backends": BASE | {"core", "protocols"},
     "frontends": BASE | {"core"},
     "qmp": BASE | {"core", "backends", "frontends"},

@@ -63,12 +63,16 @@ class Object:
 class TaggedUnion:
     """QAPI's ``{"type": NAME, "data": {...}}``: one of the attrs classes *variants*.
 
+    A flat one has the variant's members beside the tag: ``{TAG: NAME, ...}``.
+
     Either annotates a union, ``Annotated[A | B, TaggedUnion("AorB", {"a": A, "b": B})]``, or
     is given to `structure` itself. A class may have several names; the first is written.
     """
 
     name: str
     variants: Mapping[str, type]
+    tag: str = "type"
+    is_flat: bool = False
 
 
 ValueType = Scalar | IntRange | Enum | Array | Object | TaggedUnion

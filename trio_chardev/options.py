@@ -229,28 +229,40 @@ def _object_hook(of: Object) -> _Hook:
 def _union_hook(union: TaggedUnion) -> _Hook:
     hooks = {name: _hook_of(Object(cls)) for name, cls in union.variants.items()}
 
+    def variant_of(value: dict[str, Any]) -> _Hook:
+        if union.tag not in value:
+            raise _DefectError(_MISSING, union.tag)
+        try:
+            name = _str(value[union.tag], None)
+            if name not in hooks:
+                raise _not_accepted(name)
+        except _DefectError as defect:
+            defect.path.append(union.tag)
+            raise
+        return hooks[name]
+
+    def structure_flat(value: Any, _: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _wrong_type("object")
+        hook = variant_of(value)
+        return hook({name: item for name, item in value.items() if name != union.tag}, None)
+
     def structure_union(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):
             raise _wrong_type("object")
-        if "type" not in value:
-            raise _DefectError(_MISSING, "type")
-        member = "type"
+        hook = variant_of(value)
         try:
-            tag = _str(value["type"], None)
-            if tag not in hooks:
-                raise _not_accepted(tag)
-            member = "data"
             if "data" not in value:
                 raise _DefectError(_MISSING)
-            options = hooks[tag](value["data"], None)
+            options = hook(value["data"], None)
         except _DefectError as defect:
-            defect.path.append(member)
+            defect.path.append("data")
             raise
         if len(value) > 2:
-            raise _DefectError(_UNEXPECTED, first_unexpected(value, ("type", "data")))
+            raise _DefectError(_UNEXPECTED, first_unexpected(value, (union.tag, "data")))
         return options
 
-    return structure_union
+    return structure_flat if union.is_flat else structure_union
 
 
 def _structure_hook(hint: Any) -> _Hook:
@@ -284,7 +296,8 @@ def _unstructure_union_hook(hint: Any) -> Callable[[Any], Any]:
     tags = {cls: tag for tag, cls in reversed(list(union.variants.items()))}
 
     def unstructure_union(value: Any) -> dict[str, Any]:
-        return {"type": tags[type(value)], "data": _converter.unstructure(value)}
+        name, data = tags[type(value)], _converter.unstructure(value)
+        return {union.tag: name, **data} if union.is_flat else {union.tag: name, "data": data}
 
     return unstructure_union
 

@@ -39,7 +39,8 @@ def check_in_place(chardev: Chardev, in_place: FakeDevice, *others: FakeDevice) 
     assert not any(other.is_held_open for other in others)
     assert chardev._nursery is not None
     assert len(chardev._nursery.child_tasks) == 1
-    assert len(chardev._slots) == 1
+    assert chardev._nursery is not None
+    assert len(chardev._nursery.child_tasks) == 1
 
 
 # ---------------------------------------------------------------- the rules
@@ -462,7 +463,7 @@ async def test_changes_that_hang_are_ended_by_closing_the_chardev(schedule: int)
                     nursery.start_soon(change)
                 await wait_all_tasks_blocked()
                 await chardev.aclose()
-        assert not chardev._slots
+        assert chardev._nursery is None or not chardev._nursery.child_tasks
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -497,7 +498,7 @@ async def test_an_opening_that_hangs_ends_with_its_chardev_whenever_that_comes(
                     await wait_all_tasks_blocked()
                     scope.cancel()
             trio.lowlevel.remove_instrument(injector)
-            assert not chardev._slots
+            assert chardev._nursery is None or not chardev._nursery.child_tasks
 
 
 async def test_an_opening_that_hangs_is_ended_by_the_service_stopping() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from trio_chardev.backends.file import FileOptions, open_file
-from trio_chardev.backends.foreign import FOREIGN, refuse
+from trio_chardev.backends.foreign import FOREIGN as FOREIGN, refuse
 from trio_chardev.backends.log import open_log
 from trio_chardev.backends.mux import MuxOptions, open_mux
 from trio_chardev.backends.null import NullOptions, open_null

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.backend import Backend, OpenRequest, open_path
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 
 log = logging.getLogger(__name__)
@@ -75,13 +75,13 @@ class FdHolder:
             raise BackendError("The file descriptor was closed") from None
 
 
-def open_fd(path: str, flags: int) -> FdHolder:
-    """Open *path* without waiting for it; a file that O_CREAT makes is 0666 & ~umask.
+def open_fd(path: str, flags: int, opener: Callable[[str, int], int] = open_path) -> FdHolder:
+    """Open *path* by *opener*, without waiting for it.
 
     Raises BackendError, ``Could not open 'PATH': strerror``.
     """
     try:
-        return FdHolder(os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY, 0o666))
+        return FdHolder(opener(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError as exc:
         raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
     except ValueError as exc:  # a NUL, or what the file system's encoding does not have

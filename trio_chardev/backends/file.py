@@ -33,11 +33,11 @@ PIECE = 1 << 16  # bytes
 class FileOptions(BackendOptions):
     """Writes output to a file, and may read input from another."""
 
-    out: str
-    """File to which output is written; created, or truncated, unless append is set."""
-
     in_: str | None = None
     """File or FIFO from which input is read."""
+
+    out: str
+    """File to which output is written; created, or truncated, unless append is set."""
 
     append: bool = False
     """Append to the output file instead of truncating it."""
@@ -55,6 +55,7 @@ class FileBackend(DescriptorBackend):
     ) -> None:
         super().__init__(request, source, sink)
         self._options = options
+        self._open_path = request.open_path
 
     @property
     def filename(self) -> str:
@@ -73,7 +74,7 @@ class FileBackend(DescriptorBackend):
         if path is None or self.source is None or not is_fifo(self.source.fd):
             return False
         try:
-            source = open_fd(path, os.O_RDONLY)
+            source = open_fd(path, os.O_RDONLY, self._open_path)
         except BackendError:
             return False
         self.source.close()
@@ -100,9 +101,9 @@ async def open_file(options: FileOptions, request: OpenRequest) -> AsyncIterator
     with ExitStack() as undo:
         source = None
         if options.in_ is not None:
-            source = open_fd(options.in_, os.O_RDONLY)
+            source = open_fd(options.in_, os.O_RDONLY, request.open_path)
             undo.callback(source.close)
-        sink = open_fd(options.out, os.O_WRONLY | os.O_CREAT | append)
+        sink = open_fd(options.out, os.O_WRONLY | os.O_CREAT | append, request.open_path)
         undo.pop_all()
     backend = FileBackend(request, options, source, sink)
     try:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 
 import trio
 
 from trio_chardev.backends.descriptor import truncate
-from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.backend import Backend, OpenRequest, open_path
 from trio_chardev.errors import BackendError, strerror
 from trio_chardev.options import BackendOptions
 
@@ -46,7 +46,9 @@ async def _open_log(
     path: str, options: BackendOptions, request: OpenRequest
 ) -> AsyncIterator[LogFile]:
     before = _log_of(request.replaces, path)
-    file = LogFile(path, options.logappend, options.logtimestamp, before)
+    file = LogFile(
+        path, options.logappend, options.logtimestamp, before, request.open_path
+    )
     error: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(file.run)
@@ -71,7 +73,12 @@ class LogFile:
     """A log file; implements Tap."""
 
     def __init__(
-        self, path: str, append: bool, timestamps: bool, before: LogFile | None = None
+        self,
+        path: str,
+        append: bool,
+        timestamps: bool,
+        before: LogFile | None = None,
+        opener: Callable[[str, int], int] = open_path,
     ) -> None:
         """*before* is the log of the replaced backend, if it is the same file.
 
@@ -83,7 +90,7 @@ class LogFile:
         self._append = append
         self._timestamps = timestamps
         self._before = before
-        self._output: _Output | None = _Output(_create(path))
+        self._output: _Output | None = _Output(_create(path, opener))
         self._pending = bytearray()
         self._at_line_start = True
         self._is_dropping = False
@@ -205,12 +212,11 @@ class _Output:
         self.close()
 
 
-def _create(path: str) -> int:
+def _create(path: str, opener: Callable[[str, int], int]) -> int:
     """Open *path* for appending, 0666 & ~umask if it is new, without waiting for a peer."""
     try:
-        fd = os.open(
-            path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY, 0o666
-        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+        fd = opener(path, flags | os.O_CLOEXEC)
     except OSError as exc:
         raise BackendError.from_os_error(f"Could not create '{path}'", exc) from exc
     except ValueError as exc:  # a NUL, or what the file system's encoding does not have

@@ -40,7 +40,7 @@ class ParallelBackend(DescriptorBackend):
 @asynccontextmanager
 async def open_parallel(options: ParallelOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Open and claim the port. Raises BackendError, also for what is no parallel port."""
-    port = open_fd(options.device, os.O_RDWR)
+    port = open_fd(options.device, os.O_RDWR, request.open_path)
     try:
         try:
             fcntl.ioctl(port.fd, PPCLAIM)

@@ -7,7 +7,7 @@ of file when writers leave (fifo(7)), and what no reader has taken yet stays in 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -37,7 +37,7 @@ class PipeBackend(DescriptorBackend):
 @asynccontextmanager
 async def open_pipe(options: PipeOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Open the FIFOs. Raises BackendError, ``Could not open 'PATH': strerror``."""
-    backend = PipeBackend(request, *_open_ways(options.device))
+    backend = PipeBackend(request, *_open_ways(options.device, request.open_path))
     try:
         backend.set_open(True)
         yield backend
@@ -45,17 +45,19 @@ async def open_pipe(options: PipeOptions, request: OpenRequest) -> AsyncIterator
         backend.close()
 
 
-def _open_ways(device: str) -> tuple[FdHolder, FdHolder]:
+def _open_ways(
+    device: str, opener: Callable[[str, int], int]
+) -> tuple[FdHolder, FdHolder]:
     """The descriptors for reading and for writing, the same one if a FIFO of the pair lacks."""
     try:
-        source = open_fd(f"{device}.in", os.O_RDWR)
+        source = open_fd(f"{device}.in", os.O_RDWR, opener)
         try:
-            return source, open_fd(f"{device}.out", os.O_RDWR)
+            return source, open_fd(f"{device}.out", os.O_RDWR, opener)
         except BackendError:
             source.close()
             raise
     except BackendError as exc:
         if not isinstance(exc.__cause__, FileNotFoundError):
             raise
-    both = open_fd(device, os.O_RDWR)
+    both = open_fd(device, os.O_RDWR, opener)
     return both, both

@@ -117,6 +117,7 @@ class SerialBackend(PlainBackend):
     ) -> None:
         """*found* is restored if there is no commit; until it the line is that of *owner*."""
         super().__init__(request, holder, holder)
+        self._open_path = request.open_path
         self.device = options.device
         self._wanted = Line(options.device, options.line, options.exclusive)
         self._reopen_interval = options.reopen_ms / 1000
@@ -251,7 +252,7 @@ class SerialBackend(PlainBackend):
                     log.info("chardev '%s': %s", self.id, trouble)
 
     async def _open_again(self) -> None:
-        holder = open_fd(self.device, os.O_RDWR)
+        holder = open_fd(self.device, os.O_RDWR, self._open_path)
         try:
             await self._wanted.set_up(holder.fd)
         except BaseException:
@@ -334,7 +335,7 @@ def _make(options: SerialOptions, request: OpenRequest) -> PlainBackend:
         with backend_errors(f"Could not open '{options.device}'"):
             holder = FdHolder(os.dup(original.sink.fd))
         return SerialBackend(request, holder, options, owner=original)
-    holder = open_fd(options.device, os.O_RDWR)
+    holder = open_fd(options.device, os.O_RDWR, request.open_path)
     try:
         found = Found.at(holder.fd)
     except OSError as exc:

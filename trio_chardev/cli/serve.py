@@ -135,7 +135,8 @@ async def _add_all(service: Service, options: ServeOptions) -> None:
         with _saying(f"--monitor {monitor.chardev}"):
             await service.add_monitor(monitor.chardev, pretty=monitor.pretty)
     for listener in options.listeners:
-        await service.listen_qmp(listener)
+        with _saying(f"--qmp {listener.addr}"):
+            await service.listen_qmp(listener)
     if not options.monitors and not options.listeners:
         path = default_monitor_path()
         await service.listen_qmp(SocketOptions(addr=UnixAddress(str(path))))

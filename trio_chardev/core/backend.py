@@ -12,7 +12,8 @@ because the change may still fail: truncate, rename, apply line settings in `act
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
@@ -35,6 +36,11 @@ def number_as_fd(name: str) -> int:
     return int(name)
 
 
+def open_path(path: str, flags: int) -> int:
+    """Open a file; one that O_CREAT makes is 0666 & ~umask. Raises OSError."""
+    return os.open(path, flags, 0o666)
+
+
 @attrs.frozen(kw_only=True)
 class OpenRequest:
     """What an opener may use."""
@@ -49,8 +55,14 @@ class OpenRequest:
     chardevs: Mapping[str, Chardev] = attrs.field(factory=dict)
     """The chardevs beside this one, for backends that stand on others."""
 
+    objects: Mapping[str, object] = attrs.field(factory=dict)
+    """What options name by an id beside chardevs, such as TLS credentials."""
+
     outlets: Outlets | None = None
     """The users of the chardev, for a backend that chooses who gets the input."""
+
+    open_path: Callable[[str, int], int] = open_path
+    """Opens a file by path and os.open's flags, for all that a user may name by a path."""
 
     quit: Callable[[], None] = lambda: None
     """Stops the service, for a backend whose user may ask for that."""
@@ -219,3 +231,11 @@ class DisconnectControl(Protocol):
     """Can drop its peer as if that had left (chr_disconnect)."""
 
     def disconnect(self) -> None: ...
+
+
+@runtime_checkable
+class FdControl(Protocol):
+    """Passes file descriptors beside the bytes (chr_get_msgfds, chr_set_msgfds)."""
+
+    def take_fds(self) -> list[int]: ...
+    def send_fds(self, fds: Sequence[int]) -> None: ...

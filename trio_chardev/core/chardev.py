@@ -51,7 +51,7 @@ class Chardev:
     """Is told every event of the backend in place, whether a frontend is there or not."""
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _over: trio.Event = attrs.Factory(trio.Event)
-    _slots: set[Slot] = attrs.Factory(set)  # all whose task runs, also half open ones
+    _launches: list[tuple[Slot, Opener, OpenRequest]] = attrs.Factory(list)  # before run()
     _change_lock: trio.Lock = attrs.Factory(trio.Lock)
     _asking: trio.CancelScope = attrs.Factory(trio.CancelScope)  # of a be_change
     _outbound: Outbound = attrs.field(init=False)
@@ -93,6 +93,8 @@ class Chardev:
             async with trio.open_nursery() as self._nursery:
                 # Nothing that can fail goes in here: it would come out as a group.
                 try:
+                    while self._launches:
+                        self._nursery.start_soon(self._run_slot, *self._launches.pop())
                     task_status.started()
                     await trio.sleep_forever()
                 finally:
@@ -126,9 +128,7 @@ class Chardev:
         """Be closed to all that comes; `aclose` or the end of `run` does the rest."""
         self._outbound.close()
         self._outlets.wake_readers()
-        for slot in self._slots:  # an open under way is in its caller's scope, not in ours
-            slot.scope.cancel()
-        self._asking.cancel()  # so is a be_change
+        self._asking.cancel()  # a be_change is in the scopes of who wants the change
 
     # ------------------------------------------------------------ frontends
 
@@ -304,10 +304,10 @@ class Chardev:
     async def _start(self, opener: Opener, replaces: Slot | None, timeout: float) -> Slot:
         """Open a backend in a task of its own; it is not read before the commit.
 
-        Until it is open that task is in the *caller's* cancel scopes (nursery.start).
+        Raising anything, Cancelled included, it leaves none. (nursery.start() would do as
+        well, but it costs a nursery more and has the child in the caller's cancel scopes.)
         """
         self._check_not_closed()
-        assert self._nursery is not None, "run() comes first"
         slot = Slot()
         request = OpenRequest(
             id=self.id,
@@ -315,34 +315,25 @@ class Chardev:
             replaces=replaces.backend if replaces else None,
             outlets=self._outlets,
         )
+        if self._nursery is None:
+            self._launches.append((slot, opener, request))
+        else:
+            self._nursery.start_soon(self._run_slot, slot, opener, request)
         try:
             with trio.fail_after(timeout):
-                await self._nursery.start(self._run_slot, slot, opener, request)
+                await slot.ready.wait()
         except trio.TooSlowError:
+            await slot.retire()
             raise BackendError(f"not open after {timeout:g} seconds") from None
+        except BaseException:
+            await slot.retire()
+            raise
+        if not slot.started:
+            raise slot.error or ChardevClosedError(f"Chardev '{self.id}' is closed")
         return slot
 
-    async def _run_slot(
-        self,
-        slot: Slot,
-        opener: Opener,
-        request: OpenRequest,
-        *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        self._check_not_closed()  # `shut` cancels the slots that it sees
-        self._slots.add(slot)
-        try:
-            await slot.run(
-                opener,
-                request,
-                self._outlets,
-                task_status=task_status,
-            )
-        finally:
-            self._slots.discard(slot)
-        if not slot.started:
-            self._check_not_closed()
+    async def _run_slot(self, slot: Slot, opener: Opener, request: OpenRequest) -> None:
+        await slot.run(opener, request, self._outlets)
         self._note_end(slot)
 
     def _note_end(self, slot: Slot) -> None:

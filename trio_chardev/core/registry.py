@@ -9,8 +9,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import attrs
 import trio
 
-from trio_chardev.core.backend import Backend, Opener, OpenRequest, number_as_fd
+from trio_chardev.core.backend import Backend, Opener, OpenRequest, number_as_fd, open_path
 from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.notices import (
+    ChardevAdded,
+    ChardevBreak,
+    ChardevChanged,
+    ChardevClosed,
+    ChardevOpened,
+    ChardevRemoved,
+    Notice,
+)
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import (
     BackendError,
@@ -19,6 +28,7 @@ from trio_chardev.errors import (
     ChardevExistsError,
     ChardevNotFoundError,
 )
+from trio_chardev.events import Event
 from trio_chardev.options import BackendOptions
 
 OpenerOf = Callable[[BackendOptions], Opener]
@@ -47,6 +57,14 @@ class Registry(Mapping[str, Chardev]):
 
     _nursery: trio.Nursery
     _opener_of: OpenerOf
+    on_notice: Callable[[Notice], None] = lambda notice: None
+    """Is told what happens to the chardevs; must not raise."""
+    open_path: Callable[[str, int], int] = open_path
+    """Opens what options name by a path; see OpenRequest."""
+    quit: Callable[[], None] = lambda: None
+    """Stops the service; see OpenRequest."""
+    objects: dict[str, object] = attrs.Factory(dict)
+    """What options name by an id, such as TLS credentials; see OpenRequest."""
     _chardevs: dict[str, Chardev] = attrs.Factory(dict)
     _adding: set[str] = attrs.Factory(set)  # ids whose first backend is being opened
 
@@ -87,7 +105,7 @@ class Registry(Mapping[str, Chardev]):
         """
         if id in self._chardevs or id in self._adding:
             raise ChardevExistsError(f"Chardev with id '{id}' already exists")
-        chardev = Chardev(id, is_replayed=is_replayed)
+        chardev = Chardev(id, is_replayed=is_replayed, on_event=self._note_event)
         self._adding.add(id)
         try:
             with _failed_to_add(id):
@@ -96,10 +114,11 @@ class Registry(Mapping[str, Chardev]):
             self._chardevs[id] = chardev
         finally:
             self._adding.discard(id)
+        self.on_notice(ChardevAdded(id, chardev.backend.filename))
         return _returned(chardev.backend)
 
     async def _open(self, chardev: Chardev, opener: Opener, timeout: float) -> None:
-        await self._nursery.start(chardev.run)
+        self._nursery.start_soon(chardev.run)
         try:
             await chardev.open(opener, timeout=timeout)
         except BaseException:
@@ -121,10 +140,12 @@ class Registry(Mapping[str, Chardev]):
         if id not in self._chardevs:
             raise ChardevNotFoundError(f"Chardev '{id}' does not exist")
         chardev = self._chardevs[id]
+        before = chardev.backend.filename
         # QEMU does a change without a user as remove and add, and so words its errors.
         with contextlib.nullcontext() if chardev.frontends else _failed_to_add(id):
             opener = self._opener(options, take_fd)
             backend = await chardev.change(opener, timeout=_or_default(timeout, options))
+        self.on_notice(ChardevChanged(id, before, backend.filename))
         return _returned(backend)
 
     async def remove(self, id: str) -> None:
@@ -136,6 +157,7 @@ class Registry(Mapping[str, Chardev]):
         if chardev.frontends:
             raise ChardevBusyError(f"Chardev '{id}' is busy")
         del self._chardevs[id]
+        self.on_notice(ChardevRemoved(id))
         await chardev.aclose()
 
     def shut(self) -> None:
@@ -143,11 +165,34 @@ class Registry(Mapping[str, Chardev]):
         for chardev in self._chardevs.values():
             chardev.shut()
 
+    def send_break(self, id: str) -> None:
+        """Have the user of chardev *id* see a break. Raises ChardevNotFoundError."""
+        self[id].send_event(Event.BREAK)
+        self.on_notice(ChardevBreak(id))
+
+    def _note_event(self, chardev: Chardev, event: Event) -> None:
+        match event:
+            case Event.OPENED:
+                self.on_notice(ChardevOpened(chardev.id, chardev.backend.filename))
+            case Event.CLOSED:
+                self.on_notice(ChardevClosed(chardev.id, chardev.backend.filename))
+            case Event.BREAK:
+                self.on_notice(ChardevBreak(chardev.id))
+
     def _opener(self, options: BackendOptions, take_fd: Callable[[str], int]) -> Opener:
         opener = self._opener_of(options)
 
         def open_beside(request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
-            return opener(attrs.evolve(request, chardevs=self, take_fd=take_fd))
+            return opener(
+                attrs.evolve(
+                    request,
+                    chardevs=self,
+                    objects=self.objects,
+                    open_path=self.open_path,
+                    quit=self.quit,
+                    take_fd=take_fd,
+                )
+            )
 
         return open_beside
 

@@ -25,6 +25,9 @@ class Slot:
     _reading: trio.CancelScope = attrs.Factory(trio.CancelScope)
     backend: Backend = attrs.field(init=False)
     started: bool = False
+    """It was opened."""
+    ready: trio.Event = attrs.Factory(trio.Event)
+    """Set when it is open, or will never be."""
     in_place: trio.Event = attrs.Factory(trio.Event)
     """Set by the commit: from then on it is read."""
     closed: trio.Event = attrs.Factory(trio.Event)
@@ -32,31 +35,22 @@ class Slot:
     error: ChardevError | None = None
     """What ended it, if it was not cancelled."""
 
-    async def run(
-        self,
-        opener: Opener,
-        request: OpenRequest,
-        outlets: Outlets,
-        *,
-        task_status: trio.TaskStatus[None],
-    ) -> None:
-        """Open the backend, call started(), read from it once it is in place, close it.
+    async def run(self, opener: Opener, request: OpenRequest, outlets: Outlets) -> None:
+        """Open the backend, read from it once it is in place, close it.
 
-        Raises (through nursery.start) only what kept it from opening. What ends it later is
-        in `error`. It returns without started() when its scope was cancelled before.
+        Raises nothing but Cancelled: what kept it from opening, or ended it, is in `error`.
         """
         try:
             with self.scope:
                 async with opener(request) as self.backend:
                     self.started = True
-                    task_status.started()
+                    self.ready.set()
                     await self._pump(outlets)
         except* Exception as group:  # a Cancelled beside it goes on
             self.error = as_one_error(group)
         finally:
             self.closed.set()
-        if self.error is not None and not self.started:
-            raise self.error
+            self.ready.set()
 
     async def _pump(self, outlets: Outlets) -> None:
         """Wait for room, read, deliver: no byte is held here over a checkpoint."""

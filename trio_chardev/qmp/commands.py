@@ -221,12 +221,24 @@ def _ringbuf(context: Context, device: str) -> RingbufBackend:
 
 
 def decode_base64(text: str) -> bytes:
-    """Decode as leniently as QEMU: padding and line ends anywhere, a cut end; no other character."""
+    """Decode as GLib and so QEMU: "=" is a digit of zeros that drops its byte, wherever it stands.
+
+    An incomplete group of four is dropped.
+    """
     if re.search(r"[^A-Za-z0-9+/=\n]", text):
         raise QmpError("Base64 data contains invalid characters")
-    digits = re.sub(r"[=\n]", "", text)
-    digits = digits[: len(digits) - 1] if len(digits) % 4 == 1 else digits
-    return binascii.a2b_base64(digits + "=" * (-len(digits) % 4))
+    digits = text.replace("\n", "")
+    digits = digits[: len(digits) // 4 * 4]
+    plain, equals, _ = digits.partition("=")
+    data = binascii.a2b_base64(digits.replace("=", "A"))
+    if not equals:
+        return data
+    start = len(plain) // 4 * 3  # from here on each byte has to be looked at
+    return data[:start] + bytes(
+        byte
+        for at, byte in enumerate(data[start:], start)
+        if at % 3 == 0 or digits[at // 3 * 4 + at % 3 + 1] != "="
+    )
 
 
 # ---------------------------------------------------------------- the table

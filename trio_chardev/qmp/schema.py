@@ -129,13 +129,14 @@ class _Types:
             case _Wrapper(cls):
                 members = [{"name": "data", "type": self.use(Object(cls))}]
                 return {"meta-type": "object", "members": members}
-            case TaggedUnion(variants=variants):
+            case TaggedUnion(variants=variants, tag=tag, is_flat=is_flat):
+                kind = Object if is_flat else _Wrapper
                 return {
                     "meta-type": "object",
-                    "members": [{"name": "type", "type": self.use(Enum(tuple(variants)))}],
-                    "tag": "type",
+                    "members": [{"name": tag, "type": self.use(Enum(tuple(variants)))}],
+                    "tag": tag,
                     "variants": [
-                        {"case": name, "type": self.use(_Wrapper(cls))}
+                        {"case": name, "type": self.use(kind(cls))}
                         for name, cls in variants.items()
                     ],
                 }

@@ -1,0 +1,164 @@
+"""Real QMP clients, and people who type QMP, at a service that is a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qemu.qmp import ExecuteError, QMPClient
+
+from tests.peers import need
+from tests.services import Qmp, Running, running
+
+CHARDEVS = 10_000
+BATCH = 100
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Running]:
+    """Its monitors are at ``tmp_path / "q"``, for many, and ``"m"``, for one at a time."""
+    arguments = [
+        *("--chardev", f"socket,id=m,path={tmp_path}/m,server=on,wait=off", "--monitor", "m"),
+        *("--qmp", f"unix:{tmp_path}/q,server=on,wait=off"),
+    ]
+    with running(*arguments) as process:
+        with Qmp(tmp_path / "q"):  # it listens
+            pass
+        yield process
+
+
+# ---------------------------------------------------------------- qemu.qmp
+
+
+async def drive(path: Path) -> None:
+    """What a manager of VMs does."""
+    qmp = QMPClient("test")
+    await qmp.connect(str(path))
+    assert qmp.greeting is not None
+
+    async def run(name: str, **arguments: Any) -> Any:
+        return await qmp.execute(name, arguments)
+
+    await run("chardev-add", id="c", backend={"type": "ringbuf", "data": {"size": 64}})
+    await run("ringbuf-write", device="c", data="hé")
+    assert await run("ringbuf-read", device="c", size=10) == "hé"
+    assert (await run("chardev-change", id="c", backend={"type": "pty", "data": {}}))["pty"]
+    rows: Any = await run("query-chardev")
+    assert {row["label"] for row in rows} == {"c", "m"}
+    with pytest.raises(ExecuteError, match="Chardev 'x' not found"):
+        await run("chardev-remove", id="x")
+    await run("chardev-remove", id="c")
+    with qmp.listener("SHUTDOWN") as listener:
+        await run("quit")
+        event = await listener.get()
+        assert event["data"] == {"guest": False, "reason": "host-qmp-quit"}
+    with contextlib.suppress(EOFError):  # the service may have been faster
+        await qmp.disconnect()
+
+
+@pytest.mark.parametrize("name", ["q", "m"])
+def test_the_client_of_qemu(service: Running, tmp_path: Path, name: str) -> None:
+    asyncio.run(asyncio.wait_for(drive(tmp_path / name), 10))
+    assert service.process.wait(timeout=5) == 0
+
+
+def test_the_shell_of_qemu(service: Running, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from qemu.qmp.qmp_shell import main; main()", str(tmp_path / "q")],
+        input="chardev-add id=a backend={'type':'null','data':{}}\nquery-chardev\n",
+        capture_output=True,
+        text=True,
+        timeout=10,
+        env={"HOME": str(tmp_path)},
+    )
+    assert "Connected to QEMU 7.2" in done.stdout
+    assert '"label": "a"' in done.stdout
+
+
+# ---------------------------------------------------------------- by hand
+
+
+def socat(path: Path, data: bytes) -> list[Any]:
+    """What comes back when *data* is piped into socat, which then shuts down its side."""
+    done = subprocess.run(
+        [need("socat"), "-", f"UNIX-CONNECT:{path}"], input=data, capture_output=True, timeout=10
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def add(id: str) -> bytes:
+    arguments = {"id": id, "backend": {"type": "null", "data": {}}}
+    return json.dumps({"execute": "chardev-add", "arguments": arguments}).encode()
+
+
+@pytest.mark.parametrize("name", ["q", "m"])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_all_that_is_piped_in_is_answered(
+    service: Running, tmp_path: Path, name: str, end: bytes
+) -> None:
+    """Though its end has come long before the last answer."""
+    commands = [b'{"execute": "qmp_capabilities"}', add("a"), add("b"), add("a")]
+    commands.append(b'{"execute": "query-chardev"}')
+    greeting, *replies, last = socat(tmp_path / name, end.join(commands))
+    assert "QMP" in greeting
+    assert replies[:3] == [{"return": {}}] * 3
+    assert replies[3]["error"]["desc"] == "Chardev with id 'a' already exists"
+    assert {row["label"] for row in last["return"]} == {"a", "b", "m"}
+
+
+def test_junk_then_recovery(service: Running, tmp_path: Path) -> None:
+    data = b'GET / HTTP/1.1\r\n\r\n\xff{"execute": "qmp_capabilities", "id": 1}'
+    _, *errors, last = socat(tmp_path / "q", data)
+    assert last == {"return": {}, "id": 1}
+    assert errors
+    assert all(error["error"]["class"] == "GenericError" for error in errors)
+
+
+def test_what_is_piped_in_is_answered_as_by_qemu(service: Running, tmp_path: Path) -> None:
+    program = need("qemu-storage-daemon")
+    monitor = f"socket,id=m,path={tmp_path}/qsd,server=on,wait=off"
+    data = b"".join(
+        [
+            b'{"execute": "query-chardev"}nonsense {"execute": 5, "id": [1]}\r\n',
+            b'{"execute": "qmp_capabilities"}{"execute": "qmp_capabilities"}',
+            add("a") + add("a") + b'{"execute": "chardev-remove", "arguments": {"id": "x"}}',
+            b'{"execute": "chardev-change", "arguments": {"id": "x"}} [} {"execute": "x"}',
+            b'{"execute": "chardev-remove", "arguments": {"id": "m"}, "id": {"z": 1.0}}',
+        ]
+    )
+    daemon = subprocess.Popen([program, "--chardev", monitor, "--monitor", "chardev=m"])
+    try:
+        with Qmp(tmp_path / "qsd"):
+            pass
+        theirs = socat(tmp_path / "qsd", data)
+    finally:
+        daemon.kill()
+        daemon.wait()
+    assert socat(tmp_path / "m", data)[1:] == theirs[1:]
+
+
+# ---------------------------------------------------------------- scale
+
+
+def test_ten_thousand_chardevs(service: Running, tmp_path: Path) -> None:
+    with Qmp(tmp_path / "q") as qmp:
+        for first in range(0, CHARDEVS, BATCH):
+            qmp.write(b"".join(add(f"n{n}") for n in range(first, first + BATCH)))
+            taken = 0
+            while taken < BATCH:
+                message = qmp.read()
+                assert message.get("return", {}) == {}, message
+                taken += "return" in message
+        labels = [row["label"] for row in qmp("query-chardev")]
+        assert labels == ["m", *(f"n{n}" for n in range(CHARDEVS))]
+        assert qmp("chardev-remove", id="n5000") == {}
+        assert len(qmp("query-chardev")) == CHARDEVS
+    status, _, errors = service.stop()
+    assert (status, errors) == (0, "")

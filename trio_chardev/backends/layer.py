@@ -1,0 +1,273 @@
+"""The seam between a socket and its backend, into which protocols go.
+
+A protocol is a `Codec`: sans-IO, it turns wire bytes into input and the other way round, and
+knows neither trio nor sockets. `Layer` puts one on a `Link`, which is a socket's `Connection`
+or another layer, and is a `Link` itself: TLS below, then WebSocket, then telnet.
+
+How bytes are counted when a protocol has records: a record that was begun can't be taken back,
+so `Layer.send` encodes whole records only, and counts a record as sent once it is encoded. It
+begins one only while the kernel has room, so that as a rule the kernel gets it whole; what it
+does not take is kept, is sent before anything else, and is `unsent` until then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import trio
+
+from trio_chardev.events import Event
+
+RECORD_SIZE = 1 << 14  # bytes; TLS has no larger ones
+WIRE_CHUNK = 1 << 16  # bytes that are read and decoded at once
+MAX_UNSENT = 1 << 18  # bytes; a peer that asks for ever and never reads the replies is dropped
+
+
+class Link(Protocol):
+    """A connected peer: a socket, or a protocol on one."""
+
+    name: str
+    """What query-chardev shows."""
+
+    @property
+    def unsent(self) -> bool:
+        """Are there bytes that count as sent and that the kernel has not taken?"""
+
+    async def handshake(self) -> None:
+        """Wait until bytes may go. Raises OSError. Cancelled: may be called again, to go on."""
+
+    def receive(self, max_bytes: int) -> bytes:
+        """What has come, ``b""`` at the end. Raises BlockingIOError, or another OSError."""
+
+    def send(self, data: memoryview) -> int:
+        """Send a prefix. Raises BlockingIOError, or another OSError if that is the end."""
+
+    def flush(self) -> None:
+        """Try to send what is `unsent`. Raises OSError if that is the end."""
+
+    def has_input(self) -> bool:
+        """May `receive` give bytes?"""
+
+    def has_room(self) -> bool:
+        """Will `send` accept something, or fail?"""
+
+    async def wait_readable(self) -> None:
+        """Wait for input, or the end; or until it is closed by another task. May be too early."""
+
+    async def wait_writable(self) -> None:
+        """Wait for room, or the end; several tasks may.
+
+        May be too early. Raises ClosedResourceError if another task closes it.
+        """
+
+    def shut_down(self) -> None:
+        """End it both ways: what has come can still be read, then `receive` gives ``b""``."""
+
+    def close(self) -> None:
+        """Close the socket and wake those who wait for it. Never fails."""
+
+
+class Codec(Protocol):
+    """A protocol without I/O. None of its methods raises for what a peer does wrong."""
+
+    @property
+    def is_established(self) -> bool:
+        """Is the handshake over, so that bytes may be encoded?"""
+
+    @property
+    def end(self) -> str | None:
+        """None as long as it goes on; then why it has ended, for the log: ``""`` is as agreed.
+
+        Input that was decoded before can still be taken, and what is to be sent still is.
+        """
+
+    @property
+    def has_input(self) -> bool:
+        """Will `take_input` give something?"""
+
+    def receive_wire(self, wire: bytes) -> None:
+        """Decode *wire*; ``b""`` says that no more will come. Not called after the `end`."""
+
+    def take_input(self, max_bytes: int) -> bytes | Event | None:
+        """The next of what was decoded: 1 to *max_bytes* bytes, or an event (BREAK), or None."""
+
+    def encode(self, data: memoryview) -> None:
+        """Make a record of all of *data*, which is 1 to `RECORD_SIZE` bytes."""
+
+    def take_wire(self) -> bytes:
+        """What is to be sent now, by `encode`, by the handshake, or as a reply; at once all."""
+
+    def say_goodbye(self) -> None:
+        """It is about to be closed by this side: what is to be said then goes to `take_wire`.
+
+        May be called at any time and more than once.
+        """
+
+
+@runtime_checkable
+class BreakCodec(Protocol):
+    """A codec that can send a break."""
+
+    def encode_break(self) -> None:
+        """Put a break behind what was encoded."""
+
+
+class Layer:
+    """A protocol on a link, and itself a link."""
+
+    __slots__ = ("_codec", "_is_at_end", "_lower", "_on_event", "_unsent")
+
+    def __init__(self, lower: Link, codec: Codec, on_event: Callable[[Event], None]) -> None:
+        """Own *lower*; *on_event* gets the codec's events, each in its place in the input."""
+        self._lower = lower
+        self._codec = codec
+        self._on_event = on_event
+        self._unsent = bytearray()
+        self._is_at_end = False
+
+    @property
+    def name(self) -> str:
+        """See `Link.name`."""
+        return self._lower.name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._lower.name = name
+
+    @property
+    def unsent(self) -> bool:
+        """See `Link.unsent`."""
+        return bool(self._unsent) or self._lower.unsent
+
+    async def handshake(self) -> None:
+        """See `Link.handshake`. A refusal that the peer shall read is sent before it raises."""
+        await self._lower.handshake()
+        while True:
+            try:
+                self.flush()
+            except OSError:  # it has left, but what it has sent can be read
+                if not self._codec.is_established:
+                    raise
+                return
+            if self.unsent:
+                await self._lower.wait_writable()
+            elif self._codec.is_established:
+                return
+            elif self._is_over:
+                raise ConnectionAbortedError(self._codec.end or "the peer has left")
+            else:
+                await self._lower.wait_readable()
+                with contextlib.suppress(BlockingIOError):
+                    self._receive_wire()
+
+    @property
+    def _is_over(self) -> bool:
+        """Will there be no more wire bytes to decode?"""
+        return self._is_at_end or self._codec.end is not None
+
+    # ------------------------------------------------------------ bytes
+
+    def receive(self, max_bytes: int) -> bytes:
+        """See `Link.receive`."""
+        while True:
+            item = self._codec.take_input(max_bytes)
+            if isinstance(item, bytes):
+                return item
+            if item is not None:
+                self._on_event(item)
+            elif self._codec.end:
+                raise ConnectionAbortedError(self._codec.end)
+            elif self._is_over:
+                return b""
+            else:
+                self._receive_wire()
+                self._reply()
+
+    def _receive_wire(self) -> None:
+        wire = self._lower.receive(WIRE_CHUNK)
+        self._is_at_end = not wire
+        self._codec.receive_wire(wire)
+
+    def _reply(self) -> None:
+        try:
+            self.flush()
+        except OSError:  # it has left, but what it has sent can be read
+            self._unsent.clear()
+        if len(self._unsent) > MAX_UNSENT:
+            raise ConnectionAbortedError("the peer does not read the replies to what it sends")
+
+    def send(self, data: memoryview) -> int:
+        """See `Link.send`; whole records, see the head of this file."""
+        if self._codec.end is not None:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        self.flush()
+        sent = 0
+        while sent < len(data) and self.has_room():
+            record = data[sent : sent + RECORD_SIZE]
+            self._codec.encode(record)
+            try:
+                self.flush()
+            except OSError:
+                if not sent:
+                    raise
+                break  # the next call meets it
+            sent += len(record)
+        if data and not sent:
+            raise BlockingIOError
+        return sent
+
+    def send_break(self) -> None:
+        """Send a break behind what was sent. Raises OSError if that is the end."""
+        assert isinstance(self._codec, BreakCodec)
+        self._codec.encode_break()
+        self.flush()
+
+    def flush(self) -> None:
+        """See `Link.flush`."""
+        self._unsent += self._codec.take_wire()
+        with contextlib.suppress(BlockingIOError):
+            while self._unsent:
+                with memoryview(self._unsent) as unsent:
+                    sent = self._lower.send(unsent)
+                del self._unsent[:sent]
+        self._lower.flush()
+
+    def has_input(self) -> bool:
+        """See `Link.has_input`."""
+        return self._codec.has_input or (not self._is_over and self._lower.has_input())
+
+    def has_room(self) -> bool:
+        """See `Link.has_room`."""
+        return not self._unsent and self._lower.has_room()
+
+    # ------------------------------------------------------------ waiting and ending
+
+    async def wait_readable(self) -> None:
+        """See `Link.wait_readable`."""
+        if self._codec.has_input or self._is_over:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._lower.wait_readable()
+
+    async def wait_writable(self) -> None:
+        """See `Link.wait_writable`."""
+        await self._lower.wait_writable()
+
+    def shut_down(self) -> None:
+        """See `Link.shut_down`; the peer is told, if there is room for it."""
+        self._say_goodbye()
+        self._lower.shut_down()
+
+    def close(self) -> None:
+        """See `Link.close`; the peer is told, if there is room for it."""
+        self._say_goodbye()
+        self._lower.close()
+
+    def _say_goodbye(self) -> None:
+        self._codec.say_goodbye()
+        with contextlib.suppress(OSError):
+            self.flush()

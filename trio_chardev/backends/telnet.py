@@ -1,0 +1,71 @@
+"""Telnet between a socket and its backend; see `trio_chardev.protocols.telnet`."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from trio_chardev.events import Event
+from trio_chardev.protocols.telnet import Role, TelnetConnection
+
+
+class TelnetCodec:
+    """A `trio_chardev.backends.layer.Codec`, and a `BreakCodec`, for `Layer`.
+
+    RFC 854 tells the end of the urgent data by a DM that the client sends as TCP's urgent
+    byte. It must stay in the stream (SO_OOBINLINE), or the byte behind it is taken for it.
+    """
+
+    end: str | None = None
+    """Always None: no byte breaks the rules, nor says that it is over."""
+
+    def __init__(self, role: Role) -> None:
+        self._telnet = TelnetConnection(role)
+        self._input: deque[bytearray | Event] = deque()
+        self._wire = bytearray()
+
+    @property
+    def is_established(self) -> bool:
+        """Always: nobody has to answer the offers."""
+        return True
+
+    @property
+    def has_input(self) -> bool:
+        """See `Codec.has_input`."""
+        return bool(self._input)
+
+    def receive_wire(self, wire: bytes) -> None:
+        """See `Codec.receive_wire`."""
+        for event in self._telnet.receive_data(wire):
+            if isinstance(event, bytes):
+                self._input.append(bytearray(event))
+            elif isinstance(event, Event):
+                self._input.append(event)
+
+    def take_input(self, max_bytes: int) -> bytes | Event | None:
+        """See `Codec.take_input`."""
+        if not self._input:
+            return None
+        item = self._input[0]
+        if isinstance(item, Event) or len(item) <= max_bytes:
+            self._input.popleft()
+            return item if isinstance(item, Event) else bytes(item)
+        data = bytes(item[:max_bytes])
+        del item[:max_bytes]
+        return data
+
+    def encode(self, data: memoryview) -> None:
+        """See `Codec.encode`."""
+        self._wire += self._telnet.encode(bytes(data))
+
+    def encode_break(self) -> None:
+        """See `BreakCodec.encode_break`."""
+        self._wire += self._telnet.encode_break()
+
+    def take_wire(self) -> bytes:
+        """See `Codec.take_wire`."""
+        wire = bytes(self._wire) + self._telnet.data_to_send()
+        self._wire.clear()
+        return wire
+
+    def say_goodbye(self) -> None:
+        """Nothing is said: telnet ends with the connection."""

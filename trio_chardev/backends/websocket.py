@@ -1,0 +1,59 @@
+"""WebSocket between a socket and its backend; see `trio_chardev.protocols.websocket`."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from trio_chardev.protocols.websocket import Handshake, WebSocketConnection
+
+
+class WebSocketCodec:
+    """A `trio_chardev.backends.layer.Codec`, for `Layer`."""
+
+    def __init__(self, handshake: Handshake, *, binary_only: bool = False) -> None:
+        """*binary_only* refuses text messages, which else are input, as UTF-8."""
+        self._websocket = WebSocketConnection(handshake, binary_only=binary_only)
+        self._input = bytearray()
+        self._wire = bytearray()
+
+    @property
+    def is_established(self) -> bool:
+        """See `Codec.is_established`."""
+        return self._websocket.is_established
+
+    @property
+    def end(self) -> str | None:
+        """See `Codec.end`."""
+        return self._websocket.end
+
+    @property
+    def has_input(self) -> bool:
+        """See `Codec.has_input`."""
+        return bool(self._input)
+
+    def receive_wire(self, wire: bytes) -> None:
+        """See `Codec.receive_wire`."""
+        self._input += self._websocket.receive_data(wire)
+
+    def take_input(self, max_bytes: int) -> bytes | None:
+        """See `Codec.take_input`."""
+        data = bytes(self._input[:max_bytes])
+        del self._input[:max_bytes]
+        return data or None
+
+    def encode(self, data: memoryview) -> None:
+        """See `Codec.encode`. Raises BrokenPipeError after `say_goodbye`."""
+        if not self._websocket.is_open:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        self._wire += self._websocket.encode(bytes(data))
+
+    def take_wire(self) -> bytes:
+        """See `Codec.take_wire`."""
+        wire = bytes(self._wire) + self._websocket.data_to_send()
+        self._wire.clear()
+        return wire
+
+    def say_goodbye(self) -> None:
+        """See `Codec.say_goodbye`: sends the Close of the closing handshake (RFC 6455, 7.1.2)."""
+        self._websocket.close()

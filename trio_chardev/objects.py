@@ -1,0 +1,196 @@
+"""What chardevs name by an id beside other chardevs: TLS credentials, secrets, lists of who may.
+
+The options classes are QAPI's, for ``object-add`` and ``--object``. `create` makes of them what
+is kept under the id and looked up when a backend opens or, as for `Authorizer`, when it is
+used. What is wrong with files and keys shows in `create`, not when the first client comes.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from typing import Literal, Protocol, runtime_checkable
+
+import attrs
+
+from trio_chardev.credentials import TlsCredentials, TlsFiles
+from trio_chardev.errors import BackendError, OptionsError
+
+Policy = Literal["deny", "allow"]
+
+
+@runtime_checkable
+class Authorizer(Protocol):
+    """Knows who may."""
+
+    def allows(self, identity: str) -> bool:
+        """May this one? Of TLS it is the certificate's distinguished name."""
+
+
+@attrs.frozen
+class SecretValue:
+    """What a `Secret` says."""
+
+    data: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class AuthzListRule:
+    """Says who may, of those that match."""
+
+    match: str
+    """An identity, such as ``O=Example,CN=laptop``."""
+
+    policy: Policy
+    """Whether they may."""
+
+    format: Literal["exact", "glob"] = "exact"
+    """In a glob ``*`` is any text and ``?`` any character."""
+
+    def matches(self, identity: str) -> bool:
+        """Is it about *identity*?"""
+        if self.format == "exact":
+            return self.match == identity
+        wildcards = {"*": ".*", "?": "."}
+        pattern = "".join(wildcards.get(char) or re.escape(char) for char in self.match)
+        return re.fullmatch(pattern, identity, re.DOTALL) is not None
+
+
+@attrs.frozen(kw_only=True)
+class AuthzList:
+    """A list of rules; the first that matches decides. Is an `Authorizer`."""
+
+    policy: Policy = "deny"
+    """Whether those may whom no rule matches."""
+
+    rules: tuple[AuthzListRule, ...] = ()
+    """The rules, in order."""
+
+    def create(self, objects: Mapping[str, object]) -> AuthzList:
+        """It is its own object."""
+        return self
+
+    def allows(self, identity: str) -> bool:
+        """See `Authorizer`."""
+        for rule in self.rules:
+            if rule.matches(identity):
+                return rule.policy == "allow"
+        return self.policy == "allow"
+
+
+@attrs.frozen(kw_only=True)
+class AuthzSimple:
+    """Only one may. Is an `Authorizer`."""
+
+    identity: str
+    """Who may, such as ``O=Example,CN=laptop``."""
+
+    def create(self, objects: Mapping[str, object]) -> AuthzSimple:
+        """It is its own object."""
+        return self
+
+    def allows(self, identity: str) -> bool:
+        """See `Authorizer`."""
+        return identity == self.identity
+
+
+@attrs.frozen(kw_only=True)
+class Secret:
+    """A password, given here or in a file."""
+
+    format: Literal["raw", "base64"] = "raw"
+    """How it is written down."""
+
+    data: str | None = attrs.field(default=None, repr=False)
+    """The secret itself, which others may see in the list of processes or in logs."""
+
+    file: str | None = None
+    """A file that has it, and nothing else, not even an end of line."""
+
+    def create(self, objects: Mapping[str, object]) -> SecretValue:
+        """Read it. Raises OptionsError, BackendError if the file can't be read."""
+        if self.data is not None and self.file is not None:
+            raise OptionsError("'file' and 'data' are mutually exclusive")
+        if self.file is not None:
+            try:
+                with open(self.file, "rb") as file:
+                    content = file.read()
+            except OSError as exc:
+                raise BackendError.from_os_error(f"Unable to read {self.file}", exc) from exc
+        elif self.data is not None:
+            content = self.data.encode()
+        else:
+            raise OptionsError("Either 'file' or 'data' must be provided")
+        return SecretValue(_decode_base64(content) if self.format == "base64" else content)
+
+
+def _decode_base64(text: bytes) -> bytes:
+    if re.search(rb"[^A-Za-z0-9+/=\n]", text):
+        raise OptionsError("Base64 data contains invalid characters")
+    digits = re.sub(rb"[=\n]", b"", text)
+    try:
+        return base64.b64decode(digits + b"=" * (-len(digits) % 4))
+    except ValueError as exc:
+        raise OptionsError("Base64 data is truncated") from exc
+
+
+@attrs.frozen(kw_only=True)
+class TlsCredsX509:
+    """X.509 certificates for TLS, in files of a folder that have fixed names.
+
+    ``ca-cert.pem`` must be there, and for a server ``server-cert.pem`` and
+    ``server-key.pem``; ``client-cert.pem`` with ``client-key.pem``, and ``ca-crl.pem``, may be.
+    """
+
+    verify_peer: bool = True
+    """A server demands a certificate; a client checks the server's, and its name."""
+
+    dir: str | None = None
+    """The folder."""
+
+    endpoint: Literal["client", "server"] = "client"
+    """Which side of the connection they are for."""
+
+    priority: str | None = None
+    """QEMU's choice of ciphers by GnuTLS, which is not had here: only "" is taken."""
+
+    sanity_check: bool = True
+    """Check that our own certificate is good for the peers."""
+
+    passwordid: str | None = None
+    """Id of the secret that decrypts the key."""
+
+    def create(self, objects: Mapping[str, object]) -> TlsCredentials:
+        """Load the files. Raises OptionsError, BackendError about a file."""
+        if self.dir is None:
+            raise OptionsError("Missing 'dir' property value")
+        if self.priority:
+            raise OptionsError("'priority' is of GnuTLS, which is not used: TLS 1.2 and 1.3 only")
+        files = TlsFiles.find(self.dir, self.endpoint)
+        credentials = TlsCredentials.load(
+            files, verify_peer=self.verify_peer, password=_password(self.passwordid, objects)
+        )
+        if self.sanity_check:
+            credentials.check_own_certificate(files)
+        return credentials
+
+
+def _password(id: str | None, objects: Mapping[str, object]) -> bytes:
+    if id is None:
+        return b""
+    secret = objects.get(id)
+    if secret is None:
+        raise OptionsError(f"No secret with id '{id}'")
+    if not isinstance(secret, SecretValue):
+        raise OptionsError(f"Object with id '{id}' is not a secret")
+    return secret.data
+
+
+OBJECTS = {
+    "authz-list": AuthzList,
+    "authz-simple": AuthzSimple,
+    "secret": Secret,
+    "tls-creds-x509": TlsCredsX509,
+}
+"""``qom-type`` -> options class."""

@@ -1,0 +1,297 @@
+"""Telnet for streams of characters: RFC 854 and 855, options negotiated as RFC 1143 says.
+
+A party makes its offers at once, in `data_to_send`, and changes its mind about none of them.
+So of the Q method, which keeps answers from being answered, it needs three states.
+
+A peer makes us hold no more than MAX_SUBNEGOTIATION bytes, and one copy of each answer.
+
+An option is in use from its WILL on, in the stream that it is about: whoever agrees to
+"WILL BINARY" reads binary from there on, so binary is sent behind it, until it is refused.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from trio_chardev.events import Event
+
+EOR, SE, NOP, BREAK, IP, AYT, SB = 239, 240, 241, 243, 244, 246, 250  # RFC 854; EOR: RFC 885
+WILL, WONT, DO, DONT, IAC = 251, 252, 253, 254, 255
+
+BINARY, ECHO, SUPPRESS_GO_AHEAD, TERMINAL_TYPE, END_OF_RECORD = 0, 1, 3, 24, 25
+
+MAX_SUBNEGOTIATION = 1024
+"""Bytes kept of one; what is beyond them is dropped."""
+
+MAX_AGREEMENTS = 16
+"""So often an option may be begun again. Peers whose states do not match, which the Q method
+does not foresee, would else go on for ever."""
+
+_ESCAPED_IAC = bytes([IAC, IAC])
+_HERE_I_AM = b"\r\n[Yes]\r\n"  # telnetd's answer to "are you there"
+
+
+@attrs.frozen
+class Subnegotiation:
+    """What the peer says about an option (RFC 855)."""
+
+    option: int
+    data: bytes
+
+
+@attrs.frozen(kw_only=True)
+class Role:
+    """What a party offers and agrees to."""
+
+    ours: frozenset[int] = frozenset()
+    """Options that we may use (WILL)."""
+    theirs: frozenset[int] = frozenset()
+    """Options that the peer may use (DO)."""
+    offers: tuple[tuple[int, int], ...] = ()
+    """Verb and option of what is sent first."""
+    opening: bytes = b""
+    """Sent behind the offers."""
+    passes: frozenset[int] = frozenset()
+    """Commands that are data."""
+    has_records: bool = False
+    """What is sent is encoded already, and nothing is text."""
+
+
+SERVER = Role(
+    ours=frozenset({BINARY, ECHO, SUPPRESS_GO_AHEAD}),
+    theirs=frozenset({BINARY, SUPPRESS_GO_AHEAD}),
+    offers=((WILL, ECHO), (WILL, SUPPRESS_GO_AHEAD), (WILL, BINARY), (DO, BINARY)),
+)
+"""Makes the peer send each key and echo none; opens with QEMU's bytes."""
+
+CLIENT = Role(
+    ours=frozenset({BINARY, SUPPRESS_GO_AHEAD}),
+    theirs=frozenset({BINARY, ECHO, SUPPRESS_GO_AHEAD}),
+)
+"""Lets the server choose."""
+
+TN3270_SERVER = Role(
+    ours=frozenset({BINARY, END_OF_RECORD}),
+    theirs=frozenset({BINARY, END_OF_RECORD, TERMINAL_TYPE}),
+    offers=(
+        (DO, END_OF_RECORD),
+        (WILL, END_OF_RECORD),
+        (DO, BINARY),
+        (WILL, BINARY),
+        (DO, TERMINAL_TYPE),
+    ),
+    opening=bytes([IAC, SB, TERMINAL_TYPE, 1, IAC, SE]),  # 1: SEND (RFC 1091)
+    passes=frozenset({EOR, SB, SE}),
+    has_records=True,
+)
+"""For a user that speaks 3270 (RFC 1576) and, as QEMU's does, makes and reads the records
+itself: the commands round them reach it, and its own go out as they are."""
+
+
+class _State(enum.Enum):
+    """Of an option on one side; RFC 1143 names two more, for who withdraws a wish."""
+
+    NO = enum.auto()
+    WANTED = enum.auto()
+    YES = enum.auto()
+
+
+class _Side:
+    """The options of one side, as the Q method has them."""
+
+    def __init__(self, allowed: frozenset[int], agree: int, refuse: int) -> None:
+        self._states = dict.fromkeys(allowed, _State.NO)
+        self._patience = dict.fromkeys(allowed, MAX_AGREEMENTS)
+        self._agree = agree
+        self._refuse = refuse
+
+    def offer(self, option: int) -> None:
+        self._states[option] = _State.WANTED
+
+    def state(self, option: int) -> _State:
+        return self._states.get(option, _State.NO)
+
+    def on_yes(self, option: int) -> int | None:
+        """The peer wants *option*, or agrees; the verb of the answer, if one is due."""
+        if option not in self._states:
+            return self._refuse
+        before, self._states[option] = self._states[option], _State.YES
+        if before is not _State.NO:
+            return None
+        self._patience[option] -= 1
+        if self._patience[option] < 0:
+            del self._states[option]
+            return self._refuse
+        return self._agree
+
+    def on_no(self, option: int) -> int | None:
+        """The peer refuses *option*, or has done with it."""
+        before = self.state(option)
+        if before is not _State.NO:
+            self._states[option] = _State.NO
+        return self._refuse if before is _State.YES else None
+
+
+class _Parsing(enum.Enum):
+    """What the next byte is."""
+
+    DATA = enum.auto()
+    COMMAND = enum.auto()
+    OPTION = enum.auto()
+    SUBNEGOTIATION = enum.auto()
+    COMMAND_IN_SUBNEGOTIATION = enum.auto()
+
+
+class TelnetConnection:
+    """One party of a connection, from its first byte."""
+
+    def __init__(self, role: Role) -> None:
+        self._role = role
+        self._ours = _Side(role.ours, WILL, WONT)
+        self._theirs = _Side(role.theirs, DO, DONT)
+        # A dict, as an ordered set: a peer that asks and asks, and does not read, gets one
+        # answer. One that keeps to RFC 1143 waits for each, and misses none.
+        self._outgoing: dict[bytes, None] = {}
+        self._parsing = _Parsing.DATA
+        self._verb = DO
+        self._subnegotiation = bytearray()
+        self._is_after_cr = False
+        self._data = bytearray()
+        self._events: list[bytes | Event | Subnegotiation] = []
+        for verb, option in role.offers:
+            (self._ours if verb == WILL else self._theirs).offer(option)
+            self._answer(bytes([IAC, verb, option]))
+        if role.opening:
+            self._answer(role.opening)
+
+    # ------------------------------------------------------------ sending
+
+    def data_to_send(self) -> bytes:
+        """The offers and answers that are due; to be sent before anything that is made later."""
+        data = b"".join(self._outgoing)
+        self._outgoing.clear()
+        return data
+
+    def encode(self, data: bytes) -> bytes:
+        """The bytes for *data*, behind the answers that are due.
+
+        IAC is doubled. Unless BINARY is in use a CR that no LF follows is CR NUL.
+        """
+        due = self.data_to_send()
+        if self._role.has_records:
+            return due + data
+        data = data.replace(b"\xff", _ESCAPED_IAC)
+        if self._ours.state(BINARY) is _State.NO and b"\r" in data:
+            data = data.replace(b"\r", b"\r\0").replace(b"\r\0\n", b"\r\n")
+        return due + data
+
+    def encode_break(self) -> bytes:
+        """The bytes for a BREAK, behind the answers that are due."""
+        return self.data_to_send() + bytes([IAC, BREAK])
+
+    def _answer(self, data: bytes) -> None:
+        self._outgoing.pop(data, None)
+        self._outgoing[data] = None
+
+    # ------------------------------------------------------------ receiving
+
+    def receive_data(self, data: bytes) -> list[bytes | Event | Subnegotiation]:
+        """What *data* means: characters, Event.BREAK, subnegotiations, in order.
+
+        CR NUL is CR, unless the peer uses BINARY; CR LF stays, which of the two a user wants
+        is not known here. Other commands of RFC 854 are skipped: of the line that they edit,
+        or the output that they abort, this end knows nothing.
+        """
+        start = 0
+        while start < len(data):
+            if self._parsing not in (_Parsing.DATA, _Parsing.SUBNEGOTIATION):
+                self._take_byte(data[start])
+                start += 1
+                continue
+            end = data.find(IAC, start)
+            piece = data[start:] if end < 0 else data[start:end]
+            if self._parsing is _Parsing.DATA:
+                self._take_characters(piece)
+                following = _Parsing.COMMAND
+            else:
+                self._keep(piece)
+                following = _Parsing.COMMAND_IN_SUBNEGOTIATION
+            if end < 0:
+                break
+            self._parsing = following
+            start = end + 1
+        self._end_data()
+        events, self._events = self._events, []
+        return events
+
+    def _take_characters(self, data: bytes) -> None:
+        if not data:
+            return
+        if self._role.has_records or self._theirs.state(BINARY) is _State.YES:
+            self._is_after_cr = False
+        else:
+            if self._is_after_cr and data[0] == 0:
+                data = data[1:]
+                self._is_after_cr = False
+                if not data:
+                    return
+            self._is_after_cr = data[-1:] == b"\r"
+            data = data.replace(b"\r\0", b"\r")
+        self._data += data
+
+    def _take_byte(self, byte: int) -> None:
+        match self._parsing:
+            case _Parsing.COMMAND:
+                self._parsing = _Parsing.DATA
+                self._take_command(byte)
+            case _Parsing.OPTION:
+                self._parsing = _Parsing.DATA
+                self._negotiate(byte)
+            case _:
+                self._take_command_in_subnegotiation(byte)
+
+    def _take_command(self, command: int) -> None:
+        if command == IAC:
+            self._take_characters(b"\xff")
+        elif command in self._role.passes:
+            self._data += bytes([IAC, command])
+        elif command in (WILL, WONT, DO, DONT):
+            self._verb = command
+            self._parsing = _Parsing.OPTION
+        elif command == SB:
+            self._parsing = _Parsing.SUBNEGOTIATION
+        elif command == BREAK:
+            self._end_data()
+            self._events.append(Event.BREAK)
+        elif command == AYT and not self._role.has_records:
+            self._answer(_HERE_I_AM)
+
+    def _negotiate(self, option: int) -> None:
+        side = self._theirs if self._verb in (WILL, WONT) else self._ours
+        verb = side.on_yes(option) if self._verb in (WILL, DO) else side.on_no(option)
+        if verb is not None:
+            self._answer(bytes([IAC, verb, option]))
+
+    def _take_command_in_subnegotiation(self, command: int) -> None:
+        if command == IAC:
+            self._keep(b"\xff")
+            self._parsing = _Parsing.SUBNEGOTIATION
+            return
+        self._end_data()
+        if self._subnegotiation:
+            option, data = self._subnegotiation[0], bytes(self._subnegotiation[1:])
+            self._events.append(Subnegotiation(option, data))
+            self._subnegotiation.clear()
+        self._parsing = _Parsing.DATA
+        if command != SE:  # the end was left out; telnetd, too, takes this one as it is
+            self._take_command(command)
+
+    def _keep(self, data: bytes) -> None:
+        self._subnegotiation += data[: MAX_SUBNEGOTIATION - len(self._subnegotiation)]
+
+    def _end_data(self) -> None:
+        if self._data:
+            self._events.append(bytes(self._data))
+            self._data.clear()

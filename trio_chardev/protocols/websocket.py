@@ -1,0 +1,336 @@
+"""A stream of bytes in WebSocket messages (RFC 6455): h11 reads the heads, wsproto the frames.
+
+A message has no meaning here: what has come of one is passed on, and what is sent is one
+binary message a call. So that a peer can't make us hold more than a head, a control frame
+and the answer to its last ping (RFC 6455, 5.5.3, asks for no more).
+"""
+
+from __future__ import annotations
+
+import abc
+import base64
+import binascii
+from email.utils import formatdate
+from http import HTTPStatus
+
+import attrs
+import h11
+from wsproto.connection import CLIENT, SERVER, Connection, ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
+from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import generate_accept_token, generate_nonce
+
+MAX_HEAD = 8192
+"""Bytes of a request's or answer's head."""
+
+MAX_FRAME = 1 << 16
+"""Bytes that `WebSocketConnection.encode` takes at once."""
+
+SUBPROTOCOL = "binary"  # QEMU's, noVNC's and websockify's word for a stream of bytes
+
+Headers = list[tuple[str, str]]
+
+
+@attrs.frozen
+class HandshakeError(Exception):
+    """They: no WebSocket comes of it."""
+
+    reason: str
+    status: HTTPStatus = HTTPStatus.BAD_REQUEST
+    """What a server answers."""
+    headers: Headers = attrs.field(factory=list)
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Handshake(abc.ABC):
+    """One side's part of what goes before the frames."""
+
+    side: ConnectionType
+
+    def __init__(self, http: h11.Connection) -> None:
+        self._http = http
+        self._room = MAX_HEAD
+        self.outgoing = b""
+        """To be sent; whoever sends it clears it."""
+
+    def receive(self, data: bytes) -> bytes | None:
+        """Take *data*, not empty; what follows the head, or None while that is incomplete.
+
+        Raises HandshakeError, when `outgoing` tells the peer.
+        """
+        head, beyond = data[: self._room], data[self._room :]
+        self._room -= len(head)
+        self._http.receive_data(head)
+        try:
+            if not self._take_head():
+                if not self._room:
+                    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+                    raise HandshakeError("the head is too long", status)
+                return None
+        except h11.RemoteProtocolError as exc:
+            error = HandshakeError(f"not HTTP: {exc}", HTTPStatus(exc.error_status_hint))
+            self._refuse(error)
+            raise error from exc
+        except HandshakeError as error:
+            self._refuse(error)
+            raise
+        return self._http.trailing_data[0] + beyond
+
+    @abc.abstractmethod
+    def _take_head(self) -> bool:
+        """Is the head complete, and agreed to?"""
+
+    def _refuse(self, error: HandshakeError) -> None:  # noqa: B027 - only a server answers
+        """Say so to the peer."""
+
+    def _send(self, event: h11.Event) -> None:
+        self.outgoing += self._http.send(event) or b""
+
+
+class ServerHandshake(Handshake):
+    """Agrees to ``GET /``, as QEMU; answers what is plain HTTP as an HTTP server."""
+
+    side = SERVER
+
+    def __init__(self) -> None:
+        super().__init__(h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD))
+
+    def _take_head(self) -> bool:
+        request = self._http.next_event()
+        if not isinstance(request, h11.Request):
+            return False
+        key, subprotocols = _check_request(request)
+        if not isinstance(self._http.next_event(), h11.EndOfMessage):
+            raise HandshakeError("the request has a body")
+        headers = [
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Accept", generate_accept_token(key).decode()),
+        ]
+        if subprotocols:
+            headers.append(("Sec-WebSocket-Protocol", SUBPROTOCOL))
+        status = HTTPStatus.SWITCHING_PROTOCOLS
+        self._send(
+            h11.InformationalResponse(status_code=status, headers=headers, reason=status.phrase)
+        )
+        return True
+
+    def _refuse(self, error: HandshakeError) -> None:
+        connection = "close"
+        if error.status is HTTPStatus.UPGRADE_REQUIRED:
+            connection = "Upgrade, close"  # RFC 9110, 7.8: names the Upgrade header
+        headers = [
+            ("Date", formatdate(usegmt=True)),
+            ("Connection", connection),
+            ("Content-Length", "0"),
+            *error.headers,
+        ]
+        self._send(
+            h11.Response(status_code=error.status, headers=headers, reason=error.status.phrase)
+        )
+        self._send(h11.EndOfMessage())
+
+
+class ClientHandshake(Handshake):
+    """Asks for ``/``."""
+
+    side = CLIENT
+
+    def __init__(self, host: str) -> None:
+        """*host* is what the Host header shall say."""
+        super().__init__(h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD))
+        self._key = generate_nonce()
+        headers = [
+            ("Host", host),
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", self._key.decode()),
+            ("Sec-WebSocket-Protocol", SUBPROTOCOL),
+        ]
+        self._send(h11.Request(method="GET", target="/", headers=headers))
+        self._send(h11.EndOfMessage())
+
+    def _take_head(self) -> bool:
+        while True:
+            answer = self._http.next_event()
+            if not isinstance(answer, h11.Response | h11.InformationalResponse):
+                return False
+            if answer.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+                _check_answer(answer, self._key)
+                return True
+            if isinstance(answer, h11.Response):
+                reason = bytes(answer.reason).decode("latin-1")
+                raise HandshakeError(f"the server answers {answer.status_code} {reason}".rstrip())
+
+
+def _check_request(request: h11.Request) -> tuple[bytes, list[bytes]]:
+    """The key and the sub-protocols of a request. Raises HandshakeError."""
+    if request.target != b"/":
+        raise HandshakeError("there is only '/'", HTTPStatus.NOT_FOUND)
+    if request.method != b"GET":
+        status = HTTPStatus.METHOD_NOT_ALLOWED
+        raise HandshakeError("the method is not GET", status, [("Allow", "GET")])
+    if request.http_version != b"1.1" or not _upgrades(request):
+        raise _upgrade_required("the request is for no WebSocket")
+    if _values(request, b"sec-websocket-version") != [b"13"]:
+        raise _upgrade_required("the version of WebSocket is not 13")
+    keys = _values(request, b"sec-websocket-key")
+    if len(keys) != 1 or not _is_key(keys[0]):
+        raise HandshakeError("Sec-WebSocket-Key is not 16 bytes in base64")
+    subprotocols = _values(request, b"sec-websocket-protocol")
+    if subprotocols and SUBPROTOCOL.encode() not in subprotocols:
+        raise HandshakeError(f"the sub-protocols do not contain '{SUBPROTOCOL}'")
+    return keys[0], subprotocols
+
+
+def _check_answer(answer: h11.Response | h11.InformationalResponse, key: bytes) -> None:
+    """Raise HandshakeError if this is no consent (RFC 6455, 4.1)."""
+    if not _upgrades(answer):
+        raise HandshakeError("the server switches to something else")
+    if _values(answer, b"sec-websocket-accept") != [generate_accept_token(key)]:
+        raise HandshakeError("the server's Sec-WebSocket-Accept is wrong")
+    if _values(answer, b"sec-websocket-extensions"):
+        raise HandshakeError("the server uses an extension that it was not offered")
+    if _values(answer, b"sec-websocket-protocol") not in ([], [SUBPROTOCOL.encode()]):
+        raise HandshakeError("the server uses a sub-protocol that it was not offered")
+
+
+def _upgrade_required(reason: str) -> HandshakeError:
+    headers = [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
+    return HandshakeError(reason, HTTPStatus.UPGRADE_REQUIRED, headers)
+
+
+def _upgrades(head: h11.Request | h11.Response | h11.InformationalResponse) -> bool:
+    upgrade, connection = (
+        [value.lower() for value in _values(head, name)] for name in (b"upgrade", b"connection")
+    )
+    return b"websocket" in upgrade and b"upgrade" in connection
+
+
+def _values(
+    head: h11.Request | h11.Response | h11.InformationalResponse, name: bytes
+) -> list[bytes]:
+    """The members of the list that a header is, whether in one line or in several."""
+    lines = [value for found, value in head.headers if found == name]
+    members = [member.strip() for line in lines for member in line.split(b",")]
+    return [member for member in members if member]
+
+
+def _is_key(key: bytes) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except binascii.Error:
+        return False
+
+
+class WebSocketConnection:
+    """One party of a connection, from its first byte."""
+
+    def __init__(self, handshake: Handshake, *, binary_only: bool = False) -> None:
+        """Text messages are input as UTF-8; *binary_only* refuses them, as QEMU does."""
+        self._handshake = handshake
+        self._binary_only = binary_only
+        self._frames: Connection | None = None
+        self._outgoing = b""
+        self._pong: Pong | None = None
+        self.end: str | None = None
+        """Why it is over, if it is; ``""`` when the peer has closed it in good order."""
+
+    @property
+    def is_established(self) -> bool:
+        """Was the handshake successful?"""
+        return self._frames is not None
+
+    # ------------------------------------------------------------ sending
+
+    def data_to_send(self) -> bytes:
+        """What the protocol itself has to say; to be sent before anything that is made later."""
+        data = self._handshake.outgoing + self._outgoing
+        self._handshake.outgoing = self._outgoing = b""
+        if self._pong is not None:
+            if self.is_open:
+                data += self._sent(self._pong)
+            self._pong = None
+        return data
+
+    def encode(self, data: bytes) -> bytes:
+        """One frame with *data*, behind what is due; while it `is_open`."""
+        assert len(data) <= MAX_FRAME
+        return self.data_to_send() + self._sent(BytesMessage(data=data))
+
+    def close(self, code: CloseReason = CloseReason.GOING_AWAY, reason: str = "") -> None:
+        """Say that nothing more will be sent; nothing is said twice, nor before the frames."""
+        if self.is_open:
+            self._outgoing = self.data_to_send() + self._sent(CloseConnection(code, reason))
+
+    @property
+    def is_open(self) -> bool:
+        """May frames be sent?"""
+        return self._frames is not None and self._frames.state is ConnectionState.OPEN
+
+    def _sent(self, event: Event) -> bytes:
+        assert self._frames is not None
+        return self._frames.send(event)
+
+    # ------------------------------------------------------------ receiving
+
+    def receive_data(self, data: bytes) -> bytes:
+        """The bytes that the peer has sent. After the `end` nothing is taken any more."""
+        if self.end is not None:
+            return b""
+        if self._frames is None:
+            data = self._shake_hands(data)
+        if not data or self._frames is None:
+            return b""
+        content = bytearray()
+        self._frames.receive_data(data)
+        for event in self._frames.events():
+            content += self._take(event)
+            if self.end is not None:
+                break
+        return bytes(content)
+
+    def _shake_hands(self, data: bytes) -> bytes:
+        """Take *data*, return what follows the handshake."""
+        try:
+            rest = self._handshake.receive(data) if data else None
+        except HandshakeError as exc:
+            self.end = str(exc)
+            return b""
+        if rest is None:
+            return b""
+        self._frames = Connection(self._handshake.side)
+        return rest
+
+    def _take(self, event: Event) -> bytes:
+        match event:
+            case BytesMessage():
+                return bytes(event.data)
+            case TextMessage() if self._binary_only:
+                self._fail(CloseReason.UNSUPPORTED_DATA, "only binary messages are taken")
+            case TextMessage():
+                return event.data.encode()
+            case Ping():
+                self._pong = event.response()
+            case CloseConnection():
+                self._take_close(event)
+        return b""
+
+    def _take_close(self, event: CloseConnection) -> None:
+        """The peer has closed; or, which wsproto reports in the same way, broken the rules."""
+        assert self._frames is not None
+        match self._frames.state:
+            case ConnectionState.REMOTE_CLOSING:
+                self._outgoing += self._sent(event.response())
+                self.end = ""
+            case ConnectionState.CLOSED:
+                self.end = ""
+            case _:
+                self._fail(CloseReason(event.code), event.reason or "the peer broke the rules")
+
+    def _fail(self, code: CloseReason, reason: str) -> None:
+        self.close(code, reason)
+        self.end = reason

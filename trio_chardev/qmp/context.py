@@ -1,0 +1,83 @@
+"""What a command is run with: the service, the monitor and the client that asked."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from trio_chardev.core.backend import FdControl
+from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.registry import Registry
+from trio_chardev.options import structure
+from trio_chardev.qmp.descriptors import FdSets, NamedFds, close_quietly
+from trio_chardev.qmp.session import QmpError, Session
+
+
+@attrs.define(eq=False)
+class Host:
+    """What commands may do to the service."""
+
+    registry: Registry
+    on_quit: Callable[[str], None]
+    is_quitting: bool = False
+    fdsets: FdSets = attrs.Factory(FdSets)
+
+    def quit(self, reason: str) -> None:
+        """Begin to stop; *reason* is a ShutdownCause of QAPI."""
+        if not self.is_quitting:
+            self.is_quitting = True
+            self.on_quit(reason)
+
+
+@attrs.define(eq=False)
+class Context:
+    """One client of a monitor, for the commands that it sends."""
+
+    host: Host
+    session: Session = attrs.Factory(Session)
+    chardev: Chardev | None = None
+    """The monitor's own, from which descriptors come."""
+    fds: NamedFds = attrs.field(factory=NamedFds)
+    """The descriptors of the monitor; they outlive its clients."""
+
+    def take_passed_fd(self) -> int:
+        """The first descriptor of those that came last with a message; the others are closed.
+
+        Raises QmpError if none came.
+        """
+        backend = self.chardev.backend if self.chardev is not None else None
+        fds: list[int] = backend.take_fds() if isinstance(backend, FdControl) else []
+        if not fds:
+            raise QmpError("No file descriptor supplied via SCM_RIGHTS")
+        for fd in fds[1:]:
+            close_quietly(fd)
+        return fds[0]
+
+
+@attrs.frozen
+class Command:
+    """A row of the table of commands."""
+
+    arguments: type[Any] | Any
+    handler: Callable[[Context, Any], Any]
+    returns: Any = None
+    """The type of the result, as a hint that `trio_chardev.members` reads; None for ``{}``."""
+
+    allow_oob: bool = False
+    is_async: bool = attrs.field(init=False)
+
+    @is_async.default
+    def _is_coroutine_function(self) -> bool:
+        return inspect.iscoroutinefunction(self.handler)
+
+    def run(self, context: Context, arguments: dict[str, Any]) -> Any:
+        """The handler's result, or its coroutine. Raises OptionsError for bad arguments."""
+        return self.handler(context, structure(self.arguments, arguments))
+
+
+@attrs.frozen(kw_only=True)
+class NoArguments:
+    """A command without arguments."""
