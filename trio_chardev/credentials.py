@@ -6,8 +6,9 @@ full one, so that what was checked of a peer was checked now. Nothing here talks
 
 from __future__ import annotations
 
+import contextlib
+import re
 import ssl
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -67,13 +68,17 @@ class TlsCredentials:
     """Checks the peer's name too; ssl knows no other way to say that for one connection."""
 
     @classmethod
-    def load(cls, files: TlsFiles, *, verify_peer: bool, password: bytes) -> TlsCredentials:
-        """Read *files*. Raises BackendError."""
+    def load(
+        cls, files: TlsFiles, *, verify_peer: bool, password: bytes, sanity_check: bool
+    ) -> TlsCredentials:
+        """Read *files*; *password* is for an encrypted key. Raises BackendError."""
         context = _load_context(files, verify_peer, password)
         naming_context = context
         if files.endpoint == "client" and verify_peer:
             naming_context = _load_context(files, verify_peer, password)
             naming_context.check_hostname = True
+        if sanity_check and files.cert is not None:
+            _check_own_certificate(files, password)
         return cls(
             endpoint=files.endpoint,
             verify_peer=verify_peer,
@@ -89,22 +94,66 @@ class TlsCredentials:
         is_server = self.endpoint == "server"
         try:
             return context.wrap_bio(incoming, outgoing, is_server, peer_name)
-        except ValueError as exc:  # it can't be a host name
-            raise BackendError(f"'{peer_name}' can't be a certificate's name: {exc}") from exc
+        except ValueError as exc:
+            raise BackendError(f"'{peer_name}' can't be the name of a certificate: {exc}") from exc
 
-    def check_own_certificate(self, files: TlsFiles) -> None:
-        """Raise BackendError if a peer with the same CA would refuse our certificate.
 
-        What that peer would say is found out by being it, in memory.
-        """
-        if files.cert is None:
-            return
-        ours = attrs.evolve(files, endpoint="server")
-        context = _load_context(ours, False, self._password)
-        fault = find_fault(context, _peer_context(files.ca))
-        if fault is None or (fault.verify_code == UNSUPPORTED_PURPOSE and files.endpoint == "client"):
+def _load_context(files: TlsFiles, verify_peer: bool, password: bytes) -> ssl.SSLContext:
+    is_server = files.endpoint == "server"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if is_server else ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    if is_server:
+        context.num_tickets = 0
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED if verify_peer else ssl.CERT_NONE
+    _load_authorities(context, files.ca, "CA certificate list")
+    if files.revoked is not None:
+        _load_authorities(context, files.revoked, "CA CRL list")
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    if files.cert is not None:
+        try:
+            # Without a password OpenSSL would ask for it at the terminal.
+            context.load_cert_chain(files.cert, files.key, lambda: password)
+        except OSError as exc:
+            raise BackendError(
+                f"Cannot load certificate '{files.cert}' & key '{files.key}': {text_of(exc)}"
+            ) from exc
+    return context
+
+
+def _load_authorities(context: ssl.SSLContext, path: Path, what: str) -> None:
+    try:
+        context.load_verify_locations(path)
+    except OSError as exc:
+        raise BackendError(f"Unable to import {what} {path}: {text_of(exc)}") from exc
+
+
+def text_of(error: OSError) -> str:
+    """What the user is to read of one of ssl's errors."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    return re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", error.strerror or str(error))
+
+
+def _check_own_certificate(files: TlsFiles, password: bytes) -> None:
+    """Raise BackendError if a peer with the same CA would refuse our certificate.
+
+    What such a peer says is found out by being it: a handshake in memory.
+    """
+    ours = _load_context(attrs.evolve(files, endpoint="server"), False, password)
+    theirs = _load_context(attrs.evolve(files, endpoint="client", cert=None), True, password)
+    to_us, to_them = ssl.MemoryBIO(), ssl.MemoryBIO()
+    us, them = ours.wrap_bio(to_us, to_them, True), theirs.wrap_bio(to_them, to_us)
+    try:
+        for party in (them, us, them):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                party.do_handshake()
+    except ssl.SSLCertVerificationError as exc:
+        if files.endpoint == "client" and exc.verify_code == UNSUPPORTED_PURPOSE:
             return
         raise BackendError(
-            f"Our own certificate {files.cert} failed validation against {files.ca}: "
-            f"{fault.verify_message}"
-        )
+            f"Our own certificate {files.cert} failed validation against {files.ca}: {text_of(exc)}"
+        ) from exc

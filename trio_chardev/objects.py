@@ -168,12 +168,12 @@ class TlsCredsX509:
         if self.priority:
             raise OptionsError("'priority' is of GnuTLS, which is not used: TLS 1.2 and 1.3 only")
         files = TlsFiles.find(self.dir, self.endpoint)
-        credentials = TlsCredentials.load(
-            files, verify_peer=self.verify_peer, password=_password(self.passwordid, objects)
+        return TlsCredentials.load(
+            files,
+            verify_peer=self.verify_peer,
+            password=_password(self.passwordid, objects),
+            sanity_check=self.sanity_check,
         )
-        if self.sanity_check:
-            credentials.check_own_certificate(files)
-        return credentials
 
 
 def _password(id: str | None, objects: Mapping[str, object]) -> bytes:

@@ -7,9 +7,11 @@ trio.run
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -20,9 +22,11 @@ from trio_chardev.backends import opener_of
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.registry import Registry, open_registry_with
-from trio_chardev.qmp.commands import COMMANDS, Host
+from trio_chardev.qmp.commands import COMMANDS
+from trio_chardev.qmp.context import Host
+from trio_chardev.qmp.events import Shutdown, ShutdownReason, Throttle, message_of, rate_key
 from trio_chardev.qmp.listener import serve_clients
-from trio_chardev.qmp.monitor import Monitor
+from trio_chardev.qmp.monitor import Monitor, cause_of_now
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,14 @@ def open_registry() -> AbstractAsyncContextManager[Registry]:
     return open_registry_with(opener_of)
 
 
+@attrs.frozen
+class News:
+    """An event on its way, and the monitor whose client's command caused it."""
+
+    message: dict[str, Any]
+    cause: Monitor | None
+
+
 @attrs.define(eq=False)
 class Service:
     """Made by `open_service`."""
@@ -44,9 +56,14 @@ class Service:
     _monitors: set[Monitor] = attrs.Factory(set)
     _quit: trio.Event = attrs.Factory(trio.Event)
     _host: Host = attrs.field(init=False)
+    _throttle: Throttle[News] = attrs.Factory(Throttle)
+    _throttled: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
 
     def __attrs_post_init__(self) -> None:
         self._host = Host(self.registry, self._on_quit)
+        self.registry.on_notice = self.emit
+        self.registry.open_path = self._host.fdsets.open_path
+        self.registry.quit = functools.partial(self.quit, "host-ui")
 
     async def add_monitor(self, id: str, *, pretty: bool = False) -> None:
         """Have a QMP monitor serve the clients of chardev *id*, one at a time, as in QEMU.
@@ -70,12 +87,40 @@ class Service:
         )
         return filename
 
-    def emit(self, event: str, data: Mapping[str, Any]) -> None:
-        """Send a QMP event to every client that has negotiated."""
-        for monitor in self._monitors:
-            monitor.emit(event, data)
+    def emit(self, event: object) -> None:
+        """Send an event, of a class in `EVENTS`, to every client that has negotiated.
 
-    def quit(self, reason: str) -> None:
+        What a client's own command makes happen is not told to that client, but for
+        SHUTDOWN: it has the reply. (A client that was written for QEMU, which has none of
+        these events, sees none that it caused.) Some are rate-limited, see `Throttle`.
+        """
+        cause = None if isinstance(event, Shutdown) else cause_of_now()
+        news = News(message_of(event), cause)
+        if self._throttle.offer(rate_key(event), news, trio.current_time()):
+            self._send(news)
+        else:
+            self._throttled.unpark_all()
+
+    def _send(self, news: News) -> None:
+        for monitor in list(self._monitors):
+            if monitor is not news.cause:
+                monitor.send_event(news.message)
+
+    async def run(self) -> None:
+        """Send the events that had to wait."""
+        while True:
+            if math.isinf(self._throttle.next_deadline):
+                await self._throttled.park()
+            await trio.sleep_until(self._throttle.next_deadline)
+            for news in self._throttle.take_due(trio.current_time()):
+                self._send(news)
+
+    def close(self) -> None:
+        """Give up what is not a task."""
+        self.registry.on_notice = lambda notice: None
+        self._host.fdsets.close_all()
+
+    def quit(self, reason: ShutdownReason) -> None:
         """Begin to stop; *reason* is a ShutdownCause of QAPI, such as host-signal."""
         self._host.quit(reason)
 
@@ -95,8 +140,8 @@ class Service:
             async for _ in signals:
                 self.quit("host-signal")
 
-    def _on_quit(self, reason: str) -> None:
-        self.emit("SHUTDOWN", {"guest": False, "reason": reason})
+    def _on_quit(self, reason: ShutdownReason) -> None:
+        self.emit(Shutdown(guest=False, reason=reason))
         self._quit.set()
 
     async def _run_monitor(
@@ -113,4 +158,9 @@ class Service:
 async def open_service() -> AsyncIterator[Service]:
     """A service without chardevs; when the block ends, all of it is closed in order."""
     async with open_registry() as registry, open_background_nursery() as nursery:
-        yield Service(registry, nursery)
+        service = Service(registry, nursery)
+        nursery.start_soon(service.run)
+        try:
+            yield service
+        finally:
+            service.close()

@@ -8,8 +8,7 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 import trio
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from trio_chardev.backends.ringbuf import (
     MAX_SIZE,

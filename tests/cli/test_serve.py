@@ -61,6 +61,17 @@ def test_chardevs_monitors_and_listeners(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_mux_on_puts_a_mux_on_the_backend(tmp_path: Path) -> None:
+    """A monitor on it shares the terminal with others."""
+    backend = f"socket,id=s,path={tmp_path}/s,server=on,wait=off,mux=on"
+    qmp = f"unix:{tmp_path}/q,server=on,wait=off"
+    with running("--chardev", backend, "--monitor", "s", "--qmp", qmp), Qmp(tmp_path / "q") as one:
+        filenames = {row["label"]: row["filename"] for row in one("query-chardev")}
+        assert filenames == {"s-base": f"disconnected:unix:{tmp_path}/s,server=on", "s": "mux"}
+        with Qmp(tmp_path / "s") as other:
+            assert len(other("query-chardev")) == 2
+
+
 def test_pretty(tmp_path: Path) -> None:
     chardev = f"socket,id=m,path={tmp_path}/m,server=on,wait=off"
     with running("--chardev", chardev, "--monitor", "chardev=m,mode=control,pretty=on"):
@@ -145,6 +156,10 @@ def test_misuse_is_status_2() -> None:
         (
             ["--chardev", "null,id=x", "--chardev", "pty,id=x"],
             "--chardev pty,id=x: Duplicate ID 'x' for chardev",
+        ),
+        (
+            ["--chardev", "null,id=x-base", "--chardev", "pty,id=x,mux=on"],
+            "--chardev pty,id=x,mux=on: Duplicate ID 'x-base' for chardev",
         ),
         (
             ["--chardev", "file,id=x,path=/missing/f"],
@@ -329,7 +344,7 @@ def test_a_monitor_on_a_terminal_gives_it_back_as_it_was() -> None:
         assert b'"filename": "stdio"' in read_until(master, b"]}")
         process.terminate()
         assert b"SHUTDOWN" in read_until(master, b"\n")
-        assert process.communicate(timeout=5) == (None, b"")
+        assert process.communicate(timeout=5)[1] == b""
         assert process.returncode == 0
         assert termios.tcgetattr(terminal) == before
     finally:

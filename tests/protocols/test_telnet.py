@@ -20,6 +20,7 @@ from trio_chardev.protocols.telnet import (
     SB,
     SE,
     SERVER,
+    TN3270_CLIENT,
     TN3270_SERVER,
     WILL,
     WONT,
@@ -34,7 +35,7 @@ ALL_BYTES = bytes(range(256))
 VERBS = (WILL, WONT, DO, DONT)
 BINARY, ECHO, SGA, TIMING_MARK, NAWS = 0, 1, 3, 6, 31
 
-roles = st.sampled_from([SERVER, CLIENT, TN3270_SERVER])
+roles = st.sampled_from([SERVER, CLIENT, TN3270_SERVER, TN3270_CLIENT])
 telnet_bytes = st.lists(
     st.sampled_from([*VERBS, IAC, SB, SE, BREAK, AYT, NOP, 0, 10, 13, 24, 65]), max_size=40
 ).map(bytes)
@@ -363,3 +364,10 @@ def test_tn3270_sends_as_it_is_told() -> None:
     """Its user makes the records, with their IAC EOR, itself."""
     record = telnet(b"\xf5\xff\xff\r", IAC, 239)
     assert started(TN3270_SERVER).encode(record) == record
+
+
+def test_a_tn3270_client_agrees_and_asks_its_user_for_the_terminal() -> None:
+    server, client = TelnetConnection(TN3270_SERVER), TelnetConnection(TN3270_CLIENT)
+    found = client.receive_data(server.data_to_send())
+    assert found == [bytes.fromhex("fffa1801fff0")]
+    assert client.data_to_send().hex(" ") == "ff fb 19 ff fd 19 ff fb 00 ff fd 00 ff fb 18"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import random
 import socket
@@ -11,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import trio
@@ -20,7 +21,8 @@ from tests.peers import need
 from trio_chardev.core.frontend import stateless
 from trio_chardev.errors import ChardevError
 from trio_chardev.events import Event
-from trio_chardev.qmp.commands import COMMANDS, Context, Host
+from trio_chardev.qmp.commands import COMMANDS
+from trio_chardev.qmp.context import Context, Host
 from trio_chardev.qmp.session import Session
 from trio_chardev.service import open_registry
 from trio_chardev.testing import FakeFrontend
@@ -53,7 +55,8 @@ class Commands:
 @asynccontextmanager
 async def open_commands(quits: list[str] | None = None) -> AsyncIterator[Commands]:
     async with open_registry() as registry:
-        host = Host(registry, [].append if quits is None else quits.append)
+        said = [] if quits is None else quits
+        host = Host(registry, said.append)
         yield Commands(Context(host, Session(is_negotiated=True)))
 
 
@@ -371,7 +374,7 @@ PIECES = (
 class StorageDaemon:
     """QEMU's, with a monitor."""
 
-    def __init__(self, wire: IO[bytes]) -> None:
+    def __init__(self, wire: io.BufferedRWPair) -> None:
         self.wire = wire
         wire.readline()
         self("qmp_capabilities")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import attrs
 import pytest
@@ -35,7 +36,7 @@ def test_opened_and_closed_of_a_chardev_share_a_key_so_that_the_last_is_the_trut
 
 
 def test_the_first_passes_at_once_and_of_those_that_wait_the_last() -> None:
-    throttle = Throttle(1.0)
+    throttle: Throttle[dict[str, Any]] = Throttle(1.0)
     assert throttle.offer("k", {"n": 1}, now=10.0)
     assert not throttle.offer("k", {"n": 2}, now=10.1)
     assert not throttle.offer("k", {"n": 3}, now=10.9)
@@ -50,7 +51,7 @@ def test_the_first_passes_at_once_and_of_those_that_wait_the_last() -> None:
 
 
 def test_an_event_without_a_key_always_passes() -> None:
-    throttle = Throttle(1.0)
+    throttle: Throttle[dict[str, Any]] = Throttle(1.0)
     assert all(throttle.offer(None, {}, now=0.0) for _ in range(10))
 
 
@@ -58,7 +59,7 @@ def test_an_event_without_a_key_always_passes() -> None:
 def test_a_key_passes_once_an_interval_and_its_last_message_in_the_end(
     offers: list[tuple[str, float]],
 ) -> None:
-    throttle = Throttle(1.0)
+    throttle: Throttle[dict[str, Any]] = Throttle(1.0)
     now = 0.0
     passed: dict[str, list[tuple[float, int]]] = {"a": [], "b": []}
     last: dict[str, int] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,15 +20,9 @@ from trio_chardev.errors import ChangeRefusedError, ChardevBusyError
 from trio_chardev.events import Event
 from trio_chardev.options import BackendOptions
 from trio_chardev.qmp import monitor as module
-from trio_chardev.qmp.commands import (
-    COMMANDS,
-    CapabilitiesArguments,
-    Command,
-    Context,
-    Host,
-    NoArguments,
-    qmp_capabilities,
-)
+from trio_chardev.qmp.commands import COMMANDS, CapabilitiesArguments, qmp_capabilities
+from trio_chardev.qmp.context import Command, Context, Host, NoArguments
+from trio_chardev.qmp.events import Shutdown, message_of
 from trio_chardev.qmp.monitor import Monitor
 from trio_chardev.testing import FakeBackend, FakeDevice, FakeOptions, fake_opener
 
@@ -470,7 +464,7 @@ async def test_a_client_that_does_not_take_its_events_is_let_go(
 
 
 def emit(world: World) -> None:
-    world.monitor.emit("SHUTDOWN", {"guest": False, "reason": "host-signal"})
+    world.monitor.send_event(message_of(Shutdown(guest=False, reason="host-signal")))
 
 
 async def test_events_are_for_those_who_have_negotiated() -> None:
@@ -506,7 +500,11 @@ async def test_wait_drained_ends_with_the_output_or_the_client() -> None:
     async with open_world() as world:
         await world.negotiate()
         await world.monitor.wait_drained()
-        for end in (lambda: world.device.make_room(1 << 30), lambda: world.device.connect(False)):
+        ends: list[Callable[[], None]] = [
+            lambda: world.device.make_room(1 << 30),
+            lambda: world.device.connect(False),
+        ]
+        for end in ends:
             world.device.room = 0
             emit(world)
             with trio.fail_after(5):

@@ -22,7 +22,8 @@ from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.errors import OptionsError
 from trio_chardev.members import IntRange
 from trio_chardev.options import structure
-from trio_chardev.qmp.commands import COMMANDS, BackendArguments, Command, Context, Host
+from trio_chardev.qmp.commands import COMMANDS, BackendArguments
+from trio_chardev.qmp.context import Command, Context, Host
 from trio_chardev.qmp.events import EVENTS
 from trio_chardev.qmp.schema import qmp_schema
 from trio_chardev.service import open_registry, open_service

@@ -1,7 +1,6 @@
 """A connected stream socket, and what comes with one of the UNIX domain: descriptors.
 
-`Connection` is also the seam at which protocols go between the socket and the backend: a
-layer offers the same methods and stands on another `Connection`.
+Protocols go between it and the backend, see `trio_chardev.backends.layer`.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import array
 import contextlib
 import os
+import select
 import socket
 from collections.abc import Sequence
 
@@ -23,14 +23,21 @@ _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 
 class Connection:
-    """Owns a stream socket, which is connected and non-blocking."""
+    """Owns a stream socket, which is connected and non-blocking. A `layer.Link`."""
 
     __slots__ = ("_sock", "name")
+
+    unsent = False
+    """What it has accepted the kernel has."""
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         self._sock = sock
         self.name = name
         """What query-chardev shows."""
+
+    async def handshake(self) -> None:
+        """There is none."""
+        await trio.lowlevel.checkpoint()
 
     def receive(self, max_bytes: int) -> bytes:
         """What has come, ``b""`` at the end. Raises BlockingIOError, or another OSError."""
@@ -40,12 +47,21 @@ class Connection:
         """Send a prefix. Raises BlockingIOError, or another OSError if that is the end."""
         return self._sock.send(data, socket.MSG_NOSIGNAL)
 
+    def flush(self) -> None:
+        """Nothing to do."""
+
     def has_input(self) -> bool:
         """Would `receive` give bytes?"""
         try:
             return bool(self._sock.recv(1, socket.MSG_PEEK))
         except OSError:
             return False
+
+    def has_room(self) -> bool:
+        """Would `send` accept something, or fail?"""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLOUT)
+        return bool(poll.poll(0))
 
     async def wait_readable(self) -> None:
         """Wait for input, or the end; or until it is closed by another task."""
@@ -67,6 +83,26 @@ class Connection:
             trio.lowlevel.notify_closing(self._sock)
         with contextlib.suppress(OSError):  # ECONNRESET: it is closed all the same
             self._sock.close()
+
+
+class SharedConnection(Connection):
+    """One for protocols to stand on: several tasks may wait to write to it, and take turns.
+
+    TCP's urgent byte stays in the stream, where telnet has its meaning (RFC 854).
+    """
+
+    __slots__ = ("_turn",)
+
+    def __init__(self, sock: socket.socket, name: str) -> None:
+        super().__init__(sock, name)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        self._turn = trio.Lock()
+
+    async def wait_writable(self) -> None:
+        async with self._turn:
+            if self._sock.fileno() == -1:
+                raise trio.ClosedResourceError("another task closed this socket")
+            await super().wait_writable()
 
 
 class UnixConnection(Connection):
@@ -149,6 +185,14 @@ def _close_all(fds: Sequence[int]) -> None:
     for fd in fds:
         with contextlib.suppress(OSError):
             os.close(fd)
+
+
+def set_tcp_options(sock: socket.socket, *, nodelay: bool, keep_alive: bool) -> None:
+    """Send small pieces at once; probe the peer while nothing goes."""
+    if nodelay:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if keep_alive:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def socket_from_fd(fd: int, name: str) -> socket.socket:

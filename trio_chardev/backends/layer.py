@@ -119,7 +119,7 @@ class BreakCodec(Protocol):
 class Layer:
     """A protocol on a link, and itself a link."""
 
-    __slots__ = ("_codec", "_is_at_end", "_lower", "_on_event", "_unsent")
+    __slots__ = ("_codec", "_is_at_end", "_is_ending", "_lower", "_on_event", "_unsent")
 
     def __init__(self, lower: Link, codec: Codec, on_event: Callable[[Event], None]) -> None:
         """Own *lower*; *on_event* gets the codec's events, each in its place in the input."""
@@ -128,6 +128,7 @@ class Layer:
         self._on_event = on_event
         self._unsent = bytearray()
         self._is_at_end = False
+        self._is_ending = False  # said goodbye
 
     @property
     def name(self) -> str:
@@ -202,8 +203,7 @@ class Layer:
 
     def send(self, data: memoryview) -> int:
         """See `Link.send`; whole records, see the head of this file."""
-        if self._codec.end is not None:
-            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        self._check_not_over()
         self.flush()
         sent = 0
         while sent < len(data) and self.has_room():
@@ -223,8 +223,13 @@ class Layer:
     def send_break(self) -> None:
         """Send a break behind what was sent. Raises OSError if that is the end."""
         assert isinstance(self._codec, BreakCodec)
+        self._check_not_over()
         self._codec.encode_break()
         self.flush()
+
+    def _check_not_over(self) -> None:
+        if self._is_ending or self._codec.end is not None:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def flush(self) -> None:
         """See `Link.flush`."""
@@ -268,6 +273,7 @@ class Layer:
         self._lower.close()
 
     def _say_goodbye(self) -> None:
+        self._is_ending = True
         self._codec.say_goodbye()
         with contextlib.suppress(OSError):
             self.flush()

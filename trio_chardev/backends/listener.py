@@ -121,6 +121,11 @@ class Listener:
             self._replaced._is_over = True
             self._replaced = None
 
+    def set_backlog(self, backlog: int) -> None:
+        """Let so many clients wait in the queue, instead of `BACKLOG`."""
+        for sock in self._sockets:
+            sock.listen(backlog)
+
     def close(self) -> None:
         """Stop listening; the socket file goes first, so that nobody finds it dead."""
         if self.file is not None:

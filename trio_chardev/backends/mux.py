@@ -82,7 +82,6 @@ class MuxBackend(Backend):
         self._own_output = bytearray()  # help and time stamps, not sent yet
         self._stamps_since: float | None = None
         self._is_at_line_start = False
-        self._open = base.frontend.is_open
 
     @property
     def filename(self) -> str:
@@ -100,7 +99,7 @@ class MuxBackend(Backend):
     def activate(self) -> None:
         """Become the one that hears of the base."""
         self.base.mux = self
-        self._open = self._frontend.is_open
+        self.set_open(self._frontend.is_open)
 
     def close(self) -> None:
         """Leave the base, unless another mux has taken it over."""
@@ -263,6 +262,7 @@ async def open_mux(options: MuxOptions, request: OpenRequest) -> AsyncIterator[B
             raise BackendError(str(exc)) from exc
     backend = MuxBackend(request, base)
     try:
+        backend.set_open(base.frontend.is_open)
         yield backend
     finally:
         backend.close()

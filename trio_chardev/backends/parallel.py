@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import AsyncIterator
@@ -48,7 +49,10 @@ async def open_parallel(options: ParallelOptions, request: OpenRequest) -> Async
             raise BackendError.from_os_error("not a parallel port", exc) from exc
         backend = ParallelBackend(request, port)
         backend.set_open(True)
-        yield backend
-        fcntl.ioctl(port.fd, PPRELEASE)
+        try:
+            yield backend
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(port.fd, PPRELEASE)
     finally:
         port.close()

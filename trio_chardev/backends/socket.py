@@ -1,94 +1,54 @@
 """socket: a stream socket of any family, that listens or connects.
 
 A server has one client at a time. While it has one it does not accept, so the others wait
-in the kernel's queue, and are served in their turn. Accepting, connecting again and hearing
-of a hang-up all happen in `wait_readable`, in the one task that reads.
+in the kernel's queue, and are served in their turn. Accepting, handshakes, connecting again
+and hearing of a hang-up all happen in `wait_readable`, in the one task that reads.
 
 What is there, from below:
 
     Listener | Redialer | Nobody     gives connected sockets, one after the other
-    Connection                       one of them; protocols will be layers on it
-    SocketBackend                    joins the two, and reports OPENED and CLOSED
+    Connection                       one of them
+    Layer                            a protocol on it, and another on that, see `Stack`
+    SocketBackend                    joins them, and reports OPENED and CLOSED
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-import attrs
 import trio
 
 from trio_chardev.backends.addresses import (
     FdAddress,
     InetAddress,
-    SocketAddress,
     connection_name,
     fixed_endpoint,
 )
-from trio_chardev.backends.connection import Connection, UnixConnection, socket_from_fd
+from trio_chardev.backends.connection import (
+    Connection,
+    SharedConnection,
+    UnixConnection,
+    set_tcp_options,
+    socket_from_fd,
+)
 from trio_chardev.backends.dialer import Backoff, Nobody, Peers, Redialer, connect
+from trio_chardev.backends.layer import Layer, Link
 from trio_chardev.backends.listener import Listener, listen, listen_on
+from trio_chardev.backends.socket_options import SocketOptions as SocketOptions
+from trio_chardev.backends.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
-from trio_chardev.options import BackendOptions
 
 log = logging.getLogger(__name__)
 
-
-@attrs.frozen(kw_only=True)
-class SocketOptions(BackendOptions):
-    """Listens for one client at a time, or connects to a server."""
-
-    addr: SocketAddress
-    """Address to listen at or to connect to."""
-
-    server: bool = True
-    """Listen, instead of connecting."""
-
-    wait: bool | None = None
-    """Opening waits for the first client; only for a server."""
-
-    nodelay: bool = False
-    """Send small pieces at once (TCP_NODELAY)."""
-
-    reconnect: int | None = None
-    """Seconds before a client connects again; they grow while that fails. 0 is never."""
-
-    reconnect_ms: int | None = None
-    """The same in milliseconds."""
-
-    @property
-    def open_timeout(self) -> float:
-        """Seconds that opening may take, when the caller does not say."""
-        return math.inf if self.server and self.wait else super().open_timeout
-
-    @property
-    def reconnect_delay(self) -> float:
-        """Seconds before the first retry; not positive if there is none."""
-        return float(self.reconnect or 0) + (self.reconnect_ms or 0) / 1000
-
-
-def check_options(options: SocketOptions) -> None:
-    """Raise BackendError, in QEMU's words and order, for options that exclude each other."""
-    reconnect = None
-    if options.reconnect_ms is not None:
-        reconnect = "reconnect-ms"
-    if options.reconnect is not None:
-        reconnect = "reconnect"
-    if reconnect and isinstance(options.addr, FdAddress):
-        raise BackendError(f"'{reconnect}' option is incompatible with 'fd' address type")
-    if reconnect and options.server:
-        raise BackendError(
-            f"'{reconnect}' option is incompatible with socket in server listen mode"
-        )
-    if options.wait is not None and not options.server:
-        raise BackendError("'wait' option is incompatible with socket in client connect mode")
-    if options.reconnect is not None and options.reconnect_ms is not None:
-        raise BackendError("'reconnect' and 'reconnect-ms' are mutually exclusive")
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds that a peer may take for its handshakes; meanwhile the others wait."""
 
 
 class SocketBackend(Backend):
@@ -99,8 +59,12 @@ class SocketBackend(Backend):
         self.address = options.addr
         """Where it listens, as soon as it does, or connects to."""
         self._options = options
+        self._stack = Stack(options, request)
         self._peers: Peers = Nobody()
-        self._connection: Connection | None = None
+        self._connection: Link | None = None
+        self._newcomer: Link | None = None  # whose handshake is not over
+        self._newcomer_deadline = math.inf
+        self._has_unsent = trio.Event()  # wakes `_keep_flushing`
         self._waiting: trio.CancelScope | None = None  # for a peer; add_client cuts it short
 
     # ------------------------------------------------------------ opening
@@ -110,7 +74,8 @@ class SocketBackend(Backend):
         if isinstance(self.address, FdAddress):
             if not self.address.str_:
                 return
-            listener = listen_on(self.address, _passed_socket(request, self.address.str_))
+            passed = socket_from_fd(request.take_fd(self.address.str_), self.address.str_)
+            listener = listen_on(self.address, passed)
         else:
             replaces = request.replaces
             shared = replaces._peers if isinstance(replaces, SocketBackend) else None
@@ -131,13 +96,14 @@ class SocketBackend(Backend):
             self._peers = Redialer(self.id, self.address, Backoff(delay))
             return
         if isinstance(self.address, FdAddress):
-            sock = _passed_socket(request, self.address.str_)
+            sock = socket_from_fd(request.take_fd(self.address.str_), self.address.str_)
         else:
             sock = await connect(self.address)
         try:
-            self._meet(sock)
+            self._take_in(sock)
+            if self._newcomer is not None:
+                await self._shake_hands(self._newcomer)
         except OSError as exc:
-            sock.close()
             raise BackendError.from_os_error(f"Failed to connect to '{self.address}'", exc) from exc
 
     def activate(self) -> None:
@@ -146,9 +112,10 @@ class SocketBackend(Backend):
     def close(self) -> None:
         """Close everything; for the opener, when it leaves."""
         self._peers.close()
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        for peer in (self._connection, self._newcomer):
+            if peer is not None:
+                peer.close()
+        self._connection = self._newcomer = None
 
     # ------------------------------------------------------------ peers come and go
 
@@ -156,39 +123,73 @@ class SocketBackend(Backend):
     def filename(self) -> str:
         if self._connection is not None:
             return self._connection.name
-        return f"disconnected:{self.address.name}{',server=on' if self._options.server else ''}"
+        server = ",server=on" if self._options.server else ""
+        return f"disconnected:{self._options.named(self.address.name)}{server}"
+
+    def _take_in(self, sock: socket.socket) -> None:
+        """As `_meet`, but *sock* is closed if this raises OSError."""
+        try:
+            self._meet(sock)
+        except OSError:
+            sock.close()
+            raise
 
     def _meet(self, sock: socket.socket) -> None:
-        """*sock* is the peer now, and owned. Raises OSError if it has left again."""
+        """*sock* is the peer now, or will be after its handshakes, and is owned.
+
+        Raises OSError if it has left again; then it is the caller's still.
+        """
         name = connection_name(self.address, sock, is_server=self._options.server)
+        name = self._options.named(name)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
-            self._set_tcp_options(sock)
-        kind = UnixConnection if sock.family == socket.AF_UNIX else Connection
-        self._connection = kind(sock, name)
+            keep_alive = isinstance(self.address, InetAddress) and self.address.keep_alive
+            set_tcp_options(sock, nodelay=self._options.nodelay, keep_alive=keep_alive)
+        if self._stack.is_empty:
+            kind = UnixConnection if sock.family == socket.AF_UNIX else Connection
+            self._connect(kind(sock, name))
+        else:
+            self._newcomer = self._stack.put_on(SharedConnection(sock, name), self._on_event)
+            self._newcomer_deadline = trio.current_time() + HANDSHAKE_TIMEOUT
+
+    def _connect(self, link: Link) -> None:
+        self._connection = link
+        self._note_unsent(link)
         self.set_open(True)
 
-    def _set_tcp_options(self, sock: socket.socket) -> None:
-        if self._options.nodelay:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if isinstance(self.address, InetAddress) and self.address.keep_alive:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    async def _shake_hands(self, newcomer: Link) -> None:
+        """Make *newcomer* the peer. Raises OSError if it can't be. Cancelled: it can go on."""
+        try:
+            with trio.fail_at(self._newcomer_deadline):
+                await newcomer.handshake()
+        except (OSError, trio.TooSlowError) as exc:
+            self._newcomer = None
+            newcomer.close()
+            if isinstance(exc, OSError):
+                raise
+            raise TimeoutError(f"no handshake in {HANDSHAKE_TIMEOUT:g} seconds") from exc
+        self._newcomer = None
+        self._connect(newcomer)
 
     def _lose(self) -> None:
-        """The peer has left."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
             self.set_open(False)
 
     async def _wait_for_peer(self) -> None:
-        with trio.CancelScope() as self._waiting:
-            await self._peers.wait()
-        self._waiting = None
-        if self._connection is None and (sock := self._peers.take()) is not None:
+        """Wait until there may be a peer; the caller looks, and calls again if not."""
+        if self._newcomer is None:
+            with trio.CancelScope() as self._waiting:
+                await self._peers.wait()
+            self._waiting = None
+            if self._connection is None and (sock := self._peers.take()) is not None:
+                with contextlib.suppress(OSError):  # it has left already
+                    self._take_in(sock)
+        if (newcomer := self._newcomer) is not None:
             try:
-                self._meet(sock)
-            except OSError:  # it has left already
-                sock.close()
+                await self._shake_hands(newcomer)
+            except OSError as exc:
+                log.info("chardev '%s': %s: %s", self.id, newcomer.name, exc)
 
     def add_client(self, sock: socket.socket) -> None:
         """*sock*, a connected stream socket, is the peer from now on, and owned.
@@ -197,7 +198,7 @@ class SocketBackend(Backend):
         caller's still.
         """
         try:
-            if self._connection is not None:
+            if self._connection is not None or self._newcomer is not None:
                 raise BackendError("failed to add client")
             sock.setblocking(False)
             self._meet(sock)
@@ -208,8 +209,8 @@ class SocketBackend(Backend):
 
     def disconnect(self) -> None:
         """Drop the peer, if there is one, as if it had left: what it has sent can be read."""
-        if self._connection is not None:
-            self._connection.shut_down()
+        if (peer := self._connection or self._newcomer) is not None:
+            peer.shut_down()
 
     # ------------------------------------------------------------ bytes
 
@@ -224,6 +225,8 @@ class SocketBackend(Backend):
         except OSError as exc:
             log.info("chardev '%s': %s: %s", self.id, connection.name, exc)
             data = b""
+        finally:
+            self._note_unsent(connection)
         if not data and max_bytes:
             self._lose()
         return data
@@ -240,14 +243,17 @@ class SocketBackend(Backend):
             if not connection.has_input():  # else the reader meets the end, behind the input
                 self._lose()
             raise self._disconnected() from exc
+        finally:
+            self._note_unsent(connection)
 
     def _disconnected(self) -> BackendDisconnectedError:
         return BackendDisconnectedError(f"nobody is connected to chardev '{self.id}'")
 
     async def wait_readable(self) -> None:
-        while self._connection is None:
+        if self._connection is None:
             await self._wait_for_peer()
-        await self._connection.wait_readable()
+        else:
+            await self._connection.wait_readable()
 
     async def wait_writable(self) -> None:
         if self._connection is None:
@@ -256,6 +262,35 @@ class SocketBackend(Backend):
             await self._connection.wait_writable()
         except trio.ClosedResourceError:
             raise self._disconnected() from None
+
+    # ------------------------------------------------------------ what layers hold back
+
+    def _note_unsent(self, link: Link) -> None:
+        if link.unsent:
+            self._has_unsent.set()
+
+    @asynccontextmanager
+    async def flushing(self) -> AsyncIterator[None]:
+        """Within the block what counts as sent is sent, also when nobody reads or writes."""
+        if self._stack.is_empty:
+            yield
+            return
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(self._keep_flushing)
+            yield
+
+    async def _keep_flushing(self) -> None:
+        while True:
+            await self._has_unsent.wait()
+            self._has_unsent = trio.Event()
+            await self.drain()
+
+    async def drain(self) -> None:
+        link = self._connection
+        with contextlib.suppress(OSError, trio.ClosedResourceError):  # the reader meets that
+            while link is not None and link.unsent:
+                await link.wait_writable()
+                link.flush()
 
     # ------------------------------------------------------------ descriptors
 
@@ -282,21 +317,34 @@ class SocketBackend(Backend):
             raise BackendError.from_os_error("Could not pass file descriptors", exc) from exc
 
 
-def _passed_socket(request: OpenRequest, name: str) -> socket.socket:
-    """The socket that was passed in under *name*. Raises BackendError."""
-    return socket_from_fd(request.take_fd(name), name)
+class TelnetClientBackend(SocketBackend):
+    """A telnet client, which can send a break."""
+
+    async def send_break(self, duration: float) -> None:
+        """Ask the server for a break; telnet does not say how long. Raises BackendError."""
+        await trio.lowlevel.checkpoint()
+        link = self._connection
+        if not isinstance(link, Layer):
+            raise self._disconnected()
+        try:
+            link.send_break()
+        except OSError as exc:
+            raise self._disconnected() from exc
+        finally:
+            self._note_unsent(link)
 
 
 @asynccontextmanager
 async def open_socket(options: SocketOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Listen or connect. Raises BackendError, in QEMU's words."""
-    check_options(options)
-    backend = SocketBackend(request, options)
+    is_telnet_client = options.telnet and not options.server
+    backend = (TelnetClientBackend if is_telnet_client else SocketBackend)(request, options)
     try:
         if options.server:
             await backend.listen(request)
         else:
             await backend.connect(request)
-        yield backend
+        async with backend.flushing():
+            yield backend
     finally:
         backend.close()

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections import deque
 
 from trio_chardev.events import Event
-from trio_chardev.protocols.telnet import Role, TelnetConnection
+from trio_chardev.protocols.telnet import (
+    CLIENT,
+    SERVER,
+    TN3270_CLIENT,
+    TN3270_SERVER,
+    Role,
+    TelnetConnection,
+)
 
 
 class TelnetCodec:
@@ -69,3 +76,10 @@ class TelnetCodec:
 
     def say_goodbye(self) -> None:
         """Nothing is said: telnet ends with the connection."""
+
+
+def telnet_codec(*, is_server: bool, tn3270: bool) -> TelnetCodec:
+    """For a socket's options ``server``, and ``telnet`` or *tn3270*."""
+    if tn3270:
+        return TelnetCodec(TN3270_SERVER if is_server else TN3270_CLIENT)
+    return TelnetCodec(SERVER if is_server else CLIENT)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import errno
 import os
 
-from trio_chardev.protocols.websocket import Handshake, WebSocketConnection
+from trio_chardev.protocols.websocket import (
+    ClientHandshake,
+    Handshake,
+    ServerHandshake,
+    WebSocketConnection,
+)
 
 
 class WebSocketCodec:
@@ -57,3 +62,9 @@ class WebSocketCodec:
     def say_goodbye(self) -> None:
         """See `Codec.say_goodbye`: sends the Close of the closing handshake (RFC 6455, 7.1.2)."""
         self._websocket.close()
+
+
+def websocket_codec(*, is_server: bool, host: str, binary_only: bool) -> WebSocketCodec:
+    """For a socket's options; *host* is what a client's Host header shall say."""
+    handshake = ServerHandshake() if is_server else ClientHandshake(host)
+    return WebSocketCodec(handshake, binary_only=binary_only)

@@ -16,10 +16,11 @@ import click
 
 from trio_chardev.backends import BACKEND, KINDS
 from trio_chardev.backends.addresses import UnixAddress
+from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import ChardevError, OptionsError, strerror
-from trio_chardev.grammar import ChardevGrammar
+from trio_chardev.grammar import ChardevGrammar, ChardevSpec
 from trio_chardev.keyval import structure_text
 from trio_chardev.legacy import parse_legacy
 from trio_chardev.options import BackendOptions, structure
@@ -68,9 +69,7 @@ class ServeOptions:
         for text in chardevs:
             with _saying(f"--chardev {text}"):
                 spec = GRAMMAR.parse(text, warn)
-                if spec.id in added:
-                    raise OptionsError(f"Duplicate ID '{spec.id}' for chardev")
-                added[spec.id] = structure(BACKEND, spec.backend, "backend")
+                _merge(added, _structure(spec))
         on_chardevs = []
         for text in monitors:
             with _saying(f"--monitor {text}"):
@@ -85,11 +84,12 @@ class ServeOptions:
                 if legacy.spec is None:
                     on_chardevs.append(MonitorOptions(chardev=legacy.id))
                     continue
-                options = structure(BACKEND, legacy.spec.backend, "backend")
+                more = _structure(legacy.spec)
+                options = more[id]
                 if isinstance(options, SocketOptions) and options.server:
                     sockets.append(options)
                 else:
-                    added[id] = options
+                    _merge(added, more)
                     on_chardevs.append(MonitorOptions(chardev=id))
         return cls(
             chardevs=tuple(added.items()),
@@ -102,6 +102,22 @@ class ServeOptions:
     def help_text(kind: str | None) -> str:
         """What ``--chardev help`` and ``--chardev KIND,help`` print."""
         return GRAMMAR.help_text(kind)
+
+
+def _structure(spec: ChardevSpec) -> dict[str, BackendOptions]:
+    """The chardevs that *spec* stands for, in the order in which to add them."""
+    options: BackendOptions = structure(BACKEND, spec.backend, "backend")
+    if not spec.mux:
+        return {spec.id: options}
+    base = f"{spec.id}-base"
+    return {base: options, spec.id: MuxOptions(chardev=base)}
+
+
+def _merge(added: dict[str, BackendOptions], more: dict[str, BackendOptions]) -> None:
+    for id in more:
+        if id in added:
+            raise OptionsError(f"Duplicate ID '{id}' for chardev")
+    added |= more
 
 
 async def serve(options: ServeOptions) -> None:

@@ -89,6 +89,14 @@ TN3270_SERVER = Role(
 """For a user that speaks 3270 (RFC 1576) and, as QEMU's does, makes and reads the records
 itself: the commands round them reach it, and its own go out as they are."""
 
+TN3270_CLIENT = Role(
+    ours=TN3270_SERVER.theirs,
+    theirs=TN3270_SERVER.ours,
+    passes=TN3270_SERVER.passes,
+    has_records=True,
+)
+"""The same at the other end; the user tells the type of its terminal when it is asked."""
+
 
 class _State(enum.Enum):
     """Of an option on one side; RFC 1143 names two more, for who withdraws a wish."""

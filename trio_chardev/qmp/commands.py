@@ -11,56 +11,24 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
-import inspect
 import re
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import attrs
 
 from trio_chardev.backends import BACKEND, KINDS
 from trio_chardev.backends.ringbuf import RingbufBackend
-from trio_chardev.core.registry import ChardevInfo, ChardevReturn, Registry
-from trio_chardev.events import Event
-from trio_chardev.options import BackendOptions, structure
+from trio_chardev.core.registry import ChardevInfo, ChardevReturn
+from trio_chardev.options import BackendOptions
+from trio_chardev.qmp.context import Command, Context, NoArguments
 from trio_chardev.qmp.events import EVENTS
+from trio_chardev.qmp.fd_commands import FD_COMMANDS
 from trio_chardev.qmp.schema import qmp_schema
-from trio_chardev.qmp.session import QmpError, Session
+from trio_chardev.qmp.session import QmpError
 from trio_chardev.qmp.utf8 import decode_replacing
 from trio_chardev.qmp.version import VERSION
 
 DataFormat = Literal["utf8", "base64"]
-
-
-@attrs.define(eq=False)
-class Host:
-    """What commands may do to the service."""
-
-    registry: Registry
-    on_quit: Callable[[str], None]
-    is_quitting: bool = False
-
-    def quit(self, reason: str) -> None:
-        """Begin to stop; *reason* is a ShutdownCause of QAPI."""
-        if not self.is_quitting:
-            self.is_quitting = True
-            self.on_quit(reason)
-
-
-@attrs.define(eq=False)
-class Context:
-    """One client of a monitor, for the commands that it sends."""
-
-    host: Host
-    session: Session = attrs.Factory(Session)
-
-    def close(self) -> None:
-        """The client has left."""
-
-
-@attrs.frozen(kw_only=True)
-class NoArguments:
-    """A command without arguments."""
 
 
 @attrs.frozen(kw_only=True)
@@ -164,11 +132,13 @@ def query_chardev_backends(context: Context, arguments: NoArguments) -> list[dic
 
 
 async def chardev_add(context: Context, arguments: BackendArguments) -> dict[str, Any]:
-    return _pty(await context.host.registry.add(arguments.id, arguments.backend))
+    registry = context.host.registry
+    return _pty(await registry.add(arguments.id, arguments.backend, take_fd=context.fds.take))
 
 
 async def chardev_change(context: Context, arguments: BackendArguments) -> dict[str, Any]:
-    return _pty(await context.host.registry.change(arguments.id, arguments.backend))
+    registry = context.host.registry
+    return _pty(await registry.change(arguments.id, arguments.backend, take_fd=context.fds.take))
 
 
 async def chardev_remove(context: Context, arguments: IdArguments) -> dict[str, Any]:
@@ -177,7 +147,7 @@ async def chardev_remove(context: Context, arguments: IdArguments) -> dict[str, 
 
 
 def chardev_send_break(context: Context, arguments: IdArguments) -> dict[str, Any]:
-    context.host.registry[arguments.id].send_event(Event.BREAK)
+    context.host.registry.send_break(arguments.id)
     return {}
 
 
@@ -244,27 +214,6 @@ def decode_base64(text: str) -> bytes:
 # ---------------------------------------------------------------- the table
 
 
-@attrs.frozen
-class Command:
-    """A row of `COMMANDS`."""
-
-    arguments: type[Any]
-    handler: Callable[[Context, Any], Any]
-    returns: Any = None
-    """The type of the result, as a hint that `trio_chardev.members` reads; None for ``{}``."""
-
-    allow_oob: bool = False
-    is_async: bool = attrs.field(init=False)
-
-    @is_async.default
-    def _is_coroutine_function(self) -> bool:
-        return inspect.iscoroutinefunction(self.handler)
-
-    def run(self, context: Context, arguments: dict[str, Any]) -> Any:
-        """The handler's result, or its coroutine. Raises OptionsError for bad arguments."""
-        return self.handler(context, structure(self.arguments, arguments))
-
-
 COMMANDS: dict[str, Command] = {
     "qmp_capabilities": Command(CapabilitiesArguments, qmp_capabilities),
     "query-version": Command(NoArguments, query_version, VersionInfo),
@@ -279,5 +228,6 @@ COMMANDS: dict[str, Command] = {
     "chardev-send-break": Command(IdArguments, chardev_send_break),
     "ringbuf-write": Command(RingbufWriteArguments, ringbuf_write),
     "ringbuf-read": Command(RingbufReadArguments, ringbuf_read, str),
+    **FD_COMMANDS,
     "quit": Command(NoArguments, quit_),
 }

@@ -13,6 +13,7 @@ from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.registry import Registry
 from trio_chardev.options import structure
 from trio_chardev.qmp.descriptors import FdSets, NamedFds, close_quietly
+from trio_chardev.qmp.events import ShutdownReason
 from trio_chardev.qmp.session import QmpError, Session
 
 
@@ -21,12 +22,12 @@ class Host:
     """What commands may do to the service."""
 
     registry: Registry
-    on_quit: Callable[[str], None]
+    on_quit: Callable[[ShutdownReason], None]
     is_quitting: bool = False
     fdsets: FdSets = attrs.Factory(FdSets)
 
-    def quit(self, reason: str) -> None:
-        """Begin to stop; *reason* is a ShutdownCause of QAPI."""
+    def quit(self, reason: ShutdownReason) -> None:
+        """Begin to stop."""
         if not self.is_quitting:
             self.is_quitting = True
             self.on_quit(reason)

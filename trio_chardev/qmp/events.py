@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable
-from typing import Any, Final, Literal
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import attrs
 
@@ -21,6 +21,8 @@ from trio_chardev.core.notices import (
 )
 from trio_chardev.options import unstructure
 
+ShutdownReason = Literal["host-qmp-quit", "host-signal", "host-ui", "host-error"]
+T = TypeVar("T")
 RATE_INTERVAL = 1.0  # seconds between two events of one key, as QEMU's VSERPORT_CHANGE
 
 
@@ -31,7 +33,8 @@ class Shutdown:
     guest: bool
     """Always false: in QEMU a guest can stop itself."""
 
-    reason: Literal["host-qmp-quit", "host-signal", "host-ui", "host-error"]
+    reason: ShutdownReason
+    """QAPI's ShutdownCause."""
 
 
 EVENTS: Final[dict[str, type[Any]]] = {
@@ -70,7 +73,7 @@ def rate_key(event: object) -> Hashable:
 
 
 @attrs.define
-class Throttle:
+class Throttle(Generic[T]):
     """Lets one message of a key pass per interval; of those that wait only the last is kept.
 
     Sans-IO: the caller tells the time, in seconds, and asks again at `next_deadline`.
@@ -78,9 +81,9 @@ class Throttle:
 
     interval: float = RATE_INTERVAL
     _deadlines: dict[Hashable, float] = attrs.Factory(dict)  # in order of time
-    _waiting: dict[Hashable, dict[str, Any]] = attrs.Factory(dict)
+    _waiting: dict[Hashable, T] = attrs.Factory(dict)
 
-    def offer(self, key: Hashable, message: dict[str, Any], now: float) -> bool:
+    def offer(self, key: Hashable, message: T, now: float) -> bool:
         """May *message* be sent now? If not it waits, in place of an earlier one."""
         if key is None:
             return True
@@ -95,7 +98,7 @@ class Throttle:
         """When to call `take_due`."""
         return next(iter(self._deadlines.values()), float("inf"))
 
-    def take_due(self, now: float) -> list[dict[str, Any]]:
+    def take_due(self, now: float) -> list[T]:
         """The messages that have waited long enough."""
         due = []
         while self.next_deadline <= now:

@@ -44,6 +44,7 @@ async def serve_clients(
     listener = await listen(options.addr, None)
     try:
         listener.activate()
+        listener.set_backlog(MAX_CLIENTS)
         async with trio.open_nursery() as nursery:
             task_status.started(listener.address.name)
             number = 0

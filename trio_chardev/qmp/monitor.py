@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import inspect
 import logging
-import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import attrs
@@ -32,7 +33,8 @@ from trio_chardev.core.frontend import Frontend
 from trio_chardev.errors import ChardevError
 from trio_chardev.events import Event
 from trio_chardev.qmp.codec import Decoder, Malformed, encode, encode_pretty
-from trio_chardev.qmp.commands import Command, Context, Host
+from trio_chardev.qmp.context import Command, Context, Host
+from trio_chardev.qmp.descriptors import NamedFds
 from trio_chardev.qmp.session import NOTHING, QmpError, Request
 from trio_chardev.qmp.version import VERSION
 
@@ -44,6 +46,36 @@ PATIENCE = 0.5  # seconds that a command may take before the client's leaving is
 READ_AHEAD = 1 << 16  # bytes of commands kept meanwhile, or a little more
 OOB_QUEUE = 8  # commands that wait or run while oob is enabled (QEMU's)
 SEND_CHUNK = 1 << 16  # bytes
+FLUSH_CHUNK = 1 << 20  # bytes; far more than a socket takes at once
+
+
+@attrs.define(eq=False)
+class _Cause:
+    """A command at work; tasks that it starts inherit this by their context."""
+
+    monitor: Monitor
+    at_work: bool = True
+
+
+_cause: ContextVar[_Cause | None] = ContextVar("QMP command", default=None)
+
+
+@contextmanager
+def causing(monitor: Monitor) -> Iterator[None]:
+    """Around a command of *monitor*'s client."""
+    mark = _Cause(monitor)
+    token = _cause.set(mark)
+    try:
+        yield
+    finally:
+        mark.at_work = False
+        _cause.reset(token)
+
+
+def cause_of_now() -> Monitor | None:
+    """Whose client's command it is that makes happen what happens now, if it is one."""
+    mark = _cause.get()
+    return mark.monitor if mark is not None and mark.at_work else None
 
 
 @attrs.define(eq=False)
@@ -71,6 +103,7 @@ class Monitor:
     _frontend: Frontend | None = attrs.field(default=None, init=False)
     _client: _Client | None = attrs.field(default=None, init=False)
     _out: bytearray = attrs.field(factory=bytearray, init=False)
+    _fds: NamedFds = attrs.field(factory=NamedFds, init=False)
     _work_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _send_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _worker: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
@@ -83,23 +116,24 @@ class Monitor:
 
         Raises ChardevBusyError, through start(), if the chardev has a user already.
         """
-        async with self.chardev.attach(
-            on_event=self._on_event, on_receive=self._on_receive
-        ) as self._frontend:
-            self._flush()
-            self._read_or_pause()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write)
-                nursery.start_soon(self._work)
-                nursery.start_soon(self._watch)
-                task_status.started()
+        try:
+            async with self.chardev.attach(
+                on_event=self._on_event, on_receive=self._on_receive
+            ) as self._frontend:
+                self._flush()
+                self._read_or_pause()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._work)
+                    nursery.start_soon(self._watch)
+                    task_status.started()
+        finally:
+            self._fds.close_all()
 
-    def emit(self, event: str, data: Mapping[str, Any]) -> None:
+    def send_event(self, message: dict[str, Any]) -> None:
         """Send a QMP event, if there is a client that has negotiated."""
         if self._client is not None and self._client.context.session.is_negotiated:
-            seconds, nanoseconds = divmod(time.time_ns(), 10**9)
-            stamp = {"seconds": seconds, "microseconds": nanoseconds // 1000}
-            self._put({"timestamp": stamp, "event": event, "data": dict(data)})
+            self._put(message)
             if len(self._out) > OUTPUT_LIMIT:
                 self._disconnect()
             self._flush()
@@ -114,15 +148,13 @@ class Monitor:
     def _on_event(self, event: Event) -> None:
         if event is Event.OPENED:
             self._end_client()
-            self._client = _Client(Context(self.host))
+            self._client = _Client(Context(self.host, chardev=self.chardev, fds=self._fds))
             self._put({"QMP": {"version": VERSION, "capabilities": ["oob"]}})
             self._flush()
         elif event is Event.CLOSED:
             self._end_client()
 
     def _end_client(self) -> None:
-        if self._client is not None:
-            self._client.context.close()
         self._client = None
         self._out.clear()
         self._work_scope.cancel()
@@ -185,14 +217,16 @@ class Monitor:
 
     def _answer_now(self, client: _Client, request: Request) -> dict[str, Any]:
         try:
-            return {"return": self._call(client, request)}
+            with causing(self):
+                return {"return": self._call(client, request)}
         except Exception as exc:
             return _error(exc)
 
     async def _answer(self, client: _Client, request: Request) -> dict[str, Any]:
         try:
-            result = self._call(client, request)
-            return {"return": await result if inspect.isawaitable(result) else result}
+            with causing(self):
+                result = self._call(client, request)
+                return {"return": await result if inspect.isawaitable(result) else result}
         except Exception as exc:
             return _error(exc)
 
@@ -255,11 +289,13 @@ class Monitor:
         """Send what the peer takes at once."""
         if not self._out or self._frontend is None:
             return
+        client = self._client
         try:
-            sent = self._frontend.send_nowait(self._out)
+            sent = self._frontend.send_nowait(bytes(self._out[:FLUSH_CHUNK]))
         except (ChardevError, trio.ClosedResourceError):
-            sent = len(self._out)  # it left: CLOSED will follow
-        del self._out[:sent]
+            sent = len(self._out)  # it left: CLOSED will follow, or came just now
+        if client is self._client:
+            del self._out[:sent]
         if self._out:
             self._writer.unpark_all()
         else:

@@ -29,7 +29,7 @@ from trio_chardev.members import (
 )
 
 if TYPE_CHECKING:
-    from trio_chardev.qmp.commands import Command
+    from trio_chardev.qmp.context import Command
 
 Entity = dict[str, Any]
 """QAPI's SchemaInfo."""

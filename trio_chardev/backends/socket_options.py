@@ -1,0 +1,126 @@
+"""What a socket backend can be told, and which options exclude each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import attrs
+
+from trio_chardev.backends.addresses import FdAddress, SocketAddress, VsockAddress
+from trio_chardev.credentials import TlsCredentials
+from trio_chardev.errors import BackendError
+from trio_chardev.options import BackendOptions
+
+
+@attrs.frozen(kw_only=True)
+class SocketOptions(BackendOptions):
+    """Listens for one client at a time, or connects to a server."""
+
+    addr: SocketAddress
+    """Address to listen at or to connect to."""
+
+    tls_creds: str | None = None
+    """Id of the TLS credentials; without them it is not encrypted."""
+
+    tls_authz: str | None = None
+    """Id of the list of those who may, by the distinguished name of their certificate.
+
+    It is looked up for each connection; as long as there is none nobody may."""
+
+    server: bool = True
+    """Listen, instead of connecting."""
+
+    wait: bool | None = None
+    """Opening waits for the first client; only for a server."""
+
+    nodelay: bool = False
+    """Send small pieces at once (TCP_NODELAY)."""
+
+    telnet: bool = False
+    """Speak telnet (RFC 854)."""
+
+    tn3270: bool = False
+    """Speak telnet as IBM 3270 terminals do (RFC 1576)."""
+
+    websocket: bool = False
+    """Speak WebSocket (RFC 6455)."""
+
+    reconnect: int | None = None
+    """Seconds before a client connects again; they grow while that fails. 0 is never."""
+
+    reconnect_ms: int | None = None
+    """The same in milliseconds."""
+
+    binary_only: bool = False
+    """Refuse WebSocket's text messages, as QEMU does."""
+
+    @property
+    def open_timeout(self) -> float:
+        """Seconds that opening may take, when the caller does not say."""
+        return math.inf if self.server and self.wait else super().open_timeout
+
+    @property
+    def reconnect_delay(self) -> float:
+        """Seconds before the first retry; not positive if there is none."""
+        return float(self.reconnect or 0) + (self.reconnect_ms or 0) / 1000
+
+    def named(self, name: str) -> str:
+        """*name* of an address or a connection, as query-chardev shows it."""
+        address = name.removeprefix("tcp:")
+        if address == name or not (self.telnet or self.websocket):
+            return name
+        return f"{'telnet' if self.telnet else 'websocket'}:{address}"
+
+
+def find_credentials(
+    options: SocketOptions, objects: Mapping[str, object]
+) -> TlsCredentials | None:
+    """The TLS credentials that *options* name. Raises BackendError in QEMU's words."""
+    id = options.tls_creds
+    if id is None:
+        return None
+    if id not in objects:
+        raise BackendError(f"No TLS credentials with id '{id}'")
+    credentials = objects[id]
+    if not isinstance(credentials, TlsCredentials):
+        raise BackendError(f"Object with id '{id}' is not TLS credentials")
+    endpoint = "server" if options.server else "client"
+    if credentials.endpoint != endpoint:
+        raise BackendError(f"Expected TLS credentials for a {endpoint} endpoint")
+    return credentials
+
+
+def check_options(options: SocketOptions, credentials: TlsCredentials | None) -> None:
+    """Raise BackendError, in QEMU's words and order, for options that exclude each other."""
+    reconnect = None
+    if options.reconnect_ms is not None:
+        reconnect = "reconnect-ms"
+    if options.reconnect is not None:
+        reconnect = "reconnect"
+    if reconnect and isinstance(options.addr, FdAddress):
+        raise BackendError(f"'{reconnect}' option is incompatible with 'fd' address type")
+    _check_tls(options, credentials)
+    if reconnect and options.server:
+        raise BackendError(
+            f"'{reconnect}' option is incompatible with socket in server listen mode"
+        )
+    if options.wait is not None and not options.server:
+        raise BackendError("'wait' option is incompatible with socket in client connect mode")
+    if options.reconnect is not None and options.reconnect_ms is not None:
+        raise BackendError("'reconnect' and 'reconnect-ms' are mutually exclusive")
+    if options.binary_only and not options.websocket:
+        raise BackendError("'binary-only' option requires 'websocket' option")
+
+
+def _check_tls(options: SocketOptions, credentials: TlsCredentials | None) -> None:
+    if credentials is None:
+        if options.tls_authz is not None:
+            raise BackendError("'tls_authz' option requires 'tls_creds' option")
+        return
+    if isinstance(options.addr, FdAddress) and not options.server:
+        raise BackendError("'tls_creds' option is incompatible with 'fd' address type as client")
+    if isinstance(options.addr, VsockAddress):
+        raise BackendError("'tls_creds' option is incompatible with 'vsock' address type")
+    if options.tls_authz is not None and not credentials.verify_peer:
+        raise BackendError("'tls_authz' option requires 'tls_creds' with 'verify-peer'")

@@ -1,0 +1,74 @@
+"""Which protocols stand on a connected socket: TLS, then WebSocket, then telnet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from trio_chardev.backends.addresses import InetAddress
+from trio_chardev.backends.layer import Codec, Layer, Link
+from trio_chardev.backends.socket_options import SocketOptions, check_options, find_credentials
+from trio_chardev.backends.telnet import telnet_codec
+from trio_chardev.backends.tls import TlsCodec
+from trio_chardev.backends.websocket import websocket_codec
+from trio_chardev.core.backend import OpenRequest
+from trio_chardev.events import Event
+from trio_chardev.objects import Authorizer
+
+
+class Stack:
+    """The protocols that options ask for."""
+
+    def __init__(self, options: SocketOptions, request: OpenRequest) -> None:
+        """Raises BackendError for options that can't be, in QEMU's words."""
+        self._credentials = find_credentials(options, request.objects)
+        check_options(options, self._credentials)
+        self._options = options
+        self._objects = request.objects
+        for _ in self._codecs():
+            pass  # what can't be made now never can
+
+    @property
+    def is_empty(self) -> bool:
+        """Do bytes go as they are?"""
+        options = self._options
+        return not (self._credentials or options.websocket or options.telnet or options.tn3270)
+
+    def put_on(self, link: Link, on_event: Callable[[Event], None]) -> Link:
+        """The uppermost layer on *link*."""
+        for codec in self._codecs():
+            link = Layer(link, codec, on_event)
+        return link
+
+    def _codecs(self) -> Iterator[Codec]:
+        options = self._options
+        if self._credentials is not None:
+            allows = None if options.tls_authz is None else partial(self._allows, options.tls_authz)
+            yield TlsCodec(self._credentials, peer_name=_peer_name(options), allows=allows)
+        if options.websocket:
+            yield websocket_codec(
+                is_server=options.server,
+                binary_only=options.binary_only,
+                host=_host_header(options),
+            )
+        if options.telnet or options.tn3270:
+            yield telnet_codec(is_server=options.server, tn3270=options.tn3270)
+
+    def _allows(self, id: str, name: str) -> bool:
+        authorizer = self._objects.get(id)
+        return isinstance(authorizer, Authorizer) and authorizer.allows(name)
+
+
+def _peer_name(options: SocketOptions) -> str | None:
+    """What the certificate of a server must be for; nothing is known of one on a UNIX socket."""
+    if options.server or not isinstance(options.addr, InetAddress):
+        return None
+    return options.addr.host
+
+
+def _host_header(options: SocketOptions) -> str:
+    address = options.addr
+    if not isinstance(address, InetAddress):
+        return "localhost"
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"

@@ -1,0 +1,136 @@
+"""TLS as a codec, on ssl.MemoryBIO instead of trio.SSLStream.
+
+A backend sends and receives without waiting, and must know at once how much went; a stream that
+does its own I/O can say neither. Here TLS is a function of bytes: see `layer.Codec`.
+
+Who the peer is has been checked before the handshake counts as over: its certificate by ssl,
+what it is named by an `Authorizer`, which is looked up then, so that it can be replaced while
+the server runs. Nobody may while there is none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from trio_chardev.credentials import TlsCredentials, text_of
+
+Allows = Callable[[str], bool]
+"""May the peer with that distinguished name?"""
+
+READ_SIZE = 1 << 14  # bytes; a record has no more
+
+
+class TlsCodec:
+    """One side of a TLS connection; see `trio_chardev.backends.layer.Codec`."""
+
+    def __init__(
+        self,
+        credentials: TlsCredentials,
+        *,
+        peer_name: str | None = None,
+        allows: Allows | None = None,
+    ) -> None:
+        """*peer_name* is what a client has dialled. Raises BackendError if it can't be a name."""
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = credentials.start(self._incoming, self._outgoing, peer_name)
+        self._allows = allows
+        self._input = bytearray()
+        self.is_established = False
+        self.end: str | None = None
+        self._advance()  # a client speaks first
+
+    @property
+    def has_input(self) -> bool:
+        """See `Codec.has_input`."""
+        return bool(self._input)
+
+    def receive_wire(self, wire: bytes) -> None:
+        """See `Codec.receive_wire`."""
+        if wire:
+            self._incoming.write(wire)
+        else:
+            self._incoming.write_eof()
+        self._advance()
+
+    def _advance(self) -> None:
+        try:
+            if not self.is_established:
+                self._tls.do_handshake()
+                self._authorize()
+            while self.end is None and (data := self._tls.read(READ_SIZE)):
+                self._input += data
+            self.end = self.end or ""  # the peer has said goodbye
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLEOFError:  # it has left without; a socket's end says no more
+            self.end = "" if self.is_established else "TLS handshake failed: the peer has left"
+        except ssl.SSLError as exc:
+            what = "TLS failed" if self.is_established else "TLS handshake failed"
+            self.end = f"{what}: {text_of(exc)}"
+
+    def _authorize(self) -> None:
+        if self._allows is not None:
+            name = distinguished_name(self._tls.getpeercert() or {})
+            if not self._allows(name):
+                self.end = f"TLS x509 authz check for {name} is denied"
+                return
+        self.is_established = True
+
+    def take_input(self, max_bytes: int) -> bytes | None:
+        """See `Codec.take_input`."""
+        data = bytes(self._input[:max_bytes])
+        del self._input[:max_bytes]
+        return data or None
+
+    def encode(self, data: memoryview) -> None:
+        """See `Codec.encode`."""
+        self._tls.write(data)
+
+    def take_wire(self) -> bytes:
+        """See `Codec.take_wire`."""
+        return self._outgoing.read()
+
+    def say_goodbye(self) -> None:
+        """See `Codec.say_goodbye`."""
+        with contextlib.suppress(ssl.SSLError):  # it waits for the peer's, or was never begun
+            self._tls.unwrap()
+
+
+# ---------------------------------------------------------------- names
+
+_SHORT = {
+    "commonName": "CN",
+    "countryName": "C",
+    "domainComponent": "DC",
+    "emailAddress": "EMAIL",
+    "localityName": "L",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "stateOrProvinceName": "ST",
+    "streetAddress": "street",
+    "surname": "surName",
+    "userId": "UID",
+}
+"""OpenSSL's name -> GnuTLS's, where they differ."""
+
+
+def distinguished_name(certificate: dict[str, Any]) -> str:
+    """The subject of what `ssl.SSLObject.getpeercert` gives, spelled as GnuTLS does for QEMU.
+
+    As RFC 4514 but in the order of the certificate: ``C=GB,O=Example\\, Inc.,CN=laptop``.
+    """
+    return ",".join(
+        "+".join(f"{_SHORT.get(name, name)}={_escape(value)}" for name, value in attributes)
+        for attributes in certificate.get("subject", ())
+    )
+
+
+def _escape(value: str) -> str:
+    escaped = "".join(f"\\{char}" if char in ',+"\\<>;' else char for char in value)
+    if escaped.endswith(" "):
+        escaped = f"{escaped[:-1]}\\ "
+    return f"\\{escaped}" if value[:1] in (" ", "#") and value != " " else escaped
