@@ -15,7 +15,16 @@ PACKAGE = "trio_chardev"
 FOLDER = Path(trio_chardev.__file__).parent
 
 LEAVES = {"errors", "events", "version"}
-BASE = LEAVES | {"grammar", "keyval", "legacy", "members", "options", "qdict", "spelling"}
+BASE = (
+    LEAVES
+    | {"credentials", "grammar", "keyval", "legacy", "members"}
+    | {
+        "objects",
+        "options",
+        "qdict",
+        "spelling",
+    }
+)
 LOWER = BASE | {"core", "backends", "frontends", "qmp", "service"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),

@@ -167,11 +167,11 @@ class TlsCredsX509:
             raise OptionsError("Missing 'dir' property value")
         if self.priority:
             raise OptionsError("'priority' is of GnuTLS, which is not used: TLS 1.2 and 1.3 only")
-        files = TlsFiles.find(self.dir, self.endpoint)
+        password = _password(self.passwordid, objects)
         return TlsCredentials.load(
-            files,
+            TlsFiles.find(self.dir, self.endpoint),
             verify_peer=self.verify_peer,
-            password=_password(self.passwordid, objects),
+            password=password,
             sanity_check=self.sanity_check,
         )
 

@@ -24,7 +24,14 @@ from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.qmp.commands import COMMANDS
 from trio_chardev.qmp.context import Host
-from trio_chardev.qmp.events import Shutdown, ShutdownReason, Throttle, message_of, rate_key
+from trio_chardev.qmp.events import (
+    Shutdown,
+    ShutdownReason,
+    Throttle,
+    message_of,
+    outdated_keys,
+    rate_key,
+)
 from trio_chardev.qmp.listener import serve_clients
 from trio_chardev.qmp.monitor import Monitor, cause_of_now
 
@@ -78,12 +85,11 @@ class Service:
 
         Raises BackendError.
         """
-
-        async def serve(monitor: Monitor) -> None:
-            await self._run_monitor(monitor)
-
         filename: str = await self._nursery.start(
-            serve_clients, options, lambda c: Monitor(c, COMMANDS, self._host, pretty), serve
+            serve_clients,
+            options,
+            lambda chardev: Monitor(chardev, COMMANDS, self._host, pretty),
+            self._run_monitor,
         )
         return filename
 
@@ -96,6 +102,8 @@ class Service:
         """
         cause = None if isinstance(event, Shutdown) else cause_of_now()
         news = News(message_of(event), cause)
+        for key in outdated_keys(event):
+            self._throttle.drop(key)
         if self._throttle.offer(rate_key(event), news, trio.current_time()):
             self._send(news)
         else:

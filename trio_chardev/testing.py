@@ -43,7 +43,7 @@ class FakeDevice:
     endless: bool = False
     """There is always more to receive."""
     dies_after: int | None = None
-    """`receive_some` raises after so many checkpoints."""
+    """`wait_readable` raises after so many checkpoints."""
     dies_early: bool = False
     """The backend ends by itself before it is in place."""
     activates: bool = True
@@ -169,18 +169,15 @@ class FakeBackend(Backend):
         self.device.is_active = True
 
     def receive_nowait(self, max_bytes: int) -> bytes:
+        assert self.device.is_active, "read before it was in place"
         return self.device.take(max_bytes)
 
     async def wait_readable(self) -> None:
-        await self.device.wait_fed()
-
-    async def receive_some(self, max_bytes: int) -> bytes:
-        assert self.device.is_active, "read before it was in place"
         if self.device.dies_after is not None:
             for _ in range(self.device.dies_after):
                 await trio.lowlevel.checkpoint()
             raise BackendError(f"{self.device.name} died")
-        return await super().receive_some(max_bytes)
+        await self.device.wait_fed()
 
     def say(self, event: Event) -> None:
         """Report *event*."""

@@ -1158,7 +1158,7 @@ async def test_waiting_for_the_line_is_no_busy_loop(
     async with opened(plug.name, reopen_ms=500) as backend:
         plug.pull()
 
-        def look(path: str, flags: int) -> Any:
+        def look(path: str, flags: int, *_: Any) -> Any:
             looks.append(trio.current_time())
             return open_fd(path, flags)
 

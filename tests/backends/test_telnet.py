@@ -8,21 +8,22 @@ import random
 import socket
 import subprocess
 import termios
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import attrs
 import pytest
 import trio
 import trio.testing
 
+from tests.links import Served, check_change, check_contract, serving, until
 from tests.peers import need
-from trio_chardev.backends.addresses import InetAddress
+from trio_chardev.backends.addresses import InetAddress, SocketAddress
 from trio_chardev.backends.connection import Connection
 from trio_chardev.backends.layer import Layer
-from trio_chardev.backends.socket import SocketBackend, SocketOptions, open_socket
+from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.backends.telnet import TelnetCodec
-from trio_chardev.core.backend import BreakControl, OpenRequest
+from trio_chardev.core.backend import BreakControl
 from trio_chardev.events import Event
 from trio_chardev.protocols.telnet import BREAK, CLIENT, IAC, NOP, SB, SE, SERVER, TelnetConnection
 
@@ -118,63 +119,11 @@ def test_a_break_goes_behind_what_was_sent(linked: Linked) -> None:
 # ---------------------------------------------------------------- the backend
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the other tasks run until *condition* holds."""
-    with trio.fail_after(5):
-        while not condition():
-            await trio.testing.wait_all_tasks_blocked(0.001)
-
-
-@attrs.define
-class Served:
-    """A telnet server, what it has received and what happened."""
-
-    backend: SocketBackend
-    received: bytearray
-    events: list[Event]
-
-    async def until_received(self, data: bytes) -> None:
-        await until(lambda: data in self.received)
-
-    async def until_event(self, event: Event) -> None:
-        await until(lambda: event in self.events)
-
-    async def send(self, data: bytes) -> None:
-        with trio.fail_after(5):
-            view = memoryview(data)
-            while view:
-                view = view[await self.backend.send_some(view) :]
-
-
-@asynccontextmanager
-async def serving(options: SocketOptions) -> AsyncIterator[Served]:
-    events: list[Event] = []
-    request = OpenRequest(id="x", on_event=events.append)
-    async with open_socket(options, request) as backend, trio.open_nursery() as nursery:
-        assert isinstance(backend, SocketBackend)
-        backend.activate()
-        served = Served(backend, bytearray(), events)
-
-        async def read() -> None:
-            while True:
-                served.received += await backend.receive_some(4096)
-
-        nursery.start_soon(read)
-        yield served
-        nursery.cancel_scope.cancel()
-
-
 @pytest.fixture
 async def server() -> AsyncIterator[Served]:
     options = SocketOptions(addr=InetAddress("127.0.0.1", "0"), telnet=True)
     async with serving(options) as served:
         yield served
-
-
-def port_of(served: Served) -> int:
-    address = served.backend.address
-    assert isinstance(address, InetAddress)
-    return int(address.port)
 
 
 async def exactly(stream: trio.SocketStream, size: int) -> bytes:
@@ -187,7 +136,7 @@ async def exactly(stream: trio.SocketStream, size: int) -> bytes:
 
 async def test_a_server_offers_before_it_is_open(server: Served) -> None:
     assert server.backend.filename.startswith("disconnected:telnet:127.0.0.1:")
-    async with await trio.open_tcp_stream("127.0.0.1", port_of(server)) as client:
+    async with await trio.open_tcp_stream("127.0.0.1", server.port) as client:
         assert await exactly(client, len(OPENING)) == OPENING
         await client.send_all(AGREED + b"hello\xff\xff\xff\xf3")
         await server.until_received(b"hello\xff")
@@ -201,7 +150,7 @@ async def test_a_server_offers_before_it_is_open(server: Served) -> None:
 
 async def test_the_urgent_byte_stays_in_the_stream(server: Served) -> None:
     """A client sends the DM of its synch as one; without it the x would be the command."""
-    async with await trio.open_tcp_stream("127.0.0.1", port_of(server)) as client:
+    async with await trio.open_tcp_stream("127.0.0.1", server.port) as client:
         await exactly(client, len(OPENING))
         await client.send_all(b"a\xff")
         await client.socket.send(b"\xf2", socket.MSG_OOB)
@@ -221,7 +170,19 @@ async def test_two_of_us_agree_and_pass_every_byte(server: Served) -> None:
         assert isinstance(client.backend, BreakControl)
         await client.backend.send_break(0.1)
         await server.until_event(Event.BREAK)
-        assert (client.received, server.received) == (every, every)
+        assert client.received == server.received == every
+
+
+def options_at(address: SocketAddress) -> SocketOptions:
+    return SocketOptions(addr=address, telnet=True)
+
+
+async def test_contract(tmp_path: Path) -> None:
+    await check_contract(tmp_path, options_at, lambda: TelnetCodec(CLIENT))
+
+
+async def test_a_change_loses_nothing(tmp_path: Path) -> None:
+    await check_change(tmp_path, options_at, lambda: TelnetCodec(CLIENT))
 
 
 # ---------------------------------------------------------------- a real telnet
@@ -274,7 +235,7 @@ def run_telnet(port: int) -> Iterator[Terminal]:
 @pytest.fixture
 async def terminal(server: Served) -> AsyncIterator[Terminal]:
     """telnet(1), connected to the server."""
-    with run_telnet(port_of(server)) as terminal:
+    with run_telnet(server.port) as terminal:
         await terminal.until_shown(b"Escape character is '^]'.")
         await server.until_event(Event.OPENED)
         yield terminal

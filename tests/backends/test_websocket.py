@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+import ssl
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import attrs
 import pytest
@@ -16,12 +18,13 @@ import trio_websocket
 import websockets.exceptions
 import websockets.sync.client
 
-from trio_chardev.backends.addresses import InetAddress
+from tests.certificates import peer_context, server_credentials
+from tests.links import Served, check_change, check_contract, serving
+from trio_chardev.backends.addresses import InetAddress, SocketAddress
 from trio_chardev.backends.connection import Connection
 from trio_chardev.backends.layer import Layer
-from trio_chardev.backends.socket import SocketBackend, SocketOptions, open_socket
+from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.backends.websocket import WebSocketCodec
-from trio_chardev.core.backend import OpenRequest
 from trio_chardev.events import Event
 from trio_chardev.protocols.websocket import ClientHandshake, ServerHandshake, WebSocketConnection
 
@@ -168,61 +171,6 @@ async def test_nothing_is_sent_after_the_goodbye_but_the_rest_can_be_read(linked
 # ---------------------------------------------------------------- the backend
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the other tasks run until *condition* holds."""
-    with trio.fail_after(5):
-        while not condition():
-            await trio.testing.wait_all_tasks_blocked(0.001)
-
-
-@attrs.define
-class Served:
-    """A backend that is read, what it has received and what happened."""
-
-    backend: SocketBackend
-    received: bytearray
-    events: list[Event]
-
-    @property
-    def port(self) -> int:
-        assert isinstance(self.backend.address, InetAddress)
-        return int(self.backend.address.port)
-
-    @property
-    def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/"
-
-    async def until_received(self, data: bytes) -> None:
-        await until(lambda: data in self.received)
-
-    async def until_event(self, event: Event) -> None:
-        await until(lambda: event in self.events)
-
-    async def send(self, data: bytes) -> None:
-        with trio.fail_after(5):
-            view = memoryview(data)
-            while view:
-                view = view[await self.backend.send_some(view) :]
-
-
-@asynccontextmanager
-async def serving(options: SocketOptions) -> AsyncIterator[Served]:
-    events: list[Event] = []
-    request = OpenRequest(id="x", on_event=events.append)
-    async with open_socket(options, request) as backend, trio.open_nursery() as nursery:
-        assert isinstance(backend, SocketBackend)
-        backend.activate()
-        served = Served(backend, bytearray(), events)
-
-        async def read() -> None:
-            while True:
-                served.received += await backend.receive_some(4096)
-
-        nursery.start_soon(read)
-        yield served
-        nursery.cancel_scope.cancel()
-
-
 @pytest.fixture
 async def server() -> AsyncIterator[Served]:
     options = SocketOptions(addr=InetAddress("127.0.0.1", "0"), websocket=True)
@@ -249,6 +197,18 @@ async def test_plain_http_is_answered_and_is_no_peer(server: Served) -> None:
     assert answer.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
     assert server.events == []
     assert server.backend.filename == f"disconnected:websocket:127.0.0.1:{server.port},server=on"
+
+
+def options_at(address: SocketAddress) -> SocketOptions:
+    return SocketOptions(addr=address, websocket=True)
+
+
+async def test_contract(tmp_path: Path) -> None:
+    await check_contract(tmp_path, options_at, lambda: WebSocketCodec(ClientHandshake("x")))
+
+
+async def test_a_change_loses_nothing(tmp_path: Path) -> None:
+    await check_change(tmp_path, options_at, lambda: WebSocketCodec(ClientHandshake("x")))
 
 
 # ---------------------------------------------------------------- trio-websocket
@@ -356,10 +316,13 @@ async def connected(port: int) -> Layer:
 # ---------------------------------------------------------------- websockets
 
 
-def talk(url: str) -> tuple[str | None, list[str | bytes], int | None]:
+Talk = tuple[str | None, list[str | bytes], int | None]
+
+
+def talk(url: str, tls: ssl.SSLContext | None) -> Talk:
     """The sub-protocol, what is echoed, and the code of the close."""
     with websockets.sync.client.connect(
-        url, subprotocols=[websockets.Subprotocol("binary")], proxy=None, open_timeout=5
+        url, ssl=tls, subprotocols=[websockets.Subprotocol("binary")], proxy=None, open_timeout=5
     ) as client:
         client.send(bytes(range(256)))
         client.send([b"frag", b"men", b"ts"])
@@ -373,12 +336,13 @@ def talk(url: str) -> tuple[str | None, list[str | bytes], int | None]:
     return client.subprotocol, got, client.close_code
 
 
-async def test_a_client_of_websockets(server: Served) -> None:
+async def talks(server: Served, url: str, tls: ssl.SSLContext | None) -> None:
+    """All that `talk` does happens."""
     sent = bytes(range(256)) + b"fragments" + "text ä".encode()
-    found: list[tuple[str | None, list[str | bytes], int | None]] = []
+    found: list[Talk] = []
 
     async def run() -> None:
-        found.append(await trio.to_thread.run_sync(talk, server.url))
+        found.append(await trio.to_thread.run_sync(talk, url, tls))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
@@ -388,3 +352,14 @@ async def test_a_client_of_websockets(server: Served) -> None:
         server.backend.disconnect()
     assert found == [("binary", [sent], 1001)]
     assert server.received == sent + b"bye"
+
+
+async def test_a_client_of_websockets(server: Served) -> None:
+    await talks(server, f"ws://127.0.0.1:{server.port}/", None)
+
+
+async def test_a_client_of_websockets_over_tls(tmp_path: Path) -> None:
+    options = SocketOptions(addr=InetAddress("127.0.0.1", "0"), websocket=True, tls_creds="tls")
+    credentials = server_credentials(tmp_path, verify_peer=False)
+    async with serving(options, tls=credentials) as server:
+        await talks(server, f"wss://localhost:{server.port}/", peer_context(server=False))

@@ -18,7 +18,7 @@ import pytest
 
 from tests.services import PROGRAM, Qmp, running
 from trio_chardev.cli import main
-from trio_chardev.cli.serve import default_monitor_path
+from trio_chardev.cli.address import default_monitor_path
 from trio_chardev.errors import OptionsError
 
 

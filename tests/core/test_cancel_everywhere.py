@@ -115,6 +115,7 @@ class Run:
         if not self.scenario.has_frontend:
             self.old.feed(b"unread")
             await self.change_under_fire()
+            await checkpoint()
             await self.change_again()
             return
         frontend = self.chardev.attach(be_change=self.user.be_change, on_event=self.user.on_event)

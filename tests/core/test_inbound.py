@@ -105,7 +105,7 @@ def test_drop_events_keeps_the_bytes_also_those_of_a_chunk_half_taken() -> None:
     assert inbound.take(1) == b"a"
     inbound.drop_events()
     assert len(inbound) == 5
-    assert everything(inbound) == [b"bc", b"def"]
+    assert everything(inbound) == [b"bcdef"]
 
 
 async def test_wait_room_ends_when_something_was_taken() -> None:
@@ -134,3 +134,15 @@ async def test_wait_item_ends_when_bytes_or_an_event_come_and_when_woken() -> No
                 nursery.start_soon(inbound.wait_item)
                 await wait_all_tasks_blocked()
                 wake()
+
+
+def test_take_joins_the_chunks_up_to_the_next_event_or_the_limit() -> None:
+    inbound = Inbound(1000)
+    for chunk in (b"ab", b"cd", b"ef"):
+        inbound.put(chunk)
+    inbound.put_event(Event.BREAK)
+    inbound.put(b"gh")
+    assert inbound.take(3) == b"abc"
+    assert inbound.take(100) == b"def"
+    assert inbound.take(100) is Event.BREAK
+    assert inbound.take(100) == b"gh"

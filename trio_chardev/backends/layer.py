@@ -47,7 +47,7 @@ class Link(Protocol):
         """Send a prefix. Raises BlockingIOError, or another OSError if that is the end."""
 
     def flush(self) -> None:
-        """Try to send what is `unsent`. Raises OSError if that is the end."""
+        """Try to send what is `unsent`. Raises OSError, and drops it, if that is the end."""
 
     def has_input(self) -> bool:
         """May `receive` give bytes?"""
@@ -148,12 +148,8 @@ class Layer:
         """See `Link.handshake`. A refusal that the peer shall read is sent before it raises."""
         await self._lower.handshake()
         while True:
-            try:
+            with contextlib.suppress(OSError):  # it has left, but what it has sent can be read
                 self.flush()
-            except OSError:  # it has left, but what it has sent can be read
-                if not self._codec.is_established:
-                    raise
-                return
             if self.unsent:
                 await self._lower.wait_writable()
             elif self._codec.is_established:
@@ -194,10 +190,8 @@ class Layer:
         self._codec.receive_wire(wire)
 
     def _reply(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # it has left, but what it has sent can be read
             self.flush()
-        except OSError:  # it has left, but what it has sent can be read
-            self._unsent.clear()
         if len(self._unsent) > MAX_UNSENT:
             raise ConnectionAbortedError("the peer does not read the replies to what it sends")
 
@@ -234,11 +228,16 @@ class Layer:
     def flush(self) -> None:
         """See `Link.flush`."""
         self._unsent += self._codec.take_wire()
-        with contextlib.suppress(BlockingIOError):
+        try:
             while self._unsent:
                 with memoryview(self._unsent) as unsent:
                     sent = self._lower.send(unsent)
                 del self._unsent[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._unsent = bytearray()  # not cleared: a frame of the traceback may have a view
+            raise
         self._lower.flush()
 
     def has_input(self) -> bool:

@@ -120,8 +120,8 @@ class MuxBackend(Backend):
                 self._carry_out(piece)
         return len(data)
 
-    async def receive_some(self, max_bytes: int) -> bytes:
-        """Never gives any: takes the base's again whenever a user has read."""
+    async def wait_readable(self) -> None:
+        """There is never anything to read here: take the base's again, as users have read."""
         while True:
             if self._frontend.is_attached:
                 self._frontend.accept_input()

@@ -1,4 +1,7 @@
-"""``trio-chardev``: the command line. It exits with 1 when something fails, 2 for misuse."""
+"""``trio-chardev``: the command line. It exits with 1 when something fails, 2 for misuse.
+
+What a command needs is imported when it runs, so that the small ones start quickly.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,7 @@ from collections.abc import Sequence
 import click
 import trio
 
-from trio_chardev.cli.demo import demo
-from trio_chardev.cli.serve import ServeOptions, serve
 from trio_chardev.errors import ChardevError
-from trio_chardev.keyval import HelpRequested
 from trio_chardev.version import __version__
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -60,6 +60,9 @@ def serve_command(
     The options are those of qemu-storage-daemon. Without --monitor and --qmp it listens on
     $XDG_RUNTIME_DIR/trio-chardev/qmp.sock and prints that path.
     """
+    from trio_chardev.cli.serve import ServeOptions, serve
+    from trio_chardev.keyval import HelpRequested
+
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
     logging.basicConfig(format="trio-chardev: %(message)s", level=level)
     try:
@@ -69,11 +72,91 @@ def serve_command(
         click.echo(ServeOptions.help_text(request.subject))
 
 
+SOCKET = click.option(
+    "-s",
+    "--socket",
+    metavar="ADDRESS",
+    help="PATH, HOST:PORT, unix:PATH or tcp:HOST:PORT of the server; the default is where "
+    "'serve' listens without options.",
+)
+
+
+@cli.command("qmp")
+@SOCKET
+@click.argument("command")
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE | KEY.KEY=VALUE | JSON]...")
+def qmp_command(socket: str | None, command: str, words: Sequence[str]) -> None:
+    """Run one QMP command and print what it returns.
+
+    It is printed as JSON, indented on a terminal, else in one line. A VALUE is JSON if it
+    can be read as that, else a string; dots nest; a JSON object is merged with the rest:
+
+    \b
+      trio-chardev qmp chardev-add id=log backend.type=file backend.data.out=/tmp/log
+      trio-chardev qmp ringbuf-read device=console size=1024
+      trio-chardev qmp chardev-remove '{"id": "log"}'
+
+    An error of the server's is printed as 'CLASS: TEXT', and the exit status is 1.
+    """
+    from trio_chardev.cli import qmp
+
+    qmp.run(socket, qmp.command(command, words))
+
+
+@cli.command("list")
+@SOCKET
+def list_command(socket: str | None) -> None:
+    """Print a table of the chardevs: their backend, and whether their user is there."""
+    from trio_chardev.cli import qmp
+
+    qmp.run(socket, qmp.list_chardevs)
+
+
+@cli.command("change")
+@SOCKET
+@click.argument("id")
+@click.argument("backend", metavar="KIND[,KEY=VALUE...]")
+def change_command(socket: str | None, id: str, backend: str) -> None:
+    """Give the chardev ID another backend.
+
+    It is spelt as in 'serve --chardev', without the id. Of a PTY the path is printed. Files
+    and sockets are opened by the server, so a path is better absolute:
+
+    \b
+      trio-chardev change console pty,path=/tmp/console
+      trio-chardev change console socket,path=/tmp/console.sock,server=on,wait=off
+
+    KIND 'help' lists the kinds, 'KIND,help' the options of one.
+    """
+    from trio_chardev.cli import qmp
+    from trio_chardev.cli.change import change
+    from trio_chardev.cli.serve import GRAMMAR
+    from trio_chardev.keyval import HelpRequested
+
+    try:
+        client = change(id, backend, warn)
+    except HelpRequested as request:
+        click.echo(GRAMMAR.help_text(request.subject))
+    else:
+        qmp.run(socket, client)
+
+
+@cli.command("events")
+@SOCKET
+def events_command(socket: str | None) -> None:
+    """Print QMP events, a line of JSON each, until interrupted."""
+    from trio_chardev.cli import qmp
+
+    qmp.run(socket, qmp.print_events, status_of_interrupt=0)
+
+
 @cli.command("demo")
 @click.option("--changes", default=50, show_default=True, type=click.IntRange(1, 100_000))
 @click.option("--seed", default=2017, show_default=True, help="Which backend comes when.")
 def demo_command(changes: int, seed: int) -> None:
     """Change a chardev's backend again and again under a stream, and count the bytes."""
+    from trio_chardev.cli.demo import demo
+
     logging.basicConfig(level=logging.CRITICAL)  # failing changes are part of the show
     sys.exit(trio.run(demo, changes, seed))
 

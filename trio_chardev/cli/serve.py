@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import stat
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Literal
 
 import attrs
@@ -18,6 +15,7 @@ from trio_chardev.backends import BACKEND, KINDS
 from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.cli.address import default_monitor_path
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import ChardevError, OptionsError, strerror
 from trio_chardev.grammar import ChardevGrammar, ChardevSpec
@@ -158,27 +156,6 @@ async def _add_all(service: Service, options: ServeOptions) -> None:
         await service.listen_qmp(SocketOptions(addr=UnixAddress(str(path))))
         path.chmod(0o600)
         click.echo(f"QMP at {path}")
-
-
-def default_monitor_path() -> Path:
-    """Where a service without monitor options listens, and where others look for it.
-
-    In $XDG_RUNTIME_DIR, else in a private folder under the folder for temporary files.
-    Raises OptionsError if somebody else has put something there.
-    """
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime:
-        folder = Path(runtime) / "trio-chardev"
-    else:
-        folder = Path(tempfile.gettempdir()) / f"trio-chardev-{os.getuid()}"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.lstat()
-    except OSError as exc:
-        raise OptionsError(f"Could not create '{folder}': {strerror(exc)}") from exc
-    if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077:
-        raise OptionsError(f"'{folder}' is not a folder of yours alone")
-    return folder / "qmp.sock"
 
 
 @contextlib.contextmanager

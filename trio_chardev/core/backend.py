@@ -3,7 +3,7 @@
 A backend is the replaceable host side of a chardev. It is made by an *opener*, a function
 that takes an `OpenRequest` and returns an async context manager: entering it opens, and
 leaving it closes, always in the one task that also reads. Accepting, connecting,
-handshakes and reconnecting are the backend's own business, inside `receive_some`.
+handshakes and reconnecting are the backend's own business, inside `wait_readable`.
 
 Opening must not harm what the backend to be replaced (`OpenRequest.replaces`) uses,
 because the change may still fail: truncate, rename, apply line settings in `activate`.
@@ -87,7 +87,7 @@ class Backend(abc.ABC):
     The rules that the core lives by:
 
     * what leaves a method is `BackendError` (or Cancelled), never OSError or a group;
-    * `receive_some` and `send_some` that raise Cancelled have consumed, or sent, nothing;
+    * `wait_readable` and `send_some` that raise Cancelled have consumed, or sent, nothing;
     * no byte is held in a local variable over a checkpoint.
     """
 
@@ -139,7 +139,10 @@ class Backend(abc.ABC):
         """
 
     async def wait_readable(self) -> None:
-        """Wait until `receive_nowait` may give something; may be too early."""
+        """Wait until `receive_nowait`, which just gave nothing, may give something.
+
+        May be too early; always a checkpoint. Accepts, connects and shakes hands meanwhile.
+        """
         await trio.sleep_forever()
 
     async def wait_writable(self) -> None:
@@ -149,11 +152,10 @@ class Backend(abc.ABC):
     async def receive_some(self, max_bytes: int) -> bytes:
         """Wait, through disconnects too, for 1 to *max_bytes* bytes.
 
-        Cancelled: nothing was consumed. Raises BackendError when nothing can come any
-        more and nothing can be sent either: the backend is then dead.
+        What the core does in its own way with the two above. Cancelled: nothing was consumed.
+        Raises BackendError when nothing can come any more and nothing can be sent either: the
+        backend is then dead.
         """
-        # Before reading, not after: a change may come in at a checkpoint, and would lose
-        # the bytes that are held over it.
         await trio.lowlevel.checkpoint()
         while not (data := self.receive_nowait(max_bytes)):
             await self.wait_readable()

@@ -22,7 +22,7 @@ import trio
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import BeChange, Frontend, OnEvent, OnReceive
-from trio_chardev.core.outbound import Outbound
+from trio_chardev.core.outbound import Outbound, eagerly
 from trio_chardev.core.outlets import Outlets
 from trio_chardev.core.slot import CLEANUP_TIMEOUT, Slot
 from trio_chardev.errors import (
@@ -51,7 +51,7 @@ class Chardev:
     """Is told every event of the backend in place, whether a frontend is there or not."""
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _over: trio.Event = attrs.Factory(trio.Event)
-    _launches: list[tuple[Slot, Opener, OpenRequest]] = attrs.Factory(list)  # before run()
+    _first: tuple[Slot, Opener, OpenRequest] | None = None  # from `open`, if before `run`
     _change_lock: trio.Lock = attrs.Factory(trio.Lock)
     _asking: trio.CancelScope = attrs.Factory(trio.CancelScope)  # of a be_change
     _outbound: Outbound = attrs.field(init=False)
@@ -78,7 +78,7 @@ class Chardev:
     @property
     def is_open(self) -> bool:
         """Is somebody there, at the other end of the backend in place?"""
-        return not self.is_closed and self.backend.is_open
+        return not self.is_closed and self._outbound.slot.started and self.backend.is_open
 
     @property
     def is_closed(self) -> bool:
@@ -93,9 +93,9 @@ class Chardev:
             async with trio.open_nursery() as self._nursery:
                 # Nothing that can fail goes in here: it would come out as a group.
                 try:
-                    while self._launches:
-                        self._nursery.start_soon(self._run_slot, *self._launches.pop())
                     task_status.started()
+                    if self._first is not None:  # spares an idle chardev a task
+                        await self._run_slot(*self._first)
                     await trio.sleep_forever()
                 finally:
                     self.shut()
@@ -105,14 +105,9 @@ class Chardev:
     async def open(self, opener: Opener, *, timeout: float = math.inf) -> None:
         """Put the first backend in place, within *timeout* seconds.
 
-        Raises BackendError. Raising anything, Cancelled included, it leaves no backend.
+        Raises BackendError. If it raises anything, Cancelled included, close the chardev.
         """
-        slot = await self._start(opener, None, timeout)
-        try:
-            self._commit(None, slot)
-        except BaseException:
-            await slot.retire()
-            raise
+        await self._start(opener, None, timeout)
 
     async def aclose(self) -> None:
         """Close the backend and end `run`; readers get ``b""``. Not undone by Cancelled."""
@@ -148,12 +143,14 @@ class Chardev:
         open. Raises ChardevBusyError, ChardevClosedError.
         """
         self._check_not_closed()
-        if len(self.frontends) >= self.backend.max_frontends:
+        has_backend = self._outbound.slot.started
+        if len(self.frontends) >= (self.backend.max_frontends if has_backend else 1):
             raise ChardevBusyError(f"Device '{self.id}' is in use")
         delivery = self._outlets.vacant()
         frontend = Frontend(self, self._outbound, delivery, be_change, on_event, on_receive)
         self._outlets.attach(delivery, frontend, is_open=self.is_open)
-        self.backend.attached(delivery)
+        if has_backend:
+            self.backend.attached(delivery)
         return frontend
 
     def detach(self, frontend: Frontend) -> None:
@@ -180,7 +177,7 @@ class Chardev:
         ChardevClosedError. Changes that overlap are done in the order in which they came.
         """
         self._outbound.refuse_in_handler()
-        async with self._change_lock:
+        async with eagerly(self._change_lock):
             self._check_changeable()
             old = self._outbound.slot
             new = await self._start(opener, old, timeout)
@@ -316,7 +313,7 @@ class Chardev:
             outlets=self._outlets,
         )
         if self._nursery is None:
-            self._launches.append((slot, opener, request))
+            self._first = slot, opener, request
         else:
             self._nursery.start_soon(self._run_slot, slot, opener, request)
         try:
@@ -333,8 +330,13 @@ class Chardev:
         return slot
 
     async def _run_slot(self, slot: Slot, opener: Opener, request: OpenRequest) -> None:
-        await slot.run(opener, request, self._outlets)
+        """Run a backend; the first one need not wait for a change to be put in place."""
+        when_open = self._commit_first if request.replaces is None else None
+        await slot.run(opener, request, self._outlets, when_open)
         self._note_end(slot)
+
+    def _commit_first(self, slot: Slot) -> None:
+        self._commit(None, slot)
 
     def _note_end(self, slot: Slot) -> None:
         """The task of *slot* is over; if it was in place, its frontend is told."""

@@ -8,6 +8,7 @@ finds the queue empty does not wait in it: see `Chardev`. The queue outlives the
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 import trio
 
@@ -85,7 +86,7 @@ class Inbound:
         self._readers.unpark_all()
 
     def take(self, max_bytes: int) -> bytes | Event | None:
-        """The next event, or up to *max_bytes* of the next bytes, or None."""
+        """The next event, or up to *max_bytes* of the bytes before the next event, or None."""
         if not self._items:
             return None
         item = self._items[0]
@@ -93,6 +94,21 @@ class Inbound:
             self._items.popleft()
             self._shrink(EVENT_WEIGHT)
             return item
+        data = self._take_bytes(item, max_bytes)
+        if len(data) < max_bytes and self._items:
+            data = b"".join([data, *self._take_more(max_bytes - len(data))])
+        self._shrink(len(data))
+        return data
+
+    def _take_more(self, max_bytes: int) -> Iterator[bytes]:
+        """The bytes of the items that follow."""
+        while max_bytes and self._items and isinstance(item := self._items[0], bytes):
+            data = self._take_bytes(item, max_bytes)
+            max_bytes -= len(data)
+            yield data
+
+    def _take_bytes(self, item: bytes, max_bytes: int) -> bytes:
+        """Up to *max_bytes* of the first item."""
         end = self._offset + max_bytes
         if end >= len(item):
             data = item[self._offset :] if self._offset else item
@@ -101,7 +117,6 @@ class Inbound:
         else:
             data = item[self._offset : end]
             self._offset = end
-        self._shrink(len(data))
         return data
 
     def peek(self) -> bytes | Event | None:

@@ -28,6 +28,19 @@ from trio_chardev.errors import (
 )
 
 
+@asynccontextmanager
+async def eagerly(lock: trio.Lock) -> AsyncIterator[None]:
+    """Hold *lock*, without a trip through the scheduler if it is free."""
+    try:
+        lock.acquire_nowait()
+    except trio.WouldBlock:
+        await lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 @attrs.define(eq=False)
 class _Handler:
     """A be_change handler at work; tasks that it starts inherit this by their context."""
@@ -112,7 +125,7 @@ class Outbound:
         """Have the slot alone: nothing is being sent and no change is under way."""
         self.refuse_in_handler()
         self.interrupt()
-        async with self._slot_lock:
+        async with eagerly(self._slot_lock):
             yield
 
     @contextmanager

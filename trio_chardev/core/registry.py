@@ -67,6 +67,7 @@ class Registry(Mapping[str, Chardev]):
     """What options name by an id, such as TLS credentials; see OpenRequest."""
     _chardevs: dict[str, Chardev] = attrs.Factory(dict)
     _adding: set[str] = attrs.Factory(set)  # ids whose first backend is being opened
+    _told: dict[Chardev, Backend] = attrs.Factory(dict)  # which backend was told last
 
     def __getitem__(self, id: str) -> Chardev:
         try:
@@ -114,7 +115,10 @@ class Registry(Mapping[str, Chardev]):
             self._chardevs[id] = chardev
         finally:
             self._adding.discard(id)
+        self._told[chardev] = chardev.backend
         self.on_notice(ChardevAdded(id, chardev.backend.filename))
+        if chardev.is_open:
+            self._note_event(chardev, Event.OPENED)
         return _returned(chardev.backend)
 
     async def _open(self, chardev: Chardev, opener: Opener, timeout: float) -> None:
@@ -140,12 +144,11 @@ class Registry(Mapping[str, Chardev]):
         if id not in self._chardevs:
             raise ChardevNotFoundError(f"Chardev '{id}' does not exist")
         chardev = self._chardevs[id]
-        before = chardev.backend.filename
         # QEMU does a change without a user as remove and add, and so words its errors.
         with contextlib.nullcontext() if chardev.frontends else _failed_to_add(id):
             opener = self._opener(options, take_fd)
             backend = await chardev.change(opener, timeout=_or_default(timeout, options))
-        self.on_notice(ChardevChanged(id, before, backend.filename))
+        self._note_change(chardev)
         return _returned(backend)
 
     async def remove(self, id: str) -> None:
@@ -156,7 +159,7 @@ class Registry(Mapping[str, Chardev]):
         chardev = self[id]
         if chardev.frontends:
             raise ChardevBusyError(f"Chardev '{id}' is busy")
-        del self._chardevs[id]
+        del self._chardevs[id], self._told[chardev]
         self.on_notice(ChardevRemoved(id))
         await chardev.aclose()
 
@@ -170,7 +173,18 @@ class Registry(Mapping[str, Chardev]):
         self[id].send_event(Event.BREAK)
         self.on_notice(ChardevBreak(id))
 
+    def _note_change(self, chardev: Chardev) -> None:
+        """Tell of the backend in place, if nobody was told yet."""
+        before = self._told.get(chardev)
+        if before is not None and before is not chardev.backend:
+            self._told[chardev] = chardev.backend
+            self.on_notice(ChardevChanged(chardev.id, before.filename, chardev.backend.filename))
+
     def _note_event(self, chardev: Chardev, event: Event) -> None:
+        """Tell of *event*: behind ADDED, behind CHANGED of the same commit, before REMOVED."""
+        if chardev not in self._told:
+            return
+        self._note_change(chardev)
         match event:
             case Event.OPENED:
                 self.on_notice(ChardevOpened(chardev.id, chardev.backend.filename))

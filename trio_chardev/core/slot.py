@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import attrs
 import trio
@@ -14,6 +15,7 @@ from trio_chardev.errors import BackendError, ChardevError
 log = logging.getLogger(__name__)
 
 CLEANUP_TIMEOUT = 5.0  # seconds; bounds every shielded wait of the core
+READS_IN_A_ROW = 16  # before others get a turn
 DRAIN_TIMEOUT = 0.2  # seconds; how long a peer that is left behind may take for its last bytes
 
 
@@ -35,16 +37,26 @@ class Slot:
     error: ChardevError | None = None
     """What ended it, if it was not cancelled."""
 
-    async def run(self, opener: Opener, request: OpenRequest, outlets: Outlets) -> None:
-        """Open the backend, read from it once it is in place, close it.
+    async def run(
+        self,
+        opener: Opener,
+        request: OpenRequest,
+        outlets: Outlets,
+        when_open: Callable[[Slot], None] | None = None,
+    ) -> None:
+        """Open the backend, call *when_open*, read from it once it is in place, close it.
 
         Raises nothing but Cancelled: what kept it from opening, or ended it, is in `error`.
         """
         try:
             with self.scope:
                 async with opener(request) as self.backend:
+                    if when_open is not None:
+                        when_open(self)
                     self.started = True
                     self.ready.set()
+                    if not self.in_place.is_set():
+                        await self.in_place.wait()
                     await self._pump(outlets)
         except* Exception as group:  # a Cancelled beside it goes on
             self.error = as_one_error(group)
@@ -53,15 +65,25 @@ class Slot:
             self.ready.set()
 
     async def _pump(self, outlets: Outlets) -> None:
-        """Wait for room, read, deliver: no byte is held here over a checkpoint."""
-        await self.in_place.wait()
+        """Wait for room, read, deliver: no byte is held here over a checkpoint.
+
+        What comes after a commit, when `stop_reading` was called, is not read.
+        """
+        backend = self.backend
+        in_a_row = 0
         with self._reading:
-            while True:
-                while (room := outlets.room) <= 0:
+            while not self._reading.cancel_called:
+                if (room := outlets.room) <= 0:
                     await outlets.wait_room()
-                data = await self.backend.receive_some(room)
-                if not self._reading.cancel_called:  # else it came after the drain
+                elif data := backend.receive_nowait(room):
                     outlets.data(data)
+                    in_a_row += 1
+                    if in_a_row == READS_IN_A_ROW:
+                        in_a_row = 0
+                        await trio.lowlevel.checkpoint()
+                else:
+                    in_a_row = 0
+                    await backend.wait_readable()
         await trio.sleep_forever()
 
     def stop_reading(self) -> None:
@@ -70,6 +92,8 @@ class Slot:
 
     async def drain(self) -> None:
         """Let the peer take what it was sent, in a short time. Cancelled is not heard here."""
+        if type(self.backend).drain is Backend.drain:  # it has nothing to wait for
+            return
         with trio.move_on_after(DRAIN_TIMEOUT, shield=True):
             try:
                 await self.backend.drain()

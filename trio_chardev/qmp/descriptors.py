@@ -1,7 +1,8 @@
 """File descriptors that QMP clients pass: those with a name, of one monitor, and fd sets.
 
 ``/dev/fdset/N`` may stand wherever an option takes a path: opening it duplicates the
-descriptor of set N whose access mode is the one that is asked for.
+descriptor of set N whose access mode is the one that is asked for. A duplicate shares its
+status flags and its offset with the descriptor, in whatever process that is.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import attrs
 from trio_chardev.core.backend import open_path
 from trio_chardev.errors import BackendError
 from trio_chardev.qmp.session import QmpError
+
+DIRECTORY = "/dev/fdset/"
 
 
 def close_quietly(fd: int) -> None:
@@ -119,18 +122,31 @@ class FdSets:
 
     def open_path(self, path: str, flags: int) -> int:
         """Open *path*, which may be ``/dev/fdset/N``. Raises OSError."""
-        match = re.fullmatch(r"/dev/fdset/([0-9]+)", path)
-        if match is None:
+        if not path.startswith(DIRECTORY):
             return open_path(path, flags)
-        infos = self._sets.get(int(match[1]))
+        number = path.removeprefix(DIRECTORY)
+        if not re.fullmatch(r"[0-9]{1,19}", number):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+        infos = self._sets.get(int(number))
         if infos is None:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         for info in infos:
             if fcntl.fcntl(info.fd, fcntl.F_GETFL) & os.O_ACCMODE == flags & os.O_ACCMODE:
-                return os.dup(info.fd)
+                return _duplicate(info.fd, flags)
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), path)
 
     def close_all(self) -> None:
         """Close all."""
         for set_id in list(self._sets):
             self.remove(set_id, None)
+
+
+def _duplicate(fd: int, flags: int) -> int:
+    """Duplicate *fd*, which gets O_APPEND and O_NONBLOCK if they are in *flags*.
+
+    Set but never cleared: another chardev may have opened the same descriptor with them.
+    Raises OSError.
+    """
+    before = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, before | flags & (os.O_APPEND | os.O_NONBLOCK))
+    return os.dup(fd)

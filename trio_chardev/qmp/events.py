@@ -72,6 +72,14 @@ def rate_key(event: object) -> Hashable:
     return None
 
 
+def outdated_keys(event: object) -> tuple[Hashable, ...]:
+    """The keys of events that, if they still wait, must not come after *event*."""
+    match event:
+        case ChardevRemoved(id=id):
+            return ("open", id), ("break", id)
+    return ()
+
+
 @attrs.define
 class Throttle(Generic[T]):
     """Lets one message of a key pass per interval; of those that wait only the last is kept.
@@ -87,11 +95,24 @@ class Throttle(Generic[T]):
         """May *message* be sent now? If not it waits, in place of an earlier one."""
         if key is None:
             return True
+        self._forget_idle(now)
         if key in self._deadlines:
             self._waiting[key] = message
             return False
         self._deadlines[key] = now + self.interval
         return True
+
+    def drop(self, key: Hashable) -> None:
+        """Give up the message of *key* that waits, if one does."""
+        self._waiting.pop(key, None)
+
+    def _forget_idle(self, now: float) -> None:
+        """Forget keys whose interval is over: `take_due` is only called while one waits."""
+        while self.next_deadline <= now:
+            key = next(iter(self._deadlines))
+            if key in self._waiting:
+                return
+            del self._deadlines[key]
 
     @property
     def next_deadline(self) -> float:

@@ -9,20 +9,25 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
+import attrs
 import trio
 
 from trio_chardev.backends import opener_of
 from trio_chardev.backends.addresses import FdAddress
 from trio_chardev.backends.listener import listen
 from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.nursery import open_background_nursery
-from trio_chardev.errors import BackendError, OptionsError
-from trio_chardev.events import Event
+from trio_chardev.errors import ChardevError, OptionsError
 from trio_chardev.qmp.monitor import Monitor
 
 log = logging.getLogger(__name__)
+
+Run = Callable[..., Awaitable[None]]
+"""Runs the monitor that it is given; for nursery.start()."""
 
 MAX_CLIENTS = 256  # of one listener; more are let go at once
 
@@ -30,7 +35,7 @@ MAX_CLIENTS = 256  # of one listener; more are let go at once
 async def serve_clients(
     options: SocketOptions,
     monitor_of: Callable[[Chardev], Monitor],
-    run: Callable[[Monitor], Awaitable[None]],
+    run: Run,
     *,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -59,31 +64,25 @@ async def serve_clients(
                     continue
                 number += 1
                 chardev = Chardev(f"{listener.address.name}#{number}")
-                nursery.start_soon(_serve, client, chardev, monitor_of, run)
+                nursery.start_soon(_serve, client, chardev, monitor_of(chardev), run)
     finally:
         listener.close()
 
 
-async def _serve(
-    client: socket.socket,
-    chardev: Chardev,
-    monitor_of: Callable[[Chardev], Monitor],
-    run: Callable[[Monitor], Awaitable[None]],
-) -> None:
-    """Run a monitor for *client* until it leaves."""
-    fd = client.detach()
-    options = SocketOptions(addr=FdAddress(str(fd)), server=False)
-    async with open_background_nursery() as nursery:
+async def _serve(client: socket.socket, chardev: Chardev, monitor: Monitor, run: Run) -> None:
+    """Run *monitor* on *chardev* for *client* until that leaves."""
+    options = SocketOptions(addr=FdAddress(chardev.id), server=False)
 
-        def end(_: Chardev, event: Event) -> None:
-            if event is Event.CLOSED:
-                nursery.cancel_scope.cancel()
+    def open_client(request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
+        return opener_of(options)(attrs.evolve(request, take_fd=lambda name: client.detach()))
 
-        chardev.on_event = end
-        await nursery.start(chardev.run)
-        try:
-            await chardev.open(opener_of(options))
-        except BackendError as exc:
-            log.warning("a QMP client is let go: %s", exc)
-            return
-        await run(monitor_of(chardev))
+    try:
+        async with open_background_nursery() as nursery:
+            await nursery.start(run, monitor)  # before there is anything to be read
+            nursery.start_soon(chardev.run)
+            await chardev.open(open_client)
+            await monitor.wait_left()
+    except ChardevError as exc:
+        log.warning("a QMP client is let go: %s", exc)
+    finally:
+        client.close()  # if nobody took it

@@ -103,6 +103,7 @@ class Monitor:
     _frontend: Frontend | None = attrs.field(default=None, init=False)
     _client: _Client | None = attrs.field(default=None, init=False)
     _out: bytearray = attrs.field(factory=bytearray, init=False)
+    _left: trio.Event = attrs.field(factory=trio.Event, init=False)
     _fds: NamedFds = attrs.field(factory=NamedFds, init=False)
     _work_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _send_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
@@ -138,6 +139,10 @@ class Monitor:
                 self._disconnect()
             self._flush()
 
+    async def wait_left(self) -> None:
+        """Wait until a client has left, having had the answers to what it sent."""
+        await self._left.wait()
+
     async def wait_drained(self) -> None:
         """Wait until the client, if there is one, has taken all that was put."""
         while self._out and self._client is not None:
@@ -153,6 +158,7 @@ class Monitor:
             self._flush()
         elif event is Event.CLOSED:
             self._end_client()
+            self._left.set()
 
     def _end_client(self) -> None:
         self._client = None

@@ -1,0 +1,106 @@
+"""Folders of certificates as QEMU wants them, made on the spot."""
+
+from __future__ import annotations
+
+import functools
+import ssl
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trustme
+
+from trio_chardev.credentials import TlsCredentials
+from trio_chardev.objects import TlsCredsX509
+
+
+@functools.cache
+def authority(name: str = "Test CA") -> trustme.CA:
+    return trustme.CA(organization_name=name)
+
+
+@functools.cache
+def server_certificate(*names: str) -> trustme.LeafCert:
+    return authority().issue_cert(*(names or ("localhost", "127.0.0.1")))
+
+
+@functools.cache
+def client_certificate(common_name: str = "laptop") -> trustme.LeafCert:
+    return authority().issue_cert(
+        "laptop.example", common_name=common_name, organization_name="Acme, Inc."
+    )
+
+
+def write_folder(
+    folder: Path,
+    *,
+    server: trustme.LeafCert | None = None,
+    client: trustme.LeafCert | None = None,
+    ca: trustme.CA | None = None,
+) -> str:
+    """A folder for `TlsCredsX509`, with the certificates that are given."""
+    folder.mkdir(exist_ok=True)
+    (ca or authority()).cert_pem.write_to_path(folder / "ca-cert.pem")
+    for name, leaf in (("server", server), ("client", client)):
+        if leaf is not None:
+            leaf.private_key_pem.write_to_path(folder / f"{name}-key.pem")
+            chain = b"".join(pem.bytes() for pem in leaf.cert_chain_pems)
+            (folder / f"{name}-cert.pem").write_bytes(chain)
+    return str(folder)
+
+
+def server_credentials(folder: Path, **options: Any) -> TlsCredentials:
+    path = write_folder(folder, server=server_certificate())
+    return TlsCredsX509(dir=path, endpoint="server", **options).create({})
+
+
+def client_credentials(
+    folder: Path, client: trustme.LeafCert | None = None, **options: Any
+) -> TlsCredentials:
+    path = write_folder(folder, client=client)
+    return TlsCredsX509(dir=path, endpoint="client", **options).create({})
+
+
+def peer_context(*, server: bool, certificate: trustme.LeafCert | None = None) -> ssl.SSLContext:
+    """What a program that is not ours would use."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    authority().configure_trust(context)
+    if server:
+        server_certificate().configure_cert(context)
+    elif certificate is not None:
+        certificate.configure_cert(context)
+    return context
+
+
+@attrs.define(eq=False)
+class MemoryPeer:
+    """Python's own TLS, in memory: the other end of a codec."""
+
+    context: ssl.SSLContext
+    server: bool
+    name: str | None = "localhost"
+    incoming: ssl.MemoryBIO = attrs.Factory(ssl.MemoryBIO)
+    outgoing: ssl.MemoryBIO = attrs.Factory(ssl.MemoryBIO)
+    tls: ssl.SSLObject = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.tls = self.context.wrap_bio(
+            self.incoming, self.outgoing, self.server, None if self.server else self.name
+        )
+
+    def shake_hands(self) -> None:
+        """As far as it goes; raises ssl.SSLError if it fails."""
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+
+    def receive(self) -> bytes:
+        """What has come, or ``b""``; raises ssl.SSLError."""
+        data = b""
+        try:
+            while more := self.tls.read(1 << 16):
+                data += more
+        except ssl.SSLWantReadError:
+            pass
+        return data

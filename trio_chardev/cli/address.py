@@ -1,0 +1,55 @@
+"""Where the service's own monitor is, and how the command line names any other."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from trio_chardev.backends.addresses import InetAddress, UnixAddress
+from trio_chardev.errors import OptionsError, strerror
+
+# A host with colons stands in brackets.
+_HOST_PORT: Final = re.compile(r"(?:\[([^\]/]*)\]|([^:/\[\]]*)):([^:/\[\]]+)")
+
+
+def parse_address(text: str | None) -> InetAddress | UnixAddress:
+    """The address of a QMP server: PATH, HOST:PORT, ``unix:PATH`` or ``tcp:HOST:PORT``.
+
+    A path that could be a host and a port needs a ``/`` in it, or ``unix:``. None stands for
+    `default_monitor_path`. Raises OptionsError.
+    """
+    if text is None:
+        return UnixAddress(str(default_monitor_path()))
+    if text.startswith("unix:"):
+        return UnixAddress(text.removeprefix("unix:"))
+    match = _HOST_PORT.fullmatch(text.removeprefix("tcp:"))
+    if match is not None:
+        return InetAddress(match[1] or match[2] or "", match[3])
+    if text.startswith("tcp:"):
+        raise OptionsError(f"error parsing address '{text.removeprefix('tcp:')}'")
+    return UnixAddress(text)
+
+
+def default_monitor_path() -> Path:
+    """Where a service without monitor options listens, and where others look for it.
+
+    In $XDG_RUNTIME_DIR, else in a private folder under the folder for temporary files.
+    Raises OptionsError if somebody else has put something there.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        folder = Path(runtime) / "trio-chardev"
+    else:
+        folder = Path(tempfile.gettempdir()) / f"trio-chardev-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.lstat()
+    except OSError as exc:
+        raise OptionsError(f"Could not create '{folder}': {strerror(exc)}") from exc
+    if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077:
+        raise OptionsError(f"'{folder}' is not a folder of yours alone")
+    return folder / "qmp.sock"

@@ -1,0 +1,44 @@
+"""``trio-chardev change``: chardev-change, with the backend spelt as in ``--chardev``.
+
+As QEMU's ``chardev-change`` for people, the id comes first and is no option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from trio_chardev.backends.addresses import SocketAddress
+from trio_chardev.cli.qmp import Client
+from trio_chardev.cli.serve import GRAMMAR
+from trio_chardev.errors import OptionsError
+from trio_chardev.keyval import split_items
+from trio_chardev.qmp.client import open_qmp_client
+
+
+def change(id: str, text: str, warn: Callable[[str], object]) -> Client:
+    """Gives chardev *id* the backend that *text* spells, and prints the path of its PTY.
+
+    Raises OptionsError, and HelpRequested.
+    """
+    arguments = {"id": id, "backend": parse_backend(id, text, warn)}
+
+    async def client(address: SocketAddress) -> None:
+        async with open_qmp_client(address) as qmp:
+            result = await qmp.execute("chardev-change", arguments)
+        if "pty" in result:
+            click.echo(result["pty"])
+
+    return client
+
+
+def parse_backend(id: str, text: str, warn: Callable[[str], object]) -> Any:
+    """``KIND[,KEY=VALUE...]`` as chardev-change takes it."""
+    items = list(split_items(text, "backend"))
+    spec = GRAMMAR.from_items(id, items, warn)
+    for item in items:
+        if item.key in ("id", "mux"):  # a mux is a second chardev, on the first
+            raise OptionsError(f"Unexpected '{item.key}' parameter")
+    return spec.backend

@@ -1,0 +1,114 @@
+"""Commands that are clients of a service, or of QEMU: ``trio-chardev qmp``, ``list``, ``events``.
+
+What the server answers goes to standard output, what went wrong to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, Final, TypeAlias
+
+import click
+import trio
+
+from trio_chardev.backends.addresses import SocketAddress
+from trio_chardev.cli.address import parse_address
+from trio_chardev.cli.words import parse_arguments
+from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.qmp.client import QmpError, QmpEvent, QmpEvents, open_qmp_client
+from trio_chardev.qmp.encoder import encode
+
+Client: TypeAlias = Callable[[SocketAddress], Awaitable[None]]
+
+# So many may wait while who reads our output does not; more are lost, and that is told.
+MAX_EVENTS: Final = 1 << 16
+
+
+def run(socket: str | None, client: Client, status_of_interrupt: int = 128 + signal.SIGINT) -> None:
+    """Run *client* with the address that *socket* spells; exit with 1 if the server says no.
+
+    Ctrl-C and SIGTERM cancel it and end the program with *status_of_interrupt*. Raises
+    ChardevError if there is no server.
+    """
+    try:
+        is_complete = trio.run(_run_until_signal, client, parse_address(socket))
+    except QmpError as exc:
+        click.echo(f"{exc.error_class}: {exc}", err=True)
+        sys.exit(1)
+    if not is_complete:
+        sys.exit(status_of_interrupt)
+
+
+async def _run_until_signal(client: Client, address: SocketAddress) -> bool:
+    """Was *client* not interrupted?"""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with open_background_nursery() as nursery:
+            scope = trio.CancelScope()
+            nursery.start_soon(_cancel_at_signal, signals, scope)
+            with scope:
+                await client(address)
+            return not scope.cancelled_caught
+
+
+async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()
+
+
+def command(name: str, words: Iterable[str]) -> Client:
+    """Runs a command and prints what it returns, as JSON: indented for people, else in a line."""
+    arguments = parse_arguments(words)
+
+    async def client(address: SocketAddress) -> None:
+        async with open_qmp_client(address) as qmp:
+            result = await qmp.execute(name, arguments)
+        click.echo(json.dumps(result, indent=4 if sys.stdout.isatty() else None))
+
+    return client
+
+
+async def list_chardevs(address: SocketAddress) -> None:
+    """Print a table of the chardevs."""
+    async with open_qmp_client(address) as qmp:
+        chardevs = await qmp.execute("query-chardev")
+    rows = [("ID", "FILENAME", "FRONTEND")]
+    for chardev in chardevs:
+        state = "open" if chardev["frontend-open"] else "closed"
+        rows.append((_printable(chardev["label"]), _printable(chardev["filename"]), state))
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for id, filename, state in rows:
+        click.echo(f"{id:<{widths[0]}}  {filename:<{widths[1]}}  {state}")
+
+
+def _printable(text: str) -> str:
+    """*text* on one line, and without what a terminal would obey."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+async def print_events(address: SocketAddress) -> None:
+    """Print the events, a line of JSON each, for as long as the server is there."""
+    async with open_qmp_client(address, negotiate=False) as qmp:
+        with qmp.open_events(max_pending=MAX_EVENTS) as events:
+            await qmp.execute("qmp_capabilities")  # only now, so that not even one is missed
+            await _print_all(events)
+        await qmp.execute("qmp_capabilities")  # raises why there are no more
+
+
+async def _print_all(events: QmpEvents) -> None:
+    told = 0
+    async for event in events:
+        click.echo(encode(_message(event)).rstrip())
+        if events.dropped > told:
+            click.echo(f"trio-chardev: {events.dropped - told} events are lost", err=True)
+            told = events.dropped
+
+
+def _message(event: QmpEvent) -> dict[str, Any]:
+    """*event* as QMP writes it."""
+    fraction, seconds = math.modf(event.timestamp)
+    timestamp = {"seconds": int(seconds), "microseconds": round(fraction * 1_000_000)}
+    return {"timestamp": timestamp, "event": event.name, "data": event.data}
