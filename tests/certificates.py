@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ssl
 from pathlib import Path
@@ -90,17 +91,13 @@ class MemoryPeer:
 
     def shake_hands(self) -> None:
         """As far as it goes; raises ssl.SSLError if it fails."""
-        try:
+        with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.do_handshake()
-        except ssl.SSLWantReadError:
-            pass
 
     def receive(self) -> bytes:
         """What has come, or ``b""``; raises ssl.SSLError."""
         data = b""
-        try:
+        with contextlib.suppress(ssl.SSLWantReadError):
             while more := self.tls.read(1 << 16):
                 data += more
-        except ssl.SSLWantReadError:
-            pass
         return data

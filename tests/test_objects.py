@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.certificates import (
     authority,
@@ -49,7 +52,7 @@ def test_the_first_rule_that_matches_decides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "format", "name", "matches"),
+    ("pattern", "kind", "name", "matches"),
     [
         ("CN=a*", "exact", "CN=ab", False),
         ("CN=a*", "exact", "CN=a*", True),
@@ -64,8 +67,8 @@ def test_the_first_rule_that_matches_decides() -> None:
         ("CN=a.c", "glob", "CN=abc", False),
     ],
 )
-def test_globs_know_two_wildcards(pattern: str, format: Any, name: str, matches: bool) -> None:
-    rule = AuthzListRule(match=pattern, policy="allow", format=format)
+def test_globs_know_two_wildcards(pattern: str, kind: Any, name: str, matches: bool) -> None:
+    rule = AuthzListRule(match=pattern, policy="allow", format=kind)
     assert rule.matches(name) is matches
 
 
@@ -78,9 +81,9 @@ def test_simple_allows_one() -> None:
 
 def test_objects_are_structured_as_qapi_names_them() -> None:
     rule = {"match": "CN=*", "policy": "allow", "format": "glob"}
-    some = structure(OBJECTS["authz-list"], {"rules": [rule]})
+    some: object = structure(OBJECTS["authz-list"], {"rules": [rule]})
     assert some == AuthzList(rules=(AuthzListRule(match="CN=*", policy="allow", format="glob"),))
-    creds = structure(
+    creds: object = structure(
         OBJECTS["tls-creds-x509"], {"dir": "/x", "endpoint": "server", "verify-peer": False}
     )
     assert creds == TlsCredsX509(dir="/x", endpoint="server", verify_peer=False)
@@ -248,3 +251,30 @@ def test_priorities_of_gnutls_are_refused(folder: Path) -> None:
     create(folder, priority="")
     with pytest.raises(OptionsError, match="'priority' is of GnuTLS"):
         create(folder, priority="NORMAL")
+
+
+def test_a_revoked_certificate_is_not_good_for_the_peers(folder: Path) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    key = serialization.load_pem_private_key(authority().private_key_pem.bytes(), None)
+    ca = x509.load_pem_x509_certificate(authority().cert_pem.bytes())
+    ours = x509.load_pem_x509_certificate(server_certificate().cert_chain_pems[0].bytes())
+    builder = x509.CertificateRevocationListBuilder(
+        ca.subject, now - datetime.timedelta(1), now + datetime.timedelta(1)
+    )
+    path = folder / "ca-crl.pem"
+    for revoked, is_good in [([], True), ([ours.serial_number], False)]:
+        for number in revoked:
+            entry = x509.RevokedCertificateBuilder(number, now - datetime.timedelta(1)).build()
+            builder = builder.add_revoked_certificate(entry)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        crl = builder.sign(key, hashes.SHA256())
+        path.write_bytes(crl.public_bytes(serialization.Encoding.PEM))
+        if is_good:
+            create(folder, endpoint="server")
+        else:
+            assert refusal(folder, endpoint="server").endswith(": certificate revoked")
+
+
+def test_a_list_of_revoked_certificates_must_be_one(folder: Path) -> None:
+    (folder / "ca-crl.pem").write_text("garbage")
+    assert refusal(folder).startswith(f"Unable to import CA CRL list {folder}/ca-crl.pem: ")

@@ -21,11 +21,10 @@ from trio_chardev.backends.serial import SerialOptions as SerialOptions
 from trio_chardev.backends.socket import SocketOptions as SocketOptions
 from trio_chardev.backends.stdio import StdioOptions as StdioOptions
 from trio_chardev.backends.udp import UdpOptions as UdpOptions
-from trio_chardev.core.chardev import Chardev as Chardev
+from trio_chardev.core.chardev import Chardev as Chardev, ChardevInfo as ChardevInfo
 from trio_chardev.core.controls import Controls as Controls
 from trio_chardev.core.frontend import Frontend as Frontend, stateless as stateless
 from trio_chardev.core.registry import (
-    ChardevInfo as ChardevInfo,
     ChardevReturn as ChardevReturn,
     Registry as Registry,
 )

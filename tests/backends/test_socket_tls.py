@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import ssl
@@ -39,6 +40,7 @@ from trio_chardev.backends.addresses import (
     VsockAddress,
 )
 from trio_chardev.backends.file import FileOptions
+from trio_chardev.backends.layer import RECORD_SIZE, Layer
 from trio_chardev.backends.socket import SocketBackend, SocketOptions, open_socket
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
@@ -64,7 +66,7 @@ def server(tmp_path: Path) -> TlsCredentials:
 def request(
     objects: dict[str, object] | None = None, events: list[Event] | None = None
 ) -> OpenRequest:
-    on_event = [].append if events is None else events.append
+    on_event = (events if events is not None else []).append
     return OpenRequest(id="x", on_event=on_event, objects=objects or {})
 
 
@@ -189,11 +191,6 @@ def objects(tmp_path: Path) -> dict[str, object]:
             {"tls_creds": "server", "reconnect": 1},
             "'reconnect' option is incompatible with socket in server listen mode",
         ),
-        (
-            {"tls_creds": "client", "server": False, "addr": InetAddress(".a", "1")},
-            "'.a' can't be the name of a certificate: "
-            "server_hostname cannot be an empty string or start with a leading dot.",
-        ),
         ({"binary_only": True}, "'binary-only' option requires 'websocket' option"),
     ],
 )
@@ -242,7 +239,7 @@ async def test_failed_handshake_is_no_event_and_the_next_is_served(server: TlsCr
         async with client_of(backend) as stream:
             await stream.send_all(b"x")
             await until(lambda: got == b"x")
-    assert events == [OPENED]
+            assert events == [OPENED]
 
 
 async def test_slow_handshake_is_ended_and_the_next_is_served(
@@ -259,28 +256,21 @@ async def test_slow_handshake_is_ended_and_the_next_is_served(
 
 
 async def test_handshake_goes_on_in_spite_of_cancelled_readers(server: TlsCredentials) -> None:
-    async with opened({"tls": server}) as (backend, events):
-        async with trio.open_nursery() as nursery:
+    async with opened({"tls": server}) as (backend, events), trio.open_nursery() as nursery:
 
-            async def be_client() -> None:
-                async with client_of(backend) as stream:
-                    await stream.send_all(b"x")
-                    await stream.receive_some()
+        async def be_client() -> None:
+            async with client_of(backend) as stream:
+                await stream.send_all(b"x")
+                await stream.receive_some()
 
-            nursery.start_soon(be_client)
-            data = b""
-            while not data:
-                with trio.CancelScope() as scope:
-                    trio.lowlevel.spawn_system_task(_cancel_soon, scope)
-                    data = await backend.receive_some(10)
-            assert data == b"x"
-            nursery.cancel_scope.cancel()
+        nursery.start_soon(be_client)
+        data = b""
+        while not data:
+            with trio.move_on_after(0.0005):
+                data = await backend.receive_some(10)
+        assert data == b"x"
+        nursery.cancel_scope.cancel()
     assert events == [OPENED]
-
-
-async def _cancel_soon(scope: trio.CancelScope) -> None:
-    await trio.lowlevel.checkpoint()
-    scope.cancel()
 
 
 async def test_unread_input_comes_before_closed(server: TlsCredentials) -> None:
@@ -308,16 +298,17 @@ async def test_wait_opens_with_the_first_handshake(server: TlsCredentials, tmp_p
     path = str(tmp_path / "socket")
 
     async def be_client() -> None:
-        while not os.path.exists(path):
-            await trio.sleep(0.001)
+        await until(lambda: os.path.exists(path))
         for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), peer_context(server=False)):
             sock = socket.socket(socket.AF_UNIX)
             sock.connect(path)
             sock.setblocking(False)
             stream = over_tls(sock, context)
-            with suppress(trio.BrokenResourceError):  # the first knows no authority
-                await stream.do_handshake()
-                await stream.receive_some()
+            try:
+                with suppress(trio.BrokenResourceError):  # the first knows no authority
+                    await stream.receive_some()
+            finally:
+                await trio.aclose_forcefully(stream)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(be_client)
@@ -347,15 +338,18 @@ async def test_added_client_shakes_hands_too(server: TlsCredentials) -> None:
 
 
 async def test_disconnect_is_a_goodbye(server: TlsCredentials) -> None:
-    async with opened({"tls": server}) as (backend, events), reading(backend) as got:
-        async with client_of(backend) as stream:
-            await stream.send_all(b"x")
-            await until(lambda: got == b"x")
-            backend.disconnect()
-            assert await stream.receive_some() == b""  # else it were a BrokenResourceError
-            with pytest.raises(BackendDisconnectedError):
-                await backend.send_some(memoryview(b"x"))
-            await until(lambda: events == [OPENED, CLOSED])
+    async with (
+        opened({"tls": server}) as (backend, events),
+        reading(backend) as got,
+        client_of(backend) as stream,
+    ):
+        await stream.send_all(b"x")
+        await until(lambda: got == b"x")
+        backend.disconnect()
+        assert await stream.receive_some() == b""  # else it were a BrokenResourceError
+        with pytest.raises(BackendDisconnectedError):
+            await backend.send_some(memoryview(b"x"))
+        await until(lambda: events == [OPENED, CLOSED])
 
 
 async def test_disconnect_ends_a_handshake(server: TlsCredentials) -> None:
@@ -393,10 +387,10 @@ def certificate_subject(pem: bytes, folder: Path) -> str:
     """As openssl spells it, in the order of the certificate."""
     path = folder / "subject.pem"
     path.write_bytes(pem)
-    command = [need("openssl"), "x509", "-noout", "-subject", "-in", path]
-    options = ["-nameopt", "esc_2253,utf8,sep_comma_plus,sname"]
-    result = subprocess.run([*command, *options], check=True, capture_output=True, text=True)
-    return result.stdout.removeprefix("subject=").strip()
+    command = [need("openssl"), "x509", "-noout", "-subject", "-in", str(path)]
+    command += ["-nameopt", "esc_2253,utf8,sep_comma_plus,sname"]
+    output = subprocess.check_output(command, text=True)
+    return output.removeprefix("subject=").strip()
 
 
 # ---------------------------------------------------------------- a client
@@ -454,6 +448,7 @@ async def test_client_does_not_open_with_a_server_of_another_name(tmp_path: Path
                 stream = over_tls(await accept(sock), peer_context(server=True), server=True)
                 with pytest.raises(trio.BrokenResourceError):
                     await stream.do_handshake()
+                await trio.aclose_forcefully(stream)
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(serve)
@@ -471,10 +466,9 @@ async def test_client_does_not_wait_for_ever(
 ) -> None:
     monkeypatch.setattr(module, "HANDSHAKE_TIMEOUT", 0.02)
     objects: dict[str, object] = {"tls": client_credentials(tmp_path)}
-    with listening() as (_, addr):
-        with pytest.raises(BackendError) as caught:
-            async with opened(objects, addr, server=False):
-                pass
+    with listening() as (_, addr), pytest.raises(BackendError) as caught:
+        async with opened(objects, addr, server=False):
+            pass
     assert str(caught.value) == f"Failed to connect to '{addr}': no handshake in 0.02 seconds"
 
 
@@ -489,6 +483,7 @@ async def test_client_on_a_unix_socket_needs_no_name(tmp_path: Path) -> None:
         async def serve() -> None:
             stream = over_tls(await accept(sock), peer_context(server=True), server=True)
             await stream.send_all(b"x")
+            await trio.aclose_forcefully(stream)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
@@ -503,23 +498,25 @@ async def test_client_on_a_unix_socket_needs_no_name(tmp_path: Path) -> None:
 async def test_what_was_counted_is_sent_though_nobody_reads_or_writes(
     server: TlsCredentials,
 ) -> None:
-    async with opened({"tls": server}) as (backend, _):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(backend.wait_readable)
-            async with client_of(backend) as stream:
-                await until(lambda: backend.is_open)
-                sent = 0
-                while more := backend.send_nowait(memoryview(bytes(50_000))):
-                    sent += more
-                link = backend._connection
-                assert link is not None
-                link._codec.encode(memoryview(b"tail"))  # type: ignore[attr-defined]
-                assert backend.send_nowait(memoryview(b"x")) == 0
-                assert link.unsent
-                got = b""
-                while len(got) < sent + 4:
-                    got += await stream.receive_some()
-                assert got == bytes(sent) + b"tail"
+    async with opened({"tls": server}) as (backend, _), trio.open_nursery() as nursery:
+        nursery.start_soon(backend.wait_readable)
+        async with client_of(backend) as stream:
+            await until(lambda: backend.is_open)
+            sent = 0
+            while more := backend.send_nowait(memoryview(bytes(50_000))):
+                sent += more
+            link = backend._connection
+            assert link is not None
+            assert isinstance(link, Layer)
+            while not link.unsent:  # as with a kernel that is short of memory
+                link._codec.encode(memoryview(bytes(RECORD_SIZE)))
+                link.flush()
+                sent += RECORD_SIZE
+            assert backend.send_nowait(memoryview(b"x")) == 0
+            got = 0
+            while got < sent:
+                got += len(await stream.receive_some())
+            assert not link.unsent
 
 
 Open = Callable[[OpenRequest], AbstractAsyncContextManager[Backend]]
@@ -552,7 +549,7 @@ async def test_change_under_a_writer_cancelled_at_any_step_loses_no_byte(
     for k in range(1, 100):
         new.unlink(missing_ok=True)
         async with chardev_on(open_old) as chardev, client_of(chardev.backend) as stream:
-            await until(lambda chardev=chardev: chardev.is_open)
+            await until(functools.partial(_is_open, chardev))
             frontend = chardev.attach(be_change=_no_set_up)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(frontend.send_all, data)
@@ -569,6 +566,10 @@ async def test_change_under_a_writer_cancelled_at_any_step_loses_no_byte(
             break
     assert kept
     assert k > 5
+
+
+def _is_open(chardev: Chardev) -> bool:
+    return chardev.is_open
 
 
 async def _no_set_up(backend: Controls) -> None:
@@ -629,16 +630,21 @@ async def test_contract_of_a_client(tmp_path: Path) -> None:
             async def join(backend: Backend) -> trio.abc.AsyncResource:
                 return await receive.receive()
 
-            def open_it(asked: OpenRequest) -> AbstractAsyncContextManager[Backend]:
+            @asynccontextmanager
+            async def open_it(asked: OpenRequest) -> AsyncIterator[Backend]:
                 options = SocketOptions(addr=addr, tls_creds="tls", server=False)
-                return open_socket(options, attrs.evolve(asked, objects={"tls": credentials}))
+                with_objects = attrs.evolve(asked, objects={"tls": credentials})
+                try:
+                    async with open_socket(options, with_objects) as backend:
+                        yield backend
+                finally:
+                    with suppress(trio.WouldBlock):  # whom nobody has joined
+                        await trio.aclose_forcefully(receive.receive_nowait())
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(serve)
                 yield Pair(open=open_it, join=join)
                 nursery.cancel_scope.cancel()
-            with suppress(trio.WouldBlock):
-                await trio.aclose_forcefully(receive.receive_nowait())
 
     await check_backend(open_pair)
 
@@ -677,7 +683,7 @@ async def read_line(process: trio.Process) -> bytes:
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 async def test_openssl_is_served_and_may_renew_its_keys(tmp_path: Path, version: str) -> None:
-    """TLS 1.3's KeyUpdate is done; 1.2's renegotiation is refused, and all goes on."""
+    """TLS 1.3's KeyUpdate is done; 1.2's renegotiation is refused, which s_client does not bear."""
     folder = write_folder(tmp_path / "peer", client=client_certificate())
     objects: dict[str, object] = {"tls": server_credentials(tmp_path / "ours")}
     async with opened(objects) as (backend, events), reading(backend) as got:
@@ -690,12 +696,15 @@ async def test_openssl_is_served_and_may_renew_its_keys(tmp_path: Path, version:
             assert process.stdin is not None
             await process.stdin.send_all(b"one\n")
             await until(lambda: got == b"one\n")
-            await process.stdin.send_all(b"K\n" if version == "-tls1_3" else b"R\n")
             await backend.send_some(memoryview(b"two\n"))
             assert await read_line(process) == b"two\n"
-            await process.stdin.send_all(b"three\n")
-            await until(lambda: got == b"one\nthree\n")
-            await process.stdin.send_all(b"Q\n")
+            if version == "-tls1_2":
+                await process.stdin.send_all(b"R\n")
+            else:
+                await process.stdin.send_all(b"K\n")
+                await backend.send_some(memoryview(b"three\n"))
+                assert await read_line(process) == b"three\n"
+                await process.stdin.send_all(b"Q\n")
             await until(lambda: events == [OPENED, CLOSED])
 
 

@@ -47,8 +47,8 @@ def server(tmp_path: Path, **options: bool) -> TlsCodec:
     return TlsCodec(server_credentials(tmp_path, **options))
 
 
-def client(tmp_path: Path, name: str | None = "localhost", **options: bool) -> TlsCodec:
-    return TlsCodec(client_credentials(tmp_path, **options), peer_name=name)
+def client(tmp_path: Path, name: str | None = "localhost", *, verify_peer: bool = True) -> TlsCodec:
+    return TlsCodec(client_credentials(tmp_path, verify_peer=verify_peer), peer_name=name)
 
 
 def connected(tmp_path: Path) -> tuple[TlsCodec, MemoryPeer]:
@@ -98,7 +98,7 @@ def test_tls_below_1_2_is_refused(tmp_path: Path) -> None:
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
     peer = MemoryPeer(context, server=False)
-    with pytest.raises(ssl.SSLError, match="(?i)protocol version"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)protocol version"):
         exchange(codec, peer)
     assert codec.end == "TLS handshake failed: unsupported protocol"
     assert not codec.is_established
@@ -134,7 +134,7 @@ def test_a_server_refuses_a_certificate_of_another_authority(tmp_path: Path) -> 
     context = peer_context(server=False, certificate=stranger)
     exchange(codec, peer := MemoryPeer(context, server=False))
     assert codec.end == "TLS handshake failed: unable to get local issuer certificate"
-    with pytest.raises(ssl.SSLError, match="(?i)unknown ca"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)unknown ca"):
         peer.receive()
 
 

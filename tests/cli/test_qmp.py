@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import select
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.services import PROGRAM, Qmp, running
 from trio_chardev.backends.addresses import InetAddress, UnixAddress
-from trio_chardev.cli import main
+from trio_chardev.cli import main, qmp as module
 from trio_chardev.cli.address import default_monitor_path, parse_address
 from trio_chardev.errors import OptionsError
+from trio_chardev.qmp.conversation import QmpEvent, QmpEvents
 
+Call = Callable[..., tuple[int, str, str]]
+NULL = {"backend": {"type": "null", "data": {}}}
 RINGBUF = '{"id": "r", "backend": {"type": "ringbuf", "data": {"size": 64}}}'
 
 
@@ -39,7 +46,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def call(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[object]:
+) -> Iterator[Call]:
     """Run the program within this process: its exit status and what it says."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -54,7 +61,7 @@ def call(
         for row in qmp("query-chardev"):
             if row["label"] != "n":
                 qmp("chardev-remove", id=row["label"])
-        qmp("chardev-change", id="n", backend={"type": "null", "data": {}})
+        qmp("chardev-change", id="n", **NULL)
 
 
 # ---------------------------------------------------------------- addresses
@@ -89,10 +96,244 @@ def test_tcp_needs_a_host_and_a_port(text: str) -> None:
 # ---------------------------------------------------------------- qmp
 
 
-class TestQmp:
-    def test_what_a_command_returns_is_one_line_of_json(self, call) -> None:  # type: ignore[no-untyped-def]
-        assert call("qmp", "query-chardev") == (
-            0,
-            '[{"frontend-open": false, "filename": "null", "label": "n"}]\n',
-            "",
-        )
+def test_what_a_command_returns_is_a_line_of_json(call: Call) -> None:
+    status, line, errors = call("qmp", "query-chardev")
+    assert (status, line.count("\n"), errors) == (0, 1, "")
+    assert json.loads(line) == [{"label": "n", "filename": "null", "frontend-open": False}]
+
+
+def test_arguments_are_words(call: Call) -> None:
+    words = ["id=r", "backend.type=ringbuf", '{"backend": {"data": {"size": 32}}}']
+    assert call("qmp", "chardev-add", *words) == (0, "{}\n", "")
+    assert call("qmp", "ringbuf-write", "device=r", "data='5'") == (0, "{}\n", "")
+    assert call("qmp", "ringbuf-read", "device=r", "size=9") == (0, '"5"\n', "")
+
+
+@pytest.mark.parametrize("prefix", ["", "unix:"])
+def test_another_socket(call: Call, path: Path, prefix: str, tmp_path: Path) -> None:
+    with running("--qmp", f"unix:{tmp_path}/q,server=on,wait=off"):
+        with Qmp(tmp_path / "q"):  # it listens
+            pass
+        assert call("qmp", "-s", f"{prefix}{tmp_path}/q", "query-chardev") == (0, "[]\n", "")
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "tcp:localhost:{}", "tcp:[::1]:{}"])
+def test_over_tcp(call: Call, form: str) -> None:
+    host = "::1" if "::1" in form else "127.0.0.1"
+    family = socket.AF_INET6 if "::1" in form else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as free:
+        port = free.getsockname()[1]
+    host = f"[{host}]" if ":" in host else host
+    with running("--qmp", f"tcp:{host}:{port},server=on,wait=off"):
+        deadline = time.monotonic() + 5
+        while (answer := call("qmp", "--socket", form.format(port), "query-chardev"))[0] == 1:
+            assert "Connection refused" in answer[2]
+            assert time.monotonic() < deadline
+    assert answer == (0, "[]\n", "")
+
+
+def test_on_a_terminal_it_is_indented(path: Path) -> None:
+    master, terminal = pty.openpty()
+    try:
+        subprocess.run([*PROGRAM, "qmp", "query-version"], stdout=terminal, check=True, timeout=10)
+        shown = os.read(master, 4096)
+    finally:
+        os.close(master)
+        os.close(terminal)
+    assert shown.startswith(b'{\r\n    "qemu": {\r\n        "m')
+
+
+def test_an_error_has_its_class(call: Call) -> None:
+    text = "GenericError: Chardev 'x' not found\n"
+    assert call("qmp", "chardev-remove", "id=x") == (1, "", text)
+    text = "CommandNotFound: The command bogus has not been found\n"
+    assert call("qmp", "bogus") == (1, "", text)
+
+
+def test_a_mistake_in_the_words(call: Call) -> None:
+    text = "trio-chardev: Expected '=' after parameter 'x'\n"
+    assert call("qmp", "chardev-remove", "x") == (1, "", text)
+
+
+def test_without_a_server_it_is_one_line(call: Call, tmp_path: Path) -> None:
+    text = f"trio-chardev: Failed to connect to '{tmp_path}/q': No such file or directory\n"
+    assert call("qmp", "-s", f"{tmp_path}/q", "quit") == (1, "", text)
+
+
+def test_a_server_of_another_kind(call: Call, tmp_path: Path) -> None:
+    def hello(listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        with client:
+            client.sendall(b"220 mail.example.org\r\n")
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{tmp_path}/q")
+        listener.listen()
+        thread = threading.Thread(target=hello, args=[listener])
+        thread.start()
+        status, out, errors = call("list", "-s", f"{tmp_path}/q")
+        thread.join()
+    assert (status, out) == (1, "")
+    assert errors == (
+        f"trio-chardev: The QMP server '{tmp_path}/q' sent no greeting: "
+        "it speaks another protocol\n"
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_that_waits(path: Path, tmp_path: Path, number: int) -> None:
+    address = {"type": "unix", "data": {"path": f"{tmp_path}/s"}}
+    backend = {"type": "socket", "data": {"addr": address, "wait": True}}
+    process = subprocess.Popen(
+        [*PROGRAM, "qmp", "chardev-add", "id=w", f"backend={json.dumps(backend)}"],
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 5
+    while not (tmp_path / "s").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(number)
+    assert process.communicate(timeout=5)[1] == b""
+    assert process.returncode == 130
+    with Qmp(path) as qmp:
+        assert [row["label"] for row in qmp("query-chardev")] == ["n"]
+
+
+# ---------------------------------------------------------------- list
+
+
+def test_list_is_a_table(call: Call) -> None:
+    call("qmp", "chardev-add", RINGBUF)
+    assert call("list") == (
+        0,
+        "ID  FILENAME  FRONTEND\nn   null      closed\nr   ringbuf   closed\n",
+        "",
+    )
+
+
+def test_list_says_who_has_a_frontend(call: Call, tmp_path: Path) -> None:
+    monitor = f"socket,id=m,path={tmp_path}/q,server=on,wait=off"
+    with running("--chardev", monitor, "--monitor", "m"):
+        with Qmp(tmp_path / "q"):
+            pass
+        _, table, _ = call("list", "-s", f"{tmp_path}/q")
+    _, row = table.splitlines()
+    assert row.startswith(f"m   unix:{tmp_path}/q,server=on")
+    assert row.endswith("  open")
+
+
+def test_list_escapes_what_a_terminal_would_obey(call: Call) -> None:
+    call("qmp", "chardev-add", json.dumps({"id": "\x1b[2Jé\n", **NULL}))
+    _, table, _ = call("list")
+    assert table.splitlines()[-1].startswith("\\x1b[2Jé\\n  null")
+
+
+# ---------------------------------------------------------------- change
+
+
+def test_change_prints_the_path_of_a_pty(call: Call, path: Path, tmp_path: Path) -> None:
+    status, out, errors = call("change", "n", f"pty,path={tmp_path}/c")
+    assert (status, errors) == (0, "")
+    assert out == f"{os.readlink(tmp_path / 'c')}\n"
+    assert call("change", "n", f"file,path={tmp_path}/log,append=on") == (0, "", "")
+    assert not os.path.lexists(tmp_path / "c")
+    with Qmp(path) as qmp:
+        assert [row["filename"] for row in qmp("query-chardev")] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["x", "null"], "GenericError: Chardev 'x' does not exist"),
+        (["n", "bogus"], "trio-chardev: 'bogus' is not a valid char driver name"),
+        (
+            ["n", "file,path=/missing/f"],
+            "GenericError: Failed to add chardev 'n': "
+            "Could not open '/missing/f': No such file or directory",
+        ),
+        (["n", "null,foo=1"], "trio-chardev: Invalid parameter 'foo'"),
+        (["n", "null,id=n"], "trio-chardev: Unexpected 'id' parameter"),
+        (["n", "pty,mux=on"], "trio-chardev: Unexpected 'mux' parameter"),
+    ],
+)
+def test_a_change_that_is_refused(call: Call, arguments: list[str], text: str) -> None:
+    assert call("change", *arguments) == (1, "", f"{text}\n")
+
+
+def test_help_of_kinds(call: Call) -> None:
+    status, kinds, _ = call("change", "n", "help")
+    assert (status, "ringbuf" in kinds) == (0, True)
+    status, options, _ = call("change", "n", "ringbuf,help")
+    assert (status, "size=<size>" in options) == (0, True)
+
+
+def test_help_of_commands(call: Call) -> None:
+    _, commands, _ = call("--help")
+    for name in ("qmp", "list", "change", "events"):
+        assert f"\n  {name} " in commands
+        assert "--socket ADDRESS" in call(name, "--help")[1]
+
+
+# ---------------------------------------------------------------- events
+
+
+@contextmanager
+def printing_events(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [*PROGRAM, "events", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_events_are_lines_of_json_until_interrupted(path: Path, call: Call) -> None:
+    with printing_events() as process, Qmp(path) as qmp:
+        assert process.stdout is not None
+        deadline = time.monotonic() + 5
+        while not select.select([process.stdout], [], [], 0.01)[0]:  # until it listens
+            assert time.monotonic() < deadline
+            qmp.add("x", "null")
+            qmp("chardev-remove", id="x")
+        event = json.loads(process.stdout.readline())
+        assert event["event"].startswith("CHARDEV_")
+        assert event["data"]["id"] == "x"
+        assert set(event["timestamp"]) == {"seconds", "microseconds"}
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=5)
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_events_end_with_the_server(tmp_path: Path) -> None:
+    listener = f"unix:{tmp_path}/q,server=on,wait=off"
+    with running("--qmp", listener) as service, Qmp(tmp_path / "q") as qmp:
+        with printing_events("-s", f"{tmp_path}/q") as process:
+            assert process.stdout is not None
+            while not select.select([process.stdout], [], [], 0.01)[0]:
+                qmp.add("x", "null")
+                qmp("chardev-remove", id="x")
+            service.stop()
+            out, errors = process.communicate(timeout=5)
+    assert json.loads(out.splitlines()[-1])["event"] == "SHUTDOWN"
+    text = f"trio-chardev: The QMP server '{tmp_path}/q' closed the connection\n"
+    assert (process.returncode, errors) == (1, text)
+
+
+async def test_events_that_are_lost_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    events = QmpEvents(2)
+    for number in range(5):
+        events.put(QmpEvent("E", {"n": number}, 1500000000.000001))
+    events.end()
+    await module._print_all(events)
+    out, errors = capsys.readouterr()
+    stamp = '"timestamp": {"seconds": 1500000000, "microseconds": 1}'
+    assert out == "".join(
+        f'{{{stamp}, "event": "E", "data": {{"n": {number}}}}}\n' for number in (3, 4)
+    )
+    assert errors == "trio-chardev: 3 events are lost\n"

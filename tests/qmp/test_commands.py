@@ -21,6 +21,7 @@ from tests.peers import need
 from trio_chardev.core.frontend import stateless
 from trio_chardev.errors import ChardevError
 from trio_chardev.events import Event
+from trio_chardev.qmp.codec import Encoded
 from trio_chardev.qmp.commands import COMMANDS
 from trio_chardev.qmp.context import Context, Host
 from trio_chardev.qmp.session import Session
@@ -38,7 +39,9 @@ class Commands:
     async def __call__(self, name: str, /, **arguments: Any) -> Any:
         command = COMMANDS[name]
         result = command.run(self.context, arguments)
-        return await result if command.is_async else result
+        if command.is_async:
+            result = await result
+        return json.loads(result) if isinstance(result, Encoded) else result
 
     async def add(self, id: str, kind: str = "ringbuf", **data: Any) -> Any:
         return await self("chardev-add", id=id, backend={"type": kind, "data": data})

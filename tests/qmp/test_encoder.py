@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from trio_chardev.qmp import encoder
-from trio_chardev.qmp.encoder import encode, encode_pretty
+from trio_chardev.qmp.encoder import Encoded, encode, encode_pretty
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -106,3 +106,12 @@ def test_pretty_is_the_same_but_for_white_space(value: object) -> None:
 @given(st.dictionaries(st.text(st.characters(max_codepoint=0xD7FF)), st.integers() | st.none()))
 def test_it_is_json(value: dict[str, int | None]) -> None:
     assert json.loads(encode(value)) == value
+
+
+@given(values, values)
+def test_what_is_encoded_already_comes_out_as_if_it_were_not(
+    value: object, reply_id: object
+) -> None:
+    ready = Encoded(encode(value)[:-2])
+    assert encode({"return": ready, "id": reply_id}) == encode({"return": value, "id": reply_id})
+    assert encode({"return": ready}) == encode({"return": value})

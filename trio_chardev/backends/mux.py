@@ -147,6 +147,10 @@ class MuxBackend(Backend):
         if self._frontend.is_attached:
             self._frontend.accept_input()
 
+    def touch(self) -> None:
+        """Whether the base is used depends on whether this is."""
+        self.base.chardev.touch()
+
     def _carry_out(self, command: Command) -> None:
         match command:
             case Command.HELP:

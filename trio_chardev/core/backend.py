@@ -184,6 +184,9 @@ class Backend(abc.ABC):
     def attached(self, delivery: Delivery) -> None:  # noqa: B027 - only a mux has a choice
         """The chardev has one more user, who gets its input by *delivery*."""
 
+    def touch(self) -> None:
+        """Its chardev's users have changed: `Chardev.touch` those that it stands on."""
+
     def activate(self) -> None:  # noqa: B027
         """The commit: from now on this backend is in place. Raises BackendError.
 

@@ -40,6 +40,15 @@ DRAIN_CHUNK = 1 << 16  # bytes
 DRAIN_LIMIT = 8 << 20  # bytes that one change keeps; refused while more wait for the frontend
 
 
+@attrs.frozen
+class ChardevInfo:
+    """One line of query-chardev."""
+
+    label: str
+    filename: str
+    frontend_open: bool
+
+
 @attrs.define(eq=False)
 class Chardev:
     """A character device. `Registry` makes it; users meet it to `attach`."""
@@ -49,6 +58,8 @@ class Chardev:
     """In record/replay mode, where a change would break determinism; it is refused."""
     on_event: Callable[[Chardev, Event], None] | None = None
     """Is told every event of the backend in place, whether a frontend is there or not."""
+    row: bytes | None = attrs.field(default=None, init=False)
+    """What a lister has written about it; None once something that a list shows has changed."""
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _over: trio.Event = attrs.Factory(trio.Event)
     _first: tuple[Slot, Opener, OpenRequest] | None = None  # from `open`, if before `run`
@@ -69,6 +80,17 @@ class Chardev:
     def frontends(self) -> list[Frontend]:
         """Who uses it now; more than one only with a mux."""
         return self._outlets.frontends
+
+    @property
+    def info(self) -> ChardevInfo:
+        """What query-chardev shows."""
+        return ChardevInfo(self.id, self.backend.filename, self.frontend_open)
+
+    def touch(self) -> None:
+        """Something that a list shows has changed, of it or of what it stands on."""
+        self.row = None
+        if self._outbound.slot.started:
+            self.backend.touch()
 
     @property
     def frontend_open(self) -> bool:
@@ -149,6 +171,7 @@ class Chardev:
         delivery = self._outlets.vacant()
         frontend = Frontend(self, self._outbound, delivery, be_change, on_event, on_receive)
         self._outlets.attach(delivery, frontend, is_open=self.is_open)
+        self.touch()
         if has_backend:
             self.backend.attached(delivery)
         return frontend
@@ -157,6 +180,7 @@ class Chardev:
         """*frontend* is no longer a user: its calls that wait raise ClosedResourceError."""
         if frontend.is_attached:
             self._outlets.detach(frontend.delivery)
+            self.touch()
             self._outbound.interrupt()
 
     def send_event(self, event: Event) -> None:
@@ -255,6 +279,7 @@ class Chardev:
             self._drain(old)
             old.stop_reading()
         self._outbound.slot = new
+        self.touch()
         if new.backend.is_open and self.on_event is not None:
             self.on_event(self, Event.OPENED)
         if old is not None and old.backend.is_open and not new.backend.is_open:
@@ -348,6 +373,7 @@ class Chardev:
     def _on_backend_event(self, slot: Slot, event: Event) -> None:
         """An event of *slot*; only the backend in place is heard."""
         if slot is self._outbound.slot:
+            self.row = None
             if self.on_event is not None:
                 self.on_event(self, event)
             self._outlets.event(event)

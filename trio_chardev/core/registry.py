@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, ValuesView
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import attrs
 import trio
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest, number_as_fd, open_path
-from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.chardev import Chardev, ChardevInfo
 from trio_chardev.core.notices import (
     ChardevAdded,
     ChardevBreak,
@@ -33,15 +33,6 @@ from trio_chardev.options import BackendOptions
 
 OpenerOf = Callable[[BackendOptions], Opener]
 """Gives the opener for options; a table of kinds, for one."""
-
-
-@attrs.frozen
-class ChardevInfo:
-    """One line of query-chardev."""
-
-    label: str
-    filename: str
-    frontend_open: bool
 
 
 @attrs.frozen
@@ -84,12 +75,13 @@ class Registry(Mapping[str, Chardev]):
     def __len__(self) -> int:
         return len(self._chardevs)
 
+    def values(self) -> ValuesView[Chardev]:
+        """The chardevs, in the order in which they were added."""
+        return self._chardevs.values()
+
     def query(self) -> list[ChardevInfo]:
         """All chardevs, in the order in which they were added."""
-        return [
-            ChardevInfo(id, chardev.backend.filename, chardev.frontend_open)
-            for id, chardev in self._chardevs.items()
-        ]
+        return [chardev.info for chardev in self._chardevs.values()]
 
     async def add(
         self,

@@ -27,11 +27,11 @@ from typing import Final, TypeAlias
 import attrs
 
 from trio_chardev.qmp import utf8
-from trio_chardev.qmp.encoder import encode, encode_pretty
+from trio_chardev.qmp.encoder import Encoded, encode, encode_pretty
 from trio_chardev.qmp.lexer import RESETS, Kind, Lexer
 from trio_chardev.qmp.parser import Json, Parser, integer
 
-__all__ = ["Decoder", "Json", "Malformed", "Message", "encode", "encode_pretty"]
+__all__ = ["Decoder", "Encoded", "Json", "Malformed", "Message", "encode", "encode_pretty"]
 
 MAX_NESTING: Final = 1024
 MAX_TOKENS: Final = 2 << 20

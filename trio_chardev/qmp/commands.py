@@ -18,8 +18,10 @@ import attrs
 
 from trio_chardev.backends import BACKEND, KINDS
 from trio_chardev.backends.ringbuf import RingbufBackend
-from trio_chardev.core.registry import ChardevInfo, ChardevReturn
-from trio_chardev.options import BackendOptions
+from trio_chardev.core.chardev import Chardev, ChardevInfo
+from trio_chardev.core.registry import ChardevReturn
+from trio_chardev.options import BackendOptions, unstructure
+from trio_chardev.qmp.codec import Encoded, encode
 from trio_chardev.qmp.context import Command, Context, NoArguments
 from trio_chardev.qmp.events import EVENTS
 from trio_chardev.qmp.fd_commands import FD_COMMANDS
@@ -120,11 +122,16 @@ def _schema() -> list[dict[str, Any]]:
     return qmp_schema(COMMANDS, EVENTS)
 
 
-def query_chardev(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
-    return [
-        {"frontend-open": info.frontend_open, "filename": info.filename, "label": info.label}
-        for info in context.host.registry.query()
-    ]
+def query_chardev(context: Context, arguments: NoArguments) -> Encoded:
+    rows = [chardev.row or _row(chardev) for chardev in context.host.registry.values()]
+    return Encoded(b"[%b]" % b", ".join(rows))
+
+
+def _row(chardev: Chardev) -> bytes:
+    """One line of query-chardev, kept until something in it changes."""
+    info = unstructure(chardev.info)
+    chardev.row = row = encode(info)[:-2]
+    return row
 
 
 def query_chardev_backends(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:

@@ -24,11 +24,23 @@ _SPECIAL = re.compile(r"[^ !#-\[\]-~]")
 _SHORT = {char: f"\\{name}" for char, name in zip('"\\\b\f\n\r\t', '"\\bfnrt', strict=True)}
 
 
+class Encoded(bytes):
+    """JSON that is printed already; a message's member may be that, to be told as it is."""
+
+    __slots__ = ()
+
+
 def encode(value: object) -> bytes:
     """One line: the value and CR LF.
 
     The keys of a dict must be strings. Raises TypeError for what is no JSON value.
     """
+    if type(value) is dict and type(value.get("return")) is Encoded:
+        members = (
+            b"%b: %b" % (encode(name)[:-2], item if type(item) is Encoded else encode(item)[:-2])
+            for name, item in value.items()
+        )
+        return b"{%b}\r\n" % b", ".join(members)
     if not isinstance(value, float):
         try:
             text = _standard(value)
@@ -45,6 +57,8 @@ def encode_pretty(value: object) -> bytes:
 
     Four spaces a level, CR LF behind each line; an empty object or list takes two lines.
     """
+    if type(value) is dict and type(value.get("return")) is Encoded:
+        value = {**value, "return": json.loads(value["return"])}
     return _spell(value, pretty=True)
 
 
