@@ -52,14 +52,14 @@ def write_folder(
 
 def server_credentials(folder: Path, **options: Any) -> TlsCredentials:
     path = write_folder(folder, server=server_certificate())
-    return TlsCredsX509(dir=path, endpoint="server", **options).create({})
+    return TlsCredsX509(id="o", dir=path, endpoint="server", **options).create({})
 
 
 def client_credentials(
     folder: Path, client: trustme.LeafCert | None = None, **options: Any
 ) -> TlsCredentials:
     path = write_folder(folder, client=client)
-    return TlsCredsX509(dir=path, endpoint="client", **options).create({})
+    return TlsCredsX509(id="o", dir=path, endpoint="client", **options).create({})
 
 
 def peer_context(*, server: bool, certificate: trustme.LeafCert | None = None) -> ssl.SSLContext:

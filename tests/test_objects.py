@@ -37,8 +37,8 @@ from trio_chardev.options import structure
 
 
 def test_nobody_may_by_default() -> None:
-    assert not AuthzList().allows("CN=x")
-    assert AuthzList(policy="allow").allows("CN=x")
+    assert not AuthzList(id="o").allows("CN=x")
+    assert AuthzList(id="o", policy="allow").allows("CN=x")
 
 
 def test_the_first_rule_that_matches_decides() -> None:
@@ -47,7 +47,7 @@ def test_the_first_rule_that_matches_decides() -> None:
         AuthzListRule(match="CN=*", policy="allow", format="glob"),
         AuthzListRule(match="CN=good", policy="deny"),
     )
-    some = AuthzList(rules=rules)
+    some = AuthzList(id="o", rules=rules)
     assert [some.allows(name) for name in ("CN=bad", "CN=good", "O=good")] == [False, True, False]
 
 
@@ -73,7 +73,7 @@ def test_globs_know_two_wildcards(pattern: str, kind: Any, name: str, matches: b
 
 
 def test_simple_allows_one() -> None:
-    simple = AuthzSimple(identity="CN=a").create({})
+    simple = AuthzSimple(id="o", identity="CN=a").create({})
     assert isinstance(simple, Authorizer)
     assert simple.allows("CN=a")
     assert not simple.allows("CN=ab")
@@ -81,12 +81,15 @@ def test_simple_allows_one() -> None:
 
 def test_objects_are_structured_as_qapi_names_them() -> None:
     rule = {"match": "CN=*", "policy": "allow", "format": "glob"}
-    some: object = structure(OBJECTS["authz-list"], {"rules": [rule]})
-    assert some == AuthzList(rules=(AuthzListRule(match="CN=*", policy="allow", format="glob"),))
-    creds: object = structure(
-        OBJECTS["tls-creds-x509"], {"dir": "/x", "endpoint": "server", "verify-peer": False}
+    some: object = structure(OBJECTS["authz-list"], {"id": "o", "rules": [rule]})
+    assert some == AuthzList(
+        id="o", rules=(AuthzListRule(match="CN=*", policy="allow", format="glob"),)
     )
-    assert creds == TlsCredsX509(dir="/x", endpoint="server", verify_peer=False)
+    creds: object = structure(
+        OBJECTS["tls-creds-x509"],
+        {"id": "o", "dir": "/x", "endpoint": "server", "verify-peer": False},
+    )
+    assert creds == TlsCredsX509(id="o", dir="/x", endpoint="server", verify_peer=False)
 
 
 # ---------------------------------------------------------------- secrets
@@ -95,20 +98,20 @@ def test_objects_are_structured_as_qapi_names_them() -> None:
 def test_secrets_are_raw_or_base64_given_or_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_bytes(b"YWJj\n")
-    assert Secret(data="YWJj").create({}).data == b"YWJj"
-    assert Secret(data="YWI", format="base64").create({}).data == b"ab"
-    assert Secret(file=str(path)).create({}).data == b"YWJj\n"
-    assert Secret(file=str(path), format="base64").create({}).data == b"abc"
+    assert Secret(id="o", data="YWJj").create({}).data == b"YWJj"
+    assert Secret(id="o", data="YWI", format="base64").create({}).data == b"ab"
+    assert Secret(id="o", file=str(path)).create({}).data == b"YWJj\n"
+    assert Secret(id="o", file=str(path), format="base64").create({}).data == b"abc"
 
 
 @pytest.mark.parametrize(
     ("secret", "error"),
     [
-        (Secret(), "Either 'file' or 'data' must be provided"),
-        (Secret(data="x", file="y"), "'file' and 'data' are mutually exclusive"),
-        (Secret(data="ab-c=", format="base64"), "Base64 data contains invalid characters"),
-        (Secret(data="abcde", format="base64"), "Base64 data is truncated"),
-        (Secret(file="/no/file"), "Unable to read /no/file: No such file or directory"),
+        (Secret(id="o"), "Either 'file' or 'data' must be provided"),
+        (Secret(id="o", data="x", file="y"), "'file' and 'data' are mutually exclusive"),
+        (Secret(id="o", data="ab-c=", format="base64"), "Base64 data contains invalid characters"),
+        (Secret(id="o", data="abcde", format="base64"), "Base64 data is truncated"),
+        (Secret(id="o", file="/no/file"), "Unable to read /no/file: No such file or directory"),
     ],
 )
 def test_bad_secrets_are_refused(secret: Secret, error: str) -> None:
@@ -118,7 +121,7 @@ def test_bad_secrets_are_refused(secret: Secret, error: str) -> None:
 
 
 def test_secrets_are_not_shown() -> None:
-    assert "hush" not in repr(Secret(data="hush"))
+    assert "hush" not in repr(Secret(id="o", data="hush"))
     assert "hush" not in repr(SecretValue(b"hush"))
 
 
@@ -134,7 +137,7 @@ def folder(tmp_path: Path) -> Path:
 
 def create(folder: Path, **options: Any) -> TlsCredentials:
     objects = options.pop("objects", {})
-    return TlsCredsX509(dir=str(folder), **options).create(objects)
+    return TlsCredsX509(id="o", dir=str(folder), **options).create(objects)
 
 
 def refusal(folder: Path, **options: Any) -> str:
@@ -236,14 +239,17 @@ def test_an_encrypted_key_needs_its_password(folder: Path, password: bytes | Non
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        (TlsCredsX509(), "Missing 'dir' property value"),
-        (TlsCredsX509(dir="/no", passwordid="s"), "No secret with id 's'"),
-        (TlsCredsX509(dir="/no", passwordid="other"), "Object with id 'other' is not a secret"),
+        (TlsCredsX509(id="o"), "Missing 'dir' property value"),
+        (TlsCredsX509(id="o", dir="/no", passwordid="s"), "No secret with id 's'"),
+        (
+            TlsCredsX509(id="o", dir="/no", passwordid="other"),
+            "Object with id 'other' is not a secret",
+        ),
     ],
 )
 def test_options_of_credentials_are_checked(options: TlsCredsX509, error: str) -> None:
     with pytest.raises(OptionsError) as caught:
-        options.create({"other": AuthzList()})
+        options.create({"other": AuthzList(id="o")})
     assert str(caught.value) == error
 
 

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 import attrs
 
@@ -25,6 +25,7 @@ from trio_chardev.members import (
     TaggedUnion,
     ValueType,
     describe,
+    type_of,
 )
 from trio_chardev.options import structure
 
@@ -268,13 +269,19 @@ def parse_json(text: str) -> Any:
         raise OptionsError(f"JSON parse error, {error}") from None
 
 
+@overload
 def structure_text(
     cls: type[T], text: str, implied_key: str | None = None, warn: Warn = ignore
-) -> T:
+) -> T: ...
+@overload
+def structure_text(
+    cls: TaggedUnion, text: str, implied_key: str | None = None, warn: Warn = ignore
+) -> Any: ...
+def structure_text(cls: Any, text: str, implied_key: str | None = None, warn: Warn = ignore) -> Any:
     """Make a *cls* of a whole option: of ``key=value,...``, or of one JSON object.
 
     Raises as `parse_keyval` and `structure` do.
     """
     if text.startswith("{"):
         return structure(cls, parse_json(text))
-    return structure(cls, typed(Object(cls), parse_keyval(text, implied_key, warn)))
+    return structure(cls, typed(type_of(cls), parse_keyval(text, implied_key, warn)))

@@ -16,8 +16,24 @@ import attrs
 
 from trio_chardev.credentials import TlsCredentials, TlsFiles
 from trio_chardev.errors import BackendError, OptionsError
+from trio_chardev.members import TaggedUnion
 
 Policy = Literal["deny", "allow"]
+
+
+@attrs.frozen(kw_only=True)
+class ObjectOptions:
+    """What every object takes."""
+
+    id: str
+    """Its name, for those that use it."""
+
+    def create(self, objects: Mapping[str, object]) -> object:
+        """Make what is kept under the id; *objects* are those that are there already.
+
+        Raises OptionsError, BackendError.
+        """
+        return self
 
 
 @runtime_checkable
@@ -58,7 +74,7 @@ class AuthzListRule:
 
 
 @attrs.frozen(kw_only=True)
-class AuthzList:
+class AuthzList(ObjectOptions):
     """A list of rules; the first that matches decides. Is an `Authorizer`."""
 
     policy: Policy = "deny"
@@ -80,7 +96,7 @@ class AuthzList:
 
 
 @attrs.frozen(kw_only=True)
-class AuthzSimple:
+class AuthzSimple(ObjectOptions):
     """Only one may. Is an `Authorizer`."""
 
     identity: str
@@ -96,7 +112,7 @@ class AuthzSimple:
 
 
 @attrs.frozen(kw_only=True)
-class Secret:
+class Secret(ObjectOptions):
     """A password, given here or in a file."""
 
     format: Literal["raw", "base64"] = "raw"
@@ -136,7 +152,7 @@ def _decode_base64(text: bytes) -> bytes:
 
 
 @attrs.frozen(kw_only=True)
-class TlsCredsX509:
+class TlsCredsX509(ObjectOptions):
     """X.509 certificates for TLS, in files of a folder that have fixed names.
 
     ``ca-cert.pem`` must be there, and for a server ``server-cert.pem`` and
@@ -187,10 +203,13 @@ def _password(id: str | None, objects: Mapping[str, object]) -> bytes:
     return secret.data
 
 
-OBJECTS = {
+OBJECTS: dict[str, type[ObjectOptions]] = {
     "authz-list": AuthzList,
     "authz-simple": AuthzSimple,
     "secret": Secret,
     "tls-creds-x509": TlsCredsX509,
 }
 """``qom-type`` -> options class."""
+
+OBJECT = TaggedUnion("ObjectOptions", OBJECTS, tag="qom-type", is_flat=True)
+"""``{"qom-type": TYPE, "id": ID, ...}``, for structuring."""

@@ -29,6 +29,7 @@ class Frames:
         self.is_established = False
         self.end: str | None = None
         self._wire = bytearray(frame(b"H", hello))
+        self._has_said_goodbye = False
         self._unparsed = bytearray()
         self._input: deque[bytes | Event] = deque()
 
@@ -72,6 +73,7 @@ class Frames:
 
     def encode(self, data: memoryview) -> None:
         assert 1 <= len(data) <= RECORD_SIZE
+        assert not self._has_said_goodbye
         self._wire += frame(b"D", bytes(data))
 
     def encode_break(self) -> None:
@@ -83,6 +85,7 @@ class Frames:
         return wire
 
     def say_goodbye(self) -> None:
+        self._has_said_goodbye = True
         self._wire += frame(b"C")
 
 
@@ -93,6 +96,12 @@ class Ends:
     layer: Layer
     peer: socket.socket
     events: list[Event]
+
+    async def receive(self, max_bytes: int) -> bytes:
+        """What comes next."""
+        with trio.fail_after(5):
+            await self.layer.wait_readable()
+        return self.layer.receive(max_bytes)
 
     def peer_receives(self, size: int = 1 << 24) -> bytes:
         """Up to *size* bytes that are there."""
@@ -107,8 +116,9 @@ class Ends:
             data += more
         return data
 
-    def fill(self, size: int = 1000) -> int:
+    async def fill(self, size: int = 1000) -> int:
         """Send *size* bytes until nothing goes any more; how much was counted."""
+        await self.layer.wait_writable()
         sent = 0
         try:
             while True:
@@ -134,12 +144,6 @@ def ends_on(levels: int = 1, *, room: int | None = None) -> Iterator[Ends]:
             yield Ends(link, theirs, events)
         finally:
             link.close()
-
-
-@pytest.fixture
-async def ends() -> AsyncIterator[Ends]:
-    with ends_on() as ends:
-        yield ends
 
 
 @pytest.fixture
@@ -177,31 +181,35 @@ def parse(wire: bytes) -> list[tuple[bytes, bytes]]:
 # ---------------------------------------------------------------- handshakes
 
 
-async def test_handshake_waits_for_the_peer_and_can_be_cancelled_and_go_on(ends: Ends) -> None:
-    hello = frame(b"H") + frame(b"D", b"x")
-    with trio.fail_after(5):
-        for byte in hello[:2]:
-            ends.peer.send(bytes([byte]))
-            with trio.move_on_after(0.001) as cut:
-                await ends.layer.handshake()
-            assert cut.cancelled_caught
-        ends.peer.send(hello[2:])
-        await ends.layer.handshake()
-    assert ends.peer_receives() == frame(b"H")
-    assert ends.layer.receive(10) == b"x"
+async def test_handshake_waits_for_the_peer_and_can_be_cancelled_and_go_on() -> None:
+    with ends_on() as ends:
+        hello = frame(b"H") + frame(b"D", b"x")
+        with trio.fail_after(5):
+            for byte in hello[:2]:
+                ends.peer.send(bytes([byte]))
+                with trio.move_on_after(0.001) as cut:
+                    await ends.layer.handshake()
+                assert cut.cancelled_caught
+            ends.peer.send(hello[2:])
+            await ends.layer.handshake()
+        assert ends.peer_receives() == frame(b"H")
+        assert ends.layer.receive(10) == b"x"
+        assert ends.layer.name == "name"
 
 
-async def test_refusal_raises_after_the_answer_was_sent(ends: Ends) -> None:
-    ends.peer.send(frame(b"P", b"?") + frame(b"H", b"refused"))
-    with pytest.raises(ConnectionAbortedError, match="refused"), trio.fail_after(5):
-        await ends.layer.handshake()
-    assert ends.peer_receives() == frame(b"H") + frame(b"E", b"?")
+async def test_refusal_raises_after_the_answer_was_sent() -> None:
+    with ends_on() as ends:
+        ends.peer.send(frame(b"P", b"?") + frame(b"H", b"refused"))
+        with pytest.raises(ConnectionAbortedError, match="refused"), trio.fail_after(5):
+            await ends.layer.handshake()
+        assert ends.peer_receives() == frame(b"H") + frame(b"E", b"?")
 
 
-async def test_peer_that_leaves_in_the_handshake(ends: Ends) -> None:
-    ends.peer.shutdown(socket.SHUT_WR)
-    with pytest.raises(ConnectionAbortedError, match="the peer has left"), trio.fail_after(5):
-        await ends.layer.handshake()
+async def test_peer_that_leaves_in_the_handshake() -> None:
+    with ends_on() as ends:
+        ends.peer.shutdown(socket.SHUT_WR)
+        with pytest.raises(ConnectionAbortedError, match="the peer has left"), trio.fail_after(5):
+            await ends.layer.handshake()
 
 
 @pytest.mark.parametrize("levels", [1, 3])
@@ -227,7 +235,7 @@ async def test_peer_that_does_all_at_once_is_served(levels: int) -> None:
 
 async def test_only_whole_records_are_counted(tight: Ends) -> None:
     """What was counted comes once the peer reads, and no more than that."""
-    sent = tight.fill(2 * RECORD_SIZE)
+    sent = await tight.fill(2 * RECORD_SIZE)
     assert sent
     assert sent % RECORD_SIZE == 0
     wire = b""
@@ -239,7 +247,7 @@ async def test_only_whole_records_are_counted(tight: Ends) -> None:
 
 
 async def test_what_is_kept_goes_first(tight: Ends) -> None:
-    sent = tight.fill()
+    sent = await tight.fill()
     tight.layer._unsent += b"kept"  # as a kernel that has taken a part of a record would leave
     with pytest.raises(BlockingIOError):
         tight.layer.send(memoryview(b"x"))
@@ -252,7 +260,7 @@ async def test_what_is_kept_goes_first(tight: Ends) -> None:
 
 async def test_nothing_is_begun_without_room(tight: Ends) -> None:
     """So a record is not left half with a peer that never reads, as a rule."""
-    tight.fill()
+    await tight.fill()
     assert not tight.layer.has_room()
     assert not tight.layer.unsent
     assert all(len(data) == 1000 for _, data in parse(tight.peer_receives()))
@@ -260,7 +268,7 @@ async def test_nothing_is_begun_without_room(tight: Ends) -> None:
 
 
 async def test_stuck_sender_waits_for_room_beside_another(tight: Ends) -> None:
-    tight.fill()
+    await tight.fill()
     woken = 0
 
     async def wait() -> None:
@@ -279,7 +287,7 @@ async def test_stuck_sender_waits_for_room_beside_another(tight: Ends) -> None:
 
 
 async def test_closing_wakes_all_who_wait(tight: Ends) -> None:
-    tight.fill()
+    await tight.fill()
     closed = 0
 
     async def wait() -> None:
@@ -303,7 +311,7 @@ async def test_layers_on_layers_count_the_same() -> None:
         ends.peer.send(frame(b"H") + frame(b"D", inner))
         with trio.fail_after(5):
             await ends.layer.handshake()
-        sent = ends.fill(3000)
+        sent = await ends.fill(3000)
         wire = b""
         while more := ends.peer_receives():
             wire += more
@@ -316,6 +324,7 @@ async def test_layers_on_layers_count_the_same() -> None:
 
 
 async def test_empty_send_is_nothing(connected: Ends) -> None:
+    await connected.layer.wait_writable()
     assert connected.layer.send(memoryview(b"")) == 0
 
 
@@ -338,6 +347,7 @@ async def test_events_keep_their_place(connected: Ends) -> None:
 
 
 async def test_break_goes_behind_what_was_sent(connected: Ends) -> None:
+    await connected.layer.wait_writable()
     connected.layer.send(memoryview(b"x"))
     connected.layer.send_break()
     assert connected.peer_receives() == frame(b"D", b"x") + frame(b"B")
@@ -345,7 +355,7 @@ async def test_break_goes_behind_what_was_sent(connected: Ends) -> None:
 
 async def test_replies_are_sent_by_reading(connected: Ends) -> None:
     connected.peer.send(frame(b"P", b"1") + frame(b"D", b"x"))
-    assert connected.layer.receive(5) == b"x"
+    assert await connected.receive(5) == b"x"
     assert connected.peer_receives() == frame(b"E", b"1")
 
 
@@ -354,10 +364,10 @@ async def test_replies_that_nobody_reads_are_bounded(tight: Ends) -> None:
     for _ in range(MAX_UNSENT // len(ping)):
         tight.peer.send(ping)
         with pytest.raises(BlockingIOError):
-            tight.layer.receive(5)
+            await tight.receive(5)
     tight.peer.send(ping * 2)
     with pytest.raises(ConnectionAbortedError, match="does not read"):
-        tight.layer.receive(5)
+        await tight.receive(5)
     assert len(tight.layer._unsent) <= MAX_UNSENT + 2 * len(ping)
 
 
@@ -365,7 +375,7 @@ async def test_input_of_a_peer_that_has_gone_is_read_though_replies_fail(connect
     connected.peer.send(frame(b"P", b"1") + frame(b"D", b"x"))
     connected.peer.close()
     assert connected.layer.has_input()
-    assert connected.layer.receive(5) == b"x"
+    assert await connected.receive(5) == b"x"
     assert connected.layer.receive(5) == b""
     assert not connected.layer.has_input()
     with pytest.raises(OSError, match="Broken pipe"):
@@ -394,17 +404,15 @@ async def test_shut_down_says_goodbye_and_keeps_the_input(connected: Ends) -> No
     connected.peer.send(frame(b"D", b"x"))
     connected.layer.shut_down()
     assert connected.peer_receives() == frame(b"C")
-    assert connected.layer.receive(5) == b"x"
-    assert connected.layer.receive(5) == b""
+    assert await connected.receive(5) == b"x"
+    assert await connected.receive(5) == b""
     with pytest.raises(BrokenPipeError):
         connected.layer.send(memoryview(b"x"))
 
 
 async def test_close_says_goodbye(connected: Ends) -> None:
     connected.layer.close()
+    with pytest.raises(trio.ClosedResourceError):
+        await connected.layer.wait_writable()
     assert connected.peer_receives() == frame(b"C")
     assert connected.peer.recv(1) == b""
-
-
-async def test_name_is_the_sockets(connected: Ends) -> None:
-    assert connected.layer.name == "name"

@@ -24,6 +24,7 @@ from trio_chardev.backends.addresses import (
     UnixAddress,
     VsockAddress,
 )
+from trio_chardev.backends.connection import Connection
 from trio_chardev.backends.socket import SocketBackend, SocketOptions, open_socket
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
@@ -361,7 +362,7 @@ async def test_tcp_options_are_set_on_each_connection() -> None:
         with dial(backend.address) as client:
             client.send(b"x")
             await receive(backend, 1)
-            assert backend._connection is not None
+            assert isinstance(backend._connection, Connection)
             sock = backend._connection._sock
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)

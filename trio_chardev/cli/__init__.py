@@ -46,12 +46,20 @@ def cli() -> None:
     metavar="unix:PATH|tcp:HOST:PORT[,OPT...]",
     help="Listen for QMP clients, many at a time.",
 )
+@click.option(
+    "--object",
+    "objects",
+    multiple=True,
+    metavar="QOM-TYPE,id=ID[,KEY=VALUE...]",
+    help="Make TLS credentials (tls-creds-x509), a secret, or a list of who may (authz-list).",
+)
 @click.option("--pidfile", metavar="FILE", help="Write the process id there; removed at exit.")
 @click.option("-v", "--verbose", count=True, help="Log more; twice for all.")
 def serve_command(
     chardevs: Sequence[str],
     monitors: Sequence[str],
     listeners: Sequence[str],
+    objects: Sequence[str],
     pidfile: str | None,
     verbose: int,
 ) -> None:
@@ -66,7 +74,7 @@ def serve_command(
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
     logging.basicConfig(format="trio-chardev: %(message)s", level=level)
     try:
-        options = ServeOptions.parse(chardevs, monitors, listeners, pidfile, warn)
+        options = ServeOptions.parse(chardevs, monitors, listeners, pidfile, warn, objects)
         trio.run(serve, options)
     except HelpRequested as request:
         click.echo(ServeOptions.help_text(request.subject))

@@ -21,7 +21,9 @@ from trio_chardev.errors import ChardevError, OptionsError, strerror
 from trio_chardev.grammar import ChardevGrammar, ChardevSpec
 from trio_chardev.keyval import structure_text
 from trio_chardev.legacy import parse_legacy
+from trio_chardev.objects import OBJECT, ObjectOptions
 from trio_chardev.options import BackendOptions, structure
+from trio_chardev.qmp.object_commands import add_object
 from trio_chardev.service import Service, open_service
 
 GRAMMAR = ChardevGrammar({name: kind.options for name, kind in KINDS.items()})
@@ -52,6 +54,7 @@ class ServeOptions:
     monitors: tuple[MonitorOptions, ...] = ()
     listeners: tuple[SocketOptions, ...] = ()
     pidfile: str | None = None
+    objects: tuple[ObjectOptions, ...] = ()
 
     @classmethod
     def parse(
@@ -61,8 +64,13 @@ class ServeOptions:
         listeners: Sequence[str],
         pidfile: str | None,
         warn: Callable[[str], object],
+        objects: Sequence[str] = (),
     ) -> ServeOptions:
         """Raises OptionsError, and HelpRequested for ``--chardev help``."""
+        made: list[ObjectOptions] = []
+        for text in objects:
+            with _saying(f"--object {text}"):
+                made.append(structure_text(OBJECT, text, "qom-type", warn))
         added: dict[str, BackendOptions] = {}
         for text in chardevs:
             with _saying(f"--chardev {text}"):
@@ -94,6 +102,7 @@ class ServeOptions:
             monitors=tuple(on_chardevs),
             listeners=tuple(sockets),
             pidfile=pidfile,
+            objects=tuple(made),
         )
 
     @staticmethod
@@ -140,6 +149,9 @@ async def _begin(service: Service, options: ServeOptions, errors: list[ChardevEr
 
 
 async def _add_all(service: Service, options: ServeOptions) -> None:
+    for made in options.objects:
+        with _saying(f"--object id={made.id}"):
+            add_object(service.registry.objects, made)
     for id, backend in options.chardevs:
         with _saying(f"--chardev id={id}"):
             result = await service.registry.add(id, backend)

@@ -184,7 +184,7 @@ class Backend(abc.ABC):
     def attached(self, delivery: Delivery) -> None:  # noqa: B027 - only a mux has a choice
         """The chardev has one more user, who gets its input by *delivery*."""
 
-    def touch(self) -> None:
+    def touch(self) -> None:  # noqa: B027 - only a mux stands on others
         """Its chardev's users have changed: `Chardev.touch` those that it stands on."""
 
     def activate(self) -> None:  # noqa: B027

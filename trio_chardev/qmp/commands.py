@@ -25,6 +25,7 @@ from trio_chardev.qmp.codec import Encoded, encode
 from trio_chardev.qmp.context import Command, Context, NoArguments
 from trio_chardev.qmp.events import EVENTS
 from trio_chardev.qmp.fd_commands import FD_COMMANDS
+from trio_chardev.qmp.object_commands import OBJECT_COMMANDS
 from trio_chardev.qmp.schema import qmp_schema
 from trio_chardev.qmp.session import QmpError
 from trio_chardev.qmp.utf8 import decode_replacing
@@ -236,5 +237,6 @@ COMMANDS: dict[str, Command] = {
     "ringbuf-write": Command(RingbufWriteArguments, ringbuf_write),
     "ringbuf-read": Command(RingbufReadArguments, ringbuf_read, str),
     **FD_COMMANDS,
+    **OBJECT_COMMANDS,
     "quit": Command(NoArguments, quit_),
 }

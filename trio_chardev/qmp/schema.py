@@ -63,7 +63,7 @@ def _command(name: str, command: Command, types: _Types) -> Entity:
     entity = {
         "name": name,
         "meta-type": "command",
-        "arg-type": types.use(Object(command.arguments)),
+        "arg-type": types.use(type_of(command.arguments)),
         "ret-type": types.use(returns),
     }
     return entity | {"allow-oob": True} if command.allow_oob else entity
