@@ -373,15 +373,17 @@ async def test_a_yank_ends_a_connection_which_is_then_heard_of_by_all(tmp_path: 
 
 
 async def test_events_are_for_clients_that_have_negotiated(tmp_path: Path) -> None:
-    async with two_clients(tmp_path / "q") as (service, _, other):
-        async with await trio.open_unix_socket(str(tmp_path / "q")) as stream:
-            newcomer = Wire(stream)
-            assert "QMP" in await newcomer.message()
-            await service.registry.add("a", NullOptions())
-            assert await other.events() == [added("a", "null")]
-            assert await newcomer("qmp_capabilities") == []
-            await service.registry.add("b", NullOptions())
-            assert await newcomer.events() == [added("b", "null")]
+    async with (
+        two_clients(tmp_path / "q") as (service, _, other),
+        await trio.open_unix_socket(str(tmp_path / "q")) as stream,
+    ):
+        newcomer = Wire(stream)
+        assert "QMP" in await newcomer.message()
+        await service.registry.add("a", NullOptions())
+        assert await other.events() == [added("a", "null")]
+        assert await newcomer("qmp_capabilities") == []
+        await service.registry.add("b", NullOptions())
+        assert await newcomer.events() == [added("b", "null")]
 
 
 async def test_an_event_comes_before_the_reply_that_shows_what_it_tells(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ class Service:
         self.emit(Shutdown(guest=False, reason=reason))
         self._quit.set()
 
-    async def _run_monitor(
+    async def _run_monitor(  # noqa: ASYNC128 - run() does
         self, monitor: Monitor, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         self._monitors.add(monitor)

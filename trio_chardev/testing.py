@@ -142,7 +142,7 @@ class FakeDevice:
         finally:
             with trio.move_on_after(5 + self.close_seconds, shield=self.slow_close):
                 try:
-                    await trio.sleep(self.close_seconds)
+                    await trio.sleep(self.close_seconds)  # noqa: ASYNC102 - the scope has one, and may shield
                 finally:
                     self.is_held_open = False
                     self.backend = None

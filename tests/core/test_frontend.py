@@ -104,7 +104,7 @@ async def test_a_waiting_reader_gets_the_end_when_the_chardev_goes(by: str, sche
                 await chardev.aclose()
 
     with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - as a service would
             nursery.start_soon(live)
     assert got == [b""]
 

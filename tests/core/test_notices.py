@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.services import until
 from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.pty import PtyOptions
 from trio_chardev.core.backend import Opener
@@ -155,7 +157,7 @@ async def test_changes_one_after_the_other_have_the_names_of_both(
         await registry.change("c", fake(name, connected=False))
     assert told.take() == [
         ChardevAdded("c", "fake:a"),
-        *(ChardevChanged("c", f"fake:{a}", f"fake:{b}") for a, b in ["ab", "bc", "cd"]),
+        *(ChardevChanged("c", f"fake:{a}", f"fake:{b}") for a, b in pairwise("abcd")),
     ]
 
 
@@ -169,13 +171,10 @@ async def test_a_change_that_fails_is_not_told(registry: Registry, told: Told, f
 
 
 async def test_a_change_that_the_user_refuses_is_not_told(registry: Registry, told: Told) -> None:
-    async def refuse(backend: object) -> None:
-        raise BackendError("no")
-
     options = fake("a")
     await registry.add("c", options)
     told.clear()
-    async with registry["c"].attach(be_change=refuse):
+    async with registry["c"].attach(be_change=FakeFrontend(refuses=FakeDevice("b")).be_change):
         with pytest.raises(ChangeFailedError):
             await registry.change("c", fake("b", connected=False))
         assert told.take() == []
@@ -311,16 +310,11 @@ async def test_a_pty_is_told_by_its_path() -> None:
         name = f"pty:{path}"
         assert told.take() == [ChardevAdded("c", name)]
         terminal = os.open(path, os.O_RDWR | os.O_NOCTTY)
-        await wait_for(told, 1)
-        os.close(terminal)
-        await wait_for(told, 2)
+        with trio.fail_after(PATIENCE):
+            await until(lambda: len(told) == 1)
+            os.close(terminal)
+            await until(lambda: len(told) == 2)
         assert told.take() == [ChardevOpened("c", name), ChardevClosed("c", name)]
-
-
-async def wait_for(told: Told, count: int) -> None:
-    with trio.fail_after(PATIENCE):
-        while len(told) < count:
-            await trio.sleep(0.001)
 
 
 async def test_the_user_hears_of_an_event_as_well_as_the_registry(registry: Registry) -> None:

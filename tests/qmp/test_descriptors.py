@@ -158,7 +158,7 @@ def test_the_first_of_the_access_mode_is_duplicated(tmp_path: Path, sets: FdSets
 )
 def test_what_cannot_be_opened(new_fd: NewFd, sets: FdSets, path: str, number: int) -> None:
     sets.add(new_fd(), 0, None)
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
         sets.open_path(path, os.O_WRONLY)
     assert (caught.value.errno, caught.value.filename) == (number, path)
 

@@ -124,7 +124,7 @@ def remove(id: str, *, ours: Any = None) -> Step:
 
 
 def add_client(id: str, *, ours: Any = None, **more: bool) -> Step:
-    return step("add_client", protocol=id, fdname="n", ours=ours, **more)
+    return Step("add_client", {"protocol": id, "fdname": "n", **more}, "", ours)
 
 
 def yank(*ids: str) -> Step:
@@ -396,9 +396,9 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Side, Side
                 *("--monitor", MONITOR),
             )
         )
-        theirs = Side(stack.enter_context(FdQmp(folder / "qemu")), process.pid)
-        ours = Side(stack.enter_context(FdQmp(folder / "ours")), service.process.pid)
-        yield theirs, ours
+        theirs, ours = FdQmp(folder / "qemu"), FdQmp(folder / "ours")
+        with theirs, ours:
+            yield Side(theirs, process.pid), Side(ours, service.process.pid)
 
 
 def eventually(get: Callable[[], Any], expected: Callable[[], Any]) -> tuple[Any, Any]:
@@ -507,8 +507,8 @@ async def test_a_change_takes_its_descriptor_even_if_it_fails(path: Path) -> Non
     async with open_service() as service:
         await service.listen_qmp(options(path))
         await service.registry.add("c", NullOptions())
-        backend = {"type": "socket", "data": {"addr": {"type": "fd", "data": {"str": "x"}}}}
-        backend["data"]["server"] = False
+        addr = {"type": "fd", "data": {"str": "x"}}
+        backend = {"type": "socket", "data": {"addr": addr, "server": False}}
         async with open_qmp_client(path) as qmp:
             with descriptors() as fds:
                 await qmp.execute("getfd", fdname="x", fds=[fds["n"]])
@@ -530,6 +530,7 @@ def yankable(registry: Registry) -> list[str]:
 
 
 async def refuse(backend: Controls) -> None:
+    await trio.lowlevel.checkpoint()
     raise BackendError("denied")
 
 
@@ -620,20 +621,23 @@ async def test_yank_drops_the_client_and_the_next_is_served(tmp_path: Path, path
         await service.listen_qmp(options(path))
         await service.registry.add("c", options(tmp_path / "c"))
         with trio.fail_after(PATIENCE):
-            async with open_qmp_client(path) as qmp, service.registry["c"].attach() as frontend:
-                async with await connect(tmp_path / "c") as one:
-                    await until(lambda: frontend.is_open)
-                    async with await connect(tmp_path / "c") as other:
-                        await one.send_all(b"last words")
-                        await qmp.execute("yank", instances=instances("c"))
-                        assert await one.receive_some() == b""
-                        await other.send_all(b" and first")
-                        received = b""
-                        while len(received) < len(b"last words and first"):
-                            received += await frontend.receive_some()
-                        assert received == b"last words and first"
-                        await frontend.send_all(b"hello")
-                        assert await other.receive_some() == b"hello"
+            async with (
+                open_qmp_client(path) as qmp,
+                service.registry["c"].attach() as frontend,
+                await connect(tmp_path / "c") as one,
+            ):
+                await until(lambda: frontend.is_open)
+                async with await connect(tmp_path / "c") as other:
+                    await one.send_all(b"last words")
+                    await qmp.execute("yank", instances=instances("c"))
+                    assert await one.receive_some() == b""
+                    await other.send_all(b" and first")
+                    received = b""
+                    while len(received) < len(b"last words and first"):
+                        received += await frontend.receive_some()
+                    assert received == b"last words and first"
+                    await frontend.send_all(b"hello")
+                    assert await other.receive_some() == b"hello"
 
 
 async def test_an_unknown_instance_and_nothing_is_yanked(tmp_path: Path, path: Path) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -21,11 +23,13 @@ from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.errors import OptionsError
 from trio_chardev.members import IntRange
+from trio_chardev.objects import OBJECTS
 from trio_chardev.options import structure
 from trio_chardev.qmp.codec import Encoded
 from trio_chardev.qmp.commands import COMMANDS, BackendArguments
 from trio_chardev.qmp.context import Command, Context, Host
 from trio_chardev.qmp.events import EVENTS
+from trio_chardev.qmp.fd_commands import FD_COMMANDS
 from trio_chardev.qmp.schema import qmp_schema
 from trio_chardev.service import open_registry, open_service
 
@@ -41,12 +45,23 @@ def by_name(entities: Iterable[Entity]) -> Schema:
 @pytest.fixture(scope="module")
 def qemu() -> Schema:
     """The schema of QEMU's own program with chardevs and QMP."""
+    return schema_of(need("qemu-storage-daemon"), "--chardev", "stdio,id=m", "--monitor", "m")
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Schema:
+    """That of the emulator, which has commands about descriptors too."""
+    no_machine = ["-display", "none", "-nodefaults", "-machine", "none"]
+    return schema_of(need("qemu-system-x86_64"), *no_machine, "-qmp", "stdio")
+
+
+def schema_of(*program: str) -> Schema:
     commands = "".join(
         json.dumps({"execute": name}) + "\n"
         for name in ("qmp_capabilities", "query-qmp-schema", "quit")
     )
     result = subprocess.run(
-        [need("qemu-storage-daemon"), "--chardev", "stdio,id=m", "--monitor", "chardev=m"],
+        program,
         input=commands,
         capture_output=True,
         text=True,
@@ -182,11 +197,16 @@ SCHEMA_OF_ITSELF = "query-qmp-schema"  # compared by test_it_has_the_form_that_q
 NOT_HERE = [
     *("*.backend.type = console", "*.backend(console)*"),  # only on Windows
     "*(inet).data.mptcp?: boolean",  # only where the kernel's headers have it
+    "object-add(secret).iv?: string",  # secrets are not encrypted themselves
+    "object-add(secret).keyid?: string",
+    "object-add(*).loaded?: boolean",  # QEMU deprecates it
+    "object-add.id: string",  # see OURS_ALONE
 ]
 """What QEMU 7.2 has, of what we have too."""
 
 OURS_ALONE = [
     "*.data.logtimestamp?: boolean",
+    "*(socket).data.binary-only?: boolean",
     "*(pty).data.path?: string",  # QEMU 9.2
     "*(socket).data.reconnect-ms?: int",  # QEMU 9.2
     *(
@@ -196,7 +216,15 @@ OURS_ALONE = [
         )
     ),
     "*(serial).data.parity?*",
+    "object-add(*).id: string",  # the same for a client: it is beside the members of the variant
 ]
+
+NOT_HERE_IN_THE_EMULATOR = [
+    *("*[].type = block-node", "*[](block-node)*"),  # there is no disk
+    *("*[].type = migration", "*[](migration)*"),
+    *("*[](chardev)*", "*[]: object, tag type"),  # with one type there are no variants
+]
+OURS_ALONE_BESIDE_THE_EMULATOR = ["*yank*[].id: string", "*yank*[]: object, tag None"]
 
 
 def lines_of(schema: Schema, name: str, path: str) -> Iterator[str]:
@@ -228,6 +256,12 @@ def lines_of_commands(schema: Schema, commands: Iterable[str]) -> set[str]:
     return lines
 
 
+def is_of_another_object(line: str) -> bool:
+    """Is it about an object for an emulator?"""
+    kind = re.match(r"object-add(?:\(([^)]*)\)|\.qom-type = (.*))", line)
+    return kind is not None and (kind[1] or kind[2]) not in OBJECTS
+
+
 def check_differences(lines: set[str], patterns: list[str]) -> None:
     stray = {line for line in lines if not any(fnmatchcase(line, p) for p in patterns)}
     assert not stray, "these differences are not listed as intended"
@@ -239,8 +273,30 @@ def test_what_qemu_has_too_is_as_qemu_has_it(qemu: Schema) -> None:
     common = set(COMMANDS) & set(qemu) - {SCHEMA_OF_ITSELF}
     assert len(common) >= 12
     ours, theirs = lines_of_commands(by_name(OURS), common), lines_of_commands(qemu, common)
+    theirs = {line for line in theirs if not is_of_another_object(line)}
     check_differences(theirs - ours, NOT_HERE)
     check_differences(ours - theirs, OURS_ALONE)
+
+
+def test_what_the_emulator_alone_has_too_is_as_it_has_it(emulator: Schema) -> None:
+    assert set(FD_COMMANDS) <= set(emulator)
+    ours, theirs = (lines_of_commands(schema, FD_COMMANDS) for schema in (by_name(OURS), emulator))
+    check_differences(theirs - ours, NOT_HERE_IN_THE_EMULATOR)
+    check_differences(ours - theirs, OURS_ALONE_BESIDE_THE_EMULATOR)
+
+
+@pytest.mark.parametrize("name", FD_COMMANDS)
+def test_out_of_band_is_what_may_be_in_qemu(emulator: Schema, name: str) -> None:
+    assert COMMANDS[name].allow_oob is emulator[name].get("allow-oob", False)
+
+
+def test_shutdown_tells_what_it_does_in_qemu(emulator: Schema) -> None:
+    ours, theirs = (
+        set(lines_of(schema, schema["SHUTDOWN"]["arg-type"], ""))
+        for schema in (by_name(OURS), emulator)
+    )
+    assert ours <= theirs
+    assert {line for line in theirs - ours if ".reason = " not in line} == set()
 
 
 # ---------------------------------------------------------------- beside structure()
@@ -337,6 +393,15 @@ def test_schema_and_structure_agree(backend: Any, is_good: bool) -> None:
 
 RINGBUF = {"type": "ringbuf", "data": {"size": 16}}
 NULL = {"type": "null", "data": {}}
+SOCKET = {"type": "socket", "data": {"addr": {"type": "fd", "data": {"str": ""}}}}
+
+
+def connected_fd(context: Context) -> int:
+    """As if a client had passed it."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    return ours.detach()
+
 
 CALLS: list[tuple[str, dict[str, Any]]] = [
     ("chardev-add", {"id": "a", "backend": {"type": "pty", "data": {}}}),
@@ -347,12 +412,25 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("chardev-send-break", {"id": "a"}),
     ("chardev-remove", {"id": "a"}),
     ("chardev-add", {"id": "b", "backend": NULL}),
+    ("getfd", {"fdname": "x"}),
+    ("closefd", {"fdname": "x"}),
+    ("add-fd", {"fdset-id": 3, "opaque": "o"}),
+    ("query-fdsets", {}),
+    ("remove-fd", {"fdset-id": 3}),
+    ("chardev-add", {"id": "s", "backend": SOCKET}),
+    ("getfd", {"fdname": "x"}),
+    ("add_client", {"protocol": "s", "fdname": "x"}),
+    ("query-yank", {}),
+    ("yank", {"instances": [{"type": "chardev", "id": "s"}]}),
+    ("object-add", {"qom-type": "secret", "id": "o", "data": "x"}),
+    ("object-del", {"id": "o"}),
 ]
 """In this order; then all commands that can do without arguments."""
 
 
-async def test_what_each_handler_gives_fits_its_type() -> None:
+async def test_what_each_handler_gives_fits_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both as a class, and as the schema tells it."""
+    monkeypatch.setattr(Context, "take_passed_fd", connected_fd)
     schema = by_name(OURS)
     bare: list[tuple[str, dict[str, Any]]] = [
         (n, {}) for n, c in COMMANDS.items() if fits(schema, schema[n]["arg-type"], {})
@@ -369,6 +447,7 @@ async def test_what_each_handler_gives_fits_its_type() -> None:
             assert fits(schema, schema[name]["ret-type"], result), name
             if COMMANDS[name].returns is not None:
                 structure(COMMANDS[name].returns, result)
+        context.host.fdsets.close_all()
 
 
 def test_the_schema_is_made_once() -> None:
@@ -382,11 +461,11 @@ def test_the_schema_is_made_once() -> None:
 
 
 async def test_a_client_gets_it_in_one_message(tmp_path: Path) -> None:
-    socket = str(tmp_path / "qmp.sock")
+    path = str(tmp_path / "qmp.sock")
     async with open_service() as service:
-        await service.listen_qmp(SocketOptions(addr=UnixAddress(socket)))
+        await service.listen_qmp(SocketOptions(addr=UnixAddress(path)))
         with trio.fail_after(5):
-            async with await trio.open_unix_socket(socket) as stream:
+            async with await trio.open_unix_socket(path) as stream:
                 for name in ("qmp_capabilities", "query-qmp-schema"):
                     await stream.send_all(json.dumps({"execute": name}).encode())
                 lines = await read_until(stream, b'"name": "query-qmp-schema"')
@@ -400,13 +479,13 @@ async def test_a_client_gets_it_in_one_message(tmp_path: Path) -> None:
 
 async def test_qmp_shell_starts_and_completes(tmp_path: Path) -> None:
     """QEMU's shell asks for the commands and completes a unique beginning at TAB."""
-    socket = tmp_path / "qmp.sock"
+    path = tmp_path / "qmp.sock"
     master, slave = os.openpty()
     async with open_service() as service, trio.open_nursery() as nursery:
-        await service.listen_qmp(SocketOptions(addr=UnixAddress(str(socket))))
+        await service.listen_qmp(SocketOptions(addr=UnixAddress(str(path))))
         run_shell = functools.partial(
             trio.run_process,
-            [sys.executable, "-m", "qemu.qmp.qmp_shell", str(socket)],
+            [sys.executable, "-m", "qemu.qmp.qmp_shell", str(path)],
             stdin=slave,
             stdout=slave,
             stderr=slave,
