@@ -46,9 +46,7 @@ async def _open_log(
     path: str, options: BackendOptions, request: OpenRequest
 ) -> AsyncIterator[LogFile]:
     before = _log_of(request.replaces, path)
-    file = LogFile(
-        path, options.logappend, options.logtimestamp, before, request.open_path
-    )
+    file = LogFile(path, options.logappend, options.logtimestamp, before, request.open_path)
     error: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(file.run)

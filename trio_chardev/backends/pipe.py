@@ -45,9 +45,7 @@ async def open_pipe(options: PipeOptions, request: OpenRequest) -> AsyncIterator
         backend.close()
 
 
-def _open_ways(
-    device: str, opener: Callable[[str, int], int]
-) -> tuple[FdHolder, FdHolder]:
+def _open_ways(device: str, opener: Callable[[str, int], int]) -> tuple[FdHolder, FdHolder]:
     """The descriptors for reading and for writing, the same one if a FIFO of the pair lacks."""
     try:
         source = open_fd(f"{device}.in", os.O_RDWR, opener)
