@@ -102,6 +102,7 @@ def _value_at(text: str, position: int) -> tuple[int, str]:
     return value.end(), value[0].replace(",,", ",")
 
 
+MAX_STEPS: Final = 100  # of a dotted key; no option is so deep
 _NESTED_KEY: Final = re.compile(r"[A-Za-z][\w-]*(\.([A-Za-z][\w-]*|[0-9]+))*", re.ASCII)
 
 
@@ -122,6 +123,8 @@ def parse_keyval(text: str, implied_key: str | None = None, warn: Warn = ignore)
             warn(item.deprecation)
         if not _NESTED_KEY.fullmatch(item.key):
             raise OptionsError(f"Invalid parameter '{item.key}'")
+        if item.key.count(".") >= MAX_STEPS:
+            raise OptionsError(f"Parameter '{item.key}' is too long")
         if item.key != "id" or "id" not in tree:
             put_nested(tree, item.key, item.value)
     return {key: listify(value, key) for key, value in tree.items()}
@@ -145,7 +148,7 @@ def listify(node: Any, path: str) -> Any:
     if not isinstance(node, dict):
         return node
     node = {key: listify(value, f"{path}.{key}") for key, value in node.items()}
-    by_index = {int(key): value for key, value in node.items() if key.isdecimal()}
+    by_index = {_number(key): value for key, value in node.items() if key.isdecimal()}
     if not by_index:
         return node
     if len(by_index) < len(node):
@@ -156,6 +159,14 @@ def listify(node: Any, path: str) -> Any:
     return [by_index[index] for index in range(len(by_index))]
 
 
+def _number(digits: str) -> int:
+    """Of decimal digits; a number of more than 20 stands for all that are too large.
+
+    Python refuses to read one of more than 4300.
+    """
+    return int(digits.lstrip("0")[:21] or "0")
+
+
 # ---------------------------------------------------------------- from strings to values
 
 _BOOLS: Final = {
@@ -164,7 +175,11 @@ _BOOLS: Final = {
 }
 _NUMBER: Final = re.compile(r"\s*([+-]?)(?:0[xX]([0-9a-fA-F]+)|0([0-7]*)|([1-9][0-9]*))", re.ASCII)
 _HEX_SIZE: Final = re.compile(r"\s*\+?0[xX]([0-9a-fA-F]+)", re.ASCII)
-_SIZE: Final = re.compile(r"\s*\+?([0-9]+\.?[0-9]*|\.[0-9]+)([bkmgtpe]?)", re.ASCII | re.IGNORECASE)
+_SIZE: Final = re.compile(
+    # Python refuses to read a number of more than 4300 digits.
+    r"\s*\+?([0-9]{1,1000}\.?[0-9]{0,1000}|\.[0-9]{1,1000})([bkmgtpe]?)",
+    re.ASCII | re.IGNORECASE,
+)
 _SUFFIXES: Final = "bkmgtpe"
 
 
@@ -185,7 +200,7 @@ def parse_number(name: str, text: str) -> int:
     if hexadecimal:
         number = int(hexadecimal, 16)
     else:
-        number = int(decimal) if decimal else int(octal or "0", 8)
+        number = _number(decimal) if decimal else int(octal or "0", 8)
     if number >= 1 << 64:
         raise OptionsError(f"Value '{text}' is too large for parameter '{name}'")
     return -number if sign == "-" else number

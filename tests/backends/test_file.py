@@ -211,3 +211,20 @@ async def test_cancelled_calls_have_sent_and_consumed_nothing(tmp_path: Path) ->
             await backend.receive_some(100)
         assert backend.receive_nowait(100) == b"kept"
     assert out.read_bytes() == b""
+
+
+async def test_a_pipe_by_another_name_than_a_fifos_ends_with_its_writers() -> None:
+    """Opening /dev/fdset/N again would give the same pipe, hung up, for ever."""
+    source, sink = os.pipe()
+    os.write(sink, b"last")
+    os.close(sink)
+    events: list[Event] = []
+    request = OpenRequest(
+        id="x", on_event=events.append, open_path=lambda path, flags: os.dup(source)
+    )
+    options = FileOptions(out="/dev/null", in_="/dev/fdset/0")
+    async with open_file(options, request) as backend:
+        assert backend.receive_nowait(10) == b"last"
+        assert backend.receive_nowait(10) == b""
+        assert events == [Event.OPENED, Event.CLOSED]
+    os.close(source)

@@ -34,6 +34,7 @@ from trio_chardev.core.frontend import stateless
 from trio_chardev.core.registry import Registry
 from trio_chardev.errors import BackendError, ChangeFailedError
 from trio_chardev.options import BackendOptions
+from trio_chardev.qmp import monitor
 from trio_chardev.qmp.client import QmpClient, QmpConnectionError, QmpError, open_qmp_client
 from trio_chardev.qmp.context import Context, Host, NoArguments
 from trio_chardev.qmp.fd_commands import query_yank
@@ -692,3 +693,45 @@ async def test_a_client_may_yank_itself(path: Path) -> None:
                     await qmp.execute("yank", instances=instances("m"))
             async with open_qmp_client(path) as qmp:
                 assert await qmp.execute("query-yank") == instances("m")
+
+
+def has_waiting(client: Any, count: int) -> bool:
+    return len(client.backlog) >= count
+
+
+async def test_descriptors_wait_with_the_messages_that_they_came_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a command that waits more is read, and with it more descriptors."""
+    monkeypatch.setattr(monitor, "PATIENCE", 0.01)
+    waiting = {"path": str(tmp_path / "w")}
+    backend = {
+        "type": "socket",
+        "data": {"addr": {"type": "unix", "data": waiting}, "server": True, "wait": True},
+    }
+    files = [os.open(tmp_path / name, os.O_CREAT | os.O_WRONLY) for name in "ab"]
+    with trio.fail_after(PATIENCE):
+        async with open_service() as service:
+            await service.listen_qmp(SocketOptions(addr=UnixAddress(str(tmp_path / "q"))))
+            async with open_qmp_client(tmp_path / "q") as qmp:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(
+                        functools.partial(qmp.execute, "chardev-add", id="w", backend=backend)
+                    )
+                    await until((tmp_path / "w").exists)
+                    [one] = service._monitors
+                    for name, fd, behind in zip("ab", files, (2, 4), strict=True):
+                        nursery.start_soon(
+                            functools.partial(qmp.execute, "getfd", fdname=name, fds=[fd])
+                        )
+                        client_of_it = one._client
+                        assert client_of_it is not None
+                        await until(functools.partial(has_waiting, client_of_it, behind))
+                    with socket.socket(socket.AF_UNIX) as client:
+                        client.connect(waiting["path"])
+                named = one._fds._fds
+                assert [os.readlink(f"/proc/self/fd/{named[name]}") for name in "ab"] == [
+                    str(tmp_path / name) for name in "ab"
+                ]
+    for fd in files:
+        os.close(fd)

@@ -71,7 +71,7 @@ class FileBackend(DescriptorBackend):
     def _reopen_fifo(self) -> bool:
         """Wait for the next writer, if the input is a FIFO; else, or if it is gone, False."""
         path = self._options.in_
-        if path is None or self.source is None or not is_fifo(self.source.fd):
+        if path is None or self.source is None or not is_fifo(path):
             return False
         try:
             source = open_fd(path, os.O_RDONLY, self._open_path)
@@ -90,8 +90,12 @@ class FileBackend(DescriptorBackend):
             raise BackendError.from_os_error(f"Could not open '{self._options.out}'", exc) from exc
 
 
-def is_fifo(fd: int) -> bool:
-    return stat.S_ISFIFO(os.fstat(fd).st_mode)
+def is_fifo(path: str) -> bool:
+    """Would opening *path* give another end of a FIFO? Not so with /dev/fdset/N."""
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 @asynccontextmanager

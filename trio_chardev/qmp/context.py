@@ -44,18 +44,32 @@ class Context:
     fds: NamedFds = attrs.field(factory=NamedFds)
     """The descriptors of the monitor; they outlive its clients."""
 
+    passed: list[int] = attrs.field(factory=list)
+    """Descriptors that came with earlier messages than were read last."""
+
     def take_passed_fd(self) -> int:
         """The first descriptor of those that came last with a message; the others are closed.
 
         Raises QmpError if none came.
         """
-        backend = self.chardev.backend if self.chardev is not None else None
-        fds: list[int] = backend.take_fds() if isinstance(backend, FdControl) else []
-        if not fds:
+        if fds := self.take_read_fds():
+            self.keep_passed(fds)
+        if not self.passed:
             raise QmpError("No file descriptor supplied via SCM_RIGHTS")
-        for fd in fds[1:]:
+        fd = self.passed.pop(0)
+        self.keep_passed([])
+        return fd
+
+    def take_read_fds(self) -> list[int]:
+        """What came with the last bytes that brought any; the caller owns them."""
+        backend = self.chardev.backend if self.chardev is not None else None
+        return backend.take_fds() if isinstance(backend, FdControl) else []
+
+    def keep_passed(self, fds: list[int]) -> None:
+        """Keep *fds* for `take_passed_fd`, and close what nobody took of those before."""
+        for fd in self.passed:
             close_quietly(fd)
-        return fds[0]
+        self.passed = fds
 
 
 @attrs.frozen

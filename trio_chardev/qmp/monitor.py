@@ -78,6 +78,13 @@ def cause_of_now() -> Monitor | None:
     return mark.monitor if mark is not None and mark.at_work else None
 
 
+@attrs.frozen
+class _Fds:
+    """Descriptors in the backlog: those of the messages behind them."""
+
+    fds: list[int]
+
+
 @attrs.define(eq=False)
 class _Client:
     """What belongs to one connection and ends with it."""
@@ -90,6 +97,21 @@ class _Client:
     """Requests for the worker; the first is being run."""
     ahead: int = 0
     """Bytes that were taken while it was suspended."""
+
+    def set_fds_aside(self, *, first: bool) -> None:
+        """Have descriptors wait with the messages that they came with."""
+        if fds := self.context.take_read_fds():
+            if first:
+                self.backlog.appendleft(_Fds(fds))
+            else:
+                self.backlog.append(_Fds(fds))
+
+    def close(self) -> None:
+        """Close the descriptors that it has not taken."""
+        for message in self.backlog:
+            if isinstance(message, _Fds):
+                self.context.keep_passed(message.fds)
+        self.context.keep_passed([])
 
 
 @attrs.define(eq=False)
@@ -161,6 +183,8 @@ class Monitor:
             self._left.set()
 
     def _end_client(self) -> None:
+        if self._client is not None:
+            self._client.close()
         self._client = None
         self._out.clear()
         self._work_scope.cancel()
@@ -184,8 +208,12 @@ class Monitor:
         if was_suspended and client.ahead >= READ_AHEAD:
             return 0
         client.ahead = client.ahead + len(data) if was_suspended else 0
+        if was_suspended:
+            client.set_fds_aside(first=False)
         client.backlog.extend(client.decoder.feed(data))
         self._take_backlog(client)
+        if client.backlog and not was_suspended and client is self._client:
+            client.set_fds_aside(first=True)
         self._flush()
         if not was_suspended and client is self._client and self._is_suspended(client):
             self._pause()
@@ -199,6 +227,9 @@ class Monitor:
     def _take_backlog(self, client: _Client) -> None:
         while client.backlog and client is self._client and not self._is_suspended(client):
             message = client.backlog.popleft()
+            if isinstance(message, _Fds):
+                client.context.keep_passed(message.fds)
+                continue
             if isinstance(message, Malformed):
                 request = Request("", {}, NOTHING, error=QmpError(message.desc))
             else:
