@@ -10,7 +10,9 @@ from trio_chardev.backends.addresses import (
     VsockAddress as VsockAddress,
 )
 from trio_chardev.backends.file import FileOptions as FileOptions
+from trio_chardev.backends.mux import MuxOptions as MuxOptions
 from trio_chardev.backends.null import NullOptions as NullOptions
+from trio_chardev.backends.parallel import ParallelOptions as ParallelOptions
 from trio_chardev.backends.pipe import PipeOptions as PipeOptions
 from trio_chardev.backends.pty import PtyOptions as PtyOptions
 from trio_chardev.backends.ringbuf import (
@@ -48,6 +50,12 @@ from trio_chardev.events import (
     ModemLines as ModemLines,
 )
 from trio_chardev.options import BackendOptions as BackendOptions
+from trio_chardev.qmp.client import (
+    QmpClient as QmpClient,
+    QmpError as QmpError,
+    QmpEvent as QmpEvent,
+    open_qmp_client as open_qmp_client,
+)
 from trio_chardev.service import (
     Service as Service,
     open_registry as open_registry,

