@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 def test_the_example_for_the_shell(tmp_path: Path) -> None:
     """The command of the service, and what is typed into it."""
-    (command,) = (block for block in blocks("sh") if "trio-chardev serve" in block)
+    command = next(block for block in blocks("sh") if "trio-chardev serve" in block)
     arguments = command.replace("/tmp/", f"{tmp_path}/").split()
     assert arguments[:2] == ["trio-chardev", "serve"]
     (dialogue,) = blocks("console")
@@ -54,6 +55,33 @@ def test_the_example_for_the_shell(tmp_path: Path) -> None:
                 qmp.write(line.encode())
             elif line.startswith('{"return"'):
                 assert set(qmp.read()) == {"return"}
+
+
+def test_the_commands_that_find_the_service_by_themselves(tmp_path: Path) -> None:
+    """In a session of their own, so that no other service is found."""
+    (script,) = (block for block in blocks("sh") if "trio-chardev list" in block)
+    script = script.replace("/tmp/", f"{tmp_path}/").replace("trio-chardev ", "program ")
+    serve, *others = script.splitlines()
+    lines = [
+        f'program() {{ {shlex.join(PROGRAM)} "$@"; }}',
+        f"{serve.removesuffix('&')} > {tmp_path}/said &",
+        f"until grep -q QMP {tmp_path}/said; do sleep 0.05; done",
+        *others,
+        "program qmp quit",
+        "wait",
+    ]
+    runtime = tmp_path / "run"
+    runtime.mkdir(mode=0o700)
+    ended = subprocess.run(
+        ["bash", "-e", "-c", "\n".join(lines)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(runtime), "PYTHONUNBUFFERED": "1"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert re.search(r"console +ringbuf", ended.stdout)
+    assert "/dev/pts/" in ended.stdout
 
 
 def test_the_example_for_python(tmp_path: Path) -> None:
