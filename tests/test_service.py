@@ -506,3 +506,18 @@ async def test_a_client_that_does_not_read_its_events_is_let_go(
                 assert [name for name, _ in events] == ["CHARDEV_ADDED", "CHARDEV_REMOVED"]
         messages = await all_from(one.stream)
         assert {message["event"] for message in messages} == {"CHARDEV_ADDED", "CHARDEV_REMOVED"}
+
+
+async def test_a_client_does_not_hear_of_its_own_monitors_chardev(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    """Coming back within a second, it is not told that it was away."""
+    async with open_service() as service:
+        mock_clock.autojump_threshold = 0.1
+        await service.registry.add("q", SocketOptions(addr=UnixAddress(str(tmp_path / "q"))))
+        await service.add_monitor("q")
+        for _ in range(3):
+            async with open_qmp_client(tmp_path / "q") as qmp:
+                with qmp.open_events() as events, trio.move_on_after(3) as silence:
+                    await events.receive()
+                assert silence.cancelled_caught

@@ -48,10 +48,18 @@ def open_registry() -> AbstractAsyncContextManager[Registry]:
 
 @attrs.frozen
 class News:
-    """An event on its way, and the monitor whose client's command caused it."""
+    """An event on its way, and to whom it is no news."""
 
     message: dict[str, Any]
     cause: Monitor | None
+    """The monitor whose client's command caused it."""
+
+    id: str | None
+    """The chardev that it is about; a monitor on that has clients who know."""
+
+    def is_for(self, monitor: Monitor) -> bool:
+        """Is it news for the client of *monitor*?"""
+        return monitor is not self.cause and monitor.chardev.id != self.id
 
 
 @attrs.define(eq=False)
@@ -97,11 +105,12 @@ class Service:
         """Send an event, of a class in `EVENTS`, to every client that has negotiated.
 
         What a client's own command makes happen is not told to that client, but for
-        SHUTDOWN: it has the reply. (A client that was written for QEMU, which has none of
-        these events, sees none that it caused.) Some are rate-limited, see `Throttle`.
+        SHUTDOWN: it has the reply. Nor is what happens to the monitor's own chardev. (So a
+        client that was written for QEMU, which has none of these events, sees none that it
+        caused.) Some are rate-limited, see `Throttle`.
         """
         cause = None if isinstance(event, Shutdown) else cause_of_now()
-        news = News(message_of(event), cause)
+        news = News(message_of(event), cause, getattr(event, "id", None))
         for key in outdated_keys(event):
             self._throttle.drop(key)
         if self._throttle.offer(rate_key(event), news, trio.current_time()):
@@ -111,7 +120,7 @@ class Service:
 
     def _send(self, news: News) -> None:
         for monitor in list(self._monitors):
-            if monitor is not news.cause:
+            if news.is_for(monitor):
                 monitor.send_event(news.message)
 
     async def run(self) -> None:
