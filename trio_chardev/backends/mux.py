@@ -29,9 +29,10 @@ from trio_chardev.core.outlets import Outlets
 from trio_chardev.errors import BackendDisconnectedError, BackendError, ChardevError
 from trio_chardev.events import Event, LineSettings, ModemLines
 from trio_chardev.options import BackendOptions
-from trio_chardev.protocols.escape import Command, EscapeParser
+from trio_chardev.protocols.escape import DEFAULT_ESCAPE, Command, EscapeParser
 
 LOOK_AHEAD = 1 << 16  # bytes
+STAMPED_AT_ONCE = 1 << 12  # bytes that are searched for the end of a line
 
 
 @attrs.frozen(kw_only=True)
@@ -77,7 +78,7 @@ class MuxBackend(Backend):
         self.base = base
         self.bases = (base.chardev.id,)
         self._outlets: Outlets = request.outlets
-        self._quit = request.quit
+        self._request = request
         self._escape = EscapeParser()
         self._own_output = bytearray()  # help and time stamps, not sent yet
         self._stamps_since: float | None = None
@@ -97,7 +98,11 @@ class MuxBackend(Backend):
         return self.base.frontend
 
     def activate(self) -> None:
-        """Become the one that hears of the base."""
+        """Become the one that hears of the base. Raises BackendError.
+
+        It may have come to stand on us since it was found: a change of it may overlap.
+        """
+        find_base(self.base.chardev.id, self._request)
         self.base.mux = self
         self.set_open(self._frontend.is_open)
 
@@ -109,16 +114,32 @@ class MuxBackend(Backend):
     # ------------------------------------------------------------ input
 
     def base_received(self, data: bytes) -> int:
-        """The base offers *data*; how much was taken."""
-        if self._outlets.focus.frontend is None:
-            return 0
-        data = data[: max(self._outlets.room + LOOK_AHEAD, 0)]
-        for piece in self._escape.feed(data):
-            if isinstance(piece, bytes):
-                self._outlets.data(piece)
+        """The base offers *data*; how much was taken.
+
+        Each stretch ends where a command may end, for that may move the focus, and the room
+        is that of who has it.
+        """
+        taken = 0
+        while taken < len(data) and (room := self._room()) > 0:
+            if self._escape.is_escaped:
+                end = taken + 1
             else:
-                self._carry_out(piece)
-        return len(data)
+                end = data.find(DEFAULT_ESCAPE, taken) + 1 or len(data)
+            stretch = data[taken : min(end, taken + room)]
+            taken += len(stretch)
+            for piece in self._escape.feed(stretch):
+                if isinstance(piece, bytes):
+                    self._outlets.data(piece)
+                else:
+                    self._carry_out(piece)
+        return taken
+
+    def _room(self) -> int:
+        """How many bytes the one with the focus may get, counting those to look ahead."""
+        focus = self._outlets.focus
+        if focus.frontend is None or focus.inbound.is_paused:
+            return 0
+        return focus.inbound.room + LOOK_AHEAD
 
     async def wait_readable(self) -> None:
         """There is never anything to read here: take the base's again, as users have read."""
@@ -130,17 +151,22 @@ class MuxBackend(Backend):
     def base_event(self, event: Event) -> None:
         """An event of the base goes to all users."""
         if event in (Event.OPENED, Event.CLOSED):
-            self._open = event is Event.OPENED
-        self._on_event(event)
+            self.set_open(event is Event.OPENED)  # it may be known since `activate`
+        else:
+            self._on_event(event)
 
     async def base_changes(self, backend: Controls) -> None:
         """Have every user that has a line to set up do it on the base's new backend."""
-        for frontend in self._outlets.frontends:
+        asked: set[Frontend] = set()  # others may come meanwhile
+        while frontend := next((f for f in self._outlets.frontends if f not in asked), None):
+            asked.add(frontend)
             if frontend.be_change is not None:
                 await frontend.be_change(backend)
 
     def attached(self, delivery: Delivery) -> None:
-        """The last to come has the focus."""
+        """The last to come has the focus, unless a handler of it failed at once."""
+        if delivery.frontend is None:
+            return
         if delivery is self._outlets.focus:
             delivery.event(Event.MUX_IN)
         self._outlets.set_focus(delivery)
@@ -157,13 +183,15 @@ class MuxBackend(Backend):
                 self._say(self._escape.help_text())
             case Command.QUIT:
                 self._say(b"trio-chardev: Terminated\r\n")
-                self._quit()
+                self._request.quit()
             case Command.BREAK:
                 self._outlets.focus.event(Event.BREAK)
             case Command.SWITCH:
                 self._focus_next()
             case Command.TIMESTAMPS:
-                self._stamps_since = None if self._stamps_since else time.monotonic()
+                self._stamps_since = (
+                    time.monotonic() if self._stamps_since is None else None
+                )
                 self._is_at_line_start = False
 
     def _focus_next(self) -> None:
@@ -223,11 +251,11 @@ class MuxBackend(Backend):
         """As much of *data* as needs no time stamp within; one before it is put down."""
         if self._stamps_since is None:
             return data
-        if self._is_at_line_start and not self._own_output:
+        if self._is_at_line_start:
             self._own_output += _stamp(time.monotonic() - self._stamps_since)
             self._is_at_line_start = False
-        end = bytes(data).find(b"\n")
-        return data[: end + 1] if end >= 0 else data
+        data = data[:STAMPED_AT_ONCE]
+        return data[: bytes(data).find(b"\n") + 1] or data
 
     def _note_sent(self, data: memoryview) -> None:
         if data and self._stamps_since is not None:
@@ -255,7 +283,7 @@ class MuxBackend(Backend):
 @asynccontextmanager
 async def open_mux(options: MuxOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Stand on the chardev that *options* name. Raises BackendError."""
-    chardev = find_base("mux: base chardev {} not found", options.chardev, request)
+    chardev = find_base(options.chardev, request)
     replaced = request.replaces
     if isinstance(replaced, MuxBackend) and replaced.base.chardev is chardev:
         base = replaced.base  # it is handed over by the commit
@@ -272,13 +300,13 @@ async def open_mux(options: MuxOptions, request: OpenRequest) -> AsyncIterator[B
         backend.close()
 
 
-def find_base(complaint: str, id: str, request: OpenRequest) -> Chardev:
-    """The chardev *id*, for a backend that is to stand on it.
+def find_base(id: str, request: OpenRequest) -> Chardev:
+    """The chardev *id*, for a mux that is to stand on it.
 
-    Raises BackendError, with *complaint*, if there is none, or if it stands on ours.
+    Raises BackendError if there is none, or if it stands on ours.
     """
     if id == request.id or id not in request.chardevs:
-        raise BackendError(complaint.format(id))
+        raise BackendError(f"mux: base chardev {id} not found")
     chardev = request.chardevs[id]
     below = list(chardev.backend.bases)
     while below:

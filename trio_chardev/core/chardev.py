@@ -277,7 +277,7 @@ class Chardev:
             tap.activate()
         if old is not None:
             self._drain(old)
-            old.stop_reading()
+            old.is_replaced = True
         self._outbound.slot = new
         self.touch()
         if new.backend.is_open and self.on_event is not None:

@@ -12,8 +12,8 @@ synchronous `send_nowait`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 import attrs
@@ -28,17 +28,20 @@ from trio_chardev.errors import (
 )
 
 
-@asynccontextmanager
-async def eagerly(lock: trio.Lock) -> AsyncIterator[None]:
+@attrs.frozen(eq=False)
+class eagerly:  # noqa: N801 - used as a context manager is
     """Hold *lock*, without a trip through the scheduler if it is free."""
-    try:
-        lock.acquire_nowait()
-    except trio.WouldBlock:
-        await lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+
+    lock: trio.Lock
+
+    async def __aenter__(self) -> None:
+        try:
+            self.lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self.lock.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.lock.release()
 
 
 @attrs.define(eq=False)
@@ -120,13 +123,11 @@ class Outbound:
         if self._send_scope is not None:
             self._send_scope.cancel()
 
-    @asynccontextmanager
-    async def exclusive(self) -> AsyncIterator[None]:
+    def exclusive(self) -> eagerly:
         """Have the slot alone: nothing is being sent and no change is under way."""
         self.refuse_in_handler()
         self.interrupt()
-        async with eagerly(self._slot_lock):
-            yield
+        return eagerly(self._slot_lock)
 
     @contextmanager
     def handler_at_work(self) -> Iterator[None]:

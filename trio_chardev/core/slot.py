@@ -24,7 +24,6 @@ class Slot:
     """A backend with the cancel scope in which it runs, seen from its chardev."""
 
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
-    _reading: trio.CancelScope = attrs.Factory(trio.CancelScope)
     backend: Backend = attrs.field(init=False)
     started: bool = False
     """It was opened."""
@@ -32,6 +31,8 @@ class Slot:
     """Set when it is open, or will never be."""
     in_place: trio.Event = attrs.Factory(trio.Event)
     """Set by the commit: from then on it is read."""
+    is_replaced: bool = False
+    """Set by the commit that put another in its place: nothing from it counts any more."""
     closed: trio.Event = attrs.Factory(trio.Event)
     """Set when its task is over, whatever ended it."""
     error: ChardevError | None = None
@@ -67,28 +68,23 @@ class Slot:
     async def _pump(self, outlets: Outlets) -> None:
         """Wait for room, read, deliver: no byte is held here over a checkpoint.
 
-        What comes after a commit, when `stop_reading` was called, is not read.
+        What comes after a commit, when it was replaced, is not read.
         """
         backend = self.backend
         in_a_row = 0
-        with self._reading:
-            while not self._reading.cancel_called:
-                if (room := outlets.room) <= 0:
-                    await outlets.wait_room()
-                elif data := backend.receive_nowait(room):
-                    outlets.data(data)
-                    in_a_row += 1
-                    if in_a_row == READS_IN_A_ROW:
-                        in_a_row = 0
-                        await trio.lowlevel.checkpoint()
-                else:
+        while not self.is_replaced:
+            if (room := outlets.room) <= 0:
+                await outlets.wait_room()
+            elif data := backend.receive_nowait(room):
+                outlets.data(data)
+                in_a_row += 1
+                if in_a_row == READS_IN_A_ROW:
                     in_a_row = 0
-                    await backend.wait_readable()
+                    await trio.lowlevel.checkpoint()
+            else:
+                in_a_row = 0
+                await backend.wait_readable()
         await trio.sleep_forever()
-
-    def stop_reading(self) -> None:
-        """It was replaced: nothing that comes from it counts any more."""
-        self._reading.cancel()
 
     async def drain(self) -> None:
         """Let the peer take what it was sent, in a short time. Cancelled is not heard here."""

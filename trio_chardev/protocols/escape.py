@@ -32,6 +32,11 @@ class EscapeParser:
         self._escape = escape
         self._is_escaped = False
 
+    @property
+    def is_escaped(self) -> bool:
+        """Does the next byte tell the command?"""
+        return self._is_escaped
+
     def feed(self, data: bytes) -> Iterator[bytes | Command]:
         """The pieces of *data*, in order; bytes are never empty."""
         start = 0
