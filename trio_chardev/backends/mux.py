@@ -189,9 +189,7 @@ class MuxBackend(Backend):
             case Command.SWITCH:
                 self._focus_next()
             case Command.TIMESTAMPS:
-                self._stamps_since = (
-                    time.monotonic() if self._stamps_since is None else None
-                )
+                self._stamps_since = time.monotonic() if self._stamps_since is None else None
                 self._is_at_line_start = False
 
     def _focus_next(self) -> None:

@@ -1,0 +1,122 @@
+"""parallel: a port of the host, claimed while it is open. The kernel's side is faked."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.links import until
+from trio_chardev.backends.parallel import PPCLAIM, ParallelOptions, open_parallel
+from trio_chardev.core.backend import OpenRequest
+from trio_chardev.errors import BackendError
+from trio_chardev.events import Event
+
+
+def request(events: list[Event] | None = None) -> OpenRequest:
+    return OpenRequest(id="x", on_event=(events if events is not None else []).append)
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Path:
+    path = tmp_path / "parport0"
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def ioctls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The ioctls that were asked for; each goes well."""
+    asked: list[int] = []
+
+    def ioctl(fd: int, number: int) -> int:
+        os.fstat(fd)  # it is open
+        asked.append(number)
+        return 0
+
+    monkeypatch.setattr("fcntl.ioctl", ioctl)
+    return asked
+
+
+def fds() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+async def test_what_is_no_parallel_port_is_refused_and_closed(port: Path) -> None:
+    for path in ("/dev/null", str(port)):
+        before = fds()
+        text = r"^not a parallel port: Inappropriate ioctl for device$"
+        with pytest.raises(BackendError, match=text):
+            async with open_parallel(ParallelOptions(device=path), request()):
+                pass
+        assert fds() == before
+
+
+async def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "nosuch"
+    text = rf"^Could not open '{path}': No such file or directory$"
+    with pytest.raises(BackendError, match=text):
+        async with open_parallel(ParallelOptions(device=str(path)), request()):
+            pass
+
+
+async def test_the_port_is_claimed_written_to_and_closed(port: Path, ioctls: list[int]) -> None:
+    """Closing releases it; PPRELEASE would wait for whoever waits in PPCLAIM for that."""
+    events: list[Event] = []
+    before = fds()
+    async with open_parallel(ParallelOptions(device=str(port)), request(events)) as backend:
+        assert backend.filename == "parallel"
+        assert events == [Event.OPENED]
+        assert await backend.send_some(memoryview(b"print this")) == 10
+        assert backend.receive_nowait(1) == b""
+        assert ioctls == [PPCLAIM]
+    assert ioctls == [PPCLAIM]
+    assert await trio.Path(port).read_bytes() == b"print this"
+    assert fds() == before
+
+
+async def test_a_port_that_another_has_claimed_holds_up_nobody_else(
+    port: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PPCLAIM waits, in the kernel, until the other lets go: a change to our own port, too."""
+    let_go, is_over = threading.Event(), threading.Event()
+
+    def wait_for_it(fd: int, number: int) -> int:
+        let_go.wait(5)
+        os.fstat(fd)  # nobody has closed it meanwhile, or used its number
+        is_over.set()
+        return 0
+
+    monkeypatch.setattr("fcntl.ioctl", wait_for_it)
+    before = fds()
+    with trio.move_on_after(0.02) as scope:
+        async with open_parallel(ParallelOptions(device=str(port)), request()):
+            pass
+    assert scope.cancelled_caught
+    let_go.set()
+    assert await trio.to_thread.run_sync(is_over.wait, 5)
+    await until(lambda: fds() <= before)
+
+
+async def test_a_printer_that_is_busy_is_asked_again(
+    ioctls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """poll(2) never says of a port that it is writable, and busy it takes 0 bytes."""
+    never_writable = os.eventfd(0)
+    os.eventfd_write(never_writable, (1 << 64) - 2)  # the most that it counts to
+    write, answers = os.write, [0, 0, 3]
+    async with open_parallel(
+        ParallelOptions(device="/dev/parport0"),
+        OpenRequest(id="x", on_event=lambda event: None, open_path=lambda *_: never_writable),
+    ) as backend:
+        monkeypatch.setattr(
+            os,
+            "write",
+            lambda fd, data: answers.pop(0) if fd == never_writable else write(fd, data),
+        )
+        with trio.fail_after(5):
+            assert await backend.send_some(memoryview(b"page")) == 3
+    assert answers == []
