@@ -32,6 +32,11 @@ test *args:
 brute-force seeds="30":
     TRIO_CHARDEV_SEEDS={{ seeds }} {{ bin }}/python -m pytest -q tests/core/test_cancel_everywhere.py
 
+# Feed the parsers and the monitor with what is nearly right
+[group('check')]
+fuzz minutes="5":
+    {{ bin }}/python -m tests.fuzz --minutes {{ minutes }}
+
 # Lint: ruff, and flake8-async for the rules of Trio that ruff lacks
 [group('check')]
 lint:

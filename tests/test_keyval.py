@@ -87,6 +87,8 @@ def test_dotted_keys_nest(text: str, tree: dict[str, Any]) -> None:
         ("a.0=1,a.b=2", "Parameters 'a.*' used inconsistently"),
         ("a.1=x", "Parameter 'a.0' missing"),
         ("a.b.0=x,a.b.2=y", "Parameter 'a.b.1' missing"),
+        (f"a.0=x,a.{'9' * 5000}=y", "Parameter 'a.1' missing"),
+        (f"a{'.b' * 1100}=x", f"Parameter 'a{'.b' * 1100}' is too long"),
     ],
 )
 def test_keys_must_agree(text: str, error: str) -> None:
@@ -167,9 +169,10 @@ def test_numbers_are_whole(text: str) -> None:
 
 
 def test_numbers_have_64_bits() -> None:
-    text = r"^Value '18446744073709551616' is too large for parameter 'to'$"
-    with pytest.raises(OptionsError, match=text):
-        parse_number("to", "18446744073709551616")
+    for number in ("18446744073709551616", "9" * 5000, "-" + "9" * 5000):
+        text = f"^Value '{number}' is too large for parameter 'to'$"
+        with pytest.raises(OptionsError, match=text):
+            parse_number("to", number)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +203,7 @@ def test_sizes_have_suffixes_and_fractions(text: str, value: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "-1", "1.5", "1e3", "64kk", "64 ", ".k", "nan", "inf", "0x1k"]
+    "text", ["", "-1", "1.5", "1e3", "64kk", "64 ", ".k", "nan", "inf", "0x1k", "9" * 5000]
 )
 def test_other_sizes_are_refused_with_a_hint(text: str) -> None:
     with pytest.raises(OptionsError) as caught:

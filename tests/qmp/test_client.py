@@ -19,6 +19,7 @@ import trio
 from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from tests.peers import need
+from tests.services import PROGRAM
 from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.errors import OptionsError
 from trio_chardev.qmp.client import (
@@ -40,6 +41,7 @@ STAMP = {"seconds": 1500000000, "microseconds": 0}
 # Each takes the options of qemu-storage-daemon behind these words.
 SERVERS = {
     "qemu-storage-daemon": ["qemu-storage-daemon"],
+    "trio-chardev": [*PROGRAM, "serve"],
 }
 # wait=on, because QEMU 7.2 may greet twice, or crash, if the client comes while it starts.
 OPTIONS = ["--chardev", "socket,id=m,fd={fd},server=on,wait=on", "--monitor", "chardev=m"]

@@ -238,6 +238,7 @@ def test_without_greeting_it_is_no_qmp_server(first: object) -> None:
     ("message", "reason"),
     [
         (Malformed("JSON parse error, stray 'x'"), "JSON parse error, stray 'x'"),
+        (Malformed("JSON parse error, stray '\"a\n'"), "JSON parse error, stray '\"a '"),
         ([], "it is no JSON object"),
         ({}, "it is no event and no reply"),
         ({"error": "a text", "id": 1}, "it is no event and no reply"),

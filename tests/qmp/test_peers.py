@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import pty
+import select
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,6 +85,39 @@ def test_the_shell_of_qemu(service: Running, tmp_path: Path) -> None:
     )
     assert "Connected to QEMU 7.2" in done.stdout
     assert '"label": "a"' in done.stdout
+
+
+def test_the_tui_of_qemu(service: Running, tmp_path: Path) -> None:
+    """It draws the greeting, and the answer to what is typed at it."""
+    master, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (60, 120))  # rows, columns
+    tui = subprocess.Popen(
+        [sys.executable, "-m", "qemu.qmp.qmp_tui", str(tmp_path / "q")],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env={**os.environ, "TERM": "xterm-256color"},
+    )
+    os.close(terminal)
+    try:
+        draw_until(master, '"capabilities"')
+        os.write(master, b'{"execute": "query-chardev"}\x1b\r')  # alt-enter sends it
+        draw_until(master, '"label"')
+    finally:
+        tui.kill()
+        tui.wait()
+        os.close(master)
+
+
+def draw_until(screen: int, text: str) -> None:
+    """Press the down key, which gets to the line for input, and makes it draw what is new."""
+    drawn = b""
+    deadline = time.monotonic() + 10
+    while text.encode() not in drawn:
+        assert time.monotonic() < deadline, drawn
+        os.write(screen, b"\x1b[B")
+        while select.select([screen], [], [], 0.05)[0]:
+            drawn += os.read(screen, 65536)
 
 
 # ---------------------------------------------------------------- by hand
