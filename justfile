@@ -55,3 +55,8 @@ check: lint types test
 [group('check')]
 ci:
     .ci/run
+
+# Measure beside qemu-storage-daemon; `just bench list` names what
+[group('bench')]
+bench *args="run":
+    {{ bin }}/python -m bench {{ args }}
