@@ -1,4 +1,8 @@
-"""The programs that tests talk to."""
+"""The programs that tests talk to.
+
+QEMU 7.2's monitors have a race at start: to a client that is in the queue already they may
+greet twice, or drop it. So they are started with ``wait=on``.
+"""
 
 from __future__ import annotations
 

@@ -330,7 +330,7 @@ def test_what_was_written_is_read_back(arguments: ChardevChange) -> None:
 def ask_qemu(tmp_path: Path) -> Iterator[Callable[[object], str]]:
     """What qemu-storage-daemon's chardev-change says to arguments, for an id it does not know."""
     path = tmp_path / "qmp"
-    chardev = f"socket,id=m,path={path},server=on,wait=off"
+    chardev = f"socket,id=m,path={path},server=on,wait=on"
     command = [need("qemu-storage-daemon"), "--chardev", chardev, "--monitor", "m"]
     with subprocess.Popen(command) as process, socket.socket(socket.AF_UNIX) as client:
         deadline = time.monotonic() + 5

@@ -288,7 +288,7 @@ def test_what_is_too_long_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def monitor(tmp_path: Path) -> Iterator[socket.socket]:
     """A connection to the monitor of a real qemu-storage-daemon, not negotiated."""
     path = tmp_path / "qmp"
-    chardev = f"socket,id=q,path={path},server=on,wait=off"
+    chardev = f"socket,id=q,path={path},server=on,wait=on"
     argv = [need("qemu-storage-daemon"), "--chardev", chardev, "--monitor", "chardev=q"]
     with (
         subprocess.Popen(argv, stdin=subprocess.DEVNULL) as process,

@@ -392,7 +392,7 @@ class StorageDaemon:
 @pytest.fixture
 def storage_daemon(tmp_path: Path) -> Iterator[StorageDaemon]:
     path = tmp_path / "qmp"
-    monitor = f"socket,id=m,path={path},server=on,wait=off"
+    monitor = f"socket,id=m,path={path},server=on,wait=on"
     program = need("qemu-storage-daemon")
     process = subprocess.Popen([program, "--chardev", monitor, "--monitor", "chardev=m"])
     try:

@@ -386,7 +386,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Side, Side
         process = subprocess.Popen(
             [
                 *(emulator, "-display", "none", "-nodefaults", "-machine", "none"),
-                *("-qmp", f"unix:{folder}/qemu,server=on,wait=off"),
+                *("-qmp", f"unix:{folder}/qemu,server=on,wait=on"),
             ]
         )
         stack.callback(process.wait)

@@ -161,7 +161,7 @@ def test_junk_then_recovery(service: Running, tmp_path: Path) -> None:
 
 def test_what_is_piped_in_is_answered_as_by_qemu(service: Running, tmp_path: Path) -> None:
     program = need("qemu-storage-daemon")
-    monitor = f"socket,id=m,path={tmp_path}/qsd,server=on,wait=off"
+    monitor = f"socket,id=m,path={tmp_path}/qsd,server=on,wait=on"
     data = b"".join(
         [
             b'{"execute": "query-chardev"}nonsense {"execute": 5, "id": [1]}\r\n',
