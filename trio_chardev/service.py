@@ -8,7 +8,6 @@ trio.run
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import signal
 from collections.abc import AsyncIterator
@@ -34,8 +33,6 @@ from trio_chardev.qmp.events import (
 )
 from trio_chardev.qmp.listener import serve_clients
 from trio_chardev.qmp.monitor import Monitor, cause_of_now
-
-log = logging.getLogger(__name__)
 
 QUIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FAREWELL_TIMEOUT = 0.5  # seconds; for clients to take the last replies and SHUTDOWN

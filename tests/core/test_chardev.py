@@ -145,13 +145,19 @@ async def test_a_backend_that_dies_before_the_commit_leaves_the_original() -> No
 async def test_a_dead_backend_can_be_changed_without_a_word(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    class Dead(FakeDevice):
-        def take(self, max_bytes: int) -> bytes:
-            raise OSError("Bad file descriptor")
+    class Mortal(FakeDevice):
+        is_dead = False
 
-    user = FakeFrontend()
-    async with open_chardev(Dead("old")) as chardev:
-        attach(chardev, user)
+        def take(self, max_bytes: int) -> bytes:
+            if self.is_dead:
+                raise OSError("Bad file descriptor")
+            return super().take(max_bytes)
+
+    old, user = Mortal("old"), FakeFrontend()
+    async with open_chardev(old) as chardev:
+        attach(chardev, user)  # while it lives, so that the user hears of both
+        old.is_dead = True
+        old.feed(b"x")
         await wait_all_tasks_blocked()
         assert "the backend is gone: OSError: Bad file descriptor" in caplog.text
         caplog.clear()

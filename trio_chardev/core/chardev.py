@@ -5,8 +5,8 @@ change opens the new backend beside the old one, swaps them, and only then cance
 scope. The commit is one function without a checkpoint (`_commit`): before it every failure
 unwinds to the original, after it nothing can fail.
 
-    task of run()        owns the nursery, sleeps
-    tasks of Slot.run    one a backend: opens it, reads from it into the inbound queue, closes it
+    task of run()        owns the nursery, runs the first backend, then sleeps
+    tasks of Slot.run    one a later backend: opens it, reads it into the inbound queue, closes it
     the caller of change opens, takes the slot lock, awaits be_change, commits, retires the old
 """
 

@@ -2,7 +2,7 @@
 
 Bytes and events stand in one queue, in the order in which they came, so that a BREAK keeps
 its place and a frontend reads the last bytes of a peer before it hears CLOSED. An event that
-finds the queue empty does not wait in it: see `Chardev`. The queue outlives the backends.
+finds the queue empty does not wait in it: see `Delivery`. The queue outlives the backends.
 """
 
 from __future__ import annotations
