@@ -111,7 +111,10 @@ def test_secrets_are_raw_or_base64_given_or_in_a_file(tmp_path: Path) -> None:
         (Secret(id="o", data="x", file="y"), "'file' and 'data' are mutually exclusive"),
         (Secret(id="o", data="ab-c=", format="base64"), "Base64 data contains invalid characters"),
         (Secret(id="o", data="abcde", format="base64"), "Base64 data is truncated"),
-        (Secret(id="o", file="/no/file"), "Unable to read /no/file: No such file or directory"),
+        (
+            Secret(id="o", file="/no/file"),
+            "Unable to read /no/file: Failed to open file “/no/file”: No such file or directory",
+        ),
     ],
 )
 def test_bad_secrets_are_refused(secret: Secret, error: str) -> None:

@@ -133,7 +133,8 @@ class Secret(ObjectOptions):
                 with open(self.file, "rb") as file:
                     content = file.read()
             except OSError as exc:
-                raise BackendError.from_os_error(f"Unable to read {self.file}", exc) from exc
+                what = f"Unable to read {self.file}: Failed to open file \u201c{self.file}\u201d"
+                raise BackendError.from_os_error(what, exc) from exc
         elif self.data is not None:
             content = self.data.encode()
         else:

@@ -24,6 +24,7 @@ from trio_chardev.backends.addresses import (
     path_for_kernel,
     resolve,
 )
+from trio_chardev.backends.dialer import connect
 from trio_chardev.errors import BackendError
 
 
@@ -103,6 +104,19 @@ def test_a_path_that_can_not_be_encoded_is_one_error() -> None:
 async def test_what_can_be_no_host_name_is_one_error(host: str) -> None:
     with pytest.raises(BackendError, match="address resolution failed"):
         await resolve(InetAddress(host, "1"), passive=False)
+
+
+async def test_an_empty_path_is_refused_by_the_kernel_as_qemus_is() -> None:
+    with pytest.raises(BackendError, match="^Failed to connect to '': Connection refused$"):
+        await connect(UnixAddress(""))
+
+
+async def test_mptcp_is_for_streams_and_makes_such_sockets() -> None:
+    address = InetAddress("127.0.0.1", "4001", mptcp=True)
+    [endpoint] = await resolve(address, passive=True)
+    assert endpoint.protocol == socket.IPPROTO_MPTCP
+    with pytest.raises(BackendError, match="^mptcp is for stream sockets only$"):
+        await resolve(address, passive=True, kind=socket.SOCK_DGRAM)
 
 
 async def test_empty_host_is_a_wildcard_for_a_server_only() -> None:

@@ -45,6 +45,7 @@ async def test_a_change_to_it_leaves_the_original() -> None:
 @pytest.mark.parametrize(
     ("kind", "data", "text"),
     [
+        ("console", {"width": 1}, r"^Parameter 'backend.data.width' is unexpected$"),
         ("msmouse", {"x": 1}, r"^Parameter 'backend.data.x' is unexpected$"),
         ("spicevmc", {}, r"^Parameter 'backend.data.type' is missing$"),
         ("spiceport", {}, r"^Parameter 'backend.data.fqdn' is missing$"),

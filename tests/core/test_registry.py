@@ -95,6 +95,12 @@ async def test_an_opener_that_fails_leaves_no_trace(registry: Registry, fault: s
     await registry.add("a", fake("a"))
 
 
+async def test_the_id_that_qemus_container_has_itself_is_refused(registry: Registry) -> None:
+    with pytest.raises(ChardevExistsError, match="^Failed to add chardev 'type': attempt to add"):
+        await registry.add("type", fake("a"))
+    assert tasks(registry) == 0
+
+
 async def test_options_that_no_opener_takes_leave_no_trace(registry: Registry) -> None:
     def opener_of(options: BackendOptions) -> Opener:
         raise OptionsError("no such kind")

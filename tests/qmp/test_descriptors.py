@@ -150,8 +150,8 @@ def test_the_first_of_the_access_mode_is_duplicated(tmp_path: Path, sets: FdSets
 @pytest.mark.parametrize(
     ("path", "number"),
     [
-        *(("/dev/fdset/1", errno.ENOENT), ("/dev/fdset/", errno.ENOENT)),
-        *(("/dev/fdset/0/", errno.ENOENT), ("/dev/fdset/" + "0" * 5000, errno.ENOENT)),
+        *(("/dev/fdset/1", errno.ENOENT), ("/dev/fdset/", errno.EINVAL)),
+        *(("/dev/fdset/0/", errno.EINVAL), ("/dev/fdset/" + "0" * 5000, errno.EINVAL)),
         ("/dev/fdset/0", errno.EACCES),
     ],
     ids=["unknown", "no number", "more", "endless", "wrong mode"],

@@ -195,8 +195,6 @@ def test_every_kind_is_a_variant() -> None:
 SCHEMA_OF_ITSELF = "query-qmp-schema"  # compared by test_it_has_the_form_that_qemu_says
 
 NOT_HERE = [
-    *("*.backend.type = console", "*.backend(console)*"),  # only on Windows
-    "*(inet).data.mptcp?: boolean",  # only where the kernel's headers have it
     "object-add(secret).iv?: string",  # secrets are not encrypted themselves
     "object-add(secret).keyid?: string",
     "object-add(*).loaded?: boolean",  # QEMU deprecates it

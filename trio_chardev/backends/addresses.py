@@ -51,6 +51,9 @@ class InetAddress:
     keep_alive: bool = attrs.field(default=False, kw_only=True)
     """Probe an idle connection, so that a dead peer is noticed (SO_KEEPALIVE)."""
 
+    mptcp: bool = attrs.field(default=False, kw_only=True)
+    """Use Multipath TCP (RFC 8684); what the other side does not have falls back to TCP."""
+
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
 
@@ -138,10 +141,11 @@ class Endpoint:
 
     family: int
     address: Any  # bytes for AF_UNIX, a tuple for the others
+    protocol: int = 0
 
     def socket(self, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """A socket of that family, non-blocking. Raises OSError."""
-        return socket.socket(self.family, kind | socket.SOCK_NONBLOCK)
+        return socket.socket(self.family, kind | socket.SOCK_NONBLOCK, self.protocol)
 
     @contextlib.contextmanager
     def for_connect(self) -> Iterator[Any]:
@@ -167,6 +171,9 @@ async def resolve(
     if not isinstance(address, InetAddress):
         return [fixed_endpoint(address)]
     family = family or _family(address)
+    protocol = socket.IPPROTO_MPTCP if address.mptcp else 0
+    if protocol and kind != socket.SOCK_STREAM:
+        raise BackendError("mptcp is for stream sockets only")
     flags = socket.AI_PASSIVE if passive else 0
     if address.numeric:
         flags |= socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
@@ -178,7 +185,7 @@ async def resolve(
     except (OSError, ValueError) as exc:  # ValueError: what no host name can be
         text = exc.strerror if isinstance(exc, OSError) else exc
         raise BackendError(f"address resolution failed for {address}: {text}") from exc
-    return list(dict.fromkeys(Endpoint(info[0], info[4]) for info in found))
+    return list(dict.fromkeys(Endpoint(info[0], info[4], protocol) for info in found))
 
 
 def fixed_endpoint(address: UnixAddress | VsockAddress | FdAddress) -> Endpoint:
@@ -226,7 +233,7 @@ def _sun_path(address: UnixAddress) -> bytes:
         return name if address.tight else name.ljust(SUN_PATH_SIZE, b"\0")
     if b"\0" in path:
         raise BackendError(f"UNIX socket path {address.path!r} has a NUL in it")
-    return path
+    return path or b"\0" * SUN_PATH_SIZE  # what QEMU gives to connect(2): nobody has that name
 
 
 @contextlib.contextmanager

@@ -17,6 +17,11 @@ from trio_chardev.options import BackendOptions
 
 
 @attrs.frozen(kw_only=True)
+class ConsoleOptions(BackendOptions):
+    """A console window of Windows."""
+
+
+@attrs.frozen(kw_only=True)
 class MsmouseOptions(BackendOptions):
     """A serial mouse."""
 
@@ -87,6 +92,7 @@ class DbusOptions(BackendOptions):
 
 
 FOREIGN: dict[str, type[BackendOptions]] = {
+    "console": ConsoleOptions,
     "msmouse": MsmouseOptions,
     "wctablet": WctabletOptions,
     "braille": BrailleOptions,

@@ -207,7 +207,7 @@ def _listen_at_port(
     try:
         for endpoint in endpoints:
             host, _, *rest = endpoint.address
-            wanted = Endpoint(endpoint.family, (host, port, *rest))
+            wanted = attrs.evolve(endpoint, address=(host, port, *rest))
             try:
                 sock, is_shared = _share_or_listen(wanted, replaced, v6only=v6only)
             except OSError as exc:

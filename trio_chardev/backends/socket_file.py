@@ -103,6 +103,10 @@ def _make_way(path: bytes) -> None:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
+    if stat.S_ISDIR(mode):
+        raise BackendError.from_os_error(
+            f"Failed to unlink socket {os.fsdecode(path)}", IsADirectoryError(errno.EISDIR, "")
+        )
     if not stat.S_ISSOCK(mode):
         raise _in_use(path, "what is there is not a socket")
     with (

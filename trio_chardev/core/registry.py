@@ -35,6 +35,10 @@ OpenerOf = Callable[[BackendOptions], Opener]
 """Gives the opener for options; a table of kinds, for one."""
 
 
+RESERVED_ID = "type"
+"""A property that QEMU's container of chardevs has itself."""
+
+
 @attrs.frozen
 class ChardevReturn:
     """What chardev-add and chardev-change answer: the path of a PTY, if it is one."""
@@ -98,6 +102,11 @@ class Registry(Mapping[str, Chardev]):
         """
         if id in self._chardevs or id in self._adding:
             raise ChardevExistsError(f"Chardev with id '{id}' already exists")
+        if id == RESERVED_ID:
+            raise ChardevExistsError(
+                f"Failed to add chardev '{id}': attempt to add duplicate property '{id}' "
+                "to object (type 'container')"
+            )
         chardev = Chardev(id, is_replayed=is_replayed, on_event=self._note_event)
         self._adding.add(id)
         try:

@@ -125,7 +125,9 @@ class FdSets:
         if not path.startswith(DIRECTORY):
             return open_path(path, flags)
         number = path.removeprefix(DIRECTORY)
-        infos = self._sets.get(int(number)) if re.fullmatch(r"[0-9]{1,19}", number) else None
+        if not re.fullmatch(r"[0-9]{1,19}", number):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+        infos = self._sets.get(int(number))
         if infos is None:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         for info in infos:
