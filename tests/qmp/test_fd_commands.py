@@ -137,13 +137,9 @@ def file_at(path: str, **data: Any) -> tuple[Step, ...]:
     return add("f", "file", out=path, **data), remove("f")
 
 
-def no_file_at(path: str) -> Step:
-    """Here it is not found; the emulator has another word for it."""
-    text = f"Failed to add chardev 'f': Could not open '{path}': No such file or directory"
-    return add("f", "file", out=path, ours=text)
-
-
 QUERY = step("query-chardev")
+NO_FD_SET = "Failed to add chardev 'f': Could not open '/dev/fdset/{}': Invalid argument"
+GONE = remove("f", ours="Chardev 'f' not found")
 NOT_ADDED = "Failed to add chardev 'a': "
 
 SCRIPTS: dict[str, list[Step]] = {
@@ -319,12 +315,13 @@ SCRIPTS: dict[str, list[Step]] = {
         *(add("f", "file", out="/dev/fdset/3", ours={}), remove("f", ours={})),
         *file_at("/dev/fdset/3", append=True),
         *(
-            no_file_at(f"/dev/fdset/{name}")
+            line
             for name in ("", "x", "-1", "1/", "0x1", "1\n", "٣", "9" * 20, "9" * 5000)
+            for line in file_at(f"/dev/fdset/{name}")
         ),
         # These two it takes, as strtol(3) does.
-        *(no_file_at("/dev/fdset/ 1"), remove("f", ours="Chardev 'f' not found")),
-        *(no_file_at("/dev/fdset/+1"), remove("f", ours="Chardev 'f' not found")),
+        *(add("f", "file", out="/dev/fdset/ 1", ours=NO_FD_SET.format(" 1")), GONE),
+        *(add("f", "file", out="/dev/fdset/+1", ours=NO_FD_SET.format("+1")), GONE),
         *file_at("/dev/null", in_="/dev/fdset/0"),
         *file_at("/dev/null", in_="/dev/fdset/1"),
         *file_at("/dev/fdset/1", in_="/dev/fdset/0"),

@@ -6,6 +6,7 @@ of file when writers leave (fifo(7)), and what no reader has taken yet stays in 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +25,11 @@ class PipeOptions(BackendOptions):
 
     device: str
     """Input comes from DEVICE.in and output goes to DEVICE.out, or both use DEVICE."""
+
+
+IS_NO_PAIR = (errno.ENOENT, errno.EINVAL)
+"""What opening DEVICE.in or DEVICE.out fails with if DEVICE is to be used itself; the second is
+for one of an fd set."""
 
 
 class PipeBackend(DescriptorBackend):
@@ -55,7 +61,8 @@ def _open_ways(device: str, opener: Callable[[str, int], int]) -> tuple[FdHolder
             source.close()
             raise
     except BackendError as exc:
-        if not isinstance(exc.__cause__, FileNotFoundError):
+        cause = exc.__cause__
+        if not isinstance(cause, OSError) or cause.errno not in IS_NO_PAIR:
             raise
     both = open_fd(device, os.O_RDWR, opener)
     return both, both
