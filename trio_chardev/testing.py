@@ -57,6 +57,8 @@ class FakeDevice:
     """Is there a backend on it that is not closed?"""
     is_active: bool = False
     """Was the backend put in place?"""
+    has_left: bool = False
+    """See `hang_up`."""
     sent: bytearray = attrs.Factory(bytearray)
     fed: bytearray = attrs.Factory(bytearray)
     line_calls: list[object] = attrs.Factory(list)
@@ -81,6 +83,11 @@ class FakeDevice:
         """The peer reads *size* bytes out of the kernel's buffer."""
         self.room = size
         self._writer.unpark_all()
+
+    def hang_up(self) -> None:
+        """The peer leaves; what was fed can still be read."""
+        self.has_left = True
+        self._reader.unpark_all()
 
     def say(self, event: Event) -> None:
         """The backend reports *event*."""
@@ -170,7 +177,11 @@ class FakeBackend(Backend):
 
     def receive_nowait(self, max_bytes: int) -> bytes:
         assert self.device.is_active, "read before it was in place"
-        return self.device.take(max_bytes)
+        data = self.device.take(max_bytes)
+        if not data and self.device.has_left:
+            self.device.has_left = self.is_hung_up = False
+            self.device.connect(False)
+        return data
 
     async def wait_readable(self) -> None:
         if self.device.dies_after is not None:
@@ -178,6 +189,11 @@ class FakeBackend(Backend):
                 await trio.lowlevel.checkpoint()
             raise BackendError(f"{self.device.name} died")
         await self.device.wait_fed()
+
+    async def attend(self) -> None:
+        while not self.device.has_left or self.is_hung_up:
+            await self.device.wait_fed()
+        self.is_hung_up = True
 
     def say(self, event: Event) -> None:
         """Report *event*."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import secrets
@@ -17,6 +18,7 @@ import trio
 import trio.testing
 
 from tests.peers import need
+from tests.places import connect_to
 from trio_chardev.backends.addresses import (
     FdAddress,
     InetAddress,
@@ -28,6 +30,7 @@ from trio_chardev.backends.connection import Connection
 from trio_chardev.backends.socket import SocketBackend, SocketOptions, open_socket
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.frontend import stateless
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
 from trio_chardev.events import Event
 from trio_chardev.members import TaggedUnion
@@ -687,6 +690,116 @@ async def test_change_cancelled_at_any_step_leaves_one_server_at_the_path(
             break
     assert k > 5
     assert not injector.fired
+
+
+# ---------------------------------------------------------------- a frontend that does not read
+
+
+@asynccontextmanager
+async def full(chardev: Chardev) -> AsyncIterator[bytes]:
+    """A client has sent more than there is room for, and is still there."""
+    async with connect_to(chardev.backend) as client:
+        data = bytes(range(256)) * 320
+        with trio.fail_after(5):
+            await client.send_all(data)
+        await until(lambda: chardev._outlets.room <= 0)
+        yield data
+
+
+async def test_a_client_that_leaves_is_noticed_while_the_frontend_takes_nothing(
+    address: SocketAddress,
+) -> None:
+    events: list[Event] = []
+    async with chardev_on(SocketOptions(addr=address)) as chardev:
+        frontend = chardev.attach(on_event=events.append)
+        async with full(chardev) as data:
+            pass
+        await until(lambda: not chardev.is_open)
+        with dial(address_of(chardev)) as other:
+            await until(lambda: chardev.is_open)  # it need not wait until somebody reads
+            await frontend.send_all(b"hello")
+            assert other.recv(10) == b"hello"
+            other.send(b"next")
+            got = b""
+            with trio.fail_after(5):
+                while len(got) < len(data):
+                    got += await frontend.receive_some()
+                assert got == data
+                assert events == [OPENED]
+                assert await frontend.receive_some() == b"next"
+        assert events == [OPENED, CLOSED, OPENED]
+
+
+async def test_a_client_that_is_yanked_is_gone_while_the_frontend_takes_nothing(
+    address: SocketAddress,
+) -> None:
+    async with chardev_on(SocketOptions(addr=address)) as chardev:
+        chardev.attach()
+        async with full(chardev):
+            assert isinstance(chardev.backend, SocketBackend)
+            chardev.backend.disconnect()
+            await until(lambda: not chardev.is_open)
+
+
+async def test_a_reset_is_noticed_while_the_frontend_takes_nothing() -> None:
+    async with chardev_on(SocketOptions(addr=LOOPBACK)) as chardev:
+        chardev.attach()
+        async with connect_to(chardev.backend) as client:
+            await client.send_all(bytes(80_000))
+            await until(lambda: chardev._outlets.room <= 0)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        await until(lambda: not chardev.is_open)
+
+
+async def test_a_server_in_place_of_another_accepts_while_the_frontend_takes_nothing(
+    address: SocketAddress,
+) -> None:
+    async with chardev_on(SocketOptions(addr=address)) as chardev:
+        chardev.attach(be_change=stateless)
+        async with full(chardev):
+            options = SocketOptions(addr=address_of(chardev))
+            await chardev.change(lambda request: open_socket(options, request), timeout=5)
+            assert not chardev.is_open
+            with dial(options.addr):
+                await until(lambda: chardev.is_open)
+
+
+async def test_without_a_descriptor_to_spare_a_client_leaves_when_the_frontend_reads(
+    address: SocketAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with chardev_on(SocketOptions(addr=address)) as chardev:
+
+        def fail(*_: object) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        frontend = chardev.attach()
+        monkeypatch.setattr("trio_chardev.backends.connection.select.epoll", fail)
+        async with full(chardev) as data:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert chardev.is_open
+        got = b""
+        with trio.fail_after(5):
+            while len(got) < len(data):
+                got += await frontend.receive_some()
+        await until(lambda: not chardev.is_open)
+
+
+async def test_no_busy_loop_while_the_frontend_takes_nothing(address: SocketAddress) -> None:
+    class CountSteps(trio.abc.Instrument):
+        steps = 0
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.steps += 1
+
+    async with chardev_on(SocketOptions(addr=address)) as chardev:
+        chardev.attach()
+        async with full(chardev):
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            counter = CountSteps()
+            trio.lowlevel.add_instrument(counter)
+            await trio.sleep(0.05)
+            trio.lowlevel.remove_instrument(counter)
+            assert counter.steps < 10
 
 
 # ---------------------------------------------------------------- real peers

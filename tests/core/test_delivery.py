@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import DRAIN_LIMIT
-from trio_chardev.core.delivery import INBOUND_CAPACITY
+from trio_chardev.core.delivery import INBOUND_CAPACITY, INBOUND_LIMIT
 from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.errors import ChangeRefusedError
 from trio_chardev.events import Event
@@ -240,6 +240,47 @@ async def test_a_backend_is_not_read_while_the_queue_is_full_and_is_read_on_late
         await wait_all_tasks_blocked()
         assert device.unread == 3
         assert await read_all(frontend, len(data) - 1) == data[1:]
+
+
+async def test_a_peer_that_leaves_while_the_queue_is_full_is_noticed_behind_what_it_sent() -> None:
+    data = bytes(range(256)) * (INBOUND_CAPACITY // 256) + b"rest"
+    device, user = FakeDevice("old"), FakeFrontend(appetite=0)
+    async with open_chardev(device) as chardev:
+        frontend = chardev.attach(on_event=user.on_event, on_receive=user.on_receive)
+        device.feed(data)
+        await wait_all_tasks_blocked()
+        assert device.unread == 4
+        device.hang_up()
+        await wait_all_tasks_blocked()
+        assert not chardev.is_open
+        assert user.seen == [OPENED]
+        device.connect()
+        device.feed(b"next")
+        await wait_all_tasks_blocked()
+        assert device.unread == 4  # that one is there still, and waits for room
+        assert frontend.receive_nowait() == data
+        assert user.seen == [OPENED]
+        assert await frontend.receive_some() == b"next"
+        assert user.seen == [OPENED, CLOSED, OPENED]
+
+
+async def test_what_peers_leave_behind_is_bounded() -> None:
+    device = FakeDevice("old")
+    async with open_chardev(device) as chardev:
+        frontend = chardev.attach()
+        device.feed(bytes(INBOUND_LIMIT + 5))
+        device.hang_up()
+        await wait_all_tasks_blocked()
+        assert device.unread == 5
+        assert chardev.is_open
+        frontend.pause_input()
+        await read_all(frontend, INBOUND_LIMIT)
+        await wait_all_tasks_blocked()
+        assert device.unread == 5
+        frontend.accept_input()
+        await read_all(frontend, 5)
+        await wait_all_tasks_blocked()
+        assert not chardev.is_open
 
 
 async def test_bytes_can_be_read_one_by_one_out_of_a_large_chunk() -> None:

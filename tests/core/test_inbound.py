@@ -96,6 +96,42 @@ def test_an_event_that_only_undoes_the_last_one_is_left_out_when_there_is_no_roo
     assert everything(inbound) == [b"x", Event.CLOSED]
 
 
+def test_peers_that_left_bytes_behind_are_kept_apart_without_room() -> None:
+    inbound = Inbound(1, 1000)
+    for data in (b"one", b"two"):
+        inbound.put(data)
+        inbound.put_event(Event.CLOSED)
+        for _ in range(3):  # these leave nothing behind
+            inbound.put_event(Event.OPENED)
+            inbound.put_event(Event.CLOSED)
+        inbound.put_event(Event.OPENED)
+    expected = [b"one", Event.CLOSED, Event.OPENED, b"two", Event.CLOSED, Event.OPENED]
+    assert everything(inbound) == expected
+
+
+def test_what_may_be_put_of_a_peer_that_has_left_is_bounded_too() -> None:
+    inbound = Inbound(4, 10)
+    inbound.put(b"abcdef")
+    assert (inbound.wanted, inbound.spare) == (-2, 4)
+    inbound.pause()
+    assert (inbound.wanted, inbound.spare) == (0, 0)
+
+
+async def test_attending_ends_when_something_was_taken_or_with_what_is_attended() -> None:
+    inbound = Inbound(4)
+    inbound.put(b"abcdef")
+    with trio.fail_after(5):
+        await inbound.wait_room_attending(trio.lowlevel.checkpoint)
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(inbound.wait_room_attending, trio.sleep_forever)
+            await wait_all_tasks_blocked()
+            inbound.take(2)  # full still
+            await wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 2
+            inbound.take(1)
+
+
 def test_drop_events_keeps_the_bytes_also_those_of_a_chunk_half_taken() -> None:
     inbound = Inbound(1000)
     inbound.put(b"abc")

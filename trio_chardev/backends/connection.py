@@ -25,13 +25,14 @@ _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 class Connection:
     """Owns a stream socket, which is connected and non-blocking. A `layer.Link`."""
 
-    __slots__ = ("_sock", "name")
+    __slots__ = ("_hangup", "_sock", "name")
 
     unsent = False
     """What it has accepted the kernel has."""
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         self._sock = sock
+        self._hangup: select.epoll | None = None
         self.name = name
         """What query-chardev shows."""
 
@@ -68,6 +69,18 @@ class Connection:
         with contextlib.suppress(trio.ClosedResourceError):
             await trio.lowlevel.wait_readable(self._sock)
 
+    async def wait_hangup(self) -> None:
+        """Wait until no more can come, whatever can be read before; else as `wait_readable`.
+
+        Raises OSError if it can't know, for want of a descriptor. A peer that could not send
+        all that it had is not heard to leave: its bytes come first on the line, too.
+        """
+        if self._hangup is None:  # Trio does not wait for EPOLLRDHUP, but for an epoll it does
+            self._hangup = select.epoll(1)
+            self._hangup.register(self._sock, select.EPOLLRDHUP)
+        with contextlib.suppress(trio.ClosedResourceError):
+            await trio.lowlevel.wait_readable(self._hangup)
+
     async def wait_writable(self) -> None:
         """Wait for room, or the end. Raises ClosedResourceError if another task closes it."""
         await trio.lowlevel.wait_writable(self._sock)
@@ -79,6 +92,9 @@ class Connection:
 
     def close(self) -> None:
         """Close the socket and wake those who wait for it. Never fails."""
+        if self._hangup is not None and not self._hangup.closed:
+            trio.lowlevel.notify_closing(self._hangup)
+            self._hangup.close()
         if self._sock.fileno() != -1:
             trio.lowlevel.notify_closing(self._sock)
         with contextlib.suppress(OSError):  # ECONNRESET: it is closed all the same

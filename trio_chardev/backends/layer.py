@@ -58,6 +58,12 @@ class Link(Protocol):
     async def wait_readable(self) -> None:
         """Wait for input, or the end; or until it is closed by another task. May be too early."""
 
+    async def wait_hangup(self) -> None:
+        """Wait until no more can come, whatever can be read before; else as `wait_readable`.
+
+        Raises OSError if it can't know.
+        """
+
     async def wait_writable(self) -> None:
         """Wait for room, or the end; several tasks may.
 
@@ -256,6 +262,13 @@ class Layer:
             await trio.lowlevel.checkpoint()
         else:
             await self._lower.wait_readable()
+
+    async def wait_hangup(self) -> None:
+        """See `Link.wait_hangup`."""
+        if self._is_over:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._lower.wait_hangup()
 
     async def wait_writable(self) -> None:
         """See `Link.wait_writable`."""

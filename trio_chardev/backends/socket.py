@@ -174,6 +174,7 @@ class SocketBackend(Backend):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            self.is_hung_up = False
             self.set_open(False)
 
     async def _wait_for_peer(self) -> None:
@@ -254,6 +255,19 @@ class SocketBackend(Backend):
             await self._wait_for_peer()
         else:
             await self._connection.wait_readable()
+
+    async def attend(self) -> None:
+        connection = self._connection
+        if connection is None:
+            await self._wait_for_peer()
+        elif self.is_hung_up:
+            await trio.sleep_forever()
+        else:
+            try:
+                await connection.wait_hangup()
+            except OSError:  # no descriptor to spare: then reading tells
+                await trio.sleep_forever()
+            self.is_hung_up = connection is self._connection
 
     async def wait_writable(self) -> None:
         if self._connection is None:

@@ -102,6 +102,9 @@ class Backend(abc.ABC):
 
     taps: tuple[Tap, ...] = ()
 
+    is_hung_up: bool = False
+    """`attend` has found that the peer has left; False again once that was reported."""
+
     def __init__(self, request: OpenRequest) -> None:
         self.id = request.id
         self._on_event = request.on_event
@@ -142,6 +145,15 @@ class Backend(abc.ABC):
         """Wait until `receive_nowait`, which just gave nothing, may give something.
 
         May be too early; always a checkpoint. Accepts, connects and shakes hands meanwhile.
+        """
+        await trio.sleep_forever()
+
+    async def attend(self) -> None:
+        """Do what `wait_readable` does beside waiting for bytes, while there is no room for any.
+
+        Accepts, connects, shakes hands; of a peer that leaves it sets `is_hung_up`, and then
+        what that has sent is read. May return too early; always a checkpoint. Cancelled when
+        there is room.
         """
         await trio.sleep_forever()
 

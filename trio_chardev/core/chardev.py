@@ -21,6 +21,7 @@ import trio
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.controls import Controls
+from trio_chardev.core.delivery import INBOUND_LIMIT
 from trio_chardev.core.frontend import BeChange, Frontend, OnEvent, OnReceive
 from trio_chardev.core.outbound import Outbound, eagerly
 from trio_chardev.core.outlets import Outlets
@@ -37,7 +38,7 @@ from trio_chardev.events import Event
 log = logging.getLogger(__name__)
 
 DRAIN_CHUNK = 1 << 16  # bytes
-DRAIN_LIMIT = 8 << 20  # bytes that one change keeps; refused while more wait for the frontend
+DRAIN_LIMIT = INBOUND_LIMIT  # bytes that one change keeps; refused while more wait
 
 
 @attrs.frozen

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from trio_chardev.core.frontend import Frontend
 
 INBOUND_CAPACITY = 1 << 16  # bytes; a backend is not read while that many wait
+INBOUND_LIMIT = 8 << 20  # bytes; more than a kernel's buffer holds, of a peer that has left
 
 
 @attrs.define(eq=False)
 class Delivery:
     """The way to the frontend, whether one is there or not."""
 
-    inbound: Inbound = attrs.Factory(lambda: Inbound(INBOUND_CAPACITY))
+    inbound: Inbound = attrs.Factory(lambda: Inbound(INBOUND_CAPACITY, INBOUND_LIMIT))
     frontend: Frontend | None = None
     is_held: bool = False
     is_muted: bool = False

@@ -8,7 +8,7 @@ finds the queue empty does not wait in it: see `Delivery`. The queue outlives th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import trio
 
@@ -20,22 +20,29 @@ OPPOSITE = {
     Event.MUX_IN: Event.MUX_OUT,
     Event.MUX_OUT: Event.MUX_IN,
 }
+LEAVING = (Event.CLOSED, Event.MUX_OUT)
 EVENT_WEIGHT = 64  # an event takes that many bytes of the room, so that events are bounded too
 
 
 class Inbound:
     """A bounded queue of bytes and events; only its waits are async."""
 
-    __slots__ = ("_items", "_offset", "_readers", "_size", "_writers", "capacity", "is_paused")
+    __slots__ = (
+        *("_attending", "_items", "_offset", "_readers", "_size", "_writers"),
+        *("capacity", "is_paused", "limit"),
+    )
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, limit: int = 0) -> None:
+        """*limit* is how much it may hold in all, for what can't wait outside."""
         self.capacity = capacity
+        self.limit = max(capacity, limit)
         self.is_paused = False
         self._items: deque[bytes | Event] = deque()
         self._offset = 0  # how much of the first item has been taken
         self._size = 0
         self._readers = trio.lowlevel.ParkingLot()
         self._writers = trio.lowlevel.ParkingLot()
+        self._attending: set[trio.CancelScope] = set()
 
     def __len__(self) -> int:
         """The bytes that are waiting; an event counts as `EVENT_WEIGHT`."""
@@ -50,6 +57,11 @@ class Inbound:
     def wanted(self) -> int:
         """How many bytes a backend shall read; not positive: it shall not."""
         return 0 if self.is_paused else self.room
+
+    @property
+    def spare(self) -> int:
+        """As `wanted`, of a peer that has left: there the room is what the `limit` leaves."""
+        return 0 if self.is_paused else self.limit - self._size
 
     def pause(self) -> None:
         """Want nothing, whatever room there is, until `resume`."""
@@ -70,14 +82,14 @@ class Inbound:
     def put_event(self, event: Event) -> None:
         """Append *event*.
 
-        Without room a BREAK is lost, as on an overrun UART, and of a peer that comes and goes
-        only the outcome is kept.
+        Without room a BREAK is lost, as on an overrun UART, and so is a peer that has come
+        and goes without a byte.
         """
         if self.room <= 0:
             last = self._items[-1]
             if event in (Event.BREAK, last):
                 return
-            if last is OPPOSITE[event]:
+            if event in LEAVING and last is OPPOSITE[event]:
                 self._items.pop()
                 self._shrink(EVENT_WEIGHT)
                 return
@@ -140,6 +152,8 @@ class Inbound:
     def wake_writers(self) -> None:
         """Make those in `wait_room` look again."""
         self._writers.unpark_all()
+        for scope in self._attending:
+            scope.cancel()
 
     async def wait_item(self) -> None:
         """Wait until something was put, or `wake_readers`."""
@@ -149,7 +163,16 @@ class Inbound:
         """Wait until something was taken, or `wake_writers`."""
         await self._writers.park()
 
+    async def wait_room_attending(self, attend: Callable[[], Awaitable[None]]) -> None:
+        """As `wait_room`, but in *attend*, which is cancelled then; also until that returns."""
+        with trio.CancelScope() as scope:
+            self._attending.add(scope)
+            try:
+                await attend()
+            finally:
+                self._attending.discard(scope)
+
     def _shrink(self, size: int) -> None:
         self._size -= size
-        if self._writers and self.room > 0:
-            self._writers.unpark_all()
+        if (self._writers or self._attending) and self.room > 0:
+            self.wake_writers()

@@ -6,6 +6,7 @@ the one that has the focus, events of the backend to all.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -35,6 +36,11 @@ class Outlets:
         return self.focus.inbound.wanted
 
     @property
+    def spare(self) -> int:
+        """How many bytes of a peer that has left it may get; not positive when it is full."""
+        return self.focus.inbound.spare
+
+    @property
     def is_muted(self) -> bool:
         """CLOSED was told for a change under way."""
         return any(delivery.is_muted for delivery in self.deliveries)
@@ -42,6 +48,10 @@ class Outlets:
     async def wait_room(self) -> None:
         """Wait until the one with the focus has taken something, or another gets the focus."""
         await self.focus.inbound.wait_room()
+
+    async def wait_room_attending(self, attend: Callable[[], Awaitable[None]]) -> None:
+        """As `wait_room`, but in *attend*, see `Inbound.wait_room_attending`."""
+        await self.focus.inbound.wait_room_attending(attend)
 
     def vacant(self) -> Delivery:
         """A delivery for one more user; `attach` takes it."""

@@ -68,13 +68,19 @@ class Slot:
     async def _pump(self, outlets: Outlets) -> None:
         """Wait for room, read, deliver: no byte is held here over a checkpoint.
 
+        A peer that has left is not kept waiting for room, as far as the queue's limit allows:
+        then its leaving is known, the next can come, and all that it has sent comes first.
+
         What comes after a commit, when it was replaced, is not read.
         """
         backend = self.backend
         in_a_row = 0
         while not self.is_replaced:
-            if (room := outlets.room) <= 0:
-                await outlets.wait_room()
+            room = outlets.room
+            if room <= 0 and backend.is_hung_up:
+                room = outlets.spare
+            if room <= 0:
+                await self._wait_room(outlets)
             elif data := backend.receive_nowait(room):
                 outlets.data(data)
                 in_a_row += 1
@@ -85,6 +91,12 @@ class Slot:
                 in_a_row = 0
                 await backend.wait_readable()
         await trio.sleep_forever()
+
+    async def _wait_room(self, outlets: Outlets) -> None:
+        if type(self.backend).attend is Backend.attend:  # nothing can happen meanwhile
+            await outlets.wait_room()
+        else:
+            await outlets.wait_room_attending(self.backend.attend)
 
     async def drain(self) -> None:
         """Let the peer take what it was sent, in a short time. Cancelled is not heard here."""
