@@ -32,7 +32,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         self._sock = sock
-        self._hangup: select.epoll | None = None
+        self._hangup: select.epoll | None = None  # of the last `wait_hangup`
         self.name = name
         """What query-chardev shows."""
 
@@ -75,10 +75,9 @@ class Connection:
         Raises OSError if it can't know, for want of a descriptor. A peer that could not send
         all that it had is not heard to leave: its bytes come first on the line, too.
         """
-        if self._hangup is None:  # Trio does not wait for EPOLLRDHUP, but for an epoll it does
-            self._hangup = select.epoll(1)
+        # Trio does not wait for EPOLLRDHUP, but it waits for an epoll that does.
+        with select.epoll(1) as self._hangup, contextlib.suppress(trio.ClosedResourceError):
             self._hangup.register(self._sock, select.EPOLLRDHUP)
-        with contextlib.suppress(trio.ClosedResourceError):
             await trio.lowlevel.wait_readable(self._hangup)
 
     async def wait_writable(self) -> None:
@@ -94,7 +93,6 @@ class Connection:
         """Close the socket and wake those who wait for it. Never fails."""
         if self._hangup is not None and not self._hangup.closed:
             trio.lowlevel.notify_closing(self._hangup)
-            self._hangup.close()
         if self._sock.fileno() != -1:
             trio.lowlevel.notify_closing(self._sock)
         with contextlib.suppress(OSError):  # ECONNRESET: it is closed all the same

@@ -41,6 +41,11 @@ class Outlets:
         return self.focus.inbound.spare
 
     @property
+    def is_paused(self) -> bool:
+        """Does the one with the focus want nothing for now, room or not?"""
+        return self.focus.inbound.is_paused
+
+    @property
     def is_muted(self) -> bool:
         """CLOSED was told for a change under way."""
         return any(delivery.is_muted for delivery in self.deliveries)

@@ -93,7 +93,8 @@ class Slot:
         await trio.sleep_forever()
 
     async def _wait_room(self, outlets: Outlets) -> None:
-        if type(self.backend).attend is Backend.attend:  # nothing can happen meanwhile
+        has_nothing_to_do = type(self.backend).attend is Backend.attend
+        if has_nothing_to_do or outlets.is_paused:
             await outlets.wait_room()
         else:
             await outlets.wait_room_attending(self.backend.attend)
