@@ -40,6 +40,8 @@ class FakeDevice:
     """The backend has line settings, modem lines, break and echo."""
     line_fails: bool = False
     """Line settings raise BackendError."""
+    is_polled: bool = False
+    """Its input is looked for again before it is waited for, see `Polling`."""
     endless: bool = False
     """There is always more to receive."""
     dies_after: int | None = None
@@ -165,6 +167,7 @@ class FakeBackend(Backend):
     def __init__(self, request: OpenRequest, device: FakeDevice) -> None:
         super().__init__(request)
         self.device = device
+        self.is_polled = device.is_polled
 
     @property
     def filename(self) -> str:

@@ -5,6 +5,7 @@ With the environment variable TRIO_CHARDEV_SEEDS=N each scenario runs under N sc
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from contextlib import suppress
@@ -18,6 +19,7 @@ import trio._core._run as trio_run
 from trio.lowlevel import checkpoint
 from trio.testing import wait_all_tasks_blocked
 
+from trio_chardev.core import polling
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.errors import (
@@ -66,6 +68,7 @@ BASE = [
     Scenario("writer-stuck", {"stuck": True}),
     Scenario("writer-stuck-refused", {"stuck": True}, refuse=True, raises=ChangeFailedError),
     Scenario("eager", {"eager": True}, {"eager": True}),
+    Scenario("polled", {"is_polled": True}, {"is_polled": True}),
     Scenario("alone", has_frontend=False),
     Scenario("alone-open-fails", new={"opens": False}, raises=BackendError, has_frontend=False),
     Scenario(
@@ -233,6 +236,13 @@ def brute_force(scenario: Scenario, seeds: int) -> Counter[str]:
                 if not fired:
                     break
     return endings
+
+
+@pytest.fixture(autouse=True)
+def looks_before_it_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A polled device is looked at again every time, and always as often."""
+    monkeypatch.setattr(polling, "PRICE", 0)
+    monkeypatch.setattr(polling, "perf_counter", itertools.count(0, polling.POLL_TIME / 4).__next__)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)

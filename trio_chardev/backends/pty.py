@@ -185,6 +185,7 @@ class PtyBackend(DescriptorBackend):
     """The master of a pseudoterminal."""
 
     pty: str
+    is_polled = True
 
     def __init__(self, request: OpenRequest, master: FdHolder, slave: str) -> None:
         super().__init__(request, master, master)

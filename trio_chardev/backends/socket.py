@@ -54,6 +54,8 @@ HANDSHAKE_TIMEOUT = 10.0
 class SocketBackend(Backend):
     """A server with at most one client, or a client."""
 
+    is_polled = True
+
     def __init__(self, request: OpenRequest, options: SocketOptions) -> None:
         super().__init__(request)
         self.address = options.addr

@@ -94,6 +94,9 @@ class Backend(abc.ABC):
     max_frontends: ClassVar[int] = 1
     """How many users its chardev may have at a time."""
 
+    is_polled: bool = False
+    """Is its input worth looking for again, where it keeps coming at once? See `Polling`."""
+
     bases: tuple[str, ...] = ()
     """The chardevs that it stands on."""
 

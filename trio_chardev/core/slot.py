@@ -10,6 +10,7 @@ import trio
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.outlets import Outlets
+from trio_chardev.core.polling import Polling
 from trio_chardev.errors import BackendError, ChardevError
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Slot:
         What comes after a commit, when it was replaced, is not read.
         """
         backend = self.backend
+        polling = Polling() if backend.is_polled else None
         in_a_row = 0
         while not self.is_replaced:
             room = outlets.room
@@ -82,11 +84,15 @@ class Slot:
             if room <= 0:
                 await self._wait_room(outlets)
             elif data := backend.receive_nowait(room):
+                if polling is not None:
+                    polling.input_came()
                 outlets.data(data)
                 in_a_row += 1
                 if in_a_row == READS_IN_A_ROW:
                     in_a_row = 0
                     await trio.lowlevel.checkpoint()
+            elif polling is not None and polling.looks_again():
+                await trio.lowlevel.checkpoint()
             else:
                 in_a_row = 0
                 await backend.wait_readable()
