@@ -21,6 +21,7 @@ from trio_chardev.backends import opener_of
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.registry import Registry, open_registry_with
+from trio_chardev.qmp.cause import Cause
 from trio_chardev.qmp.commands import COMMANDS
 from trio_chardev.qmp.context import Host
 from trio_chardev.qmp.events import (
@@ -32,7 +33,7 @@ from trio_chardev.qmp.events import (
     rate_key,
 )
 from trio_chardev.qmp.listener import serve_clients
-from trio_chardev.qmp.monitor import Monitor, cause_of_now
+from trio_chardev.qmp.monitor import Monitor
 
 QUIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FAREWELL_TIMEOUT = 0.5  # seconds; for clients to take the last replies and SHUTDOWN
@@ -106,7 +107,7 @@ class Service:
         client that was written for QEMU, which has none of these events, sees none that it
         caused.) Some are rate-limited, see `Throttle`.
         """
-        cause = None if isinstance(event, Shutdown) else cause_of_now()
+        cause = None if isinstance(event, Shutdown) else Cause.of_now()
         news = News(message_of(event), cause, getattr(event, "id", None))
         for key in outdated_keys(event):
             self._throttle.drop(key)

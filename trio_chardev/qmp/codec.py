@@ -79,6 +79,8 @@ class Decoder:
             while pos < len(piece):
                 if ordinary is not None and self._frame.empty and self._lexer.idle:
                     pos = _take_ordinary(ordinary, pos, messages)
+                    if pos == len(piece):
+                        break
                 pos = self._take_one(piece, pos, messages)
         return messages
 

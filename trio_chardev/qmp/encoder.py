@@ -35,7 +35,9 @@ def encode(value: object) -> bytes:
 
     The keys of a dict must be strings. Raises TypeError for what is no JSON value.
     """
-    if type(value) is dict and type(value.get("return")) is Encoded:
+    if type(value) is dict and type(result := value.get("return")) is Encoded:
+        if len(value) == 1:
+            return b'{"return": %b}\r\n' % result
         members = (
             b"%b: %b" % (encode(name)[:-2], item if type(item) is Encoded else encode(item)[:-2])
             for name, item in value.items()

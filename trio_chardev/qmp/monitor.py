@@ -19,9 +19,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -32,6 +30,7 @@ from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.errors import ChardevError
 from trio_chardev.events import Event
+from trio_chardev.qmp.cause import Cause
 from trio_chardev.qmp.codec import Decoder, Malformed, encode, encode_pretty
 from trio_chardev.qmp.context import Command, Context, Host
 from trio_chardev.qmp.descriptors import NamedFds
@@ -47,35 +46,6 @@ READ_AHEAD = 1 << 16  # bytes of commands kept meanwhile, or a little more
 OOB_QUEUE = 8  # commands that wait or run while oob is enabled (QEMU's)
 SEND_CHUNK = 1 << 16  # bytes
 FLUSH_CHUNK = 1 << 20  # bytes; far more than a socket takes at once
-
-
-@attrs.define(eq=False)
-class _Cause:
-    """A command at work; tasks that it starts inherit this by their context."""
-
-    monitor: Monitor
-    at_work: bool = True
-
-
-_cause: ContextVar[_Cause | None] = ContextVar("QMP command", default=None)
-
-
-@contextmanager
-def causing(monitor: Monitor) -> Iterator[None]:
-    """Around a command of *monitor*'s client."""
-    mark = _Cause(monitor)
-    token = _cause.set(mark)
-    try:
-        yield
-    finally:
-        mark.at_work = False
-        _cause.reset(token)
-
-
-def cause_of_now() -> Monitor | None:
-    """Whose client's command it is that makes happen what happens now, if it is one."""
-    mark = _cause.get()
-    return mark.monitor if mark is not None and mark.at_work else None
 
 
 @attrs.frozen
@@ -254,14 +224,14 @@ class Monitor:
 
     def _answer_now(self, client: _Client, request: Request) -> dict[str, Any]:
         try:
-            with causing(self):
+            with Cause(self):
                 return {"return": self._call(client, request)}
         except Exception as exc:
             return _error(exc)
 
     async def _answer(self, client: _Client, request: Request) -> dict[str, Any]:
         try:
-            with causing(self):
+            with Cause(self):
                 result = self._call(client, request)
                 return {"return": await result if inspect.isawaitable(result) else result}
         except Exception as exc:
@@ -335,7 +305,7 @@ class Monitor:
             del self._out[:sent]
         if self._out:
             self._writer.unpark_all()
-        else:
+        elif self._drained:
             self._drained.unpark_all()
 
     async def _write(self) -> None:
