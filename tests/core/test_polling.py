@@ -10,7 +10,6 @@ from trio_chardev.core import polling
 from trio_chardev.core.polling import MAX_CREDIT, PRICE, Polling
 from trio_chardev.testing import FakeDevice, FakeFrontend, open_chardev
 
-
 POLL_TIME = 8.0  # here
 
 
