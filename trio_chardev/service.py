@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -44,11 +45,12 @@ def open_registry() -> AbstractAsyncContextManager[Registry]:
     return open_registry_with(opener_of)
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class News:
     """An event on its way, and to whom it is no news."""
 
-    message: dict[str, Any]
+    event: object
+    time_ns: int
     cause: Monitor | None
     """The monitor whose client's command caused it."""
 
@@ -58,6 +60,11 @@ class News:
     def is_for(self, monitor: Monitor) -> bool:
         """Is it news for the client of *monitor*?"""
         return monitor is not self.cause and monitor.chardev.id != self.id
+
+    @functools.cached_property
+    def message(self) -> dict[str, Any]:
+        """What is told; most often nobody is there to be told."""
+        return message_of(self.event, self.time_ns)
 
 
 @attrs.define(eq=False)
@@ -108,7 +115,7 @@ class Service:
         caused.) Some are rate-limited, see `Throttle`.
         """
         cause = None if isinstance(event, Shutdown) else Cause.of_now()
-        news = News(message_of(event), cause, getattr(event, "id", None))
+        news = News(event, time.time_ns(), cause, getattr(event, "id", None))
         for key in outdated_keys(event):
             self._throttle.drop(key)
         if self._throttle.offer(rate_key(event), news, trio.current_time()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,6 +15,8 @@ from trio_chardev.options import BackendOptions
 @attrs.frozen(kw_only=True)
 class NullOptions(BackendOptions):
     """Discards output and gives no input."""
+
+    open_timeout = math.inf  # it does not wait
 
 
 class NullBackend(Backend):

@@ -17,6 +17,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import math
 import os
 import select
 import struct
@@ -37,6 +38,8 @@ from trio_chardev.options import BackendOptions
 @attrs.frozen(kw_only=True)
 class PtyOptions(BackendOptions):
     """Makes a pseudoterminal."""
+
+    open_timeout = math.inf  # it does not wait
 
     path: str | None = None
     """Symbolic link to make to the pseudoterminal's slave."""

@@ -7,6 +7,7 @@ and takes memory only as it fills.
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +25,8 @@ MAX_SIZE = 1 << 30
 @attrs.frozen(kw_only=True)
 class RingbufOptions(BackendOptions):
     """Keeps the newest output in memory, to be read by command."""
+
+    open_timeout = math.inf  # it does not wait
 
     size: int = 65536
     """Size of the ring in bytes, a power of two; the oldest bytes are overwritten."""

@@ -41,7 +41,7 @@ def open_path(path: str, flags: int) -> int:
     return os.open(path, flags, 0o666)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True, eq=False)
 class OpenRequest:
     """What an opener may use."""
 

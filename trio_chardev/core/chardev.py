@@ -12,6 +12,7 @@ unwinds to the original, after it nothing can fail.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable
@@ -343,7 +344,7 @@ class Chardev:
         else:
             self._nursery.start_soon(self._run_slot, slot, opener, request)
         try:
-            with trio.fail_after(timeout):
+            with contextlib.nullcontext() if math.isinf(timeout) else trio.fail_after(timeout):
                 await slot.ready.wait()
         except trio.TooSlowError:
             await slot.retire()  # noqa: ASYNC120 - as above

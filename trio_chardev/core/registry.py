@@ -198,16 +198,12 @@ class Registry(Mapping[str, Chardev]):
         opener = self._opener_of(options)
 
         def open_beside(request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
-            return opener(
-                attrs.evolve(
-                    request,
-                    chardevs=self,
-                    objects=self.objects,
-                    open_path=self.open_path,
-                    quit=self.quit,
-                    take_fd=take_fd,
-                )
-            )
+            request.chardevs = self
+            request.objects = self.objects
+            request.open_path = self.open_path
+            request.quit = self.quit
+            request.take_fd = take_fd
+            return opener(request)
 
         return open_beside
 
@@ -223,14 +219,16 @@ async def open_registry_with(opener_of: OpenerOf) -> AsyncIterator[Registry]:
             registry.shut()
 
 
-@contextlib.contextmanager
-def _failed_to_add(id: str) -> Iterator[None]:
-    try:
-        yield
-    except ChardevClosedError:
-        raise
-    except BackendError as exc:
-        raise BackendError(f"Failed to add chardev '{id}': {exc}") from exc
+@attrs.frozen
+class _failed_to_add:  # noqa: N801 - used as a context manager is
+    id: str
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
+        if isinstance(exc, BackendError) and not isinstance(exc, ChardevClosedError):
+            raise BackendError(f"Failed to add chardev '{self.id}': {exc}") from exc
 
 
 def _or_default(timeout: float | None, options: BackendOptions) -> float:

@@ -49,9 +49,12 @@ EVENTS: Final[dict[str, type[Any]]] = {
 _NAME_OF: Final = {cls: name for name, cls in EVENTS.items()}
 
 
-def message_of(event: object) -> dict[str, Any]:
-    """The QMP message for an instance of one of the classes of `EVENTS`, stamped with now."""
-    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+def message_of(event: object, time_ns: int | None = None) -> dict[str, Any]:
+    """The QMP message for an instance of one of the classes of `EVENTS`.
+
+    Stamped with *time_ns*, since 1970, or with now.
+    """
+    seconds, nanoseconds = divmod(time.time_ns() if time_ns is None else time_ns, 10**9)
     return {
         "timestamp": {"seconds": seconds, "microseconds": nanoseconds // 1000},
         "event": _NAME_OF[type(event)],

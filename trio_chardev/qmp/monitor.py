@@ -243,10 +243,19 @@ class Monitor:
             client = self._client
             if client is None or not client.queue:
                 await self._worker.park()
+            else:
+                with trio.CancelScope() as self._work_scope:
+                    await self._work_for(client)
+                self._read_or_pause()
+
+    async def _work_for(self, client: _Client) -> None:
+        """Run those of *client*, until it leaves."""
+        while client is self._client:
+            if not client.queue:
+                await self._worker.park()
                 continue
             request = client.queue[0]
-            with trio.CancelScope() as self._work_scope:
-                reply = await self._answer(client, request)
+            reply = await self._answer(client, request)
             if client is self._client:  # else it left
                 client.queue.popleft()
                 self._put_reply(request, reply)
