@@ -85,24 +85,32 @@ class Service:
         self.registry.open_path = self._host.fdsets.open_path
         self.registry.quit = functools.partial(self.quit, "host-ui")
 
-    async def add_monitor(self, id: str, *, pretty: bool = False) -> None:
+    async def add_monitor(self, id: str, *, pretty: bool = False, insecure: bool = False) -> None:
         """Have a QMP monitor serve the clients of chardev *id*, one at a time, as in QEMU.
 
-        Raises ChardevNotFoundError, ChardevBusyError.
+        Unless it is *insecure* the chardev must lead to nobody else, see `Chardev.guard`.
+        Raises ChardevNotFoundError, ChardevBusyError, BackendError.
         """
-        monitor = Monitor(self.registry[id], COMMANDS, self._host, pretty)
+        chardev = self.registry[id]
+        if not insecure:
+            chardev.guard()
+        monitor = Monitor(chardev, COMMANDS, self._host, pretty)
         await self._nursery.start(self._run_monitor, monitor)
 
-    async def listen_qmp(self, options: SocketOptions, *, pretty: bool = False) -> str:
+    async def listen_qmp(
+        self, options: SocketOptions, *, pretty: bool = False, insecure: bool = False
+    ) -> str:
         """Have a QMP monitor for each client of a listener; gives its file name.
 
-        Raises BackendError.
+        Unless it is *insecure* others can't be clients. Raises OptionsError, BackendError.
         """
+        serve = functools.partial(serve_clients, insecure=insecure)
         filename: str = await self._nursery.start(
-            serve_clients,
+            serve,
             options,
             lambda chardev: Monitor(chardev, COMMANDS, self._host, pretty),
             self._run_monitor,
+            self.registry.objects,
         )
         return filename
 

@@ -180,6 +180,21 @@ def test_misuse_is_status_2() -> None:
             ["--chardev", "null,id=m", "--monitor", "m,mode=readline"],
             "--monitor m,mode=readline: Parameter 'mode' does not accept value 'readline'",
         ),
+        (
+            ["--qmp", "tcp:0.0.0.0:0,server=on,wait=off"],
+            "--qmp 0.0.0.0:0: A monitor at '0.0.0.0' needs TLS with 'verify-peer', "
+            "a loopback address, or insecure=on",
+        ),
+        (
+            ["--chardev", "socket,id=m,host=0.0.0.0,port=0,server=on,wait=off", "--monitor", "m"],
+            "--monitor m: A monitor at '0.0.0.0' needs TLS with 'verify-peer', "
+            "a loopback address, or insecure=on",
+        ),
+        (
+            ["--qmp", "unix:/missing/q,server=on,wait=off,insecure=maybe"],
+            "--qmp unix:/missing/q,server=on,wait=off,insecure=maybe: "
+            "Parameter 'insecure' expects 'on' or 'off'",
+        ),
         (["--qmp", "nonsense"], "--qmp nonsense: 'nonsense' is not a valid char driver"),
         (
             ["--pidfile", "/missing/pid"],

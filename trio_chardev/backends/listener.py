@@ -33,6 +33,7 @@ from trio_chardev.backends.addresses import (
     listening_address,
     resolve,
 )
+from trio_chardev.backends.guard import check_listening
 from trio_chardev.backends.socket_file import SocketFile
 from trio_chardev.errors import BackendError
 
@@ -121,6 +122,19 @@ class Listener:
             self._replaced._is_over = True
             self._replaced = None
 
+    def check_local(self) -> None:
+        """Raise BackendError if clients may come from another machine."""
+        for sock in self._sockets:
+            check_listening(sock)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Does a client wait in the queue?"""
+        poll = select.poll()
+        for sock in self._sockets:
+            poll.register(sock, select.POLLIN)
+        return bool(poll.poll(0))
+
     def set_backlog(self, backlog: int) -> None:
         """Let so many clients wait in the queue, instead of `BACKLOG`."""
         for sock in self._sockets:
@@ -138,13 +152,16 @@ class Listener:
             sock.close()
 
 
-async def listen(address: SocketAddress, replaced: Listener | None) -> Listener:
+async def listen(
+    address: SocketAddress, replaced: Listener | None, mode: int | None = None
+) -> Listener:
     """Listen at *address*, if need be together with *replaced*.
 
-    Raises BackendError. Cancelled: nothing happened.
+    A socket file gets the permissions *mode*, see `SocketFile`. Raises BackendError. Cancelled:
+    nothing happened.
     """
     if isinstance(address, UnixAddress) and not address.abstract:
-        return _listen_at_path(address, replaced)
+        return _listen_at_path(address, replaced, mode)
     endpoints = await resolve(address, passive=True)
     if isinstance(address, InetAddress):
         sockets, is_shared = _listen_in_range(address, endpoints, replaced)
@@ -259,12 +276,12 @@ def _listening_socket(endpoint: Endpoint, bind: Callable[[socket.socket], None])
 # ---------------------------------------------------------------- paths
 
 
-def _listen_at_path(address: UnixAddress, replaced: Listener | None) -> Listener:
+def _listen_at_path(address: UnixAddress, replaced: Listener | None, mode: int | None) -> Listener:
     if not address.path:
         name = f"qemu-socket-{secrets.token_hex(4)}"
         address = attrs.evolve(address, path=os.path.join(tempfile.gettempdir(), name))
     endpoint = fixed_endpoint(address)
-    file = SocketFile(endpoint.address)
+    file = SocketFile(endpoint.address, mode)
     try:
         file.choose_place(None if replaced is None else replaced.file)
         sock = _listening_socket(endpoint, file.bind)

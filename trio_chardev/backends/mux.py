@@ -173,6 +173,10 @@ class MuxBackend(Backend):
         if self._frontend.is_attached:
             self._frontend.accept_input()
 
+    def guard(self) -> None:
+        """See `Backend.guard`: it is the base to which somebody comes."""
+        self.base.chardev.guard()
+
     def touch(self) -> None:
         """Whether the base is used depends on whether this is."""
         self.base.chardev.touch()

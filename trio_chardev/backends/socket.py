@@ -37,6 +37,7 @@ from trio_chardev.backends.connection import (
     socket_from_fd,
 )
 from trio_chardev.backends.dialer import Backoff, Nobody, Peers, Redialer, connect
+from trio_chardev.backends.guard import PRIVATE, Guard, check_remote
 from trio_chardev.backends.layer import Layer, Link
 from trio_chardev.backends.listener import Listener, listen, listen_on
 from trio_chardev.backends.socket_options import SocketOptions as SocketOptions
@@ -68,6 +69,8 @@ class SocketBackend(Backend):
         self._newcomer_deadline = math.inf
         self._has_unsent = trio.Event()  # wakes `_keep_flushing`
         self._waiting: trio.CancelScope | None = None  # for a peer; add_client cuts it short
+        self._guard: Guard | None = None
+        self._sock: socket.socket | None = None  # of who came last; its link owns it
 
     # ------------------------------------------------------------ opening
 
@@ -102,14 +105,52 @@ class SocketBackend(Backend):
         else:
             sock = await connect(self.address)
         try:
-            self._take_in(sock)
-            if self._newcomer is not None:
-                await self._shake_hands(self._newcomer)
+            await self.begin_with(sock)
         except OSError as exc:
             raise BackendError.from_os_error(f"Failed to connect to '{self.address}'", exc) from exc
 
+    async def begin_with(self, sock: socket.socket) -> None:
+        """*sock*, which is owned from now on, is the peer, and its handshakes are over.
+
+        Raises OSError if that can't be.
+        """
+        self._take_in(sock)
+        if self._newcomer is not None:
+            await self._shake_hands(self._newcomer)
+
     def activate(self) -> None:
         self._peers.activate()
+
+    def guard(self) -> None:
+        """See `Backend.guard`. One who has come already and may not is dropped."""
+        listener = self._peers if isinstance(self._peers, Listener) else None
+        if not self._stack.proves_peers:
+            if listener is not None:
+                listener.check_local()
+            elif not self._options.server:
+                check_remote(self.address)
+        if listener is not None and listener.file is not None:
+            try:
+                listener.file.restrict(PRIVATE)
+            except OSError as exc:
+                raise BackendError.from_os_error(
+                    f"Could not protect '{self.address}'", exc
+                ) from exc
+        self._guard = Guard(f"chardev '{self.id}'")
+        if self._connection is not None:  # a newcomer is looked at after its handshakes
+            try:
+                self._check_peer()
+            except OSError:
+                self._lose()
+
+    def _check_peer(self) -> None:
+        """Raise OSError if there is a guard, and who came last may not."""
+        if self._guard is not None and self._sock is not None:
+            self._guard.check(self._sock)
+
+    @property
+    def others_wait(self) -> bool:
+        return isinstance(self._peers, Listener) and self._peers.has_waiting
 
     def close(self) -> None:
         """Close everything; for the opener, when it leaves."""
@@ -141,6 +182,8 @@ class SocketBackend(Backend):
 
         Raises OSError if it has left again; then it is the caller's still.
         """
+        self._sock = sock
+        self._check_peer()
         name = connection_name(self.address, sock, is_server=self._options.server)
         name = self._options.named(name)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -163,6 +206,7 @@ class SocketBackend(Backend):
         try:
             with trio.fail_at(self._newcomer_deadline):
                 await newcomer.handshake()
+            self._check_peer()  # the guard may have come meanwhile
         except (OSError, trio.TooSlowError) as exc:
             self._newcomer = None
             newcomer.close()
@@ -360,6 +404,26 @@ async def open_socket(options: SocketOptions, request: OpenRequest) -> AsyncIter
             await backend.listen(request)
         else:
             await backend.connect(request)
+        async with backend.flushing():
+            yield backend
+    finally:
+        backend.close()
+
+
+@asynccontextmanager
+async def open_accepted(
+    options: SocketOptions, request: OpenRequest, sock: socket.socket
+) -> AsyncIterator[Backend]:
+    """Serve *sock*, a client that a listener with *options* has accepted. Raises BackendError.
+
+    It stays the caller's if nothing is opened.
+    """
+    backend = SocketBackend(request, options)
+    try:
+        try:
+            await backend.begin_with(sock)
+        except OSError as exc:
+            raise BackendError.from_os_error("Failed to serve a client", exc) from exc
         async with backend.flushing():
             yield backend
     finally:

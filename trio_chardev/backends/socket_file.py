@@ -25,10 +25,12 @@ Inode = tuple[int, int]
 class SocketFile:
     """A socket file, for *path*; bound there, or beside it until `place`."""
 
-    __slots__ = ("_bound", "_inode", "path", "replaced_inode")
+    __slots__ = ("_bound", "_inode", "_mode", "path", "replaced_inode")
 
-    def __init__(self, path: bytes) -> None:
+    def __init__(self, path: bytes, mode: int | None = None) -> None:
+        """It gets the permissions *mode*, less the umask; None: what the kernel gives."""
         self.path = path
+        self._mode = mode
         self.replaced_inode: Inode | None = None
         """What `place` may rename it over: the file of the listener that is replaced."""
         self._bound = path  # where it is now
@@ -49,6 +51,8 @@ class SocketFile:
 
     def bind(self, sock: socket.socket) -> None:
         """Bind *sock* at the place chosen. Raises BackendError, OSError."""
+        if self._mode is not None:
+            os.fchmod(sock.fileno(), self._mode)  # bind(2) makes the file with the socket's mode
         if len(self._bound) < SUN_PATH_SIZE:
             sock.bind(self._bound)
         else:
@@ -70,6 +74,16 @@ class SocketFile:
         except OSError as exc:
             raise self.failed_to_bind(exc) from exc
         self._bound = self.path
+
+    def restrict(self, mode: int) -> None:
+        """Give it the permissions *mode* now. Raises OSError."""
+        fd = os.open(self._bound, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            status = os.fstat(fd)
+            if (status.st_dev, status.st_ino) == self._inode:
+                os.chmod(f"/proc/self/fd/{fd}", mode)
+        finally:
+            os.close(fd)
 
     def is_at(self, path: bytes) -> bool:
         """Is this the file at *path*?"""

@@ -34,6 +34,11 @@ class Stack:
         options = self._options
         return not (self._credentials or options.websocket or options.telnet or options.tn3270)
 
+    @property
+    def proves_peers(self) -> bool:
+        """Does TLS demand a certificate of the peer?"""
+        return self._credentials is not None and self._credentials.verify_peer
+
     def put_on(self, link: Link, on_event: Callable[[Event], None]) -> Link:
         """The uppermost layer on *link*."""
         for codec in self._codecs():

@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from trio_chardev.backends.addresses import Endpoint, InetAddress, SocketAddress, resolve
+from trio_chardev.backends.guard import check_remote
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.options import BackendOptions
@@ -105,6 +106,11 @@ class UdpBackend(Backend):
             await trio.lowlevel.wait_writable(self._sock)
         except trio.ClosedResourceError:
             raise BackendError("The socket was closed") from None
+
+    def guard(self) -> None:
+        """Refuse to be a monitor's, unless the peer is on this machine. Raises BackendError."""
+        host, port, *_ = self._addresses[1].address
+        check_remote(InetAddress(host, str(port)))
 
     def close(self) -> None:
         """Close the socket; for the opener, when it leaves."""

@@ -36,7 +36,7 @@ def cli() -> None:
     "--monitor",
     "monitors",
     multiple=True,
-    metavar="[chardev=]ID[,pretty=on]",
+    metavar="[chardev=]ID[,pretty=on][,insecure=on]",
     help="Have QMP on that chardev, for one client at a time.",
 )
 @click.option(

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import gc
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
@@ -20,7 +21,7 @@ from trio_chardev.cli.address import default_monitor_path
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import ChardevError, OptionsError, strerror
 from trio_chardev.grammar import ChardevGrammar, ChardevSpec
-from trio_chardev.keyval import structure_text
+from trio_chardev.keyval import parse_bool, structure_text
 from trio_chardev.legacy import parse_legacy
 from trio_chardev.objects import OBJECT, ObjectOptions
 from trio_chardev.options import BackendOptions, structure
@@ -46,6 +47,18 @@ class MonitorOptions:
     pretty: bool = False
     """Indent what is sent."""
 
+    insecure: bool = False
+    """Take whoever comes: any user of this machine, any machine without TLS."""
+
+
+@attrs.frozen
+class QmpListener:
+    """What ``--qmp`` takes, if it listens."""
+
+    options: SocketOptions
+    insecure: bool = False
+    """As a monitor's."""
+
 
 @attrs.frozen(kw_only=True)
 class ServeOptions:
@@ -53,7 +66,7 @@ class ServeOptions:
 
     chardevs: tuple[tuple[str, BackendOptions], ...] = ()
     monitors: tuple[MonitorOptions, ...] = ()
-    listeners: tuple[SocketOptions, ...] = ()
+    listeners: tuple[QmpListener, ...] = ()
     pidfile: str | None = None
     objects: tuple[ObjectOptions, ...] = ()
 
@@ -85,19 +98,20 @@ class ServeOptions:
         for number, text in enumerate(listeners):
             with _saying(f"--qmp {text}"):
                 id = f"compat_monitor{number}"
-                legacy = parse_legacy(GRAMMAR, text, id)
+                address, insecure = _split_insecure(text)
+                legacy = parse_legacy(GRAMMAR, address, id)
                 if legacy is None:
                     continue
                 if legacy.spec is None:
-                    on_chardevs.append(MonitorOptions(chardev=legacy.id))
+                    on_chardevs.append(MonitorOptions(chardev=legacy.id, insecure=insecure))
                     continue
                 more = _structure(legacy.spec)
                 options = more[id]
                 if isinstance(options, SocketOptions) and options.server:
-                    sockets.append(options)
+                    sockets.append(QmpListener(options, insecure))
                 else:
                     _merge(added, more)
-                    on_chardevs.append(MonitorOptions(chardev=id))
+                    on_chardevs.append(MonitorOptions(chardev=id, insecure=insecure))
         return cls(
             chardevs=tuple(added.items()),
             monitors=tuple(on_chardevs),
@@ -110,6 +124,14 @@ class ServeOptions:
     def help_text(kind: str | None) -> str:
         """What ``--chardev help`` and ``--chardev KIND,help`` print."""
         return GRAMMAR.help_text(kind)
+
+
+def _split_insecure(text: str) -> tuple[str, bool]:
+    """*text* without ``insecure=on``, which is the monitor's and not the chardev's."""
+    insecure = False
+    for match in re.finditer(r"(?<!,)(?:,,)*,insecure=([^,]*)", text):  # ",," is a comma
+        insecure = parse_bool("insecure", match[1])
+    return re.sub(r"(?<!,)((?:,,)*),insecure=[^,]*", r"\1", text), insecure
 
 
 def _structure(spec: ChardevSpec) -> dict[str, BackendOptions]:
@@ -168,14 +190,15 @@ async def _add_all(service: Service, options: ServeOptions) -> None:
             click.echo(f"char device redirected to {result.pty} (label {id})")
     for monitor in options.monitors:
         with _saying(f"--monitor {monitor.chardev}"):
-            await service.add_monitor(monitor.chardev, pretty=monitor.pretty)
+            await service.add_monitor(
+                monitor.chardev, pretty=monitor.pretty, insecure=monitor.insecure
+            )
     for listener in options.listeners:
-        with _saying(f"--qmp {listener.addr}"):
-            await service.listen_qmp(listener)
+        with _saying(f"--qmp {listener.options.addr}"):
+            await service.listen_qmp(listener.options, insecure=listener.insecure)
     if not options.monitors and not options.listeners:
         path = default_monitor_path()
         await service.listen_qmp(SocketOptions(addr=UnixAddress(str(path))))
-        path.chmod(0o600)
         click.echo(f"QMP at {path}")
 
 

@@ -123,6 +123,11 @@ class Backend(abc.ABC):
         """Follows the OPENED and CLOSED that were reported: is somebody there?"""
         return self._open
 
+    @property
+    def others_wait(self) -> bool:
+        """Does somebody wait for the peer to leave, to take its place?"""
+        return False
+
     def set_open(self, is_open: bool) -> None:
         """Report OPENED or CLOSED, if it is a change."""
         if is_open != self._open:
@@ -201,6 +206,12 @@ class Backend(abc.ABC):
 
     def touch(self) -> None:  # noqa: B027 - only a mux stands on others
         """Its chardev's users have changed: `Chardev.touch` those that it stands on."""
+
+    def guard(self) -> None:  # noqa: B027 - most kinds lead to nobody but the operator
+        """A monitor is to use it: from now on let in only who may drive this service.
+
+        Raises BackendError, and then nothing has changed, if it can't know who comes.
+        """
 
     def activate(self) -> None:  # noqa: B027
         """The commit: from now on this backend is in place. Raises BackendError.

@@ -65,6 +65,7 @@ class Chardev:
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _over: trio.Event = attrs.Factory(trio.Event)
     _first: tuple[Slot, Opener, OpenRequest] | None = None  # from `open`, if before `run`
+    _is_guarded: bool = attrs.field(default=False, init=False)
     _change_lock: trio.Lock = attrs.Factory(trio.Lock)
     _asking: trio.CancelScope = attrs.Factory(trio.CancelScope)  # of a be_change
     _outbound: Outbound = attrs.field(init=False)
@@ -98,6 +99,11 @@ class Chardev:
     def frontend_open(self) -> bool:
         """Is there a user that is open itself? A mux is while somebody uses it."""
         return any(frontend.fe_open() for frontend in self.frontends)
+
+    @property
+    def is_started(self) -> bool:
+        """Has it a backend yet?"""
+        return self._outbound.slot.started
 
     @property
     def is_open(self) -> bool:
@@ -184,6 +190,11 @@ class Chardev:
             self._outlets.detach(frontend.delivery)
             self.touch()
             self._outbound.interrupt()
+
+    def guard(self) -> None:
+        """See `Backend.guard`; it holds for backends to come too. Raises BackendError."""
+        self.backend.guard()
+        self._is_guarded = True
 
     def send_event(self, event: Event) -> None:
         """Give the frontend *event* as if the backend had sent it (chardev-send-break)."""
@@ -273,6 +284,8 @@ class Chardev:
             raise BackendError(
                 f"the new backend of chardev '{self.id}' closed before it was in place"
             ) from new.error
+        if self._is_guarded:
+            new.backend.guard()
         new.backend.activate()
         # From here on nothing raises.
         for tap in new.backend.taps:

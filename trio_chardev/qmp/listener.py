@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
 import attrs
 import trio
 
-from trio_chardev.backends import opener_of
-from trio_chardev.backends.addresses import FdAddress
-from trio_chardev.backends.listener import listen
-from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.backends.guard import PRIVATE, Guard
+from trio_chardev.backends.listener import Listener, listen
+from trio_chardev.backends.socket import SocketOptions, open_accepted
+from trio_chardev.backends.socket_options import check_options, find_credentials
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.nursery import open_background_nursery
@@ -29,60 +29,107 @@ log = logging.getLogger(__name__)
 Run = Callable[..., Awaitable[None]]
 """Runs the monitor that it is given; for nursery.start()."""
 
-MAX_CLIENTS = 256  # of one listener; more are let go at once
+MAX_CLIENTS = 256
+"""Clients of one listener. More are let go at once, unless one of these has been silent too long."""
 
 
 async def serve_clients(
     options: SocketOptions,
     monitor_of: Callable[[Chardev], Monitor],
     run: Run,
+    objects: Mapping[str, object],
     *,
+    insecure: bool = False,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen at the address of *options* until cancelled; started() gives its name.
 
-    *run* is to run the monitor that *monitor_of* makes for a client's chardev. Raises
+    *run* is to run the monitor that *monitor_of* makes for a client's chardev. Unless it is
+    *insecure* nobody else can drive the service, see `trio_chardev.backends.guard`. Raises
     OptionsError, BackendError.
     """
     if not options.server:
         raise OptionsError("a QMP listener needs server=on")
-    listener = await listen(options.addr, None)
+    if options.logfile is not None:
+        raise OptionsError("a QMP listener has no log file")
+    credentials = find_credentials(options, objects)
+    check_options(options, credentials)
+    listener = await listen(options.addr, None, None if insecure else PRIVATE)
     try:
+        if not insecure and not (credentials and credentials.verify_peer):
+            listener.check_local()
         listener.activate()
         listener.set_backlog(MAX_CLIENTS)
+        guard = None if insecure else Guard(listener.address.name)
         async with trio.open_nursery() as nursery:
             task_status.started(listener.address.name)
-            number = 0
-            while True:
-                await listener.wait()
-                client = listener.take()
-                if client is None:
-                    continue
-                if len(nursery.child_tasks) >= MAX_CLIENTS:
-                    log.warning("a QMP client is let go: there are %d", MAX_CLIENTS)
-                    client.close()
-                    continue
-                number += 1
-                chardev = Chardev(f"{listener.address.name}#{number}")
-                nursery.start_soon(_serve, client, chardev, monitor_of(chardev), run)
+            await _Crowd(options, objects, monitor_of, run, nursery).admit_all(listener, guard)
     finally:
         listener.close()
 
 
-async def _serve(client: socket.socket, chardev: Chardev, monitor: Monitor, run: Run) -> None:
-    """Run *monitor* on *chardev* for *client* until that leaves."""
-    options = SocketOptions(addr=FdAddress(chardev.id), server=False)
+@attrs.define(eq=False)
+class _Crowd:
+    """The clients of a listener."""
 
-    def open_client(request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
-        return opener_of(options)(attrs.evolve(request, take_fd=lambda name: client.detach()))
+    options: SocketOptions
+    objects: Mapping[str, object]
+    monitor_of: Callable[[Chardev], Monitor]
+    run: Run
+    nursery: trio.Nursery
+    _clients: dict[Monitor, trio.CancelScope] = attrs.Factory(dict)  # who came first is first
+    _number: int = 0
 
-    try:
-        async with open_background_nursery() as nursery:
-            await nursery.start(run, monitor)  # before there is anything to be read
-            nursery.start_soon(chardev.run)
-            await chardev.open(open_client)
-            await monitor.wait_left()
-    except ChardevError as exc:
-        log.warning("a QMP client is let go: %s", exc)
-    finally:
-        client.close()  # if nobody took it
+    async def admit_all(self, listener: Listener, guard: Guard | None) -> None:
+        """Take client after client, for ever."""
+        while True:
+            await listener.wait()
+            if (sock := listener.take()) is None:
+                continue
+            try:
+                if guard is not None:
+                    guard.check(sock)
+            except OSError:
+                sock.close()
+                continue
+            if len(self._clients) < MAX_CLIENTS or self._let_one_go():
+                self._admit(sock, listener.address.name)
+            else:
+                log.warning("a QMP client is let go: there are %d", MAX_CLIENTS)
+                sock.close()
+
+    def _let_one_go(self) -> bool:
+        """Make room for a newcomer; False if all clients use the service."""
+        silent = next((monitor for monitor in self._clients if monitor.is_silent), None)
+        if silent is None:
+            return False
+        log.warning("QMP client '%s' says nothing; another has its place", silent.chardev.id)
+        self._clients.pop(silent).cancel()
+        return True
+
+    def _admit(self, sock: socket.socket, name: str) -> None:
+        self._number += 1
+        monitor = self.monitor_of(Chardev(f"{name}#{self._number}"))
+        self._clients[monitor] = trio.CancelScope()
+        self.nursery.start_soon(self._serve, sock, monitor, self._clients[monitor])
+
+    async def _serve(self, sock: socket.socket, monitor: Monitor, scope: trio.CancelScope) -> None:
+        """Run *monitor* for the client *sock* until that leaves."""
+        chardev = monitor.chardev
+        try:
+            with scope:
+                async with open_background_nursery() as nursery:
+                    await nursery.start(self.run, monitor)  # before there is anything to be read
+                    nursery.start_soon(chardev.run)
+                    await chardev.open(lambda request: self._open(request, sock))
+                    await monitor.wait_left()
+        except ChardevError as exc:
+            log.warning("a QMP client is let go: %s", exc)
+        finally:
+            self._clients.pop(monitor, None)
+            sock.close()  # if nobody took it
+
+    def _open(
+        self, request: OpenRequest, sock: socket.socket
+    ) -> AbstractAsyncContextManager[Backend]:
+        return open_accepted(self.options, attrs.evolve(request, objects=self.objects), sock)

@@ -44,6 +44,7 @@ OUTPUT_LIMIT = OUTPUT_SUSPENDS + (1 << 20)  # bytes unsent: the client is let go
 PATIENCE = 0.5  # seconds that a command may take before the client's leaving is looked for
 READ_AHEAD = 1 << 16  # bytes of commands kept meanwhile, or a little more
 OOB_QUEUE = 8  # commands that wait or run while oob is enabled (QEMU's)
+SILENCE = 30.0  # seconds without qmp_capabilities; then a client gives way to others that wait
 SEND_CHUNK = 1 << 16  # bytes
 FLUSH_CHUNK = 1 << 20  # bytes; far more than a socket takes at once
 
@@ -65,6 +66,7 @@ class _Client:
     """Messages that have come but are not taken yet."""
     queue: deque[Request] = attrs.Factory(deque)
     """Requests for the worker; the first is being run."""
+    came: float = attrs.Factory(trio.current_time)
     ahead: int = 0
     """Bytes that were taken while it was suspended."""
 
@@ -103,6 +105,7 @@ class Monitor:
     _watcher: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _writer: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _drained: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _newcomer: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the chardev's clients, one after another, until cancelled.
@@ -119,6 +122,8 @@ class Monitor:
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._work)
                     nursery.start_soon(self._watch)
+                    if self.chardev.is_started:  # its backend has other clients, one by one
+                        nursery.start_soon(self._watch_silence)
                     task_status.started()
         finally:
             self._fds.close_all()
@@ -128,8 +133,18 @@ class Monitor:
         if self._client is not None and self._client.context.session.is_negotiated:
             self._put(message)
             if len(self._out) > OUTPUT_LIMIT:
-                self._disconnect()
+                self._disconnect("does not read")
             self._flush()
+
+    @property
+    def is_silent(self) -> bool:
+        """Is there a client that has not negotiated, though it has had `SILENCE` for that?"""
+        client = self._client
+        return (
+            client is not None
+            and not client.context.session.is_negotiated
+            and trio.current_time() >= client.came + SILENCE
+        )
 
     async def wait_left(self) -> None:
         """Wait until a client has left, having had the answers to what it sent."""
@@ -148,6 +163,7 @@ class Monitor:
             self._client = _Client(Context(self.host, chardev=self.chardev, fds=self._fds))
             self._put({"QMP": {"version": VERSION, "capabilities": ["oob"]}})
             self._flush()
+            self._newcomer.unpark_all()
         elif event is Event.CLOSED:
             self._end_client()
             self._left.set()
@@ -161,12 +177,23 @@ class Monitor:
         self._send_scope.cancel()
         self._drained.unpark_all()
 
-    def _disconnect(self) -> None:
-        log.warning("monitor '%s': its client does not read; it is let go", self.chardev.id)
+    def _disconnect(self, why: str) -> None:
+        log.warning("monitor '%s': its client %s; it is let go", self.chardev.id, why)
         backend = self.chardev.backend
         self._end_client()
         if isinstance(backend, DisconnectControl):
             backend.disconnect()
+
+    async def _watch_silence(self) -> None:
+        """Let a silent client go once it keeps others waiting."""
+        while True:
+            client = self._client
+            if client is None or client.context.session.is_negotiated:
+                await self._newcomer.park()
+                continue
+            await trio.sleep(SILENCE)
+            if client is self._client and self.is_silent and self.chardev.backend.others_wait:
+                self._disconnect("says nothing while others wait")
 
     # ------------------------------------------------------------ commands
 

@@ -1,0 +1,88 @@
+"""Who may come to a monitor: this process's user and root, or who proves who he is by TLS.
+
+A UNIX peer is asked the kernel for (SO_PEERCRED, unix(7)). TCP tells nothing of who is there,
+so it has to stay on this machine, unless TLS with certificates for both sides is on it. A
+vsock leads out of a virtual machine, or into all of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import os
+import socket
+import struct
+
+from trio_chardev.backends.addresses import InetAddress, SocketAddress, VsockAddress
+from trio_chardev.errors import BackendError
+
+log = logging.getLogger(__name__)
+
+_UCRED = struct.Struct("iII")  # pid, uid, gid
+PRIVATE = 0o600
+"""The mode of a monitor's socket file."""
+
+
+class Guard:
+    """Looks at who comes to one chardev or listener, called *label*."""
+
+    __slots__ = ("_label", "_refused")
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._refused: set[int] = set()  # whom the log knows already
+
+    def check(self, sock: socket.socket) -> None:
+        """Raise PermissionError if the peer of *sock* is another user of this machine."""
+        if sock.family != socket.AF_UNIX:
+            return
+        uid = peer_uid(sock)
+        if uid in (os.geteuid(), 0):
+            return
+        if uid not in self._refused:
+            self._refused.add(uid)
+            log.warning("%s: user %d may not use a monitor; let go", self._label, uid)
+        raise PermissionError(errno.EPERM, f"user {uid} may not use a monitor")
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """The effective user of who connected, or began to listen, at the other end. Raises OSError."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    uid: int = _UCRED.unpack(credentials)[1]
+    return uid
+
+
+def check_listening(sock: socket.socket) -> None:
+    """Raise BackendError if *sock*, that listens, can be reached from another machine."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_VSOCK or (
+        sock.family in (socket.AF_INET, socket.AF_INET6) and not is_loopback(name[0])
+    ):
+        raise _exposed(str(name[0]))
+
+
+def check_remote(address: SocketAddress) -> None:
+    """Raise BackendError if who is at *address* may be on another machine."""
+    if isinstance(address, VsockAddress):
+        raise _exposed(address.cid)
+    if isinstance(address, InetAddress) and not is_loopback(address.host):
+        raise _exposed(address.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Does *host* never leave this machine? A name but ``localhost`` can't be trusted to."""
+    if host in ("", "localhost"):  # "" is that for a client; listeners have numbers
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def _exposed(where: str) -> BackendError:
+    return BackendError(
+        f"A monitor at '{where}' needs TLS with 'verify-peer', a loopback address, or insecure=on"
+    )
