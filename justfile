@@ -56,7 +56,7 @@ check: lint types test
 ci:
     .ci/run
 
-# Measure beside qemu-storage-daemon; `just bench list` names what
+# Measure beside what is installed of QEMU, socat, ser2net; `just bench list` names what
 [group('bench')]
 bench *args="run":
     {{ bin }}/python -m bench {{ args }}

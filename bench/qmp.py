@@ -1,65 +1,156 @@
-"""What QMP costs: round trips, pipelining, adding, changing and listing chardevs."""
+"""What QMP costs: round trips, pipelining; adding, changing, removing and listing chardevs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from statistics import median
+from functools import partial
 
-from bench.servers import Client, command
+from bench.client import NULL, QUERY, command
+from bench.contenders import OURS, QSD, Contender
+from bench.model import MICROSECONDS, PER_SECOND, Benchmark, Target
+from bench.processes import QmpServer, qmp_server
 
-NULL = {"type": "null", "data": {}}
-QUERY = command("query-chardev")
+PTY = {"type": "pty", "data": {}}
+ADD = command("chardev-add", id="x", backend=NULL)
+CHANGE = command("chardev-change", id="x", backend=NULL)
+CHANGE_PTY = command("chardev-change", id="x", backend=PTY)
+REMOVE = command("chardev-remove", id="x")
+
+PIPELINED = 4000  # commands a value
+EARLY, LATE = Contender("the 100th"), Contender("the 10,000th")
+POSITIONS = {EARLY: 100, LATE: 10_000}
+ADDS = 20  # a value
+FILL_A_CALL = 50  # chardevs that are added, at most, for each call that is measured
 
 
-def round_trip(client: Client, scale: float) -> list[float]:
-    """Seconds of a query-chardev that nothing else waits for."""
-    return [client.round_trip(QUERY) for _ in range(max(10, int(2000 * scale)))]
+def fill(server: QmpServer, present: int, size: int) -> None:
+    """Have *present* chardevs in all (one is the monitor's); fewer for a smoke run."""
+    server.client.fill(min(present - 1, FILL_A_CALL * size))
 
 
-def pipelined(client: Client, scale: float) -> list[float]:
-    """Seconds a command when 20,000 are written without waiting for the replies."""
-    count = max(100, int(20_000 * scale))
-    return [client.pipeline(QUERY, count) / count]
+def query(contender: Contender, size: int, present: int = 1) -> list[float]:
+    """Seconds of a query-chardev with *present* chardevs."""
+    with qmp_server(contender) as server:
+        fill(server, present, size)
+        return [server.client.time(QUERY) for _ in range(size)]
 
 
-def chardev_add(client: Client, scale: float) -> list[float]:
+def pipelined(contender: Contender, size: int) -> list[float]:
+    """Commands a second when thousands are written without waiting for the replies."""
+    with qmp_server(contender) as server:
+        counts = [min(PIPELINED, size)] * max(1, size // PIPELINED)
+        return [count / server.client.time_all(QUERY * count) for count in counts]
+
+
+def add(contender: Contender, size: int, present: int = 1) -> list[float]:
     """Seconds of a chardev-add of a null chardev; it is removed again."""
     times = []
-    for _ in range(max(5, int(500 * scale))):
-        times.append(client.round_trip(command("chardev-add", id="x", backend=NULL)))
-        client.round_trip(command("chardev-remove", id="x"))
+    with qmp_server(contender) as server:
+        fill(server, present, size)
+        for _ in range(size):
+            times.append(server.client.time(ADD))
+            server.client.execute(REMOVE)
     return times
 
 
-def chardev_change(client: Client, scale: float) -> list[float]:
-    """Seconds of a chardev-change from null to null, without a frontend."""
-    client.round_trip(command("chardev-add", id="x", backend=NULL))
-    change = command("chardev-change", id="x", backend=NULL)
-    times = [client.round_trip(change) for _ in range(max(5, int(500 * scale)))]
-    client.round_trip(command("chardev-remove", id="x"))
+def remove(contender: Contender, size: int, present: int = 1) -> list[float]:
+    """Seconds of a chardev-remove of a null chardev that was just added."""
+    times = []
+    with qmp_server(contender) as server:
+        fill(server, present, size)
+        for _ in range(size):
+            server.client.execute(ADD)
+            times.append(server.client.time(REMOVE))
     return times
 
 
-def listing(client: Client, scale: float) -> list[float]:
-    """Seconds of a query-chardev with 5,000 chardevs."""
-    count = max(20, int(5000 * scale))
-    for number in range(count):
-        client.round_trip(command("chardev-add", id=f"c{number}", backend=NULL))
-    times = [client.round_trip(QUERY) for _ in range(max(3, int(20 * scale)))]
-    for number in range(count):
-        client.round_trip(command("chardev-remove", id=f"c{number}"))
+def change(
+    contender: Contender, size: int, present: int = 1, message: bytes = CHANGE
+) -> list[float]:
+    """Seconds of a chardev-change of a chardev without a user."""
+    with qmp_server(contender) as server:
+        fill(server, present, size)
+        server.client.execute(ADD)
+        return [server.client.time(message) for _ in range(size)]
+
+
+def add_at(position: Contender, size: int) -> list[float]:
+    """Seconds of our chardev-add around the 100th or the 10,000th, the mean of a few."""
+    with qmp_server(OURS) as server:
+        server.client.fill(max(0, POSITIONS[position] - size // 2) if size > ADDS else 0)
+        times = []
+        for batch in range(max(1, size // ADDS)):
+            adds = [command("chardev-add", id=f"x{batch}-{n}", backend=NULL) for n in range(ADDS)]
+            times.append(sum(map(server.client.time, adds)) / ADDS)
     return times
 
 
-BENCHMARKS: dict[str, tuple[str, Callable[[Client, float], list[float]]]] = {
-    "qmp-round-trip": ("query-chardev, round trip", round_trip),
-    "qmp-pipelined": ("query-chardev, one of 20,000 pipelined", pipelined),
-    "qmp-add": ("chardev-add null", chardev_add),
-    "qmp-change": ("chardev-change null to null", chardev_change),
-    "qmp-list-5000": ("query-chardev with 5,000 chardevs", listing),
-}
+def _among(present: int) -> list[Benchmark]:
+    """The four commands when there are *present* chardevs."""
+    limits = {"add": 0.5, "change": 0.4} if present == 1 else {"query": 0.3}
+    few = present <= 100
+    return [
+        Benchmark(
+            name=f"{verb}-{present}",
+            title=f"{title} with {present:,} chardev{'s' if present > 1 else ''}",
+            unit=MICROSECONDS,
+            measure=partial(function, present=present),
+            size=size if few else size // 5,
+            smoke=5,
+            rivals=(QSD,),
+            targets=(Target(limits[verb], QSD),) if verb in limits and present != 100 else (),
+        )
+        for verb, title, function, size in (
+            ("add", "chardev-add null", add, 500),
+            ("change", "chardev-change null", change, 500),
+            ("remove", "chardev-remove null", remove, 500),
+            ("query", "query-chardev", query, 500),
+        )
+    ]
 
 
-def p50(times: list[float]) -> float:
-    """The median, in seconds."""
-    return median(times)
+BENCHMARKS = (
+    Benchmark(
+        name="qmp-round-trip",
+        title="QMP round trip (query-chardev)",
+        unit=MICROSECONDS,
+        measure=query,
+        size=2000,
+        smoke=10,
+        rivals=(QSD,),
+        targets=(Target(0.25, QSD),),
+    ),
+    Benchmark(
+        name="qmp-pipelined",
+        title="QMP commands pipelined (query-chardev)",
+        unit=PER_SECOND,
+        measure=pipelined,
+        size=5 * PIPELINED,
+        smoke=100,
+        rivals=(QSD,),
+        targets=(Target(18, QSD),),
+    ),
+    *_among(1),
+    *_among(100),
+    *_among(5000),
+    Benchmark(
+        name="change-pty",
+        title="chardev-change pty",
+        unit=MICROSECONDS,
+        measure=partial(change, message=CHANGE_PTY),
+        size=300,
+        smoke=5,
+        rivals=(QSD,),
+        targets=(Target(0.6, QSD),),
+    ),
+    Benchmark(
+        name="add-late",
+        title="a chardev-add, the 10,000th",
+        unit=MICROSECONDS,
+        measure=add_at,
+        size=200,
+        smoke=ADDS,
+        subject=LATE,
+        rivals=(EARLY,),
+        targets=(Target(1.2, EARLY),),
+    ),
+)

@@ -1,0 +1,159 @@
+"""From the values of rounds to the figures of a row. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+import attrs
+
+from bench.contenders import Contender
+from bench.model import Benchmark, Statistic, Target, Unit
+
+
+@attrs.frozen
+class Round:
+    """What one turn of one contender gave."""
+
+    count: int
+    p50: float
+    p99: float
+    """What 99 of 100 values are no worse than."""
+
+    worst: float
+
+    @classmethod
+    def of(cls, values: Sequence[float], *, more_is_better: bool) -> Round:
+        """Raises ValueError if there are no values."""
+        ordered = sorted(values, reverse=more_is_better)
+        return cls(len(ordered), median(ordered), ordered[_rank(len(ordered))], ordered[-1])
+
+
+def _rank(count: int) -> int:
+    """The index of the 99th percentile of *count* values, nearest rank."""
+    if not count:
+        raise ValueError("no values")
+    return math.ceil(0.99 * count) - 1
+
+
+@attrs.frozen
+class Spread:
+    """The median of the rounds, and the lowest and the highest of them."""
+
+    mid: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Raises StatisticsError if there are no values."""
+        return cls(median(values), min(values), max(values))
+
+    @property
+    def width(self) -> float:
+        """How far apart the rounds are, as a part of the median."""
+        return (self.high - self.low) / self.mid if self.mid else 0.0
+
+    def overlaps(self, other: Spread) -> bool:
+        """Could both be the same?"""
+        return self.low <= other.high and other.low <= self.high
+
+
+@attrs.frozen
+class Verdict:
+    """A target, and what was measured of it."""
+
+    target: Target
+    measured: Spread
+    more_is_better: bool
+
+    @property
+    def is_met(self) -> bool:
+        """Is the median good enough?"""
+        if self.more_is_better:
+            return self.measured.mid >= self.target.limit
+        return self.measured.mid <= self.target.limit
+
+    @property
+    def used(self) -> Spread:
+        """What part of the target is used up: 1 is just met, less is better."""
+        limit, measured = self.target.limit, self.measured
+        if self.more_is_better:
+            return Spread(limit / measured.mid, limit / measured.high, limit / measured.low)
+        return Spread(measured.mid / limit, measured.low / limit, measured.high / limit)
+
+
+@attrs.frozen
+class Figures:
+    """What the rounds of one contender came to, in the benchmark's unit."""
+
+    p50: Spread
+    p99: Spread
+    worst: float
+    is_single: bool
+    """A round gave one value, so p99 says nothing more."""
+
+    @classmethod
+    def of(cls, rounds: Sequence[Round], unit: Unit) -> Figures:
+        """Raises StatisticsError if there are no rounds."""
+        worst = min if unit.more_is_better else max
+        return cls(
+            p50=Spread.of([each.p50 * unit.scale for each in rounds]),
+            p99=Spread.of([each.p99 * unit.scale for each in rounds]),
+            worst=worst(each.worst for each in rounds) * unit.scale,
+            is_single=all(each.count == 1 for each in rounds),
+        )
+
+
+@attrs.frozen
+class Row:
+    """One line of the table: the subject, beside one rival or none."""
+
+    benchmark: Benchmark
+    subject: Figures
+    rival: Contender | None = None
+    theirs: Figures | None = None
+    ratio: Spread | None = None
+    verdicts: tuple[Verdict, ...] = ()
+
+
+Rounds = dict[str, list[Round]]
+"""Name of a contender -> its rounds, in the order in which they were run."""
+
+
+def rows_of(benchmark: Benchmark, rounds: Rounds) -> list[Row]:
+    """The lines of a benchmark: one for each rival that was measured, or one."""
+    subject = Figures.of(rounds[benchmark.subject.name], benchmark.unit)
+    rivals = [rival for rival in benchmark.rivals if rounds.get(rival.name)]
+    if not rivals:
+        return [Row(benchmark, subject, verdicts=_verdicts(benchmark, rounds, None))]
+    rows = []
+    for rival in rivals:
+        verdicts = _verdicts(benchmark, rounds, rival)
+        if rival is rivals[0]:
+            verdicts = (*_verdicts(benchmark, rounds, None), *verdicts)
+        theirs = Figures.of(rounds[rival.name], benchmark.unit)
+        ratio = _ratio(benchmark, rounds, rival, "p50")
+        rows.append(Row(benchmark, subject, rival, theirs, ratio, verdicts))
+    return rows
+
+
+def _ratio(benchmark: Benchmark, rounds: Rounds, rival: Contender, of: Statistic) -> Spread:
+    """Subject to rival, round by round: what is slow for both cancels out."""
+    pairs = zip(rounds[benchmark.subject.name], rounds[rival.name], strict=False)
+    return Spread.of([getattr(ours, of) / getattr(theirs, of) for ours, theirs in pairs])
+
+
+def _verdicts(benchmark: Benchmark, rounds: Rounds, rival: Contender | None) -> tuple[Verdict, ...]:
+    verdicts = []
+    for target in benchmark.targets:
+        if target.rival != rival:
+            continue
+        if rival is None:
+            ours = Figures.of(rounds[benchmark.subject.name], benchmark.unit)
+            measured = ours.p50 if target.statistic == "p50" else ours.p99
+        else:
+            measured = _ratio(benchmark, rounds, rival, target.statistic)
+        verdicts.append(Verdict(target, measured, benchmark.unit.more_is_better))
+    return tuple(verdicts)

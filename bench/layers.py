@@ -1,0 +1,101 @@
+"""What the layers of a chardev cost: `Frontend.send_all` beside a bare Trio stream's."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+import trio_chardev as tc
+from bench.contenders import Contender
+from bench.model import MICROSECONDS, Benchmark, BenchmarkError, Target
+from bench.processes import trio_child
+
+BARE = Contender("trio.SocketStream")
+BATCH = 50  # sends a value
+TARGETS = {64: 1.3, 65536: 1.08}
+
+Writer = Callable[[str, int], Awaitable[list[float]]]
+"""Connects to a path, sends so many batches, gives the seconds of each."""
+
+
+def send_all(contender: Contender, size: int, length: int) -> list[float]:
+    """Seconds of a send_all of *length* bytes, the mean of a batch, to a UNIX socket."""
+    batches = max(1, size // BATCH)
+    writer = write_bare if contender == BARE else write_chardev
+    return run_writer(partial(writer, length=length), batches, batches * BATCH * length)
+
+
+def run_writer(writer: Writer, batches: int, expected: int) -> list[float]:
+    """Have *writer* send to a socket that we read. Raises BenchmarkError if not all comes."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        path = f"{folder}/sink.sock"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen()
+            with trio_child(writer, path, batches) as result:
+                if (received := drain(listener)) != expected:
+                    raise BenchmarkError(f"{received} bytes came, not {expected}")
+                return result()
+
+
+def drain(listener: socket.socket) -> int:
+    """How many bytes come until the peer leaves."""
+    buffer = bytearray(1 << 18)
+    received = 0
+    sock, _ = listener.accept()
+    with sock:
+        while count := sock.recv_into(buffer):
+            received += count
+    return received
+
+
+async def write_bare(path: str, batches: int, length: int) -> list[float]:
+    """The writer that does without a chardev."""
+    async with await trio.open_unix_socket(path) as stream:
+        return await time_sends(stream, batches, length)
+
+
+async def write_chardev(path: str, batches: int, length: int) -> list[float]:
+    """The writer through a chardev whose backend is that socket."""
+    options = tc.SocketOptions(addr=tc.UnixAddress(path), server=False)
+    async with tc.open_registry() as registry:
+        await registry.add("c", options)
+        async with registry["c"].attach(be_change=tc.stateless) as frontend:
+            return await time_sends(frontend, batches, length)
+
+
+async def time_sends(stream: trio.abc.SendStream, batches: int, length: int) -> list[float]:
+    """Seconds a send, batch by batch."""
+    data = bytes(length)
+    times = []
+    for _ in range(batches):
+        begin = time.perf_counter()
+        for _ in range(BATCH):
+            await stream.send_all(data)
+        times.append((time.perf_counter() - begin) / BATCH)
+    return times
+
+
+BENCHMARKS = tuple(
+    Benchmark(
+        name=f"send-{length}",
+        title=f"Frontend.send_all of {name}",
+        unit=MICROSECONDS,
+        measure=partial(send_all, length=length),
+        size=size,
+        smoke=BATCH,
+        rivals=(BARE,),
+        targets=(Target(TARGETS[length], BARE),) if length in TARGETS else (),
+    )
+    for length, name, size in (
+        (1, "1 B", 20_000),
+        (64, "64 B", 20_000),
+        (4096, "4 KiB", 20_000),
+        (65536, "64 KiB", 10_000),
+    )
+)

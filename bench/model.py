@@ -1,0 +1,69 @@
+"""What a benchmark is: a measurement of contenders in turns, and what it should come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import attrs
+
+from bench.contenders import OURS, Contender
+
+Statistic = Literal["p50", "p99"]
+
+
+class BenchmarkError(Exception):
+    """A contender did the wrong thing (bytes lost, an error's reply) or did not end in time."""
+
+
+@attrs.frozen
+class Unit:
+    """How values, which are seconds, bytes or a rate of one, are shown."""
+
+    name: str
+    scale: float
+    more_is_better: bool = False
+
+
+MICROSECONDS = Unit("us", 1e6)
+MILLISECONDS = Unit("ms", 1e3)
+KIBIBYTES = Unit("KiB", 1 / 1024)
+PER_SECOND = Unit("/s", 1, more_is_better=True)
+MEGABYTES_PER_SECOND = Unit("MB/s", 1e-6, more_is_better=True)
+
+
+@attrs.frozen
+class Target:
+    """At most this, or at least this if more is better."""
+
+    limit: float
+    """A ratio to what *rival* has; without one a value, in the benchmark's unit."""
+
+    rival: Contender | None = None
+    statistic: Statistic = "p50"
+
+
+@attrs.frozen(kw_only=True)
+class Benchmark:
+    """One row of the table, or one for each rival."""
+
+    name: str
+    title: str
+    unit: Unit
+    measure: Callable[[Contender, int], list[float]]
+    """One round of one contender: the values. Raises BenchmarkError."""
+
+    size: int
+    """How much to do in a round: calls, commands, bytes, chardevs."""
+
+    smoke: int
+    """As little as still shows that it works."""
+
+    subject: Contender = OURS
+    rivals: tuple[Contender, ...] = ()
+    targets: tuple[Target, ...] = ()
+
+    @property
+    def contenders(self) -> tuple[Contender, ...]:
+        """The subject and its rivals."""
+        return self.subject, *self.rivals

@@ -1,0 +1,157 @@
+"""The processes of a run: QMP servers, relays, and children that run Trio; none outlives it."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from multiprocessing.connection import Connection
+from types import FrameType
+from typing import Any, TypeVar
+
+import attrs
+import trio
+
+from bench.client import QmpConnection
+from bench.contenders import OURS, QSD, Contender
+from bench.model import BenchmarkError
+
+START_TIMEOUT = 20.0  # seconds until a server must listen
+STOP_TIMEOUT = 10.0  # seconds from SIGTERM to SIGKILL
+T = TypeVar("T")
+SERVE = [sys.executable, "-c", "from trio_chardev.cli import main; main()", "serve"]
+QMP_COMMANDS = {OURS: SERVE, QSD: ["qemu-storage-daemon"]}
+
+
+@contextlib.contextmanager
+def deadline(seconds: int) -> Iterator[None]:
+    """Raise BenchmarkError in the main thread if the block takes longer than *seconds*."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise BenchmarkError(f"not over after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process, stopped when the block ends; if the block fails, the error has what it said."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            yield process
+        except (BenchmarkError, OSError, EOFError) as exc:
+            output.seek(0)
+            said = output.read(2000).decode(errors="replace").strip()
+            raise BenchmarkError(f"{exc}; {command[0]} said: {said or 'nothing'}") from exc
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def connect(
+    address: str | tuple[str, int], process: subprocess.Popen[bytes] | None = None
+) -> socket.socket:
+    """Connect to a UNIX or TCP server as soon as it listens; give up once *process* has ended."""
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    until = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < until and (process is None or process.poll() is None):
+        sock = socket.socket(family)
+        try:
+            sock.connect(address)
+        except OSError:
+            sock.close()
+            time.sleep(0.002)
+        else:
+            return sock
+    raise BenchmarkError(f"nobody listens at {address}")
+
+
+@attrs.frozen
+class QmpServer:
+    """A running server, with a client that has negotiated."""
+
+    client: QmpConnection
+    pid: int
+    folder: str
+    """For the sockets and files of a benchmark."""
+
+
+@contextlib.contextmanager
+def qmp_server(contender: Contender) -> Iterator[QmpServer]:
+    """Start *contender*'s server with one chardev, for its monitor, and connect to it."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        path = f"{folder}/qmp.sock"
+        chardev = f"socket,id=qmp0,path={path},server=on,wait=off"
+        command = [*QMP_COMMANDS[contender], "--chardev", chardev, "--monitor", "chardev=qmp0"]
+        with running(command) as process, connect(path, process) as sock:
+            client = QmpConnection(sock)
+            client.negotiate()
+            yield QmpServer(client, process.pid, folder)
+
+
+@contextlib.contextmanager
+def trio_child(function: Callable[..., Awaitable[T]], *arguments: Any) -> Iterator[Callable[[], T]]:
+    """Run ``function(*arguments)`` under Trio in a process of its own, until the block ends.
+
+    Gives a callable that waits for what it returns. Raises BenchmarkError if it fails.
+    """
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe(duplex=False)
+    process = fork.Process(target=_run_child, args=(theirs, function, arguments), daemon=True)
+    process.start()
+    theirs.close()
+
+    def result() -> T:
+        try:
+            value, error = ours.recv()
+        except EOFError:
+            raise BenchmarkError("the child has died") from None
+        if error:
+            raise BenchmarkError(error)
+        good: T = value
+        return good
+
+    try:
+        yield result
+    finally:
+        ours.close()
+        process.kill()
+        process.join()
+
+
+def _run_child(
+    answer: Connection, function: Callable[..., Awaitable[T]], arguments: tuple[Any, ...]
+) -> None:
+    signal.alarm(0)  # the parent has the deadline, and kills
+    try:
+        answer.send((trio.run(function, *arguments), None))
+    except Exception as exc:
+        answer.send((None, "; ".join(_reasons(exc))))
+
+
+def _reasons(exc: BaseException) -> Iterator[str]:
+    """What went wrong; of a group what is in it."""
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from _reasons(inner)
+    else:
+        yield f"{type(exc).__name__}: {exc}"

@@ -1,0 +1,34 @@
+"""All benchmarks, in the order in which they are run and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from bench import changes, crowd, fanout, layers, memory, qmp, startup
+from bench.model import Benchmark
+
+BENCHMARKS: tuple[Benchmark, ...] = (
+    *qmp.BENCHMARKS,
+    *changes.BENCHMARKS,
+    *layers.BENCHMARKS,
+    *fanout.BENCHMARKS,
+    *memory.BENCHMARKS,
+    *crowd.BENCHMARKS,
+    *startup.BENCHMARKS,
+)
+
+
+def select(patterns: Sequence[str]) -> tuple[Benchmark, ...]:
+    """Those whose name one of *patterns* fits, as in a shell; all if there is none.
+
+    Raises ValueError for a pattern that fits no name.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(each.name, pattern) for each in BENCHMARKS):
+            raise ValueError(f"no such benchmark: {pattern}")
+    return tuple(
+        each
+        for each in BENCHMARKS
+        if not patterns or any(fnmatchcase(each.name, pattern) for pattern in patterns)
+    )
