@@ -57,13 +57,12 @@ def run_changes(size: int, user: User, *, flooded: bool = False) -> Outcome:
             with trio_child(change_repeatedly, path, size, user) as result:
                 for _ in range(size + 1):
                     sock, _ = listener.accept()
-                    with sock:
-                        # The next change may be over before we get here; bytes are counted below.
-                        with contextlib.suppress(ConnectionError):
-                            if flooded:
-                                sock.send(FLOOD, socket.MSG_DONTWAIT)
-                            while data := sock.recv(1 << 18):
-                                received.append(data)
+                    # The next change may be over before we get here; bytes are counted below.
+                    with sock, contextlib.suppress(ConnectionError):
+                        if flooded:
+                            sock.send(FLOOD, socket.MSG_DONTWAIT)
+                        while data := sock.recv(1 << 18):
+                            received.append(data)
                 outcome = result()
     check_lines(b"".join(received), outcome.sent)
     return outcome
@@ -110,9 +109,7 @@ class Writer:
 
     async def wait_sent(self) -> None:
         """Wait until the send that is under way has ended."""
-        before = self.sent
-        while self.sent == before:
-            await trio.lowlevel.checkpoint()
+        await self._waiting.park()
 
 
 async def change_repeatedly(path: str, count: int, user: User) -> Outcome:

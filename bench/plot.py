@@ -11,8 +11,8 @@ import attrs
 from bench.figures import Row, Verdict
 from bench.report import digits, target_text
 
-WIDTH = 1000
-LEFT, RIGHT = 420, 250  # pixels beside the axis, for titles and figures
+WIDTH = 1060
+LEFT, RIGHT = 470, 240  # pixels beside the axis, for titles and figures
 TOP, BOTTOM = 70, 30
 STEP, BAR = 26, 14  # pixels from row to row, and of a bar
 MET, MISSED = "#2a7f62", "#c2452d"
