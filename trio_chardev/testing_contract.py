@@ -65,6 +65,8 @@ async def check_backend(open_pair: OpenPair) -> None:
     Raises AssertionError, TooSlowError for what hangs, and what the backend raises that it must
     not, each with a note of the rule that was broken.
     """
+    async with open_pair() as pair, _opened(pair):
+        pass  # what all backends of a run share may stay from now on
     for rule in RULES:
         before = _count_fds()
         try:
