@@ -10,6 +10,7 @@ import pytest
 import trio
 from hypothesis import given, strategies as st
 
+from trio_chardev.backends.ring import Ring
 from trio_chardev.backends.ringbuf import (
     MAX_SIZE,
     MemoryOptions,
@@ -23,7 +24,7 @@ from trio_chardev.events import Event
 
 
 def ring(size: int) -> RingbufBackend:
-    return RingbufBackend(OpenRequest(id="x", on_event=lambda event: None), size, "ringbuf")
+    return RingbufBackend(OpenRequest(id="x", on_event=lambda event: None), Ring(size), "ringbuf")
 
 
 def open_it(options: RingbufOptions) -> AbstractAsyncContextManager[Backend]:
