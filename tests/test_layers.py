@@ -22,6 +22,7 @@ BASE = (
         "objects",
         "options",
         "qdict",
+        "sandbox",
         "spelling",
     }
 )

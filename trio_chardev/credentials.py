@@ -15,6 +15,7 @@ from typing import Literal
 import attrs
 
 from trio_chardev.errors import BackendError
+from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 Endpoint = Literal["client", "server"]
 
@@ -33,19 +34,24 @@ class TlsFiles:
     key: Path | None
 
     @classmethod
-    def find(cls, folder: str, endpoint: Endpoint) -> TlsFiles:
+    def find(cls, folder: str, endpoint: Endpoint, sandbox: Sandbox = EVERYWHERE) -> TlsFiles:
         """Those of *folder*. Raises BackendError if a file that must be there can't be read."""
+
+        def readable(path: Path) -> Path:
+            sandbox.check(str(path))
+            return _readable(path)
+
         where = Path(folder)
-        ca = _readable(where / "ca-cert.pem")
+        ca = readable(where / "ca-cert.pem")
         revoked = where / "ca-crl.pem"
         cert, key = where / f"{endpoint}-cert.pem", where / f"{endpoint}-key.pem"
         has_cert = endpoint == "server" or (cert.exists() and key.exists())
         return cls(
             endpoint=endpoint,
             ca=ca,
-            revoked=_readable(revoked) if revoked.exists() else None,
-            cert=_readable(cert) if has_cert else None,
-            key=_readable(key) if has_cert else None,
+            revoked=readable(revoked) if revoked.exists() else None,
+            cert=readable(cert) if has_cert else None,
+            key=readable(key) if has_cert else None,
         )
 
 

@@ -17,6 +17,7 @@ import attrs
 from trio_chardev.credentials import TlsCredentials, TlsFiles
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.members import TaggedUnion
+from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 Policy = Literal["deny", "allow"]
 
@@ -28,10 +29,10 @@ class ObjectOptions:
     id: str
     """Its name, for those that use it."""
 
-    def create(self, objects: Mapping[str, object]) -> object:
+    def create(self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE) -> object:
         """Make what is kept under the id; *objects* are those that are there already.
 
-        Raises OptionsError, BackendError.
+        *sandbox* says which files may be read. Raises OptionsError, BackendError.
         """
         return self
 
@@ -83,7 +84,7 @@ class AuthzList(ObjectOptions):
     rules: tuple[AuthzListRule, ...] = ()
     """The rules, in order."""
 
-    def create(self, objects: Mapping[str, object]) -> AuthzList:
+    def create(self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE) -> AuthzList:
         """It is its own object."""
         return self
 
@@ -102,7 +103,7 @@ class AuthzSimple(ObjectOptions):
     identity: str
     """Who may, such as ``O=Example,CN=laptop``."""
 
-    def create(self, objects: Mapping[str, object]) -> AuthzSimple:
+    def create(self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE) -> AuthzSimple:
         """It is its own object."""
         return self
 
@@ -124,13 +125,13 @@ class Secret(ObjectOptions):
     file: str | None = None
     """A file that has it, and nothing else, not even an end of line."""
 
-    def create(self, objects: Mapping[str, object]) -> SecretValue:
+    def create(self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE) -> SecretValue:
         """Read it. Raises OptionsError, BackendError if the file can't be read."""
         if self.data is not None and self.file is not None:
             raise OptionsError("'file' and 'data' are mutually exclusive")
         if self.file is not None:
             try:
-                with open(self.file, "rb") as file:
+                with open(self.file, "rb", opener=sandbox.open) as file:
                     content = file.read()
             except OSError as exc:
                 what = f"Unable to read {self.file}: Failed to open file \u201c{self.file}\u201d"
@@ -178,7 +179,9 @@ class TlsCredsX509(ObjectOptions):
     passwordid: str | None = None
     """Id of the secret that decrypts the key."""
 
-    def create(self, objects: Mapping[str, object]) -> TlsCredentials:
+    def create(
+        self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE
+    ) -> TlsCredentials:
         """Load the files. Raises OptionsError, BackendError about a file."""
         if self.dir is None:
             raise OptionsError("Missing 'dir' property value")
@@ -186,7 +189,7 @@ class TlsCredsX509(ObjectOptions):
             raise OptionsError("'priority' is of GnuTLS, which is not used: TLS 1.2 and 1.3 only")
         password = _password(self.passwordid, objects)
         return TlsCredentials.load(
-            TlsFiles.find(self.dir, self.endpoint),
+            TlsFiles.find(self.dir, self.endpoint, sandbox),
             verify_peer=self.verify_peer,
             password=password,
             sanity_check=self.sanity_check,

@@ -47,7 +47,7 @@ class Sandbox:
             return
         folder, name = os.path.split(path)
         try:
-            if follow:
+            if follow or name in ("", ".", ".."):
                 self._find(os.path.realpath(path), path)
             else:
                 self._find(os.path.join(os.path.realpath(folder), name), path)

@@ -35,6 +35,7 @@ from trio_chardev.qmp.events import (
 )
 from trio_chardev.qmp.listener import serve_clients
 from trio_chardev.qmp.monitor import Monitor
+from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 QUIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FAREWELL_TIMEOUT = 0.5  # seconds; for clients to take the last replies and SHUTDOWN
@@ -73,6 +74,7 @@ class Service:
 
     registry: Registry
     _nursery: trio.Nursery
+    _sandbox: Sandbox = EVERYWHERE
     _monitors: set[Monitor] = attrs.Factory(set)
     _quit: trio.Event = attrs.Factory(trio.Event)
     _host: Host = attrs.field(init=False)
@@ -80,7 +82,7 @@ class Service:
     _throttled: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
 
     def __attrs_post_init__(self) -> None:
-        self._host = Host(self.registry, self._on_quit)
+        self._host = Host(self.registry, self._on_quit, sandbox=self._sandbox)
         self.registry.on_notice = self.emit
         self.registry.open_path = self._host.fdsets.open_path
         self.registry.quit = functools.partial(self.quit, "host-ui")
@@ -185,10 +187,13 @@ class Service:
 
 
 @asynccontextmanager
-async def open_service() -> AsyncIterator[Service]:
-    """A service without chardevs; when the block ends, all of it is closed in order."""
+async def open_service(sandbox: Sandbox = EVERYWHERE) -> AsyncIterator[Service]:
+    """A service without chardevs; when the block ends, all of it is closed in order.
+
+    QMP clients may name the paths in *sandbox*.
+    """
     async with open_registry() as registry, open_background_nursery() as nursery:
-        service = Service(registry, nursery)
+        service = Service(registry, nursery, sandbox)
         nursery.start_soon(service.run)
         try:
             yield service

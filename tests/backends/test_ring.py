@@ -6,14 +6,13 @@ import errno
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.services import Qmp, running
-from trio_chardev.backends import ring as module
 from trio_chardev.backends.ring import HEAD_SIZE, Ring, open_ring
 from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
 from trio_chardev.core.backend import open_path
@@ -67,7 +66,7 @@ def test_killed_at_any_step_it_has_a_piece_of_the_stream(
     pwrite = os.pwrite
     stream = bytes(range(100))
     pieces = [5, 11, 3, 16, 40, 1, 0, 24]
-    left = 0
+    left = written = 0
 
     def mortal_pwrite(fd: int, data: Any, at: int) -> int:
         nonlocal left
@@ -78,26 +77,21 @@ def test_killed_at_any_step_it_has_a_piece_of_the_stream(
             raise KilledError
         return pwrite(fd, data, at)
 
-    def live(ring: Ring) -> Iterator[int]:
-        at = 0
+    def live(ring: Ring) -> None:
+        nonlocal written
         for size in pieces:
-            yield at
-            ring.write(stream[at : at + size])
-            at += size
-        yield at
+            ring.write(stream[written : written + size])
+            written += size
 
     for steps in range(1, 100):
         path = tmp_path / f"r{steps}"
         written = 0
         with opened(path) as ring:
             left = steps
-            monkeypatch.setattr(module.os, "pwrite", mortal_pwrite)
-            try:
-                for written in live(ring):
-                    pass
-            except KilledError:
-                pass
-            monkeypatch.setattr(module.os, "pwrite", pwrite)
+            monkeypatch.setattr(os, "pwrite", mortal_pwrite)
+            with suppress(KilledError):
+                live(ring)
+            monkeypatch.setattr(os, "pwrite", pwrite)
         with opened(path) as ring:
             data = ring.read(SIZE)
         begin = stream.find(data)
@@ -159,7 +153,7 @@ def test_a_file_that_fails_holds_nothing_up_and_is_whole_again_afterwards(
     with opened(tmp_path / "r") as ring:
         ring.write(b"abc")
         with monkeypatch.context() as patch:
-            patch.setattr(module.os, "pwrite", fail)
+            patch.setattr(os, "pwrite", fail)
             ring.write(b"def")
             assert ring.read(1) == b"a"
             ring.write(b"ghi")
@@ -178,7 +172,7 @@ def test_a_full_disk_is_an_error_at_once_and_leaves_an_empty_file(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     (tmp_path / "r").touch()
-    monkeypatch.setattr(module.os, "posix_fallocate", is_full)
+    monkeypatch.setattr(os, "posix_fallocate", is_full)
     path = tmp_path / "r"
     assert refusal(path) == f"Could not open '{path}': No space left on device"
 

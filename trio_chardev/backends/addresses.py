@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ import trio
 
 from trio_chardev.errors import BackendError
 from trio_chardev.members import IntRange, TaggedUnion
+from trio_chardev.sandbox import Sandbox
 
 SUN_PATH_SIZE = 108  # bytes, unix(7); the kernel wants a NUL within, unless it is abstract
 MAX_PORT = 65535
@@ -196,6 +198,14 @@ def fixed_endpoint(address: UnixAddress | VsockAddress | FdAddress) -> Endpoint:
         raise BackendError(f"File descriptor '{address.str_}' has no address to connect to")
     cid = _vsock_number("cid", address.cid)
     return Endpoint(socket.AF_VSOCK, (cid, _vsock_number("port", address.port)))
+
+
+def check_path(address: SocketAddress, sandbox: Sandbox, *, is_server: bool = False) -> None:
+    """Raise BackendError if *address* is a file that is not in *sandbox*."""
+    if isinstance(address, UnixAddress) and not address.abstract:
+        # A server does not follow a link there, and without a path chooses one in that folder.
+        path = address.path or os.path.join(tempfile.gettempdir(), "x")
+        sandbox.check(path, follow=not is_server)
 
 
 def _family(address: InetAddress) -> int:

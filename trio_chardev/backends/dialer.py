@@ -16,8 +16,9 @@ from typing import Protocol
 
 import trio
 
-from trio_chardev.backends.addresses import Endpoint, SocketAddress, resolve
+from trio_chardev.backends.addresses import Endpoint, SocketAddress, check_path, resolve
 from trio_chardev.errors import BackendError
+from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +60,12 @@ class Nobody:
         """Nothing to do."""
 
 
-async def connect(address: SocketAddress) -> socket.socket:
+async def connect(address: SocketAddress, sandbox: Sandbox = EVERYWHERE) -> socket.socket:
     """A socket that is connected to the first endpoint of *address* that answers.
 
-    Raises BackendError, with the last endpoint's error. Cancelled: nothing is left open.
+    *sandbox* says which paths may be its. Raises BackendError, with the last endpoint's error. Cancelled: nothing is left open.
     """
+    check_path(address, sandbox)
     error = OSError("there is no endpoint")
     for endpoint in await resolve(address, passive=False):
         try:
@@ -132,12 +134,27 @@ class Redialer:
     The first attempt is made at once; what fails is logged once until a success.
     """
 
-    __slots__ = ("_address", "_backoff", "_is_failing", "_label", "_ready", "_was_tried")
+    __slots__ = (
+        "_address",
+        "_backoff",
+        "_is_failing",
+        "_label",
+        "_ready",
+        "_sandbox",
+        "_was_tried",
+    )
 
-    def __init__(self, label: str, address: SocketAddress, backoff: Backoff) -> None:
+    def __init__(
+        self,
+        label: str,
+        address: SocketAddress,
+        backoff: Backoff,
+        sandbox: Sandbox = EVERYWHERE,
+    ) -> None:
         self._label = label
         self._address = address
         self._backoff = backoff
+        self._sandbox = sandbox
         self._was_tried = False
         self._is_failing = False
         self._ready: socket.socket | None = None
@@ -149,7 +166,7 @@ class Redialer:
                 await trio.sleep(self._backoff.next())
             self._was_tried = True
             try:
-                self._ready = await connect(self._address)
+                self._ready = await connect(self._address, self._sandbox)
             except BackendError as exc:
                 if not self._is_failing:
                     log.warning("Unable to connect character device %s: %s", self._label, exc)

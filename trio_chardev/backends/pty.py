@@ -297,6 +297,7 @@ async def open_pty(options: PtyOptions, request: OpenRequest) -> AsyncIterator[B
     try:
         backend.watch()
         if options.path is not None:
+            request.sandbox.check(options.path, follow=False)
             backend.link(options.path, request.replaces)
         yield backend
     finally:

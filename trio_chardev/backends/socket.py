@@ -26,6 +26,7 @@ import trio
 from trio_chardev.backends.addresses import (
     FdAddress,
     InetAddress,
+    check_path,
     connection_name,
     fixed_endpoint,
 )
@@ -82,6 +83,7 @@ class SocketBackend(Backend):
             passed = socket_from_fd(request.take_fd(self.address.str_), self.address.str_)
             listener = listen_on(self.address, passed)
         else:
+            check_path(self.address, request.sandbox, is_server=True)
             replaces = request.replaces
             shared = replaces._peers if isinstance(replaces, SocketBackend) else None
             listener = await listen(self.address, shared if isinstance(shared, Listener) else None)
@@ -98,12 +100,13 @@ class SocketBackend(Backend):
         if (delay := self._options.reconnect_delay) > 0:
             if not isinstance(self.address, InetAddress):
                 fixed_endpoint(self.address)  # what is wrong now will always be
-            self._peers = Redialer(self.id, self.address, Backoff(delay))
+            check_path(self.address, request.sandbox)
+            self._peers = Redialer(self.id, self.address, Backoff(delay), request.sandbox)
             return
         if isinstance(self.address, FdAddress):
             sock = socket_from_fd(request.take_fd(self.address.str_), self.address.str_)
         else:
-            sock = await connect(self.address)
+            sock = await connect(self.address, request.sandbox)
         try:
             await self.begin_with(sock)
         except OSError as exc:

@@ -53,6 +53,12 @@ def cli() -> None:
     metavar="QOM-TYPE,id=ID[,KEY=VALUE...]",
     help="Make TLS credentials (tls-creds-x509), a secret, or a list of who may (authz-list).",
 )
+@click.option(
+    "--sandbox",
+    multiple=True,
+    metavar="DIR",
+    help="Let QMP clients name only paths in DIR, or DIR itself; may be given several times.",
+)
 @click.option("--pidfile", metavar="FILE", help="Write the process id there; removed at exit.")
 @click.option("-v", "--verbose", count=True, help="Log more; twice for all.")
 def serve_command(
@@ -60,6 +66,7 @@ def serve_command(
     monitors: Sequence[str],
     listeners: Sequence[str],
     objects: Sequence[str],
+    sandbox: Sequence[str],
     pidfile: str | None,
     verbose: int,
 ) -> None:
@@ -74,7 +81,7 @@ def serve_command(
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
     logging.basicConfig(format="trio-chardev: %(message)s", level=level)
     try:
-        options = ServeOptions.parse(chardevs, monitors, listeners, pidfile, warn, objects)
+        options = ServeOptions.parse(chardevs, monitors, listeners, pidfile, warn, objects, sandbox)
         trio.run(serve, options)
     except HelpRequested as request:
         click.echo(ServeOptions.help_text(request.subject))

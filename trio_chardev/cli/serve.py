@@ -26,6 +26,7 @@ from trio_chardev.legacy import parse_legacy
 from trio_chardev.objects import OBJECT, ObjectOptions
 from trio_chardev.options import BackendOptions, structure
 from trio_chardev.qmp.object_commands import add_object
+from trio_chardev.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.service import Service, open_service
 
 GRAMMAR = ChardevGrammar({name: kind.options for name, kind in KINDS.items()})
@@ -69,6 +70,8 @@ class ServeOptions:
     listeners: tuple[QmpListener, ...] = ()
     pidfile: str | None = None
     objects: tuple[ObjectOptions, ...] = ()
+    sandbox: Sandbox = EVERYWHERE
+    """The paths that QMP clients may name."""
 
     @classmethod
     def parse(
@@ -79,6 +82,7 @@ class ServeOptions:
         pidfile: str | None,
         warn: Callable[[str], object],
         objects: Sequence[str] = (),
+        sandbox: Sequence[str] = (),
     ) -> ServeOptions:
         """Raises OptionsError, and HelpRequested for ``--chardev help``."""
         made: list[ObjectOptions] = []
@@ -118,12 +122,20 @@ class ServeOptions:
             listeners=tuple(sockets),
             pidfile=pidfile,
             objects=tuple(made),
+            sandbox=_sandbox(sandbox),
         )
 
     @staticmethod
     def help_text(kind: str | None) -> str:
         """What ``--chardev help`` and ``--chardev KIND,help`` print."""
         return GRAMMAR.help_text(kind)
+
+
+def _sandbox(folders: Sequence[str]) -> Sandbox:
+    if not folders:
+        return EVERYWHERE
+    with _saying("--sandbox"):
+        return Sandbox(folders)
 
 
 def _split_insecure(text: str) -> tuple[str, bool]:
@@ -162,7 +174,7 @@ async def serve(options: ServeOptions) -> None:
     gc.set_threshold(*GC_THRESHOLDS)
     errors: list[ChardevError] = []
     with _pidfile(options.pidfile):
-        async with open_service() as service, open_background_nursery() as nursery:
+        async with open_service(options.sandbox) as service, open_background_nursery() as nursery:
             await nursery.start(service.watch_signals)
             nursery.start_soon(_begin, service, options, errors)
             await service.run_until_quit()

@@ -12,7 +12,6 @@ because the change may still fail: truncate, rename, apply line settings in `act
 from __future__ import annotations
 
 import abc
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
@@ -22,6 +21,7 @@ import trio
 
 from trio_chardev.errors import BackendError
 from trio_chardev.events import Event, LineSettings, ModemLines
+from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 if TYPE_CHECKING:  # a mux attaches to chardevs; nothing here needs them at run time
     from trio_chardev.core.chardev import Chardev
@@ -36,9 +36,9 @@ def number_as_fd(name: str) -> int:
     return int(name)
 
 
-def open_path(path: str, flags: int) -> int:
-    """Open a file; one that O_CREAT makes is 0666 & ~umask. Raises OSError."""
-    return os.open(path, flags, 0o666)
+def open_path(path: str, flags: int, sandbox: Sandbox = EVERYWHERE) -> int:
+    """Open a file; see `Sandbox.open`. Raises OSError, ValueError, BackendError."""
+    return sandbox.open(path, flags)
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -63,6 +63,9 @@ class OpenRequest:
 
     open_path: Callable[[str, int], int] = open_path
     """Opens a file by path and os.open's flags, for all that a user may name by a path."""
+
+    sandbox: Sandbox = EVERYWHERE
+    """Is to be asked before the kernel is given a path in another way."""
 
     quit: Callable[[], None] = lambda: None
     """Stops the service, for a backend whose user may ask for that."""

@@ -30,6 +30,7 @@ from trio_chardev.errors import (
 )
 from trio_chardev.events import Event
 from trio_chardev.options import BackendOptions
+from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 OpenerOf = Callable[[BackendOptions], Opener]
 """Gives the opener for options; a table of kinds, for one."""
@@ -54,7 +55,7 @@ class Registry(Mapping[str, Chardev]):
     _opener_of: OpenerOf
     on_notice: Callable[[Notice], None] = lambda notice: None
     """Is told what happens to the chardevs; must not raise."""
-    open_path: Callable[[str, int], int] = open_path
+    open_path: Callable[[str, int, Sandbox], int] = open_path
     """Opens what options name by a path; see OpenRequest."""
     quit: Callable[[], None] = lambda: None
     """Stops the service; see OpenRequest."""
@@ -95,6 +96,7 @@ class Registry(Mapping[str, Chardev]):
         timeout: float | None = None,
         is_replayed: bool = False,
         take_fd: Callable[[str], int] = number_as_fd,
+        sandbox: Sandbox = EVERYWHERE,
     ) -> ChardevReturn:
         """Open a backend under a new id, within *timeout* seconds (None: what options say).
 
@@ -111,7 +113,7 @@ class Registry(Mapping[str, Chardev]):
         self._adding.add(id)
         try:
             with _failed_to_add(id):
-                opener = self._opener(options, take_fd)
+                opener = self._opener(options, take_fd, sandbox)
                 await self._open(chardev, opener, _or_default(timeout, options))
             self._chardevs[id] = chardev
         finally:
@@ -137,6 +139,7 @@ class Registry(Mapping[str, Chardev]):
         *,
         timeout: float | None = None,
         take_fd: Callable[[str], int] = number_as_fd,
+        sandbox: Sandbox = EVERYWHERE,
     ) -> ChardevReturn:
         """Put another backend in place of that of chardev *id*; see `Chardev.change`.
 
@@ -147,7 +150,7 @@ class Registry(Mapping[str, Chardev]):
         chardev = self._chardevs[id]
         # QEMU does a change without a user as remove and add, and so words its errors.
         with contextlib.nullcontext() if chardev.frontends else _failed_to_add(id):
-            opener = self._opener(options, take_fd)
+            opener = self._opener(options, take_fd, sandbox)
             backend = await chardev.change(opener, timeout=_or_default(timeout, options))
         self._note_change(chardev)
         return _returned(backend)
@@ -194,13 +197,16 @@ class Registry(Mapping[str, Chardev]):
             case Event.BREAK:
                 self.on_notice(ChardevBreak(chardev.id))
 
-    def _opener(self, options: BackendOptions, take_fd: Callable[[str], int]) -> Opener:
+    def _opener(
+        self, options: BackendOptions, take_fd: Callable[[str], int], sandbox: Sandbox
+    ) -> Opener:
         opener = self._opener_of(options)
 
         def open_beside(request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
             request.chardevs = self
             request.objects = self.objects
-            request.open_path = self.open_path
+            request.open_path = lambda path, flags: self.open_path(path, flags, sandbox)
+            request.sandbox = sandbox
             request.quit = self.quit
             request.take_fd = take_fd
             return opener(request)

@@ -140,13 +140,23 @@ def query_chardev_backends(context: Context, arguments: NoArguments) -> list[dic
 
 
 async def chardev_add(context: Context, arguments: BackendArguments) -> dict[str, Any]:
-    registry = context.host.registry
-    return _pty(await registry.add(arguments.id, arguments.backend, take_fd=context.fds.take))
+    host = context.host
+    take_fd = context.fds.take
+    return _pty(
+        await host.registry.add(
+            arguments.id, arguments.backend, take_fd=take_fd, sandbox=host.sandbox
+        )
+    )
 
 
 async def chardev_change(context: Context, arguments: BackendArguments) -> dict[str, Any]:
-    registry = context.host.registry
-    return _pty(await registry.change(arguments.id, arguments.backend, take_fd=context.fds.take))
+    host = context.host
+    take_fd = context.fds.take
+    return _pty(
+        await host.registry.change(
+            arguments.id, arguments.backend, take_fd=take_fd, sandbox=host.sandbox
+        )
+    )
 
 
 async def chardev_remove(context: Context, arguments: IdArguments) -> dict[str, Any]:

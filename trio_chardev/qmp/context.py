@@ -15,6 +15,7 @@ from trio_chardev.options import structure
 from trio_chardev.qmp.descriptors import FdSets, NamedFds, close_quietly
 from trio_chardev.qmp.events import ShutdownReason
 from trio_chardev.qmp.session import QmpError, Session
+from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 
 @attrs.define(eq=False)
@@ -25,6 +26,8 @@ class Host:
     on_quit: Callable[[ShutdownReason], None]
     is_quitting: bool = False
     fdsets: FdSets = attrs.Factory(FdSets)
+    sandbox: Sandbox = EVERYWHERE
+    """The paths that clients may name."""
 
     def quit(self, reason: ShutdownReason) -> None:
         """Begin to stop."""

@@ -16,9 +16,9 @@ import re
 
 import attrs
 
-from trio_chardev.core.backend import open_path
 from trio_chardev.errors import BackendError
 from trio_chardev.qmp.session import QmpError
+from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 DIRECTORY = "/dev/fdset/"
 
@@ -120,10 +120,10 @@ class FdSets:
         """All sets."""
         return [FdsetInfo(fdset_id=i, fds=tuple(infos)) for i, infos in self._sets.items()]
 
-    def open_path(self, path: str, flags: int) -> int:
-        """Open *path*, which may be ``/dev/fdset/N``. Raises OSError."""
+    def open_path(self, path: str, flags: int, sandbox: Sandbox = EVERYWHERE) -> int:
+        """Open *path*, which may be ``/dev/fdset/N``. Raises as `Sandbox.open`."""
         if not path.startswith(DIRECTORY):
-            return open_path(path, flags)
+            return sandbox.open(path, flags)
         number = path.removeprefix(DIRECTORY)
         if not re.fullmatch(r"[0-9]{1,19}", number):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)

@@ -10,6 +10,7 @@ from trio_chardev.grammar import check_id
 from trio_chardev.objects import OBJECT, ObjectOptions
 from trio_chardev.qmp.context import Command, Context
 from trio_chardev.qmp.session import QmpError
+from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 
 @attrs.frozen(kw_only=True)
@@ -19,18 +20,20 @@ class ObjectIdArguments:
     id: str
 
 
-def add_object(objects: dict[str, object], options: ObjectOptions) -> None:
+def add_object(
+    objects: dict[str, object], options: ObjectOptions, sandbox: Sandbox = EVERYWHERE
+) -> None:
     """Make an object and keep it. Raises OptionsError, BackendError, QmpError."""
     check_id(options.id)
     if options.id in objects:
         raise QmpError(
             f"attempt to add duplicate property '{options.id}' to object (type 'container')"
         )
-    objects[options.id] = options.create(objects)
+    objects[options.id] = options.create(objects, sandbox)
 
 
 def object_add(context: Context, arguments: ObjectOptions) -> dict[str, Any]:
-    add_object(context.host.registry.objects, arguments)
+    add_object(context.host.registry.objects, arguments, context.host.sandbox)
     return {}
 
 
