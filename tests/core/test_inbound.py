@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_chardev.core.inbound import EVENT_WEIGHT, Inbound
+from trio_chardev.core.inbound import EVENT_WEIGHT, LEAVING, OPPOSITE, Inbound
 from trio_chardev.events import Event
+
+
+PAIRS = ((Event.OPENED, Event.CLOSED), (Event.MUX_IN, Event.MUX_OUT))
+PAIR_OF = {event: frozenset(pair) for pair in PAIRS for event in pair}
 
 
 def everything(inbound: Inbound, max_bytes: int = 1000) -> list[bytes | Event]:
@@ -182,3 +188,22 @@ def test_take_joins_the_chunks_up_to_the_next_event_or_the_limit() -> None:
     assert inbound.take(100) == b"def"
     assert inbound.take(100) is Event.BREAK
     assert inbound.take(100) == b"gh"
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_without_room_events_of_two_kinds_that_alternate_do_not_make_it_grow(seed: int) -> None:
+    """What is kept leads to the same end: a peer or none, the focus or not."""
+    chosen = random.Random(seed).choices(list(OPPOSITE), k=200)
+    inbound = Inbound(10)
+    inbound.put(bytes(10))
+    states = {frozenset(pair): event for event, pair in zip(LEAVING, PAIRS, strict=True)}
+    told = dict(states)
+    for event in chosen:
+        if states[PAIR_OF[event]] is not event:  # it is told changes only
+            states[PAIR_OF[event]] = event
+            inbound.put_event(event)
+            assert len(inbound) <= 10 + 4 * EVENT_WEIGHT
+    for item in everything(inbound):
+        if isinstance(item, Event):
+            told[PAIR_OF[item]] = item
+    assert told == states

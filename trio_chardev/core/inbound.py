@@ -85,17 +85,28 @@ class Inbound:
         Without room a BREAK is lost, as on an overrun UART, and so is a peer that has come
         and goes without a byte.
         """
-        if self.room <= 0:
-            last = self._items[-1]
-            if event in (Event.BREAK, last):
-                return
-            if event in LEAVING and last is OPPOSITE[event]:
-                self._items.pop()
+        if self.room > 0 or not self._goes_without(event):
+            self._items.append(event)
+            self._size += EVENT_WEIGHT
+            self._readers.unpark_all()
+
+    def _goes_without(self, event: Event) -> bool:
+        """Need *event* not be kept, given those since the last byte? One may go with it."""
+        if event is Event.BREAK:
+            return True
+        for at in range(len(self._items) - 1, -1, -1):
+            item = self._items[at]
+            if item is event:
+                return True
+            if item is OPPOSITE[event]:
+                if event not in LEAVING:
+                    return False
+                del self._items[at]
                 self._shrink(EVENT_WEIGHT)
-                return
-        self._items.append(event)
-        self._size += EVENT_WEIGHT
-        self._readers.unpark_all()
+                return True
+            if not isinstance(item, Event):
+                break
+        return False
 
     def take(self, max_bytes: int) -> bytes | Event | None:
         """The next event, or up to *max_bytes* of the bytes before the next event, or None."""
