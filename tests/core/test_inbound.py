@@ -13,7 +13,6 @@ from trio.testing import wait_all_tasks_blocked
 from trio_chardev.core.inbound import EVENT_WEIGHT, LEAVING, OPPOSITE, Inbound
 from trio_chardev.events import Event
 
-
 PAIRS = ((Event.OPENED, Event.CLOSED), (Event.MUX_IN, Event.MUX_OUT))
 PAIR_OF = {event: frozenset(pair) for pair in PAIRS for event in pair}
 

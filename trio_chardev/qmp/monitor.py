@@ -9,9 +9,8 @@ its side and waits for the answers (``printf ... | socat - UNIX:...``) gets them
 has not been read before. Only when a command takes longer than PATIENCE it is read on, for
 then it matters whether the client leaves: the command is cancelled.
 
-Replies and events stand in one queue. What the peer does not take at once is sent by the
-writer task. A client that does not read is not read either; when even its events do not fit,
-it is disconnected.
+A client that does not read its replies is not read either; when even its events do not fit
+into the `Output`, it is disconnected.
 """
 
 from __future__ import annotations
@@ -31,9 +30,10 @@ from trio_chardev.core.frontend import Frontend
 from trio_chardev.errors import ChardevError
 from trio_chardev.events import Event
 from trio_chardev.qmp.cause import Cause
-from trio_chardev.qmp.codec import Decoder, Malformed, encode, encode_pretty
+from trio_chardev.qmp.codec import Decoder, Malformed
 from trio_chardev.qmp.context import Command, Context, Host
 from trio_chardev.qmp.descriptors import NamedFds
+from trio_chardev.qmp.output import Output
 from trio_chardev.qmp.session import NOTHING, QmpError, Request
 from trio_chardev.qmp.version import VERSION
 
@@ -45,8 +45,6 @@ PATIENCE = 0.5  # seconds that a command may take before the client's leaving is
 READ_AHEAD = 1 << 16  # bytes of commands kept meanwhile, or a little more
 OOB_QUEUE = 8  # commands that wait or run while oob is enabled (QEMU's)
 SILENCE = 30.0  # seconds without qmp_capabilities; then a client gives way to others that wait
-SEND_CHUNK = 1 << 16  # bytes
-FLUSH_CHUNK = 1 << 20  # bytes; far more than a socket takes at once
 
 
 @attrs.frozen
@@ -96,16 +94,16 @@ class Monitor:
     pretty: bool = False
     _frontend: Frontend | None = attrs.field(default=None, init=False)
     _client: _Client | None = attrs.field(default=None, init=False)
-    _out: bytearray = attrs.field(factory=bytearray, init=False)
+    _out: Output = attrs.field(init=False)
     _left: trio.Event = attrs.field(factory=trio.Event, init=False)
     _fds: NamedFds = attrs.field(factory=NamedFds, init=False)
     _work_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    _send_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _worker: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _watcher: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
-    _writer: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
-    _drained: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _newcomer: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._out = Output(self.pretty)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the chardev's clients, one after another, until cancelled.
@@ -116,10 +114,11 @@ class Monitor:
             async with self.chardev.attach(
                 on_event=self._on_event, on_receive=self._on_receive
             ) as self._frontend:
-                self._flush()
+                self._out.frontend = self._frontend
+                self._out.flush()
                 self._read_or_pause()
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._out.run, self._go_on)
                     nursery.start_soon(self._work)
                     nursery.start_soon(self._watch)
                     if self.chardev.is_started:  # its backend has other clients, one by one
@@ -131,10 +130,10 @@ class Monitor:
     def send_event(self, message: dict[str, Any]) -> None:
         """Send a QMP event, if there is a client that has negotiated."""
         if self._client is not None and self._client.context.session.is_negotiated:
-            self._put(message)
+            self._out.put(message)
             if len(self._out) > OUTPUT_LIMIT:
                 self._disconnect("does not read")
-            self._flush()
+            self._out.flush()
 
     @property
     def is_silent(self) -> bool:
@@ -152,8 +151,8 @@ class Monitor:
 
     async def wait_drained(self) -> None:
         """Wait until the client, if there is one, has taken all that was put."""
-        while self._out and self._client is not None:
-            await self._drained.park()
+        if self._client is not None:
+            await self._out.wait_drained()
 
     # ------------------------------------------------------------ clients
 
@@ -161,8 +160,8 @@ class Monitor:
         if event is Event.OPENED:
             self._end_client()
             self._client = _Client(Context(self.host, chardev=self.chardev, fds=self._fds))
-            self._put({"QMP": {"version": VERSION, "capabilities": ["oob"]}})
-            self._flush()
+            self._out.put({"QMP": {"version": VERSION, "capabilities": ["oob"]}})
+            self._out.flush()
             self._newcomer.unpark_all()
         elif event is Event.CLOSED:
             self._end_client()
@@ -174,8 +173,6 @@ class Monitor:
         self._client = None
         self._out.clear()
         self._work_scope.cancel()
-        self._send_scope.cancel()
-        self._drained.unpark_all()
 
     def _disconnect(self, why: str) -> None:
         log.warning("monitor '%s': its client %s; it is let go", self.chardev.id, why)
@@ -211,7 +208,7 @@ class Monitor:
         self._take_backlog(client)
         if client.backlog and not was_suspended and client is self._client:
             client.set_fds_aside(first=True)
-        self._flush()
+        self._out.flush()
         if not was_suspended and client is self._client and self._is_suspended(client):
             self._pause()
         return len(data)
@@ -287,7 +284,7 @@ class Monitor:
                 client.queue.popleft()
                 self._put_reply(request, reply)
                 self._take_backlog(client)
-                self._flush()
+                self._out.flush()
             self._read_or_pause()
 
     async def _watch(self) -> None:
@@ -323,48 +320,14 @@ class Monitor:
         if request.reply_id is not NOTHING:
             reply["id"] = request.reply_id
         if not self.host.is_quitting or request.name == "quit":
-            self._put(reply)
+            self._out.put(reply)
 
-    def _put(self, message: dict[str, Any]) -> None:
-        self._out += encode_pretty(message) if self.pretty else encode(message)
-
-    def _flush(self) -> None:
-        """Send what the peer takes at once."""
-        if not self._out or self._frontend is None:
-            return
-        client = self._client
-        try:
-            sent = self._frontend.send_nowait(bytes(self._out[:FLUSH_CHUNK]))
-        except (ChardevError, trio.ClosedResourceError):
-            sent = len(self._out)  # it left: CLOSED will follow, or came just now
-        if client is self._client:
-            del self._out[:sent]
-        if self._out:
-            self._writer.unpark_all()
-        elif self._drained:
-            self._drained.unpark_all()
-
-    async def _write(self) -> None:
-        """Send what did not go at once."""
-        assert self._frontend is not None
-        while True:
-            if not self._out:
-                self._drained.unpark_all()
-                await self._writer.park()
-                self._read_or_pause()  # that client may be gone already
-                continue
-            client = self._client
-            sent = 0
-            with trio.CancelScope() as self._send_scope:
-                try:
-                    sent = await self._frontend.send_some(bytes(self._out[:SEND_CHUNK]))
-                except (ChardevError, trio.ClosedResourceError):
-                    sent = len(self._out)
-            if client is not None and client is self._client:  # else it is another's output
-                del self._out[:sent]
-                self._take_backlog(client)
-                self._flush()
-            self._read_or_pause()
+    def _go_on(self) -> None:
+        """The client has taken some of the output: take more commands of it."""
+        if self._client is not None:
+            self._take_backlog(self._client)
+            self._out.flush()
+        self._read_or_pause()
 
 
 def _error(exc: Exception) -> dict[str, Any]:
