@@ -54,6 +54,12 @@ class FakeDevice:
     """Closing takes a shielded checkpoint."""
     close_seconds: float = 0
     """Closing takes so long, and is shielded."""
+    holds: bool = False
+    """What it was sent can be taken back, until `take_all`, as what is in a ring or a FIFO."""
+    drains: bool = True
+    """False: its peer never takes the last bytes."""
+    keeps_peer: bool = False
+    """Its backend takes over the peer of another, if it is asked to."""
 
     is_held_open: bool = False
     """Is there a backend on it that is not closed?"""
@@ -66,6 +72,7 @@ class FakeDevice:
     line_calls: list[object] = attrs.Factory(list)
     """The arguments of the line calls that went well, in order."""
     backend: FakeBackend | None = None
+    _taken: int = 0  # how much of what was sent
     _coming: bytearray = attrs.Factory(bytearray)
     _reader: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
     _writer: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
@@ -90,6 +97,18 @@ class FakeDevice:
         """The peer leaves; what was fed can still be read."""
         self.has_left = True
         self._reader.unpark_all()
+
+    def take_all(self) -> None:
+        """The peer reads what was sent: it can't be taken back any more."""
+        self._taken = len(self.sent)
+
+    def take_back(self) -> bytes:
+        """What was sent since `take_all`; the peer will never see it."""
+        if not self.holds:
+            return b""
+        data = bytes(self.sent[self._taken :])
+        del self.sent[self._taken :]
+        return data
 
     def say(self, event: Event) -> None:
         """The backend reports *event*."""
@@ -168,6 +187,7 @@ class FakeBackend(Backend):
         super().__init__(request)
         self.device = device
         self.is_polled = device.is_polled
+        self.keeps_peer = device.keeps_peer and request.keep_peer
 
     @property
     def filename(self) -> str:
@@ -197,6 +217,14 @@ class FakeBackend(Backend):
         while not self.device.has_left or self.is_hung_up:
             await self.device.wait_fed()
         self.is_hung_up = True
+
+    def take_back(self) -> bytes:
+        return self.device.take_back()
+
+    async def drain(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self.device.drains:
+            await trio.sleep_forever()
 
     def say(self, event: Event) -> None:
         """Report *event*."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -18,6 +18,7 @@ import trio._core._run as trio_run
 from trio.testing import wait_all_tasks_blocked
 
 from tests.places import Place, connect_to, dial, place_for
+from tests.users import PATIENCE, Refuser, User, until, using
 from trio_chardev.backends import opener_of
 from trio_chardev.backends.addresses import FdAddress, InetAddress, UnixAddress
 from trio_chardev.backends.file import FileOptions
@@ -27,120 +28,14 @@ from trio_chardev.backends.pty import PtyOptions
 from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
 from trio_chardev.backends.serial import SerialOptions
 from trio_chardev.backends.socket import SocketBackend, SocketOptions
-from trio_chardev.backends.stdio import StdioOptions, open_stdio
 from trio_chardev.backends.udp import UdpOptions
-from trio_chardev.core.backend import Opener
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.delivery import INBOUND_CAPACITY
-from trio_chardev.core.frontend import BeChange, Frontend, stateless
+from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.errors import BackendDisconnectedError, BackendError, ChangeFailedError
 from trio_chardev.options import BackendOptions
 from trio_chardev.testing import CancelAtStep
-
-PATIENCE = 5  # seconds
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the other tasks run until *condition* holds."""
-    with trio.fail_after(PATIENCE):
-        while not condition():
-            await wait_all_tasks_blocked(0.0005)
-
-
-@attrs.define
-class User:
-    """A chardev's user, with the peer of the backend in place."""
-
-    registry: Registry
-    frontend: Frontend
-    peer: trio.abc.AsyncResource | None = None
-
-    @property
-    def filename(self) -> str:
-        """What query-chardev shows."""
-        [info] = self.registry.query()
-        return info.filename
-
-    async def change(self, place: Place) -> None:
-        with trio.fail_after(PATIENCE):
-            await self.registry.change("c", place.options, take_fd=place.take_fd)
-
-    async def meet(self, place: Place) -> None:
-        """Have the peer come that *place* is for."""
-        self.peer = None
-        if place.join is not None:
-            self.peer = await place.join(self.frontend.chardev.backend)
-            await until(lambda: self.frontend.is_open)
-
-    async def write(self, data: bytes) -> bytes:
-        """Write; what has come to the peer, or *data* where there is none."""
-        await self.frontend.send_all(data)
-        if not isinstance(self.peer, trio.abc.ReceiveStream):
-            return data
-        got = b""
-        with trio.fail_after(PATIENCE):
-            while len(got) < len(data):
-                got += await self.peer.receive_some()
-        return got
-
-    async def send(self, data: bytes) -> bytes:
-        """Have the peer send *data*; what of it is sent at all."""
-        if not isinstance(self.peer, trio.abc.SendStream):
-            return b""
-        with trio.fail_after(PATIENCE):
-            await self.peer.send_all(data)
-        return data
-
-    async def read(self, size: int) -> bytes:
-        data = b""
-        with trio.fail_after(PATIENCE):
-            while len(data) < size:
-                data += await self.frontend.receive_some()
-        return data
-
-    async def talk(self) -> None:
-        """A few bytes each way."""
-        assert await self.write(b"ping") == b"ping"
-        sent = await self.send(b"pong")
-        assert await self.read(len(sent)) == sent
-
-
-@attrs.define
-class Refuser:
-    """A frontend that does not take the first backend that it is asked to."""
-
-    asked: list[str] = attrs.Factory(list)
-
-    async def be_change(self, backend: Controls) -> None:
-        await trio.lowlevel.checkpoint()
-        self.asked.append(backend.filename)
-        if len(self.asked) == 1:
-            raise ValueError("the frontend does not want this backend")
-
-
-@asynccontextmanager
-async def using(
-    place: Place, be_change: BeChange = stateless, fds: tuple[int, int] = (0, 1)
-) -> AsyncIterator[User]:
-    """A chardev "c" at *place*, its peer there; *fds* are standard input and output."""
-
-    def opener(options: BackendOptions) -> Opener:
-        if isinstance(options, StdioOptions):
-            return lambda request: open_stdio(options, request, fds)
-        return opener_of(options)
-
-    async with open_registry_with(opener) as registry:
-        await registry.add("c", place.options, take_fd=place.take_fd)
-        async with registry["c"].attach(be_change=be_change) as frontend:
-            user = User(registry, frontend)
-            await user.meet(place)
-            try:
-                yield user
-            finally:
-                if user.peer is not None:
-                    await trio.aclose_forcefully(user.peer)
-
 
 # ---------------------------------------------------------------- from each kind to each
 

@@ -12,8 +12,10 @@ import trio
 from tests.links import until
 from trio_chardev.backends.parallel import PPCLAIM, ParallelOptions, open_parallel
 from trio_chardev.core.backend import OpenRequest
+from trio_chardev.core.frontend import stateless
 from trio_chardev.errors import BackendError
 from trio_chardev.events import Event
+from trio_chardev.service import open_registry
 
 
 def request(events: list[Event] | None = None) -> OpenRequest:
@@ -81,7 +83,7 @@ async def test_the_port_is_claimed_written_to_and_closed(port: Path, ioctls: lis
 async def test_a_port_that_another_has_claimed_holds_up_nobody_else(
     port: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PPCLAIM waits, in the kernel, until the other lets go: a change to our own port, too."""
+    """PPCLAIM waits, in the kernel, until the other lets go."""
     let_go, is_over = threading.Event(), threading.Event()
 
     def wait_for_it(fd: int, number: int) -> int:
@@ -99,6 +101,41 @@ async def test_a_port_that_another_has_claimed_holds_up_nobody_else(
     let_go.set()
     assert await trio.to_thread.run_sync(is_over.wait, 5)
     await until(lambda: fds() <= before)
+
+
+async def test_a_change_to_its_own_port_shares_the_claim(
+    port: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else gets the port in between: the claim is the open file description's."""
+    claims: list[tuple[int, int]] = []
+
+    def ioctl(fd: int, number: int) -> int:
+        assert not claims, "it would wait for itself"
+        claims.append((fd, number))
+        return 0
+
+    monkeypatch.setattr("fcntl.ioctl", ioctl)
+    options = ParallelOptions(device=str(port))
+    before = fds()
+    async with open_registry() as registry:
+        with trio.fail_after(5):
+            await registry.add("p", options)
+            frontend = registry["p"].attach(be_change=stateless)
+            await frontend.send_all(b"one ")
+            await registry.change("p", options)
+            await frontend.send_all(b"two")
+    assert len(claims) == 1
+    assert await trio.Path(port).read_bytes() == b"one two"
+    assert fds() == before
+
+
+async def test_a_change_to_another_port_claims_that(port: Path, ioctls: list[int]) -> None:
+    other = port.with_name("parport1")
+    other.touch()
+    async with open_registry() as registry:
+        await registry.add("p", ParallelOptions(device=str(port)))
+        await registry.change("p", ParallelOptions(device=str(other)))
+    assert ioctls == [PPCLAIM, PPCLAIM]
 
 
 async def test_a_printer_that_is_busy_is_asked_again(

@@ -246,6 +246,18 @@ def test_change_prints_the_path_of_a_pty(call: Call, path: Path, tmp_path: Path)
         assert [row["filename"] for row in qmp("query-chardev")] == ["file"]
 
 
+def test_change_carries_over_what_nobody_has_taken(call: Call, path: Path) -> None:
+    with Qmp(path) as qmp:
+        qmp("chardev-change", id="n", backend={"type": "ringbuf", "data": {}})
+        qmp("ringbuf-write", device="n", data="boot")
+        assert call("change", "n", "ringbuf,size=2", "--carry", "--drain-timeout=0") == (0, "", "")
+        assert qmp("ringbuf-read", device="n", size=9) == "ot"
+
+
+KEEP_PEER = "'keep-peer' requires two sockets of the same address"
+DRAIN_TIMEOUT = "'drain-timeout' must be from 0 to 60 seconds"
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -257,6 +269,8 @@ def test_change_prints_the_path_of_a_pty(call: Call, path: Path, tmp_path: Path)
             "Could not open '/missing/f': No such file or directory",
         ),
         (["n", "null,foo=1"], "trio-chardev: Invalid parameter 'foo'"),
+        (["n", "null", "--keep-peer"], "GenericError: " + KEEP_PEER),
+        (["n", "null", "--drain-timeout", "61"], "GenericError: " + DRAIN_TIMEOUT),
         (["n", "null,id=n"], "trio-chardev: Unexpected 'id' parameter"),
         (["n", "pty,mux=on"], "trio-chardev: Unexpected 'mux' parameter"),
     ],

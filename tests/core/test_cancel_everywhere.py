@@ -48,12 +48,14 @@ class Scenario:
     raises: type[Exception] | None = None  # what change() raises, if not Cancelled
     surely: bool = True  # False: it may also come out well
     has_frontend: bool = True
+    carry: bool = False
     target: str = "change"  # whom the injector cancels: "change", "write" or "service"
 
     def __str__(self) -> str:
         return f"{self.target}-{self.name}"
 
 
+HOLDING = {"holds": True}
 BASE = [
     Scenario("succeeds"),
     Scenario("hasty-close", {"slow_close": False}, {"slow_close": False}),
@@ -70,6 +72,13 @@ BASE = [
     Scenario("eager", {"eager": True}, {"eager": True}),
     Scenario("polled", {"is_polled": True}, {"is_polled": True}),
     Scenario("alone", has_frontend=False),
+    Scenario("carry", HOLDING, carry=True),
+    Scenario("carry-eager", {"eager": True, **HOLDING}, {"eager": True}, carry=True),
+    Scenario("carry-refused", HOLDING, refuse=True, raises=ChangeFailedError, carry=True),
+    Scenario("carry-commit-fails", HOLDING, {"activates": False}, raises=BackendError, carry=True),
+    Scenario("carry-to-closed", HOLDING, {"connected": False}, carry=True),
+    Scenario("carry-to-stuck", HOLDING, {"stuck": True}, carry=True),
+    Scenario("carry-dies-late", HOLDING, {"dies_after": 3}, carry=True),
     Scenario("alone-open-fails", new={"opens": False}, raises=BackendError, has_frontend=False),
     Scenario(
         "alone-commit-fails", new={"activates": False}, raises=BackendError, has_frontend=False
@@ -79,7 +88,9 @@ SCENARIOS = [
     attrs.evolve(s, target=target)
     for target in ("change", "write", "service")
     for s in BASE
-    if s.has_frontend or target != "write"
+    if target == "change"
+    or s.name == "carry"
+    or not (s.carry or (target, s.has_frontend) == ("write", False))
 ]
 
 
@@ -162,7 +173,7 @@ class Run:
             expected.append(ChardevClosedError)
         with suppress(*expected), self.scopes["change"]:
             try:
-                await self.chardev.change(self.new.open)
+                await self.chardev.change(self.new.open, carry=self.scenario.carry)
             except BaseException as exc:
                 self.check_changed(exc)
                 raise
@@ -195,7 +206,7 @@ class Run:
             assert not self.old.is_held_open
 
     async def change_again(self) -> None:
-        await self.chardev.change(self.last.open)
+        await self.chardev.change(self.last.open, carry=self.scenario.carry)
         assert self.chardev.backend.filename == "fake:last"
         assert self.last.is_held_open
         assert not self.old.is_held_open

@@ -75,6 +75,7 @@ class Model:
     user: User | None = None
     unread: list[Token] = attrs.Factory(list)  # while there is no user
     written: bytes = b""
+    carried: bytes = b""  # of what was written: no device has it
     pending: list[bytes] = attrs.Factory(list)  # of writers that are stuck
     is_dead: bool = False
 
@@ -90,6 +91,7 @@ class Model:
         if self.is_dead or not self.device.connected:
             self.pending.clear()
         elif not self.device.stuck:
+            self.carried = b""
             self.written += b"".join(self.pending)
             self.pending.clear()
 
@@ -101,11 +103,21 @@ FAULTS = ["none"] * 6 + ["open", "hang", "commit", "refuse", "refuse by hanging"
 ids = st.sampled_from("ab")
 data = st.binary(min_size=1, max_size=7)
 device = st.fixed_dictionaries(
-    {"connected": st.booleans(), "eager": st.booleans(), "stuck": st.sampled_from([0, 0, 0, 1])}
+    {
+        "connected": st.booleans(),
+        "eager": st.booleans(),
+        "stuck": st.sampled_from([0, 0, 0, 1]),
+        "holds": st.booleans(),
+    }
 )
 steps = st.one_of(
     st.tuples(st.just("add"), ids, device, st.sampled_from(["none"] * 6 + ["open", "commit"])),
-    *[st.tuples(st.just("change"), ids, device, st.sampled_from(FAULTS), st.booleans())] * 3,
+    *[
+        st.tuples(
+            st.just("change"), ids, device, st.sampled_from(FAULTS), st.booleans(), st.booleans()
+        )
+    ]
+    * 3,
     st.tuples(st.just("remove"), ids),
     *[st.tuples(st.just("attach"), ids, st.sampled_from([1, 1, 1, 0]), st.booleans())] * 2,
     st.tuples(st.just("detach"), ids),
@@ -113,6 +125,7 @@ steps = st.one_of(
     *[st.tuples(st.just("feed"), ids, data)] * 2,
     st.tuples(st.just("read"), ids, st.integers(1, 9)),
     st.tuples(st.just("connect"), ids, st.booleans()),
+    st.tuples(st.just("take_all"), ids),
     st.tuples(st.just("say_break"), ids),
     st.tuples(st.just("die"), ids),
 )
@@ -147,7 +160,9 @@ class Machine:
             await self.registry.add(id, options)
             self.models[id] = Model(device, [device])
 
-    async def change(self, id: str, faults: dict[str, Any], fault: str, feeds: bool) -> None:
+    async def change(
+        self, id: str, faults: dict[str, Any], fault: str, feeds: bool, carry: bool
+    ) -> None:
         new = self.make(faults, fault)
         if id not in self.models:
             with pytest.raises(ChardevNotFoundError):
@@ -163,7 +178,7 @@ class Machine:
             old.feed(b"before")
             model.comes(*b"before")
         if fault in ("open", "hang"):
-            await self.fail(id, new, BackendError)
+            await self.fail(id, new, BackendError, carry)
             return
         has_closed = old.connected and not model.is_dead and not new.connected
         if has_closed:
@@ -171,23 +186,30 @@ class Machine:
         if user is not None:
             user.during = meanwhile(model, new, fault, feeds)
         if fault == "commit" or (user is not None and fault.startswith("refuse")):
-            await self.fail(id, new, BackendError if fault == "commit" else ChangeFailedError)
+            error = BackendError if fault == "commit" else ChangeFailedError
+            await self.fail(id, new, error, carry)
             if has_closed:
                 model.comes(Event.OPENED)
         else:
-            await self.registry.change(id, FakeOptions(device=new))
+            untaken = bytes(old.sent[old._taken :]) if old.holds and not model.is_dead else b""
+            await self.registry.change(id, FakeOptions(device=new), drain_timeout=0, carry=carry)
+            if carry:
+                model.carried = untaken + model.carried
+            else:
+                model.written = model.written.removesuffix(model.carried)
+                model.carried = b""
             model.device, model.is_dead = new, False
             model.all_devices.append(new)
             if new.connected:
                 model.comes(Event.OPENED)
         model.settle()
 
-    async def fail(self, id: str, new: FakeDevice, error: type[Exception]) -> None:
+    async def fail(self, id: str, new: FakeDevice, error: type[Exception], carry: bool) -> None:
         """A change that raises *error*, or hangs and is cancelled."""
 
         async def change() -> None:
             with pytest.raises(error):
-                await self.registry.change(id, FakeOptions(device=new))
+                await self.registry.change(id, FakeOptions(device=new), carry=carry)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(change)
@@ -258,6 +280,12 @@ class Machine:
         if model and not model.is_dead and model.device.connected != connected:
             model.device.connect(connected)
             model.comes(Event.OPENED if connected else Event.CLOSED)
+            if connected and not model.device.stuck:
+                model.carried = b""
+
+    async def take_all(self, id: str) -> None:
+        if model := self.models.get(id):
+            model.device.take_all()
 
     async def say_break(self, id: str) -> None:
         if (model := self.models.get(id)) and not model.is_dead:
@@ -295,7 +323,8 @@ class Machine:
                 assert user.set_up_for in ("", f"fake:{model.device.name}")
 
     def check_sent(self, model: Model) -> None:
-        assert b"".join(device.sent for device in model.all_devices) == model.written
+        sent = b"".join(device.sent for device in model.all_devices)
+        assert sent + model.carried == model.written
 
     def check_all_is_read(self) -> None:
         for model in self.models.values():

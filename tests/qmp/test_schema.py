@@ -214,6 +214,7 @@ OURS_ALONE = [
         )
     ),
     "*(serial).data.parity?*",
+    *(f"chardev-change.{member}" for member in ("carry?: *", "keep-peer?: *", "drain-timeout?: *")),
     "object-add(*).id: string",  # the same for a client: it is beside the members of the variant
 ]
 

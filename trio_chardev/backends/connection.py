@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import os
 import select
 import socket
-from collections.abc import Sequence
+import struct
+import termios
+from collections.abc import Callable, Sequence
 
 import trio
 
 from trio_chardev.errors import BackendError
+from trio_chardev.events import Event
 
 MAX_FDS = 16
 """Descriptors taken with one read, as QEMU; the kernel closes those beyond."""
+
+INTERNET = (socket.AF_INET, socket.AF_INET6)
+TAKEN_INTERVAL = 0.001  # seconds; nothing tells when a peer has confirmed
+DISCARD_SIZE = 1 << 16  # bytes
+DISCARDS = 16  # in a row: a peer may send for ever
 
 _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
@@ -89,12 +98,44 @@ class Connection:
         with contextlib.suppress(OSError):  # the peer was faster
             self._sock.shutdown(socket.SHUT_RDWR)
 
-    def close(self) -> None:
-        """Close the socket and wake those who wait for it. Never fails."""
+    async def wait_taken(self) -> None:
+        """Wait until the peer's kernel has what was sent; what the peer sends is thrown away.
+
+        A UNIX socket's peer has it at once. Raises OSError.
+        """
+        if self._sock.family in INTERNET:
+            while _count_unacknowledged(self._sock):
+                self._discard_input()
+                await trio.sleep(TAKEN_INTERVAL)
+
+    def hand_over(
+        self, on_event: Callable[[Event], None], *, nodelay: bool, keep_alive: bool
+    ) -> None:
+        """It is another backend's from now on, which waits for it: others stop. Never fails."""
+        self._wake()
+        if self._sock.family in INTERNET:
+            with contextlib.suppress(OSError):  # its new reader meets that
+                set_tcp_options(self._sock, nodelay=nodelay, keep_alive=keep_alive)
+
+    def _wake(self) -> None:
+        """Make those who wait for it look again."""
+        trio.lowlevel.notify_closing(self._sock)
         if self._hangup is not None and not self._hangup.closed:
             trio.lowlevel.notify_closing(self._hangup)
+
+    def _discard_input(self) -> None:
+        """Throw away what has come: closed with unread input, TCP drops what was sent, too."""
+        with contextlib.suppress(OSError):
+            for _ in range(DISCARDS):
+                if not self._sock.recv(DISCARD_SIZE):
+                    return
+
+    def close(self) -> None:
+        """Close the socket and wake those who wait for it. Never fails."""
         if self._sock.fileno() != -1:
-            trio.lowlevel.notify_closing(self._sock)
+            self._wake()
+            if self._sock.family in INTERNET:
+                self._discard_input()
         with contextlib.suppress(OSError):  # ECONNRESET: it is closed all the same
             self._sock.close()
 
@@ -202,11 +243,16 @@ def _close_all(fds: Sequence[int]) -> None:
 
 
 def set_tcp_options(sock: socket.socket, *, nodelay: bool, keep_alive: bool) -> None:
-    """Send small pieces at once; probe the peer while nothing goes."""
-    if nodelay:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if keep_alive:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    """Send small pieces at once, or not; probe the peer while nothing goes, or not."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keep_alive)
+
+
+def _count_unacknowledged(sock: socket.socket) -> int:
+    """How many bytes the peer's kernel has not confirmed (SIOCOUTQ, tcp(7)). Raises OSError."""
+    (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    assert isinstance(count, int)
+    return count
 
 
 def socket_from_fd(fd: int, name: str) -> socket.socket:

@@ -7,9 +7,12 @@ gives the same number to the next file that is opened, perhaps in another backen
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import stat
+import struct
+import termios
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -18,6 +21,9 @@ from trio_chardev.core.backend import Backend, OpenRequest, open_path
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 
 log = logging.getLogger(__name__)
+
+READ_SIZE = 1 << 16  # bytes
+DRAIN_INTERVAL = 0.001  # seconds; nothing tells when a reader has taken all
 
 
 class FdHolder:
@@ -86,6 +92,22 @@ def open_fd(path: str, flags: int, opener: Callable[[str, int], int] = open_path
         raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
     except ValueError as exc:  # a NUL, or what the file system's encoding does not have
         raise BackendError(f"Could not open '{path}': {exc}") from exc
+
+
+def count_unread(fd: int) -> int:
+    """How many bytes a read of a FIFO or terminal would find. Raises OSError."""
+    (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))
+    assert isinstance(count, int)
+    return count
+
+
+def read_all(fd: int) -> bytes:
+    """All that can be read without waiting. Raises OSError."""
+    data = bytearray()
+    with contextlib.suppress(BlockingIOError):
+        while more := os.read(fd, READ_SIZE):
+            data += more
+    return bytes(data)
 
 
 def truncate(fd: int) -> None:

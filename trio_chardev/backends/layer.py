@@ -70,6 +70,17 @@ class Link(Protocol):
         May be too early. Raises ClosedResourceError if another task closes it.
         """
 
+    async def wait_taken(self) -> None:
+        """Wait until the peer's kernel has what was sent; what the peer sends is thrown away.
+
+        Raises OSError.
+        """
+
+    def hand_over(
+        self, on_event: Callable[[Event], None], *, nodelay: bool, keep_alive: bool
+    ) -> None:
+        """It is another backend's from now on, which waits for it: others stop. Never fails."""
+
     def shut_down(self) -> None:
         """End it both ways: what has come can still be read, then `receive` gives ``b""``."""
 
@@ -273,6 +284,17 @@ class Layer:
     async def wait_writable(self) -> None:
         """See `Link.wait_writable`."""
         await self._lower.wait_writable()
+
+    async def wait_taken(self) -> None:
+        """See `Link.wait_taken`."""
+        await self._lower.wait_taken()
+
+    def hand_over(
+        self, on_event: Callable[[Event], None], *, nodelay: bool, keep_alive: bool
+    ) -> None:
+        """See `Link.hand_over`."""
+        self._on_event = on_event
+        self._lower.hand_over(on_event, nodelay=nodelay, keep_alive=keep_alive)
 
     def shut_down(self) -> None:
         """See `Link.shut_down`; the peer is told, if there is room for it."""

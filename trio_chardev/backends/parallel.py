@@ -3,6 +3,9 @@
 ppdev has no way to claim a port but to wait in the kernel until nobody else has it, and its
 poll never says that a port is writable: hence a thread and a timer. While one waits every
 other ioctl on any port is held up, so a port is released by closing it, not by PPRELEASE.
+
+The claim belongs to the open file description (open(2)). A change of a chardev to its own port
+shares that by dup(2), for the old backend gives the port away only after the commit.
 """
 
 from __future__ import annotations
@@ -42,6 +45,13 @@ class ParallelBackend(DescriptorBackend):
     def filename(self) -> str:
         return "parallel"
 
+    def has_open(self, device: str) -> bool:
+        """Is *device* the port that is open here?"""
+        try:
+            return os.path.samestat(os.fstat(self.sink.fd), os.stat(device))
+        except (OSError, ValueError):  # one of them is not there, or is no path
+            return False
+
     async def wait_writable(self) -> None:
         await trio.sleep(BUSY_POLL)
 
@@ -49,12 +59,12 @@ class ParallelBackend(DescriptorBackend):
 @asynccontextmanager
 async def open_parallel(options: ParallelOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Open and claim the port. Raises BackendError, also for what is no parallel port."""
-    port = open_fd(options.device, os.O_RDWR, request.open_path)
+    port = _share(options.device, request.replaces)
+    is_claimed = port is not None
+    port = port or open_fd(options.device, os.O_RDWR, request.open_path)
     try:
-        try:
-            await trio.to_thread.run_sync(_claim, port, abandon_on_cancel=True)
-        except OSError as exc:
-            raise BackendError.from_os_error("not a parallel port", exc) from exc
+        if not is_claimed:
+            await _claim(port)
         backend = ParallelBackend(request, port)
         backend.set_open(True)
         yield backend
@@ -62,8 +72,26 @@ async def open_parallel(options: ParallelOptions, request: OpenRequest) -> Async
         port.close()
 
 
-def _claim(port: FdHolder) -> None:
-    """Have *port* for oneself, however long that takes. Raises OSError.
+def _share(device: str, replaced: Backend | None) -> FdHolder | None:
+    """The port that *replaced* has claimed, if it is *device*. Raises BackendError."""
+    if not (isinstance(replaced, ParallelBackend) and replaced.has_open(device)):
+        return None
+    try:
+        return FdHolder(os.dup(replaced.sink.fd))
+    except OSError as exc:
+        raise BackendError.from_os_error(f"Could not open '{device}'", exc) from exc
+
+
+async def _claim(port: FdHolder) -> None:
+    """Have *port* for oneself, however long that takes. Raises BackendError."""
+    try:
+        await trio.to_thread.run_sync(_wait_for_claim, port, abandon_on_cancel=True)
+    except OSError as exc:
+        raise BackendError.from_os_error("not a parallel port", exc) from exc
+
+
+def _wait_for_claim(port: FdHolder) -> None:
+    """In a thread. Raises OSError.
 
     Abandoned, it goes on with its own descriptor, and closing that gives the port back.
     """

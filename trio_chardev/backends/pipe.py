@@ -12,8 +12,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import attrs
+import trio
 
-from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, open_fd
+from trio_chardev.backends.descriptor import (
+    DRAIN_INTERVAL,
+    DescriptorBackend,
+    FdHolder,
+    count_unread,
+    open_fd,
+    read_all,
+)
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.options import BackendOptions
@@ -38,6 +46,16 @@ class PipeBackend(DescriptorBackend):
     @property
     def filename(self) -> str:
         return "pipe"
+
+    async def drain(self) -> None:
+        """Wait until all was read: what is in a FIFO that nobody has open is dropped."""
+        if self.source is not self.sink:
+            while count_unread(self.sink.fd):  # noqa: ASYNC110 - there is no event
+                await trio.sleep(DRAIN_INTERVAL)
+
+    def take_back(self) -> bytes:
+        """Read it; but in a single FIFO it can't be told from input."""
+        return b"" if self.source is self.sink else read_all(self.sink.fd)
 
 
 @asynccontextmanager

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import math
 import os
 import select
@@ -30,7 +29,13 @@ from contextlib import asynccontextmanager, contextmanager
 import attrs
 import trio
 
-from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder
+from trio_chardev.backends.descriptor import (
+    DRAIN_INTERVAL,
+    DescriptorBackend,
+    FdHolder,
+    count_unread,
+    read_all,
+)
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.options import BackendOptions
@@ -52,7 +57,6 @@ IN_OPEN = 0x20  # inotify(7), <sys/inotify.h>
 IN_Q_OVERFLOW = 0x4000
 _RECORD = struct.Struct("iIII")  # wd, mask, cookie, length of the name (none for a file)
 _READ_SIZE = 4096
-_DRAIN_INTERVAL = 0.001  # seconds; nothing tells when a reader has taken all
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -248,10 +252,22 @@ class PtyBackend(DescriptorBackend):
         """Wait until the slave's user has read everything: closing the master drops the rest."""
         if self._is_hung_up():
             return
+        with self._open_slave() as slave:
+            while _has_input(slave):  # noqa: ASYNC110 - there is no event
+                await trio.sleep(DRAIN_INTERVAL)
+
+    def take_back(self) -> bytes:
+        """Read it as its user would, who gets what was written to this PTY no more."""
+        if self._is_hung_up():
+            return b""
+        with self._open_slave() as slave:
+            return read_all(slave)
+
+    @contextmanager
+    def _open_slave(self) -> Iterator[int]:
         slave = os.open(self.pty, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
         try:
-            while _has_input(slave):  # noqa: ASYNC110 - there is no event
-                await trio.sleep(_DRAIN_INTERVAL)
+            yield slave
         finally:
             os.close(slave)
 
@@ -282,8 +298,7 @@ def _has_input(slave: int) -> bool:
     poll = select.poll()
     poll.register(slave, select.POLLIN)
     poll.poll(0)  # moves what is still on its way to the reader's buffer (n_tty_poll)
-    (count,) = struct.unpack("i", fcntl.ioctl(slave, termios.FIONREAD, bytes(4)))
-    return bool(count)
+    return bool(count_unread(slave))
 
 
 @asynccontextmanager

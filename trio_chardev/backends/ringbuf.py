@@ -61,6 +61,9 @@ class RingbufBackend(Backend):
         self.ring.write(data)
         return len(data)
 
+    def take_back(self) -> bytes:
+        return self.read(self._count)
+
     def write(self, data: bytes | memoryview) -> None:
         """Append *data*; what has no room pushes out the oldest."""
         self.ring.write(data)

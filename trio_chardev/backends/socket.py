@@ -72,6 +72,7 @@ class SocketBackend(Backend):
         self._waiting: trio.CancelScope | None = None  # for a peer; add_client cuts it short
         self._guard: Guard | None = None
         self._sock: socket.socket | None = None  # of who came last; its link owns it
+        self._original: SocketBackend | None = None  # whose peer is kept, until the commit
 
     # ------------------------------------------------------------ opening
 
@@ -89,6 +90,8 @@ class SocketBackend(Backend):
             listener = await listen(self.address, shared if isinstance(shared, Listener) else None)
         self._peers = listener
         self.address = listener.address
+        if request.keep_peer and listener.is_taking_over:
+            self._keep_peer_of(request.replaces)
         # Clients of an address that is being taken over go to its holder until the commit.
         if self._options.wait and not listener.is_taking_over:
             log.info("chardev '%s': waiting for connection on: %s", self.id, self.filename)
@@ -97,12 +100,18 @@ class SocketBackend(Backend):
 
     async def connect(self, request: OpenRequest) -> None:
         """Become a client. Raises BackendError, unless it is to try again and again."""
+        if request.keep_peer:
+            if not self._is_client_of_same_server(request.replaces):
+                return  # the change will be refused
+            self._keep_peer_of(request.replaces)
         if (delay := self._options.reconnect_delay) > 0:
             if not isinstance(self.address, InetAddress):
                 fixed_endpoint(self.address)  # what is wrong now will always be
             check_path(self.address, request.sandbox)
             self._peers = Redialer(self.id, self.address, Backoff(delay), request.sandbox)
             return
+        if self.is_open:
+            return  # with the peer that is kept
         if isinstance(self.address, FdAddress):
             sock = socket_from_fd(request.take_fd(self.address.str_), self.address.str_)
         else:
@@ -121,8 +130,50 @@ class SocketBackend(Backend):
         if self._newcomer is not None:
             await self._shake_hands(self._newcomer)
 
+    def _is_client_of_same_server(self, original: Backend | None) -> bool:
+        return (
+            isinstance(original, SocketBackend)
+            and not (original._options.server or isinstance(self.address, FdAddress))
+            and original.address.name == self.address.name
+        )
+
+    def _keep_peer_of(self, original: Backend | None) -> None:
+        """Be open as long as *original* is, whose peer the commit takes over.
+
+        Raises BackendError if the protocols differ.
+        """
+        assert isinstance(original, SocketBackend)
+        if original._options.protocols != self._options.protocols:
+            raise BackendError(
+                "'keep-peer' requires the same 'tls-creds', 'tls-authz', 'websocket', "
+                "'binary-only', 'telnet' and 'tn3270'"
+            )
+        self._original = original
+        self.keeps_peer = True
+
+    @property
+    def is_open(self) -> bool:
+        return super().is_open if self._original is None else self._original.is_open
+
     def activate(self) -> None:
+        original, self._original = self._original, None
+        peer = None if original is None else original._connection
+        can_get_another = self._options.server or self._options.reconnect_delay > 0
+        if original and not (peer or self._connection or can_get_another):
+            raise BackendError(f"the peer at '{self.address}' has left")
         self._peers.activate()
+        if original and peer:
+            original._connection = None
+            self._sock = original._sock
+            self._take_over(peer)
+
+    def _take_over(self, peer: Link) -> None:
+        """*peer* is of the backend that is replaced; one of our own would be a second."""
+        if self._connection is not None:
+            self._connection.close()
+        keep_alive = isinstance(self.address, InetAddress) and self.address.keep_alive
+        peer.hand_over(self._on_event, nodelay=self._options.nodelay, keep_alive=keep_alive)
+        self._connect(peer)
 
     def guard(self) -> None:
         """See `Backend.guard`. One who has come already and may not is dropped."""
@@ -346,14 +397,17 @@ class SocketBackend(Backend):
         while True:
             await self._has_unsent.wait()
             self._has_unsent = trio.Event()
-            await self.drain()
+            if self._connection is not None:
+                with contextlib.suppress(
+                    OSError, trio.ClosedResourceError
+                ):  # the reader meets that
+                    await _flush(self._connection)
 
     async def drain(self) -> None:
-        link = self._connection
-        with contextlib.suppress(OSError, trio.ClosedResourceError):  # the reader meets that
-            while link is not None and link.unsent:
-                await link.wait_writable()
-                link.flush()
+        if self._connection is not None:
+            with contextlib.suppress(OSError, trio.ClosedResourceError):  # it has left
+                await _flush(self._connection)
+                await self._connection.wait_taken()
 
     # ------------------------------------------------------------ descriptors
 
@@ -378,6 +432,12 @@ class SocketBackend(Backend):
             self._connection.send_fds(fds)
         except OSError as exc:
             raise BackendError.from_os_error("Could not pass file descriptors", exc) from exc
+
+
+async def _flush(link: Link) -> None:
+    while link.unsent:
+        await link.wait_writable()
+        link.flush()
 
 
 class TelnetClientBackend(SocketBackend):

@@ -65,6 +65,14 @@ class SocketOptions(BackendOptions):
         """Seconds before the first retry; not positive if there is none."""
         return float(self.reconnect or 0) + (self.reconnect_ms or 0) / 1000
 
+    @property
+    def protocols(self) -> tuple[object, ...]:
+        """What a peer that is connected can't be asked to change."""
+        return (
+            *(self.tls_creds, self.tls_authz, self.websocket, self.binary_only),
+            *(self.telnet, self.tn3270, self.server),
+        )
+
     def named(self, name: str) -> str:
         """*name* of an address or a connection, as query-chardev shows it."""
         address = name.removeprefix("tcp:")

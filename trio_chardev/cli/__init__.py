@@ -131,7 +131,22 @@ def list_command(socket: str | None) -> None:
 @SOCKET
 @click.argument("id")
 @click.argument("backend", metavar="KIND[,KEY=VALUE...]")
-def change_command(socket: str | None, id: str, backend: str) -> None:
+@click.option("--carry", is_flag=True, help="What the old backend's peer has not taken goes over.")
+@click.option("--keep-peer", is_flag=True, help="A socket's client stays, at the same address.")
+@click.option(
+    "--drain-timeout",
+    type=float,
+    metavar="SECONDS",
+    help="So long the old backend's peer may take for its last bytes; the default is 0.2.",
+)
+def change_command(
+    socket: str | None,
+    id: str,
+    backend: str,
+    carry: bool,
+    keep_peer: bool,
+    drain_timeout: float | None,
+) -> None:
     """Give the chardev ID another backend.
 
     It is spelt as in 'serve --chardev', without the id. Of a PTY the path is printed. Files
@@ -140,6 +155,7 @@ def change_command(socket: str | None, id: str, backend: str) -> None:
     \b
       trio-chardev change console pty,path=/tmp/console
       trio-chardev change console socket,path=/tmp/console.sock,server=on,wait=off
+      trio-chardev change --carry console ringbuf,size=64k
 
     KIND 'help' lists the kinds, 'KIND,help' the options of one.
     """
@@ -148,8 +164,15 @@ def change_command(socket: str | None, id: str, backend: str) -> None:
     from trio_chardev.cli.serve import GRAMMAR
     from trio_chardev.keyval import HelpRequested
 
+    more: dict[str, object] = {}  # a server without our extensions shall not see them
+    if carry:
+        more["carry"] = True
+    if keep_peer:
+        more["keep-peer"] = True
+    if drain_timeout is not None:
+        more["drain-timeout"] = drain_timeout
     try:
-        client = change(id, backend, warn)
+        client = change(id, backend, warn, more)
     except HelpRequested as request:
         click.echo(GRAMMAR.help_text(request.subject))
     else:

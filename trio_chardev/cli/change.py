@@ -5,7 +5,7 @@ As QEMU's ``chardev-change`` for people, the id comes first and is no option.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -18,12 +18,15 @@ from trio_chardev.keyval import split_items
 from trio_chardev.qmp.client import open_qmp_client
 
 
-def change(id: str, text: str, warn: Callable[[str], object]) -> Client:
+def change(
+    id: str, text: str, warn: Callable[[str], object], more: Mapping[str, Any] | None = None
+) -> Client:
     """Gives chardev *id* the backend that *text* spells, and prints the path of its PTY.
 
-    Raises OptionsError, and HelpRequested.
+    *more* are arguments of chardev-change that go beyond QEMU's. Raises OptionsError, and
+    HelpRequested.
     """
-    arguments = {"id": id, "backend": parse_backend(id, text, warn)}
+    arguments = {"id": id, "backend": parse_backend(id, text, warn), **(more or {})}
 
     async def client(address: SocketAddress) -> None:
         async with open_qmp_client(address) as qmp:

@@ -52,6 +52,9 @@ class OpenRequest:
     replaces: Backend | None = None
     """The backend in place, so that descriptors of the same address can be shared."""
 
+    keep_peer: bool = False
+    """`Backend.activate` shall take over the peer of `replaces`."""
+
     chardevs: Mapping[str, Chardev] = attrs.field(factory=dict)
     """The chardevs beside this one, for backends that stand on others."""
 
@@ -105,6 +108,9 @@ class Backend(abc.ABC):
 
     pty: str | None = None
     """The path of the PTY's other side, for the answer to chardev-add."""
+
+    keeps_peer: bool = False
+    """`activate` takes over the peer of the backend that it replaces; see OpenRequest."""
 
     taps: tuple[Tap, ...] = ()
 
@@ -201,8 +207,15 @@ class Backend(abc.ABC):
     async def drain(self) -> None:  # noqa: B027 - the kernel does it for most kinds
         """Wait until what was sent is safe from being dropped when the backend is closed.
 
-        Called once the backend has been replaced, for `DRAIN_TIMEOUT` at most.
+        Called once the backend has been replaced, for the change's drain timeout at most.
         """
+
+    def take_back(self) -> bytes:
+        """Take back what was sent and its peer has not taken, for a change that carries it over.
+
+        Called once, by the commit that puts another in place.
+        """
+        return b""
 
     def attached(self, delivery: Delivery) -> None:  # noqa: B027 - only a mux has a choice
         """The chardev has one more user, who gets its input by *delivery*."""

@@ -26,7 +26,7 @@ from trio_chardev.core.delivery import INBOUND_LIMIT
 from trio_chardev.core.frontend import BeChange, Frontend, OnEvent, OnReceive
 from trio_chardev.core.outbound import Outbound, eagerly
 from trio_chardev.core.outlets import Outlets
-from trio_chardev.core.slot import CLEANUP_TIMEOUT, Slot
+from trio_chardev.core.slot import CLEANUP_TIMEOUT, DRAIN_TIMEOUT, MAX_DRAIN_TIMEOUT, Slot
 from trio_chardev.errors import (
     BackendError,
     ChangeFailedError,
@@ -202,8 +202,21 @@ class Chardev:
 
     # ------------------------------------------------------------ the change
 
-    async def change(self, opener: Opener, *, timeout: float = math.inf) -> Backend:
-        """Put another backend in place of the one that is; *timeout* bounds its opening.
+    async def change(
+        self,
+        opener: Opener,
+        *,
+        timeout: float = math.inf,
+        drain_timeout: float = DRAIN_TIMEOUT,
+        carry: bool = False,
+        keep_peer: bool = False,
+    ) -> Backend:
+        """Put another backend in place of the one that is.
+
+        *timeout* bounds its opening, and *drain_timeout* how long the old one's peer may take
+        for what the kernel would drop; both in seconds. With *carry* what the old one's peer
+        has not taken goes to the new one's, before all else. With *keep_peer* the new one has
+        the old one's peer, if both are sockets of the same address.
 
         Returns: the new backend is in place, its frontend set up for it, the old one closed.
         Raises anything, Cancelled included: the original is in place, the frontend set up
@@ -214,16 +227,22 @@ class Chardev:
         ChardevClosedError. Changes that overlap are done in the order in which they came.
         """
         self._outbound.refuse_in_handler()
+        if not 0 <= drain_timeout <= MAX_DRAIN_TIMEOUT:
+            raise ChangeRefusedError(
+                f"'drain-timeout' must be from 0 to {MAX_DRAIN_TIMEOUT:g} seconds"
+            )
         async with eagerly(self._change_lock):
             self._check_changeable()
             old = self._outbound.slot
-            new = await self._start(opener, old, timeout)
+            new = await self._start(opener, old, timeout, keep_peer=keep_peer)
             try:
-                await self._switch(old, new)
+                if keep_peer and not new.backend.keeps_peer:
+                    raise ChangeRefusedError("'keep-peer' requires two sockets of the same address")
+                await self._switch(old, new, carry=carry or keep_peer)
             except BaseException:
                 await new.retire()  # noqa: ASYNC102 - it shields itself, with a deadline
                 raise
-            await old.drain()
+            await old.drain(drain_timeout)
             await old.retire()
             return new.backend
 
@@ -242,13 +261,13 @@ class Chardev:
                     f"Chardev '{self.id}' has {unread} bytes that its user has not read"
                 )
 
-    async def _switch(self, old: Slot, new: Slot) -> None:
+    async def _switch(self, old: Slot, new: Slot, *, carry: bool) -> None:
         async with self._outbound.exclusive():
             self._outlets.hold(closed=old.backend.is_open and not new.backend.is_open)
             asked: set[Frontend] = set()
             try:
                 await self._set_up(new, asked)
-                self._commit(old, new)
+                self._commit(old, new, carry=carry)
             except BaseException:
                 await self._roll_back(old, asked)  # noqa: ASYNC102 - it shields itself, with a deadline
                 raise
@@ -272,7 +291,7 @@ class Chardev:
                 await frontend.be_change(Controls(slot.backend))
 
     @trio.lowlevel.enable_ki_protection
-    def _commit(self, old: Slot | None, new: Slot) -> None:
+    def _commit(self, old: Slot | None, new: Slot, *, carry: bool = False) -> None:
         """The commit, without a checkpoint. If it raises, the original is untouched."""
         self._check_not_closed()
         if (users := len(self.frontends)) > new.backend.max_frontends:
@@ -292,6 +311,8 @@ class Chardev:
             tap.activate()
         if old is not None:
             self._drain(old)
+            if carry:
+                new.carried = old.take_back()
             old.is_replaced = True
         self._outbound.slot = new
         self.touch()
@@ -301,6 +322,12 @@ class Chardev:
             self._on_backend_event(new, Event.CLOSED)  # muted where `hold` has told it
         self._outlets.release(is_open=new.backend.is_open)
         new.in_place.set()
+        if old is not None:
+            old.look_again()
+        if new.carried:
+            self._outbound.push_nowait(new)
+            assert self._nursery is not None, "a first backend has nothing carried"
+            self._nursery.start_soon(self._outbound.push, new)
 
     async def _roll_back(self, old: Slot, asked: set[Frontend]) -> None:
         """Set the frontends up for the original again, and let them go on."""
@@ -338,7 +365,9 @@ class Chardev:
 
     # ------------------------------------------------------------ running a backend
 
-    async def _start(self, opener: Opener, replaces: Slot | None, timeout: float) -> Slot:
+    async def _start(
+        self, opener: Opener, replaces: Slot | None, timeout: float, *, keep_peer: bool = False
+    ) -> Slot:
         """Open a backend in a task of its own; it is not read before the commit.
 
         Raising anything, Cancelled included, it leaves none. (nursery.start() would do as
@@ -350,6 +379,7 @@ class Chardev:
             id=self.id,
             on_event=lambda event: self._on_backend_event(slot, event),
             replaces=replaces.backend if replaces else None,
+            keep_peer=keep_peer,
             outlets=self._outlets,
         )
         if self._nursery is None:
@@ -392,6 +422,8 @@ class Chardev:
             if self.on_event is not None:
                 self.on_event(self, event)
             self._outlets.event(event)
+            if event is Event.OPENED:
+                slot.look_again()
 
 
 def check_takes_changes(frontend: Frontend) -> None:

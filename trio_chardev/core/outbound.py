@@ -8,10 +8,14 @@ slot. trio.Lock is fair, so a change is next in line after the one call it cuts 
 
 As long as the kernel takes the bytes at once, nobody can come in between, and a write is one
 synchronous `send_nowait`.
+
+What a change has carried over (`Slot.carried`) goes before all else: whoever sends next sends
+that first, and `push` does if nobody else does.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,13 +23,16 @@ from contextvars import ContextVar
 import attrs
 import trio
 
-from trio_chardev.core.slot import Slot
+from trio_chardev.core.slot import NOTHING, Slot
 from trio_chardev.errors import (
     BackendDisconnectedError,
     BackendError,
     ChardevClosedError,
+    ChardevError,
     WriteInChangeError,
 )
+
+log = logging.getLogger(__name__)
 
 
 @attrs.frozen(eq=False)
@@ -113,6 +120,36 @@ class Outbound:
         finally:
             self._write_lock.release()
 
+    def push_nowait(self, slot: Slot) -> None:
+        """Send what was carried over to *slot*, as much as goes at once. Never raises."""
+        try:
+            _send_carried(slot)
+        except BackendDisconnectedError:
+            pass  # it waits for somebody to come
+        except Exception as exc:
+            log.warning("%s: cannot send what was carried: %r", slot.backend.filename, exc)
+
+    async def push(self, slot: Slot) -> None:
+        """Send what was carried over to *slot*, as its peer takes it, while it is in place.
+
+        Raises nothing but Cancelled.
+        """
+
+        def check() -> None:
+            if slot is not self.slot:
+                raise BackendDisconnectedError("it was replaced")
+
+        while slot.carried and slot is self.slot and not self.is_closed:
+            slot.may_send = may_send = trio.Event()
+            try:
+                async with self._write_lock:
+                    await self._send_blocking(NOTHING, check)
+            except ChardevError:
+                await may_send.wait()
+            except Exception:
+                log.exception("chardev '%s': what was carried can't be sent", self.id)
+                return
+
     def close(self) -> None:
         """From now on every write raises ChardevClosedError."""
         self.is_closed = True
@@ -160,6 +197,8 @@ class Outbound:
             return 0
         slot = self.usable_slot()
         try:
+            if slot.carried and not _send_carried(slot):
+                return 0
             sent = slot.backend.send_nowait(data)
         except BackendDisconnectedError:
             slot.show_taps(data)
@@ -169,17 +208,23 @@ class Outbound:
         return sent
 
     async def _send_blocking(self, data: memoryview, check: Callable[[], None]) -> int:
-        """Send a non-empty prefix, through as many changes as cut in."""
+        """Send a non-empty prefix, through as many changes as cut in.
+
+        What was carried goes first; that is all if *data* is empty.
+        """
         while True:
             async with self._slot_lock:
                 if self._slot_lock.statistics().tasks_waiting:
                     continue  # `exclusive` found us in line, where it can't interrupt us
                 check()
                 slot = self.usable_slot()
+                carried = slot.carried
+                if not (carried or data):
+                    return 0
                 sent = 0
                 with trio.CancelScope() as self._send_scope:
                     try:
-                        sent = await slot.backend.send_some(data)
+                        sent = await slot.backend.send_some(carried or data)
                     except BackendDisconnectedError:
                         slot.show_taps(data)
                         raise
@@ -190,7 +235,9 @@ class Outbound:
                         raise BackendDisconnectedError("closed while sending") from exc
                     finally:
                         self._send_scope = None
-                if sent:
+                if carried:
+                    slot.carried = carried[sent:]
+                elif sent:
                     slot.show_taps(data[:sent])
                     return sent
 
@@ -215,3 +262,13 @@ class Outbound:
                     "use the backend that it is given"
                 )
             mark = mark.outer
+
+
+def _send_carried(slot: Slot) -> bool:
+    """Send what was carried over, as much as goes at once; is it all gone?
+
+    The taps of who took it from the frontend have seen it. Raises as `Backend.send_nowait`.
+    """
+    while slot.carried and (sent := slot.backend.send_nowait(slot.carried)):
+        slot.carried = slot.carried[sent:]
+    return not slot.carried

@@ -21,6 +21,7 @@ from trio_chardev.core.notices import (
     Notice,
 )
 from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.errors import (
     BackendError,
     ChardevBusyError,
@@ -138,6 +139,9 @@ class Registry(Mapping[str, Chardev]):
         options: BackendOptions,
         *,
         timeout: float | None = None,
+        drain_timeout: float = DRAIN_TIMEOUT,
+        carry: bool = False,
+        keep_peer: bool = False,
         take_fd: Callable[[str], int] = number_as_fd,
         sandbox: Sandbox = EVERYWHERE,
     ) -> ChardevReturn:
@@ -151,7 +155,13 @@ class Registry(Mapping[str, Chardev]):
         # QEMU does a change without a user as remove and add, and so words its errors.
         with contextlib.nullcontext() if chardev.frontends else _failed_to_add(id):
             opener = self._opener(options, take_fd, sandbox)
-            backend = await chardev.change(opener, timeout=_or_default(timeout, options))
+            backend = await chardev.change(
+                opener,
+                timeout=_or_default(timeout, options),
+                drain_timeout=drain_timeout,
+                carry=carry,
+                keep_peer=keep_peer,
+            )
         self._note_change(chardev)
         return _returned(backend)
 

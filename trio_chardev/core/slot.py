@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 CLEANUP_TIMEOUT = 5.0  # seconds; bounds every shielded wait of the core
 READS_IN_A_ROW = 16  # before others get a turn
 DRAIN_TIMEOUT = 0.2  # seconds; how long a peer that is left behind may take for its last bytes
+MAX_DRAIN_TIMEOUT = 60.0  # seconds; nothing but the end of the chardev interrupts a drain
+NOTHING = memoryview(b"")
 
 
 @attrs.define(eq=False)
@@ -34,8 +36,13 @@ class Slot:
     """Set by the commit: from then on it is read."""
     is_replaced: bool = False
     """Set by the commit that put another in its place: nothing from it counts any more."""
+    carried: memoryview = NOTHING
+    """What a change has carried over and the backend has not taken: it goes before all else."""
+    may_send: trio.Event | None = None
+    """What the one who sends it waits for, until somebody comes to the other end."""
     closed: trio.Event = attrs.Factory(trio.Event)
     """Set when its task is over, whatever ended it."""
+    _draining: trio.CancelScope | None = attrs.field(default=None, init=False)
     error: ChardevError | None = None
     """What ended it, if it was not cancelled."""
 
@@ -65,6 +72,8 @@ class Slot:
         finally:
             self.closed.set()
             self.ready.set()
+            if self._draining is not None:
+                self._draining.cancel()
 
     async def _pump(self, outlets: Outlets) -> None:
         """Wait for room, read, deliver: no byte is held here over a checkpoint.
@@ -105,15 +114,37 @@ class Slot:
         else:
             await outlets.wait_room_attending(self.backend.attend)
 
-    async def drain(self) -> None:
-        """Let the peer take what it was sent, in a short time. Cancelled is not heard here."""
-        if type(self.backend).drain is Backend.drain:  # it has nothing to wait for
-            return
-        with trio.move_on_after(DRAIN_TIMEOUT, shield=True):
+    async def drain(self, timeout: float) -> None:
+        """Let the peer take what it was sent, for *timeout* seconds. Cancelled is not heard here.
+
+        It ends at once when the backend does.
+        """
+        if not self.carried and type(self.backend).drain is Backend.drain:
+            return  # it has nothing to wait for
+        with trio.move_on_after(timeout, shield=True) as self._draining:
             try:
+                while self.carried:
+                    self.carried = self.carried[await self.backend.send_some(self.carried) :]
                 await self.backend.drain()
             except Exception as exc:
                 log.warning("%s: cannot drain: %r", self.backend.filename, exc)
+        if self.carried:
+            log.warning("%s: %d bytes are lost", self.backend.filename, len(self.carried))
+
+    def take_back(self) -> memoryview:
+        """What its peer has not taken: what was sent, then what is still to be sent."""
+        try:
+            sent = self.backend.take_back()
+        except Exception as exc:
+            log.warning("%s: cannot take back: %r", self.backend.filename, exc)
+            sent = b""
+        carried, self.carried = self.carried, NOTHING
+        return memoryview(sent + carried) if sent else carried
+
+    def look_again(self) -> None:
+        """Wake who waits for `may_send`."""
+        if self.may_send is not None:
+            self.may_send.set()
 
     async def retire(self) -> None:
         """Cancel the backend and wait until it is closed. Cancelled is not heard here."""

@@ -20,6 +20,7 @@ from trio_chardev.backends import BACKEND, KINDS
 from trio_chardev.backends.ringbuf import RingbufBackend
 from trio_chardev.core.chardev import Chardev, ChardevInfo
 from trio_chardev.core.registry import ChardevReturn
+from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.options import BackendOptions, unstructure
 from trio_chardev.qmp.codec import Encoded, encode
 from trio_chardev.qmp.context import Command, Context, NoArguments
@@ -43,10 +44,19 @@ class CapabilitiesArguments:
 
 @attrs.frozen(kw_only=True)
 class BackendArguments:
-    """chardev-add, chardev-change."""
+    """chardev-add."""
 
     id: str
     backend: Annotated[BackendOptions, BACKEND]
+
+
+@attrs.frozen(kw_only=True)
+class ChangeArguments(BackendArguments):
+    """chardev-change; what goes beyond chardev-add QEMU does not have."""
+
+    carry: bool = False
+    keep_peer: bool = False
+    drain_timeout: float = DRAIN_TIMEOUT
 
 
 @attrs.frozen(kw_only=True)
@@ -149,14 +159,18 @@ async def chardev_add(context: Context, arguments: BackendArguments) -> dict[str
     )
 
 
-async def chardev_change(context: Context, arguments: BackendArguments) -> dict[str, Any]:
+async def chardev_change(context: Context, arguments: ChangeArguments) -> dict[str, Any]:
     host = context.host
-    take_fd = context.fds.take
-    return _pty(
-        await host.registry.change(
-            arguments.id, arguments.backend, take_fd=take_fd, sandbox=host.sandbox
-        )
+    changed = await host.registry.change(
+        arguments.id,
+        arguments.backend,
+        drain_timeout=arguments.drain_timeout,
+        carry=arguments.carry,
+        keep_peer=arguments.keep_peer,
+        take_fd=context.fds.take,
+        sandbox=host.sandbox,
     )
+    return _pty(changed)
 
 
 async def chardev_remove(context: Context, arguments: IdArguments) -> dict[str, Any]:
@@ -241,7 +255,7 @@ COMMANDS: dict[str, Command] = {
     "query-chardev": Command(NoArguments, query_chardev, tuple[ChardevInfo, ...]),
     "query-chardev-backends": Command(NoArguments, query_chardev_backends, tuple[NamedInfo, ...]),
     "chardev-add": Command(BackendArguments, chardev_add, ChardevReturn),
-    "chardev-change": Command(BackendArguments, chardev_change, ChardevReturn),
+    "chardev-change": Command(ChangeArguments, chardev_change, ChardevReturn),
     "chardev-remove": Command(IdArguments, chardev_remove),
     "chardev-send-break": Command(IdArguments, chardev_send_break),
     "ringbuf-write": Command(RingbufWriteArguments, ringbuf_write),
