@@ -10,6 +10,7 @@ import attrs
 import trio
 import trio.testing
 
+from tests.certificates import client_certificate, peer_context
 from tests.places import connect_to
 from trio_chardev.backends import opener_of
 from trio_chardev.backends.addresses import InetAddress, SocketAddress, UnixAddress
@@ -122,6 +123,16 @@ MakeCodec = Callable[[], Codec]
 async def come_to(backend: Backend, codec: Codec) -> CodecPeer:
     peer = CodecPeer(connect_to(backend), codec)
     await peer.begin()
+    return peer
+
+
+async def come_by_tls(backend: Backend) -> trio.SSLStream[trio.SocketStream]:
+    """Be a client of a server with `server_credentials`, by a TLS that is not ours."""
+    context = peer_context(server=False, certificate=client_certificate())
+    peer = trio.SSLStream(
+        connect_to(backend), context, server_hostname="localhost", https_compatible=True
+    )
+    await peer.do_handshake()
     return peer
 
 
