@@ -32,6 +32,16 @@ test *args:
 brute-force seeds="30":
     TRIO_CHARDEV_SEEDS={{ seeds }} {{ bin }}/python -m pytest -q tests/core/test_cancel_everywhere.py
 
+# Change each kind of backend to each other at every speed of the peer
+[group('check')]
+matrix:
+    TRIO_CHARDEV_MATRIX=full {{ bin }}/python -m pytest -q tests/backends/test_matrix.py
+
+# Remove or swap each statement of the path of a change; a test must fail
+[group('check')]
+mutate *args:
+    {{ bin }}/python -m tests.mutate {{ args }}
+
 # Feed the parsers and the monitor with what is nearly right
 [group('check')]
 fuzz minutes="5":

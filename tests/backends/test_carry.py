@@ -13,6 +13,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.matrix import eventually
 from tests.places import Place, place_for
 from tests.users import PATIENCE, Refuser, User, until, using
 from trio_chardev.backends.pipe import PipeOptions
@@ -216,8 +217,7 @@ async def test_a_fifo_is_given_the_drain_timeout_for_a_reader_that_is_late(
             old = user.frontend.chardev.backend
 
             async def read() -> None:
-                while user.frontend.chardev.backend is old:  # noqa: ASYNC110 - no event is told
-                    await trio.sleep(0.001)
+                await eventually(lambda: user.frontend.chardev.backend is not old)
                 assert place.join is not None
                 async with await place.join(old) as peer:
                     assert await receive(peer, len(OUTPUT)) == OUTPUT

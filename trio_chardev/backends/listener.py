@@ -6,7 +6,8 @@ fail, and yet may have the same address:
 * the same port or name: both have the same socket, by dup(2), and so the same queue. The
   new one does not accept before it is in place, the old one not after.
 * the same path: the new one binds beside it, and `activate` renames that over the path,
-  see `SocketFile`.
+  see `SocketFile`. Who waits in the queue of the old one is accepted then, to be served in
+  turn.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import secrets
 import select
 import socket
 import tempfile
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -47,7 +49,10 @@ PORT_0_TRIES = 16  # a port that is free for one family may be in use for the ot
 class Listener:
     """Listens at *address*; `wait` for a client, then `take` it."""
 
-    __slots__ = ("_is_failing", "_is_over", "_poll", "_replaced", "_sockets", "address", "file")
+    __slots__ = (
+        *("_inherited", "_is_failing", "_is_over", "_poll", "_replaced", "_sockets"),
+        *("address", "file"),
+    )
 
     def __init__(
         self,
@@ -63,6 +68,7 @@ class Listener:
         self.file = file
         self._sockets = sockets
         self._replaced = replaced
+        self._inherited: deque[socket.socket] = deque()  # who waited at the socket replaced
         self._is_failing = False
         self._is_over = False
         self._poll: select.epoll | None = None
@@ -91,6 +97,9 @@ class Listener:
         """Wait until there may be a client to take."""
         if self._is_over:
             await trio.sleep_forever()
+        if self._inherited:
+            await trio.lowlevel.checkpoint()
+            return
         if self._is_failing:
             await trio.sleep(ACCEPT_PAUSE)
         await trio.lowlevel.wait_readable(self._sockets[0] if self._poll is None else self._poll)
@@ -99,6 +108,8 @@ class Listener:
         """The next client, or None if there is none after all."""
         if self._is_over:  # it was woken for a client that is its successor's now
             return None
+        if self._inherited:
+            return self._inherited.popleft()
         was_failing, self._is_failing = self._is_failing, False
         for sock in self._sockets:
             try:
@@ -118,9 +129,12 @@ class Listener:
         """Take the place of the one that is replaced. Raises BackendError."""
         if self.file is not None:
             self.file.place()
-        if self._replaced is not None:
-            self._replaced._is_over = True
+        if (replaced := self._replaced) is not None:
             self._replaced = None
+            if self.file is not None:
+                while (client := replaced.take()) is not None:
+                    self._inherited.append(client)
+            replaced._is_over = True
 
     def check_local(self) -> None:
         """Raise BackendError if clients may come from another machine."""
@@ -130,6 +144,8 @@ class Listener:
     @property
     def has_waiting(self) -> bool:
         """Does a client wait in the queue?"""
+        if self._inherited:
+            return True
         poll = select.poll()
         for sock in self._sockets:
             poll.register(sock, select.POLLIN)
@@ -144,6 +160,8 @@ class Listener:
         """Stop listening; the socket file goes first, so that nobody finds it dead."""
         if self.file is not None:
             self.file.unlink()
+        for client in self._inherited:
+            client.close()
         if self._poll is not None:
             trio.lowlevel.notify_closing(self._poll)
             self._poll.close()

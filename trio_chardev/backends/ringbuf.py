@@ -62,7 +62,7 @@ class RingbufBackend(Backend):
         return len(data)
 
     def take_back(self) -> bytes:
-        return self.read(self._count)
+        return self.read(self.count)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append *data*; what has no room pushes out the oldest."""

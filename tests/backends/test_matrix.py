@@ -1,0 +1,225 @@
+"""A change from each kind of backend to each other, under a stream: no byte is lost or repeated.
+
+By default each ordered pair is shown once for output and once for input, at a speed that goes
+round; with the environment variable TRIO_CHARDEV_MATRIX=full at all of them (`just matrix`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from tests.matrix import (
+    BREATH,
+    KINDS,
+    OTHER_STREAM,
+    SLOW_SIZE,
+    SPEEDS,
+    STREAM,
+    Lane,
+    Source,
+    collect,
+    eventually,
+    lane_for,
+    on_its_way,
+)
+from trio_chardev.backends import opener_of
+from trio_chardev.core.backend import Backend, Opener, OpenRequest
+from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.registry import Registry, open_registry_with
+from trio_chardev.options import BackendOptions
+
+IS_FULL = os.environ.get("TRIO_CHARDEV_MATRIX") == "full"
+PATIENCE = 20  # seconds
+ENOUGH = {"fast": 60_000, "slow": 30_000, "none": 600_000}
+"""Bytes that are sent before the change, if nobody gets stuck."""
+MORE = 12_000  # bytes that are sent after it
+
+
+def cases(shift: int) -> Iterator[tuple[str, str, str]]:
+    for i, old in enumerate(KINDS):
+        for j, new in enumerate(KINDS):
+            for n, speed in enumerate(SPEEDS):
+                if IS_FULL or n == (i + j + shift) % len(SPEEDS):
+                    yield old, new, speed
+
+
+@attrs.define
+class Rig:
+    """A chardev at *old*, which is to be changed to *new*."""
+
+    registry: Registry
+    old: Lane
+    new: Lane
+    nursery: trio.Nursery
+    at_commit: list[int]
+    """What `count` gave in the commit."""
+    count: list[Source]
+    peers: list[trio.abc.AsyncResource] = attrs.Factory(list)
+
+    @property
+    def frontend(self) -> Frontend:
+        return self.registry["c"].frontends[0]
+
+    async def meet(self, lane: Lane) -> trio.abc.AsyncResource:
+        self.peers.append(peer := await lane.meet(self.registry))
+        return peer
+
+    async def wait_commit(self, first: Backend) -> None:
+        await eventually(lambda: self.registry["c"].backend is not first)
+
+    async def change(self) -> None:
+        await self.registry.change(
+            "c",
+            self.new.options,
+            carry=self.old.kind == "ringbuf",  # else what is in it is gone with it
+            drain_timeout=0.01 if self.old.keeps else PATIENCE,
+        )
+
+
+def watched(options: BackendOptions, rig: list[Rig]) -> Opener:
+    """The opener, of a backend that takes note in its commit."""
+
+    @asynccontextmanager
+    async def open_watched(request: OpenRequest) -> AsyncIterator[Backend]:
+        async with opener_of(options)(request) as backend:
+            activate = backend.activate
+
+            def activate_and_note() -> None:
+                activate()
+                if rig and request.replaces is not None:
+                    rig[0].at_commit += [source.sent for source in rig[0].count]
+
+            backend.activate = activate_and_note  # type: ignore[method-assign]
+            yield backend
+
+    def opener(request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
+        return open_watched(request)
+
+    return opener
+
+
+@asynccontextmanager
+async def letting_go(rigs: list[Rig]) -> AsyncIterator[None]:
+    """The peers leave when nobody waits for them any more."""
+    try:
+        yield
+    finally:
+        for rig in rigs:
+            for peer in rig.peers:
+                await trio.aclose_forcefully(peer)
+
+
+@asynccontextmanager
+async def rigged(old: str, new: str, folder: Path) -> AsyncIterator[Rig]:
+    rigs: list[Rig] = []
+    with trio.fail_after(PATIENCE):
+        async with (
+            letting_go(rigs),
+            open_registry_with(lambda options: watched(options, rigs)) as registry,
+            trio.open_nursery() as nursery,
+        ):
+            with (
+                lane_for(old, folder / "old", registry) as old_lane,
+                lane_for(new, folder / "new", registry) as new_lane,
+            ):
+                await old_lane.prepare(registry)
+                await new_lane.prepare(registry)
+                await registry.add("c", old_lane.options)
+                registry["c"].attach(be_change=stateless)
+                rigs.append(Rig(registry, old_lane, new_lane, nursery, [], []))
+                yield rigs[0]
+                nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("old", "new", "speed"), list(cases(0)))
+async def test_what_both_peers_receive_is_what_was_written(
+    old: str, new: str, speed: str, tmp_path: Path
+) -> None:
+    async with rigged(old, new, tmp_path) as rig:
+        peer = await rig.meet(rig.old)
+        first = rig.registry["c"].backend
+        before, after = bytearray(), bytearray()
+
+        async def receive_late() -> None:
+            if not rig.old.keeps:  # then it has the drain timeout
+                await rig.wait_commit(first)
+                await collect(peer, before, rig.old)
+
+        if speed == "none":
+            rig.nursery.start_soon(receive_late)
+        else:
+            rig.nursery.start_soon(lambda: collect(peer, before, rig.old, is_slow=speed == "slow"))
+        source = Source(STREAM)
+        rig.nursery.start_soon(source.write, rig.frontend)
+        await source.get_going(ENOUGH[speed])
+        await rig.change()
+        if speed == "none" and rig.old.keeps:
+            rig.nursery.start_soon(collect, peer, before, rig.old)
+        rig.nursery.start_soon(collect, await rig.meet(rig.new), after, rig.new)
+        at_change = source.sent
+        await eventually(lambda: source.sent >= at_change + MORE)
+        source.is_over = True
+        await eventually(lambda: source.has_ended)
+        await eventually(lambda: len(before) + len(after) >= source.sent)
+        assert bytes(before + after) == STREAM[: source.sent]
+        assert after
+
+
+@pytest.mark.parametrize(("old", "new", "speed"), list(cases(1)))
+async def test_what_is_read_is_what_both_peers_have_sent(
+    old: str, new: str, speed: str, tmp_path: Path
+) -> None:
+    """Of the old one all that its own kernel has given away by the commit."""
+    async with rigged(old, new, tmp_path) as rig:
+        got = bytearray()
+
+        async def read() -> None:
+            while True:
+                got.extend(await rig.frontend.receive_some(SLOW_SIZE if speed == "slow" else None))
+                if speed == "slow":
+                    await trio.sleep(BREATH)
+
+        peer = await rig.meet(rig.old)
+        if speed != "none":
+            rig.nursery.start_soon(read)
+        source, other = Source(STREAM), Source(OTHER_STREAM[: MORE - MORE % 8])
+        rig.nursery.start_soon(source.feed, peer)
+        await source.get_going(ENOUGH[speed])
+        rig.count.append(source)
+        await rig.change()
+        not_given = on_its_way(peer)
+        source.is_over = True
+        if speed == "none":
+            rig.nursery.start_soon(read)
+        new_peer = await rig.meet(rig.new)
+        if isinstance(new_peer, trio.abc.SendStream):
+            rig.nursery.start_soon(other.feed, new_peer)
+            await eventually(lambda: got.endswith(other.stream[-8:]))
+        else:
+            other.stream = b""
+            await trio.testing.wait_all_tasks_blocked(2 * BREATH)
+        rest = await take_from_base(rig)
+        of_old = bytes(got).removesuffix(other.stream) + rest
+        assert STREAM.startswith(of_old), "lost, repeated or in disorder"
+        assert bytes(got).endswith(other.stream)
+        [sent] = rig.at_commit
+        assert len(of_old) >= sent - not_given
+
+
+async def take_from_base(rig: Rig) -> bytes:
+    """What the base of a mux has received and not given to it stays its own."""
+    rest = b""
+    for id in rig.old.bases:
+        async with rig.registry[id].attach() as frontend:
+            with trio.move_on_after(0.01):
+                while True:
+                    rest += await frontend.receive_some()
+    return rest

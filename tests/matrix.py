@@ -1,0 +1,261 @@
+"""The kinds of backend that can carry a sequence of bytes, each with a peer, for the matrix.
+
+A `Lane` is one of them in a registry: its options, the chardevs that it stands on, who comes to
+its other end. What its peer receives and sends is numbered, so that a byte too few or too many
+shows where it is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+import termios
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from tests.certificates import server_credentials
+from tests.links import come_by_tls, come_to
+from tests.places import RingReader, connect_to, place_for
+from trio_chardev.backends.addresses import UnixAddress
+from trio_chardev.backends.mux import MuxOptions
+from trio_chardev.backends.ringbuf import RingbufOptions
+from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.backends.telnet import telnet_codec
+from trio_chardev.backends.websocket import websocket_codec
+from trio_chardev.core.backend import Backend
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.registry import Registry
+from trio_chardev.errors import BackendDisconnectedError
+from trio_chardev.options import BackendOptions
+
+PIECE = 4000  # bytes
+BREATH = 0.001  # seconds; between looks at what tells nobody that it has changed
+PACED_FROM = 600_000  # bytes; who has sent them without getting stuck goes on more slowly
+SLOW_SIZE = 4000  # bytes; what who is slow takes at a time
+STREAM = b"".join(b"%07d\n" % i for i in range(400_000))
+OTHER_STREAM = b"".join(b"%07x~" % i for i in range(10_000))
+
+SPEEDS = ("fast", "slow", "none")
+"""How the old backend's peer receives, or the frontend reads; none: not before the change."""
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until *condition* holds, of which nothing tells."""
+    while not condition():  # noqa: ASYNC110
+        await trio.sleep(BREATH)
+
+
+Come = Callable[[Backend], Awaitable[trio.abc.AsyncResource]]
+
+
+@attrs.frozen(kw_only=True)
+class Lane:
+    """One kind of backend, and who comes to its other end."""
+
+    kind: str
+    options: BackendOptions
+    come: Come
+    bases: Mapping[str, BackendOptions] = attrs.field(factory=dict)
+    """The chardevs that it stands on; the peer comes to the first."""
+
+    keeps: bool = True
+    """What the peer has not received when the backend is closed it can receive later."""
+
+    is_polled: bool = False
+    """Nothing tells the peer that there is more."""
+
+    async def prepare(self, registry: Registry) -> None:
+        """Add what it stands on."""
+        for id, options in self.bases.items():
+            await registry.add(id, options)
+
+    async def meet(self, registry: Registry) -> trio.abc.AsyncResource:
+        """Have the peer come; the backend is in place."""
+        chardev = registry[next(iter(self.bases), "c")]
+        with trio.fail_after(5):
+            peer = await self.come(chardev.backend)
+            await eventually(lambda: registry["c"].is_open)
+        return peer
+
+
+Make = Callable[[Path, Registry], Iterator[Lane]]
+
+
+class RingPeer(RingReader):
+    """Somebody who uses ringbuf-read, which ends with the change."""
+
+    def __init__(self, registry: Registry) -> None:
+        backend = registry["c"].backend
+        super().__init__(backend)
+        self._registry = registry
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if self._registry["c"].backend is not self._backend:
+            raise trio.ClosedResourceError
+        return self._backend.read(max_bytes or self._backend.count)
+
+
+def _at(name: str, *, keeps: bool = True, is_polled: bool = False) -> Make:
+    """A kind that `tests.places` has."""
+
+    def make(folder: Path, registry: Registry) -> Iterator[Lane]:
+        with place_for(name, folder) as place:
+            assert place.join is not None
+            yield Lane(
+                kind=name,
+                options=place.options,
+                come=place.join,
+                keeps=keeps,
+                is_polled=is_polled,
+            )
+
+    return make
+
+
+def _speaking(come: Come, **options: object) -> Make:
+    """A protocol on a UNIX socket."""
+
+    def make(folder: Path, registry: Registry) -> Iterator[Lane]:
+        address = UnixAddress(str(folder / "socket"))
+        yield Lane(
+            kind="socket",
+            options=SocketOptions(addr=address, **options),  # type: ignore[arg-type]
+            come=come,
+        )
+
+    return make
+
+
+def _ringbuf(folder: Path, registry: Registry) -> Iterator[Lane]:
+    async def come(backend: Backend) -> trio.abc.AsyncResource:
+        await trio.lowlevel.checkpoint()
+        return RingPeer(registry)
+
+    options = RingbufOptions(size=1 << 22)
+    yield Lane(kind="ringbuf", options=options, come=come, is_polled=True)
+
+
+async def _connect(backend: Backend) -> trio.abc.AsyncResource:
+    await trio.lowlevel.checkpoint()
+    return connect_to(backend)
+
+
+def _mux(folder: Path, registry: Registry) -> Iterator[Lane]:
+    id = folder.name
+    base = SocketOptions(addr=UnixAddress(str(folder / "base")))
+    yield Lane(kind="mux", options=MuxOptions(chardev=id), come=_connect, bases={id: base})
+
+
+async def _come_by_telnet(backend: Backend) -> trio.abc.AsyncResource:
+    return await come_to(backend, telnet_codec(is_server=False, tn3270=False))
+
+
+async def _come_by_websocket(backend: Backend) -> trio.abc.AsyncResource:
+    return await come_to(backend, websocket_codec(is_server=False, host="h", binary_only=False))
+
+
+KINDS: dict[str, Make] = {
+    "unix": _at("socket-unix"),
+    "tcp": _at("socket-tcp"),
+    "telnet": _speaking(_come_by_telnet, telnet=True),
+    "websocket": _speaking(_come_by_websocket, websocket=True),
+    "tls": _speaking(come_by_tls, tls_creds="server"),
+    "pty": _at("pty", keeps=False),
+    "pipe": _at("pipe"),
+    "file": _at("file-with-fifo", is_polled=True),
+    "ringbuf": _ringbuf,
+    "serial": _at("serial"),
+    "mux": _mux,
+}
+
+
+@contextmanager
+def lane_for(kind: str, folder: Path, registry: Registry) -> Iterator[Lane]:
+    """Make a lane in *folder*, which is made; the registry gets the credentials for TLS."""
+    folder.mkdir()
+    if kind == "tls" and "server" not in registry.objects:
+        registry.objects["server"] = server_credentials(folder / "credentials")
+    yield from KINDS[kind](folder, registry)
+
+
+# ---------------------------------------------------------------- who writes and reads
+
+
+@attrs.define
+class Source:
+    """Sends pieces of *stream* until it is told to stop, or has no more."""
+
+    stream: bytes
+    sent: int = 0
+    is_over: bool = False
+    has_ended: bool = False
+
+    async def write(self, frontend: Frontend) -> None:
+        """As the chardev's user, whether somebody is there or not."""
+        while not self.is_over:
+            if self.sent > PACED_FROM:
+                await trio.sleep(BREATH)
+            rest = memoryview(self.stream)[self.sent :][:PIECE]
+            assert rest, "the stream is too short"
+            while rest:
+                try:
+                    count = await frontend.send_some(rest)
+                except BackendDisconnectedError:
+                    await trio.sleep(BREATH)
+                    continue
+                self.sent += count
+                rest = rest[count:]
+        self.has_ended = True
+
+    async def feed(self, peer: trio.abc.AsyncResource) -> None:
+        """As a peer, until that is let go."""
+        if not isinstance(peer, trio.abc.SendStream):
+            return
+        try:
+            while not self.is_over and (piece := self.stream[self.sent :][: PIECE // 4]):
+                await peer.send_all(piece)
+                self.sent += len(piece)
+                await trio.lowlevel.checkpoint()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+
+    async def get_going(self, size: int) -> None:
+        """Wait until it has sent *size* bytes, or is stuck."""
+        with trio.fail_after(5):
+            before = -1
+            while before != self.sent < size:
+                before = self.sent
+                await trio.sleep(2 * BREATH)
+
+
+async def collect(
+    peer: trio.abc.AsyncResource, got: bytearray, lane: Lane, *, is_slow: bool = False
+) -> None:
+    """Receive what comes, until the other end lets go."""
+    assert isinstance(peer, trio.abc.ReceiveStream)
+    try:
+        while True:
+            data = await peer.receive_some(SLOW_SIZE if is_slow else None)
+            got += data
+            if not (data or lane.is_polled):
+                return
+            if is_slow or not data:
+                await trio.sleep(BREATH)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+
+
+def on_its_way(peer: trio.abc.AsyncResource) -> int:
+    """What a TCP peer has sent and its own kernel still has."""
+    if not isinstance(peer, trio.SocketStream) or peer.socket.family != socket.AF_INET:
+        return 0
+    queued = fcntl.ioctl(peer.socket.fileno(), termios.TIOCOUTQ, bytes(4))
+    (count,) = struct.unpack("i", queued)
+    assert isinstance(count, int)
+    return count

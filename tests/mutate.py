@@ -1,0 +1,237 @@
+"""Mutation of the path of a change: without a line of it, or with two in another order, a test fails.
+
+    python -m tests.mutate              # all; exits with 1 if a mutant survives without a reason
+    python -m tests.mutate --slice 2/6  # every sixth, from the second
+    python -m tests.mutate --only _commit
+
+A mutant is the source with one statement removed, a ``with`` unwrapped, or two neighbours
+swapped. It is tested in a copy, in a fork that has the tools imported already, by the tests of
+its module in an order that finds most in a second. Log lines and assertions are not mutated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import cattrs
+import hypothesis
+import pytest
+import trio
+import trio.testing
+
+ROOT = Path(__file__).parent.parent
+PRELOADED = (attrs, cattrs, hypothesis, trio, trio.testing)
+TIMEOUT = 90  # seconds; a mutant that hangs is found, too
+
+CORE = (
+    *("chardev", "carry", "outbound", "delivery", "outlets", "notices", "registry", "frontend"),
+    *("storms", "cancel_everywhere", "machine"),
+)
+CORE_TESTS = tuple(f"tests/core/test_{name}.py" for name in CORE)
+SOCKETS = ("keep_peer", "losses", "changes", "listener", "socket", "carry")
+SOCKET_TESTS = tuple(f"tests/backends/test_{name}.py" for name in SOCKETS)
+
+TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "core/chardev.py": (
+        (
+            *("change", "_check_changeable", "_switch", "_set_up", "_ask", "_commit"),
+            *("_roll_back", "_ask_back", "_drain", "_start", "_run_slot", "_commit_first"),
+            *("_note_end", "_on_backend_event", "check_takes_changes"),
+        ),
+        CORE_TESTS,
+    ),
+    "core/slot.py": (("run", "drain", "take_back", "look_again", "retire"), CORE_TESTS),
+    "core/outbound.py": (
+        (
+            *("push_nowait", "push", "interrupt", "exclusive", "_try", "_send_blocking"),
+            *("usable_slot", "_send_carried"),
+        ),
+        CORE_TESTS,
+    ),
+    "core/delivery.py": (("hold", "release"), CORE_TESTS),
+    "core/outlets.py": (("hold", "release"), CORE_TESTS),
+    "backends/socket.py": (("activate", "_keep_peer_of", "_take_over", "drain"), SOCKET_TESTS),
+    "backends/connection.py": (("wait_taken", "hand_over", "_discard_input"), SOCKET_TESTS),
+    "backends/listener.py": (("activate", "close"), SOCKET_TESTS),
+    "backends/socket_file.py": (
+        ("place", "unlink"),
+        ("tests/backends/test_socket_file.py", *SOCKET_TESTS),
+    ),
+}
+"""Module -> its functions, and the tests that are to find their mutants."""
+
+REASONS: dict[str, str] = {}
+"""Why a mutant may live, by its name."""
+
+
+@attrs.frozen
+class Mutant:
+    """One change of one module's text."""
+
+    module: str
+    name: str
+    text: str
+    tests: tuple[str, ...]
+
+
+def mutants() -> Iterator[Mutant]:
+    """All of them, module by module."""
+    for module, (functions, tests) in TARGETS.items():
+        source = (ROOT / "trio_chardev" / module).read_text()
+        found = set()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name in functions:
+                found.add(node.name)
+                for name, text in _mutations(source.splitlines(), node.body):
+                    yield Mutant(module, f"{node.name}: {name}", text, tests)
+        if missing := set(functions) - found:
+            raise SystemExit(f"{module} has no {', '.join(sorted(missing))}")
+
+
+def _mutations(lines: list[str], body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
+    """The name and the text of each mutant of *body* and of what is in it."""
+    for at, statement in enumerate(body):
+        if _is_of_no_interest(statement):
+            continue
+        what = ast.unparse(statement).splitlines()[0]
+        yield f"without `{what}`", _replaced(lines, statement, "pass")
+        if isinstance(statement, ast.With | ast.AsyncWith):
+            end = statement.body[0].lineno - 1
+            yield f"unwrapped `{what}`", _joined(lines, statement.lineno, end, ["if True:"])
+        following = body[at + 1] if at + 1 < len(body) else None
+        if following is not None and not _is_of_no_interest(following) and _may_swap(statement):
+            then = ast.unparse(following).splitlines()[0]
+            yield f"swapped `{what}` and `{then}`", _swapped(lines, statement, following)
+        for inner in _bodies(statement):
+            yield from _mutations(lines, inner)
+
+
+def _is_of_no_interest(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Pass | ast.Assert | ast.Nonlocal):
+        return True
+    if not isinstance(statement, ast.Expr):
+        return False
+    return isinstance(statement.value, ast.Constant) or ast.unparse(statement).startswith("log.")
+
+
+def _may_swap(statement: ast.stmt) -> bool:
+    """Not where what follows could never be reached."""
+    return not isinstance(statement, ast.Return | ast.Raise | ast.Break | ast.Continue)
+
+
+def _bodies(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
+    for field in ("body", "orelse", "finalbody"):
+        if inner := getattr(statement, field, None):
+            yield inner
+    for handler in getattr(statement, "handlers", ()):
+        yield handler.body
+
+
+def _joined(lines: list[str], first: int, last: int, new: list[str]) -> str:
+    """*lines* with *new*, indented, in place of those from *first* to *last* (from 1)."""
+    indent = lines[first - 1][: len(lines[first - 1]) - len(lines[first - 1].lstrip())]
+    return "\n".join([*lines[: first - 1], *(indent + line for line in new), *lines[last:], ""])
+
+
+def _span(statement: ast.stmt) -> tuple[int, int]:
+    assert statement.end_lineno is not None
+    return statement.lineno, statement.end_lineno
+
+
+def _replaced(lines: list[str], statement: ast.stmt, new: str) -> str:
+    return _joined(lines, *_span(statement), [new])
+
+
+def _swapped(lines: list[str], one: ast.stmt, other: ast.stmt) -> str:
+    first, end = _span(one)
+    start, last = _span(other)
+    here, between, there = lines[first - 1 : end], lines[end : start - 1], lines[start - 1 : last]
+    return "\n".join([*lines[: first - 1], *there, *between, *here, *lines[last:], ""])
+
+
+# ---------------------------------------------------------------- running the tests
+
+
+def survives(mutant: Mutant, copy: Path) -> bool:
+    """Do all its tests pass?"""
+    path = copy / "trio_chardev" / mutant.module
+    original = path.read_text()
+    path.write_text(mutant.text)
+    try:
+        child = os.fork()
+        if not child:
+            _run_tests(copy, mutant.tests)
+        _, status = os.waitpid(child, 0)
+        return status == 0
+    finally:
+        path.write_text(original)
+
+
+def _run_tests(copy: Path, tests: tuple[str, ...]) -> None:
+    """In the child; it ends with it."""
+    try:
+        signal.alarm(TIMEOUT)
+        os.chdir(copy)
+        os.environ["TRIO_CHARDEV_SEEDS"] = "1"
+        silence = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(silence, fd)
+        sys.path.insert(0, str(copy))
+        sys.dont_write_bytecode = True  # a mutant of the same second and size would be taken for it
+        for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
+            del sys.modules[name]
+        os._exit(bool(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])))
+    finally:
+        os._exit(2)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--list", action="store_true", help="only name them")
+    parser.add_argument("--only", default="", help="those with this in their name")
+    parser.add_argument("--slice", default="1/1", help="I/N: every Nth, from the Ith")
+    options = parser.parse_args()
+    index, number = map(int, options.slice.split("/"))
+    chosen = [mutant for mutant in mutants() if options.only in mutant.name][index - 1 :: number]
+    if options.list:
+        print(*(f"{mutant.module} {mutant.name}" for mutant in chosen), sep="\n")
+        return
+    found, alive, excused = Counter[str](), [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in ("trio_chardev", "tests"):
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        for mutant in chosen:
+            if not survives(mutant, copy):
+                found[mutant.module] += 1
+                continue
+            reason = REASONS.get(mutant.name)
+            excused += reason is not None
+            if reason is None:
+                alive.append(mutant)
+            print(f"{mutant.module} {mutant.name}: lives: {reason or '?'}", flush=True)
+    for module, count in found.items():
+        print(f"{module}: {count} found")
+    print(
+        f"{len(chosen)} mutants, {found.total()} found, {excused} live for a reason, {len(alive)} live"
+    )
+    sys.exit(bool(alive))
+
+
+if __name__ == "__main__":
+    main()
