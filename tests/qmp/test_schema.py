@@ -206,6 +206,7 @@ OURS_ALONE = [
     "*.data.logtimestamp?: boolean",
     "*(socket).data.binary-only?: boolean",
     "*(pty).data.path?: string",  # QEMU 9.2
+    *(f"*({kind}).data.path?: string" for kind in ("ringbuf", "memory")),
     "*(socket).data.reconnect-ms?: int",  # QEMU 9.2
     *(
         f"*(serial).data.{member}?: *"
