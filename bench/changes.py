@@ -160,18 +160,18 @@ BENCHMARKS = (
             smoke=5,
         )
         for name, title, measure in (
-            ("change-unused", "idle, no user", partial(change_time, user="none")),
+            ("change-socket-unused", "idle, no user", partial(change_time, user="none")),
             (
-                "change-flooded",
+                "change-socket-flooded",
                 "its peer sending, no user",
                 partial(change_time, user="none", flooded=True),
             ),
-            ("change-idle", "idle, with a user", partial(change_time, user="idle")),
-            ("change-busy", "its user writing", partial(change_time, user="writing")),
+            ("change-socket-idle", "idle, with a user", partial(change_time, user="idle")),
+            ("change-socket-busy", "its user writing", partial(change_time, user="writing")),
         )
     ),
     Benchmark(
-        name="change-pause",
+        name="change-socket-pause",
         title="the writer's pause in that change, 0 bytes lost",
         unit=MILLISECONDS,
         measure=pause,

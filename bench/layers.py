@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import selectors
 import socket
 import tempfile
 import time
@@ -30,27 +33,35 @@ def send_all(contender: Contender, size: int, length: int) -> list[float]:
     return run_writer(partial(writer, length=length), batches, batches * BATCH * length)
 
 
-def run_writer(writer: Writer, batches: int, expected: int) -> list[float]:
-    """Have *writer* send to a socket that we read. Raises BenchmarkError if not all comes."""
+def run_writer(writer: Writer, batches: int, expected: int, *, connections: int = 1) -> list[float]:
+    """Have *writer* connect to a socket that we read. Raises BenchmarkError if not all comes."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         path = f"{folder}/sink.sock"
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path)
             listener.listen()
             with trio_child(writer, path, batches) as result:
-                if (received := drain(listener)) != expected:
-                    raise BenchmarkError(f"{received} bytes came, not {expected}")
+                received = drain(listener, connections)
+                if received != [expected] * connections:
+                    raise BenchmarkError(f"{received} bytes came, not {expected} to each")
                 return result()
 
 
-def drain(listener: socket.socket) -> int:
-    """How many bytes come until the peer leaves."""
+def drain(listener: socket.socket, connections: int) -> list[int]:
+    """How many bytes come over each of so many connections until the peer leaves."""
     buffer = bytearray(1 << 18)
-    received = 0
-    sock, _ = listener.accept()
-    with sock:
-        while count := sock.recv_into(buffer):
-            received += count
+    received = []
+    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
+        for place in range(connections):
+            sock, _ = listener.accept()
+            selector.register(stack.enter_context(sock), selectors.EVENT_READ, place)
+            received.append(0)
+        while selector.get_map():
+            for key, _ in selector.select():
+                if count := os.readv(key.fd, [buffer]):
+                    received[key.data] += count
+                else:
+                    selector.unregister(key.fileobj)
     return received
 
 

@@ -19,14 +19,25 @@ import attrs
 import trio
 
 from bench.client import QmpConnection
-from bench.contenders import OURS, QSD, Contender
+from bench.contenders import OURS, QEMU, QSD, Contender
 from bench.model import BenchmarkError
 
 START_TIMEOUT = 20.0  # seconds until a server must listen
 STOP_TIMEOUT = 10.0  # seconds from SIGTERM to SIGKILL
 T = TypeVar("T")
 SERVE = [sys.executable, "-c", "from trio_chardev.cli import main; main()", "serve"]
-QMP_COMMANDS = {OURS: SERVE, QSD: ["qemu-storage-daemon"]}
+EMULATOR = [
+    "qemu-system-x86_64",
+    "-S",
+    "-nodefaults",
+    "-display",
+    "none",
+    "-accel",
+    "tcg",
+    "-m",
+    "16",
+]
+QMP_COMMANDS = {OURS: SERVE, QSD: ["qemu-storage-daemon"], QEMU: EMULATOR}
 
 
 @contextlib.contextmanager
@@ -56,7 +67,7 @@ def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         except (BenchmarkError, OSError, EOFError) as exc:
             output.seek(0)
-            said = output.read(2000).decode(errors="replace").strip()
+            said = output.read().decode(errors="replace").strip().rpartition("\n")[2]
             raise BenchmarkError(f"{exc}; {command[0]} said: {said or 'nothing'}") from exc
         finally:
             process.terminate()
@@ -96,12 +107,19 @@ class QmpServer:
 
 
 @contextlib.contextmanager
-def qmp_server(contender: Contender) -> Iterator[QmpServer]:
-    """Start *contender*'s server with one chardev, for its monitor, and connect to it."""
+def qmp_server(contender: Contender, *options: str) -> Iterator[QmpServer]:
+    """Start *contender*'s server with a chardev for its monitor, and connect to it."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         path = f"{folder}/qmp.sock"
-        chardev = f"socket,id=qmp0,path={path},server=on,wait=off"
-        command = [*QMP_COMMANDS[contender], "--chardev", chardev, "--monitor", "chardev=qmp0"]
+        # Without wait=on QEMU 7.2 may greet a client twice that comes too early.
+        wait = "on" if contender == QEMU else "off"
+        chardev = f"socket,id=qmp0,path={path},server=on,wait={wait}"
+        monitor = (
+            ["-mon", "chardev=qmp0,mode=control"]
+            if contender == QEMU
+            else ["--monitor", "chardev=qmp0"]
+        )
+        command = [*QMP_COMMANDS[contender], "--chardev", chardev, *monitor, *options]
         with running(command) as process, connect(path, process) as sock:
             client = QmpConnection(sock)
             client.negotiate()

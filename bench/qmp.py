@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from bench.client import NULL, QUERY, command
-from bench.contenders import OURS, QSD, Contender
+from bench.contenders import OURS, QEMU, QSD, Contender
 from bench.model import MICROSECONDS, PER_SECOND, Benchmark, Target
 from bench.processes import QmpServer, qmp_server
 
@@ -14,6 +14,12 @@ ADD = command("chardev-add", id="x", backend=NULL)
 CHANGE = command("chardev-change", id="x", backend=NULL)
 CHANGE_PTY = command("chardev-change", id="x", backend=PTY)
 REMOVE = command("chardev-remove", id="x")
+
+USERS = {
+    OURS: ("--chardev", "null,id=peer", "--device", "bridge,id=bridge,chardev=x,peer=peer"),
+    QEMU: ("-device", "isa-serial,chardev=x"),
+}
+"""What uses chardev x, as an option."""
 
 PIPELINED = 4000  # commands a value
 EARLY, LATE = Contender("the 100th"), Contender("the 10,000th")
@@ -70,6 +76,12 @@ def change(
     with qmp_server(contender) as server:
         fill(server, present, size)
         server.client.execute(ADD)
+        return [server.client.time(message) for _ in range(size)]
+
+
+def change_used(contender: Contender, size: int, message: bytes = CHANGE) -> list[float]:
+    """Seconds of a chardev-change of a chardev with a user, who is asked."""
+    with qmp_server(contender, "--chardev", "null,id=x", *USERS[contender]) as server:
         return [server.client.time(message) for _ in range(size)]
 
 
@@ -141,6 +153,18 @@ BENCHMARKS = (
         smoke=5,
         rivals=(QSD,),
         targets=(Target(0.6, QSD),),
+    ),
+    *(
+        Benchmark(
+            name=f"change-used-{kind}",
+            title=f"chardev-change {kind}, with a user (bridge; isa-serial)",
+            unit=MICROSECONDS,
+            measure=partial(change_used, message=message),
+            size=300,
+            smoke=5,
+            rivals=(QEMU,),
+        )
+        for kind, message in (("null", CHANGE), ("pty", CHANGE_PTY))
     ),
     Benchmark(
         name="add-late",
