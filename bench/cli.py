@@ -15,6 +15,7 @@ from bench.contenders import PEERS, select_peers
 from bench.figures import Row
 from bench.page import PLOT, RESULTS, update
 from bench.plot import plot
+from bench.processes import raise_file_limit
 from bench.report import compare_text, run_text
 from bench.results import Results, load, save
 from bench.runner import Turn, plan, run
@@ -62,6 +63,7 @@ def run_command(
         benchmarks, chosen = select(names), select_peers(peers)
     except ValueError as exc:
         raise click.UsageError(str(exc)) from None
+    raise_file_limit()
     complaints: list[str] = []
     if smoke:
         with progress(plan(benchmarks, chosen, 1)) as turns:

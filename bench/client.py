@@ -94,7 +94,11 @@ class QmpConnection:
             raise BenchmarkError(f"not {count} good replies: ... {text[-200:].decode()}")
         return seconds
 
-    def fill(self, count: int, backend_of: Callable[[int], Backend] = lambda _: NULL) -> None:
+    def fill(
+        self, count: int, backend_of: Callable[[int], Backend] = lambda _: NULL, prefix: str = "c"
+    ) -> None:
         """Add *count* chardevs, c0 to c(count-1), each with the backend that is its own."""
-        adds = [command("chardev-add", id=f"c{n}", backend=backend_of(n)) for n in range(count)]
+        adds = [
+            command("chardev-add", id=f"{prefix}{n}", backend=backend_of(n)) for n in range(count)
+        ]
         self.time_all(b"".join(adds))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import socket
 import tempfile
 import time
@@ -13,7 +12,7 @@ import trio
 import trio_chardev as tc
 from bench.contenders import Contender
 from bench.model import MICROSECONDS, Benchmark, BenchmarkError
-from bench.processes import connect, trio_child
+from bench.processes import connect, need_files, trio_child
 
 CROWD, ALONE = Contender("100 of 10,000"), Contender("100 alone")
 ACTIVE = 100
@@ -24,6 +23,7 @@ MESSAGE = bytes(range(64))
 
 def burst(contender: Contender, size: int) -> list[float]:
     """Seconds a message when all the active ones get one and send it back, *size* times."""
+    need_files(IDLE + 2 * ACTIVE + FILES)
     active = min(ACTIVE, size)
     idle = IDLE if size >= ACTIVE else 10 * active
     with (
@@ -49,7 +49,6 @@ def burst_time(peers: list[socket.socket]) -> float:
 
 async def echo(folder: str, active: int, idle: int) -> None:
     """Listen with all chardevs, and have the active ones send back what comes."""
-    allow_files(active + idle)
     async with tc.open_registry() as registry:
         for number in range(active + idle):
             await registry.add(str(number), listener(f"{folder}/{number}.sock"))
@@ -67,15 +66,6 @@ def listener(path: str) -> tc.SocketOptions:
 def attach_echo(chardev: tc.Chardev) -> None:
     """Have what *chardev* receives sent back, without a task."""
     frontend = chardev.attach(on_receive=lambda data: frontend.send_nowait(data))
-
-
-def allow_files(chardevs: int) -> None:
-    """Raise the limit of open files, or BenchmarkError."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * chardevs + FILES if chardevs <= ACTIVE else chardevs + 2 * ACTIVE + FILES
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise BenchmarkError(f"{needed} open files are needed, and {hard} allowed (ulimit -n)")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 BENCHMARKS = (

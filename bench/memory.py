@@ -1,20 +1,35 @@
-"""What an idle chardev takes of the server's memory."""
+"""What an idle chardev of each kind takes of the server's memory."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
+import socket
 from collections.abc import Callable
 from functools import partial
 
-from bench.client import NULL, Backend
+import attrs
+
+from bench.client import Backend
 from bench.contenders import QSD, Contender
 from bench.model import KIBIBYTES, Benchmark, Target
-from bench.processes import qmp_server
+from bench.processes import need_files, qmp_server
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+FILES = 100  # open files beside the chardevs'
 
-BackendOf = Callable[[str, int], Backend]
-"""Gives the backend of a number, with its files in a folder."""
+
+@attrs.frozen
+class Place:
+    """Where the backends of one server have their files and their other ends."""
+
+    folder: str
+    stack: contextlib.ExitStack
+
+
+BackendOf = Callable[[Place, int], Backend]
+"""Gives the backend of a number."""
 
 
 def resident(pid: int) -> int:
@@ -25,67 +40,119 @@ def resident(pid: int) -> int:
 
 def memory(contender: Contender, size: int, backend_of: BackendOf) -> list[float]:
     """Bytes a chardev, of *size* that are added."""
-    with qmp_server(contender) as server:
+    need_files(2 * size + FILES)
+    with qmp_server(contender) as server, contextlib.ExitStack() as stack:
+        if backend_of in ON_BASES:
+            server.client.fill(size, prefix="base")
         before = resident(server.pid)
-        server.client.fill(size, partial(backend_of, server.folder))
+        server.client.fill(size, partial(backend_of, Place(server.folder, stack)))
         return [(resident(server.pid) - before) / size]
 
 
-def unix_listener(folder: str, number: int) -> Backend:
+def listen(addr: Backend) -> Backend:
+    """A socket that listens."""
+    return {"type": "socket", "data": {"addr": addr, "server": True, "wait": False}}
+
+
+def unix_listener(place: Place, number: int) -> Backend:
     """Listens for one client at a path of its own."""
-    addr = {"type": "unix", "data": {"path": f"{folder}/{number}.sock"}}
-    return {"type": "socket", "data": {"addr": addr, "server": True, "wait": False}}
+    return listen({"type": "unix", "data": {"path": f"{place.folder}/{number}.sock"}})
 
 
-def tcp_listener(_folder: str, _number: int) -> Backend:
+def tcp_listener(_place: Place, _number: int) -> Backend:
     """Listens at a port of the kernel's choice."""
-    addr = {"type": "inet", "data": {"host": "127.0.0.1", "port": "0"}}
-    return {"type": "socket", "data": {"addr": addr, "server": True, "wait": False}}
+    return listen({"type": "inet", "data": {"host": "127.0.0.1", "port": "0"}})
 
 
-def udp(_folder: str, _number: int) -> Backend:
+def unix_client(place: Place, number: int) -> Backend:
+    """Is connected to a listener of ours, the first one's."""
+    path = f"{place.folder}/ours.sock"
+    if number == 0:
+        listener = place.stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(path)
+        listener.listen(4096)
+    addr = {"type": "unix", "data": {"path": path}}
+    return {"type": "socket", "data": {"addr": addr, "server": False}}
+
+
+def serial(place: Place, _number: int) -> Backend:
+    """The slave of a PTY of ours, as a serial line."""
+    master, slave = pty.openpty()
+    for fd in (master, slave):
+        place.stack.callback(os.close, fd)
+    return {"type": "serial", "data": {"device": os.ttyname(slave)}}
+
+
+def udp(_place: Place, _number: int) -> Backend:
     """Sends to the discard port."""
-    return {
-        "type": "udp",
-        "data": {"remote": {"type": "inet", "data": {"host": "127.0.0.1", "port": "9"}}},
-    }
+    remote = {"type": "inet", "data": {"host": "127.0.0.1", "port": "9"}}
+    return {"type": "udp", "data": {"remote": remote}}
 
 
-def fifo(folder: str, number: int) -> Backend:
+def fifo(place: Place, number: int) -> Backend:
     """A pair of FIFOs, which it makes first."""
-    path = f"{folder}/{number}"
+    path = f"{place.folder}/{number}"
     for suffix in (".in", ".out"):
         os.mkfifo(path + suffix)
     return {"type": "pipe", "data": {"device": path}}
 
 
+def mux(_place: Place, number: int) -> Backend:
+    """On a base of its own, a null chardev that is not counted."""
+    return {"type": "mux", "data": {"chardev": f"base{number}"}}
+
+
+def hub(_place: Place, number: int) -> Backend:
+    """The same, of one member."""
+    return {"type": "hub", "data": {"chardevs": [f"base{number}"]}}
+
+
 def simple(kind: str, **data: object) -> BackendOf:
     """A backend that is the same for every number."""
-    return lambda _folder, _number: {"type": kind, "data": data}
+    return lambda _place, _number: {"type": kind, "data": data}
 
 
-KINDS: dict[str, tuple[BackendOf, int, float | None]] = {
-    "null": (lambda _folder, _number: NULL, 5000, 14),
-    "unix-listener": (unix_listener, 2000, 24),
-    "tcp-listener": (tcp_listener, 2000, None),
-    "pty": (simple("pty"), 1000, 24),
-    "file": (simple("file", out="/dev/null"), 2000, None),
-    "ringbuf": (simple("ringbuf", size=4096), 2000, None),
-    "udp": (udp, 2000, None),
-    "pipe": (fifo, 2000, None),
-}
-"""Name -> (its backends, how many, KiB that it may take)."""
+ON_BASES = (mux, hub)
+
+
+@attrs.frozen
+class Kind:
+    """A kind of backend to be measured."""
+
+    name: str
+    backend_of: BackendOf
+    count: int = 2000
+    limit: float | None = None
+    """KiB that each may take."""
+
+    rivals: tuple[Contender, ...] = (QSD,)
+
+
+KINDS = (
+    Kind("null", simple("null"), 5000, 14),
+    Kind("unix listener", unix_listener, limit=24),
+    Kind("unix client", unix_client),
+    Kind("tcp listener", tcp_listener),
+    Kind("pty", simple("pty"), 1000, 24),
+    Kind("serial", serial, 1000),
+    Kind("file", simple("file", out="/dev/null")),
+    Kind("ringbuf", simple("ringbuf", size=4096)),
+    Kind("udp", udp),
+    Kind("pipe", fifo),
+    Kind("mux", mux),
+    Kind("hub", hub, rivals=()),  # QEMU has it since 10.0, and the same name for other options
+)
 
 BENCHMARKS = tuple(
     Benchmark(
-        name=f"memory-{name}",
-        title=f"memory of an idle chardev, {name.replace('-', ' ')}",
+        name=f"memory-{kind.name.replace(' ', '-')}",
+        title=f"memory of an idle chardev, {kind.name}",
         unit=KIBIBYTES,
-        measure=partial(memory, backend_of=backend_of),
-        size=size,
+        measure=partial(memory, backend_of=kind.backend_of),
+        size=kind.count,
         smoke=5,
-        rivals=(QSD,),
-        targets=(Target(limit),) if limit else (),
+        rivals=kind.rivals,
+        targets=(Target(kind.limit),) if kind.limit else (),
     )
-    for name, (backend_of, size, limit) in KINDS.items()
+    for kind in KINDS
 )

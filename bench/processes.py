@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import resource
 import signal
 import socket
 import subprocess
@@ -54,6 +55,19 @@ def deadline(seconds: int) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def raise_file_limit() -> None:
+    """Let us and our children have as many open files as we may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def need_files(count: int) -> None:
+    """Raise BenchmarkError if a process may not have *count* open files."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        raise BenchmarkError(f"{count} open files are needed, and {soft} allowed (ulimit -Hn)")
 
 
 @contextlib.contextmanager

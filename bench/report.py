@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bench.figures import Figures, Row, Spread, Verdict
 from bench.results import Results
 
-HEADINGS = ("benchmark", "unit", "p50", "p99", "beside", "its p50", "ratio", "target", "")
+HEADINGS = ("benchmark", "unit", "p50", "p99", "worst", "beside", "its p50", "ratio", "target", "")
 NOISY = 0.3  # rounds that are further apart than this part of their median
 
 
@@ -39,9 +39,9 @@ def verdict_text(verdict: Verdict) -> str:
     return ("met" if verdict.is_met else "NOT MET") + ("" if is_sure else ", not in all rounds")
 
 
-def p99_text(figures: Figures) -> str:
-    """Empty where there was one value a round."""
-    return "" if figures.is_single else digits(figures.p99.mid)
+def tail_texts(figures: Figures) -> tuple[str, str]:
+    """p99 and worst; empty where there was one value a round."""
+    return ("", "") if figures.is_single else (digits(figures.p99.mid), digits(figures.worst))
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ def cells(row: Row) -> tuple[str, ...]:
         row.benchmark.title,
         unit,
         with_spread(row.subject.p50) + noisy,
-        p99_text(row.subject),
+        *tail_texts(row.subject),
         row.rival.name if row.rival else "",
         with_spread(row.theirs.p50) if row.theirs else "",
         with_spread(row.ratio) if row.ratio else "",
@@ -99,7 +99,8 @@ def warnings(results: Results, rows: Sequence[Row]) -> list[str]:
 
 LEGEND = (
     "p50 and p99: the median of the rounds (their lowest-highest); p99 is what 99 of 100 are no\n"
-    "worse than. ratio: ours to theirs, round by round. A target without a unit is of the ratio."
+    "worse than, worst is of all rounds. ratio: ours to theirs, round by round. A target without\n"
+    "a unit is of the ratio."
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.figures import Spread
+from bench.figures import Spread, rows_of
 from bench.machine import Noise
 from bench.model import Benchmark
 from bench.report import (
@@ -19,7 +19,7 @@ from bench.report import (
     with_spread,
 )
 from bench.results import Results
-from tests.bench.rounds import LATENCY, RATE, latency_row, rate_row, rounds
+from tests.bench.rounds import LATENCY, RATE, latency_row, rate_row, round_of, rounds
 
 TABLE: tuple[Benchmark, ...] = (LATENCY, RATE)
 
@@ -58,12 +58,18 @@ def test_a_row_has_both_sides_the_ratio_and_what_became_of_the_targets() -> None
         "us",
         "30.0",
         "",
+        "",
         "socat",
         "50.0",
         "0.60",
         "p99 <= 40 us; <= 0.5",
         "met; NOT MET",
     )
+
+
+def test_p99_and_the_worst_are_shown_where_a_round_has_more_than_one_value() -> None:
+    rounds = {"trio-chardev": [round_of(1e-6, 2e-6), round_of(1e-6, 4e-6)]}
+    assert cells(rows_of(LATENCY, rounds)[0])[2:5] == ("2.00 (1.50-2.50) ~", "3.00", "4.00")
 
 
 def test_a_verdict_says_when_the_rounds_disagree() -> None:
