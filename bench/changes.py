@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import tempfile
 import time
 from functools import partial
 from typing import Literal
@@ -20,7 +19,7 @@ import trio.lowlevel
 import trio_chardev as tc
 from bench.contenders import Contender
 from bench.model import MICROSECONDS, MILLISECONDS, Benchmark, BenchmarkError, Target
-from bench.processes import trio_child
+from bench.processes import listening, trio_child
 
 LINE = b"line %058d\n"  # 64 bytes
 FLOOD = bytes(1 << 20)
@@ -49,21 +48,16 @@ def run_changes(size: int, user: User, *, flooded: bool = False) -> Outcome:
     *flooded*: every peer sends as much as the kernel takes.
     """
     received = []
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        path = f"{folder}/sink.sock"
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(path)
-            listener.listen()
-            with trio_child(change_repeatedly, path, size, user) as result:
-                for _ in range(size + 1):
-                    sock, _ = listener.accept()
-                    # The next change may be over before we get here; bytes are counted below.
-                    with sock, contextlib.suppress(ConnectionError):
-                        if flooded:
-                            sock.send(FLOOD, socket.MSG_DONTWAIT)
-                        while data := sock.recv(1 << 18):
-                            received.append(data)
-                outcome = result()
+    with listening() as (path, listener), trio_child(change_repeatedly, path, size, user) as result:
+        for _ in range(size + 1):
+            sock, _ = listener.accept()
+            # The next change may be over before we get here; bytes are counted below.
+            with sock, contextlib.suppress(ConnectionError):
+                if flooded:
+                    sock.send(FLOOD, socket.MSG_DONTWAIT)
+                while data := sock.recv(1 << 18):
+                    received.append(data)
+        outcome = result()
     check_lines(b"".join(received), outcome.sent)
     return outcome
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import selectors
 import socket
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -16,7 +15,7 @@ import trio
 import trio_chardev as tc
 from bench.contenders import Contender
 from bench.model import MICROSECONDS, Benchmark, BenchmarkError, Target
-from bench.processes import trio_child
+from bench.processes import listening, trio_child
 
 BARE = Contender("trio.SocketStream")
 BATCH = 50  # sends a value
@@ -35,16 +34,12 @@ def send_all(contender: Contender, size: int, length: int) -> list[float]:
 
 def run_writer(writer: Writer, batches: int, expected: int, *, connections: int = 1) -> list[float]:
     """Have *writer* connect to a socket that we read. Raises BenchmarkError if not all comes."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        path = f"{folder}/sink.sock"
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(path)
-            listener.listen()
-            with trio_child(writer, path, batches) as result:
-                received = drain(listener, connections)
-                if received != [expected] * connections:
-                    raise BenchmarkError(f"{received} bytes came, not {expected} to each")
-                return result()
+    with listening() as (path, listener), trio_child(writer, path, batches) as result:
+        received = drain(listener, connections)
+        values = result()
+    if received != [expected] * connections:
+        raise BenchmarkError(f"{received} bytes came, not {expected} to each")
+    return values
 
 
 def drain(listener: socket.socket, connections: int) -> list[int]:

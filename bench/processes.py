@@ -110,6 +110,20 @@ def connect(
     raise BenchmarkError(f"nobody listens at {address}")
 
 
+@contextlib.contextmanager
+def listening() -> Iterator[tuple[str, socket.socket]]:
+    """A UNIX socket of ours that others connect to, and its path."""
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        socket.socket(socket.AF_UNIX) as listener,
+    ):
+        path = f"{folder}/sink.sock"
+        listener.bind(path)
+        listener.listen()
+        listener.settimeout(START_TIMEOUT)
+        yield path, listener
+
+
 @attrs.frozen
 class QmpServer:
     """A running server, with a client that has negotiated."""

@@ -12,7 +12,7 @@ import trio
 
 from bench.layers import drain
 from bench.model import BenchmarkError
-from bench.processes import connect, running, trio_child
+from bench.processes import connect, listening, running, trio_child
 
 
 def script(text: str) -> list[str]:
@@ -77,12 +77,10 @@ def test_a_child_that_stays_ends_with_its_block(tmp_path: Path) -> None:
     assert not is_alive(pid)
 
 
-def test_what_comes_is_counted_for_each_connection(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "sock"))
-        listener.listen()
+def test_what_comes_is_counted_for_each_connection() -> None:
+    with listening() as (path, listener):
         for data in (b"abc", b"", b"de"):
             with socket.socket(socket.AF_UNIX) as sock:
-                sock.connect(str(tmp_path / "sock"))
+                sock.connect(path)
                 sock.sendall(data)
         assert drain(listener, 3) == [3, 0, 2]
