@@ -178,6 +178,10 @@ def trio_child(function: Callable[..., Awaitable[T]], *arguments: Any) -> Iterat
 
     try:
         yield result
+    except OSError:
+        if ours.poll():
+            result()  # raises what the child died of, which comes first
+        raise
     finally:
         ours.close()
         process.kill()
