@@ -69,13 +69,13 @@ def test_what_a_child_raises_is_an_error_here_without_its_groups() -> None:
 
 
 def test_what_a_child_died_of_comes_before_what_follows_from_it() -> None:
-    with (
-        pytest.raises(BenchmarkError, match="no such thing"),
-        listening() as (_, listener),
-        trio_child(fail),
-    ):
-        listener.settimeout(0.5)
-        listener.accept()
+    def wait_for_it() -> None:
+        with listening() as (_, listener), trio_child(fail):
+            listener.settimeout(0.5)
+            listener.accept()
+
+    with pytest.raises(BenchmarkError, match="no such thing"):
+        wait_for_it()
 
 
 def test_a_child_that_stays_ends_with_its_block(tmp_path: Path) -> None:
