@@ -20,7 +20,7 @@ from trio_chardev.backends.socket import SocketBackend, SocketOptions, open_sock
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import stateless
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.testing_contract import Pair, check_backend
 
 
@@ -40,7 +40,7 @@ class Served:
 
     backend: SocketBackend
     received: bytearray
-    events: list[Event]
+    events: list[BackendEvent]
 
     @property
     def port(self) -> int:
@@ -63,7 +63,7 @@ class Served:
 @asynccontextmanager
 async def serving(options: SocketOptions, **objects: object) -> AsyncIterator[Served]:
     """The backend of *options*, which may name *objects*, in place and read all the time."""
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     request = OpenRequest(id="x", on_event=events.append, objects=objects)
     async with open_socket(options, request) as backend, trio.open_nursery() as nursery:
         assert isinstance(backend, SocketBackend)

@@ -21,7 +21,7 @@ from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.qmp.client import QmpClient, QmpError, open_qmp_client
 from trio_chardev.service import open_service
 
@@ -40,7 +40,7 @@ class Console:
     periods: list[bytearray] = attrs.Factory(lambda: [bytearray()])
     """What has come since each OPENED; before the first one, nothing."""
 
-    events: list[Event] = attrs.Factory(list)
+    events: list[BackendEvent] = attrs.Factory(list)
     refuses: bool = False
     arrived: trio.Event = attrs.Factory(trio.Event)
 
@@ -50,7 +50,7 @@ class Console:
             self.refuses = False  # it takes the original back
             raise ValueError("the frontend does not want this backend")
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: BackendEvent) -> None:
         self.events.append(event)
         if event is OPENED:
             self.periods.append(bytearray())

@@ -16,18 +16,20 @@ from trio_chardev.core.backend import (
 )
 from trio_chardev.core.controls import Controls
 from trio_chardev.errors import BackendDisconnectedError, BackendError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.testing import CancelAtStep, FakeDevice, FakeFrontend, open_chardev
 
 PATIENCE = 5  # seconds
 
 
-def request(events: list[Event] | None = None) -> OpenRequest:
-    return OpenRequest(id="a", on_event=list[Event]().append if events is None else events.append)
+def request(events: list[BackendEvent] | None = None) -> OpenRequest:
+    return OpenRequest(
+        id="a", on_event=list[BackendEvent]().append if events is None else events.append
+    )
 
 
 async def test_a_device_says_whether_a_backend_is_open_on_it() -> None:
-    device, events = FakeDevice("a"), list[Event]()
+    device, events = FakeDevice("a"), list[BackendEvent]()
     async with device.open(request(events)) as backend:
         assert device.is_held_open
         assert device.backend is backend

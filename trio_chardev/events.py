@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import attrs
 
@@ -46,3 +46,12 @@ class ModemLines(enum.Flag):
     CAR = 0x040
     RI = 0x080
     DSR = 0x100
+
+
+BackendEvent: TypeAlias = Event | LineSettings | ModemLines
+"""What a backend reports, in order with the bytes.
+
+`LineSettings`: those that the other end has set, as the user of a PTY does.
+`ModemLines`: those on of the lines that the other end drives. Of a serial line these are its
+inputs (CTS, DSR, CAR, RI); of a client that drives a line over a network, DTR and RTS.
+"""

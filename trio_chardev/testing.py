@@ -15,7 +15,7 @@ from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.errors import BackendDisconnectedError, BackendError
-from trio_chardev.events import Event, LineSettings, ModemLines
+from trio_chardev.events import BackendEvent, LineSettings, ModemLines
 from trio_chardev.options import BackendOptions
 
 
@@ -110,7 +110,7 @@ class FakeDevice:
         del self.sent[self._taken :]
         return data
 
-    def say(self, event: Event) -> None:
+    def say(self, event: BackendEvent) -> None:
         """The backend reports *event*."""
         assert self.backend is not None, f"{self.name} is not open"
         self.backend.say(event)
@@ -226,7 +226,7 @@ class FakeBackend(Backend):
         if not self.device.drains:
             await trio.sleep_forever()
 
-    def say(self, event: Event) -> None:
+    def say(self, event: BackendEvent) -> None:
         """Report *event*."""
         self._on_event(event)
 
@@ -323,13 +323,13 @@ class FakeFrontend:
     """Checkpoints that be_change takes."""
     bound: str | None = None
     """The file name of the backend it is set up for; None while in between."""
-    events: list[Event] = attrs.Factory(list)
+    events: list[BackendEvent] = attrs.Factory(list)
     seen: list[object] = attrs.Factory(list)
     """The events, the bytes, and the file names given to be_change, in order."""
     appetite: int | None = None
     """`on_receive` takes no more bytes than that, and it shrinks; None: all."""
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: BackendEvent) -> None:
         """See `trio_chardev.core.frontend.OnEvent`."""
         self.events.append(event)
         self.seen.append(event)

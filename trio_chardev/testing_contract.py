@@ -17,7 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.errors import BackendError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 
 RULE_TIMEOUT = 5.0  # seconds; for each rule
 STUCK_AFTER = 0.02  # seconds; a sender that gets no further for so long is stuck
@@ -86,7 +86,7 @@ async def check_backend(open_pair: OpenPair) -> None:
 class _Session:
     """A backend that is open."""
 
-    seen: list[Event | bytes] = attrs.Factory(list)
+    seen: list[BackendEvent | bytes] = attrs.Factory(list)
     """What a reader meets: the events, and the bytes that `read` got, in order."""
 
     backend: Backend = attrs.field(init=False)
@@ -94,7 +94,7 @@ class _Session:
     _reading: trio.CancelScope = attrs.Factory(trio.CancelScope)
     _until: Event | None = None
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: BackendEvent) -> None:
         self.seen.append(event)
         if event is self._until:
             self._reading.cancel()

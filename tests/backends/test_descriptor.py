@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, open_fd, truncate
 from trio_chardev.core.backend import OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 
 
 class Ends(DescriptorBackend):
@@ -26,7 +26,7 @@ class Ends(DescriptorBackend):
 
 @asynccontextmanager
 async def opened(
-    source: int | None, sink: int, events: list[Event] | None = None
+    source: int | None, sink: int, events: list[BackendEvent] | None = None
 ) -> AsyncIterator[Ends]:
     """A backend that owns these descriptors."""
     request = OpenRequest(id="x", on_event=([] if events is None else events).append)
@@ -138,7 +138,7 @@ async def test_nothing_to_read_and_no_room_are_not_errors(
 
 
 async def test_end_of_file_is_closed_and_output_goes_on(pipes: tuple[int, int, int, int]) -> None:
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     async with opened(pipes[0], pipes[3], events) as backend:
         os.write(pipes[1], b"last")
         os.close(pipes[1])
@@ -196,7 +196,7 @@ async def test_failed_read_kills_only_a_backend_of_one_descriptor(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Reading a directory fails (EISDIR), as a line that is gone does (EIO)."""
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     async with opened(
         os.open(tmp_path, os.O_RDONLY), os.open("/dev/null", os.O_WRONLY), events
     ) as backend:

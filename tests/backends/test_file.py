@@ -13,7 +13,7 @@ from tests.peers import need
 from trio_chardev.backends.file import PIECE, FileOptions, open_file
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 
 
 def open_it(
@@ -21,7 +21,7 @@ def open_it(
     in_: Path | None = None,
     *,
     append: bool = False,
-    events: list[Event] | None = None,
+    events: list[BackendEvent] | None = None,
 ) -> AbstractAsyncContextManager[Backend]:
     options = FileOptions(out=str(out), in_=None if in_ is None else str(in_), append=append)
     on_event = (lambda event: None) if events is None else events.append
@@ -66,7 +66,7 @@ async def test_output_that_is_no_regular_file_is_not_truncated() -> None:
 
 
 async def test_name_and_openness(tmp_path: Path) -> None:
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     async with open_it(tmp_path / "out", events=events) as backend:
         assert backend.filename == "file"
         assert events == [Event.OPENED]
@@ -107,7 +107,7 @@ async def test_fifo_without_a_reader_is_refused_rather_than_waited_for(tmp_path:
 async def test_end_of_a_regular_input_is_closed_and_output_goes_on(tmp_path: Path) -> None:
     out, in_ = tmp_path / "out", tmp_path / "in"
     in_.write_bytes(b"hello")
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     async with open_it(out, in_, events=events) as backend:
         with trio.fail_after(5):
             assert await backend.receive_some(3) == b"hel"
@@ -125,7 +125,7 @@ async def test_fifo_input_waits_for_the_next_writer(tmp_path: Path) -> None:
     """No end, no busy loop: after a writer has left, the reader waits and all is quiet."""
     in_ = tmp_path / "in"
     os.mkfifo(in_)
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     got: list[bytes] = []
 
     async def read(backend: Backend) -> None:
@@ -149,7 +149,7 @@ async def test_fifo_input_waits_for_the_next_writer(tmp_path: Path) -> None:
 async def test_fifo_that_is_gone_when_its_writer_leaves_has_ended(tmp_path: Path) -> None:
     in_ = tmp_path / "in"
     os.mkfifo(in_)
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     async with open_it(tmp_path / "out", in_, events=events) as backend:
         in_.write_bytes(b"last")
         in_.unlink()
@@ -218,7 +218,7 @@ async def test_a_pipe_by_another_name_than_a_fifos_ends_with_its_writers() -> No
     source, sink = os.pipe()
     os.write(sink, b"last")
     os.close(sink)
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     request = OpenRequest(
         id="x", on_event=events.append, open_path=lambda path, flags: os.dup(source)
     )

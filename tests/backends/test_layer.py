@@ -15,7 +15,7 @@ import trio.testing
 
 from trio_chardev.backends.connection import SharedConnection
 from trio_chardev.backends.layer import MAX_UNSENT, RECORD_SIZE, Layer, Link
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 
 
 def frame(kind: bytes, data: bytes = b"") -> bytes:
@@ -95,7 +95,7 @@ class Ends:
 
     layer: Layer
     peer: socket.socket
-    events: list[Event]
+    events: list[BackendEvent]
 
     async def receive(self, max_bytes: int) -> bytes:
         """What comes next."""
@@ -134,7 +134,7 @@ def ends_on(levels: int = 1, *, room: int | None = None) -> Iterator[Ends]:
         sock.setblocking(False)
     if room is not None:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     link: Link = SharedConnection(ours, "name")
     for _ in range(levels):
         link = Layer(link, Frames(), events.append)

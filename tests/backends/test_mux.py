@@ -33,7 +33,7 @@ from trio_chardev.errors import (
     ChardevBusyError,
     NotSupportedError,
 )
-from trio_chardev.events import Event, LineSettings, ModemLines
+from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
 from trio_chardev.options import BackendOptions
 from trio_chardev.protocols.escape import EscapeParser
 from trio_chardev.testing import CancelAtStep, FakeDevice, FakeFrontend, FakeOptions, fake_opener
@@ -161,7 +161,7 @@ async def test_when_one_without_the_focus_leaves_it_stays(
 async def test_a_user_that_fails_on_its_first_event_does_not_get_the_focus(
     registry: Registry, device: FakeDevice, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(event: Event) -> None:
+    def fail(event: BackendEvent) -> None:
         raise ValueError("not today")
 
     user = FakeFrontend()

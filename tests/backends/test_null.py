@@ -4,11 +4,11 @@ import trio
 
 from trio_chardev.backends.null import NullOptions, open_null
 from trio_chardev.core.backend import OpenRequest
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent
 
 
 async def test_eats_output_gives_no_input_and_is_never_open() -> None:
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     async with open_null(NullOptions(), OpenRequest(id="x", on_event=events.append)) as backend:
         assert backend.filename == "null"
         assert await backend.send_some(memoryview(bytes(1 << 20))) == 1 << 20

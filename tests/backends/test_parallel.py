@@ -14,11 +14,11 @@ from trio_chardev.backends.parallel import PPCLAIM, ParallelOptions, open_parall
 from trio_chardev.core.backend import OpenRequest
 from trio_chardev.core.frontend import stateless
 from trio_chardev.errors import BackendError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.service import open_registry
 
 
-def request(events: list[Event] | None = None) -> OpenRequest:
+def request(events: list[BackendEvent] | None = None) -> OpenRequest:
     return OpenRequest(id="x", on_event=(events if events is not None else []).append)
 
 
@@ -67,7 +67,7 @@ async def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
 
 async def test_the_port_is_claimed_written_to_and_closed(port: Path, ioctls: list[int]) -> None:
     """Closing releases it; PPRELEASE would wait for whoever waits in PPCLAIM for that."""
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     before = fds()
     async with open_parallel(ParallelOptions(device=str(port)), request(events)) as backend:
         assert backend.filename == "parallel"

@@ -12,11 +12,11 @@ from tests.peers import need
 from trio_chardev.backends.pipe import PipeOptions, open_pipe
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 
 
 def open_it(
-    device: Path | str, events: list[Event] | None = None
+    device: Path | str, events: list[BackendEvent] | None = None
 ) -> AbstractAsyncContextManager[Backend]:
     on_event = (lambda event: None) if events is None else events.append
     return open_pipe(PipeOptions(device=str(device)), OpenRequest(id="x", on_event=on_event))
@@ -31,7 +31,7 @@ def device(tmp_path: Path) -> str:
 
 
 async def test_reads_from_in_and_writes_to_out(device: str) -> None:
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     async with open_it(device, events) as backend:
         assert backend.filename == "pipe"
         assert events == [Event.OPENED]
@@ -46,7 +46,7 @@ async def test_reads_from_in_and_writes_to_out(device: str) -> None:
 
 
 async def test_never_ends_when_writers_leave(device: str) -> None:
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     async with open_it(device, events) as backend:
         writer = os.open(f"{device}.in", os.O_WRONLY | os.O_NONBLOCK)
         os.write(writer, b"one")

@@ -20,7 +20,7 @@ from trio_chardev.backends.descriptor import FdHolder
 from trio_chardev.backends.pty import PtyBackend, PtyOptions, open_pty
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 
 OPENED, CLOSED = Event.OPENED, Event.CLOSED
 
@@ -29,7 +29,7 @@ OPENED, CLOSED = Event.OPENED, Event.CLOSED
 class Reader:
     """Reads as a chardev does; *seen* has the events and the bytes in order."""
 
-    seen: list[Event | bytes] = attrs.Factory(list)
+    seen: list[BackendEvent | bytes] = attrs.Factory(list)
     reads: int = 0
 
     async def run(self, backend: Backend) -> None:
@@ -39,7 +39,7 @@ class Reader:
 
 
 @asynccontextmanager
-async def reading() -> AsyncIterator[tuple[PtyBackend, list[Event | bytes]]]:
+async def reading() -> AsyncIterator[tuple[PtyBackend, list[BackendEvent | bytes]]]:
     """A PTY that is read from, and what was seen of it."""
     reader = Reader()
     async with open_pty(PtyOptions(), OpenRequest(id="x", on_event=reader.seen.append)) as backend:
@@ -127,7 +127,7 @@ async def test_bytes_written_before_a_close_come_before_closed() -> None:
 
 
 async def test_what_happened_while_nobody_read_is_not_missed() -> None:
-    seen: list[Event | bytes] = []
+    seen: list[BackendEvent | bytes] = []
     async with open_pty(PtyOptions(), OpenRequest(id="x", on_event=seen.append)) as backend:
         assert isinstance(backend, PtyBackend)
         assert backend.receive_nowait(100) == b""
@@ -191,7 +191,7 @@ async def test_sending_to_nobody_is_disconnected() -> None:
 
 
 async def test_sending_finds_out_that_somebody_has_come() -> None:
-    seen: list[Event] = []
+    seen: list[BackendEvent] = []
     async with open_pty(PtyOptions(), OpenRequest(id="x", on_event=seen.append)) as backend:
         assert isinstance(backend, PtyBackend)
         slave = open_slave(backend)

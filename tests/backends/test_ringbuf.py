@@ -20,7 +20,7 @@ from trio_chardev.backends.ringbuf import (
 )
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 
 
 def ring(size: int) -> RingbufBackend:
@@ -73,7 +73,7 @@ def test_is_a_bounded_queue(size: int, steps: list[bytes | int]) -> None:
 
 
 async def test_is_open_at_once_and_gives_no_input() -> None:
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     request = OpenRequest(id="x", on_event=events.append)
     async with open_ringbuf(RingbufOptions(), request) as backend:
         assert events == [Event.OPENED]

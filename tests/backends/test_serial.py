@@ -37,7 +37,7 @@ from trio_chardev.core.backend import (
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import stateless
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
-from trio_chardev.events import Event, LineSettings, ModemLines
+from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
 
 OPENED, CLOSED, BREAK = Event.OPENED, Event.CLOSED, Event.BREAK
 TIOCGEXCL = 0x80045440  # asm-generic/ioctls.h and termbits.h
@@ -106,7 +106,7 @@ def other() -> Iterator[Tty]:
     made.hang_up()
 
 
-Seen = list[Event | bytes]
+Seen = list[BackendEvent | bytes]
 
 
 @asynccontextmanager
@@ -401,12 +401,12 @@ async def test_no_data_is_no_hang_up_whoever_changes_vmin(line: Tty) -> None:
 def mark(items: Seen) -> bytes:
     """What the kernel makes of *items* with PARMRK."""
     return b"".join(
-        b"\xff\x00\x00" if isinstance(item, Event) else item.replace(b"\xff", b"\xff\xff")
+        item.replace(b"\xff", b"\xff\xff") if isinstance(item, bytes) else b"\xff\x00\x00"
         for item in items
     )
 
 
-def join(items: Iterable[Event | bytes]) -> Seen:
+def join(items: Iterable[BackendEvent | bytes]) -> Seen:
     """*items* with neighbouring bytes in one piece."""
     joined: Seen = []
     for item in items:

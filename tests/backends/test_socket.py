@@ -32,7 +32,7 @@ from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import stateless
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.members import TaggedUnion
 from trio_chardev.options import structure
 from trio_chardev.testing import CancelAtStep
@@ -44,8 +44,8 @@ LOOPBACK = InetAddress("127.0.0.1", "0")
 @asynccontextmanager
 async def opened(
     options: SocketOptions, *, replaces: Backend | None = None, in_place: bool = True
-) -> AsyncIterator[tuple[SocketBackend, list[Event]]]:
-    events: list[Event] = []
+) -> AsyncIterator[tuple[SocketBackend, list[BackendEvent]]]:
+    events: list[BackendEvent] = []
     request = OpenRequest(id="x", on_event=events.append, replaces=replaces)
     async with open_socket(options, request) as backend:
         assert isinstance(backend, SocketBackend)

@@ -47,7 +47,7 @@ from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.credentials import TlsCredentials
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.objects import AuthzList, AuthzSimple
 from trio_chardev.testing import CancelAtStep
 from trio_chardev.testing_contract import Pair, check_backend
@@ -64,7 +64,7 @@ def server(tmp_path: Path) -> TlsCredentials:
 
 
 def request(
-    objects: dict[str, object] | None = None, events: list[Event] | None = None
+    objects: dict[str, object] | None = None, events: list[BackendEvent] | None = None
 ) -> OpenRequest:
     on_event = (events if events is not None else []).append
     return OpenRequest(id="x", on_event=on_event, objects=objects or {})
@@ -73,8 +73,8 @@ def request(
 @asynccontextmanager
 async def opened(
     objects: dict[str, object], addr: SocketAddress = LOOPBACK, **options: Any
-) -> AsyncIterator[tuple[SocketBackend, list[Event]]]:
-    events: list[Event] = []
+) -> AsyncIterator[tuple[SocketBackend, list[BackendEvent]]]:
+    events: list[BackendEvent] = []
     with trio.fail_after(10):
         socket_options = SocketOptions(addr=addr, tls_creds="tls", **options)
         async with open_socket(socket_options, request(objects, events)) as backend:

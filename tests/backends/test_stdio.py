@@ -16,7 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_chardev.backends.stdio import StdioOptions, open_stdio
 from trio_chardev.core.backend import Backend, EchoControl, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 
 LFLAG = 3  # its place in what tcgetattr gives
 RAW_BITS = termios.ECHO | termios.ICANON | termios.IEXTEN
@@ -28,7 +28,7 @@ def open_it(
     *,
     replaces: Backend | None = None,
     keys: bool = True,
-    events: list[Event] | None = None,
+    events: list[BackendEvent] | None = None,
 ) -> AbstractAsyncContextManager[Backend]:
     on_event = (lambda event: None) if events is None else events.append
     request = OpenRequest(id="x", on_event=on_event, replaces=replaces)
@@ -55,7 +55,7 @@ def pipes() -> Iterator[tuple[int, int, int, int]]:
 
 
 async def test_pipes_are_read_and_written(pipes: tuple[int, int, int, int]) -> None:
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     async with open_it((pipes[0], pipes[3]), events=events) as backend:
         assert backend.filename == "stdio"
         assert events == [Event.OPENED]
@@ -77,7 +77,7 @@ async def test_descriptors_stay_open_and_blocking_is_restored(
 
 
 async def test_end_of_input_is_closed_and_output_goes_on(pipes: tuple[int, int, int, int]) -> None:
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     async with open_it((pipes[0], pipes[3]), events=events) as backend:
         os.close(pipes[1])
         with trio.fail_after(5):
@@ -99,7 +99,7 @@ async def test_output_that_nobody_reads_is_disconnected(pipes: tuple[int, int, i
 async def test_regular_files_and_dev_null(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"hello")
     for path, content in ((tmp_path / "in", b"hello"), (Path("/dev/null"), b"")):
-        events: list[Event] = []
+        events: list[BackendEvent] = []
         fds = (os.open(path, os.O_RDONLY), os.open("/dev/null", os.O_WRONLY))
         async with open_it(fds, events=events) as backend:
             backend.activate()

@@ -24,7 +24,7 @@ from trio_chardev.backends.layer import Layer
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.backends.telnet import TelnetCodec
 from trio_chardev.core.backend import BreakControl
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.protocols.telnet import BREAK, CLIENT, IAC, NOP, SB, SE, SERVER, TelnetConnection
 
 OPENING = bytes.fromhex("fffb01 fffb03 fffb00 fffd00")
@@ -37,7 +37,7 @@ class Linked:
 
     layer: Layer
     peer: socket.socket
-    events: list[Event]
+    events: list[BackendEvent]
 
     def received(self, max_bytes: int = 4096) -> bytes:
         try:
@@ -51,7 +51,7 @@ def linked() -> Iterator[Linked]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     layer = Layer(Connection(ours, "telnet:"), TelnetCodec(SERVER), events.append)
     with theirs, ours:
         yield Linked(layer, theirs, events)

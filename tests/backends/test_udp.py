@@ -18,12 +18,12 @@ from trio_chardev.backends.addresses import FdAddress, InetAddress, SocketAddres
 from trio_chardev.backends.udp import MAX_DATAGRAM, UdpBackend, UdpOptions, open_udp
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 
 
 @asynccontextmanager
 async def opened(options: UdpOptions, *, replaces: Backend | None = None) -> AsyncIterator[Backend]:
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     request = OpenRequest(id="x", on_event=events.append, replaces=replaces)
     async with open_udp(options, request) as backend:
         assert events == [Event.OPENED]

@@ -21,7 +21,7 @@ from trio_chardev.errors import (
     ChardevBusyError,
     ChardevClosedError,
 )
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.testing import CancelAtStep, FakeDevice, FakeFrontend, open_chardev
 
 CLOSED, OPENED = Event.CLOSED, Event.OPENED
@@ -280,7 +280,7 @@ async def test_what_a_frontend_has_heard_is_true_also_if_a_peer_comes_or_goes_in
             if refused:
                 raise ValueError("no")
 
-    observed = [CLOSED]
+    observed: list[BackendEvent] = [CLOSED]
     async with open_chardev(old) as chardev:
         chardev.on_event = lambda chardev, event: observed.append(event)
         chardev.attach(be_change=be_change, on_event=user.on_event)

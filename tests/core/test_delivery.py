@@ -15,7 +15,7 @@ from trio_chardev.core.chardev import DRAIN_LIMIT
 from trio_chardev.core.delivery import INBOUND_CAPACITY, INBOUND_LIMIT
 from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.errors import ChangeRefusedError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.testing import FakeDevice, FakeFrontend, open_chardev
 
 BREAK, CLOSED, OPENED = Event.BREAK, Event.CLOSED, Event.OPENED
@@ -189,7 +189,7 @@ async def test_an_on_receive_that_raises_is_detached_alone_and_its_bytes_are_kep
 async def test_an_on_event_that_raises_in_the_backends_task_is_detached_alone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def on_event(event: Event) -> None:
+    def on_event(event: BackendEvent) -> None:
         if event is BREAK:
             raise ZeroDivisionError
 
@@ -207,7 +207,7 @@ async def test_an_on_event_that_raises_in_the_backends_task_is_detached_alone(
 async def test_an_on_event_that_raises_in_receive_some_ends_it_and_takes_no_bytes(
     more: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def on_event(event: Event) -> None:
+    def on_event(event: BackendEvent) -> None:
         if event is BREAK:
             raise ZeroDivisionError
 
@@ -409,7 +409,7 @@ async def test_what_comes_to_the_old_backend_after_the_commit_is_not_heard() -> 
     """Its task may be on its way to read already."""
     old, new, user = FakeDevice("old"), FakeDevice("new"), FakeFrontend()
 
-    def on_event(event: Event) -> None:
+    def on_event(event: BackendEvent) -> None:
         if user.seen:  # OPENED of the new backend
             old.feed(b"late")
         user.on_event(event)

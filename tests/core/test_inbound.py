@@ -11,13 +11,13 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_chardev.core.inbound import EVENT_WEIGHT, LEAVING, OPPOSITE, Inbound
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 
 PAIRS = ((Event.OPENED, Event.CLOSED), (Event.MUX_IN, Event.MUX_OUT))
 PAIR_OF = {event: frozenset(pair) for pair in PAIRS for event in pair}
 
 
-def everything(inbound: Inbound, max_bytes: int = 1000) -> list[bytes | Event]:
+def everything(inbound: Inbound, max_bytes: int = 1000) -> list[bytes | BackendEvent]:
     items = []
     while (item := inbound.take(max_bytes)) is not None:
         items.append(item)

@@ -32,12 +32,12 @@ from trio_chardev.errors import (
     ChardevExistsError,
     ChardevNotFoundError,
 )
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.testing import FakeDevice, FakeOptions, fake_opener
 
 EXAMPLES = int(os.environ.get("TRIO_CHARDEV_EXAMPLES", "0"))
 PATIENCE = 5  # seconds
-Token = int | Event  # one byte, or an event
+Token = int | BackendEvent  # one byte, or an event
 
 
 @attrs.define(eq=False)
@@ -52,7 +52,7 @@ class User:
     during: Callable[[Controls], Awaitable[None]] | None = None
     set_up_for: str = ""
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: BackendEvent) -> None:
         self.log.append(event)
 
     def on_receive(self, data: bytes) -> int:

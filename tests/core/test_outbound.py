@@ -19,7 +19,7 @@ from trio_chardev.errors import (
     ChardevClosedError,
     WriteInChangeError,
 )
-from trio_chardev.events import Event, LineSettings
+from trio_chardev.events import BackendEvent, LineSettings
 from trio_chardev.testing import FakeDevice, FakeFrontend, FakeOptions, fake_opener, open_chardev
 
 PATIENCE = 5  # seconds
@@ -538,7 +538,7 @@ async def test_an_event_handler_that_writes_at_the_commit_would_block_and_is_no_
     """The change has the slot still; a greeting to whoever comes belongs into a task."""
     answers: list[int] = []
 
-    def on_event(event: Event) -> None:
+    def on_event(event: BackendEvent) -> None:
         answers.extend(frontend.send_nowait(b"hello") for frontend in chardev.frontends)
 
     old, new = FakeDevice("old", eager=True), FakeDevice("new", eager=True)

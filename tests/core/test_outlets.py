@@ -11,7 +11,7 @@ from trio_chardev.core.delivery import INBOUND_CAPACITY, Delivery
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.outbound import Outbound
 from trio_chardev.core.outlets import Outlets
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.testing import FakeFrontend
 
 BREAK, CLOSED, OPENED = Event.BREAK, Event.CLOSED, Event.OPENED
@@ -113,7 +113,7 @@ def test_the_last_leaves_what_it_has_not_read_to_the_next(
 
 def test_one_may_leave_while_all_are_told(outlets: Outlets) -> None:
     class Jealous(FakeFrontend):
-        def on_event(self, event: Event) -> None:
+        def on_event(self, event: BackendEvent) -> None:
             super().on_event(event)
             if event is BREAK:
                 outlets.detach(second)

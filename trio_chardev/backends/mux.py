@@ -27,7 +27,7 @@ from trio_chardev.core.delivery import Delivery
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.outlets import Outlets
 from trio_chardev.errors import BackendDisconnectedError, BackendError, ChardevError
-from trio_chardev.events import Event, LineSettings, ModemLines
+from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
 from trio_chardev.options import BackendOptions
 from trio_chardev.protocols.escape import DEFAULT_ESCAPE, Command, EscapeParser
 
@@ -59,7 +59,7 @@ class _Base:
         if self.mux is not None:
             await self.mux.base_changes(backend)
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: BackendEvent) -> None:
         if self.mux is not None:
             self.mux.base_event(event)
 
@@ -148,7 +148,7 @@ class MuxBackend(Backend):
                 self._frontend.accept_input()
             await self._outlets.wait_room()
 
-    def base_event(self, event: Event) -> None:
+    def base_event(self, event: BackendEvent) -> None:
         """An event of the base goes to all users."""
         if event in (Event.OPENED, Event.CLOSED):
             self.set_open(event is Event.OPENED)  # it may be known since `activate`

@@ -25,7 +25,7 @@ from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.errors import BackendDisconnectedError, ChardevError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.qmp.client import QmpClient, open_qmp_client
 from trio_chardev.service import Service, open_service
 
@@ -66,7 +66,7 @@ class Demo:
 
     # ------------------------------------------------------------ the stream
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: BackendEvent) -> None:
         if event is Event.OPENED:
             self.opened.set()
 

@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from trio_chardev.errors import BackendError
-from trio_chardev.events import Event, LineSettings, ModemLines
+from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 if TYPE_CHECKING:  # a mux attaches to chardevs; nothing here needs them at run time
@@ -46,7 +46,7 @@ class OpenRequest:
     """What an opener may use."""
 
     id: str
-    on_event: Callable[[Event], None]
+    on_event: Callable[[BackendEvent], None]
     """Takes the backend's events; `Backend.set_open` calls it."""
 
     replaces: Backend | None = None
@@ -264,6 +264,14 @@ class BreakControl(Protocol):
     """Can send a break (CHR_IOCTL_SERIAL_SET_BREAK), *duration* in seconds."""
 
     async def send_break(self, duration: float) -> None: ...
+
+
+@runtime_checkable
+class LineWatch(Protocol):
+    """Learns only by looking that line settings or modem lines have changed."""
+
+    def look_at_line(self) -> None:
+        """Report what has changed since the last look, by events."""
 
 
 @runtime_checkable

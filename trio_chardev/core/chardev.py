@@ -34,7 +34,7 @@ from trio_chardev.errors import (
     ChardevBusyError,
     ChardevClosedError,
 )
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Chardev:
     id: str
     is_replayed: bool = False
     """In record/replay mode, where a change would break determinism; it is refused."""
-    on_event: Callable[[Chardev, Event], None] | None = None
+    on_event: Callable[[Chardev, BackendEvent], None] | None = None
     """Is told every event of the backend in place, whether a frontend is there or not."""
     row: bytes | None = attrs.field(default=None, init=False)
     """What a lister has written about it; None once something that a list shows has changed."""
@@ -196,7 +196,7 @@ class Chardev:
         self.backend.guard()
         self._is_guarded = True
 
-    def send_event(self, event: Event) -> None:
+    def send_event(self, event: BackendEvent) -> None:
         """Give the frontend *event* as if the backend had sent it (chardev-send-break)."""
         self._outlets.focus.event(event)
 
@@ -415,7 +415,7 @@ class Chardev:
             self._outbound.interrupt()
             slot.backend.set_open(False)
 
-    def _on_backend_event(self, slot: Slot, event: Event) -> None:
+    def _on_backend_event(self, slot: Slot, event: BackendEvent) -> None:
         """An event of *slot*; only the backend in place is heard."""
         if slot is self._outbound.slot:
             self.row = None

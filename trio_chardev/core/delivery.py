@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from trio_chardev.core.inbound import Inbound
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 
 if TYPE_CHECKING:
     from trio_chardev.core.frontend import Frontend
@@ -54,7 +54,7 @@ class Delivery:
             data = data[taken:]
         self.inbound.put(data)
 
-    def event(self, event: Event) -> None:
+    def event(self, event: BackendEvent) -> None:
         """*event* has come, after the bytes that came before it."""
         if self.frontend is None or (self.is_muted and event in (Event.OPENED, Event.CLOSED)):
             return
@@ -70,15 +70,20 @@ class Delivery:
         """
         while not self.is_held and self.frontend is not None:
             item = self.inbound.take(max_bytes)
-            if not isinstance(item, Event):
+            if item is None or isinstance(item, bytes):
                 return item or b""
             self._tell(item)
         return b""
 
+    def peek(self) -> bytes:
+        """Of the next bytes some, without taking them; none while an event comes first."""
+        item = None if self.is_held else self.inbound.peek()
+        return item if isinstance(item, bytes) else b""
+
     def flush(self) -> None:
         """Hand over what is queued, as far as the frontend takes it by itself."""
         while not self.is_held and (item := self.inbound.peek()) is not None:
-            if isinstance(item, Event):
+            if not isinstance(item, bytes):
                 self.inbound.take(0)
                 self._tell(item)
             elif (taken := self._push(item)) > 0:
@@ -104,6 +109,6 @@ class Delivery:
     def _push(self, data: bytes) -> int:
         return self.frontend.push(data) if self.frontend is not None else 0
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: BackendEvent) -> None:
         if self.frontend is not None:
             self.frontend.tell(event)

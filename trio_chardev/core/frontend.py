@@ -10,7 +10,7 @@ import trio
 
 from trio_chardev.core.controls import BREAK_DURATION, Controls
 from trio_chardev.core.outbound import Outbound
-from trio_chardev.events import Event, LineSettings, ModemLines
+from trio_chardev.events import BackendEvent, LineSettings, ModemLines
 
 if TYPE_CHECKING:
     from trio_chardev.core.chardev import Chardev
@@ -20,8 +20,11 @@ log = logging.getLogger(__name__)
 
 BeChange = Callable[[Controls], Awaitable[None]]
 """Sets the frontend up for a backend: line settings, modem lines, echo. Raise to refuse it."""
-OnEvent = Callable[[Event], None]
-"""Is told OPENED, CLOSED, BREAK ..., in order with the bytes; must not block."""
+OnEvent = Callable[[BackendEvent], None]
+"""Is told OPENED, CLOSED, BREAK ..., in order with the bytes; must not block.
+
+Also line settings and modem lines, from backends that see what the other end does to them.
+"""
 OnReceive = Callable[[bytes], int]
 """Takes bytes in the task that received them; returns how many. See `Frontend`."""
 
@@ -64,6 +67,8 @@ class Frontend(trio.abc.Stream):
         self._is_receiving = False
         self.fe_open: Callable[[], bool] = lambda: True
         """Is it open in its turn? What query-chardev shows as frontend-open."""
+        self.on_failure: Callable[[], None] = lambda: None
+        """Is called when a handler has failed and so it was detached."""
 
     @property
     def is_open(self) -> bool:
@@ -135,6 +140,18 @@ class Frontend(trio.abc.Stream):
         self._check()  # an on_event that failed on the way has ended it
         return data
 
+    def peek(self) -> bytes:
+        """Some of the bytes that come next, which stay; ``b""`` while there are none.
+
+        For who sends them on: they are the first to come until `consume`, whatever happens.
+        """
+        self._check()
+        return self._delivery.peek()
+
+    def consume(self, size: int) -> None:
+        """Take *size* bytes, at most those that `peek` gave, also during a change."""
+        self._delivery.inbound.take(size)
+
     @property
     def _is_over(self) -> bool:
         """Will nothing more come? While a change holds it back, something may."""
@@ -205,7 +222,7 @@ class Frontend(trio.abc.Stream):
             self._fail("on_receive")
             return 0
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: BackendEvent) -> None:
         """Call on_event."""
         if self._on_event is not None:
             try:
@@ -216,6 +233,7 @@ class Frontend(trio.abc.Stream):
     def _fail(self, handler: str) -> None:
         log.exception("chardev '%s': %s failed; it is detached", self.chardev.id, handler)
         self.chardev.detach(self)
+        self.on_failure()
 
     def _check(self) -> None:
         if not self.is_attached:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import trio
 
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 
 OPPOSITE = {
     Event.OPENED: Event.CLOSED,
@@ -20,6 +20,7 @@ OPPOSITE = {
     Event.MUX_IN: Event.MUX_OUT,
     Event.MUX_OUT: Event.MUX_IN,
 }
+ARRIVING = (Event.OPENED, Event.MUX_IN)
 LEAVING = (Event.CLOSED, Event.MUX_OUT)
 EVENT_WEIGHT = 64  # an event takes that many bytes of the room, so that events are bounded too
 
@@ -37,7 +38,7 @@ class Inbound:
         self.capacity = capacity
         self.limit = max(capacity, limit)
         self.is_paused = False
-        self._items: deque[bytes | Event] = deque()
+        self._items: deque[bytes | BackendEvent] = deque()
         self._offset = 0  # how much of the first item has been taken
         self._size = 0
         self._readers = trio.lowlevel.ParkingLot()
@@ -79,41 +80,43 @@ class Inbound:
         self._size += len(data)
         self._readers.unpark_all()
 
-    def put_event(self, event: Event) -> None:
+    def put_event(self, event: BackendEvent) -> None:
         """Append *event*.
 
         Without room a BREAK is lost, as on an overrun UART, and so is a peer that has come
-        and goes without a byte.
+        and goes without a byte; of a line that is set again and again only the outcome is kept.
         """
-        if self.room > 0 or not self._goes_without(event):
-            self._items.append(event)
-            self._size += EVENT_WEIGHT
-            self._readers.unpark_all()
+        if self.room <= 0 and self._is_void(event):
+            return
+        self._items.append(event)
+        self._size += EVENT_WEIGHT
+        self._readers.unpark_all()
 
-    def _goes_without(self, event: Event) -> bool:
-        """Need *event* not be kept, given those since the last byte? One may go with it."""
+    def _is_void(self, event: BackendEvent) -> bool:
+        """Is nothing to be told of *event*, after the events behind the last bytes?
+
+        Of those the one that does not matter any more is removed.
+        """
         if event is Event.BREAK:
             return True
-        for at in range(len(self._items) - 1, -1, -1):
-            item = self._items[at]
-            if item is event:
-                return True
-            if item is OPPOSITE[event]:
-                if event not in LEAVING:
-                    return False
-                del self._items[at]
-                self._shrink(EVENT_WEIGHT)
-                return True
-            if not isinstance(item, Event):
+        for index in reversed(range(len(self._items))):
+            item = self._items[index]
+            if isinstance(item, bytes):
                 break
+            if _concerns_the_same(item, event):
+                if item is event or event in ARRIVING:
+                    return item is event
+                del self._items[index]
+                self._shrink(EVENT_WEIGHT)
+                return event in LEAVING
         return False
 
-    def take(self, max_bytes: int) -> bytes | Event | None:
+    def take(self, max_bytes: int) -> bytes | BackendEvent | None:
         """The next event, or up to *max_bytes* of the bytes before the next event, or None."""
         if not self._items:
             return None
         item = self._items[0]
-        if isinstance(item, Event):
+        if not isinstance(item, bytes):
             self._items.popleft()
             self._shrink(EVENT_WEIGHT)
             return item
@@ -142,7 +145,7 @@ class Inbound:
             self._offset = end
         return data
 
-    def peek(self) -> bytes | Event | None:
+    def peek(self) -> bytes | BackendEvent | None:
         """What `take` would give next."""
         if not self._items:
             return None
@@ -151,7 +154,7 @@ class Inbound:
 
     def drop_events(self) -> None:
         """Forget the events: nobody is there whom they concern."""
-        kept = [item for item in self._items if not isinstance(item, Event)]
+        kept = [item for item in self._items if isinstance(item, bytes)]
         gone = len(self._items) - len(kept)
         self._items = deque(kept)
         self._shrink(gone * EVENT_WEIGHT)
@@ -187,3 +190,9 @@ class Inbound:
         self._size -= size
         if (self._writers or self._attending) and self.room > 0:
             self.wake_writers()
+
+
+def _concerns_the_same(one: BackendEvent, other: BackendEvent) -> bool:
+    if isinstance(one, Event):
+        return one is other or OPPOSITE.get(one) is other
+    return type(one) is type(other)

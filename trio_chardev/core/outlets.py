@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from trio_chardev.core.delivery import Delivery
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 
 if TYPE_CHECKING:
     from trio_chardev.core.frontend import Frontend
@@ -91,7 +91,7 @@ class Outlets:
         """*data* has come from the backend in place."""
         self.focus.data(data)
 
-    def event(self, event: Event) -> None:
+    def event(self, event: BackendEvent) -> None:
         """*event* has come from the backend in place."""
         for delivery in list(self.deliveries):
             delivery.event(event)

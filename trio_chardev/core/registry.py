@@ -29,7 +29,7 @@ from trio_chardev.errors import (
     ChardevExistsError,
     ChardevNotFoundError,
 )
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.options import BackendOptions
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
@@ -194,7 +194,7 @@ class Registry(Mapping[str, Chardev]):
             self._told[chardev] = chardev.backend
             self.on_notice(ChardevChanged(chardev.id, before.filename, chardev.backend.filename))
 
-    def _note_event(self, chardev: Chardev, event: Event) -> None:
+    def _note_event(self, chardev: Chardev, event: BackendEvent) -> None:
         """Tell of *event*: behind ADDED, behind CHANGED of the same commit, before REMOVED."""
         if chardev not in self._told:
             return

@@ -28,7 +28,7 @@ from trio_chardev.core.backend import DisconnectControl
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.errors import ChardevError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.qmp.cause import Cause
 from trio_chardev.qmp.codec import Decoder, Malformed
 from trio_chardev.qmp.context import Command, Context, Host
@@ -110,20 +110,30 @@ class Monitor:
 
         Raises ChardevBusyError, through start(), if the chardev has a user already.
         """
+        frontend = self.attach()
         try:
-            async with self.chardev.attach(
-                on_event=self._on_event, on_receive=self._on_receive
-            ) as self._frontend:
-                self._out.frontend = self._frontend
-                self._out.flush()
-                self._read_or_pause()
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._out.run, self._go_on)
-                    nursery.start_soon(self._work)
-                    nursery.start_soon(self._watch)
-                    if self.chardev.is_started:  # its backend has other clients, one by one
-                        nursery.start_soon(self._watch_silence)
-                    task_status.started()
+            task_status.started()
+            await self.serve()
+        finally:
+            self.chardev.detach(frontend)
+
+    def attach(self) -> Frontend:
+        """Become the chardev's user, to `serve` it. Raises ChardevBusyError."""
+        self._frontend = self.chardev.attach(on_event=self._on_event, on_receive=self._on_receive)
+        self._out.frontend = self._frontend
+        self._out.flush()
+        self._read_or_pause()
+        return self._frontend
+
+    async def serve(self) -> None:
+        """What remains of `run` after `attach`."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._out.run, self._go_on)
+                nursery.start_soon(self._work)
+                nursery.start_soon(self._watch)
+                if self.chardev.is_started:  # its backend has other clients, one by one
+                    nursery.start_soon(self._watch_silence)
         finally:
             self._fds.close_all()
 
@@ -156,7 +166,7 @@ class Monitor:
 
     # ------------------------------------------------------------ clients
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: BackendEvent) -> None:
         if event is Event.OPENED:
             self._end_client()
             self._client = _Client(Context(self.host, chardev=self.chardev, fds=self._fds))
