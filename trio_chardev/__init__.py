@@ -25,6 +25,12 @@ from trio_chardev.backends.stdio import StdioOptions as StdioOptions
 from trio_chardev.backends.udp import UdpOptions as UdpOptions
 from trio_chardev.core.chardev import Chardev as Chardev, ChardevInfo as ChardevInfo
 from trio_chardev.core.controls import Controls as Controls
+from trio_chardev.core.device import (
+    Device as Device,
+    DeviceInfo as DeviceInfo,
+    DeviceOptions as DeviceOptions,
+)
+from trio_chardev.core.devices import Devices as Devices
 from trio_chardev.core.frontend import Frontend as Frontend, stateless as stateless
 from trio_chardev.core.registry import (
     ChardevReturn as ChardevReturn,
@@ -40,15 +46,23 @@ from trio_chardev.errors import (
     ChardevError as ChardevError,
     ChardevExistsError as ChardevExistsError,
     ChardevNotFoundError as ChardevNotFoundError,
+    DeviceExistsError as DeviceExistsError,
+    DeviceNotFoundError as DeviceNotFoundError,
     NotSupportedError as NotSupportedError,
     OptionsError as OptionsError,
     WriteInChangeError as WriteInChangeError,
 )
 from trio_chardev.events import (
+    BackendEvent as BackendEvent,
     Event as Event,
     LineSettings as LineSettings,
     ModemLines as ModemLines,
 )
+from trio_chardev.frontends.bridge import BridgeInfo as BridgeInfo, BridgeOptions as BridgeOptions
+from trio_chardev.frontends.chargen import ChargenOptions as ChargenOptions
+from trio_chardev.frontends.discard import DiscardOptions as DiscardOptions
+from trio_chardev.frontends.echo import EchoOptions as EchoOptions
+from trio_chardev.frontends.monitor import MonitorOptions as MonitorOptions
 from trio_chardev.options import BackendOptions as BackendOptions
 from trio_chardev.qmp.client import (
     QmpClient as QmpClient,

@@ -28,6 +28,16 @@ class ChardevExistsError(ChardevError):
     """You: the id is taken."""
 
 
+class DeviceNotFoundError(ChardevError, KeyError):
+    """You: there is no device with that id."""
+
+    __str__ = Exception.__str__  # KeyError's puts quotes round it
+
+
+class DeviceExistsError(ChardevError):
+    """You: the id of the device is taken."""
+
+
 class ChardevBusyError(ChardevError):
     """You: the chardev has a frontend already, or still."""
 

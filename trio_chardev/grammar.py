@@ -177,18 +177,22 @@ class ChardevGrammar:
 
     def help_text(self, kind: str | None = None) -> str:
         """What ``--chardev help`` prints, or with *kind* ``--chardev KIND,help``."""
-        if kind is None:
-            heading = "Available chardev backend types:"
-            rows = [(name, _first_line(cls)) for name, cls in self._kinds.items()]
-        else:
-            heading = f"{kind} options:"
-            by_path = {option.path: option for option in self.options[kind].values()}
-            rows = [
-                (f"{option.name}=<{option.type_name}>", " ".join(option.member.doc.split()))
-                for option in by_path.values()
-            ]
-        lines = [f"  {left:<28} {doc}".rstrip() for left, doc in sorted(rows)]
-        return "\n".join([heading, *lines])
+        return help_text("Available chardev backend types:", self._kinds, kind)
+
+
+def help_text(heading: str, kinds: Mapping[str, type], kind: str | None) -> str:
+    """A table of *kinds*, or of the options of one of them."""
+    if kind is None:
+        rows = [(name, _first_line(cls)) for name, cls in kinds.items()]
+    else:
+        heading = f"{kind} options:"
+        by_path = {option.path: option for option in _options_of(kind, kinds[kind]).values()}
+        rows = [
+            (f"{option.name}=<{option.type_name}>", " ".join(option.member.doc.split()))
+            for option in by_path.values()
+        ]
+    lines = [f"  {left:<28} {doc}".rstrip() for left, doc in sorted(rows)]
+    return "\n".join([heading, *lines])
 
 
 def _first_line(cls: type) -> str:

@@ -44,6 +44,8 @@ class HelpRequested(Exception):  # noqa: N818 - not an error
 
     def __init__(self, subject: str | None = None) -> None:
         self.subject = subject
+        self.option = "chardev"
+        """The option of the command line that it is about."""
 
 
 @attrs.frozen
@@ -118,6 +120,8 @@ def parse_keyval(text: str, implied_key: str | None = None, warn: Warn = ignore)
         if item.is_help:
             raise HelpRequested(subject)
         if item.key == implied_key:
+            if item.value in HELP_WORDS:
+                raise HelpRequested
             subject = item.value
         if item.word is not None:
             warn(item.deprecation)
@@ -244,6 +248,10 @@ def typed(value_type: ValueType, value: Any, path: str = "") -> Any:
                     else inner
                     for name, inner in value.items()
                 }
+        case TaggedUnion(variants=variants, tag=tag, is_flat=True):
+            if isinstance(value, dict) and value.get(tag) in variants:
+                rest = {key: inner for key, inner in value.items() if key != tag}
+                return {tag: value[tag], **typed(Object(variants[value[tag]]), rest, path)}
         case TaggedUnion(variants=variants):
             match value:
                 case {"type": str(tag), "data": data} if tag in variants:

@@ -73,6 +73,10 @@ class TaggedUnion:
     variants: Mapping[str, type]
     tag: str = "type"
     is_flat: bool = False
+    no_such_tag: str | None = None
+    """What is said of an unknown tag ``{}``, where it is not what QAPI says."""
+    no_such_member: str | None = None
+    """The same of a member ``{member}`` of the variant ``{tag}``, in a flat one."""
 
 
 ValueType = Scalar | IntRange | Enum | Array | Object | TaggedUnion

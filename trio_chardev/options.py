@@ -112,8 +112,13 @@ def _wrong_type(expected: str) -> _DefectError:
 
 
 def _not_accepted(value: str | int) -> _DefectError:
-    shown = str(value).replace("{", "{{").replace("}", "}}")
+    shown = _quoted(str(value))
     return _DefectError(f"Parameter '{{}}' does not accept value '{shown}'", is_short=True)
+
+
+def _quoted(text: str) -> str:
+    """*text* as a part of a template."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _str(value: Any, _: Any) -> str:
@@ -235,7 +240,7 @@ def _union_hook(union: TaggedUnion) -> _Hook:
         try:
             name = _str(value[union.tag], None)
             if name not in hooks:
-                raise _not_accepted(name)
+                raise _no_such_tag(union, name)
         except _DefectError as defect:
             defect.path.append(union.tag)
             raise
@@ -245,7 +250,10 @@ def _union_hook(union: TaggedUnion) -> _Hook:
         if not isinstance(value, dict):
             raise _wrong_type("object")
         hook = variant_of(value)
-        return hook({name: item for name, item in value.items() if name != union.tag}, None)
+        members = {name: item for name, item in value.items() if name != union.tag}
+        if union.no_such_member is not None:
+            _check_members(union, value[union.tag], members)
+        return hook(members, None)
 
     def structure_union(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):
@@ -263,6 +271,20 @@ def _union_hook(union: TaggedUnion) -> _Hook:
         return options
 
     return structure_flat if union.is_flat else structure_union
+
+
+def _no_such_tag(union: TaggedUnion, name: str) -> _DefectError:
+    if union.no_such_tag is None:
+        return _not_accepted(name)
+    return _DefectError(_quoted(union.no_such_tag.format(name)))
+
+
+def _check_members(union: TaggedUnion, tag: str, members: dict[str, Any]) -> None:
+    known = {member.name for member in describe(union.variants[tag])}
+    if not known.issuperset(members):
+        name = first_unexpected(members, known)
+        assert union.no_such_member is not None
+        raise _DefectError(_quoted(union.no_such_member.format(tag=tag, member=name)))
 
 
 def _structure_hook(hint: Any) -> _Hook:

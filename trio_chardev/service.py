@@ -2,7 +2,8 @@
 
 trio.run
  `- nursery of the registry   the chardevs; closed last
-     `- nursery of the service   monitors, listeners, signals; stops first
+     `- nursery of the devices   bridges and other users of them
+         `- nursery of the service   monitors, listeners, signals; stops first
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ import trio
 
 from trio_chardev.backends import opener_of
 from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.device import AttachedMonitor
+from trio_chardev.core.notices import DeviceDeleted
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.registry import Registry, open_registry_with
+from trio_chardev.frontends import driver_of
 from trio_chardev.qmp.cause import Cause
 from trio_chardev.qmp.commands import COMMANDS
 from trio_chardev.qmp.context import Host
@@ -42,8 +47,8 @@ FAREWELL_TIMEOUT = 0.5  # seconds; for clients to take the last replies and SHUT
 
 
 def open_registry() -> AbstractAsyncContextManager[Registry]:
-    """A registry of chardevs of all kinds; they are closed when the block ends."""
-    return open_registry_with(opener_of)
+    """A registry of chardevs of all kinds, and of devices; all end when the block does."""
+    return open_registry_with(opener_of, driver_of)
 
 
 @attrs.frozen(slots=False)
@@ -68,6 +73,25 @@ class News:
         return message_of(self.event, self.time_ns)
 
 
+@attrs.frozen(eq=False)
+class DeviceMonitor(AttachedMonitor):
+    """The monitor of a device."""
+
+    _monitor: Monitor
+    _monitors: set[Monitor]
+    """Those that hear of events."""
+
+    async def serve(self) -> None:
+        self._monitors.add(self._monitor)
+        try:
+            await self._monitor.serve()
+        finally:
+            self._monitors.discard(self._monitor)
+
+    def detach(self) -> None:
+        self._monitor.detach()
+
+
 @attrs.define(eq=False)
 class Service:
     """Made by `open_service`."""
@@ -86,6 +110,7 @@ class Service:
         self.registry.on_notice = self.emit
         self.registry.open_path = self._host.fdsets.open_path
         self.registry.quit = functools.partial(self.quit, "host-ui")
+        self.registry.devices.attach_monitor = self._attach_monitor
 
     async def add_monitor(self, id: str, *, pretty: bool = False, insecure: bool = False) -> None:
         """Have a QMP monitor serve the clients of chardev *id*, one at a time, as in QEMU.
@@ -120,11 +145,11 @@ class Service:
         """Send an event, of a class in `EVENTS`, to every client that has negotiated.
 
         What a client's own command makes happen is not told to that client, but for
-        SHUTDOWN: it has the reply. Nor is what happens to the monitor's own chardev. (So a
+        SHUTDOWN and, as in QEMU, DEVICE_DELETED: it has the reply. Nor is what happens to the monitor's own chardev. (So a
         client that was written for QEMU, which has none of these events, sees none that it
         caused.) Some are rate-limited, see `Throttle`.
         """
-        cause = None if isinstance(event, Shutdown) else Cause.of_now()
+        cause = None if isinstance(event, Shutdown | DeviceDeleted) else Cause.of_now()
         news = News(event, time.time_ns(), cause, getattr(event, "id", None))
         for key in outdated_keys(event):
             self._throttle.drop(key)
@@ -148,8 +173,9 @@ class Service:
                 self._send(news)
 
     def close(self) -> None:
-        """Give up what is not a task."""
+        """End the devices, and give up what is not a task."""
         self.registry.on_notice = lambda notice: None
+        self.registry.devices.shut()
         self._host.fdsets.close_all()
 
     def quit(self, reason: ShutdownReason) -> None:
@@ -175,6 +201,13 @@ class Service:
     def _on_quit(self, reason: ShutdownReason) -> None:
         self.emit(Shutdown(guest=False, reason=reason))
         self._quit.set()
+
+    def _attach_monitor(self, chardev: Chardev, pretty: bool, insecure: bool) -> AttachedMonitor:
+        if not insecure:
+            chardev.guard()
+        monitor = Monitor(chardev, COMMANDS, self._host, pretty)
+        monitor.attach()
+        return DeviceMonitor(monitor, self._monitors)
 
     async def _run_monitor(  # noqa: ASYNC128 - run() does
         self, monitor: Monitor, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

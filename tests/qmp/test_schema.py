@@ -422,6 +422,9 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("add_client", {"protocol": "s", "fdname": "x"}),
     ("query-yank", {}),
     ("yank", {"instances": [{"type": "chardev", "id": "s"}]}),
+    ("device_add", {"driver": "bridge", "id": "d", "chardev": "b", "peer": "s"}),
+    ("query-devices", {}),
+    ("device_del", {"id": "d"}),
     ("object-add", {"qom-type": "secret", "id": "o", "data": "x"}),
     ("object-del", {"id": "o"}),
 ]

@@ -59,6 +59,13 @@ def cli() -> None:
     metavar="DIR",
     help="Let QMP clients name only paths in DIR, or DIR itself; may be given several times.",
 )
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="DRIVER[,id=ID][,KEY=VALUE...]",
+    help="Have a chardev used, such as by a bridge to another; 'help' lists the drivers.",
+)
 @click.option("--pidfile", metavar="FILE", help="Write the process id there; removed at exit.")
 @click.option("-v", "--verbose", count=True, help="Log more; twice for all.")
 def serve_command(
@@ -67,6 +74,7 @@ def serve_command(
     listeners: Sequence[str],
     objects: Sequence[str],
     sandbox: Sequence[str],
+    devices: Sequence[str],
     pidfile: str | None,
     verbose: int,
 ) -> None:
@@ -81,10 +89,12 @@ def serve_command(
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
     logging.basicConfig(format="trio-chardev: %(message)s", level=level)
     try:
-        options = ServeOptions.parse(chardevs, monitors, listeners, pidfile, warn, objects, sandbox)
+        options = ServeOptions.parse(
+            chardevs, monitors, listeners, pidfile, warn, objects, sandbox, devices
+        )
         trio.run(serve, options)
     except HelpRequested as request:
-        click.echo(ServeOptions.help_text(request.subject))
+        click.echo(ServeOptions.help_text(request))
 
 
 SOCKET = click.option(

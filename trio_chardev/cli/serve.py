@@ -8,7 +8,7 @@ import gc
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 import click
@@ -18,13 +18,17 @@ from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.cli.address import default_monitor_path
+from trio_chardev.core.device import DeviceOptions
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import ChardevError, OptionsError, strerror
-from trio_chardev.grammar import ChardevGrammar, ChardevSpec
-from trio_chardev.keyval import parse_bool, structure_text
+from trio_chardev.frontends import DEVICE, driver_of
+from trio_chardev.grammar import ChardevGrammar, ChardevSpec, help_text
+from trio_chardev.keyval import HelpRequested, parse_bool, structure_text
 from trio_chardev.legacy import parse_legacy
+from trio_chardev.members import TaggedUnion
 from trio_chardev.objects import OBJECT, ObjectOptions
 from trio_chardev.options import BackendOptions, structure
+from trio_chardev.qmp.device_commands import add_device
 from trio_chardev.qmp.object_commands import add_object
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.service import Service, open_service
@@ -72,6 +76,7 @@ class ServeOptions:
     objects: tuple[ObjectOptions, ...] = ()
     sandbox: Sandbox = EVERYWHERE
     """The paths that QMP clients may name."""
+    devices: tuple[DeviceOptions, ...] = ()
 
     @classmethod
     def parse(
@@ -83,12 +88,11 @@ class ServeOptions:
         warn: Callable[[str], object],
         objects: Sequence[str] = (),
         sandbox: Sequence[str] = (),
+        devices: Sequence[str] = (),
     ) -> ServeOptions:
-        """Raises OptionsError, and HelpRequested for ``--chardev help``."""
-        made: list[ObjectOptions] = []
-        for text in objects:
-            with _saying(f"--object {text}"):
-                made.append(structure_text(OBJECT, text, "qom-type", warn))
+        """Raises OptionsError, and HelpRequested for ``--chardev help`` and the like."""
+        made = [_parse_variant(OBJECT, "object", text, warn) for text in objects]
+        users = [_parse_variant(DEVICE, "device", text, warn) for text in devices]
         added: dict[str, BackendOptions] = {}
         for text in chardevs:
             with _saying(f"--chardev {text}"):
@@ -123,12 +127,34 @@ class ServeOptions:
             pidfile=pidfile,
             objects=tuple(made),
             sandbox=_sandbox(sandbox),
+            devices=tuple(users),
         )
 
     @staticmethod
-    def help_text(kind: str | None) -> str:
-        """What ``--chardev help`` and ``--chardev KIND,help`` print."""
-        return GRAMMAR.help_text(kind)
+    def help_text(request: HelpRequested) -> str:
+        """What ``--chardev help``, ``--chardev KIND,help`` and the like print."""
+        match request.option:
+            case "device":
+                return help_text("Available devices:", DEVICE.variants, request.subject)
+            case "object":
+                return help_text(
+                    "List of user creatable objects:", OBJECT.variants, request.subject
+                )
+        return GRAMMAR.help_text(request.subject)
+
+
+def _parse_variant(
+    union: TaggedUnion, option: str, text: str, warn: Callable[[str], object]
+) -> Any:
+    """An argument of ``--device`` or ``--object``, whose implied key is the tag."""
+    with _saying(f"--{option} {text}"):
+        try:
+            return structure_text(union, text, union.tag, warn)
+        except HelpRequested as request:
+            if request.subject is not None and request.subject not in union.variants:
+                structure(union, {union.tag: request.subject})  # says that there is no such thing
+            request.option = option
+            raise
 
 
 def _sandbox(folders: Sequence[str]) -> Sandbox:
@@ -200,6 +226,9 @@ async def _add_all(service: Service, options: ServeOptions) -> None:
             result = await service.registry.add(id, backend)
         if result.pty is not None:
             click.echo(f"char device redirected to {result.pty} (label {id})")
+    for device in options.devices:
+        with _saying(f"--device {_name_of(device)}"):
+            add_device(service.registry.devices, device)
     for monitor in options.monitors:
         with _saying(f"--monitor {monitor.chardev}"):
             await service.add_monitor(
@@ -212,6 +241,11 @@ async def _add_all(service: Service, options: ServeOptions) -> None:
         path = default_monitor_path()
         await service.listen_qmp(SocketOptions(addr=UnixAddress(str(path))))
         click.echo(f"QMP at {path}")
+
+
+def _name_of(device: DeviceOptions) -> str:
+    driver = driver_of(device).name
+    return driver if device.id is None else f"{driver},id={device.id}"
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trio_chardev.core.backend import LineWatch
 from trio_chardev.core.controls import BREAK_DURATION, Controls
 from trio_chardev.core.outbound import Outbound
 from trio_chardev.events import BackendEvent, LineSettings, ModemLines
@@ -197,6 +198,16 @@ class Frontend(trio.abc.Stream):
         """Send a break of *duration* seconds, also while a writer is stuck."""
         async with self._outbound.exclusive():
             await self._controls().send_break(duration)
+
+    @property
+    def can_look_at_line(self) -> bool:
+        """Does it take `look_at_line` to learn what the other end does to the line?"""
+        return isinstance(self.chardev.backend, LineWatch)
+
+    def look_at_line(self) -> None:
+        """Have the line settings and modem lines reported that have changed, by events."""
+        if isinstance(backend := self.chardev.backend, LineWatch):
+            backend.look_at_line()
 
     async def set_echo(self, echo: bool) -> None:
         """Have what is typed at a terminal shown, or not."""

@@ -54,6 +54,21 @@ class ChardevBreak:
     id: str
 
 
+@attrs.frozen
+class DeviceDeleted:
+    """A device is gone: it was deleted, or has failed."""
+
+    device: str
+    path: str
+    """QEMU's name of it, for clients that expect one."""
+
+
 Notice: TypeAlias = (
-    ChardevAdded | ChardevChanged | ChardevRemoved | ChardevOpened | ChardevClosed | ChardevBreak
+    ChardevAdded
+    | ChardevChanged
+    | ChardevRemoved
+    | ChardevOpened
+    | ChardevClosed
+    | ChardevBreak
+    | DeviceDeleted
 )

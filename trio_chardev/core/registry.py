@@ -11,6 +11,7 @@ import trio
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest, number_as_fd, open_path
 from trio_chardev.core.chardev import Chardev, ChardevInfo
+from trio_chardev.core.devices import Devices, DriverOf, no_drivers
 from trio_chardev.core.notices import (
     ChardevAdded,
     ChardevBreak,
@@ -62,6 +63,8 @@ class Registry(Mapping[str, Chardev]):
     """Stops the service; see OpenRequest."""
     objects: dict[str, object] = attrs.Factory(dict)
     """What options name by an id, such as TLS credentials; see OpenRequest."""
+    devices: Devices = attrs.field(init=False)
+    """The devices that use the chardevs, such as bridges."""
     _chardevs: dict[str, Chardev] = attrs.Factory(dict)
     _adding: set[str] = attrs.Factory(set)  # ids whose first backend is being opened
     _told: dict[Chardev, Backend] = attrs.Factory(dict)  # which backend was told last
@@ -225,12 +228,19 @@ class Registry(Mapping[str, Chardev]):
 
 
 @asynccontextmanager
-async def open_registry_with(opener_of: OpenerOf) -> AsyncIterator[Registry]:
-    """A registry whose chardevs are closed when the block ends."""
+async def open_registry_with(
+    opener_of: OpenerOf, driver_of: DriverOf = no_drivers
+) -> AsyncIterator[Registry]:
+    """A registry whose devices end, and whose chardevs are closed then, when the block ends."""
     async with open_background_nursery() as nursery:
         registry = Registry(nursery, opener_of)
         try:
-            yield registry
+            async with open_background_nursery() as users:
+                registry.devices = Devices(registry, users, driver_of)
+                try:
+                    yield registry
+                finally:
+                    registry.devices.shut()
         finally:
             registry.shut()
 

@@ -24,6 +24,7 @@ from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.options import BackendOptions, unstructure
 from trio_chardev.qmp.codec import Encoded, encode
 from trio_chardev.qmp.context import Command, Context, NoArguments
+from trio_chardev.qmp.device_commands import DEVICE_COMMANDS
 from trio_chardev.qmp.events import EVENTS
 from trio_chardev.qmp.fd_commands import FD_COMMANDS
 from trio_chardev.qmp.object_commands import OBJECT_COMMANDS
@@ -262,5 +263,6 @@ COMMANDS: dict[str, Command] = {
     "ringbuf-read": Command(RingbufReadArguments, ringbuf_read, str),
     **FD_COMMANDS,
     **OBJECT_COMMANDS,
+    **DEVICE_COMMANDS,
     "quit": Command(NoArguments, quit_),
 }

@@ -18,6 +18,7 @@ from trio_chardev.core.notices import (
     ChardevClosed,
     ChardevOpened,
     ChardevRemoved,
+    DeviceDeleted,
 )
 from trio_chardev.options import unstructure
 
@@ -45,6 +46,7 @@ EVENTS: Final[dict[str, type[Any]]] = {
     "CHARDEV_OPENED": ChardevOpened,
     "CHARDEV_CLOSED": ChardevClosed,
     "CHARDEV_BREAK": ChardevBreak,
+    "DEVICE_DELETED": DeviceDeleted,
 }
 _NAME_OF: Final = {cls: name for name, cls in EVENTS.items()}
 

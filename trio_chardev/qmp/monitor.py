@@ -110,20 +110,24 @@ class Monitor:
 
         Raises ChardevBusyError, through start(), if the chardev has a user already.
         """
-        frontend = self.attach()
+        self.attach()
         try:
             task_status.started()
             await self.serve()
         finally:
-            self.chardev.detach(frontend)
+            self.detach()
 
-    def attach(self) -> Frontend:
+    def attach(self) -> None:
         """Become the chardev's user, to `serve` it. Raises ChardevBusyError."""
         self._frontend = self.chardev.attach(on_event=self._on_event, on_receive=self._on_receive)
         self._out.frontend = self._frontend
         self._out.flush()
         self._read_or_pause()
-        return self._frontend
+
+    def detach(self) -> None:
+        """Leave the chardev."""
+        if self._frontend is not None:
+            self.chardev.detach(self._frontend)
 
     async def serve(self) -> None:
         """What remains of `run` after `attach`."""

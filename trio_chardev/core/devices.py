@@ -1,0 +1,141 @@
+"""id -> Device: add, remove, query. A device ends before its chardevs do.
+
+An addition has no checkpoint: the device is the user of its chardevs, or all is as before.
+Its task then runs until somebody removes it, the registry ends, or it fails.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.device import (
+    AttachedMonitor,
+    Device,
+    DeviceInfo,
+    DeviceOptions,
+    DeviceRequest,
+)
+from trio_chardev.core.notices import DeviceDeleted
+from trio_chardev.errors import ChardevClosedError, DeviceExistsError, DeviceNotFoundError
+
+if TYPE_CHECKING:
+    from trio_chardev.core.registry import Registry
+
+log = logging.getLogger(__name__)
+
+MakeDevice = Callable[[DeviceOptions, DeviceRequest], Device]
+
+
+@attrs.frozen
+class Driver:
+    """How devices of one kind are made."""
+
+    name: str
+    make: MakeDevice
+
+
+DriverOf = Callable[[DeviceOptions], Driver]
+"""Gives the driver for options; a table of drivers, for one."""
+
+
+def no_drivers(options: DeviceOptions) -> Driver:
+    """For a registry without devices."""
+    raise TypeError(f"there is no driver for {options!r}")
+
+
+@attrs.define(eq=False)
+class Devices(Mapping[str, Device]):
+    """The devices of one registry, by id."""
+
+    _registry: Registry
+    _nursery: trio.Nursery
+    _driver_of: DriverOf
+    attach_monitor: Callable[[Chardev, bool, bool], AttachedMonitor] | None = None
+    """See DeviceRequest."""
+    _devices: dict[str, Device] = attrs.Factory(dict)
+    _numbers: Iterator[int] = attrs.Factory(itertools.count)
+    _is_shut: bool = False
+
+    def __getitem__(self, id: str) -> Device:
+        try:
+            return self._devices[id]
+        except KeyError:
+            raise DeviceNotFoundError(f"Device '{id}' not found") from None
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._devices
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._devices)
+
+    def __len__(self) -> int:
+        return len(self._devices)
+
+    def query(self) -> list[DeviceInfo]:
+        """All devices, in the order in which they were added."""
+        return [device.info for device in self._devices.values()]
+
+    def add(self, options: DeviceOptions) -> Device:
+        """Make a device and have it work.
+
+        Raises DeviceExistsError, OptionsError if there is no such chardev, ChardevBusyError,
+        and what else the driver says. Raising anything, it has added nothing.
+        """
+        if self._is_shut:
+            raise ChardevClosedError("the devices of this registry have ended")
+        if options.id is not None and options.id in self._devices:
+            raise DeviceExistsError(f"Duplicate device ID '{options.id}'")
+        driver = self._driver_of(options)
+        request = DeviceRequest(
+            id=self._new_id() if options.id is None else options.id,
+            driver=driver.name,
+            chardevs=self._registry,
+            attach_monitor=self.attach_monitor,
+        )
+        device = driver.make(options, request)
+        try:
+            device.start()
+        except BaseException:
+            device.close()
+            raise
+        self._devices[device.id] = device
+        self._nursery.start_soon(self._run, device)
+        return device
+
+    def _new_id(self) -> str:
+        return next(id for n in self._numbers if (id := f"#device{n}") not in self._devices)
+
+    async def remove(self, id: str) -> None:
+        """End device *id*, and wait until it is gone. Raises DeviceNotFoundError.
+
+        Cancelled: it goes all the same. So a monitor may remove itself.
+        """
+        device = self[id]
+        device.scope.cancel()
+        await device.closed.wait()
+
+    def shut(self) -> None:
+        """End all devices."""
+        self._is_shut = True
+        for device in self._devices.values():
+            device.scope.cancel()
+
+    async def _run(self, device: Device) -> None:
+        try:
+            with device.scope:
+                await device.run()
+                log.error("device '%s' has ended by itself; it is deleted", device.id)
+        except* Exception as group:  # a Cancelled beside it goes on
+            log.error("device '%s' failed; it is deleted", device.id, exc_info=group)
+        finally:
+            device.close()
+            del self._devices[device.id]
+            device.closed.set()
+            self._registry.on_notice(DeviceDeleted(device.id, f"/machine/peripheral/{device.id}"))

@@ -1,0 +1,97 @@
+"""chargen: sends lines without end while somebody is there (RFC 864), and takes no input.
+
+The lines are RFC 864's, but numbered, so that a reader can tell what is missing or came
+twice. Line N, counted from 0, is 74 bytes: N in 10 digits with leading zeros, a space, 61 of
+the 95 printable ASCII characters, and CR LF. The characters are in ASCII's order, begin with
+number N modulo 95 and go on with the space behind the tilde. Line 10 000 000 000 is numbered
+0 again.
+
+The stream is one, whoever reads it: after a change, or for the next client, it goes on with
+the byte behind the last one that was sent. `trio_chardev.testing.check_chargen` checks what
+was received.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import attrs
+import trio
+
+from trio_chardev.core.device import Device, DeviceInfo, DeviceOptions, DeviceRequest
+from trio_chardev.core.frontend import stateless
+from trio_chardev.errors import BackendDisconnectedError, BackendError
+from trio_chardev.events import BackendEvent, Event
+
+log = logging.getLogger(__name__)
+
+LINE_SIZE: Final = 74  # bytes
+LINES_AT_ONCE: Final = 64
+RETRY_INTERVAL = 1.0  # seconds; after an error of a backend that is open
+
+_PRINTABLE: Final = bytes(range(0x20, 0x7F))
+_TEXTS: Final = [(_PRINTABLE * 2)[start : start + 61] for start in range(95)]
+
+
+def chargen_line(number: int) -> bytes:
+    """Line *number* of the stream."""
+    return b"%010d %b\r\n" % (number % 10**10, _TEXTS[number % 95])
+
+
+@attrs.frozen(kw_only=True)
+class ChargenOptions(DeviceOptions):
+    """Sends numbered lines without end (RFC 864)."""
+
+    chardev: str
+    """Id of the chardev to use."""
+
+
+@attrs.frozen(kw_only=True)
+class ChargenInfo(DeviceInfo):
+    """What query-devices tells of a chargen."""
+
+    chardev: str
+    bytes: int
+    """Bytes that were sent."""
+
+
+class Chargen(Device):
+    """Made by device_add."""
+
+    options: ChargenOptions
+
+    def __init__(self, options: ChargenOptions, request: DeviceRequest) -> None:
+        super().__init__(options, request)
+        self._sent = 0
+        self._opened = trio.Event()
+
+    def start(self) -> None:
+        self._frontend = self.attach(
+            "chardev", be_change=stateless, on_event=self._on_event, on_receive=len
+        )
+
+    def _on_event(self, event: BackendEvent) -> None:
+        if event is Event.OPENED:
+            self._opened.set()
+
+    async def run(self) -> None:
+        while True:
+            self._opened = trio.Event()
+            try:
+                self._sent += await self._frontend.send_some(self._next())
+            except BackendDisconnectedError:
+                await self._opened.wait()
+            except BackendError as exc:
+                log.warning("chardev '%s': %s", self.options.chardev, exc)
+                with trio.move_on_after(RETRY_INTERVAL):
+                    await self._opened.wait()
+
+    def _next(self) -> bytes:
+        number, offset = divmod(self._sent, LINE_SIZE)
+        lines = b"".join(map(chargen_line, range(number, number + LINES_AT_ONCE)))
+        return lines[offset:]
+
+    @property
+    def info(self) -> ChargenInfo:
+        return ChargenInfo(id=self.id, chardev=self.options.chardev, bytes=self._sent)

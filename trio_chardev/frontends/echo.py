@@ -1,0 +1,55 @@
+"""echo: sends back what it receives (RFC 862)."""
+
+from __future__ import annotations
+
+import attrs
+
+from trio_chardev.core.device import Device, DeviceInfo, DeviceOptions, DeviceRequest
+from trio_chardev.events import BackendEvent, Event
+from trio_chardev.frontends.flow import Flow
+
+
+@attrs.frozen(kw_only=True)
+class EchoOptions(DeviceOptions):
+    """Sends back what it receives (RFC 862)."""
+
+    chardev: str
+    """Id of the chardev to use."""
+
+
+@attrs.frozen(kw_only=True)
+class EchoInfo(DeviceInfo):
+    """What query-devices tells of an echo."""
+
+    chardev: str
+    bytes: int
+    """Bytes that were sent back."""
+
+
+class Echo(Device):
+    """Made by device_add."""
+
+    options: EchoOptions
+
+    def __init__(self, options: EchoOptions, request: DeviceRequest) -> None:
+        super().__init__(options, request)
+        self._flow = Flow()
+
+    def start(self) -> None:
+        self._flow.source = self._flow.sink = self.attach(
+            "chardev",
+            be_change=self._flow.be_change,
+            on_event=self._on_event,
+            on_receive=self._flow.receive,
+        )
+
+    def _on_event(self, event: BackendEvent) -> None:
+        if event is Event.OPENED:
+            self._flow.sink_opened()
+
+    async def run(self) -> None:
+        await self._flow.run()
+
+    @property
+    def info(self) -> EchoInfo:
+        return EchoInfo(id=self.id, chardev=self.options.chardev, bytes=self._flow.sent)
