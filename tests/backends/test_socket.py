@@ -709,7 +709,7 @@ async def full(chardev: Chardev) -> AsyncIterator[bytes]:
 async def test_a_client_that_leaves_is_noticed_while_the_frontend_takes_nothing(
     address: SocketAddress,
 ) -> None:
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     async with chardev_on(SocketOptions(addr=address)) as chardev:
         frontend = chardev.attach(on_event=events.append)
         async with full(chardev) as data:
