@@ -28,7 +28,7 @@ from trio_chardev.backends.websocket import websocket_codec
 from trio_chardev.core.backend import Backend
 from trio_chardev.core.frontend import stateless
 from trio_chardev.errors import BackendError, ChangeFailedError, ChangeRefusedError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.options import BackendOptions
 
 PLACES = ["socket-unix", "socket-tcp", "socket-abstract", "socket-unix-client", "socket-tcp-client"]
@@ -111,7 +111,7 @@ async def test_who_comes_next_is_served_by_the_new_one(name: str, tmp_path: Path
 
 async def test_the_user_hears_opened_and_no_closed(tmp_path: Path) -> None:
     """As in every change from open to open."""
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     with place_for("socket-unix", tmp_path) as place:
         async with using(place) as user:
             await user.frontend.aclose()
@@ -191,7 +191,7 @@ async def test_a_server_without_a_client_is_changed_all_the_same(name: str, tmp_
 
 @pytest.mark.parametrize("comes", [True, False])
 async def test_a_client_may_come_or_leave_during_the_change(comes: bool, tmp_path: Path) -> None:
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     with place_for("socket-unix", tmp_path) as place:
         async with using(attrs.evolve(place, join=None) if comes else place) as user:
             await user.frontend.aclose()
@@ -340,7 +340,7 @@ async def test_a_client_that_speaks_a_protocol_goes_on_in_the_midst_of_it(
 
 async def test_a_telnet_clients_break_goes_to_the_new_one(tmp_path: Path) -> None:
     """What the protocol has beside bytes is heard by the backend that has the client now."""
-    events: list[Event] = []
+    events: list[BackendEvent] = []
     options = SocketOptions(addr=UnixAddress(str(tmp_path / "s")), telnet=True)
     place = Place(options=options)
     async with using(place) as user:
