@@ -154,6 +154,18 @@ BENCHMARKS = (
         rivals=(QSD,),
         targets=(Target(0.6, QSD),),
     ),
+    *(
+        Benchmark(
+            name=f"change-used-{kind}",
+            title=f"chardev-change {kind}, with a user (bridge; isa-serial)",
+            unit=MICROSECONDS,
+            measure=partial(change_used, message=message),
+            size=300,
+            smoke=5,
+            rivals=(QEMU,),
+        )
+        for kind, message in (("null", CHANGE), ("pty", CHANGE_PTY))
+    ),
     Benchmark(
         name="add-late",
         title="a chardev-add, the 10,000th",

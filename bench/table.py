@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from bench import changes, crowd, fanout, layers, memory, qmp, startup
+from bench import changes, crowd, fanout, layers, memory, qmp, relay, startup
 from bench.model import Benchmark
 
 BENCHMARKS: tuple[Benchmark, ...] = (
     *qmp.BENCHMARKS,
     *changes.BENCHMARKS,
+    *relay.BENCHMARKS,
     *layers.BENCHMARKS,
     *fanout.BENCHMARKS,
     *memory.BENCHMARKS,
