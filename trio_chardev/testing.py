@@ -56,6 +56,8 @@ class FakeDevice:
     """Closing takes so long, and is shielded."""
     holds: bool = False
     """What it was sent can be taken back, until `take_all`, as what is in a ring or a FIFO."""
+    settle_seconds: float | None = None
+    """Its peer is taking what it was sent, and has it after so long."""
     drains: bool = True
     """False: its peer never takes the last bytes."""
     keeps_peer: bool = False
@@ -217,6 +219,12 @@ class FakeBackend(Backend):
         while not self.device.has_left or self.is_hung_up:
             await self.device.wait_fed()
         self.is_hung_up = True
+
+    async def settle(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.device.settle_seconds is not None:
+            await trio.sleep(self.device.settle_seconds)
+            self.device.take_all()
 
     def take_back(self) -> bytes:
         return self.device.take_back()

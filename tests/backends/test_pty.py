@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import subprocess
+import sys
 import termios
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -12,7 +14,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.peers import need
 from trio_chardev.backends import pty as module
@@ -473,3 +475,126 @@ async def test_drain_of_a_pty_that_nobody_has_open_does_not_wait() -> None:
     async with open_pty(PtyOptions(), OpenRequest(id="x", on_event=lambda _: None)) as backend:
         with trio.fail_after(5):
             await backend.drain()
+
+
+# ---------------------------------------------------------------- a reader in a process of its own
+
+ROUNDS = 100
+READER = """
+import os, select, sys
+for line in sys.stdin:
+    fd = os.open(line.strip(), os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    print("open", flush=True)
+    got = 0
+    while poll.poll():
+        try:
+            data = os.read(fd, 65536)
+        except BlockingIOError:
+            continue
+        except OSError:
+            break
+        if not data:
+            break
+        got += len(data)
+    os.close(fd)
+    print(got, flush=True)
+"""
+
+
+@contextmanager
+def reader_process() -> Iterator[subprocess.Popen[str]]:
+    """Opens the paths that it is told, says so, and says how much it could read."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", READER], stdin=pipe, stdout=pipe, text=True, bufsize=1
+    ) as process:
+        yield process
+
+
+def ask(process: subprocess.Popen[str], question: str) -> str:
+    """The next line of its answers, after a line for it unless that is empty."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    if question:
+        process.stdin.write(f"{question}\n")
+    return process.stdout.readline().strip()
+
+
+async def test_drain_is_not_misled_by_a_reader_who_has_just_made_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between his read and the kernel's moving on what is behind it, nothing is to be seen."""
+    monkeypatch.setattr(module, "DRAIN_INTERVAL", 0)
+    with reader_process() as process:
+        for _ in range(ROUNDS):
+            async with opened() as backend:
+                assert ask(process, backend.pty) == "open"
+                sent = 0
+                while count := backend.send_nowait(memoryview(bytes(4096))):
+                    sent += count
+                with trio.fail_after(5):
+                    await backend.drain()
+            assert int(ask(process, "")) == sent
+
+
+async def test_a_reader_at_work_has_all_before_the_rest_is_taken_back() -> None:
+    with reader_process() as process:
+        for _ in range(ROUNDS):
+            async with opened() as backend:
+                assert ask(process, backend.pty) == "open"
+                sent = 0
+                while count := backend.send_nowait(memoryview(bytes(4096))):
+                    sent += count
+                with trio.fail_after(5):
+                    await backend.settle()
+                assert backend.take_back() == b""
+            assert int(ask(process, "")) == sent
+
+
+# ---------------------------------------------------------------- what is taken back
+
+
+async def test_settle_waits_for_who_reads_and_not_for_who_does_not(
+    autojump_clock: MockClock,
+) -> None:
+    async with opened() as backend, trio.open_nursery() as nursery:
+        slave = open_slave(backend)
+        try:
+            assert backend.send_nowait(memoryview(b"0123456789")) == 10
+            with trio.fail_after(1):
+                await backend.settle()
+
+            async def read_slowly() -> None:
+                for _ in range(10):
+                    os.read(slave, 1)
+                    await trio.sleep(module.QUIET_TIME / 2)
+
+            nursery.start_soon(read_slowly)
+            with trio.fail_after(1):
+                await backend.settle()
+            assert backend.take_back() == b""
+        finally:
+            os.close(slave)
+
+
+async def test_what_its_user_has_left_unread_is_taken_back() -> None:
+    """The kernel keeps it for who opens the slave next."""
+    message = bytes(range(256)) * 32
+    async with opened() as backend:
+        slave = open_slave(backend)
+        assert backend.send_nowait(memoryview(message)) == len(message)
+        assert os.read(slave, 1000) == message[:1000]
+        os.close(slave)
+        with trio.fail_after(5):
+            await backend.settle()
+        assert backend.take_back() == message[1000:]
+        assert backend.take_back() == b""
+
+
+async def test_from_a_pty_that_is_closed_nothing_is_taken_back() -> None:
+    """Its path may be another's by now."""
+    async with opened() as backend:
+        backend.sink.close()
+        assert backend.take_back() == b""

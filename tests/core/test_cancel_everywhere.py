@@ -74,6 +74,7 @@ BASE = [
     Scenario("alone", has_frontend=False),
     Scenario("carry", HOLDING, carry=True),
     Scenario("carry-eager", {"eager": True, **HOLDING}, {"eager": True}, carry=True),
+    Scenario("carry-settles", {"settle_seconds": 0, **HOLDING}, carry=True),
     Scenario("carry-refused", HOLDING, refuse=True, raises=ChangeFailedError, carry=True),
     Scenario("carry-commit-fails", HOLDING, {"activates": False}, raises=BackendError, carry=True),
     Scenario("carry-to-closed", HOLDING, {"connected": False}, carry=True),

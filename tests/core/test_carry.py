@@ -18,6 +18,7 @@ from trio_chardev.errors import (
     BackendError,
     ChangeFailedError,
     ChangeRefusedError,
+    ChardevClosedError,
 )
 from trio_chardev.testing import FakeDevice, FakeFrontend, open_chardev
 
@@ -91,6 +92,84 @@ async def test_a_writer_that_was_stuck_goes_on_behind_what_was_carried(schedule:
                 assert old.sent == b"0123"
                 await chardev.change(new.open, carry=True)
     assert sent(old, new) == [b"", b"0123456789"]
+
+
+# ---------------------------------------------------------------- a peer that is reading
+
+
+async def test_what_a_peer_is_reading_is_not_taken_back(autojump_clock: MockClock) -> None:
+    """Else what it reads last would stand behind what went to the new one."""
+    old = FakeDevice("old", eager=True, holds=True, settle_seconds=1)
+    new = FakeDevice("new", eager=True)
+    async with open_chardev(old) as chardev:
+        await write(chardev, b"for the old one")
+        await chardev.change(new.open, carry=True, drain_timeout=2)
+        assert sent(old, new) == [b"for the old one", b""]
+
+
+async def test_nothing_is_sent_to_it_meanwhile_and_all_it_sends_is_read(
+    autojump_clock: MockClock,
+) -> None:
+    old = FakeDevice("old", eager=True, holds=True, settle_seconds=1)
+    new = FakeDevice("new", eager=True)
+    async with open_chardev(old) as chardev:
+        frontend = chardev.attach(be_change=stateless)
+        await frontend.send_all(b"for the old one")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: chardev.change(new.open, carry=True, drain_timeout=2))
+            await trio.sleep(0.5)
+            nursery.start_soon(frontend.send_all, b"for the new one")
+            old.feed(b"typed")
+            assert await frontend.receive_some() == b"typed"
+            assert chardev.backend is old.backend
+        assert sent(old, new) == [b"for the old one", b"for the new one"]
+
+
+async def test_a_peer_that_is_never_done_has_the_drain_timeout(autojump_clock: MockClock) -> None:
+    old = FakeDevice("old", eager=True, holds=True, settle_seconds=math.inf)
+    new = FakeDevice("new", eager=True)
+    async with open_chardev(old) as chardev:
+        await write(chardev, b"not taken")
+        begin = trio.current_time()
+        await chardev.change(new.open, carry=True, drain_timeout=2)
+        assert trio.current_time() - begin == pytest.approx(2)
+        assert sent(old, new) == [b"", b"not taken"]
+
+
+async def test_without_carry_nobody_waits_for_it(autojump_clock: MockClock) -> None:
+    old, new = FakeDevice("old", eager=True, settle_seconds=math.inf), FakeDevice("new")
+    async with open_chardev(old) as chardev:
+        begin = trio.current_time()
+        await chardev.change(new.open, drain_timeout=2)
+        assert trio.current_time() == pytest.approx(begin)
+
+
+async def test_waiting_for_it_ends_with_its_chardev() -> None:
+    old = FakeDevice("old", eager=True, settle_seconds=math.inf)
+    new = FakeDevice("new", eager=True)
+    async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
+
+        async def change() -> None:
+            with pytest.raises(ChardevClosedError):
+                await chardev.change(new.open, carry=True, drain_timeout=60)
+
+        nursery.start_soon(change)
+        await wait_all_tasks_blocked()
+        with trio.fail_after(PATIENCE):
+            await chardev.aclose()
+
+
+async def test_waiting_for_it_is_undone_by_a_cancellation() -> None:
+    old = FakeDevice("old", eager=True, holds=True, settle_seconds=math.inf)
+    new = FakeDevice("new", eager=True)
+    async with open_chardev(old) as chardev:
+        await write(chardev, b"not taken")
+        with trio.move_on_after(0) as scope:
+            await chardev.change(new.open, carry=True, drain_timeout=60)
+        assert scope.cancelled_caught
+        assert chardev.backend is old.backend
+        await write(chardev, b", and more")
+        assert sent(old, new) == [b"not taken, and more", b""]
 
 
 # ---------------------------------------------------------------- it waits for somebody to come
@@ -276,6 +355,22 @@ async def test_a_change_that_fails_leaves_it_with_the_original(
         last.make_room(100)
         await wait_all_tasks_blocked()
         assert last.sent == b"console"
+
+
+async def test_a_backend_that_breaks_as_it_settles_does_not_undo_the_change(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = FakeDevice("old", eager=True, holds=True), FakeDevice("new", eager=True)
+
+    async def settle(backend: Backend) -> None:
+        raise OSError("it breaks")
+
+    async with open_chardev(old) as chardev:
+        await write(chardev, b"carried")
+        monkeypatch.setattr(type(chardev.backend), "settle", settle)
+        await chardev.change(new.open, carry=True)
+    assert "fake:old: cannot settle" in caplog.text
+    assert sent(old, new) == [b"", b"carried"]
 
 
 async def test_a_backend_that_breaks_when_it_is_asked_does_not_undo_the_commit(

@@ -51,6 +51,10 @@ class PtyOptions(BackendOptions):
     """Symbolic link to make to the pseudoterminal's slave."""
 
 
+LOOKS = 10  # the kernel holds up to 25 KiB for a PTY (pty.c, tty_buffer.c), 4095 bytes a look
+QUIET_TIME = 0.02  # seconds; whose unread bytes are as many as before does not read
+
+
 # ---------------------------------------------------------------- inotify
 
 IN_OPEN = 0x20  # inotify(7), <sys/inotify.h>
@@ -253,15 +257,32 @@ class PtyBackend(DescriptorBackend):
         if self._is_hung_up():
             return
         with self._open_slave() as slave:
-            while _has_input(slave):  # noqa: ASYNC110 - there is no event
+            while not _is_empty(slave):  # noqa: ASYNC110 - there is no event
+                await trio.sleep(DRAIN_INTERVAL)
+
+    async def settle(self) -> None:
+        """Wait while the slave's user reads: two who read at a time get pieces by turns."""
+        if self._is_hung_up():
+            return
+        with self._open_slave() as slave:
+            quiet, before = 0.0, -1
+            while quiet < QUIET_TIME and not _is_empty(slave):
+                unread = count_unread(slave)
+                quiet = quiet + DRAIN_INTERVAL if unread == before else 0.0
+                before = unread
                 await trio.sleep(DRAIN_INTERVAL)
 
     def take_back(self) -> bytes:
-        """Read it as its user would, who gets what was written to this PTY no more."""
-        if self._is_hung_up():
+        """Read it as its user would, or the next one, who get it from this PTY no more."""
+        if self.sink.closed:
             return b""
+        data = b""
         with self._open_slave() as slave:
-            return read_all(slave)
+            for _ in range(LOOKS):  # a read may fail only because another is under way
+                data += read_all(slave)
+                if _is_empty(slave):
+                    break
+        return data
 
     @contextmanager
     def _open_slave(self) -> Iterator[int]:
@@ -293,12 +314,21 @@ class PtyBackend(DescriptorBackend):
         super().close()
 
 
+def _is_empty(slave: int) -> bool:
+    """Has the slave's user read everything, and is nothing on its way to him?
+
+    The kernel holds what the line discipline has no room for, and moves it on when a reader
+    has made room: then, for a moment, there is nothing to see. But each look moves it on, by
+    as much as the line discipline holds, so that it can't be that often.
+    """
+    return not any(_has_input(slave) for _ in range(LOOKS))
+
+
 def _has_input(slave: int) -> bool:
-    """Is there something that nobody has read yet?"""
     poll = select.poll()
     poll.register(slave, select.POLLIN)
-    poll.poll(0)  # moves what is still on its way to the reader's buffer (n_tty_poll)
-    return bool(count_unread(slave))
+    # poll(2) waits for what is on its way (n_tty_poll), FIONREAD for a reader (n_tty_ioctl).
+    return bool(poll.poll(0)) or count_unread(slave) > 0
 
 
 @asynccontextmanager

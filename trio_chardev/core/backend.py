@@ -210,6 +210,13 @@ class Backend(abc.ABC):
         Called once the backend has been replaced, for the change's drain timeout at most.
         """
 
+    async def settle(self) -> None:  # noqa: B027 - what most kinds have sent stays sent
+        """Wait while the peer is about to take what it was sent, which `take_back` would take.
+
+        Called while nothing is sent, in a change that carries over what nobody has taken, for
+        its drain timeout at most.
+        """
+
     def take_back(self) -> bytes:
         """Take back what was sent and its peer has not taken, for a change that carries it over.
 

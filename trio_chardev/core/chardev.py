@@ -238,7 +238,8 @@ class Chardev:
             try:
                 if keep_peer and not new.backend.keeps_peer:
                     raise ChangeRefusedError("'keep-peer' requires two sockets of the same address")
-                await self._switch(old, new, carry=carry or keep_peer)
+                carry = carry or keep_peer
+                await self._switch(old, new, carry=carry, drain_timeout=drain_timeout)
             except BaseException:
                 await new.retire()  # noqa: ASYNC102 - it shields itself, with a deadline
                 raise
@@ -261,8 +262,10 @@ class Chardev:
                     f"Chardev '{self.id}' has {unread} bytes that its user has not read"
                 )
 
-    async def _switch(self, old: Slot, new: Slot, *, carry: bool) -> None:
+    async def _switch(self, old: Slot, new: Slot, *, carry: bool, drain_timeout: float) -> None:
         async with self._outbound.exclusive():
+            if carry:
+                await old.settle(drain_timeout)
             self._outlets.hold(closed=old.backend.is_open and not new.backend.is_open)
             asked: set[Frontend] = set()
             try:

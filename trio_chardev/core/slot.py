@@ -131,6 +131,19 @@ class Slot:
         if self.carried:
             log.warning("%s: %d bytes are lost", self.backend.filename, len(self.carried))
 
+    async def settle(self, timeout: float) -> None:
+        """Let a peer that is taking what it was sent have it, for *timeout* seconds.
+
+        It ends at once when the backend does.
+        """
+        if type(self.backend).settle is Backend.settle:
+            return
+        with trio.move_on_after(timeout) as self._draining:
+            try:
+                await self.backend.settle()
+            except Exception as exc:
+                log.warning("%s: cannot settle: %r", self.backend.filename, exc)
+
     def take_back(self) -> memoryview:
         """What its peer has not taken: what was sent, then what is still to be sent."""
         try:
