@@ -29,11 +29,9 @@ from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pty import PtyOptions
 from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.backends.socket import SocketOptions
-from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import stateless
 from trio_chardev.core.registry import Registry
-from trio_chardev.errors import BackendError, ChangeFailedError
-from trio_chardev.options import BackendOptions
+from trio_chardev.errors import BackendError
 from trio_chardev.qmp import monitor
 from trio_chardev.qmp.client import QmpClient, QmpConnectionError, QmpError, open_qmp_client
 from trio_chardev.qmp.context import Context, Host, NoArguments
@@ -525,58 +523,6 @@ async def test_a_change_takes_its_descriptor_even_if_it_fails(path: Path) -> Non
 def yankable(registry: Registry) -> list[str]:
     context = Context(Host(registry, on_quit=lambda reason: None))
     return [row["id"] for row in query_yank(context, NoArguments())]
-
-
-async def refuse(backend: Controls) -> None:
-    await trio.lowlevel.checkpoint()
-    raise BackendError("denied")
-
-
-async def check_change(tmp_path: Path, old: str, new: str, *, success: bool) -> None:
-    """Change a chardev with a user, and without one; *old* and *new* are "socket" or not."""
-
-    def options_of(kind: str, name: str) -> BackendOptions:
-        return options(tmp_path / name) if kind == "socket" else NullOptions()
-
-    def expected(kind: str) -> list[str]:
-        return ["c"] if kind == "socket" else []
-
-    async with open_registry() as registry:
-        await registry.add("c", options_of(old, "old"))
-        assert yankable(registry) == expected(old)
-        async with registry["c"].attach(be_change=stateless if success else refuse):
-            if success:
-                await registry.change("c", options_of(new, "new"))
-            else:
-                with pytest.raises(ChangeFailedError, match="^Chardev 'c' change failed$"):
-                    await registry.change("c", options_of(new, "new"))
-            assert yankable(registry) == expected(new if success else old)
-        await registry.remove("c")
-        assert yankable(registry) == []
-
-
-async def test_yank_char_change_success_to_yank(tmp_path: Path) -> None:
-    await check_change(tmp_path, "null", "socket", success=True)
-
-
-async def test_yank_char_change_fail_to_yank(tmp_path: Path) -> None:
-    await check_change(tmp_path, "null", "socket", success=False)
-
-
-async def test_yank_char_change_success_yank_to_yank(tmp_path: Path) -> None:
-    await check_change(tmp_path, "socket", "socket", success=True)
-
-
-async def test_yank_char_change_fail_yank_to_yank(tmp_path: Path) -> None:
-    await check_change(tmp_path, "socket", "socket", success=False)
-
-
-async def test_yank_char_change_success_from_yank(tmp_path: Path) -> None:
-    await check_change(tmp_path, "socket", "null", success=True)
-
-
-async def test_yank_char_change_fail_from_yank(tmp_path: Path) -> None:
-    await check_change(tmp_path, "socket", "null", success=False)
 
 
 @pytest.mark.parametrize(
