@@ -31,7 +31,7 @@ from tests.certificates import (
     write_folder,
 )
 from tests.peers import need
-from trio_chardev.backends import opener_of, socket as module
+from trio_chardev.backends import lobby, opener_of
 from trio_chardev.backends.addresses import (
     FdAddress,
     InetAddress,
@@ -214,7 +214,7 @@ async def test_server_reports_a_client_after_its_handshake(
     addr = LOOPBACK if kind == "tcp" else UnixAddress(str(tmp_path / "socket"))
     async with opened({"tls": server}, addr) as (backend, events), reading(backend) as got:
         sock = dial(backend)
-        await until(lambda: backend._newcomer is not None)
+        await until(lambda: len(backend._lobby) == 1)
         assert events == []
         assert backend.filename == f"disconnected:{backend.address.name},server=on"
         stream = over_tls(sock, peer_context(server=False))
@@ -242,17 +242,30 @@ async def test_failed_handshake_is_no_event_and_the_next_is_served(server: TlsCr
             assert events == [OPENED]
 
 
-async def test_slow_handshake_is_ended_and_the_next_is_served(
+async def test_slow_handshake_is_ended(
     server: TlsCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HANDSHAKE_TIMEOUT", 0.02)
+    monkeypatch.setattr(lobby, "HANDSHAKE_TIMEOUT", 0.02)
     async with opened({"tls": server}) as (backend, events), reading(backend):
         with dial(backend) as slow:
-            await until(lambda: backend._newcomer is not None)
-            monkeypatch.setattr(module, "HANDSHAKE_TIMEOUT", 10)
-            async with client_of(backend):
-                await until(lambda: events == [OPENED])
+            await trio.lowlevel.wait_readable(slow)
             assert slow.recv(10) == b""
+        assert events == []
+
+
+async def test_slow_handshake_keeps_nobody_out(server: TlsCredentials) -> None:
+    async with opened({"tls": server}) as (backend, events), reading(backend) as got:
+        with dial(backend) as slow:
+            await until(lambda: len(backend._lobby) == 1)
+            async with client_of(backend) as stream:
+                await stream.send_all(b"x")
+                await until(lambda: got == b"x")
+                assert events == [OPENED]
+            await until(lambda: events == [OPENED, CLOSED])
+            late = over_tls(slow.dup(), peer_context(server=False))  # it wakes up at last
+            await late.send_all(b"y")
+            await until(lambda: got == b"xy")
+            await trio.aclose_forcefully(late)
 
 
 async def test_handshake_goes_on_in_spite_of_cancelled_readers(server: TlsCredentials) -> None:
@@ -323,15 +336,17 @@ async def test_added_client_shakes_hands_too(server: TlsCredentials) -> None:
         await trio.testing.wait_all_tasks_blocked()
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
+        silent, its_peer = socket.socketpair()
+        backend.add_client(silent)
         backend.add_client(ours)
-        other, its_peer = socket.socketpair()
-        with other, its_peer, pytest.raises(BackendError, match="failed to add client"):
-            backend.add_client(other)
         assert events == []
         stream = over_tls(theirs, peer_context(server=False))
         await stream.send_all(b"x")
         await until(lambda: got == b"x")
         assert events == [OPENED]
+        with its_peer, its_peer.dup() as other:
+            with pytest.raises(BackendError, match="failed to add client"):
+                backend.add_client(other)
         with pytest.raises(NotSupportedError, match="can't pass file descriptors"):
             backend.send_fds([0])
         await trio.aclose_forcefully(stream)
@@ -355,9 +370,9 @@ async def test_disconnect_is_a_goodbye(server: TlsCredentials) -> None:
 async def test_disconnect_ends_a_handshake(server: TlsCredentials) -> None:
     async with opened({"tls": server}) as (backend, events), reading(backend):
         with dial(backend) as sock:
-            await until(lambda: backend._newcomer is not None)
+            await until(lambda: len(backend._lobby) == 1)
             backend.disconnect()
-            await until(lambda: backend._newcomer is None)
+            await until(lambda: len(backend._lobby) == 0)
             assert sock.recv(10) == b""
     assert events == []
 
@@ -464,7 +479,7 @@ async def test_client_does_not_open_with_a_server_of_another_name(tmp_path: Path
 async def test_client_does_not_wait_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HANDSHAKE_TIMEOUT", 0.02)
+    monkeypatch.setattr(lobby, "HANDSHAKE_TIMEOUT", 0.02)
     objects: dict[str, object] = {"tls": client_credentials(tmp_path)}
     with listening() as (_, addr), pytest.raises(BackendError) as caught:
         async with opened(objects, addr, server=False):
@@ -499,7 +514,12 @@ async def test_what_was_counted_is_sent_though_nobody_reads_or_writes(
     server: TlsCredentials,
 ) -> None:
     async with opened({"tls": server}) as (backend, _), trio.open_nursery() as nursery:
-        nursery.start_soon(backend.wait_readable)
+
+        async def let_in() -> None:
+            while not backend.is_open:
+                await backend.wait_readable()
+
+        nursery.start_soon(let_in)
         async with client_of(backend) as stream:
             await until(lambda: backend.is_open)
             sent = 0

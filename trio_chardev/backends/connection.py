@@ -45,6 +45,11 @@ class Connection:
         self.name = name
         """What query-chardev shows."""
 
+    @property
+    def sock(self) -> socket.socket:
+        """The socket; see `Link.sock`."""
+        return self._sock
+
     async def handshake(self) -> None:
         """There is none."""
         await trio.lowlevel.checkpoint()

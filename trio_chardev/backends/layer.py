@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -32,6 +33,10 @@ class Link(Protocol):
 
     name: str
     """What query-chardev shows."""
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket at the bottom, to ask who is there."""
 
     @property
     def unsent(self) -> bool:
@@ -155,6 +160,11 @@ class Layer:
     @name.setter
     def name(self, name: str) -> None:
         self._lower.name = name
+
+    @property
+    def sock(self) -> socket.socket:
+        """See `Link.sock`."""
+        return self._lower.sock
 
     @property
     def unsent(self) -> bool:

@@ -2,13 +2,14 @@
 
 A server has one client at a time. While it has one it does not accept, so the others wait
 in the kernel's queue, and are served in their turn. Accepting, handshakes, connecting again
-and hearing of a hang-up all happen in `wait_readable`, in the one task that reads.
+and hearing of a hang-up all happen in `wait_readable` and `attend`, in the one task that reads.
 
 What is there, from below:
 
     Listener | Redialer | Nobody     gives connected sockets, one after the other
     Connection                       one of them
     Layer                            a protocol on it, and another on that, see `Stack`
+    Lobby                            where they shake hands
     SocketBackend                    joins them, and reports OPENED and CLOSED
 """
 
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -41,6 +41,7 @@ from trio_chardev.backends.dialer import Backoff, Nobody, Peers, Redialer, conne
 from trio_chardev.backends.guard import PRIVATE, Guard, check_remote
 from trio_chardev.backends.layer import Layer, Link
 from trio_chardev.backends.listener import Listener, listen, listen_on
+from trio_chardev.backends.lobby import Lobby
 from trio_chardev.backends.socket_options import SocketOptions as SocketOptions
 from trio_chardev.backends.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest
@@ -48,9 +49,6 @@ from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
 
 log = logging.getLogger(__name__)
-
-HANDSHAKE_TIMEOUT = 10.0
-"""Seconds that a peer may take for its handshakes; meanwhile the others wait."""
 
 
 class SocketBackend(Backend):
@@ -66,12 +64,10 @@ class SocketBackend(Backend):
         self._stack = Stack(options, request)
         self._peers: Peers = Nobody()
         self._connection: Link | None = None
-        self._newcomer: Link | None = None  # whose handshake is not over
-        self._newcomer_deadline = math.inf
+        self._lobby = Lobby(self.id)
         self._has_unsent = trio.Event()  # wakes `_keep_flushing`
         self._waiting: trio.CancelScope | None = None  # for a peer; add_client cuts it short
         self._guard: Guard | None = None
-        self._sock: socket.socket | None = None  # of who came last; its link owns it
         self._original: SocketBackend | None = None  # whose peer is kept, until the commit
 
     # ------------------------------------------------------------ opening
@@ -126,9 +122,10 @@ class SocketBackend(Backend):
 
         Raises OSError if that can't be.
         """
-        self._take_in(sock)
-        if self._newcomer is not None:
-            await self._shake_hands(self._newcomer)
+        if (newcomer := self._take_in(sock)) is not None:
+            await self._lobby.shake_hands(newcomer)
+            self._lobby.leave(newcomer)
+            self._admit(newcomer)
 
     def _is_client_of_same_server(self, original: Backend | None) -> bool:
         return (
@@ -164,7 +161,6 @@ class SocketBackend(Backend):
         self._peers.activate()
         if original and peer:
             original._connection = None
-            self._sock = original._sock
             self._take_over(peer)
 
     def _take_over(self, peer: Link) -> None:
@@ -193,14 +189,14 @@ class SocketBackend(Backend):
         self._guard = Guard(f"chardev '{self.id}'")
         if self._connection is not None:  # a newcomer is looked at after its handshakes
             try:
-                self._check_peer()
+                self._check(self._connection.sock)
             except OSError:
                 self._lose()
 
-    def _check_peer(self) -> None:
-        """Raise OSError if there is a guard, and who came last may not."""
-        if self._guard is not None and self._sock is not None:
-            self._guard.check(self._sock)
+    def _check(self, sock: socket.socket) -> None:
+        """Raise OSError if there is a guard, and the peer of *sock* may not."""
+        if self._guard is not None:
+            self._guard.check(sock)
 
     @property
     def others_wait(self) -> bool:
@@ -209,10 +205,10 @@ class SocketBackend(Backend):
     def close(self) -> None:
         """Close everything; for the opener, when it leaves."""
         self._peers.close()
-        for peer in (self._connection, self._newcomer):
-            if peer is not None:
-                peer.close()
-        self._connection = self._newcomer = None
+        self._lobby.close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     # ------------------------------------------------------------ peers come and go
 
@@ -223,21 +219,20 @@ class SocketBackend(Backend):
         server = ",server=on" if self._options.server else ""
         return f"disconnected:{self._options.named(self.address.name)}{server}"
 
-    def _take_in(self, sock: socket.socket) -> None:
+    def _take_in(self, sock: socket.socket) -> Link | None:
         """As `_meet`, but *sock* is closed if this raises OSError."""
         try:
-            self._meet(sock)
+            return self._meet(sock)
         except OSError:
             sock.close()
             raise
 
-    def _meet(self, sock: socket.socket) -> None:
-        """*sock* is the peer now, or will be after its handshakes, and is owned.
+    def _meet(self, sock: socket.socket) -> Link | None:
+        """*sock* is owned, and the peer now (None), or when it leaves the lobby.
 
         Raises OSError if it has left again; then it is the caller's still.
         """
-        self._sock = sock
-        self._check_peer()
+        self._check(sock)
         name = connection_name(self.address, sock, is_server=self._options.server)
         name = self._options.named(name)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -246,28 +241,26 @@ class SocketBackend(Backend):
         if self._stack.is_empty:
             kind = UnixConnection if sock.family == socket.AF_UNIX else Connection
             self._connect(kind(sock, name))
-        else:
-            self._newcomer = self._stack.put_on(SharedConnection(sock, name), self._on_event)
-            self._newcomer_deadline = trio.current_time() + HANDSHAKE_TIMEOUT
+            return None
+        newcomer = self._stack.put_on(SharedConnection(sock, name), self._on_event)
+        self._lobby.let_in(newcomer)
+        return newcomer
 
     def _connect(self, link: Link) -> None:
         self._connection = link
         self._note_unsent(link)
         self.set_open(True)
 
-    async def _shake_hands(self, newcomer: Link) -> None:
-        """Make *newcomer* the peer. Raises OSError if it can't be. Cancelled: it can go on."""
+    def _admit(self, newcomer: Link) -> None:
+        """*newcomer*, whose handshakes are over, is the peer.
+
+        Raises OSError, having closed it, if the guard, that may have come meanwhile, refuses it.
+        """
         try:
-            with trio.fail_at(self._newcomer_deadline):
-                await newcomer.handshake()
-            self._check_peer()  # the guard may have come meanwhile
-        except (OSError, trio.TooSlowError) as exc:
-            self._newcomer = None
+            self._check(newcomer.sock)
+        except OSError:
             newcomer.close()
-            if isinstance(exc, OSError):
-                raise
-            raise TimeoutError(f"no handshake in {HANDSHAKE_TIMEOUT:g} seconds") from exc
-        self._newcomer = None
+            raise
         self._connect(newcomer)
 
     def _lose(self) -> None:
@@ -279,18 +272,22 @@ class SocketBackend(Backend):
 
     async def _wait_for_peer(self) -> None:
         """Wait until there may be a peer; the caller looks, and calls again if not."""
-        if self._newcomer is None:
-            with trio.CancelScope() as self._waiting:
+        with trio.CancelScope() as self._waiting:
+            if not self._lobby:
                 await self._peers.wait()
-            self._waiting = None
-            if self._connection is None and (sock := self._peers.take()) is not None:
-                with contextlib.suppress(OSError):  # it has left already
-                    self._take_in(sock)
-        if (newcomer := self._newcomer) is not None:
-            try:
-                await self._shake_hands(newcomer)
-            except OSError as exc:
-                log.info("chardev '%s': %s: %s", self.id, newcomer.name, exc)
+            elif self._options.server:
+                await self._lobby.wait(self._peers.wait)
+            else:
+                await self._lobby.wait(trio.sleep_forever)  # a client has dialled enough
+        self._waiting = None
+        if self._connection is not None:
+            return
+        if (newcomer := self._lobby.take()) is not None:
+            with contextlib.suppress(OSError):  # it may not
+                self._admit(newcomer)
+        elif (sock := self._peers.take()) is not None:
+            with contextlib.suppress(OSError):  # it has left already
+                self._take_in(sock)
 
     def add_client(self, sock: socket.socket) -> None:
         """*sock*, a connected stream socket, is the peer from now on, and owned.
@@ -299,7 +296,7 @@ class SocketBackend(Backend):
         caller's still.
         """
         try:
-            if self._connection is not None or self._newcomer is not None:
+            if self._connection is not None or (self._lobby and not self._options.server):
                 raise BackendError("failed to add client")
             sock.setblocking(False)
             self._meet(sock)
@@ -309,9 +306,11 @@ class SocketBackend(Backend):
             self._waiting.cancel()
 
     def disconnect(self) -> None:
-        """Drop the peer, if there is one, as if it had left: what it has sent can be read."""
-        if (peer := self._connection or self._newcomer) is not None:
-            peer.shut_down()
+        """Drop the peer, or all who want to be, as if it had left: what it sent can be read."""
+        if self._connection is not None:
+            self._connection.shut_down()
+        else:
+            self._lobby.shut_down()
 
     # ------------------------------------------------------------ bytes
 

@@ -1,0 +1,166 @@
+"""Handshakes at a socket: several at a time, and each has its time."""
+
+from __future__ import annotations
+
+import logging
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from trio_chardev.backends.connection import Connection
+from trio_chardev.backends.lobby import HANDSHAKE_TIMEOUT, MAX_NEWCOMERS, Lobby
+
+
+@attrs.define(eq=False, slots=False)
+class Newcomer(Connection):
+    """Shakes hands when it is told to."""
+
+    name: str = "somebody"
+    error: OSError | None = None
+    is_closed: bool = False
+    is_shut_down: bool = False
+    told: trio.Event = attrs.Factory(trio.Event)
+
+    async def handshake(self) -> None:
+        await self.told.wait()
+        if self.error is not None:
+            raise self.error
+
+    def shut_down(self) -> None:
+        self.is_shut_down = True
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def lobby() -> Lobby:
+    return Lobby("x")
+
+
+async def test_the_first_that_is_ready_is_the_peer_and_the_others_stay(lobby: Lobby) -> None:
+    slow, fast = Newcomer(), Newcomer()
+    lobby.let_in(slow)
+    lobby.let_in(fast)
+    fast.told.set()
+    assert lobby.take() is None
+    await lobby.wait(trio.sleep_forever)
+    assert lobby.take() is fast
+    assert lobby.take() is None
+    slow.told.set()
+    await lobby.wait(trio.sleep_forever)
+    assert lobby.take() is slow
+    assert len(lobby) == 0
+    assert not slow.is_closed
+
+
+async def test_two_that_are_ready_at_once_are_served_in_turn(lobby: Lobby) -> None:
+    both = {Newcomer(), Newcomer()}
+    for newcomer in both:
+        lobby.let_in(newcomer)
+        newcomer.told.set()
+    taken = set()
+    for _ in both:
+        await lobby.wait(trio.sleep_forever)
+        taken.add(lobby.take())
+    assert taken == both
+
+
+async def test_waiting_ends_when_more_come(lobby: Lobby) -> None:
+    lobby.let_in(Newcomer())
+    await lobby.wait(trio.lowlevel.checkpoint)
+    assert lobby.take() is None
+
+
+async def test_who_fails_is_logged_and_gone(lobby: Lobby, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    bad = Newcomer(name="him", error=ConnectionAbortedError("no hand"))
+    lobby.let_in(bad)
+    bad.told.set()
+    await lobby.wait(trio.sleep_forever)
+    assert lobby.take() is None
+    assert len(lobby) == 0
+    assert bad.is_closed
+    assert caplog.messages == ["chardev 'x': him: no hand"]
+
+
+async def test_time_passes_in_spite_of_cancelled_waits(
+    lobby: Lobby, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    slow = Newcomer()
+    lobby.let_in(slow)
+    begin = trio.current_time()
+    while len(lobby):
+        with trio.move_on_after(3):
+            await lobby.wait(trio.sleep_forever)
+    assert trio.current_time() - begin == HANDSHAKE_TIMEOUT
+    assert slow.is_closed
+    assert caplog.messages == ["chardev 'x': somebody: no handshake in 10 seconds"]
+
+
+async def test_no_time_passes_while_there_is_a_peer(
+    lobby: Lobby, autojump_clock: trio.testing.MockClock
+) -> None:
+    slow, peer = Newcomer(), Newcomer()
+    lobby.let_in(slow)
+    with trio.move_on_after(9):
+        await lobby.wait(trio.sleep_forever)
+    lobby.let_in(peer)
+    peer.told.set()
+    await lobby.wait(trio.sleep_forever)
+    assert lobby.take() is peer
+    await trio.sleep(1000)
+    with trio.move_on_after(9):
+        await lobby.wait(trio.sleep_forever)
+    assert not slow.is_closed
+
+
+async def test_one_alone_is_told_why_it_can_not_be_the_peer(
+    lobby: Lobby, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A client's server: its failure is the command's error."""
+    slow = Newcomer()
+    lobby.let_in(slow)
+    with pytest.raises(TimeoutError, match="^no handshake in 10 seconds$"):
+        await lobby.shake_hands(slow)
+    assert slow.is_closed
+    quick = Newcomer()
+    lobby.let_in(quick)
+    quick.told.set()
+    await lobby.shake_hands(quick)
+    lobby.leave(quick)
+    assert len(lobby) == 0
+
+
+async def test_the_oldest_gives_way_when_there_are_too_many(lobby: Lobby) -> None:
+    newcomers = [Newcomer() for _ in range(MAX_NEWCOMERS + 2)]
+    for newcomer in newcomers:
+        lobby.let_in(newcomer)
+    assert [newcomer.is_closed for newcomer in newcomers[:3]] == [True, True, False]
+    assert len(lobby) == MAX_NEWCOMERS
+
+
+async def test_one_that_was_ready_and_had_to_give_way_is_not_taken(lobby: Lobby) -> None:
+    ready = Newcomer()
+    lobby.let_in(ready)
+    ready.told.set()
+    await lobby.wait(trio.sleep_forever)
+    for _ in range(MAX_NEWCOMERS):
+        lobby.let_in(Newcomer())
+    assert ready.is_closed
+    assert lobby.take() is None
+
+
+def test_all_can_be_ended(lobby: Lobby) -> None:
+    newcomers = [Newcomer(), Newcomer()]
+    for newcomer in newcomers:
+        lobby.let_in(newcomer)
+    lobby.shut_down()
+    assert all(newcomer.is_shut_down for newcomer in newcomers)
+    assert len(lobby) == 2
+    lobby.close()
+    assert all(newcomer.is_closed for newcomer in newcomers)
+    assert len(lobby) == 0

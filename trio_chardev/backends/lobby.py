@@ -1,0 +1,110 @@
+"""Where those who have come to a socket stay until their handshakes are over.
+
+Several shake hands at a time, so one who is slow, or says nothing, keeps nobody out: whoever is
+done first is the peer. The others stay, as those in the kernel's queue do, and go on when that
+peer has left.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from trio_chardev.backends.layer import Link
+
+log = logging.getLogger(__name__)
+
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds that one may take for its handshakes."""
+
+MAX_NEWCOMERS = 32
+"""So many may be here; then the one that has been here longest gives way to the next."""
+
+
+class Lobby:
+    """The newcomers of one backend; `wait` until one is ready, then `take` it."""
+
+    __slots__ = ("_deadlines", "_label", "_ready")
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._deadlines: dict[Link, float] = {}  # infinite while there is another peer
+        self._ready: Link | None = None
+
+    def __len__(self) -> int:
+        return len(self._deadlines)
+
+    def let_in(self, link: Link) -> None:
+        """*link* has come, and is owned."""
+        if len(self._deadlines) == MAX_NEWCOMERS:
+            oldest = next(iter(self._deadlines))
+            log.info("chardev '%s': %s gives way to others", self._label, oldest.name)
+            self._close(oldest)
+        self._deadlines[link] = math.inf
+
+    async def wait(self, more: Callable[[], Awaitable[None]]) -> None:
+        """Wait until something has happened here, or *more*, which is awaited meanwhile, returns.
+
+        Cancelled: the handshakes go on with the next call.
+        """
+        async with trio.open_nursery() as nursery:
+            for link in self._deadlines:
+                nursery.start_soon(self._attend, link, nursery.cancel_scope)
+            await more()
+            nursery.cancel_scope.cancel()
+
+    async def _attend(self, link: Link, waiting: trio.CancelScope) -> None:
+        try:
+            await self.shake_hands(link)
+            self._ready = self._ready or link
+        except OSError as exc:
+            log.info("chardev '%s': %s: %s", self._label, link.name, exc)
+        waiting.cancel()
+
+    async def shake_hands(self, link: Link) -> None:
+        """Wait until *link*, which is here, may be the peer.
+
+        Raises OSError if it can't; then it is closed. Cancelled: it can go on.
+        """
+        if math.isinf(self._deadlines[link]):
+            self._deadlines[link] = trio.current_time() + HANDSHAKE_TIMEOUT
+        try:
+            with trio.fail_at(self._deadlines[link]):
+                await link.handshake()
+        except OSError:
+            self._close(link)
+            raise
+        except trio.TooSlowError as exc:
+            self._close(link)
+            raise TimeoutError(f"no handshake in {HANDSHAKE_TIMEOUT:g} seconds") from exc
+
+    def take(self) -> Link | None:
+        """The first that is ready, if one is: the peer. The others have all their time again."""
+        link, self._ready = self._ready, None
+        if link is not None:
+            self.leave(link)
+        return link
+
+    def leave(self, link: Link) -> None:
+        """*link* is the peer now, and owned by the caller."""
+        del self._deadlines[link]
+        self._deadlines = dict.fromkeys(self._deadlines, math.inf)
+
+    def shut_down(self) -> None:
+        """End all handshakes; who waits notices."""
+        for link in self._deadlines:
+            link.shut_down()
+
+    def close(self) -> None:
+        """Close all."""
+        for link in list(self._deadlines):
+            self._close(link)
+
+    def _close(self, link: Link) -> None:
+        del self._deadlines[link]
+        if self._ready is link:
+            self._ready = None
+        link.close()
