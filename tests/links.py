@@ -41,6 +41,8 @@ class Served:
     backend: SocketBackend
     received: bytearray
     events: list[BackendEvent]
+    news: trio.Event = attrs.Factory(trio.Event)
+    """Set, and replaced, when something has come."""
 
     @property
     def port(self) -> int:
@@ -49,6 +51,13 @@ class Served:
 
     async def until_received(self, data: bytes) -> None:
         await until(lambda: data in self.received)
+
+    async def received_all(self, data: bytes) -> None:
+        """Wait, for as long as the caller does, until *data* has come, and no more."""
+        while len(self.received) < len(data):
+            await self.news.wait()
+        assert self.received == data
+        self.received.clear()
 
     async def until_event(self, event: Event) -> None:
         await until(lambda: event in self.events)
@@ -73,6 +82,8 @@ async def serving(options: SocketOptions, **objects: object) -> AsyncIterator[Se
         async def read() -> None:
             while True:
                 served.received += await backend.receive_some(4096)
+                served.news.set()
+                served.news = trio.Event()
 
         nursery.start_soon(read)
         yield served

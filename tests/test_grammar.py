@@ -77,7 +77,12 @@ NO_ADDRESS = {"type": "fd", "data": {"str": ""}}
             {"addr": inet("h", "5", to=8, ipv6=False), "server": False},
         ),
         (
-            "socket,id=x,path=/s,abstract=on,tight=off,to=5,ipv4=on,server=on",
+            "socket,id=x,host=h,port=5,keep-alive=on",
+            "socket",
+            {"addr": inet("h", "5", **{"keep-alive": True}), "server": False},
+        ),
+        (
+            "socket,id=x,path=/s,abstract=on,tight=off,to=5,ipv4=on,keep-alive=on,server=on",
             "socket",
             {"addr": unix("/s", abstract=True, tight=False), "server": True, "wait": True},
         ),

@@ -59,7 +59,7 @@ def _settle_socket(given: Given) -> None:
 
 _OF_ADDRESS: Final = {
     "path": ("abstract", "tight"),
-    "host": ("port", "to", "ipv4", "ipv6"),
+    "host": ("port", "to", "ipv4", "ipv6", "keep-alive"),
     "fd": (),
 }
 
@@ -103,6 +103,7 @@ SPELLINGS: Final[Mapping[str, Spelling]] = {
             "to": "addr:inet.to",
             "ipv4": "addr:inet.ipv4",
             "ipv6": "addr:inet.ipv6",
+            "keep-alive": "addr:inet.keep-alive",
             "fd": "addr:fd.str",
             "delay": "nodelay",
             "nodelay": "nodelay",

@@ -192,6 +192,7 @@ def objects(tmp_path: Path) -> dict[str, object]:
             "'reconnect' option is incompatible with socket in server listen mode",
         ),
         ({"binary_only": True}, "'binary-only' option requires 'websocket' option"),
+        ({"origins": ("*",)}, "'origins' option requires 'websocket' option of a server"),
     ],
 )
 async def test_options_are_refused_in_qemus_words(
@@ -344,9 +345,9 @@ async def test_added_client_shakes_hands_too(server: TlsCredentials) -> None:
         await stream.send_all(b"x")
         await until(lambda: got == b"x")
         assert events == [OPENED]
-        with its_peer, its_peer.dup() as other:
-            with pytest.raises(BackendError, match="failed to add client"):
-                backend.add_client(other)
+        refused = pytest.raises(BackendError, match="failed to add client")
+        with its_peer, its_peer.dup() as other, refused:
+            backend.add_client(other)
         with pytest.raises(NotSupportedError, match="can't pass file descriptors"):
             backend.send_fds([0])
         await trio.aclose_forcefully(stream)

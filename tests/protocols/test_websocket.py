@@ -112,6 +112,18 @@ def test_the_answer_names_the_sub_protocol(offer: bytes) -> None:
     assert b"\r\nSec-WebSocket-Protocol: binary\r\n" in party.data_to_send()
 
 
+def test_a_web_page_of_the_same_host_may_connect_and_others_that_are_listed() -> None:
+    party = WebSocketConnection(ServerHandshake())
+    party.receive_data(request(host=b"me.example:1", more=b"Origin: http://me.example"))
+    assert party.is_established
+    party = WebSocketConnection(ServerHandshake(["https://you.example"]))
+    party.receive_data(request(host=b"me.example", more=b"Origin: https://you.example"))
+    assert party.is_established
+    party = WebSocketConnection(ServerHandshake(["https://you.example"]))
+    party.receive_data(request(host=b"me.example", more=b"Origin: https://me.example"))
+    assert party.end == "a page of 'https://me.example' may not connect (see the option 'origins')"
+
+
 def test_names_and_words_may_be_in_any_case_and_among_others() -> None:
     party = WebSocketConnection(ServerHandshake())
     party.receive_data(request(upgrade=b"WebSocket", connection=b"keep-alive, uPGRADE"))
@@ -146,6 +158,8 @@ def test_frames_may_follow_the_request_at_once_at_any_split() -> None:
         (request(sec_websocket_protocol=b"chat"), 400),
         (request(sec_websocket_protocol=b"Binary"), 400),
         (request(host=None), 400),
+        (request(host=b"me.example", more=b"Origin: http://evil.example"), 403),
+        (request(host=b"localhost", more=b"Origin: null"), 403),
         (request(content_length=b"5") + b"hello", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
         (b"root\r\n\r\n", 400),

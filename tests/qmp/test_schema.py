@@ -205,6 +205,7 @@ NOT_HERE = [
 OURS_ALONE = [
     "*.data.logtimestamp?: boolean",
     "*(socket).data.binary-only?: boolean",
+    "*(socket).data.origins?[]: string",
     "*(pty).data.path?: string",  # QEMU 9.2
     *(f"*({kind}).data.path?: string" for kind in ("ringbuf", "memory")),
     "*(socket).data.reconnect-ms?: int",  # QEMU 9.2

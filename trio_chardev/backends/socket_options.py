@@ -55,6 +55,12 @@ class SocketOptions(BackendOptions):
     binary_only: bool = False
     """Refuse WebSocket's text messages, as QEMU does."""
 
+    origins: tuple[str, ...] = ()
+    """Web pages that may connect by WebSocket, as ``https://console.example``; ``*`` is any.
+
+    The default is those of the same host. A page from a file is ``null``. Who is no browser
+    names no origin, and may always."""
+
     @property
     def open_timeout(self) -> float:
         """Seconds that opening may take, when the caller does not say."""
@@ -119,6 +125,8 @@ def check_options(options: SocketOptions, credentials: TlsCredentials | None) ->
         raise BackendError("'reconnect' and 'reconnect-ms' are mutually exclusive")
     if options.binary_only and not options.websocket:
         raise BackendError("'binary-only' option requires 'websocket' option")
+    if options.origins and not (options.websocket and options.server):
+        raise BackendError("'origins' option requires 'websocket' option of a server")
 
 
 def _check_tls(options: SocketOptions, credentials: TlsCredentials | None) -> None:

@@ -55,6 +55,7 @@ class Stack:
                 is_server=options.server,
                 binary_only=options.binary_only,
                 host=_host_header(options),
+                origins=options.origins,
             )
         if options.telnet or options.tn3270:
             yield telnet_codec(is_server=options.server, tn3270=options.tn3270)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 
 from trio_chardev.protocols.websocket import (
     ClientHandshake,
@@ -64,7 +65,9 @@ class WebSocketCodec:
         self._websocket.close()
 
 
-def websocket_codec(*, is_server: bool, host: str, binary_only: bool) -> WebSocketCodec:
+def websocket_codec(
+    *, is_server: bool, host: str, binary_only: bool, origins: Sequence[str]
+) -> WebSocketCodec:
     """For a socket's options; *host* is what a client's Host header shall say."""
-    handshake = ServerHandshake() if is_server else ClientHandshake(host)
+    handshake = ServerHandshake(origins) if is_server else ClientHandshake(host)
     return WebSocketCodec(handshake, binary_only=binary_only)

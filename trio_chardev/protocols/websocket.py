@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import base64
 import binascii
+from collections.abc import Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 
@@ -19,6 +20,8 @@ from wsproto.connection import CLIENT, SERVER, Connection, ConnectionState, Conn
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import generate_accept_token, generate_nonce
+
+from trio_chardev.protocols.origin import may_connect
 
 MAX_HEAD = 8192
 """Bytes of a request's or answer's head."""
@@ -94,14 +97,17 @@ class ServerHandshake(Handshake):
 
     side = SERVER
 
-    def __init__(self) -> None:
+    def __init__(self, origins: Sequence[str] = ()) -> None:
+        """*origins* are those of the web pages that may connect, see `may_connect`."""
         super().__init__(h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD))
+        self._origins = origins
 
     def _take_head(self) -> bool:
         request = self._http.next_event()
         if not isinstance(request, h11.Request):
             return False
         key, subprotocols = _check_request(request)
+        _check_origin(request, self._origins)
         if not isinstance(self._http.next_event(), h11.EndOfMessage):
             raise HandshakeError("the request has a body")
         headers = [
@@ -186,6 +192,15 @@ def _check_request(request: h11.Request) -> tuple[bytes, list[bytes]]:
     return keys[0], subprotocols
 
 
+def _check_origin(request: h11.Request, allowed: Sequence[str]) -> None:
+    """Raise HandshakeError for a web page that may not connect."""
+    host, *_ = _lines(request, b"host")  # h11 wants one
+    for origin in _lines(request, b"origin"):
+        if not may_connect(origin, host, allowed):
+            reason = f"a page of '{origin}' may not connect (see the option 'origins')"
+            raise HandshakeError(reason, HTTPStatus.FORBIDDEN)
+
+
 def _check_answer(answer: h11.Response | h11.InformationalResponse, key: bytes) -> None:
     """Raise HandshakeError if this is no consent (RFC 6455, 4.1)."""
     if not _upgrades(answer):
@@ -217,6 +232,10 @@ def _values(
     lines = [value for found, value in head.headers if found == name]
     members = [member.strip() for line in lines for member in line.split(b",")]
     return [member for member in members if member]
+
+
+def _lines(request: h11.Request, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for found, value in request.headers if found == name]
 
 
 def _is_key(key: bytes) -> bool:

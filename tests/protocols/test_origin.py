@@ -1,0 +1,55 @@
+"""Which web pages may connect to a WebSocket."""
+
+from __future__ import annotations
+
+import pytest
+
+from trio_chardev.protocols.origin import may_connect
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("http://console.example", "console.example:5700"),
+        ("https://console.example:8443", "Console.Example:5700"),
+        ("http://192.0.2.1:8000", "192.0.2.1:5700"),
+        ("http://[2001:db8::1]:8000", "[2001:db8::1]:5700"),
+        ("http://localhost:8000", "127.0.0.1:5700"),
+        ("http://127.0.0.1", "[::1]:5700"),
+    ],
+)
+def test_pages_of_the_same_host_may(origin: str, host: str) -> None:
+    assert may_connect(origin, host, [])
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("http://evil.example", "127.0.0.1:5700"),
+        ("http://evil.example", "console.example:5700"),
+        ("http://console.example.evil.example", "console.example:5700"),
+        ("http://localhost.evil.example", "localhost:5700"),
+        ("http://127.0.0.1", "192.0.2.1:5700"),
+        ("null", "localhost:5700"),  # a file, or a frame that has no rights
+        ("null", "null"),
+        ("", ""),
+        ("http://[::1", "[::1"),
+    ],
+)
+def test_other_pages_may_not(origin: str, host: str) -> None:
+    assert not may_connect(origin, host, [])
+
+
+def test_a_list_says_it_instead_of_the_host() -> None:
+    allowed = ["https://Console.example/", "http://other.example:8000"]
+    assert may_connect("https://console.example", "x", allowed)
+    assert may_connect("http://other.example:8000", "x", allowed)
+    assert not may_connect("http://console.example", "console.example", allowed)
+    assert not may_connect("http://other.example", "other.example", allowed)
+    assert not may_connect("null", "x", allowed)
+
+
+def test_pages_without_an_origin_can_be_listed_and_so_can_all() -> None:
+    assert may_connect("null", "x", ["null"])
+    assert may_connect("http://anybody.example", "x", ["*"])
+    assert may_connect("null", "x", ["https://console.example", "*"])
