@@ -32,7 +32,7 @@ MAY_IMPORT = {
     **{leaf: set[str]() for leaf in LEAVES},
     "protocols": {"errors", "events"},
     "core": BASE,
-    "testing": BASE | {"core"},
+    "testing": BASE | {"core", "testing_contract"},
     "testing_contract": BASE | {"core"},
     "backends": BASE | {"core", "protocols"},
     "frontends": BASE | {"core"},

@@ -31,6 +31,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.samples import KINDS
 from trio_chardev import (
     BackendError,
+    BackendEvent,
     BackendOptions,
     ChangeFailedError,
     ChardevBusyError,
@@ -75,11 +76,11 @@ class User:
     """A frontend that takes all that comes, and remembers it."""
 
     frontend: Frontend = attrs.field(init=False)
-    events: list[Event] = attrs.Factory(list)
+    events: list[BackendEvent] = attrs.Factory(list)
     received: bytearray = attrs.Factory(bytearray)
     _news: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: BackendEvent) -> None:
         self.events.append(event)
         self._news.unpark_all()
 
@@ -456,10 +457,10 @@ async def test_char_socket_client_reconnect_error(
         at = address_of_socket(server)
         await registry.add("x", SocketOptions(addr=at, server=False, reconnect_ms=5))
         chardev = registry["x"]
-        told: list[Event] = []
+        told: list[BackendEvent] = []
         again = trio.Event()
 
-        def on_event(event: Event) -> None:
+        def on_event(event: BackendEvent) -> None:
             told.append(event)
             assert isinstance(chardev.backend, SocketBackend)
             if told == [OPENED]:

@@ -3,6 +3,7 @@
 `open_registry` is where a program begins, `open_service` where one with QMP does.
 """
 
+from trio_chardev.backends import Kind as Kind
 from trio_chardev.backends.addresses import (
     FdAddress as FdAddress,
     InetAddress as InetAddress,
@@ -23,6 +24,7 @@ from trio_chardev.backends.serial import SerialOptions as SerialOptions
 from trio_chardev.backends.socket import SocketOptions as SocketOptions
 from trio_chardev.backends.stdio import StdioOptions as StdioOptions
 from trio_chardev.backends.udp import UdpOptions as UdpOptions
+from trio_chardev.core.backend import Backend as Backend, OpenRequest as OpenRequest
 from trio_chardev.core.chardev import Chardev as Chardev, ChardevInfo as ChardevInfo
 from trio_chardev.core.controls import Controls as Controls
 from trio_chardev.core.device import (

@@ -19,7 +19,7 @@ from typing import Any
 import attrs
 import trio
 
-from trio_chardev.backends import opener_of
+from trio_chardev.backends import Kind, opener_of, openers_with
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.device import AttachedMonitor
@@ -46,9 +46,12 @@ QUIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FAREWELL_TIMEOUT = 0.5  # seconds; for clients to take the last replies and SHUTDOWN
 
 
-def open_registry() -> AbstractAsyncContextManager[Registry]:
-    """A registry of chardevs of all kinds, and of devices; all end when the block does."""
-    return open_registry_with(opener_of, driver_of)
+def open_registry(*kinds: Kind) -> AbstractAsyncContextManager[Registry]:
+    """A registry of chardevs of all kinds, and of your own *kinds*, and of devices.
+
+    All end when the block does.
+    """
+    return open_registry_with(openers_with(kinds) if kinds else opener_of, driver_of)
 
 
 @attrs.frozen(slots=False)

@@ -17,6 +17,7 @@ from trio_chardev.core.controls import Controls
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, LineSettings, ModemLines
 from trio_chardev.options import BackendOptions
+from trio_chardev.testing_contract import Pair as Pair, check_backend as check_backend
 
 
 @attrs.define(eq=False)

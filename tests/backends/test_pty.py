@@ -257,24 +257,34 @@ async def test_closing_hangs_the_user_up() -> None:
         backend.send_nowait(memoryview(b"x"))
 
 
-async def test_picocom_is_served(nursery: trio.Nursery) -> None:
-    picocom = need("picocom")
+@pytest.mark.parametrize(
+    ("program", "ready", "leave"),
+    [
+        (["picocom", "--nolock", "--baud", "9600"], b"Terminal ready", b"\x01\x18"),  # C-a C-x
+        (["tio", "--baudrate", "9600", "--no-autoconnect"], b"Connected", b"\x14q"),  # C-t q
+    ],
+)
+async def test_a_terminal_program_is_served(
+    nursery: trio.Nursery, program: list[str], ready: bytes, leave: bytes
+) -> None:
+    name, *arguments = program
+    path = need(name)
     master, slave = os.openpty()
     screen = FdHolder(master)
     async with opened() as backend:
-        command = [picocom, "--nolock", "--baud", "9600", backend.pty]
+        command = [path, *arguments, backend.pty]
         start = partial(
             trio.run_process,
             command,
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            start_new_session=True,  # at its end it sends SIGTERM to its process group
+            start_new_session=True,  # at its end picocom sends SIGTERM to its process group
         )
         await nursery.start(start)
         os.close(slave)
         with trio.fail_after(5):
-            await wait_shown(screen, b"Terminal ready")
+            await wait_shown(screen, ready)
             await backend.send_some(memoryview(b"login: "))
             assert backend.is_open
             await wait_shown(screen, b"login: ")
@@ -282,7 +292,7 @@ async def test_picocom_is_served(nursery: trio.Nursery) -> None:
             typed = b""
             while typed != b"root\r":
                 typed += await backend.receive_some(100)
-            os.write(master, b"\x01\x18")  # C-a C-x: exit
+            os.write(master, leave)
             while backend.is_open:
                 await backend.wait_readable()
                 backend.receive_nowait(100)

@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -584,6 +585,44 @@ async def test_descriptors_go_both_ways_over_unix_sockets(tmp_path: Path) -> Non
             assert (data, os.fstat(back).st_ino) == (b"y", os.fstat(r).st_ino)
         for each in (r, w, fd, back):
             os.close(each)
+
+
+OTHER_PROCESS = """
+import os, socket, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.connect(sys.argv[1])
+r, w = os.pipe()
+socket.send_fds(sock, [b"write here"], [w])
+os.close(w)
+assert os.read(r, 100) == b"from afar"
+data, [fd], _, _ = socket.recv_fds(sock, 100, 4)
+assert data == b"and here"
+os.write(fd, b"from the other process")
+"""
+
+
+async def test_descriptors_go_to_another_process_and_come_from_it(tmp_path: Path) -> None:
+    async with opened(SocketOptions(addr=unix(tmp_path))) as (backend, events):
+        argv = [sys.executable, "-c", OTHER_PROCESS, f"{tmp_path}/s"]
+        process = await trio.lowlevel.open_process(argv)
+        try:
+            assert await receive(backend, 10) == b"write here"
+            [fd] = backend.take_fds()
+            os.write(fd, b"from afar")
+            os.close(fd)
+            r, w = os.pipe()
+            backend.send_fds([w])
+            os.close(w)
+            await backend.send_some(memoryview(b"and here"))
+            with trio.fail_after(5):
+                await trio.lowlevel.wait_readable(r)
+                assert os.read(r, 100) == b"from the other process"
+                assert await process.wait() == 0
+            os.close(r)
+            async with reading(backend):
+                await until(lambda: events == [OPENED, CLOSED])
+        finally:
+            process.kill()
 
 
 async def test_descriptors_need_a_unix_peer() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from trio_chardev.backends.socket import SocketOptions, open_socket
 from trio_chardev.backends.stdio import StdioOptions, open_stdio
 from trio_chardev.backends.udp import UdpOptions, open_udp
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
+from trio_chardev.core.registry import OpenerOf
 from trio_chardev.members import TaggedUnion
 from trio_chardev.options import BackendOptions
 
@@ -60,9 +61,18 @@ _KIND_OF = {kind.options: kind for kind in KINDS.values()} | {
 }
 
 
+def openers_with(kinds: Iterable[Kind]) -> OpenerOf:
+    """As `opener_of`, for *kinds* beside those of the table."""
+    table = _KIND_OF | {kind.options: kind for kind in kinds}
+    return lambda options: _opener_of_kind(table[type(options)], options)
+
+
 def opener_of(options: BackendOptions) -> Opener:
     """The opener of a backend with *options*, and with its log file if it has one."""
-    kind = _KIND_OF[type(options)]
+    return _opener_of_kind(_KIND_OF[type(options)], options)
+
+
+def _opener_of_kind(kind: Kind, options: BackendOptions) -> Opener:
     if options.logfile is None:
         return lambda request: kind.open(options, request)
 

@@ -66,7 +66,7 @@ class WebSocketCodec:
 
 
 def websocket_codec(
-    *, is_server: bool, host: str, binary_only: bool, origins: Sequence[str]
+    *, is_server: bool, host: str, binary_only: bool, origins: Sequence[str] = ()
 ) -> WebSocketCodec:
     """For a socket's options; *host* is what a client's Host header shall say."""
     handshake = ServerHandshake(origins) if is_server else ClientHandshake(host)
