@@ -34,7 +34,7 @@ async def showing(page: str, folder: Path) -> AsyncIterator[None]:
         env={**os.environ, "HOME": str(folder)},
     )
     try:
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(PATIENCE):  # noqa: ASYNC100 - the block waits
             yield
     finally:
         process.terminate()  # it ends its helpers, which a kill would leave behind

@@ -352,7 +352,8 @@ async def client_of_waiting(
         nursery.start_soon(registry.add, "x", attrs.evolve(options, wait=True))
         await wait_all_tasks_blocked(0.01)
         assert "x" not in registry
-        return dial(address)
+        client = dial(address)
+    return client
 
 
 def passed(sock: socket.socket) -> FdAddress:

@@ -146,6 +146,7 @@ async def test_redialing_is_logged_once_until_a_success(
         ]
         sock = redialer.take()
         assert sock is not None
+        redialer.connected()
         sock.close()
     redialer.close()
 
@@ -164,11 +165,15 @@ async def test_first_attempt_is_at_once_the_next_after_the_delay(
         first = redialer.take()
         await redialer.wait()
         assert trio.current_time() == 7
-        second = redialer.take()
+        second = redialer.take()  # and its handshakes fail, too
         await redialer.wait()
-        assert trio.current_time() == 14
+        assert trio.current_time() == 7 + 14
+        third = redialer.take()
+        redialer.connected()
+        await redialer.wait()
+        assert trio.current_time() == 21 + 7
         redialer.close()
-        for sock in (first, second):
+        for sock in (first, second, third):
             assert sock is not None
             sock.close()
 
@@ -179,5 +184,6 @@ async def test_nobody_never_comes() -> None:
         await nobody.wait()
     assert scope.cancelled_caught
     nobody.take()
+    nobody.connected()
     nobody.activate()
     nobody.close()

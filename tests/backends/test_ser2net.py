@@ -35,7 +35,7 @@ async def ser2net(accepter: str, connector: str, folder: Path) -> AsyncIterator[
         stderr=subprocess.DEVNULL,
     )
     try:
-        with trio.fail_after(10):
+        with trio.fail_after(10):  # noqa: ASYNC100 - the block waits
             yield
     finally:
         process.kill()

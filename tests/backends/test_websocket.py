@@ -6,6 +6,7 @@ import contextlib
 import random
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,8 +18,9 @@ import trio.testing
 import trio_websocket
 import websockets.exceptions
 import websockets.sync.client
+import websockets.sync.server
 
-from tests.certificates import peer_context, server_credentials
+from tests.certificates import client_credentials, peer_context, server_credentials
 from tests.links import Served, check_change, check_contract, serving
 from trio_chardev.backends.addresses import InetAddress, SocketAddress
 from trio_chardev.backends.connection import Connection
@@ -363,3 +365,44 @@ async def test_a_client_of_websockets_over_tls(tmp_path: Path) -> None:
     credentials = server_credentials(tmp_path, verify_peer=False)
     async with serving(options, tls=credentials) as server:
         await talks(server, f"wss://localhost:{server.port}/", peer_context(server=False))
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+async def test_a_server_of_websockets(tmp_path: Path, is_encrypted: bool) -> None:
+    """It has a handler that echoes, and closes when it is told to."""
+    seen: list[str | None] = []
+
+    def echo(peer: websockets.sync.server.ServerConnection) -> None:
+        seen.append(peer.subprotocol)
+        for message in peer:
+            if message == b"close":
+                peer.close(1000, "as you wish")
+            else:
+                peer.send(message)
+
+    tls = peer_context(server=True) if is_encrypted else None
+    subprotocols = [websockets.Subprotocol("binary")]
+    with websockets.sync.server.serve(
+        echo, "127.0.0.1", 0, ssl=tls, subprotocols=subprotocols
+    ) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        try:
+            port = str(listening.socket.getsockname()[1])
+            options = SocketOptions(
+                addr=InetAddress("localhost", port, ipv4=True),
+                server=False,
+                websocket=True,
+                tls_creds="tls" if is_encrypted else None,
+            )
+            with trio.fail_after(5):
+                async with serving(options, tls=client_credentials(tmp_path)) as client:
+                    assert client.events == [Event.OPENED]
+                    await client.send(every := bytes(range(256)) * 300)
+                    await client.received_all(every)
+                    await client.send(b"close")
+                    await client.until_event(Event.CLOSED)
+        finally:
+            listening.shutdown()
+            thread.join()
+    assert seen == ["binary"]

@@ -584,6 +584,24 @@ async def test_yank_drops_the_client_and_the_next_is_served(tmp_path: Path, path
                     assert await other.receive_some() == b"hello"
 
 
+async def test_yank_ends_the_handshakes_under_way(tmp_path: Path, path: Path) -> None:
+    async with open_service() as service:
+        await service.listen_qmp(options(path))
+        addr = UnixAddress(str(tmp_path / "c"))
+        await service.registry.add("c", SocketOptions(addr=addr, websocket=True))
+        with trio.fail_after(PATIENCE):
+            async with (
+                open_qmp_client(path) as qmp,
+                await connect(tmp_path / "c") as silent,
+                await connect(tmp_path / "c") as half,
+            ):
+                await half.send_all(b"GET / HTTP/1.1\r\n")
+                await wait_all_tasks_blocked(0.01)
+                await qmp.execute("yank", instances=instances("c"))
+                assert await silent.receive_some() == b""
+                assert await half.receive_some() == b""
+
+
 async def test_an_unknown_instance_and_nothing_is_yanked(tmp_path: Path, path: Path) -> None:
     async with open_service() as service:
         await service.listen_qmp(options(path))

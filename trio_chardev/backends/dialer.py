@@ -36,6 +36,9 @@ class Peers(Protocol):
     def take(self) -> socket.socket | None:
         """The next one, non-blocking, if there is one."""
 
+    def connected(self) -> None:
+        """The one that was taken is the peer: its handshakes, too, are over."""
+
     def activate(self) -> None:
         """See `Backend.activate`."""
 
@@ -52,6 +55,9 @@ class Nobody:
 
     def take(self) -> None:
         """There is none."""
+
+    def connected(self) -> None:
+        """Nothing to do."""
 
     def activate(self) -> None:
         """Nothing to do."""
@@ -175,10 +181,12 @@ class Redialer:
     def take(self) -> socket.socket | None:
         """The connection, if there is one."""
         sock, self._ready = self._ready, None
-        if sock is not None:
-            self._is_failing = False
-            self._backoff.reset()
         return sock
+
+    def connected(self) -> None:
+        """See `Peers.connected`: from now on it begins again with the first delay."""
+        self._is_failing = False
+        self._backoff.reset()
 
     def activate(self) -> None:
         """Nothing to do."""

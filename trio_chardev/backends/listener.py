@@ -125,6 +125,9 @@ class Listener:
             return client
         return None
 
+    def connected(self) -> None:
+        """Nothing to do."""
+
     def activate(self) -> None:
         """Take the place of the one that is replaced. Raises BackendError."""
         if self.file is not None:

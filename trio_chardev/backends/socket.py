@@ -248,6 +248,7 @@ class SocketBackend(Backend):
 
     def _connect(self, link: Link) -> None:
         self._connection = link
+        self._peers.connected()
         self._note_unsent(link)
         self.set_open(True)
 
