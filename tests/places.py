@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import termios
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -20,12 +20,15 @@ from pathlib import Path
 
 import attrs
 import trio
+import trio.testing
 from trio.lowlevel import FdStream
 
 from trio_chardev.backends import opener_of
 from trio_chardev.backends.addresses import FdAddress, InetAddress, SocketAddress, UnixAddress
+from trio_chardev.backends.bases import BackendOnBases
 from trio_chardev.backends.file import FileOptions
-from trio_chardev.backends.mux import MuxBackend, MuxOptions
+from trio_chardev.backends.hub import HubOptions
+from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pipe import PipeOptions
 from trio_chardev.backends.pty import PtyOptions
@@ -34,9 +37,9 @@ from trio_chardev.backends.serial import SerialOptions
 from trio_chardev.backends.socket import SocketBackend, SocketOptions
 from trio_chardev.backends.stdio import StdioOptions, open_stdio
 from trio_chardev.backends.udp import UdpBackend, UdpOptions
-from trio_chardev.core.backend import Backend, Opener, OpenRequest, number_as_fd
+from trio_chardev.core.backend import Backend, OpenRequest, number_as_fd
 from trio_chardev.core.outlets import Outlets
-from trio_chardev.core.registry import open_registry_with
+from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.options import BackendOptions
 from trio_chardev.testing_contract import Join
 
@@ -58,16 +61,29 @@ class Place:
     """What is standard input and output to a stdio backend."""
 
     take_fd: Callable[[str], int] = number_as_fd
-    opener: Opener | None = None
-    """Opens what needs more than `options`."""
+    bases: Mapping[str, BackendOptions] = attrs.Factory(dict)
+    """The chardevs that it stands on, by id; to be added first."""
 
     def open(self, request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
-        """The opener."""
-        if self.opener is not None:
-            return self.opener(request)
+        """The opener, which also adds the bases, and removes them."""
+        if self.bases:
+            return self._open_on_bases(request)
         if isinstance(self.options, StdioOptions):
             return open_stdio(self.options, request, self.fds)
         return opener_of(self.options)(attrs.evolve(request, take_fd=self.take_fd))
+
+    @asynccontextmanager
+    async def _open_on_bases(self, request: OpenRequest) -> AsyncIterator[Backend]:
+        async with open_registry_with(opener_of) as registry:
+            await self.add_bases(registry)
+            more = attrs.evolve(request, chardevs=registry, outlets=Outlets())
+            async with opener_of(self.options)(more) as backend:
+                yield backend
+
+    async def add_bases(self, registry: Registry) -> None:
+        """Add what it stands on."""
+        for id, options in self.bases.items():
+            await registry.add(id, options)
 
 
 # ---------------------------------------------------------------- peers
@@ -347,22 +363,56 @@ def udp(folder: Path) -> Iterator[Place]:
 @contextmanager
 def mux(folder: Path) -> Iterator[Place]:
     """On a socket server. Its input does not come by receive_some, so the peer sends none."""
-    options = MuxOptions(chardev="base")
-    base = SocketOptions(addr=UnixAddress(str(folder / "base")))
+    id = new_id()
+    yield Place(
+        options=MuxOptions(chardev=id),
+        bases={id: SocketOptions(addr=UnixAddress(str(folder / "base")))},
+        join=at_once(lambda backend: Listening(connect_to_base(backend))),
+        blocks=True,
+        closes=True,
+    )
 
-    @asynccontextmanager
-    async def open_on_base(request: OpenRequest) -> AsyncIterator[Backend]:
-        async with open_registry_with(opener_of) as registry:
-            await registry.add("base", base)
-            more = attrs.evolve(request, chardevs=registry, outlets=Outlets())
-            async with opener_of(options)(more) as backend:
-                yield backend
 
-    def join(backend: Backend) -> Listening:
-        assert isinstance(backend, MuxBackend)
-        return Listening(connect_to(backend.base.chardev.backend))
+@contextmanager
+def hub(folder: Path) -> Iterator[Place]:
+    """On a socket server, and on another that nobody comes to."""
+    ids = new_id(), new_id()
+    yield Place(
+        options=HubOptions(chardevs=ids),
+        bases={id: SocketOptions(addr=UnixAddress(str(folder / id))) for id in ids},
+        join=come_to_base,
+        blocks=True,
+        closes=True,
+    )
 
-    yield Place(options=options, opener=open_on_base, join=at_once(join), blocks=True, closes=True)
+
+@contextmanager
+def hub_with_ringbuf(folder: Path) -> Iterator[Place]:
+    """Beside a ring, which is always open and as fast as can be."""
+    with hub(folder) as place:
+        id = list(place.bases)[1]
+        bases = {**place.bases, id: RingbufOptions(size=1 << 20)}
+        yield attrs.evolve(place, bases=bases, closes=False)
+
+
+def new_id() -> str:
+    return f"base-{secrets.token_hex(4)}"
+
+
+def connect_to_base(backend: Backend) -> trio.SocketStream:
+    """Be a client of the socket server that *backend* stands on first."""
+    assert isinstance(backend, BackendOnBases)
+    return connect_to(backend.on_bases[0].chardev.backend)
+
+
+async def come_to_base(backend: Backend) -> trio.SocketStream:
+    """`connect_to_base`, and be seen: what stands on several may have been open before."""
+    assert isinstance(backend, BackendOnBases)
+    peer = connect_to_base(backend)
+    with trio.fail_after(5):
+        while not backend.on_bases[0].is_open:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+    return peer
 
 
 def _server(options: SocketOptions) -> Place:
@@ -447,6 +497,8 @@ def redialing_client(folder: Path) -> Iterator[Place]:
 
 MAKERS: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
     "mux": mux,
+    "hub": hub,
+    "hub-with-ringbuf": hub_with_ringbuf,
     "null": null,
     "ringbuf": ringbuf,
     "memory": memory,

@@ -39,11 +39,11 @@ class User:
     @property
     def filename(self) -> str:
         """What query-chardev shows."""
-        [info] = self.registry.query()
-        return info.filename
+        return self.frontend.chardev.info.filename
 
     async def change(self, place: Place) -> None:
         with trio.fail_after(PATIENCE):
+            await place.add_bases(self.registry)
             await self.registry.change("c", place.options, take_fd=place.take_fd)
 
     async def meet(self, place: Place) -> None:
@@ -111,6 +111,7 @@ async def using(
         return opener_of(options)
 
     async with open_registry_with(opener) as registry:
+        await place.add_bases(registry)
         await registry.add("c", place.options, take_fd=place.take_fd)
         async with registry["c"].attach(be_change=be_change) as frontend:
             user = User(registry, frontend)

@@ -11,6 +11,7 @@ from trio_chardev.backends.addresses import (
     VsockAddress as VsockAddress,
 )
 from trio_chardev.backends.file import FileOptions as FileOptions
+from trio_chardev.backends.hub import HubOptions as HubOptions
 from trio_chardev.backends.mux import MuxOptions as MuxOptions
 from trio_chardev.backends.null import NullOptions as NullOptions
 from trio_chardev.backends.parallel import ParallelOptions as ParallelOptions

@@ -34,7 +34,7 @@ class FakeDevice:
     stuck: bool = False
     """Sending blocks for ever."""
     eager: bool = False
-    """`send_nowait` takes everything, else only `send_some` sends, two bytes at a time."""
+    """`send_nowait` takes everything, else two bytes at a time, and those only after a wait."""
     room: int | None = None
     """An eager device takes so many bytes until `make_room`, as a kernel's buffer does."""
     has_line: bool = False
@@ -145,8 +145,10 @@ class FakeDevice:
         await self._reader.park()
 
     async def wait_room(self) -> None:
-        """Wait for `make_room`."""
-        await self._writer.park()
+        """Wait for `make_room`, if there is none."""
+        await trio.lowlevel.checkpoint()
+        while self.room == 0:
+            await self._writer.park()
 
     @asynccontextmanager
     async def open(self, request: OpenRequest) -> AsyncIterator[Backend]:
@@ -191,6 +193,7 @@ class FakeBackend(Backend):
         self.device = device
         self.is_polled = device.is_polled
         self.keeps_peer = device.keeps_peer and request.keep_peer
+        self._waited_for = 0  # bytes
 
     @property
     def filename(self) -> str:
@@ -241,23 +244,23 @@ class FakeBackend(Backend):
 
     def send_nowait(self, data: memoryview) -> int:
         self._check_send()
-        if not self.device.eager or self.device.stuck:
+        if self.device.stuck:
             return 0
-        return self.device.put(data)
+        if self.device.eager:
+            return self.device.put(data)
+        taken = data[: self._waited_for]
+        self._waited_for = 0
+        self.device.sent += taken
+        return len(taken)
 
     async def wait_writable(self) -> None:
-        await self.device.wait_room()
-
-    async def send_some(self, data: memoryview) -> int:
-        if self.device.eager and not self.device.stuck:
-            return await super().send_some(data)
-        self._check_send()
         await trio.lowlevel.checkpoint()
         if self.device.stuck:
             await trio.sleep_forever()
-        self._check_send()
-        self.device.sent += data[:2]
-        return len(data[:2])
+        if self.device.eager:
+            await self.device.wait_room()
+        else:
+            self._waited_for = 2
 
     def _check_send(self) -> None:
         assert self.device.is_active, "written before it was in place"

@@ -53,6 +53,9 @@ NAMES = [
     "socket-tcp",
     "socket-fd",
     "socket-unix-client",
+    "mux",
+    "hub",
+    "hub-with-ringbuf",
 ]
 
 
@@ -79,7 +82,7 @@ async def test_each_byte_goes_to_one_backend_and_comes_from_one(
 
 
 @pytest.mark.parametrize(
-    "old", ["pipe", "pty", "serial", "stdio-pipes", "udp", "socket-unix", "socket-tcp"]
+    "old", ["pipe", "pty", "serial", "stdio-pipes", "udp", "socket-unix", "socket-tcp", "hub"]
 )
 async def test_unread_input_of_the_old_one_comes_first(old: str, tmp_path: Path) -> None:
     """More than the chardev keeps by itself, so the rest of it waits in the kernel."""

@@ -13,14 +13,13 @@ import trio
 import trio._core._run as trio_run
 from trio.testing import wait_all_tasks_blocked
 
+from tests.fakes import any_opener, attach, bytes_of, rows, type_in
 from tests.links import until
 from tests.places import connect_to
-from trio_chardev.backends import opener_of
 from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.mux import LOOK_AHEAD, MuxBackend, MuxOptions
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.socket import SocketOptions
-from trio_chardev.core.backend import Opener
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.delivery import INBOUND_CAPACITY
 from trio_chardev.core.frontend import Frontend
@@ -34,9 +33,8 @@ from trio_chardev.errors import (
     NotSupportedError,
 )
 from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
-from trio_chardev.options import BackendOptions
 from trio_chardev.protocols.escape import EscapeParser
-from trio_chardev.testing import CancelAtStep, FakeDevice, FakeFrontend, FakeOptions, fake_opener
+from trio_chardev.testing import CancelAtStep, FakeDevice, FakeFrontend, FakeOptions
 
 BREAK, CLOSED, OPENED = Event.BREAK, Event.CLOSED, Event.OPENED
 MUX_IN, MUX_OUT = Event.MUX_IN, Event.MUX_OUT
@@ -45,10 +43,6 @@ STAMP = rb"\[\d\d:\d\d:\d\d\.\d{3}\] "
 
 # A schedule is a seed: what pytest-trio does for hypothesis.
 trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
-
-
-def any_opener(options: BackendOptions) -> Opener:
-    return fake_opener(options) if isinstance(options, FakeOptions) else opener_of(options)
 
 
 @pytest.fixture
@@ -66,25 +60,9 @@ async def registry(device: FakeDevice) -> AsyncIterator[Registry]:
         yield registry
 
 
-def attach(registry: Registry, user: FakeFrontend, id: str = "m") -> Frontend:
-    """*user* takes bytes and events as they come."""
-    return registry[id].attach(
-        be_change=user.be_change, on_event=user.on_event, on_receive=user.on_receive
-    )
-
-
 def attach_reader(registry: Registry) -> Frontend:
     """A user that gets its bytes by receive_some."""
     return registry["m"].attach(be_change=FakeFrontend().be_change)
-
-
-async def type_in(device: FakeDevice, data: bytes) -> None:
-    device.feed(data)
-    await wait_all_tasks_blocked()
-
-
-def bytes_of(user: FakeFrontend) -> bytes:
-    return b"".join(item for item in user.seen if isinstance(item, bytes))
 
 
 async def read_all(frontend: Frontend, size: int) -> bytes:
@@ -95,10 +73,6 @@ async def read_all(frontend: Frontend, size: int) -> bytes:
     return data
 
 
-def rows(registry: Registry) -> dict[str, tuple[str, bool]]:
-    return {info.label: (info.filename, info.frontend_open) for info in registry.query()}
-
-
 # ---------------------------------------------------------------- who has the focus
 
 
@@ -106,9 +80,9 @@ async def test_the_last_to_come_has_the_focus_and_gets_all_that_is_typed(
     registry: Registry, device: FakeDevice
 ) -> None:
     first, last = FakeFrontend(), FakeFrontend()
-    attach(registry, first)
+    attach(registry["m"], first)
     await type_in(device, b"1")
-    attach(registry, last)
+    attach(registry["m"], last)
     await type_in(device, b"2")
     assert first.seen == [OPENED, MUX_IN, b"1", MUX_OUT]
     assert last.seen == [OPENED, MUX_IN, b"2"]
@@ -117,7 +91,7 @@ async def test_the_last_to_come_has_the_focus_and_gets_all_that_is_typed(
 async def test_a_key_passes_the_focus_round(registry: Registry, device: FakeDevice) -> None:
     users = [FakeFrontend() for _ in range(3)]
     for user in users:
-        attach(registry, user)
+        attach(registry["m"], user)
     for user in users:
         user.seen.clear()
     await type_in(device, b"x\x01ca\x01cb\x01cc\x01cd")
@@ -128,7 +102,7 @@ async def test_a_key_passes_the_focus_round(registry: Registry, device: FakeDevi
 
 async def test_alone_the_focus_stays(registry: Registry, device: FakeDevice) -> None:
     user = FakeFrontend()
-    attach(registry, user)
+    attach(registry["m"], user)
     await type_in(device, b"a\x01cb")
     assert user.seen == [OPENED, MUX_IN, b"a", b"b"]
 
@@ -137,8 +111,8 @@ async def test_when_the_focused_leaves_another_gets_the_focus(
     registry: Registry, device: FakeDevice
 ) -> None:
     stays, leaves = FakeFrontend(), FakeFrontend()
-    attach(registry, stays)
-    frontend = attach(registry, leaves)
+    attach(registry["m"], stays)
+    frontend = attach(registry["m"], leaves)
     stays.seen.clear()
     await frontend.aclose()
     await type_in(device, b"a")
@@ -150,8 +124,8 @@ async def test_when_one_without_the_focus_leaves_it_stays(
     registry: Registry, device: FakeDevice
 ) -> None:
     leaves, stays = FakeFrontend(), FakeFrontend()
-    frontend = attach(registry, leaves)
-    attach(registry, stays)
+    frontend = attach(registry["m"], leaves)
+    attach(registry["m"], stays)
     stays.seen.clear()
     await frontend.aclose()
     await type_in(device, b"a\x01cb")
@@ -165,7 +139,7 @@ async def test_a_user_that_fails_on_its_first_event_does_not_get_the_focus(
         raise ValueError("not today")
 
     user = FakeFrontend()
-    attach(registry, user)
+    attach(registry["m"], user)
     assert not registry["m"].attach(on_event=fail).is_attached
     assert "on_event failed" in caplog.text
     await type_in(device, b"a\x01cb")
@@ -178,7 +152,7 @@ async def test_what_is_typed_with_no_user_there_is_kept_for_the_first(
 ) -> None:
     await type_in(device, b"early")
     user = FakeFrontend()
-    attach(registry, user)
+    attach(registry["m"], user)
     await wait_all_tasks_blocked()
     assert bytes_of(user) == b"early"
 
@@ -190,8 +164,8 @@ async def test_a_break_typed_or_sent_by_command_is_for_the_focused(
     registry: Registry, device: FakeDevice
 ) -> None:
     other, focused = FakeFrontend(), FakeFrontend()
-    attach(registry, other)
-    attach(registry, focused)
+    attach(registry["m"], other)
+    attach(registry["m"], focused)
     await type_in(device, b"a\x01bb")
     registry.send_break("m")
     assert focused.seen == [OPENED, MUX_IN, b"a", BREAK, b"b", BREAK]
@@ -201,7 +175,7 @@ async def test_a_break_typed_or_sent_by_command_is_for_the_focused(
 async def test_a_break_sent_to_the_base_is_for_all(registry: Registry) -> None:
     users = [FakeFrontend(), FakeFrontend()]
     for user in users:
-        attach(registry, user)
+        attach(registry["m"], user)
     registry.send_break("b")
     await wait_all_tasks_blocked()
     assert [user.events.count(BREAK) for user in users] == [1, 1]
@@ -210,7 +184,7 @@ async def test_a_break_sent_to_the_base_is_for_all(registry: Registry) -> None:
 @pytest.mark.parametrize("key", [b"h", b"?"])
 async def test_help_goes_to_the_base(registry: Registry, device: FakeDevice, key: bytes) -> None:
     user = FakeFrontend()
-    attach(registry, user)
+    attach(registry["m"], user)
     await type_in(device, b"\x01" + key)
     assert device.sent == EscapeParser().help_text()
     assert bytes_of(user) == b""
@@ -219,7 +193,7 @@ async def test_help_goes_to_the_base(registry: Registry, device: FakeDevice, key
 async def test_help_that_nobody_is_there_to_read_is_dropped(
     registry: Registry, device: FakeDevice
 ) -> None:
-    frontend = attach(registry, FakeFrontend())
+    frontend = attach(registry["m"], FakeFrontend())
     device.connect(False)
     await type_in(device, b"\x01h")
     device.connect()
@@ -233,7 +207,7 @@ async def test_the_service_can_be_stopped_by_a_key(device: FakeDevice) -> None:
         registry.quit = lambda: quits.append(True)
         await registry.add("b", FakeOptions(device=device))
         await registry.add("m", MuxOptions(chardev="b"))
-        attach(registry, FakeFrontend())
+        attach(registry["m"], FakeFrontend())
         await type_in(device, b"\x01x")
         assert quits == [True]
         assert device.sent == b"trio-chardev: Terminated\r\n"
@@ -248,7 +222,7 @@ async def test_the_escape_key_is_itself_when_doubled_and_swallows_what_is_no_com
     registry: Registry, device: FakeDevice, typed: bytes, got: bytes
 ) -> None:
     user = FakeFrontend()
-    attach(registry, user)
+    attach(registry["m"], user)
     for size in (len(typed), 1):  # also over the border of two chunks
         user.seen.clear()
         for start in range(0, len(typed), size):
@@ -260,8 +234,8 @@ async def test_a_key_is_known_over_the_border_of_two_chunks(
     registry: Registry, device: FakeDevice
 ) -> None:
     first, last = FakeFrontend(), FakeFrontend()
-    attach(registry, first)
-    attach(registry, last)
+    attach(registry["m"], first)
+    attach(registry["m"], last)
     await type_in(device, b"a\x01")
     await type_in(device, b"cb")
     assert (bytes_of(first), bytes_of(last)) == (b"b", b"a")
@@ -287,7 +261,7 @@ async def test_keys_are_seen_while_the_focused_does_not_read(
     registry: Registry, device: FakeDevice
 ) -> None:
     awake = FakeFrontend()
-    attach(registry, awake)
+    attach(registry["m"], awake)
     sleeper = attach_reader(registry)
     await type_in(device, b"s" * (FULL - 1))
     await type_in(device, b"\x01ca")
@@ -299,7 +273,7 @@ async def test_what_the_base_holds_goes_at_once_to_who_gets_the_focus(
     registry: Registry, device: FakeDevice
 ) -> None:
     awake = FakeFrontend()
-    attach(registry, awake)
+    attach(registry["m"], awake)
     sleeper = attach_reader(registry)
     await type_in(device, b"s" * FULL + b"rest")
     assert bytes_of(awake) == b""
@@ -313,9 +287,9 @@ async def test_what_a_user_has_not_read_waits_for_it_and_needs_no_focus(
 ) -> None:
     """In QEMU it comes only after the user has the focus again and another byte was typed."""
     slow, other = FakeFrontend(appetite=1), FakeFrontend()
-    frontend = attach(registry, slow)
+    frontend = attach(registry["m"], slow)
     await type_in(device, b"abc")
-    attach(registry, other)
+    attach(registry["m"], other)
     await type_in(device, b"x")
     slow.appetite = None
     frontend.accept_input()
@@ -342,7 +316,7 @@ async def test_a_user_that_pauses_its_input_is_obeyed(
     registry: Registry, device: FakeDevice
 ) -> None:
     user = FakeFrontend()
-    frontend = attach(registry, user)
+    frontend = attach(registry["m"], user)
     frontend.pause_input()
     await type_in(device, b"x" * 300_000)
     assert bytes_of(user) == b""
@@ -356,8 +330,8 @@ async def test_each_of_many_commands_in_one_chunk_costs_no_copy_of_the_rest(
     registry: Registry, device: FakeDevice
 ) -> None:
     first, last = FakeFrontend(), FakeFrontend()
-    attach(registry, first)
-    attach(registry, last)
+    attach(registry["m"], first)
+    attach(registry["m"], last)
     with trio.fail_after(5):
         await type_in(device, b"\x01ca\x01cb" * 5_000)
     assert bytes_of(first) == b"a" * 5_000
@@ -372,7 +346,7 @@ async def test_the_coming_and_going_at_the_base_is_told_to_all(
 ) -> None:
     users = [FakeFrontend(), FakeFrontend()]
     for user in users:
-        attach(registry, user)
+        attach(registry["m"], user)
         user.events.clear()
     users[0].events.clear()
     device.connect(False)
@@ -391,7 +365,7 @@ async def test_the_peers_of_a_socket_come_and_go_for_all_users(tmp_path: Path) -
     async with open_registry_with(any_opener) as registry:
         await registry.add("b", SocketOptions(addr=address, server=True, wait=False))
         await registry.add("m", MuxOptions(chardev="b"))
-        frontends = [attach(registry, user) for user in users]
+        frontends = [attach(registry["m"], user) for user in users]
         for text in (b"one", b"two"):
             for user in users:
                 user.seen.clear()
@@ -411,7 +385,7 @@ async def test_nobody_at_the_base_is_nobody_at_the_mux(device: FakeDevice) -> No
         await registry.add("b", FakeOptions(device=device))
         await registry.add("m", MuxOptions(chardev="b"))
         user = FakeFrontend()
-        frontend = attach(registry, user)
+        frontend = attach(registry["m"], user)
         assert user.events == [MUX_IN]
         with pytest.raises(BackendDisconnectedError):
             await frontend.send_all(b"x")
@@ -432,7 +406,7 @@ async def test_an_event_that_came_while_the_mux_was_opened_is_told_once(
         await registry.add("m", NullOptions())
         await type_in(device, b"early")
         user = Slow()
-        attach(registry, user)
+        attach(registry["m"], user)
         await registry.change("m", MuxOptions(chardev="b"))
         await wait_all_tasks_blocked()
         assert user.seen == [OPENED, b"early"]
@@ -443,19 +417,19 @@ async def test_an_event_that_came_while_the_mux_was_opened_is_told_once(
 
 async def test_it_has_32_users_and_no_more(registry: Registry, device: FakeDevice) -> None:
     users = [FakeFrontend() for _ in range(32)]
-    frontends = [attach(registry, user) for user in users]
+    frontends = [attach(registry["m"], user) for user in users]
     with pytest.raises(ChardevBusyError, match=r"^Device 'm' is in use$"):
         registry["m"].attach()
     await type_in(device, b"".join(b"\x01c%c" % (65 + i) for i in range(32)))
     assert b"".join(bytes_of(user) for user in users) == bytes(range(65, 97))
     await frontends[7].aclose()
-    attach(registry, users[7])
+    attach(registry["m"], users[7])
 
 
 async def test_unused_it_can_be_removed_and_then_its_base(registry: Registry) -> None:
     with pytest.raises(ChardevBusyError, match=r"^Chardev 'b' is busy$"):
         await registry.remove("b")
-    frontends = [attach(registry, FakeFrontend()) for _ in range(2)]
+    frontends = [attach(registry["m"], FakeFrontend()) for _ in range(2)]
     for frontend in frontends:
         with pytest.raises(ChardevBusyError, match=r"^Chardev 'm' is busy$"):
             await registry.remove("m")
@@ -469,7 +443,7 @@ async def test_the_base_of_a_mux_that_is_removed_can_be_used(
 ) -> None:
     await registry.remove("m")
     user = FakeFrontend()
-    attach(registry, user, "b")
+    attach(registry["b"], user)
     await type_in(device, b"a\x01c")
     assert bytes_of(user) == b"a\x01c"
 
@@ -480,7 +454,7 @@ async def test_query_shows_whether_mux_and_base_are_used(registry: Registry) -> 
     assert rows(registry) == unused
     for chardev in registry.values():
         chardev.row = b"a list that was written"
-    frontend = attach(registry, FakeFrontend(), "top")
+    frontend = attach(registry["top"], FakeFrontend())
     assert all(is_open for _, is_open in rows(registry).values())
     assert all(chardev.row is None for chardev in registry.values())
     for chardev in registry.values():
@@ -513,9 +487,9 @@ async def test_a_mux_that_has_users_takes_another_mux_for_one_more(
 ) -> None:
     """Each has the focus when its turn comes; the upper's keys are doubled for the lower."""
     lower, upper = FakeFrontend(), [FakeFrontend(), FakeFrontend()]
-    attach(registry, lower)
+    attach(registry["m"], lower)
     await registry.add("top", MuxOptions(chardev="m"))
-    frontends = [attach(registry, user, "top") for user in upper]
+    frontends = [attach(registry["top"], user) for user in upper]
     await type_in(device, b"a\x01\x01cb\x01cc")
     assert [bytes_of(user) for user in (lower, *upper)] == [b"c", b"b", b"a"]
     for frontend, text in zip(frontends, (b"one ", b"two"), strict=True):
@@ -562,7 +536,7 @@ async def test_two_changes_at_a_time_do_not_make_a_ring(seed: int) -> None:
 
 async def test_a_send_all_is_one_piece(registry: Registry, device: FakeDevice) -> None:
     device.room = 3
-    frontends = [attach(registry, FakeFrontend()) for _ in range(3)]
+    frontends = [attach(registry["m"], FakeFrontend()) for _ in range(3)]
     pieces = [letter * 40 for letter in (b"a", b"b", b"c")]
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
@@ -578,7 +552,7 @@ async def test_a_cancelled_send_some_has_sent_nothing(
     registry: Registry, device: FakeDevice
 ) -> None:
     device.room = 0
-    frontend = attach(registry, FakeFrontend())
+    frontend = attach(registry["m"], FakeFrontend())
     with trio.move_on_after(0.01) as scope:
         await frontend.send_some(b"never")
     assert scope.cancelled_caught
@@ -588,7 +562,7 @@ async def test_a_cancelled_send_some_has_sent_nothing(
 
 
 async def test_line_calls_go_to_the_base(registry: Registry, device: FakeDevice) -> None:
-    frontend = attach(registry, FakeFrontend())
+    frontend = attach(registry["m"], FakeFrontend())
     settings = LineSettings(speed=300)
     await frontend.set_line(settings)
     await frontend.set_modem(ModemLines.DTR)
@@ -602,7 +576,7 @@ async def test_line_calls_are_refused_in_the_bases_name() -> None:
         await registry.add("b", NullOptions())
         await registry.add("m", MuxOptions(chardev="b"))
         with pytest.raises(NotSupportedError, match=r"^'null' has no modem lines$"):
-            await attach(registry, FakeFrontend()).get_modem()
+            await attach(registry["m"], FakeFrontend()).get_modem()
 
 
 # ---------------------------------------------------------------- time stamps
@@ -620,7 +594,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 async def test_from_the_next_line_on_each_is_stamped(
     registry: Registry, device: FakeDevice, clock: SimpleNamespace
 ) -> None:
-    frontend = attach(registry, FakeFrontend())
+    frontend = attach(registry["m"], FakeFrontend())
     await frontend.send_all(b"in pro")
     await type_in(device, b"\x01t")
     await frontend.send_all(b"gress\n")
@@ -639,7 +613,7 @@ async def test_from_the_next_line_on_each_is_stamped(
 async def test_stamps_are_whole_however_little_the_base_takes(
     registry: Registry, device: FakeDevice, room: int
 ) -> None:
-    frontend = attach(registry, FakeFrontend())
+    frontend = attach(registry["m"], FakeFrontend())
     await type_in(device, b"\x01t")
     await frontend.send_all(b"\n")
     device.room = 0
@@ -656,7 +630,7 @@ async def test_stamps_are_whole_however_little_the_base_takes(
 async def test_a_line_behind_help_that_had_to_wait_is_stamped(
     registry: Registry, device: FakeDevice
 ) -> None:
-    frontend = attach(registry, FakeFrontend())
+    frontend = attach(registry["m"], FakeFrontend())
     await type_in(device, b"\x01t")
     await frontend.send_all(b"\n")
     device.room = 10
@@ -671,7 +645,7 @@ async def test_a_line_behind_help_that_had_to_wait_is_stamped(
 async def test_help_in_the_midst_of_a_line_does_not_have_it_stamped(
     registry: Registry, device: FakeDevice
 ) -> None:
-    frontend = attach(registry, FakeFrontend())
+    frontend = attach(registry["m"], FakeFrontend())
     await type_in(device, b"\x01t")
     await frontend.send_all(b"\nab")
     await type_in(device, b"\x01h")
@@ -683,7 +657,7 @@ async def test_help_in_the_midst_of_a_line_does_not_have_it_stamped(
 async def test_a_cancelled_send_does_not_stamp_a_line_twice(
     registry: Registry, device: FakeDevice
 ) -> None:
-    frontend = attach(registry, FakeFrontend())
+    frontend = attach(registry["m"], FakeFrontend())
     await type_in(device, b"\x01t")
     await frontend.send_all(b"\n")
     device.room = 4
@@ -697,7 +671,7 @@ async def test_a_cancelled_send_does_not_stamp_a_line_twice(
 
 
 async def test_each_stamp_costs_no_copy_of_the_rest(registry: Registry, device: FakeDevice) -> None:
-    frontend = attach(registry, FakeFrontend())
+    frontend = attach(registry["m"], FakeFrontend())
     await type_in(device, b"\x01t")
     started = trio.current_time()
     await frontend.send_all(b"x" * 99 + b"\n" + b"x\n" * 5_000 + b"y" * (1 << 23))
@@ -713,7 +687,7 @@ async def test_the_users_are_set_up_for_a_new_base_and_stay(
     registry: Registry, device: FakeDevice
 ) -> None:
     new, users = FakeDevice("new", eager=True), [FakeFrontend(), FakeFrontend()]
-    frontends = [attach(registry, user) for user in users]
+    frontends = [attach(registry["m"], user) for user in users]
     registry["m"].attach(on_event=FakeFrontend().on_event)  # its line needs no set-up
     await registry.change("b", FakeOptions(device=new))
     assert [user.bound for user in users] == ["fake:new"] * 2
@@ -728,7 +702,7 @@ async def test_the_users_are_set_up_for_a_new_base_and_stay(
 async def test_a_user_that_refuses_the_new_base_undoes_the_change(registry: Registry) -> None:
     new = FakeDevice("new")
     users = [FakeFrontend(), FakeFrontend(refuses=new), FakeFrontend()]
-    frontends = [attach(registry, user) for user in users]
+    frontends = [attach(registry["m"], user) for user in users]
     with pytest.raises(ChangeFailedError, match=r"^Chardev 'b' change failed$"):
         await registry.change("b", FakeOptions(device=new))
     assert [user.bound for user in users] == ["fake:base"] * 3
@@ -742,9 +716,9 @@ async def test_a_user_that_comes_while_the_base_changes_is_set_up_too(registry: 
 
     class Host(FakeFrontend):
         async def be_change(self, backend: Controls) -> None:
-            attach(registry, late)
+            attach(registry["m"], late)
 
-    attach(registry, Host())
+    attach(registry["m"], Host())
     await registry.change("b", FakeOptions(device=new))
     assert late.bound == "fake:new"
 
@@ -752,7 +726,7 @@ async def test_a_user_that_comes_while_the_base_changes_is_set_up_too(registry: 
 async def test_users_hear_that_at_the_new_base_nobody_is_there(registry: Registry) -> None:
     new, users = FakeDevice("new", connected=False), [FakeFrontend(), FakeFrontend()]
     for user in users:
-        attach(registry, user)
+        attach(registry["m"], user)
         user.events.clear()
     users[0].events.clear()
     await registry.change("b", FakeOptions(device=new))
@@ -767,7 +741,7 @@ async def test_nothing_is_lost_or_repeated_when_the_base_is_changed_under_load(
     trio_run._r.seed(seed)
     devices = [device, *(FakeDevice(f"d{i}", eager=i % 2 == 0) for i in range(6))]
     reader = attach_reader(registry)
-    writer = attach(registry, FakeFrontend())
+    writer = attach(registry["m"], FakeFrontend())
     await type_in(device, b"\x01c")
     out = b"".join(b"<%04d>" % i for i in range(300))
     got = bytearray()
@@ -802,7 +776,7 @@ async def test_a_base_that_dies_can_be_changed(
 ) -> None:
     await registry.change("b", FakeOptions(device=FakeDevice("mortal", dies_after=1)))
     user = FakeFrontend()
-    frontend = attach(registry, user)
+    frontend = attach(registry["m"], user)
     await wait_all_tasks_blocked()
     assert "the backend is gone" in caplog.text
     assert not registry["m"].is_open
@@ -821,7 +795,7 @@ async def test_to_another_base(registry: Registry, device: FakeDevice) -> None:
     other = FakeDevice("other", eager=True)
     await registry.add("c", FakeOptions(device=other))
     users = [FakeFrontend(), FakeFrontend()]
-    frontends = [attach(registry, user) for user in users]
+    frontends = [attach(registry["m"], user) for user in users]
     await registry.change("m", MuxOptions(chardev="c"))
     assert not registry["b"].frontends
     await registry.remove("b")
@@ -835,7 +809,7 @@ async def test_over_the_same_base_which_is_handed_over(
     registry: Registry, device: FakeDevice
 ) -> None:
     users = [FakeFrontend(), FakeFrontend()]
-    frontends = [attach(registry, user) for user in users]
+    frontends = [attach(registry["m"], user) for user in users]
     before = registry["m"].backend
     await registry.change("m", MuxOptions(chardev="b"))
     assert registry["m"].backend is not before
@@ -853,7 +827,7 @@ async def test_over_the_same_base_which_is_handed_over(
 
 async def test_to_a_plain_backend_and_back(registry: Registry, device: FakeDevice) -> None:
     user, plain = FakeFrontend(), FakeDevice("plain", eager=True)
-    frontend = attach(registry, user)
+    frontend = attach(registry["m"], user)
     await type_in(device, b"1\x01")
     await registry.change("m", FakeOptions(device=plain))
     assert rows(registry) == {"b": ("fake:base", False), "m": ("fake:plain", True)}
@@ -863,7 +837,7 @@ async def test_to_a_plain_backend_and_back(registry: Registry, device: FakeDevic
         registry["m"].attach()
     await registry.change("m", MuxOptions(chardev="b"))
     await type_in(device, b"2\x01c3")
-    attach(registry, FakeFrontend())
+    attach(registry["m"], FakeFrontend())
     assert plain.sent == b"out"
     assert bytes_of(user) == b"1\x01c23"
 
@@ -871,7 +845,7 @@ async def test_to_a_plain_backend_and_back(registry: Registry, device: FakeDevic
 async def test_of_two_users_a_plain_backend_would_leave_one_out(registry: Registry) -> None:
     users = [FakeFrontend(), FakeFrontend()]
     for user in users:
-        attach(registry, user)
+        attach(registry["m"], user)
     text = r"^Chardev 'm' has 2 users, but 'fake:plain' can have only 1$"
     with pytest.raises(ChangeRefusedError, match=text):
         await registry.change("m", FakeOptions(device=FakeDevice("plain")))
@@ -886,7 +860,7 @@ async def test_a_change_that_fails_leaves_all_as_it_was(
     await registry.add("busy", NullOptions())
     registry["busy"].attach()
     user = FakeFrontend()
-    frontend = attach(registry, user)
+    frontend = attach(registry["m"], user)
     await registry.add("top", MuxOptions(chardev="m"))
     before = rows(registry)
     await type_in(device, b"\x01c\x01")
@@ -908,7 +882,7 @@ async def test_a_user_that_refuses_a_handed_over_base_has_the_old_mux_back(
                 raise ValueError("no")
 
     user = Choosy()
-    attach(registry, user)
+    attach(registry["m"], user)
     original = registry["m"].backend
     with pytest.raises(ChangeFailedError):
         await registry.change("m", MuxOptions(chardev="b"))

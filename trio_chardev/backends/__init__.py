@@ -10,6 +10,7 @@ import attrs
 
 from trio_chardev.backends.file import FileOptions, open_file
 from trio_chardev.backends.foreign import FOREIGN as FOREIGN, refuse
+from trio_chardev.backends.hub import HubOptions, open_hub
 from trio_chardev.backends.log import open_log
 from trio_chardev.backends.mux import MuxOptions, open_mux
 from trio_chardev.backends.null import NullOptions, open_null
@@ -38,6 +39,7 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "file": Kind(FileOptions, open_file),
+    "hub": Kind(HubOptions, open_hub),
     "memory": Kind(MemoryOptions, open_ringbuf),
     "mux": Kind(MuxOptions, open_mux),
     "null": Kind(NullOptions, open_null),

@@ -23,7 +23,7 @@ from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
-if TYPE_CHECKING:  # a mux attaches to chardevs; nothing here needs them at run time
+if TYPE_CHECKING:  # mux and hub attach to chardevs; nothing here needs them at run time
     from trio_chardev.core.chardev import Chardev
     from trio_chardev.core.delivery import Delivery
     from trio_chardev.core.outlets import Outlets
@@ -72,6 +72,9 @@ class OpenRequest:
 
     quit: Callable[[], None] = lambda: None
     """Stops the service, for a backend whose user may ask for that."""
+
+    escape: int = 0x01  # C-a
+    """The byte before a command to a mux (QEMU's -echr)."""
 
     take_fd: Callable[[str], int] = number_as_fd
     """Gives the descriptor of that name away; the opener owns it from then on."""
@@ -227,7 +230,7 @@ class Backend(abc.ABC):
     def attached(self, delivery: Delivery) -> None:  # noqa: B027 - only a mux has a choice
         """The chardev has one more user, who gets its input by *delivery*."""
 
-    def touch(self) -> None:  # noqa: B027 - only a mux stands on others
+    def touch(self) -> None:  # noqa: B027 - only some stand on others
         """Its chardev's users have changed: `Chardev.touch` those that it stands on."""
 
     def guard(self) -> None:  # noqa: B027 - most kinds lead to nobody but the operator

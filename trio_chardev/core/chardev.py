@@ -49,6 +49,8 @@ class ChardevInfo:
     label: str
     filename: str
     frontend_open: bool
+    lost: int = 0
+    """Bytes that a hub has not sent to it, because it was too slow or has failed."""
 
 
 @attrs.define(eq=False)
@@ -87,7 +89,8 @@ class Chardev:
     @property
     def info(self) -> ChardevInfo:
         """What query-chardev shows."""
-        return ChardevInfo(self.id, self.backend.filename, self.frontend_open)
+        lost = sum(frontend.lost for frontend in self.frontends)
+        return ChardevInfo(self.id, self.backend.filename, self.frontend_open, lost)
 
     def touch(self) -> None:
         """Something that a list shows has changed, of it or of what it stands on."""
@@ -283,15 +286,15 @@ class Chardev:
             asked.add(frontend)
             try:
                 with trio.CancelScope() as self._asking:
-                    await self._ask(frontend, new)
+                    await self._ask(frontend, Controls(new.backend))
             except Exception as exc:
                 log.warning("chardev '%s': change failed: %r", self.id, exc)
                 raise ChangeFailedError(f"Chardev '{self.id}' change failed") from exc
 
-    async def _ask(self, frontend: Frontend, slot: Slot) -> None:
+    async def _ask(self, frontend: Frontend, backend: Controls) -> None:
         if frontend.be_change is not None:
             with self._outbound.handler_at_work():
-                await frontend.be_change(Controls(slot.backend))
+                await frontend.be_change(backend)
 
     @trio.lowlevel.enable_ki_protection
     def _commit(self, old: Slot | None, new: Slot, *, carry: bool = False) -> None:
@@ -343,7 +346,7 @@ class Chardev:
     async def _ask_back(self, frontend: Frontend, old: Slot) -> None:
         try:
             with trio.fail_after(CLEANUP_TIMEOUT, shield=True):
-                await self._ask(frontend, old)
+                await self._ask(frontend, Controls(old.backend, is_original=True))
         except Exception:
             log.exception("chardev '%s': its frontend does not take the original back", self.id)
 

@@ -27,6 +27,9 @@ class Controls:
 
     backend: Backend
 
+    is_original: bool = False
+    """The change is being undone: this is the backend that was and stays in place."""
+
     @property
     def filename(self) -> str:
         """What query-chardev shows."""

@@ -31,6 +31,11 @@ class Delivery:
     is_muted: bool = False
     """CLOSED was sent for a change: until it is over the frontend hears no OPENED or CLOSED."""
 
+    @property
+    def has_items(self) -> bool:
+        """Would `take` give or tell something?"""
+        return bool(self.inbound) and not self.is_held and self.frontend is not None
+
     def attach(self, frontend: Frontend, *, is_open: bool) -> None:
         """*frontend* is the user from now on; it hears OPENED at once if *is_open*."""
         self.frontend = frontend

@@ -71,6 +71,9 @@ class Frontend(trio.abc.Stream):
         self.on_failure: Callable[[], None] = lambda: None
         """Is called when a handler has failed and so it was detached."""
 
+        self.lost = 0
+        """How many bytes it had for the chardev and gave up, as a hub does for one that is slow."""
+
     @property
     def is_open(self) -> bool:
         """Is somebody at the other end now?"""
@@ -106,9 +109,12 @@ class Frontend(trio.abc.Stream):
         return self._outbound.send_nowait(memoryview(data).cast("B"))
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until no other write is under way, and no change."""
+        """Wait until no other write is under way, no change, and the backend may take something.
+
+        May be too early. Raises as `send_all`.
+        """
         self._check()
-        await self._outbound.wait_idle()
+        await self._outbound.wait_writable(self._check)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait, through disconnects and changes, for 1 to *max_bytes* bytes.

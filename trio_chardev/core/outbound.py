@@ -16,9 +16,10 @@ that first, and `push` does if nobody else does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 
 import attrs
 import trio
@@ -33,6 +34,7 @@ from trio_chardev.errors import (
 )
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @attrs.frozen(eq=False)
@@ -177,11 +179,14 @@ class Outbound:
             mark.at_work = False
             _handler.reset(token)
 
-    async def wait_idle(self) -> None:
-        """Wait until no other write is under way, and no change."""
+    async def wait_writable(self, check: Callable[[], None]) -> None:
+        """Wait until no other write is under way, no change, and the backend may take something.
+
+        May be too early. Raises as `send_all`.
+        """
         self.refuse_in_handler()
-        async with self._write_lock, self._slot_lock:
-            pass
+        async with self._write_lock:
+            await self._at_slot(lambda slot: slot.backend.wait_writable(), check)
 
     async def _acquire_write_lock(self) -> None:
         try:  # without contention no trip through the scheduler
@@ -212,22 +217,35 @@ class Outbound:
 
         What was carried goes first; that is all if *data* is empty.
         """
+
+        async def send_some(slot: Slot) -> int:
+            try:
+                while carried := slot.carried:
+                    sent = await slot.backend.send_some(carried)
+                    slot.carried = carried[sent:]
+                sent = await slot.backend.send_some(data) if data else 0
+            except BackendDisconnectedError:
+                slot.show_taps(data)
+                raise
+            slot.show_taps(data[:sent])
+            return sent
+
+        return await self._at_slot(send_some, check)
+
+    async def _at_slot(self, use: Callable[[Slot], Awaitable[T]], check: Callable[[], None]) -> T:
+        """What *use* of the slot gives; one that a change cuts short begins again after it.
+
+        The write lock must be held: then only `exclusive` can be in line for the slot.
+        """
         while True:
             async with self._slot_lock:
                 if self._slot_lock.statistics().tasks_waiting:
                     continue  # `exclusive` found us in line, where it can't interrupt us
                 check()
                 slot = self.usable_slot()
-                carried = slot.carried
-                if not (carried or data):
-                    return 0
-                sent = 0
                 with trio.CancelScope() as self._send_scope:
                     try:
-                        sent = await slot.backend.send_some(carried or data)
-                    except BackendDisconnectedError:
-                        slot.show_taps(data)
-                        raise
+                        return await use(slot)
                     except (BackendError, trio.ClosedResourceError) as exc:
                         self.usable_slot()  # raises if the chardev was closed under us
                         if isinstance(exc, BackendError):
@@ -235,11 +253,6 @@ class Outbound:
                         raise BackendDisconnectedError("closed while sending") from exc
                     finally:
                         self._send_scope = None
-                if carried:
-                    slot.carried = carried[sent:]
-                elif sent:
-                    slot.show_taps(data[:sent])
-                    return sent
 
     def usable_slot(self) -> Slot:
         """What is in place. Raises ChardevClosedError, BackendDisconnectedError if it died."""

@@ -61,6 +61,8 @@ class Registry(Mapping[str, Chardev]):
     """Opens what options name by a path; see OpenRequest."""
     quit: Callable[[], None] = lambda: None
     """Stops the service; see OpenRequest."""
+    escape: int = 0x01
+    """The byte before a command to a mux that is opened from now on; see OpenRequest."""
     objects: dict[str, object] = attrs.Factory(dict)
     """What options name by an id, such as TLS credentials; see OpenRequest."""
     devices: Devices = attrs.field(init=False)
@@ -221,6 +223,7 @@ class Registry(Mapping[str, Chardev]):
             request.open_path = lambda path, flags: self.open_path(path, flags, sandbox)
             request.sandbox = sandbox
             request.quit = self.quit
+            request.escape = self.escape
             request.take_fd = take_fd
             return opener(request)
 

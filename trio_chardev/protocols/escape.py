@@ -29,7 +29,7 @@ class EscapeParser:
     """Splits what one terminal sends."""
 
     def __init__(self, escape: int = DEFAULT_ESCAPE) -> None:
-        self._escape = escape
+        self.character = escape
         self._is_escaped = False
 
     @property
@@ -44,13 +44,13 @@ class EscapeParser:
             if self._is_escaped:
                 self._is_escaped = False
                 key = data[start]
-                if key == self._escape:
+                if key == self.character:
                     yield bytes([key])
                 elif command := _COMMAND_OF.get(key):
                     yield command
                 start += 1
                 continue
-            end = data.find(self._escape, start)
+            end = data.find(self.character, start)
             if end < 0:
                 yield data[start:]
                 return
@@ -61,7 +61,11 @@ class EscapeParser:
 
     def help_text(self) -> bytes:
         """What HELP shows, with CR LF line ends."""
-        name = f"C-{chr(self._escape + 96)}" if 0 < self._escape < 27 else f"0x{self._escape:02x}"
+        name = (
+            f"C-{chr(self.character + 96)}"
+            if 0 < self.character < 27
+            else f"0x{self.character:02x}"
+        )
         rows = [
             (f"{name} h", "print this help"),
             (f"{name} x", "stop the service"),

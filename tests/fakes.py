@@ -1,0 +1,41 @@
+"""Registries with fakes among the real kinds, and what tests of mux and hub ask of users."""
+
+from __future__ import annotations
+
+from trio.testing import wait_all_tasks_blocked
+
+from trio_chardev.backends import opener_of
+from trio_chardev.core.backend import Opener
+from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.registry import Registry
+from trio_chardev.options import BackendOptions
+from trio_chardev.testing import FakeDevice, FakeFrontend, FakeOptions, fake_opener
+
+
+def any_opener(options: BackendOptions) -> Opener:
+    """Of fakes, too."""
+    return fake_opener(options) if isinstance(options, FakeOptions) else opener_of(options)
+
+
+def attach(chardev: Chardev, user: FakeFrontend) -> Frontend:
+    """*user* takes bytes and events as they come."""
+    return chardev.attach(
+        be_change=user.be_change, on_event=user.on_event, on_receive=user.on_receive
+    )
+
+
+async def type_in(device: FakeDevice, data: bytes) -> None:
+    """*data* arrives, and goes as far as it goes."""
+    device.feed(data)
+    await wait_all_tasks_blocked()
+
+
+def bytes_of(user: FakeFrontend) -> bytes:
+    """What *user* has received."""
+    return b"".join(item for item in user.seen if isinstance(item, bytes))
+
+
+def rows(registry: Registry) -> dict[str, tuple[str, bool]]:
+    """What query-chardev shows: id -> file name and frontend-open."""
+    return {info.label: (info.filename, info.frontend_open) for info in registry.query()}

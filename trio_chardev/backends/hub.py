@@ -1,0 +1,225 @@
+"""hub: one user on several chardevs at once, its members.
+
+What any member receives is input, in the order in which it comes from each; output goes to
+every member that is open.
+
+What counts as sent: a piece of output of up to PIECE bytes that one member has taken can't be
+taken back, so as much of it as the fastest takes at once counts as sent, and the others are
+owed the rest (see `trio_chardev.backends.bases`). As long as a member is owed something the
+next piece is not begun (``slow=wait``), so the slowest sets the pace; or (``slow=drop``) it is
+owed more, up to BACKLOG bytes, then loses what comes, which is counted, and the fastest sets
+the pace. A send that is cancelled has sent nothing to any member; no member gets a byte twice.
+
+A member that is not open is passed over: it begins with what is sent after it has opened.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Literal, TypeVar
+
+import attrs
+import trio
+
+from trio_chardev.backends.bases import (
+    ON_FAILURE,
+    BackendOnBases,
+    Base,
+    as_backend_error,
+    open_on_bases,
+)
+from trio_chardev.core.backend import Backend, LineControl, ModemControl, OpenRequest
+from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.controls import Controls
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
+from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
+from trio_chardev.options import BackendOptions
+
+MAX_MEMBERS = 32
+PIECE = 1 << 14  # bytes; as much as TLS has in a record
+BACKLOG = 1 << 16  # bytes
+
+Slow = Literal["wait", "drop"]
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class HubOptions(BackendOptions):
+    """Joins several chardevs: input of all of them, output to all of them."""
+
+    chardevs: tuple[str, ...]
+    """The chardevs to join, up to 32."""
+
+    slow: Slow = "wait"
+    """Whether a chardev that does not take the output as fast as the others makes them wait,
+    or loses some of it."""
+
+
+class HubBackend(BackendOnBases):
+    """Stands on up to 32 chardevs (QEMU: 4)."""
+
+    def __init__(
+        self, request: OpenRequest, slow: Slow, bases: Sequence[Base], nursery: trio.Nursery
+    ) -> None:
+        super().__init__(request, bases, nursery)
+        self._waits_for_slow = slow == "wait"
+        self._up = {base for base in bases if base.is_open}  # by the events, in their place
+        self._turn = 0  # whose input is looked at first
+        self._readers = trio.lowlevel.ParkingLot()
+        self._full: list[Base] = []  # why the last send was not even begun
+        self.set_open(bool(self._up))
+
+    @property
+    def filename(self) -> str:
+        return "hub"
+
+    def activate(self) -> None:
+        super().activate()
+        self._up = {base for base in self.on_bases if base.is_open}
+        self.set_open(bool(self._up))
+
+    def base_event(self, base: Base, event: BackendEvent) -> None:
+        """The first that opens opens the hub, and the last that closes closes it."""
+        if event not in (Event.OPENED, Event.CLOSED):
+            self._on_event(event)
+            return
+        (self._up.add if event is Event.OPENED else self._up.discard)(base)
+        self.set_open(bool(self._up))
+        self.wake_senders()
+
+    async def base_changes(self, backend: Controls) -> None:
+        """Only a member with a line has something that the user could set up."""
+        if isinstance(backend.backend, LineControl | ModemControl):
+            await super().base_changes(backend)
+
+    # ------------------------------------------------------------ input
+
+    def base_received(self, data: bytes) -> int:
+        """It waits with the member until there is room for it."""
+        self._readers.unpark_all()
+        return 0
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        """The members in turn, so that none keeps another from being heard."""
+        count = len(self.on_bases)
+        for place in range(self._turn, self._turn + count):
+            frontend = self.on_bases[place % count].frontend
+            if frontend.is_attached and (data := frontend.receive_nowait(max_bytes)):
+                self._turn = (place + 1) % count
+                return data
+        return b""
+
+    async def wait_readable(self) -> None:
+        if any(base.frontend.delivery.has_items for base in self.on_bases):
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._readers.park()
+
+    # ------------------------------------------------------------ output
+
+    def send_nowait(self, data: memoryview) -> int:
+        """A piece for each; an error is raised only if no member took, or may yet take, it."""
+        members = self._open_members()
+        piece = data[:PIECE]
+        taken: dict[Base, int] = {}
+        failed: dict[Base, BackendError] = {}
+        self._full = [base for base in members if not base.is_paid()]
+        if self._full and self._waits_for_slow:
+            return 0
+        for base in members:
+            try:
+                taken[base] = base.send_nowait(piece)
+            except BackendError as exc:
+                failed[base] = exc
+        sent = max(taken.values(), default=0)
+        if piece and not sent:
+            if not taken:
+                raise failed[members[-1]]
+            self._full = list(taken)
+        for base, count in taken.items():
+            self._owe(base, piece[count:sent])
+        for base, error in failed.items():
+            base.lose(sent, error)
+        return sent
+
+    def _open_members(self) -> list[Base]:
+        """Those that output is for. Raises BackendDisconnectedError if there are none."""
+        for base in self.on_bases:
+            if base.owed and not base.is_open:
+                base.forgive("nobody is there any more")
+        if members := [base for base in self.on_bases if base.is_open]:
+            return members
+        raise BackendDisconnectedError(f"no member of hub '{self.id}' is open")
+
+    def _owe(self, base: Base, rest: memoryview) -> None:
+        if len(base.owed) + len(rest) > BACKLOG:
+            base.lose(len(rest), "it is too slow")
+        elif rest:
+            base.owed += rest
+            self.pay_soon(base)
+
+    async def wait_writable(self) -> None:
+        if not self._full:
+            await trio.lowlevel.checkpoint()
+            return
+        for base in self._full:
+            self.pay_soon(base)
+        await self.wait_paid()
+
+    # ------------------------------------------------------------ the lines are the members'
+
+    async def set_line(self, settings: LineSettings) -> None:
+        """See LineControl: of all members that have a line."""
+        await self._on_each(lambda frontend: frontend.set_line(settings))
+
+    async def get_modem(self) -> ModemLines:
+        """See ModemControl: what is on at any of them."""
+        lines = ModemLines(0)
+        for more in await self._on_each(lambda frontend: frontend.get_modem()):
+            lines |= more
+        return lines
+
+    async def set_modem(self, lines: ModemLines) -> None:
+        """See ModemControl: of all that have modem lines."""
+        await self._on_each(lambda frontend: frontend.set_modem(lines))
+
+    async def send_break(self, duration: float) -> None:
+        """See BreakControl: to all that can send one."""
+        await self._on_each(lambda frontend: frontend.send_break(duration))
+
+    async def _on_each(self, use: Callable[[Frontend], Awaitable[T]]) -> list[T]:
+        """What those members give that have such a thing; raises if none has."""
+        given: list[T] = []
+        error: NotSupportedError | None = None
+        for base in self.on_bases:
+            try:
+                given.append(await use(base.frontend))
+            except NotSupportedError as exc:
+                error = exc
+            except ON_FAILURE as exc:
+                raise as_backend_error(exc) from exc
+        if error is not None and not given:
+            raise error
+        return given
+
+
+@asynccontextmanager
+async def open_hub(options: HubOptions, request: OpenRequest) -> AsyncIterator[Backend]:
+    """Stand on the chardevs that *options* list. Raises BackendError."""
+    members: list[Chardev] = []
+    if not options.chardevs:
+        raise BackendError("hub: 'chardevs' list is not defined")
+    for id in options.chardevs:
+        if id == request.id or id not in request.chardevs:
+            raise BackendError(f"hub: chardev can't be found by id '{id}'")
+        if len(members) == MAX_MEMBERS:
+            raise BackendError(
+                f"hub: too many uses of chardevs '{request.id}' (maximum is {MAX_MEMBERS})"
+            )
+        members.append(request.chardevs[id])
+    make = functools.partial(HubBackend, request, options.slow)
+    async with open_on_bases(members, request, make) as backend:
+        yield backend
