@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 import trio._core._run as trio_run
+import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from tests.fakes import any_opener, attach, bytes_of, rows, type_in
@@ -199,6 +200,31 @@ async def test_help_that_nobody_is_there_to_read_is_dropped(
     device.connect()
     await frontend.send_all(b"x")
     assert device.sent == b"x"
+
+
+async def test_help_that_finds_the_base_full_goes_as_soon_as_it_can(
+    registry: Registry, device: FakeDevice
+) -> None:
+    """Without anything else being sent."""
+    attach(registry["m"], FakeFrontend())
+    device.room = 10
+    await type_in(device, b"\x01h")
+    assert device.sent == EscapeParser().help_text()[:10]
+    device.make_room(1000)
+    await wait_all_tasks_blocked()
+    assert device.sent == EscapeParser().help_text()
+
+
+async def test_another_escape_character_can_be_chosen(device: FakeDevice) -> None:
+    async with open_registry_with(any_opener) as registry:
+        registry.escape = 0x14
+        await registry.add("b", FakeOptions(device=device))
+        await registry.add("m", MuxOptions(chardev="b"))
+        user = FakeFrontend()
+        attach(registry["m"], user)
+        await type_in(device, b"\x01c\x14\x14\x14h")
+        assert bytes_of(user) == b"\x01c\x14"
+        assert device.sent == EscapeParser(0x14).help_text()
 
 
 async def test_the_service_can_be_stopped_by_a_key(device: FakeDevice) -> None:
@@ -711,6 +737,37 @@ async def test_a_user_that_refuses_the_new_base_undoes_the_change(registry: Regi
     assert not new.is_held_open
 
 
+async def test_every_user_is_set_back_when_one_does_not_take_the_original(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stubborn(FakeFrontend):
+        async def be_change(self, backend: Controls) -> None:
+            if backend.is_original:
+                raise ValueError("nor the old one")
+            await super().be_change(backend)
+
+    new = FakeDevice("new")
+    users = [FakeFrontend(), Stubborn(), FakeFrontend(), FakeFrontend(refuses=new)]
+    for user in users:
+        attach(registry["m"], user)
+    with pytest.raises(ChangeFailedError):
+        await registry.change("b", FakeOptions(device=new))
+    assert [user.bound for user in users] == ["fake:base", "fake:new", "fake:base", "fake:base"]
+    assert "a user does not take the original: ValueError('nor the old one')" in caplog.text
+
+
+async def test_one_that_hangs_does_not_keep_the_others_from_being_set_back(
+    registry: Registry, device: FakeDevice, autojump_clock: trio.testing.MockClock
+) -> None:
+    new = FakeDevice("new")
+    users = [FakeFrontend(hangs_at=device), FakeFrontend(), FakeFrontend(refuses=new)]
+    for user in users:
+        attach(registry["m"], user)
+    with pytest.raises(ChangeFailedError):
+        await registry.change("b", FakeOptions(device=new))
+    assert [user.bound for user in users] == [None, "fake:base", "fake:base"]
+
+
 async def test_a_user_that_comes_while_the_base_changes_is_set_up_too(registry: Registry) -> None:
     new, late = FakeDevice("new"), FakeFrontend()
 
@@ -803,6 +860,23 @@ async def test_to_another_base(registry: Registry, device: FakeDevice) -> None:
     await type_in(other, b"a\x01cb")
     assert other.sent == b"out"
     assert [bytes_of(user) for user in users] == [b"b", b"a"]
+
+
+async def test_what_is_typed_at_the_base_it_has_left_is_for_the_bases_next_user(
+    registry: Registry, device: FakeDevice
+) -> None:
+    """Also while the mux is being closed, which is when it is drained."""
+    user, plain = FakeFrontend(), FakeDevice("plain")
+    attach(registry["m"], user)
+    device.room = 0
+    await type_in(device, b"before\x01h")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(registry.change, "m", FakeOptions(device=plain))
+        await wait_all_tasks_blocked()
+        assert registry["m"].backend.filename == "fake:plain"
+        await type_in(device, b"after")
+    assert bytes_of(user) == b"before"
+    assert await registry["b"].attach().receive_some() == b"after"
 
 
 async def test_over_the_same_base_which_is_handed_over(

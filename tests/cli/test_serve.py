@@ -72,6 +72,23 @@ def test_mux_on_puts_a_mux_on_the_backend(tmp_path: Path) -> None:
             assert len(other("query-chardev")) == 2
 
 
+@pytest.mark.parametrize("number", ["20", "0x14", "024"])
+def test_echr_is_the_character_before_a_command_to_a_mux(tmp_path: Path, number: str) -> None:
+    backend = f"socket,id=s,path={tmp_path}/s,server=on,wait=off,mux=on"
+    arguments = ["--chardev", backend, "--monitor", "s", "--echr", number]
+    with running(*arguments), Qmp(tmp_path / "s") as qmp:
+        qmp.write(b"\x14h")
+        assert read_until(qmp._sock.fileno(), b"send C-t\r\n").startswith(b"\r\nC-t h ")
+
+
+@pytest.mark.parametrize("number", ["", "x", "-1", "256", "0x", "1 "])
+def test_echr_is_a_number(
+    number: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "--echr", number) == 1
+    assert capsys.readouterr().err == f"trio-chardev: --echr {number}: Bad argument to echr\n"
+
+
 def test_pretty(tmp_path: Path) -> None:
     chardev = f"socket,id=m,path={tmp_path}/m,server=on,wait=off"
     with running("--chardev", chardev, "--monitor", "chardev=m,mode=control,pretty=on"):
@@ -362,6 +379,30 @@ def test_a_monitor_on_a_terminal_gives_it_back_as_it_was() -> None:
         assert process.communicate(timeout=5)[1] == b""
         assert process.returncode == 0
         assert termios.tcgetattr(terminal) == before
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(master)
+        os.close(terminal)
+
+
+def test_a_monitor_and_keys_on_one_terminal() -> None:
+    """``mon:stdio``; ctrl-C is a byte of the mux's, and C-a x stops the service."""
+    master, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [*PROGRAM, "serve", "--qmp", "mon:stdio"],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert b'{"QMP": ' in read_until(master, b"\n")
+        os.write(master, b"\x03\x01h")  # a monitor complains of ctrl-C
+        assert b"\nC-a x       stop the service\r" in read_until(master, b"send C-a")
+        os.write(master, b"\x01x")
+        assert b"trio-chardev: Terminated" in read_until(master, b"Terminated")
+        assert process.communicate(timeout=5)[1] == b""
+        assert process.returncode == 0
     finally:
         process.kill()
         process.communicate()

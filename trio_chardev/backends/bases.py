@@ -82,9 +82,7 @@ class Base:
     def pay_nowait(self) -> bool:
         """Send what is owed, as far as that goes; is nothing owed now? Raises BackendError."""
         if self.owed:
-            del self.owed[: self._attempt(memoryview(bytes(self.owed)))]
-        if not self.owed:
-            self._tell_lost()
+            self._attempt(memoryview(bytes(self.owed)))
         return not self.owed
 
     def is_paid(self) -> bool:
@@ -96,10 +94,15 @@ class Base:
             return True
 
     def _attempt(self, data: memoryview) -> int:
+        """Send *data*, which is what is owed if anything is."""
         try:
-            return self.frontend.send_nowait(data)
+            sent = self.frontend.send_nowait(data)
         except ON_FAILURE as exc:
             raise as_backend_error(exc) from exc
+        del self.owed[:sent]
+        if sent and not self.owed:
+            self._tell_lost()
+        return sent
 
     def lose(self, size: int, why: object) -> None:
         """Give *size* bytes up; they are counted, and told of when it begins and ends."""

@@ -66,6 +66,11 @@ def cli() -> None:
     metavar="DRIVER[,id=ID][,KEY=VALUE...]",
     help="Have a chardev used, such as by a bridge to another; 'help' lists the drivers.",
 )
+@click.option(
+    "--echr",
+    metavar="NUMBER",
+    help="The character before a command to a mux, instead of 1, ctrl-a; then h shows what it knows.",
+)
 @click.option("--pidfile", metavar="FILE", help="Write the process id there; removed at exit.")
 @click.option("-v", "--verbose", count=True, help="Log more; twice for all.")
 def serve_command(
@@ -75,6 +80,7 @@ def serve_command(
     objects: Sequence[str],
     sandbox: Sequence[str],
     devices: Sequence[str],
+    echr: str | None,
     pidfile: str | None,
     verbose: int,
 ) -> None:
@@ -90,7 +96,7 @@ def serve_command(
     logging.basicConfig(format="trio-chardev: %(message)s", level=level)
     try:
         options = ServeOptions.parse(
-            chardevs, monitors, listeners, pidfile, warn, objects, sandbox, devices
+            chardevs, monitors, listeners, pidfile, warn, objects, sandbox, devices, echr
         )
         trio.run(serve, options)
     except HelpRequested as request:

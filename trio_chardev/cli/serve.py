@@ -18,12 +18,13 @@ from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.cli.address import default_monitor_path
+from trio_chardev.core.backend import DEFAULT_ESCAPE
 from trio_chardev.core.device import DeviceOptions
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import ChardevError, OptionsError, strerror
 from trio_chardev.frontends import DEVICE, driver_of
 from trio_chardev.grammar import ChardevGrammar, ChardevSpec, help_text
-from trio_chardev.keyval import HelpRequested, parse_bool, structure_text
+from trio_chardev.keyval import HelpRequested, parse_bool, parse_number, structure_text
 from trio_chardev.legacy import parse_legacy
 from trio_chardev.members import TaggedUnion
 from trio_chardev.objects import OBJECT, ObjectOptions
@@ -77,6 +78,7 @@ class ServeOptions:
     sandbox: Sandbox = EVERYWHERE
     """The paths that QMP clients may name."""
     devices: tuple[DeviceOptions, ...] = ()
+    escape: int = DEFAULT_ESCAPE
 
     @classmethod
     def parse(
@@ -89,6 +91,7 @@ class ServeOptions:
         objects: Sequence[str] = (),
         sandbox: Sequence[str] = (),
         devices: Sequence[str] = (),
+        echr: str | None = None,
     ) -> ServeOptions:
         """Raises OptionsError, and HelpRequested for ``--chardev help`` and the like."""
         made = [_parse_variant(OBJECT, "object", text, warn) for text in objects]
@@ -128,6 +131,7 @@ class ServeOptions:
             objects=tuple(made),
             sandbox=_sandbox(sandbox),
             devices=tuple(users),
+            escape=DEFAULT_ESCAPE if echr is None else _parse_echr(echr),
         )
 
     @staticmethod
@@ -170,6 +174,17 @@ def _split_insecure(text: str) -> tuple[str, bool]:
     for match in re.finditer(r"(?<!,)(?:,,)*,insecure=([^,]*)", text):  # ",," is a comma
         insecure = parse_bool("insecure", match[1])
     return re.sub(r"(?<!,)((?:,,)*),insecure=[^,]*", r"\1", text), insecure
+
+
+def _parse_echr(text: str) -> int:
+    """A character by its number, decimal, 0x hexadecimal or 0 octal. Raises OptionsError."""
+    try:
+        number = parse_number("echr", text)
+    except OptionsError:
+        number = -1
+    if not 0 <= number <= 255:
+        raise OptionsError(f"--echr {text}: Bad argument to echr")
+    return number
 
 
 def _structure(spec: ChardevSpec) -> dict[str, BackendOptions]:
@@ -218,6 +233,7 @@ async def _begin(service: Service, options: ServeOptions, errors: list[ChardevEr
 
 
 async def _add_all(service: Service, options: ServeOptions) -> None:
+    service.registry.escape = options.escape
     for made in options.objects:
         with _saying(f"--object id={made.id}"):
             add_object(service.registry.objects, made)

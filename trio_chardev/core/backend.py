@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # mux and hub attach to chardevs; nothing here needs them at 
     from trio_chardev.core.delivery import Delivery
     from trio_chardev.core.outlets import Outlets
 
+DEFAULT_ESCAPE = 0x01  # C-a
+
 
 def number_as_fd(name: str) -> int:
     """A descriptor that is named by its number, as on a command line."""
@@ -73,7 +75,7 @@ class OpenRequest:
     quit: Callable[[], None] = lambda: None
     """Stops the service, for a backend whose user may ask for that."""
 
-    escape: int = 0x01  # C-a
+    escape: int = DEFAULT_ESCAPE
     """The byte before a command to a mux (QEMU's -echr)."""
 
     take_fd: Callable[[str], int] = number_as_fd

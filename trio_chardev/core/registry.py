@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import attrs
 import trio
 
-from trio_chardev.core.backend import Backend, Opener, OpenRequest, number_as_fd, open_path
+from trio_chardev.core.backend import DEFAULT_ESCAPE, Backend, Opener, OpenRequest, number_as_fd, open_path
 from trio_chardev.core.chardev import Chardev, ChardevInfo
 from trio_chardev.core.devices import Devices, DriverOf, no_drivers
 from trio_chardev.core.notices import (
@@ -61,7 +61,7 @@ class Registry(Mapping[str, Chardev]):
     """Opens what options name by a path; see OpenRequest."""
     quit: Callable[[], None] = lambda: None
     """Stops the service; see OpenRequest."""
-    escape: int = 0x01
+    escape: int = DEFAULT_ESCAPE
     """The byte before a command to a mux that is opened from now on; see OpenRequest."""
     objects: dict[str, object] = attrs.Factory(dict)
     """What options name by an id, such as TLS credentials; see OpenRequest."""

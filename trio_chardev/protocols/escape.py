@@ -9,8 +9,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 
-DEFAULT_ESCAPE = 0x01  # C-a
-
 
 class Command(enum.Enum):
     """What the key after the escape character asks for."""
@@ -28,7 +26,8 @@ _COMMAND_OF = {key: command for command in Command for key in command.value}
 class EscapeParser:
     """Splits what one terminal sends."""
 
-    def __init__(self, escape: int = DEFAULT_ESCAPE) -> None:
+    def __init__(self, escape: int = 0x01) -> None:
+        """*escape* is the byte before a command; QEMU's is C-a, too."""
         self.character = escape
         self._is_escaped = False
 
