@@ -9,7 +9,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import attrs
 import trio
 
-from trio_chardev.core.backend import DEFAULT_ESCAPE, Backend, Opener, OpenRequest, number_as_fd, open_path
+from trio_chardev.core.backend import (
+    DEFAULT_ESCAPE,
+    Backend,
+    Opener,
+    OpenRequest,
+    number_as_fd,
+    open_path,
+)
 from trio_chardev.core.chardev import Chardev, ChardevInfo
 from trio_chardev.core.devices import Devices, DriverOf, no_drivers
 from trio_chardev.core.notices import (
