@@ -1235,3 +1235,29 @@ async def test_socat_is_pulled_and_put_back(tmp_path: Path) -> None:
             process.terminate()
             process.wait()
             device.close()
+
+
+# ---------------------------------------------------------------- looks at the inputs
+
+
+async def test_changed_inputs_are_reported_at_the_next_look(line: Tty, uart: Uart) -> None:
+    """Not what is on at the first, for most adaptors have no wires there; nor our outputs."""
+    seen: Seen = []
+    async with open_serial(
+        SerialOptions(device=line.path), OpenRequest(id="x", on_event=seen.append)
+    ) as backend:
+        assert isinstance(backend, SerialBackend)
+        seen.clear()
+        backend.look_at_line()
+        uart.modem = ModemLines.DTR | ModemLines.CTS
+        backend.look_at_line()
+        assert seen == []
+        uart.modem = ModemLines.DTR | ModemLines.DSR | ModemLines.CAR
+        backend.look_at_line()
+        backend.look_at_line()
+        uart.modem = ModemLines.RTS
+        backend.look_at_line()
+        assert seen == [ModemLines.DSR | ModemLines.CAR, ModemLines(0)]
+        uart.error = refuse(errno.ENOTTY)
+        backend.look_at_line()
+        assert len(seen) == 2

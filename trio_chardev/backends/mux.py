@@ -179,6 +179,19 @@ class MuxBackend(BackendOnBases):
 
     # ------------------------------------------------------------ the line is the base's
 
+    @property
+    def line(self) -> LineSettings:
+        """See LineState."""
+        return self._frontend.line
+
+    def show_line(self, settings: LineSettings) -> None:
+        """See LineDisplay."""
+        self._frontend.show_line(settings)
+
+    def look_at_line(self) -> None:
+        """See LineWatch."""
+        self._frontend.look_at_line()
+
     async def set_line(self, settings: LineSettings) -> None:
         """See LineControl."""
         await self._frontend.set_line(settings)

@@ -36,8 +36,10 @@ from trio_chardev.backends.descriptor import (
     count_unread,
     read_all,
 )
+from trio_chardev.backends.pty_line import PtyLine
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
+from trio_chardev.events import LineSettings
 from trio_chardev.options import BackendOptions
 
 
@@ -197,6 +199,8 @@ class PtyBackend(DescriptorBackend):
         """Set by the watcher: it is worth while to read again."""
         self._watch: tuple[_OpenWatcher, int] | None = None
         self._link: _Link | None = None
+        self._line = PtyLine(master)
+        self._is_looked_at = False
 
     @property
     def filename(self) -> str:
@@ -216,11 +220,28 @@ class PtyBackend(DescriptorBackend):
         except OSError as exc:
             if exc.errno == errno.EIO:
                 self._slave_closed()
+                if self._is_looked_at:  # stty(1) has come and gone
+                    self.look_at_line()
             else:
                 self.input_ended(exc)
             return b""
         self.set_open(True)
+        if self._is_looked_at and data:
+            self.look_at_line()
         return data
+
+    def look_at_line(self) -> None:
+        """See LineWatch. From the first look on it also looks when bytes come, before them."""
+        self._is_looked_at = True
+        if settings := self._line.look():
+            self._on_event(settings)
+
+    def show_line(self, settings: LineSettings) -> None:
+        """See LineDisplay. What the user has set itself, and nobody has seen yet, is left."""
+        if news := self._line.look():
+            self._on_event(news)
+        else:
+            self._line.show(settings)
 
     def _slave_closed(self) -> None:
         if self.slave_opened.is_set():

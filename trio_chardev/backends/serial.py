@@ -23,6 +23,7 @@ import trio
 
 from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, open_fd
 from trio_chardev.backends.serial_line import (
+    MODEM_INPUTS,
     NO_SUCH_CONTROL,
     TIOCCBRK,
     TIOCSBRK,
@@ -124,6 +125,7 @@ class SerialBackend(PlainBackend):
         self._found = found
         self._owner = owner
         self._marks = MarkDecoder()
+        self._inputs: ModemLines | None = None  # as they were at the last look
 
     @property
     def line(self) -> LineSettings:
@@ -151,6 +153,7 @@ class SerialBackend(PlainBackend):
         if (owner := self._owner) is not None:
             self._wanted.take_over(self.sink.fd, owner._wanted)
             self._marks = owner._marks  # it may hold the first half of a mark
+            self._inputs = owner._inputs
             self._owner, owner._owner = None, self
         self._found = None
 
@@ -289,6 +292,21 @@ class SerialBackend(PlainBackend):
         self._check_there()
         with control_errors(self.device, "modem lines"):
             return read_modem(self.sink.fd)
+
+    def look_at_line(self) -> None:
+        """See LineWatch. What is on at the first look is no news: most adaptors have no wires.
+
+        A pulse between two looks is not seen.
+        """
+        if self._owner is not None or self.sink.closed:
+            return
+        try:
+            lines = read_modem(self.sink.fd) & MODEM_INPUTS
+        except OSError:  # it has none, or is going away
+            return
+        before, self._inputs = self._inputs, lines
+        if before not in (None, lines):
+            self._on_event(lines)
 
     async def set_modem(self, lines: ModemLines) -> None:
         """Turn DTR and RTS on or off at once, or as soon as the line is ours and there.

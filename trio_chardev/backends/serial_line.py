@@ -73,20 +73,24 @@ class Termios2:
 
         Raises KeyError if there is no such setting.
         """
+        cc = bytearray(self.ldisc_and_cc)
+        cc[1 + termios.VMIN] = 1  # with trio-serial's 0, having no data reads as a hang-up
+        return attrs.evolve(
+            self.showing(line),
+            iflag=termios.PARMRK | (termios.IXON | termios.IXOFF if line.xonxoff else 0),
+            ldisc_and_cc=bytes(cc),
+        )
+
+    def showing(self, line: LineSettings) -> Termios2:
+        """These, but with what of *line* says how bits are sent, and RTS/CTS.
+
+        Raises KeyError if there is no such setting.
+        """
         cflag = self.cflag & ~LINE_MASK
         cflag |= LinuxSerialStream.BAUDRATE_CONSTANTS.get(line.speed, LinuxSerialStream.BOTHER)
         cflag |= DATA_BITS[line.data_bits] | PARITY[line.parity] | STOP_BITS[line.stop_bits]
         cflag |= termios.CRTSCTS if line.rtscts else 0
-        cc = bytearray(self.ldisc_and_cc)
-        cc[1 + termios.VMIN] = 1  # with trio-serial's 0, having no data reads as a hang-up
-        return attrs.evolve(
-            self,
-            iflag=termios.PARMRK | (termios.IXON | termios.IXOFF if line.xonxoff else 0),
-            cflag=cflag,
-            ldisc_and_cc=bytes(cc),
-            ispeed=line.speed,
-            ospeed=line.speed,
-        )
+        return attrs.evolve(self, cflag=cflag, ispeed=line.speed, ospeed=line.speed)
 
 
 def apply_line(fd: int, device: str, line: LineSettings) -> None:
@@ -131,6 +135,7 @@ def _find_refused(fd: int, wanted: Termios2, line: LineSettings) -> str | None:
 
 # ---------------------------------------------------------------- modem lines and state
 
+MODEM_INPUTS = ModemLines.CTS | ModemLines.DSR | ModemLines.CAR | ModemLines.RI
 NO_SUCH_CONTROL = (errno.ENOTTY, errno.EINVAL)  # what drivers say to an ioctl they don't have
 
 

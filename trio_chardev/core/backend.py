@@ -279,6 +279,22 @@ class BreakControl(Protocol):
 
 
 @runtime_checkable
+class LineState(Protocol):
+    """Knows the line settings that are in force."""
+
+    @property
+    def line(self) -> LineSettings: ...
+
+
+@runtime_checkable
+class LineDisplay(Protocol):
+    """Has users who can see line settings, though there is no line: a PTY, for one."""
+
+    def show_line(self, settings: LineSettings) -> None:
+        """Have them see *settings*."""
+
+
+@runtime_checkable
 class LineWatch(Protocol):
     """Learns only by looking that line settings or modem lines have changed."""
 

@@ -9,6 +9,9 @@ from trio_chardev.core.backend import (
     BreakControl,
     EchoControl,
     LineControl,
+    LineDisplay,
+    LineState,
+    LineWatch,
     ModemControl,
 )
 from trio_chardev.errors import NotSupportedError
@@ -39,6 +42,25 @@ class Controls:
     def is_open(self) -> bool:
         """Is somebody at the other end?"""
         return self.backend.is_open
+
+    @property
+    def line(self) -> LineSettings:
+        """The line settings in force."""
+        if not isinstance(self.backend, LineState):
+            raise self._lacks("line settings")
+        return self.backend.line
+
+    def show_line(self, settings: LineSettings) -> None:
+        """Have users that see a terminal's settings see *settings*."""
+        if not isinstance(self.backend, LineDisplay):
+            raise self._lacks("line settings to show")
+        self.backend.show_line(settings)
+
+    def look_at_line(self) -> None:
+        """Have what has changed reported, by a backend that does not do so by itself."""
+        if not isinstance(self.backend, LineWatch):
+            raise self._lacks("line to look at")
+        self.backend.look_at_line()
 
     async def set_line(self, settings: LineSettings) -> None:
         """Set speed, data bits, parity, stop bits and flow control."""

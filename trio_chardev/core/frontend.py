@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_chardev.core.backend import LineWatch
 from trio_chardev.core.controls import BREAK_DURATION, Controls
 from trio_chardev.core.outbound import Outbound
 from trio_chardev.events import BackendEvent, LineSettings, ModemLines
@@ -206,14 +205,20 @@ class Frontend(trio.abc.Stream):
             await self._controls().send_break(duration)
 
     @property
-    def can_look_at_line(self) -> bool:
-        """Does it take `look_at_line` to learn what the other end does to the line?"""
-        return isinstance(self.chardev.backend, LineWatch)
+    def line(self) -> LineSettings:
+        """The line settings in force."""
+        return self._controls().line
+
+    def show_line(self, settings: LineSettings) -> None:
+        """Have users that see a terminal's settings see *settings*."""
+        self._controls().show_line(settings)
 
     def look_at_line(self) -> None:
-        """Have the line settings and modem lines reported that have changed, by events."""
-        if isinstance(backend := self.chardev.backend, LineWatch):
-            backend.look_at_line()
+        """Have line settings and modem lines reported that have changed since the last look.
+
+        NotSupportedError: who has them reports them at once, or there are none.
+        """
+        self._controls().look_at_line()
 
     async def set_echo(self, echo: bool) -> None:
         """Have what is typed at a terminal shown, or not."""

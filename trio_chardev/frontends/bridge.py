@@ -8,15 +8,16 @@ the old one was; if it refuses, there is no change.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import suppress
 from typing import ClassVar, Literal
 
 import attrs
 import trio
 
+from trio_chardev.core.controls import Controls
 from trio_chardev.core.device import Device, DeviceInfo, DeviceOptions, DeviceRequest
 from trio_chardev.core.frontend import Frontend
-from trio_chardev.errors import OptionsError
+from trio_chardev.errors import ChardevError, OptionsError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.frontends.flow import Flow
 
@@ -90,30 +91,25 @@ class Bridge(Device):
                 f"Property '{self.driver}.peer' can't take value '{self.options.peer}': "
                 "it is the bridge's other side"
             )
-        device = self._attach("chardev", self.to_peer, self.to_chardev)
-        user = self._attach("peer", self.to_chardev, self.to_peer)
-        self.to_peer.source = self.to_chardev.sink = device
-        self.to_chardev.source = self.to_peer.sink = user
+        self.chardev = self._attach("chardev", self.to_peer, self.to_chardev)
+        self.peer = self._attach("peer", self.to_chardev, self.to_peer)
+        self.to_peer.source = self.to_chardev.sink = self.chardev
+        self.to_chardev.source = self.to_peer.sink = self.peer
 
     def _attach(self, name: str, away: Flow, towards: Flow) -> Frontend:
-        return self.attach(
-            name,
-            be_change=towards.be_change,
-            on_event=self._on_event(away, towards),
-            on_receive=away.receive,
-        )
-
-    def _on_event(self, away: Flow, towards: Flow) -> Callable[[BackendEvent], None]:
-        """For the side from which *away* leads."""
+        async def be_change(backend: Controls) -> None:
+            await towards.be_change(backend)
+            if away is self.to_chardev:
+                self._show_line(backend)
 
         def on_event(event: BackendEvent) -> None:
             if event is Event.OPENED:
                 towards.sink_opened()
                 self._opened.set()
-            elif not isinstance(event, Event) or event is Event.BREAK:
+            elif event is Event.BREAK or not isinstance(event, Event):
                 away.control(event)
 
-        return on_event
+        return self.attach(name, be_change=be_change, on_event=on_event, on_receive=away.receive)
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -122,20 +118,26 @@ class Bridge(Device):
             await self._look()
 
     async def _look(self) -> None:
-        """Look again and again at the lines that have to be looked at."""
+        """Look again and again at lines that have to be looked at, while somebody is there."""
+        self._opened.set()
         while True:
-            self._opened = trio.Event()
-            sides = [side for side in self._frontends if side.is_open and side.can_look_at_line]
-            if sides:
+            if self._opened.is_set():  # it may be another backend
+                self._opened = trio.Event()
+                self._show_line(self.peer)
+            looks = [_look_at(side) and side.is_open for side in (self.chardev, self.peer)]
+            if any(looks):
                 await trio.sleep(LOOK_INTERVAL)
-                for side in sides:
-                    side.look_at_line()
             else:
                 await self._opened.wait()
 
+    def _show_line(self, peer: Controls | Frontend) -> None:
+        """Have the users of *peer* see how the line of the device is set, if both can that."""
+        with suppress(ChardevError, trio.ClosedResourceError):
+            peer.show_line(self.chardev.line)
+
     @property
     def info(self) -> BridgeInfo:
-        device, user = self.to_peer.source.is_open, self.to_chardev.source.is_open
+        device, user = self.chardev.is_open, self.peer.is_open
         return BridgeInfo(
             id=self.id,
             chardev=self.options.chardev,
@@ -153,3 +155,12 @@ class Bridge(Device):
 
 def _info(flow: Flow) -> FlowInfo:
     return FlowInfo(flow.sent, flow.dropped, None if flow.line is None else str(flow.line))
+
+
+def _look_at(side: Frontend) -> bool:
+    """Look once; is there something to look at?"""
+    try:
+        side.look_at_line()
+    except (ChardevError, trio.ClosedResourceError):
+        return False
+    return True
