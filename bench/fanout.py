@@ -29,6 +29,13 @@ def mux(contender: Contender, size: int, users: int) -> list[float]:
     return run_writer(writer, batches, batches * BATCH * len(DATA))
 
 
+def hub(contender: Contender, size: int, members: int) -> list[float]:
+    """Seconds of a send_all of 64 B to a hub of *members*; a batch's mean."""
+    batches = max(1, size // BATCH)
+    writer = partial(write_streams if contender == STREAMS else write_hub, members=members)
+    return run_writer(writer, batches, batches * BATCH * len(DATA), connections=members)
+
+
 def options(path: str) -> tc.SocketOptions:
     """A client of *path*."""
     return tc.SocketOptions(addr=tc.UnixAddress(path), server=False)
@@ -43,6 +50,17 @@ async def write_mux(path: str, batches: int, users: int) -> list[float]:
         chardev = registry["mux" if users else "base"]
         frontends = [chardev.attach(be_change=tc.stateless) for _ in range(users or 1)]
         return await time_sends([partial(each.send_all, DATA) for each in frontends], batches)
+
+
+async def write_hub(path: str, batches: int, members: int) -> list[float]:
+    """Write to a hub."""
+    async with tc.open_registry() as registry:
+        ids = tuple(f"member{number}" for number in range(members))
+        for id in ids:
+            await registry.add(id, options(path))
+        await registry.add("hub", tc.HubOptions(chardevs=ids))
+        frontend = registry["hub"].attach(be_change=tc.stateless)
+        return await time_sends([partial(frontend.send_all, DATA)], batches)
 
 
 async def write_streams(path: str, batches: int, members: int) -> list[float]:
@@ -84,5 +102,17 @@ BENCHMARKS = (
             rivals=(NO_MUX,),
         )
         for users in COUNTS
+    ),
+    *(
+        Benchmark(
+            name=f"hub-{members}",
+            title=f"send_all of 64 B to a hub of {members}",
+            unit=MICROSECONDS,
+            measure=partial(hub, members=members),
+            size=10_000 // members,
+            smoke=BATCH,
+            rivals=(STREAMS,),
+        )
+        for members in COUNTS
     ),
 )

@@ -140,6 +140,7 @@ KINDS = (
     Kind("udp", udp),
     Kind("pipe", fifo),
     Kind("mux", mux),
+    Kind("hub", hub, rivals=()),  # QEMU has it since 10.0, and the same name for other options
 )
 
 BENCHMARKS = tuple(

@@ -22,6 +22,7 @@ from tests.certificates import server_credentials
 from tests.links import come_by_tls, come_to
 from tests.places import RingReader, connect_to, place_for
 from trio_chardev.backends.addresses import UnixAddress
+from trio_chardev.backends.hub import HubOptions
 from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.backends.socket import SocketOptions
@@ -152,6 +153,13 @@ def _mux(folder: Path, registry: Registry) -> Iterator[Lane]:
     yield Lane(kind="mux", options=MuxOptions(chardev=id), come=_connect, bases={id: base})
 
 
+def _hub(folder: Path, registry: Registry) -> Iterator[Lane]:
+    """Beside another member, to which nobody comes."""
+    ids = folder.name, f"{folder.name}-2"
+    bases = {id: SocketOptions(addr=UnixAddress(str(folder / id))) for id in ids}
+    yield Lane(kind="hub", options=HubOptions(chardevs=ids), come=_connect, bases=bases)
+
+
 async def _come_by_telnet(backend: Backend) -> trio.abc.AsyncResource:
     return await come_to(backend, telnet_codec(is_server=False, tn3270=False))
 
@@ -172,6 +180,7 @@ KINDS: dict[str, Make] = {
     "ringbuf": _ringbuf,
     "serial": _at("serial"),
     "mux": _mux,
+    "hub": _hub,
 }
 
 
