@@ -1,9 +1,8 @@
 """What QEMU's own unit tests check, one test a row of tests/unit/test-char.c and test-yank.c.
 
 Named after the row: ``/char/socket/server/mainloop/tcp`` is
-``test_char_socket_server_mainloop[tcp]``. Elsewhere or nowhere: ``/char/mux`` and ``/char/hub``
-are with their backends' tests; ``/char/console`` is about the console of Windows. Moving to
-another event context, which some rows do, has no counterpart: Trio has one.
+``test_char_socket_server_mainloop[tcp]``. Not here: ``/char/console``, which is about the console
+of Windows. Moving to another event context, which some rows do, has no counterpart: Trio has one.
 
 QEMU's "wait-conn" is to wait for the connection (`qemu_chr_wait_connected`) instead of running
 the main loop until it comes. Here that is ``wait=on`` for a server; a client is connected when it
@@ -41,8 +40,10 @@ from trio_chardev import (
     FdAddress,
     FileOptions,
     Frontend,
+    HubOptions,
     InetAddress,
     MemoryOptions,
+    MuxOptions,
     NotSupportedError,
     NullOptions,
     OptionsError,
@@ -68,6 +69,7 @@ from trio_chardev.qmp.context import Context, Host, NoArguments
 from trio_chardev.qmp.fd_commands import query_yank
 
 OPENED, CLOSED, BREAK = Event.OPENED, Event.CLOSED, Event.BREAK
+MUX_IN, MUX_OUT = Event.MUX_IN, Event.MUX_OUT
 PING, PONG = b"Hello", b"World"
 
 
@@ -93,6 +95,11 @@ class User:
         """Wait until *events* are all that was told."""
         while self.events != list(events):
             await self._news.park()
+
+    async def hears_now(self, *events: Event) -> None:
+        """As `hears`, since the last call."""
+        await self.hears(*events)
+        self.events.clear()
 
     async def receives(self, data: bytes) -> None:
         """Wait until *data* is all that has come since the last call."""
@@ -251,6 +258,136 @@ async def test_char_parallel(registry: Registry) -> None:
     with pytest.raises(BackendError, match="not a parallel port: Inappropriate ioctl for device$"):
         await registry.add("x", ParallelOptions(device="/dev/null"))
     assert "x" not in registry
+
+
+async def test_char_mux(registry: Registry, tmp_path: Path) -> None:
+    path = str(tmp_path / "base")
+    for _ in range(2):  # unused they can be removed, the mux first
+        await registry.add("base", SocketOptions(addr=UnixAddress(path)))
+        await registry.add("x", MuxOptions(chardev="base"))
+        with pytest.raises(ChardevBusyError, match="^Chardev 'base' is busy$"):
+            await registry.remove("base")
+        async with attached(registry) as one, attached(registry) as two:
+            await check_mux(registry, path, one, two)
+        await registry.remove("x")
+        await registry.remove("base")
+
+
+async def check_mux(registry: Registry, path: str, one: User, two: User) -> None:
+    """The last to come has the focus: it gets the input; events of the base go to both."""
+    with pytest.raises(ChardevBusyError, match="^Chardev 'x' is busy$"):
+        await registry.remove("x")
+    await one.hears_now(MUX_IN, MUX_OUT)
+    await two.hears_now(MUX_IN)
+    async with await trio.open_unix_socket(path) as peer:
+        await one.hears_now(OPENED)
+        await two.hears_now(OPENED)
+        await peer.send_all(b"hello")
+        await two.receives(b"hello")
+        registry.send_break("base")
+        await one.hears_now(BREAK)
+        await two.hears_now(BREAK)
+        registry.send_break("x")
+        await two.hears_now(BREAK)
+        await peer.send_all(b"\x01b")
+        await two.hears_now(BREAK)
+        assert one.events == []
+        assert one.received == b""
+        await peer.send_all(b"\x01c")
+        await two.hears_now(MUX_OUT)
+        await one.hears_now(MUX_IN)
+        await peer.send_all(b"hi")
+        await one.receives(b"hi")
+        assert two.received == b""
+        await check_mux_newcomer(registry, one)
+        await peer.send_all(b"\x01h")
+        assert b"C-a h" in await peer.receive_some()
+    await one.hears_now(CLOSED)
+    await two.hears_now(CLOSED)
+    async with await trio.open_unix_socket(path):
+        await one.hears_now(OPENED)
+        await two.hears_now(OPENED)
+        await two.frontend.aclose()
+    await one.hears_now(CLOSED)
+    assert two.events == []
+
+
+async def check_mux_newcomer(registry: Registry, one: User) -> None:
+    """Who sets its handlers is told OPENED, who clears them nothing."""
+    async with attached(registry) as third:
+        await third.hears_now(OPENED, MUX_IN)
+        await one.hears_now(MUX_OUT)
+    await one.hears_now(MUX_IN)
+    assert third.events == []
+
+
+async def test_char_hub(registry: Registry, tmp_path: Path) -> None:
+    """A mux may be a member, and there may be 32, not 4: see differences.md."""
+    with pytest.raises(BackendError, match="hub: 'chardevs' list is not defined$"):
+        await registry.add("x", HubOptions(chardevs=()))
+    many = [f"null{i}" for i in range(33)]
+    for id in many:
+        await registry.add(id, NullOptions())
+    with pytest.raises(
+        BackendError, match=r"hub: too many uses of chardevs 'x' \(maximum is 32\)$"
+    ):
+        await registry.add("x", HubOptions(chardevs=tuple(many)))
+    async with registry["null0"].attach():
+        with pytest.raises(BackendError, match="Device 'null0' is in use$"):
+            await registry.add("x", HubOptions(chardevs=("null1", "null0")))
+    for id in ("chr1", "chr2"):
+        await registry.add(id, SocketOptions(addr=UnixAddress(str(tmp_path / id))))
+    await registry.add("x", HubOptions(chardevs=("chr1", "chr2")))
+    async with (
+        attached(registry) as user,
+        await trio.open_unix_socket(str(tmp_path / "chr1")) as chr1,
+        await trio.open_unix_socket(str(tmp_path / "chr2")) as chr2,
+    ):
+        with pytest.raises(ChardevBusyError, match="^Device 'x' is in use$"):
+            registry["x"].attach()
+        await chr1.send_all(b"hello")
+        await user.receives(b"hello")
+        await chr2.send_all(b"world")
+        await user.receives(b"world")
+        await user.frontend.send_all(b"to both")
+        assert [await chr1.receive_some(), await chr2.receive_some()] == [b"to both"] * 2
+        for id in ("x", "chr1"):
+            with pytest.raises(ChardevBusyError, match=f"^Chardev '{id}' is busy$"):
+                await registry.remove(id)
+    with pytest.raises(ChardevBusyError, match="^Chardev 'chr1' is busy$"):
+        await registry.remove("chr1")
+    await registry.remove("x")
+    await registry.remove("chr1")
+
+
+async def test_char_hub_does_not_repeat_what_its_fast_members_have(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """The part of the row with a pipe that is full: one can wait for it, and try again."""
+    await registry.add("fast", RingbufOptions(size=1 << 20))
+    for half in ("in", "out"):
+        os.mkfifo(tmp_path / f"pipe.{half}")
+    await registry.add("slow", PipeOptions(device=str(tmp_path / "pipe")))
+    await registry.add("x", HubOptions(chardevs=("fast", "slow")))
+    written, stream = 0, random.Random(1).randbytes(1 << 18)
+    ring = registry["fast"].backend
+    assert isinstance(ring, RingbufBackend)
+    async with attached(registry) as user:
+        while count := user.frontend.send_nowait(stream[written:][:1000]):
+            written += count
+        assert 0 < written < len(stream)
+        pipe = os.open(tmp_path / "pipe.out", os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            received = os.read(pipe, 4096)
+            await user.frontend.wait_send_all_might_not_block()
+            written += await user.frontend.send_some(stream[written:][:1000])
+            assert ring.read(1 << 20) == stream[:written]
+            while len(received) < written:
+                await trio.lowlevel.wait_readable(pipe)
+                received += os.read(pipe, written)
+        finally:
+            os.close(pipe)
+        assert received == stream[:written]
 
 
 async def test_char_hotswap(registry: Registry, tmp_path: Path) -> None:
