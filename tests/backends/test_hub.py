@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 import trio._core._run as trio_run
@@ -33,7 +34,8 @@ from trio_chardev.errors import (
     NotSupportedError,
 )
 from trio_chardev.events import Event, LineSettings, ModemLines
-from trio_chardev.testing import FakeBackend, FakeDevice, FakeFrontend, FakeOptions
+from trio_chardev.options import BackendOptions
+from trio_chardev.testing import CancelAtStep, FakeBackend, FakeDevice, FakeFrontend, FakeOptions
 
 BREAK, CLOSED, OPENED = Event.BREAK, Event.CLOSED, Event.OPENED
 STUCK_AFTER = 0.01  # seconds
@@ -841,6 +843,101 @@ async def test_a_user_that_refuses_handed_over_members_has_the_old_hub_back(
     await type_in(b, b"in")
     assert a.sent == b.sent == b"out"
     assert bytes_of(user) == b"in"
+
+
+# ---------------------------------------------------------------- cancelled at every step
+
+
+@attrs.frozen
+class Case:
+    """A change of *target*; on each lane the devices get the whole message, one after another."""
+
+    target: str
+    options: Callable[[FakeDevice], BackendOptions]
+    lanes: tuple[tuple[str, ...], ...]
+    keeps_input: bool = False
+    """Whatever becomes of the change, what has come is for the hub's user."""
+
+
+CASES = {
+    "member": Case("a", lambda new: FakeOptions(device=new), (("a", "new"), ("b",)), True),
+    "to-plain": Case("h", lambda new: FakeOptions(device=new), (("a", "new"), ("b", "new"))),
+    "handed-over": Case("h", lambda _: HubOptions(chardevs=("b", "a")), (("a",), ("b",)), True),
+    "to-other": Case("h", lambda _: HubOptions(chardevs=("c", "b")), (("a", "c"), ("b",))),
+    "to-mux": Case("h", lambda _: MuxOptions(chardev="a"), (("a",),), True),
+}
+
+
+async def change_cancelled(case: Case, injector: CancelAtStep) -> bool:
+    """Change it under load, cancelled at a step; was that reached?"""
+    devices = {name: FakeDevice(name) for name in ("a", "b", "c", "new")}
+    message = b"<one><two><three>"
+    user = FakeFrontend()
+    got = bytearray()
+    async with open_registry_with(any_opener) as registry:
+        for id in ("a", "b", "c"):
+            await registry.add(id, FakeOptions(device=devices[id]))
+        hub = await add_hub(registry)
+        frontend = hub.attach(be_change=user.be_change, on_event=user.on_event)
+
+        async def read() -> None:
+            while data := await frontend.receive_some(3):
+                got.extend(data)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            async with trio.open_nursery() as writers:
+                writers.start_soon(frontend.send_all, message)
+                devices["a"].feed(b"before")
+                injector.armed = True
+                with injector.scope:
+                    await registry.change(case.target, case.options(devices["new"]))
+                injector.armed = False
+            device = in_place(registry, *devices.values())
+            device.feed(b"after")
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        for lane in case.lanes:
+            assert b"".join(bytes(devices[name].sent) for name in lane) == message
+        assert all(message.startswith(device.sent) for device in (devices["a"], devices["b"]))
+        assert bytes(got).endswith(b"after")
+        assert b"before".startswith(bytes(got).removesuffix(b"after"))
+        assert got == b"beforeafter" or not (case.keeps_input or injector.scope.cancelled_caught)
+        await frontend.aclose()
+        for id in ("h", "a", "b", "c"):
+            await registry.remove(id)
+    assert not any(device.is_held_open for device in devices.values())
+    return injector.fired
+
+
+def in_place(registry: Registry, *devices: FakeDevice) -> FakeDevice:
+    """The device behind ``h``, or behind what that stands on first."""
+    backend = registry["h"].backend
+    while backend.bases:
+        backend = registry[backend.bases[0]].backend
+    return next(device for device in devices if device.backend is backend)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_cancelled_at_every_step_a_change_happens_whole_or_not_at_all(
+    case: Case, when: str
+) -> None:
+    is_undone = is_done = False
+    for k in range(1, 1000):
+        trio_run._r.seed(0)
+        injector = CancelAtStep(k, when, trio.CancelScope())
+        try:
+            fired = trio.run(change_cancelled, case, injector, instruments=[injector])
+        except BaseException as exc:
+            exc.add_note(f"{when} {k=}")
+            raise
+        is_undone |= injector.scope.cancelled_caught
+        is_done |= fired and not injector.scope.cancelled_caught
+        if not fired:
+            break
+    assert is_undone
+    assert is_done
 
 
 # ---------------------------------------------------------------- on real descriptors
