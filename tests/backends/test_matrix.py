@@ -31,6 +31,9 @@ from tests.matrix import (
     on_its_way,
 )
 from trio_chardev.backends import opener_of
+from trio_chardev.backends.hub import HubOptions
+from trio_chardev.backends.mux import MuxOptions
+from trio_chardev.backends.null import NullOptions
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.core.registry import Registry, open_registry_with
@@ -38,6 +41,8 @@ from trio_chardev.options import BackendOptions
 
 IS_FULL = os.environ.get("TRIO_CHARDEV_MATRIX") == "full"
 PATIENCE = 20  # seconds
+ABOVE = ("mux", "hub")
+FAR = [("pty", "unix"), ("websocket", "tcp"), ("unix", "pty")]
 ENOUGH = {"fast": 60_000, "slow": 30_000, "none": 600_000}
 """Bytes that are sent before the change, if nobody gets stuck."""
 MORE = 12_000  # bytes that are sent after it
@@ -51,6 +56,17 @@ def cases(shift: int) -> Iterator[tuple[str, str, str]]:
                     yield old, new, speed
 
 
+def cases_below(shift: int) -> Iterator[tuple[str, str, str, str]]:
+    """A mux or a hub stands on what is changed, from each kind to the next, and some that are far."""
+    plain = [kind for kind in KINDS if kind not in ABOVE]
+    pairs = [*zip(plain, [*plain[1:], plain[0]], strict=True), *FAR]
+    for i, above in enumerate(ABOVE):
+        for j, (old, new) in enumerate(pairs):
+            for n, speed in enumerate(SPEEDS):
+                if IS_FULL or n == (i + j + shift) % len(SPEEDS):
+                    yield old, new, speed, above
+
+
 @attrs.define
 class Rig:
     """A chardev at *old*, which is to be changed to *new*."""
@@ -62,11 +78,13 @@ class Rig:
     at_commit: list[int]
     """What `count` gave in the commit."""
     count: list[Source]
+    top: str = "c"
+    """What the user has: the chardev itself, or one that stands on it."""
     peers: list[trio.abc.AsyncResource] = attrs.Factory(list)
 
     @property
     def frontend(self) -> Frontend:
-        return self.registry["c"].frontends[0]
+        return self.registry[self.top].frontends[0]
 
     async def meet(self, lane: Lane) -> trio.abc.AsyncResource:
         self.peers.append(peer := await lane.meet(self.registry))
@@ -118,7 +136,7 @@ async def letting_go(rigs: list[Rig]) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def rigged(old: str, new: str, folder: Path) -> AsyncIterator[Rig]:
+async def rigged(old: str, new: str, folder: Path, above: str | None = None) -> AsyncIterator[Rig]:
     rigs: list[Rig] = []
     with trio.fail_after(PATIENCE):
         async with (
@@ -133,17 +151,41 @@ async def rigged(old: str, new: str, folder: Path) -> AsyncIterator[Rig]:
                 await old_lane.prepare(registry)
                 await new_lane.prepare(registry)
                 await registry.add("c", old_lane.options)
-                registry["c"].attach(be_change=stateless)
-                rigs.append(Rig(registry, old_lane, new_lane, nursery, [], []))
+                top = "c" if above is None else await add_above(registry, above)
+                registry[top].attach(be_change=stateless)
+                rigs.append(Rig(registry, old_lane, new_lane, nursery, [], [], top))
                 yield rigs[0]
                 nursery.cancel_scope.cancel()
+
+
+async def add_above(registry: Registry, kind: str) -> str:
+    """Have a mux, or a hub with another member, stand on "c"; its id."""
+    if kind == "mux":
+        await registry.add("top", MuxOptions(chardev="c"))
+    else:
+        await registry.add("other", NullOptions())
+        await registry.add("top", HubOptions(chardevs=("other", "c")))
+    return "top"
 
 
 @pytest.mark.parametrize(("old", "new", "speed"), list(cases(0)))
 async def test_what_both_peers_receive_is_what_was_written(
     old: str, new: str, speed: str, tmp_path: Path
 ) -> None:
-    async with rigged(old, new, tmp_path) as rig:
+    await write_through_change(old, new, speed, tmp_path)
+
+
+@pytest.mark.parametrize(("old", "new", "speed", "above"), list(cases_below(0)))
+async def test_what_both_peers_of_a_base_receive_is_what_was_written_above(
+    old: str, new: str, speed: str, above: str, tmp_path: Path
+) -> None:
+    await write_through_change(old, new, speed, tmp_path, above)
+
+
+async def write_through_change(
+    old: str, new: str, speed: str, folder: Path, above: str | None = None
+) -> None:
+    async with rigged(old, new, folder, above) as rig:
         peer = await rig.meet(rig.old)
         first = rig.registry["c"].backend
         before, after = bytearray(), bytearray()
@@ -177,8 +219,21 @@ async def test_what_both_peers_receive_is_what_was_written(
 async def test_what_is_read_is_what_both_peers_have_sent(
     old: str, new: str, speed: str, tmp_path: Path
 ) -> None:
+    await read_through_change(old, new, speed, tmp_path)
+
+
+@pytest.mark.parametrize(("old", "new", "speed", "above"), list(cases_below(1)))
+async def test_what_is_read_above_is_what_both_peers_of_a_base_have_sent(
+    old: str, new: str, speed: str, above: str, tmp_path: Path
+) -> None:
+    await read_through_change(old, new, speed, tmp_path, above)
+
+
+async def read_through_change(
+    old: str, new: str, speed: str, folder: Path, above: str | None = None
+) -> None:
     """Of the old one all that its own kernel has given away by the commit."""
-    async with rigged(old, new, tmp_path) as rig:
+    async with rigged(old, new, folder, above) as rig:
         got = bytearray()
 
         async def read() -> None:
