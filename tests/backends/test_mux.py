@@ -338,6 +338,29 @@ async def test_the_queues_are_bounded_however_often_the_focus_moves(
     assert last.receive_nowait() == b""
 
 
+async def test_a_user_that_has_another_come_while_it_receives_gets_nothing_twice(
+    registry: Registry, device: FakeDevice
+) -> None:
+    users = [FakeFrontend(appetite=0), FakeFrontend()]
+    got = bytearray()
+
+    def on_receive(data: bytes) -> int:
+        if users[0].appetite == 0:
+            return 0
+        if len(got) >= FULL and len(registry["m"].frontends) == 1:
+            attach(registry["m"], users[1])
+        got.extend(data)
+        return len(data)
+
+    first = registry["m"].attach(on_receive=on_receive)
+    typed = b"".join(b"%06d" % i for i in range(40_000))
+    await type_in(device, typed)
+    users[0].appetite = None
+    first.accept_input()
+    await wait_all_tasks_blocked()
+    assert bytes(got) + bytes_of(users[1]) == typed
+
+
 async def test_a_user_that_pauses_its_input_is_obeyed(
     registry: Registry, device: FakeDevice
 ) -> None:

@@ -121,6 +121,29 @@ async def test_on_receive_is_called_by_the_task_that_reads() -> None:
     assert [name.rpartition(".")[2] for name in tasks] == ["_run_slot"]
 
 
+async def test_accept_input_within_on_receive_repeats_nothing() -> None:
+    """A user of a mux that has another one attached, for one."""
+    device, got, accepts = FakeDevice("old"), bytearray(), [False]
+
+    def on_receive(data: bytes) -> int:
+        if not accepts[0]:
+            return 0
+        frontend.accept_input()
+        got.extend(data[:2])
+        return len(data[:2])
+
+    async with open_chardev(device) as chardev:
+        frontend = chardev.attach(on_receive=on_receive)
+        device.feed(b"abc")
+        await wait_all_tasks_blocked()
+        device.say(BREAK)
+        device.feed(b"def")
+        await wait_all_tasks_blocked()
+        accepts[0] = True
+        frontend.accept_input()
+        assert got == b"abcdef"
+
+
 async def test_what_on_receive_does_not_take_waits_for_accept_input() -> None:
     device, user = FakeDevice("old"), FakeFrontend(appetite=3)
     async with open_chardev(device) as chardev:

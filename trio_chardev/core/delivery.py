@@ -30,6 +30,7 @@ class Delivery:
     is_held: bool = False
     is_muted: bool = False
     """CLOSED was sent for a change: until it is over the frontend hears no OPENED or CLOSED."""
+    _is_flushing: bool = attrs.field(default=False, init=False)
 
     @property
     def has_items(self) -> bool:
@@ -86,7 +87,19 @@ class Delivery:
         return item if isinstance(item, bytes) else b""
 
     def flush(self) -> None:
-        """Hand over what is queued, as far as the frontend takes it by itself."""
+        """Hand over what is queued, as far as the frontend takes it by itself.
+
+        A handler may call this, too: the call that it is in goes on when it returns.
+        """
+        if self._is_flushing:
+            return
+        self._is_flushing = True
+        try:
+            self._flush()
+        finally:
+            self._is_flushing = False
+
+    def _flush(self) -> None:
         while not self.is_held and (item := self.inbound.peek()) is not None:
             if not isinstance(item, bytes):
                 self.inbound.take(0)
