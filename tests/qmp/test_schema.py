@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
@@ -56,20 +57,24 @@ def emulator() -> Schema:
 
 
 def schema_of(*program: str) -> Schema:
-    commands = "".join(
-        json.dumps({"execute": name}) + "\n"
-        for name in ("qmp_capabilities", "query-qmp-schema", "quit")
-    )
-    result = subprocess.run(
-        program,
-        input=commands,
-        capture_output=True,
-        text=True,
-        timeout=10,
-        check=True,
-    )
-    replies = [json.loads(line) for line in result.stdout.splitlines()]
-    return by_name(next(r["return"] for r in replies if isinstance(r.get("return"), list)))
+    """Asks it to quit only when it has answered: QEMU leaves without what it has not written."""
+    with subprocess.Popen(
+        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        watchdog = threading.Timer(10, process.kill)
+        watchdog.start()
+        try:
+            for name in ("qmp_capabilities", "query-qmp-schema"):
+                process.stdin.write(json.dumps({"execute": name}) + "\n")
+            replies = map(json.loads, process.stdout)
+            schema = next(r["return"] for r in replies if isinstance(r.get("return"), list))
+            process.stdin.write(json.dumps({"execute": "quit"}) + "\n")
+            process.communicate()
+        finally:
+            watchdog.cancel()
+    return by_name(schema)
 
 
 def types_named_in(entity: Entity) -> Iterator[str]:
