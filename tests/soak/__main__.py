@@ -1,0 +1,194 @@
+"""The command line of the soak test, its run and its figures."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import ssl
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from tests.certificates import authority, server_certificate, write_folder
+from tests.soak.console import Console
+from tests.soak.faults import Faults
+from tests.soak.meter import Service
+from tests.soak.places import PLACES, Site
+from trio_chardev import open_qmp_client
+
+LAYERS: Final = (*["none"] * 6, *["mux"] * 2, *["hub"] * 2)  # a console for each
+SAMPLE_INTERVAL: Final = 1.0  # seconds
+WARM_UP: Final = 0.25  # of the time: then memory is measured first
+GROWTH: Final = 4 << 20  # bytes that memory may grow by after that; Python's heap breathes
+
+
+@attrs.define
+class Soak:
+    """One run."""
+
+    minutes: float
+    seed: int
+    places: tuple[str, ...]
+    layers: tuple[str, ...]
+    folder: Path
+    changes: int = 0
+    counts: Counter[str] = attrs.Factory(Counter)
+    faults: Counter[str] = attrs.Factory(Counter)
+    memory: list[int] = attrs.Factory(list)
+    descriptors: list[int] = attrs.Factory(list)
+    bytes_checked: int = 0
+    seconds: float = 0.0
+
+    async def run(self) -> list[str]:
+        """What is wrong at the end; raises what goes wrong before."""
+        credentials = write_folder(self.folder / "tls", server=server_certificate())
+        service = Service.start(
+            self.folder,
+            "--object",
+            f"tls-creds-x509,id=tls,dir={credentials},endpoint=server,verify-peer=off",
+        )
+        try:
+            await self._drive(service)
+            status = service.stop()
+        finally:
+            service.kill()
+        wrong = [f"the service's exit status is {status}"] if status else []
+        return wrong + self._growth()
+
+    async def _drive(self, service: Service) -> None:
+        deadline = trio.current_time() + self.minutes * 60
+
+        def is_over() -> bool:
+            return trio.current_time() > deadline
+
+        chance = random.Random(self.seed)
+        async with open_qmp_client(service.path) as qmp, trio.open_nursery() as nursery:
+            await qmp.execute("query-chardev")
+            self.descriptors.append(service.descriptors)
+            faults = Faults(service, qmp, self.folder, random.Random(chance.random()), self.faults)
+            nursery.start_soon(self._sample, service)
+            async with trio.open_nursery() as actors:
+                actors.start_soon(faults.run, is_over)
+                for number, layer in enumerate(self.layers):
+                    own = random.Random(chance.random())
+                    console = self._console(number, layer, service, nursery, own)
+                    actors.start_soon(self._run, console, is_over)
+            nursery.cancel_scope.cancel()
+        self.seconds = service.seconds
+        async with open_qmp_client(service.path) as qmp:
+            rows = await qmp.execute("query-chardev")
+            if rows:
+                raise AssertionError(f"chardevs are left: {rows}")
+            await trio.sleep(0.5)
+            self.descriptors.append(service.descriptors)
+
+    def _console(
+        self,
+        number: int,
+        layer: str,
+        service: Service,
+        nursery: trio.Nursery,
+        chance: random.Random,
+    ) -> Console:
+        name = f"console{number}"
+        context = ssl.create_default_context()
+        authority().configure_trust(context)
+        changed = f"{name}-base" if layer != "none" else name
+        site = Site(self.folder, service.path, changed, nursery, context)
+        places = tuple(place for place in PLACES if place.__name__ in self.places)
+        return Console(name, layer, site, places, chance, self.counts)
+
+    async def _run(self, console: Console, is_over: Callable[[], bool]) -> None:
+        async with open_qmp_client(console.site.service) as console.site.qmp:
+            await console.run(self._changed, is_over)
+        self.bytes_checked += console.bytes_checked
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    async def _sample(self, service: Service) -> None:
+        while True:
+            await trio.sleep(SAMPLE_INTERVAL)
+            self.memory.append(service.memory)
+            if sys.stdout.isatty():
+                print(f"\r{self.changes} changes, {self.memory[-1] >> 10} KiB ", end="", flush=True)
+
+    @property
+    def memories(self) -> tuple[int, int]:
+        """Bytes after the warm-up and at the end, both under load."""
+        count = max(1, len(self.memory) // 10)
+        begin = int(len(self.memory) * WARM_UP)
+        return (
+            int(statistics.median(self.memory[begin : begin + count])),
+            int(statistics.median(self.memory[-count:])),
+        )
+
+    def _growth(self) -> list[str]:
+        before, after = self.memories
+        wrong = []
+        if self.minutes >= 1 and after > before + GROWTH:
+            wrong.append(f"memory has grown from {before >> 10} to {after >> 10} KiB")
+        if self.descriptors[0] != self.descriptors[-1]:
+            wrong.append(f"descriptors: {self.descriptors[0]} before, {self.descriptors[-1]} after")
+        return wrong
+
+    def figures(self) -> str:
+        """The table."""
+        before, after = self.memories
+        rows = [
+            ("seed", self.seed),
+            ("minutes", f"{self.minutes:g}"),
+            ("consoles", len(self.layers)),
+            ("changes and what was done instead", self.changes),
+            *((f"  {name}", count) for name, count in sorted(self.counts.items())),
+            ("faults", sum(self.faults.values())),
+            *((f"  {name}", count) for name, count in sorted(self.faults.items())),
+            ("bytes checked", f"{self.bytes_checked:,}"),
+            ("lost, repeated", "0, 0"),
+            ("memory after the warm-up, KiB", before >> 10),
+            ("memory at the end, KiB", after >> 10),
+            ("descriptors before and after", f"{self.descriptors[0]}, {self.descriptors[-1]}"),
+            ("processor time of the service, s", f"{self.seconds:.0f}"),
+        ]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("minutes", type=float, nargs="?", default=20.0)
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6)
+    parser.add_argument("--layers", nargs="+", choices=("none", "mux", "hub"), default=LAYERS)
+    names = tuple(place.__name__ for place in PLACES)
+    parser.add_argument("--places", nargs="+", choices=names, default=names)
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="soak") as folder:
+        soak = Soak(
+            arguments.minutes,
+            arguments.seed,
+            tuple(arguments.places),
+            tuple(arguments.layers),
+            Path(folder),
+        )
+        try:
+            wrong = trio.run(soak.run)
+        except BaseException:
+            print((Path(folder) / "service.log").read_text()[-4000:], file=sys.stderr)
+            raise
+    print(soak.figures())
+    for line in wrong:
+        print(f"WRONG: {line}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

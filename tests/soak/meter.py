@@ -1,0 +1,73 @@
+"""The service's process, seen from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+PROGRAM: Final = [sys.executable, "-c", "from trio_chardev.cli import main; main()", "serve"]
+PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+@attrs.define
+class Service:
+    """``trio-chardev serve`` with a listener for QMP at *path*."""
+
+    process: subprocess.Popen[bytes]
+    path: Path
+
+    @classmethod
+    def start(cls, folder: Path, *arguments: str) -> Service:
+        """Start it, and wait until it listens. What it logs goes into a file in *folder*."""
+        path = folder / "qmp.sock"
+        path.unlink(missing_ok=True)
+        with (folder / "service.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*PROGRAM, "--qmp", f"unix:{path},server=on,wait=off", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + 20
+        while not path.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((folder / "service.log").read_text())
+            time.sleep(0.01)
+        return cls(process, path)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that are resident."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE
+
+    @property
+    def descriptors(self) -> int:
+        """How many are open."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    @property
+    def seconds(self) -> float:
+        """Processor time that it has taken."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(") ")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def kill(self) -> None:
+        """SIGKILL: it gets no chance to put anything in order."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; gives the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise

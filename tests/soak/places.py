@@ -1,0 +1,416 @@
+"""What a console is changed to, and who is at the other end."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import itertools
+import os
+import socket
+import ssl
+import termios
+import tty
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import trio
+import trio_websocket
+from trio.lowlevel import FdStream
+
+from trio_chardev import QmpClient, QmpError
+
+RING_SIZE: Final = 1 << 20  # bytes; more than a console has under way
+CHUNK: Final = 1 << 16  # bytes
+LOOK_INTERVAL: Final = 0.005  # seconds between looks at what can't be waited for
+INET: Final = {"type": "inet", "data": {"host": "127.0.0.1", "port": "0"}}
+
+NO_DESCRIPTORS: Final = os.strerror(errno.EMFILE)
+
+_numbers = itertools.count()
+
+
+async def patiently(
+    qmp: QmpClient,
+    command: str,
+    arguments: Mapping[str, Any],
+    starved: Callable[[], object] = lambda: None,
+) -> Any:
+    """Run a command, again if the service has no descriptors for it: then it has done nothing."""
+    while True:
+        try:
+            return await qmp.execute(command, arguments)
+        except QmpError as exc:
+            if NO_DESCRIPTORS not in str(exc):
+                raise
+        starved()
+        await trio.sleep(0.05)
+
+
+@attrs.define
+class Site:
+    """Where places are made."""
+
+    folder: Path
+    service: Path
+    """The socket of the service's QMP listener."""
+
+    id: str
+    """The chardev that is changed."""
+
+    nursery: trio.Nursery
+    tls: ssl.SSLContext
+    """For the service's certificate, which is in its object ``tls``."""
+
+    qmp: QmpClient = attrs.field(init=False)
+    """A connection for this site alone: commands on one are done one after another."""
+
+    def path(self) -> Path:
+        """A path that nobody uses."""
+        return self.folder / f"p{next(_numbers)}"
+
+    async def filename(self) -> str:
+        """What query-chardev shows of the chardev."""
+        rows = await self.qmp.execute("query-chardev")
+        return str(next(row["filename"] for row in rows if row["label"] == self.id))
+
+    async def port(self) -> int:
+        """The port at which it listens."""
+        return int((await self.filename()).partition(",")[0].rpartition(":")[2])
+
+
+class Peer:
+    """Who is at the other end of a backend."""
+
+    can_send = True
+    is_replaced = False
+    """Set once another backend is in place."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def receive(self) -> bytes:
+        """The next bytes; b"" once no more can come."""
+        try:
+            return bytes(await self._stream.receive_some(CHUNK))
+        except trio.BrokenResourceError:  # a tty whose other end is closed, for one
+            return b""
+        except trio.ClosedResourceError:  # by `leave`
+            return b""
+
+    async def send(self, data: bytes) -> None:
+        await self._stream.send_all(data)
+
+    async def aclose(self) -> None:
+        await trio.aclose_forcefully(self._stream)
+
+
+@attrs.frozen
+class Place:
+    """Somewhere to change to."""
+
+    kind: str
+    backend: dict[str, Any]
+    """For QMP."""
+
+    join: Callable[[], Awaitable[Peer]]
+    """Be at the other end, once the backend is in place."""
+
+    keeps: bool = True
+    """What it was sent before it was replaced can be read after that, or is waited for."""
+
+    is_tcp: bool = False
+    """That the peer has left is heard later than a writer may write again."""
+
+    is_socket: bool = False
+    """Bytes that were sent can't get lost, whoever has read them when it is closed."""
+
+    takes_another: bool = False
+    """When the peer has left, another can come."""
+
+    clean_up: Callable[[], object] = lambda: None
+    """Nobody uses it any more."""
+
+
+def backend(kind: str, **data: Any) -> dict[str, Any]:
+    return {"type": kind, "data": data}
+
+
+def listening(address: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    return backend("socket", addr=address, server=True, wait=False, **options)
+
+
+# ---------------------------------------------------------------- sockets
+
+
+def unix_server(site: Site) -> Place:
+    path = site.path()
+
+    async def join() -> Peer:
+        return Peer(await trio.open_unix_socket(str(path)))
+
+    address = {"type": "unix", "data": {"path": str(path)}}
+    return Place("unix", listening(address), join, takes_another=True, is_socket=True)
+
+
+def abstract_server(site: Site) -> Place:
+    name = f"soak{os.getpid()}.{next(_numbers)}"
+    address = {"type": "unix", "data": {"path": name, "abstract": True}}
+
+    async def join() -> Peer:
+        sock = trio.socket.socket(socket.AF_UNIX)
+        await sock.connect(f"\0{name}")
+        return Peer(trio.SocketStream(sock))
+
+    return Place("abstract", listening(address), join, takes_another=True, is_socket=True)
+
+
+def unix_client(site: Site) -> Place:
+    path = site.path()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(1)
+
+    async def join() -> Peer:
+        accepted, _ = listener.accept()  # at once: it connected before it was in place
+        accepted.setblocking(False)
+        return Peer(trio.SocketStream(trio.socket.from_stdlib_socket(accepted)))
+
+    address = {"type": "unix", "data": {"path": str(path)}}
+    client = backend("socket", addr=address, server=False)
+    return Place("unix client", client, join, clean_up=listener.close)
+
+
+def tcp_server(site: Site) -> Place:
+    async def join() -> Peer:
+        return Peer(await trio.open_tcp_stream("127.0.0.1", await site.port()))
+
+    return Place("tcp", listening(INET), join, takes_another=True, is_socket=True, is_tcp=True)
+
+
+class TelnetPeer(Peer):
+    """Speaks as much telnet as bytes need: it agrees to BINARY and answers nothing else."""
+
+    _rest = b""
+
+    async def receive(self) -> bytes:
+        while wire := await super().receive():
+            if data := self._parse(self._rest + wire):
+                return data
+        return b""
+
+    def _parse(self, wire: bytes) -> bytes:
+        data = bytearray()
+        while (at := wire.find(b"\xff")) >= 0:
+            data += wire[:at]
+            wire = wire[at:]
+            if wire[1:2] == b"\xff":
+                data.append(0xFF)
+                wire = wire[2:]
+            elif len(wire) >= 3:  # WILL, WONT, DO, DONT
+                wire = wire[3:]
+            else:
+                break
+        else:
+            data += wire
+            wire = b""
+        self._rest = wire
+        return bytes(data)
+
+    async def send(self, data: bytes) -> None:
+        await super().send(data.replace(b"\xff", b"\xff\xff"))
+
+
+def telnet(site: Site) -> Place:
+    async def join() -> Peer:
+        stream = await trio.open_tcp_stream("127.0.0.1", await site.port())
+        await stream.send_all(b"\xff\xfb\x00\xff\xfd\x00")  # WILL BINARY, DO BINARY
+        return TelnetPeer(stream)
+
+    return Place("telnet", listening(INET, telnet=True), join, takes_another=True, is_tcp=True)
+
+
+class WebSocketPeer(Peer):
+    """trio-websocket's client."""
+
+    def __init__(self, connection: trio_websocket.WebSocketConnection) -> None:
+        self._connection = connection
+
+    async def receive(self) -> bytes:
+        try:
+            message = await self._connection.get_message()
+        except trio_websocket.ConnectionClosed:
+            return b""
+        assert isinstance(message, bytes)
+        return message
+
+    async def send(self, data: bytes) -> None:
+        await self._connection.send_message(data)
+
+    async def aclose(self) -> None:
+        with trio.move_on_after(1):
+            await self._connection.aclose()
+
+
+def websocket(site: Site) -> Place:
+    async def join() -> Peer:
+        url = f"ws://127.0.0.1:{await site.port()}/"
+        return WebSocketPeer(await trio_websocket.connect_websocket_url(site.nursery, url))
+
+    return Place("websocket", listening(INET, websocket=True), join)
+
+
+def tls(site: Site) -> Place:
+    async def join() -> Peer:
+        tcp = await trio.open_tcp_stream("127.0.0.1", await site.port())
+        stream = trio.SSLStream(tcp, site.tls, server_hostname="localhost")
+        await stream.do_handshake()
+        return Peer(stream)
+
+    return Place("tls", listening(INET, **{"tls-creds": "tls"}), join)
+
+
+# ---------------------------------------------------------------- descriptors
+
+
+def pty(site: Site) -> Place:
+    link = site.path()
+
+    async def join() -> Peer:
+        fd = os.open(link, os.O_RDWR | os.O_NOCTTY)
+        tty.setraw(fd, termios.TCSANOW)
+        return Peer(FdStream(fd))
+
+    return Place("pty", backend("pty", path=str(link)), join, takes_another=True)
+
+
+def serial(site: Site) -> Place:
+    """A line that is a PTY: the service has its slave, the peer its master."""
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    device = os.ttyname(slave)
+    stream = FdStream(master)
+    held = contextlib.ExitStack()
+    held.callback(os.close, slave)
+
+    async def join() -> Peer:
+        held.close()  # the service has it, and its end shall be heard
+        return Peer(stream)
+
+    def clean_up() -> None:
+        held.close()
+        stream.close()
+
+    return Place("serial", backend("serial", device=device), join, clean_up=clean_up)
+
+
+class PipePeer(Peer):
+    """Two FIFOs."""
+
+    def __init__(self, source: FdStream, sink: FdStream) -> None:
+        super().__init__(source)
+        self._sink = sink
+
+    async def send(self, data: bytes) -> None:
+        await self._sink.send_all(data)
+
+    async def aclose(self) -> None:
+        await self._sink.aclose()
+        await super().aclose()
+
+
+def pipe(site: Site) -> Place:
+    path = site.path()
+    fifos = [Path(f"{path}.in"), Path(f"{path}.out")]
+    for fifo in fifos:
+        os.mkfifo(fifo)
+
+    async def join() -> Peer:
+        sink = os.open(fifos[0], os.O_WRONLY | os.O_NONBLOCK)
+        source = os.open(fifos[1], os.O_RDONLY | os.O_NONBLOCK)
+        return PipePeer(FdStream(source), FdStream(sink))
+
+    def clean_up() -> None:
+        for fifo in fifos:
+            fifo.unlink()
+
+    return Place("pipe", backend("pipe", device=str(path)), join, clean_up=clean_up)
+
+
+# ---------------------------------------------------------------- what keeps
+
+
+class FilePeer(Peer):
+    """Reads what a file has grown by."""
+
+    can_send = False
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    async def receive(self) -> bytes:
+        while True:
+            is_replaced = self.is_replaced  # before it is read, so that nothing follows
+            if data := os.read(self._fd, CHUNK):
+                await trio.lowlevel.checkpoint()
+                return data
+            if is_replaced:
+                return b""
+            await trio.sleep(LOOK_INTERVAL)
+
+    async def aclose(self) -> None:
+        os.close(self._fd)
+        await trio.lowlevel.checkpoint()
+
+
+def file(site: Site) -> Place:
+    path = site.path()
+
+    async def join() -> Peer:
+        return FilePeer(os.open(path, os.O_RDONLY))
+
+    def clean_up() -> None:
+        path.unlink(missing_ok=True)
+
+    return Place("file", backend("file", out=str(path)), join, clean_up=clean_up)
+
+
+class RingPeer(Peer):
+    """Uses ringbuf-read; what is left when the ring is replaced goes with it."""
+
+    can_send = False
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def receive(self) -> bytes:
+        arguments = {"device": self._site.id, "size": CHUNK, "format": "base64"}
+        while not self.is_replaced:
+            try:
+                text = await self._site.qmp.execute("ringbuf-read", arguments)
+            except QmpError:  # it is another kind since a moment ago
+                break
+            if text:
+                return base64.b64decode(text)
+            await trio.sleep(LOOK_INTERVAL)
+        return b""
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+def ring(site: Site) -> Place:
+    async def join() -> Peer:
+        return RingPeer(site)
+
+    return Place("ringbuf", backend("ringbuf", size=RING_SIZE), join, keeps=False)
+
+
+PlaceMaker = Callable[[Site], Place]
+
+PLACES: Final[tuple[PlaceMaker, ...]] = (
+    *(unix_server, abstract_server, unix_client, tcp_server, telnet, websocket, tls),
+    *(pty, serial, pipe, file, ring),
+)
