@@ -47,6 +47,11 @@ mutate *args:
 fuzz minutes="5":
     {{ bin }}/python -m tests.fuzz --minutes {{ minutes }}
 
+# Change, break and check everything at random in a real service; nothing may be lost or grow
+[group('check')]
+soak minutes="20" *args:
+    {{ bin }}/python -m tests.soak {{ minutes }} {{ args }}
+
 # Lint: ruff, and flake8-async for the rules of Trio that ruff lacks
 [group('check')]
 lint:

@@ -19,10 +19,14 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.peers import need
 from trio_chardev.backends import pty as module
 from trio_chardev.backends.descriptor import FdHolder
+from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pty import PtyBackend, PtyOptions, open_pty
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.controls import Controls
+from trio_chardev.core.frontend import stateless
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
+from trio_chardev.service import open_registry
 
 OPENED, CLOSED = Event.OPENED, Event.CLOSED
 
@@ -471,6 +475,7 @@ async def test_drain_waits_until_the_slaves_user_has_read_everything() -> None:
         slave = os.open(backend.pty, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
         try:
             assert backend.send_nowait(memoryview(b"last words")) == 10
+            backend.prepare_to_leave()
             with trio.move_on_after(0.02) as unread:
                 await backend.drain()
             assert unread.cancelled_caught, "it did not wait"
@@ -483,6 +488,7 @@ async def test_drain_waits_until_the_slaves_user_has_read_everything() -> None:
 
 async def test_drain_of_a_pty_that_nobody_has_open_does_not_wait() -> None:
     async with open_pty(PtyOptions(), OpenRequest(id="x", on_event=lambda _: None)) as backend:
+        backend.prepare_to_leave()
         with trio.fail_after(5):
             await backend.drain()
 
@@ -544,6 +550,7 @@ async def test_drain_is_not_misled_by_a_reader_who_has_just_made_room(
                 sent = 0
                 while count := backend.send_nowait(memoryview(bytes(4096))):
                     sent += count
+                backend.prepare_to_leave()
                 with trio.fail_after(5):
                     await backend.drain()
             assert int(ask(process, "")) == sent
@@ -559,6 +566,7 @@ async def test_a_reader_at_work_has_all_before_the_rest_is_taken_back() -> None:
                     sent += count
                 with trio.fail_after(5):
                     await backend.settle()
+                backend.prepare_to_leave()
                 assert backend.take_back() == b""
             assert int(ask(process, "")) == sent
 
@@ -584,6 +592,7 @@ async def test_settle_waits_for_who_reads_and_not_for_who_does_not(
             nursery.start_soon(read_slowly)
             with trio.fail_after(1):
                 await backend.settle()
+            backend.prepare_to_leave()
             assert backend.take_back() == b""
         finally:
             os.close(slave)
@@ -599,6 +608,7 @@ async def test_what_its_user_has_left_unread_is_taken_back() -> None:
         os.close(slave)
         with trio.fail_after(5):
             await backend.settle()
+        backend.prepare_to_leave()
         assert backend.take_back() == message[1000:]
         assert backend.take_back() == b""
 
@@ -607,4 +617,53 @@ async def test_from_a_pty_that_is_closed_nothing_is_taken_back() -> None:
     """Its path may be another's by now."""
     async with opened() as backend:
         backend.sink.close()
+        backend.prepare_to_leave()
         assert backend.take_back() == b""
+
+
+async def test_a_change_for_which_there_is_no_descriptor_is_refused_and_nothing_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When it is too late to refuse, what the slave's user has not read would be lost."""
+    async with open_registry() as registry:
+        await registry.add("x", PtyOptions())
+        chardev = registry["x"]
+        assert isinstance(chardev.backend, PtyBackend)
+        slave = open_slave(chardev.backend)
+        try:
+            frontend = chardev.attach(be_change=stateless)
+            await frontend.send_all(b"unread")
+            monkeypatch.setattr(PtyBackend, "_open_slave", no_descriptors)
+            for carry in (False, True):
+                with pytest.raises(BackendError, match="Too many open files"):
+                    await registry.change("x", NullOptions(), carry=carry)
+            assert os.read(slave, 100) == b"unread"
+            await frontend.send_all(b"and on")
+            assert os.read(slave, 100) == b"and on"
+        finally:
+            os.close(slave)
+
+
+def no_descriptors(_: PtyBackend) -> int:
+    raise BackendError.from_os_error("Could not open", OSError(errno.EMFILE, "too many"))
+
+
+async def test_a_commit_that_fails_leaves_no_slave_open(tmp_path: Path) -> None:
+    """Its user's leaving would not be noticed any more."""
+    link = tmp_path / "folder" / "link"
+    link.parent.mkdir()
+    async with open_registry() as registry:
+        await registry.add("x", PtyOptions(path=str(link)))
+        chardev = registry["x"]
+        old = chardev.backend
+        assert isinstance(old, PtyBackend)
+        os.close(open_slave(old))
+
+        async def spoil(_: Controls) -> None:
+            os.rename(link.parent, tmp_path / "moved")
+
+        chardev.attach(be_change=spoil)
+        with pytest.raises(BackendError, match="Failed to create PTY symlink"):
+            await registry.change("x", PtyOptions(path=str(link)))
+        assert chardev.backend is old
+        assert old._is_hung_up()

@@ -201,6 +201,10 @@ class PtyBackend(DescriptorBackend):
         self._link: _Link | None = None
         self._line = PtyLine(master)
         self._is_looked_at = False
+        self._slave: int | None = None
+        """Open from the commit of a change on, to look at what is left and to read it."""
+        self._has_user = False
+        """When that was opened somebody else had it open, too."""
 
     @property
     def filename(self) -> str:
@@ -273,45 +277,54 @@ class PtyBackend(DescriptorBackend):
         if self._link is not None:
             self._link.move()
 
+    def prepare_to_leave(self) -> None:
+        """Open the slave. Raises BackendError."""
+        if not self.sink.closed:
+            self._has_user = not self._is_hung_up()
+            self._slave = self._open_slave()
+
+    def stay(self) -> None:
+        """Close the slave."""
+        if self._slave is not None:
+            os.close(self._slave)
+            self._slave = None
+
     async def drain(self) -> None:
         """Wait until the slave's user has read everything: closing the master drops the rest."""
-        if self._is_hung_up():
-            return
-        with self._open_slave() as slave:
-            while not _is_empty(slave):  # noqa: ASYNC110 - there is no event
+        if self._slave is not None and self._has_user:
+            while not _is_empty(self._slave):  # noqa: ASYNC110 - there is no event
                 await trio.sleep(DRAIN_INTERVAL)
 
     async def settle(self) -> None:
         """Wait while the slave's user reads: two who read at a time get pieces by turns."""
         if self._is_hung_up():
             return
-        with self._open_slave() as slave:
+        slave = self._open_slave()
+        try:
             quiet, before = 0.0, -1
             while quiet < QUIET_TIME and not _is_empty(slave):
                 unread = count_unread(slave)
                 quiet = quiet + DRAIN_INTERVAL if unread == before else 0.0
                 before = unread
                 await trio.sleep(DRAIN_INTERVAL)
+        finally:
+            os.close(slave)
 
     def take_back(self) -> bytes:
         """Read it as its user would, or the next one, who get it from this PTY no more."""
-        if self.sink.closed:
-            return b""
         data = b""
-        with self._open_slave() as slave:
+        if self._slave is not None:
             for _ in range(LOOKS):  # a read may fail only because another is under way
-                data += read_all(slave)
-                if _is_empty(slave):
+                data += read_all(self._slave)
+                if _is_empty(self._slave):
                     break
         return data
 
-    @contextmanager
-    def _open_slave(self) -> Iterator[int]:
-        slave = os.open(self.pty, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    def _open_slave(self) -> int:
         try:
-            yield slave
-        finally:
-            os.close(slave)
+            return os.open(self.pty, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        except OSError as exc:
+            raise BackendError.from_os_error(f"Could not open '{self.pty}'", exc) from exc
 
     def watch(self) -> None:
         """Begin to hear of opens. Raises BackendError."""
@@ -327,6 +340,7 @@ class PtyBackend(DescriptorBackend):
 
     def close(self) -> None:
         """Undo all; for the opener, when it leaves."""
+        self.stay()
         if self._link is not None:
             self._link.remove()
         if self._watch is not None:

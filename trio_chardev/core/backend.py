@@ -209,6 +209,15 @@ class Backend(abc.ABC):
             if sent := self.send_nowait(data):
                 return sent
 
+    def prepare_to_leave(self) -> None:  # noqa: B027 - most kinds need nothing more
+        """Get what `take_back` and `drain` need, such as a descriptor, which may be the last.
+
+        Called by a commit before it touches anything. Raises BackendError: there is no change.
+        """
+
+    def stay(self) -> None:  # noqa: B027
+        """The commit has failed after `prepare_to_leave`."""
+
     async def drain(self) -> None:  # noqa: B027 - the kernel does it for most kinds
         """Wait until what was sent is safe from being dropped when the backend is closed.
 
@@ -219,7 +228,7 @@ class Backend(abc.ABC):
         """Wait while the peer is about to take what it was sent, which `take_back` would take.
 
         Called while nothing is sent, in a change that carries over what nobody has taken, for
-        its drain timeout at most.
+        its drain timeout at most. Raises BackendError: there is no change.
         """
 
     def take_back(self) -> bytes:

@@ -309,9 +309,16 @@ class Chardev:
             raise BackendError(
                 f"the new backend of chardev '{self.id}' closed before it was in place"
             ) from new.error
-        if self._is_guarded:
-            new.backend.guard()
-        new.backend.activate()
+        if old is not None:
+            old.backend.prepare_to_leave()
+        try:
+            if self._is_guarded:
+                new.backend.guard()
+            new.backend.activate()
+        except BaseException:
+            if old is not None:
+                old.backend.stay()
+            raise
         # From here on nothing raises.
         for tap in new.backend.taps:
             tap.activate()

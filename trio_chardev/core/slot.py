@@ -134,13 +134,15 @@ class Slot:
     async def settle(self, timeout: float) -> None:
         """Let a peer that is taking what it was sent have it, for *timeout* seconds.
 
-        It ends at once when the backend does.
+        It ends at once when the backend does. Raises BackendError if it can't be known.
         """
         if type(self.backend).settle is Backend.settle:
             return
         with trio.move_on_after(timeout) as self._draining:
             try:
                 await self.backend.settle()
+            except BackendError:
+                raise
             except Exception as exc:
                 log.warning("%s: cannot settle: %r", self.backend.filename, exc)
 
