@@ -21,7 +21,7 @@ from tests.certificates import authority, server_certificate, write_folder
 from tests.soak.console import Console
 from tests.soak.faults import Faults
 from tests.soak.meter import Service
-from tests.soak.places import PLACES, Site
+from tests.soak.places import PLACES, Site, backend
 from trio_chardev import open_qmp_client
 
 LAYERS: Final = (*["none"] * 6, *["mux"] * 2, *["hub"] * 2)  # a console for each
@@ -71,7 +71,8 @@ class Soak:
 
         chance = random.Random(self.seed)
         async with open_qmp_client(service.path) as qmp, trio.open_nursery() as nursery:
-            await qmp.execute("query-chardev")
+            await qmp.execute("chardev-add", id="pty", backend=backend("pty"))  # inotify's stays
+            await qmp.execute("chardev-remove", id="pty")
             self.descriptors.append(service.descriptors)
             faults = Faults(service, qmp, self.folder, random.Random(chance.random()), self.faults)
             nursery.start_soon(self._sample, service)

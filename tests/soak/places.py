@@ -171,10 +171,14 @@ def unix_client(site: Site) -> Place:
     path = site.path()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
-    listener.listen(1)
+    listener.listen(100)
+    listener.setblocking(False)
 
     async def join() -> Peer:
         accepted, _ = listener.accept()  # at once: it connected before it was in place
+        with contextlib.suppress(BlockingIOError):
+            while True:  # those before have failed for want of descriptors
+                accepted, _ = listener.accept()
         accepted.setblocking(False)
         return Peer(trio.SocketStream(trio.socket.from_stdlib_socket(accepted)))
 
