@@ -31,7 +31,7 @@ import trio.testing
 
 ROOT = Path(__file__).parent.parent
 PRELOADED = (attrs, cattrs, hypothesis, trio, trio.testing)
-TIMEOUT = 90  # seconds; a mutant that hangs is found, too
+TIMEOUT = 240  # seconds; a mutant that hangs is found, too
 
 CORE = (
     *("chardev", "carry", "outbound", "delivery", "outlets", "notices", "registry", "frontend"),
@@ -50,7 +50,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         CORE_TESTS,
     ),
-    "core/slot.py": (("run", "drain", "take_back", "look_again", "retire"), CORE_TESTS),
+    "core/slot.py": (("run", "settle", "drain", "take_back", "look_again", "retire"), CORE_TESTS),
     "core/outbound.py": (
         (
             *("push_nowait", "push", "interrupt", "exclusive", "_try", "_send_blocking"),
@@ -60,6 +60,10 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "core/delivery.py": (("hold", "release"), CORE_TESTS),
     "core/outlets.py": (("hold", "release"), CORE_TESTS),
+    "backends/pty.py": (
+        ("drain", "settle", "take_back", "_is_empty", "_has_input", "activate", "move"),
+        ("tests/backends/test_pty.py", "tests/backends/test_carry.py"),
+    ),
     "backends/socket.py": (("activate", "_keep_peer_of", "_take_over", "drain"), SOCKET_TESTS),
     "backends/connection.py": (("wait_taken", "hand_over", "_discard_input"), SOCKET_TESTS),
     "backends/listener.py": (("activate", "close"), SOCKET_TESTS),
@@ -96,6 +100,12 @@ def mutants() -> Iterator[Mutant]:
                     yield Mutant(module, f"{node.name}: {name}", text, tests)
         if missing := set(functions) - found:
             raise SystemExit(f"{module} has no {', '.join(sorted(missing))}")
+
+
+def controls() -> Iterator[Mutant]:
+    """Each module as it is: its tests must pass, else what they find means nothing."""
+    for module, (_, tests) in TARGETS.items():
+        yield Mutant(module, "unchanged", (ROOT / "trio_chardev" / module).read_text(), tests)
 
 
 def _mutations(lines: list[str], body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
@@ -190,7 +200,9 @@ def _run_tests(copy: Path, tests: tuple[str, ...]) -> None:
         sys.dont_write_bytecode = True  # a mutant of the same second and size would be taken for it
         for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
             del sys.modules[name]
-        os._exit(bool(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])))
+        preloaded = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-W", preloaded]
+        os._exit(bool(pytest.main([*options, *tests])))
     finally:
         os._exit(2)
 
@@ -216,6 +228,9 @@ def main() -> None:
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / name, copy / name, ignore=ignored)
         shutil.copy(ROOT / "pyproject.toml", copy)
+        for unchanged in controls():
+            if not survives(unchanged, copy):
+                raise SystemExit(f"without a mutant the tests of {unchanged.module} fail")
         for mutant in chosen:
             if not survives(mutant, copy):
                 found[mutant.module] += 1

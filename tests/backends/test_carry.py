@@ -5,6 +5,7 @@ Also what the kernel drops of an old backend's output if nobody waits for it.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 from pathlib import Path
@@ -16,6 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.matrix import eventually
 from tests.places import Place, place_for
 from tests.users import PATIENCE, Refuser, User, until, using
+from trio_chardev.backends.descriptor import DescriptorBackend
 from trio_chardev.backends.pipe import PipeOptions
 from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
 from trio_chardev.errors import ChangeFailedError
@@ -141,6 +143,17 @@ async def test_a_writer_that_was_stuck_is_behind_what_was_taken_back(
             await change(user, RING)
             await until(lambda: not user.frontend.chardev._outbound._write_lock.locked())
             assert ring_of(user) == MESSAGE
+
+
+async def test_a_fifo_that_was_made_larger_is_taken_back_too(tmp_path: Path) -> None:
+    with place_for("pipe", tmp_path) as place:
+        async with using(place) as user:
+            backend = user.frontend.chardev.backend
+            assert isinstance(backend, DescriptorBackend)
+            fcntl.fcntl(backend.sink.fd, fcntl.F_SETPIPE_SZ, 1 << 20)
+            await user.frontend.send_all(MESSAGE)
+            assert backend.take_back() == MESSAGE
+            assert backend.take_back() == b""
 
 
 async def test_of_a_fifo_for_both_ways_nothing_is_taken_back(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ of file when writers leave (fifo(7)), and what no reader has taken yet stays in 
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,7 +22,6 @@ from trio_chardev.backends.descriptor import (
     FdHolder,
     count_unread,
     open_fd,
-    read_all,
 )
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
@@ -54,8 +55,15 @@ class PipeBackend(DescriptorBackend):
                 await trio.sleep(DRAIN_INTERVAL)
 
     def take_back(self) -> bytes:
-        """Read it; but in a single FIFO it can't be told from input."""
-        return b"" if self.source is self.sink else read_all(self.sink.fd)
+        """Read it; but in a single FIFO it can't be told from input.
+
+        By one read(2), so that nobody who reads at the same time can come in between.
+        """
+        if self.source is self.sink:
+            return b""
+        with contextlib.suppress(BlockingIOError):
+            return os.read(self.sink.fd, fcntl.fcntl(self.sink.fd, fcntl.F_GETPIPE_SZ))
+        return b""
 
 
 @asynccontextmanager
