@@ -15,7 +15,7 @@ def named() -> Iterator[tuple[str, str]]:
     module = ""
     for span in re.findall(r"`([^`]+)`", PAGE):
         path, _, name = span.replace("\n", " ").partition(": ")
-        if "/test_" in path:
+        if path.rpartition("/")[2].startswith("test_"):
             module = path
             yield module, name.strip().removesuffix("...")
         elif span.count("_") > 2:
