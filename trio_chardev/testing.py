@@ -5,6 +5,7 @@ For the tests of this package and of everybody who writes a backend or a fronten
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,10 +15,13 @@ import trio
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
+from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, LineSettings, ModemLines
 from trio_chardev.options import BackendOptions
 from trio_chardev.testing_contract import Pair as Pair, check_backend as check_backend
+
+FAKE_SPLICE = 1 << 15  # bytes; fit into a pipe(7) of any size
 
 
 @attrs.define(eq=False)
@@ -43,6 +47,8 @@ class FakeDevice:
     """Line settings raise BackendError."""
     is_polled: bool = False
     """Its input is looked for again before it is waited for, see `Polling`."""
+    can_splice: bool = False
+    """Bytes can come and go by a `SplicePipe`; `eager` or not, what goes is put at once."""
     endless: bool = False
     """There is always more to receive."""
     dies_after: int | None = None
@@ -211,6 +217,36 @@ class FakeBackend(Backend):
             self.device.has_left = self.is_hung_up = False
             self.device.connect(False)
         return data
+
+    @property
+    def can_splice(self) -> bool:
+        return self.device.can_splice and self.is_open
+
+    def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
+        assert self.device.is_active, "read before it was in place"
+        if not self.can_splice:
+            raise CannotSplice
+        ours, theirs = os.pipe2(os.O_NONBLOCK)
+        try:
+            data = self.device.take(min(max_bytes, FAKE_SPLICE))
+            return pipe.fill(ours, os.write(theirs, data)) if data else 0
+        finally:
+            os.close(ours)
+            os.close(theirs)
+
+    def send_from(self, pipe: SplicePipe) -> int:
+        if not self.can_splice or not self.device.is_held_open:
+            raise CannotSplice
+        room = 0 if self.device.stuck else self.device.room
+        ours, theirs = os.pipe2(os.O_NONBLOCK)
+        try:
+            sent = pipe.empty_into(theirs, FAKE_SPLICE if room is None else min(room, FAKE_SPLICE))
+            if sent:
+                self.device.put(memoryview(os.read(ours, sent)))
+            return sent
+        finally:
+            os.close(ours)
+            os.close(theirs)
 
     async def wait_readable(self) -> None:
         if self.device.dies_after is not None:

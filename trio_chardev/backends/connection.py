@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.errors import BackendError
 from trio_chardev.events import Event
 
@@ -61,6 +62,14 @@ class Connection:
     def send(self, data: memoryview) -> int:
         """Send a prefix. Raises BlockingIOError, or another OSError if that is the end."""
         return self._sock.send(data, socket.MSG_NOSIGNAL)
+
+    def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
+        """See `Backend.receive_into`. Descriptors beside the bytes are closed by the kernel."""
+        return pipe.fill(self._sock.fileno(), max_bytes)
+
+    def send_from(self, pipe: SplicePipe) -> int:
+        """See `Backend.send_from`."""
+        return pipe.empty_into(self._sock.fileno())
 
     def flush(self) -> None:
         """Nothing to do."""
@@ -230,6 +239,11 @@ class UnixConnection(Connection):
             raise
         self._drop_fds_to_send()
         return sent
+
+    def send_from(self, pipe: SplicePipe) -> int:
+        if self._fds_to_send:
+            raise CannotSplice
+        return super().send_from(pipe)
 
     def _drop_fds_to_send(self) -> None:
         fds, self._fds_to_send = self._fds_to_send, []

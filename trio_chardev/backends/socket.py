@@ -46,6 +46,7 @@ from trio_chardev.backends.socket_options import SocketOptions as SocketOptions
 from trio_chardev.backends.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
 
 log = logging.getLogger(__name__)
@@ -346,6 +347,22 @@ class SocketBackend(Backend):
             raise self._disconnected() from exc
         finally:
             self._note_unsent(connection)
+
+    @property
+    def can_splice(self) -> bool:
+        return isinstance(self._connection, Connection)
+
+    def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
+        return self._spliceable().receive_into(pipe, max_bytes)
+
+    def send_from(self, pipe: SplicePipe) -> int:
+        return self._spliceable().send_from(pipe)
+
+    def _spliceable(self) -> Connection:
+        """The peer, if no protocol is on its socket. Raises CannotSplice."""
+        if not isinstance(self._connection, Connection):
+            raise CannotSplice
+        return self._connection
 
     def _disconnected(self) -> BackendDisconnectedError:
         return BackendDisconnectedError(f"nobody is connected to chardev '{self.id}'")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 import attrs
 import trio
 
+from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
@@ -162,6 +163,25 @@ class Backend(abc.ABC):
 
         Raises BackendDisconnectedError if nobody is there, BackendError if it is broken.
         """
+
+    @property
+    def can_splice(self) -> bool:
+        """Do `receive_into` and `send_from` work now?"""
+        return False
+
+    def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
+        """As `receive_nowait`, into *pipe*; how much it was. 0 may also mean the end.
+
+        Raises CannotSplice where bytes have to be looked at.
+        """
+        raise CannotSplice
+
+    def send_from(self, pipe: SplicePipe) -> int:
+        """As `send_nowait`, what is in *pipe*.
+
+        Raises CannotSplice, also for any error: `send_nowait` will meet that.
+        """
+        raise CannotSplice
 
     async def wait_readable(self) -> None:
         """Wait until `receive_nowait`, which just gave nothing, may give something.

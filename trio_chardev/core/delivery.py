@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import attrs
 
 from trio_chardev.core.inbound import Inbound
+from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.events import BackendEvent, Event
 
 if TYPE_CHECKING:
+    from trio_chardev.core.backend import Backend
     from trio_chardev.core.frontend import Frontend
 
 INBOUND_CAPACITY = 1 << 16  # bytes; a backend is not read while that many wait
@@ -48,6 +50,7 @@ class Delivery:
     def detach(self) -> None:
         """Nobody is the user; who waits to receive looks again."""
         self.frontend = None
+        self.inbound.close_pipe()
         self.inbound.resume()
         self.inbound.wake_readers()
 
@@ -59,6 +62,33 @@ class Delivery:
                 return
             data = data[taken:]
         self.inbound.put(data)
+
+    def fill_pipe(self, backend: Backend) -> int:
+        """Have *backend* put what has come into the pipe, if there is one; how much it was.
+
+        Bytes that have to be looked at are left to `Backend.receive_nowait`.
+        """
+        inbound = self.inbound
+        if inbound.pipe is None or self.is_held or not inbound.has_only_piped:
+            return 0
+        try:
+            size = backend.receive_into(inbound.pipe, inbound.room)
+        except CannotSplice:
+            inbound.close_pipe()
+            return 0
+        if size:
+            inbound.filled(size)
+        return size
+
+    def piped(self, size: int) -> None:
+        """*size* bytes have come into the pipe."""
+        if self.frontend is not None:
+            self.frontend.push_piped(size)
+
+    @property
+    def pipe(self) -> SplicePipe | None:
+        """Where the next bytes are, if they are to be handed over and in a pipe."""
+        return None if self.is_held else self.inbound.pipe
 
     def event(self, event: BackendEvent) -> None:
         """*event* has come, after the bytes that came before it."""
@@ -100,6 +130,10 @@ class Delivery:
             self._is_flushing = False
 
     def _flush(self) -> None:
+        if self.pipe:
+            self.piped(0)
+            if self.pipe:
+                return
         while not self.is_held and (item := self.inbound.peek()) is not None:
             if not isinstance(item, bytes):
                 self.inbound.take(0)

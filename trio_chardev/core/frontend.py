@@ -10,6 +10,7 @@ import trio
 
 from trio_chardev.core.controls import BREAK_DURATION, Controls
 from trio_chardev.core.outbound import Outbound
+from trio_chardev.core.splicing import SplicePipe
 from trio_chardev.events import BackendEvent, LineSettings, ModemLines
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ OnEvent = Callable[[BackendEvent], None]
 
 Also line settings and modem lines, from backends that see what the other end does to them.
 """
+OnPiped = Callable[[int], None]
+"""Is told how many bytes have come into the pipe, 0 if it is to look again."""
 OnReceive = Callable[[bytes], int]
 """Takes bytes in the task that received them; returns how many. See `Frontend`."""
 
@@ -64,6 +67,7 @@ class Frontend(trio.abc.Stream):
         self._delivery = delivery
         self._on_event = on_event
         self._on_receive = on_receive
+        self._on_piped: OnPiped = lambda size: None
         self._is_receiving = False
         self.fe_open: Callable[[], bool] = lambda: True
         """Is it open in its turn? What query-chardev shows as frontend-open."""
@@ -158,6 +162,39 @@ class Frontend(trio.abc.Stream):
         """Take *size* bytes, at most those that `peek` gave, also during a change."""
         self._delivery.inbound.take(size)
 
+    # ------------------------------------------------------------ bytes that nobody looks at
+
+    @property
+    def can_splice(self) -> bool:
+        """Need nobody look at the bytes that come or go, so that a pipe is of use?"""
+        return self.chardev.is_open and (
+            self.chardev.backend.can_splice and not self.chardev.backend.taps
+        )
+
+    def open_pipe(self, on_piped: OnPiped) -> None:
+        """Have bytes come into a pipe, as long as the backend can, and tell *on_piped* of them.
+
+        They are the first in the queue still: `peek` and all that takes bytes ends it, and
+        gives them. Raises OSError.
+        """
+        self._check()
+        self._delivery.inbound.open_pipe()
+        self._on_piped = on_piped
+
+    def close_pipe(self) -> None:
+        """Have bytes come to on_receive again; those in the pipe stay the first."""
+        self._delivery.inbound.close_pipe()
+
+    @property
+    def pipe(self) -> SplicePipe | None:
+        """What has the bytes that come next; None if there is no pipe, and during a change."""
+        return self._delivery.pipe
+
+    def splice_nowait(self, pipe: SplicePipe) -> int:
+        """As `send_nowait`, what is in *pipe*. Raises CannotSplice if bytes must be looked at."""
+        self._check()
+        return self._outbound.splice_nowait(pipe)
+
     @property
     def _is_over(self) -> bool:
         """Will nothing more come? While a change holds it back, something may."""
@@ -243,6 +280,13 @@ class Frontend(trio.abc.Stream):
         except Exception:
             self._fail("on_receive")
             return 0
+
+    def push_piped(self, size: int) -> None:
+        """Tell on_piped that *size* bytes have come into the pipe."""
+        try:
+            self._on_piped(size)
+        except Exception:
+            self._fail("on_piped")
 
     def tell(self, event: BackendEvent) -> None:
         """Call on_event."""

@@ -3,6 +3,8 @@
 Bytes and events stand in one queue, in the order in which they came, so that a BREAK keeps
 its place and a frontend reads the last bytes of a peer before it hears CLOSED. An event that
 finds the queue empty does not wait in it: see `Delivery`. The queue outlives the backends.
+
+The first bytes may be in a pipe of the kernel (`open_pipe`), until somebody looks at them.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import trio
 
+from trio_chardev.core.splicing import SPLICE_CAPACITY, SplicePipe
 from trio_chardev.events import BackendEvent, Event
 
 OPPOSITE = {
@@ -29,8 +32,8 @@ class Inbound:
     """A bounded queue of bytes and events; only its waits are async."""
 
     __slots__ = (
-        *("_attending", "_items", "_offset", "_readers", "_size", "_writers"),
-        *("capacity", "is_paused", "limit"),
+        *("_attending", "_items", "_offset", "_plain_capacity", "_readers", "_size", "_writers"),
+        *("capacity", "is_paused", "limit", "pipe"),
     )
 
     def __init__(self, capacity: int, limit: int = 0) -> None:
@@ -38,6 +41,9 @@ class Inbound:
         self.capacity = capacity
         self.limit = max(capacity, limit)
         self.is_paused = False
+        self.pipe: SplicePipe | None = None
+        """Where the first bytes are; None if nobody has asked for one."""
+        self._plain_capacity = capacity
         self._items: deque[bytes | BackendEvent] = deque()
         self._offset = 0  # how much of the first item has been taken
         self._size = 0
@@ -73,6 +79,32 @@ class Inbound:
         if self.is_paused:
             self.is_paused = False
             self.wake_writers()
+
+    def open_pipe(self) -> None:
+        """Have bytes wait in a pipe, as many as fit into that. Raises OSError."""
+        if self.pipe is None:
+            self.pipe = SplicePipe(self._shrink)
+            self.capacity = max(self._plain_capacity, SPLICE_CAPACITY)
+            self.wake_writers()
+
+    def close_pipe(self) -> None:
+        """Have no bytes in a pipe any more; those that were stay the first."""
+        if (pipe := self.pipe) is not None:
+            self._items.extendleft(reversed(list(pipe.read_all())))
+            self.pipe = None
+            pipe.close()
+            self.capacity = self._plain_capacity
+
+    def filled(self, size: int) -> None:
+        """*size* bytes have come into the pipe, while nothing else was in the queue."""
+        assert not self._items
+        self._size += size
+        self._readers.unpark_all()
+
+    @property
+    def has_only_piped(self) -> bool:
+        """Is nothing in the queue but what is in the pipe?"""
+        return not self._items
 
     def put(self, data: bytes) -> None:
         """Append *data*; more than `room` only for the drain after a change."""
@@ -113,6 +145,8 @@ class Inbound:
 
     def take(self, max_bytes: int) -> bytes | BackendEvent | None:
         """The next event, or up to *max_bytes* of the bytes before the next event, or None."""
+        if self.pipe:
+            self.close_pipe()
         if not self._items:
             return None
         item = self._items[0]
@@ -147,6 +181,8 @@ class Inbound:
 
     def peek(self) -> bytes | BackendEvent | None:
         """What `take` would give next."""
+        if self.pipe:
+            self.close_pipe()
         if not self._items:
             return None
         item = self._items[0]

@@ -25,6 +25,7 @@ import attrs
 import trio
 
 from trio_chardev.core.slot import NOTHING, Slot
+from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.errors import (
     BackendDisconnectedError,
     BackendError,
@@ -86,6 +87,16 @@ class Outbound:
             self.refuse_in_handler()
             return 0
         return self._try(data)
+
+    def splice_nowait(self, pipe: SplicePipe) -> int:
+        """As `send_nowait`, what is in *pipe*. Raises CannotSplice if bytes have to be looked at."""
+        if self._write_lock.locked() or self._slot_lock.locked():
+            self.refuse_in_handler()
+            return 0
+        slot = self.usable_slot()
+        if slot.carried or slot.backend.taps:
+            raise CannotSplice
+        return slot.backend.send_from(pipe)
 
     async def send_some(self, data: memoryview, check: Callable[[], None]) -> int:
         """Send a non-empty prefix of *data*. Cancelled: nothing was sent.

@@ -15,6 +15,7 @@ from trio_chardev.core.delivery import Delivery
 from trio_chardev.events import BackendEvent, Event
 
 if TYPE_CHECKING:
+    from trio_chardev.core.backend import Backend
     from trio_chardev.core.frontend import Frontend
 
 
@@ -90,6 +91,14 @@ class Outlets:
     def data(self, data: bytes) -> None:
         """*data* has come from the backend in place."""
         self.focus.data(data)
+
+    def fill_pipe(self, backend: Backend) -> int:
+        """See `Delivery.fill_pipe`; `piped` is to be called then."""
+        return 0 if self.focus.inbound.pipe is None else self.focus.fill_pipe(backend)
+
+    def piped(self, size: int) -> None:
+        """*size* bytes have come from the backend in place into the pipe."""
+        self.focus.piped(size)
 
     def event(self, event: BackendEvent) -> None:
         """*event* has come from the backend in place."""

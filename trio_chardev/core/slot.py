@@ -16,6 +16,7 @@ from trio_chardev.errors import BackendError, ChardevError
 log = logging.getLogger(__name__)
 
 CLEANUP_TIMEOUT = 5.0  # seconds; bounds every shielded wait of the core
+MAX_READ = 1 << 16  # bytes that are asked for at once; more cost more than they bring
 READS_IN_A_ROW = 16  # before others get a turn
 DRAIN_TIMEOUT = 0.2  # seconds; how long a peer that is left behind may take for its last bytes
 MAX_DRAIN_TIMEOUT = 60.0  # seconds; nothing but the end of the chardev interrupts a drain
@@ -92,10 +93,15 @@ class Slot:
                 room = outlets.spare
             if room <= 0:
                 await self._wait_room(outlets)
-            elif data := backend.receive_nowait(room):
+            elif (size := outlets.fill_pipe(backend)) or (
+                data := backend.receive_nowait(min(room, MAX_READ))
+            ):
                 if polling is not None:
                     polling.input_came()
-                outlets.data(data)
+                if size:
+                    outlets.piped(size)
+                else:
+                    outlets.data(data)
                 in_a_row += 1
                 if in_a_row == READS_IN_A_ROW:
                     in_a_row = 0

@@ -26,6 +26,7 @@ from trio_chardev.errors import (
     NotSupportedError,
 )
 from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
+from trio_chardev.frontends.splice import Splicing
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,9 @@ class Flow:
     modem: ModemLines | None = None
     """The last modem lines that came and were not refused."""
     _controls: deque[BackendEvent] = attrs.Factory(deque)
-    _is_at_work: bool = True  # at first, because the source may bring something too soon
+    is_at_work: bool = True
+    """Does its task do the sending? At first, because the source may bring something too soon."""
+    _splicing: Splicing = attrs.Factory(Splicing, takes_self=True)
     _work: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
     _sink_opened: trio.Event = attrs.Factory(trio.Event)
     _trouble: str = ""
@@ -59,8 +62,9 @@ class Flow:
 
     def receive(self, data: bytes) -> int:
         """The ``on_receive`` of the source."""
-        if self._is_at_work:
+        if self.is_at_work:
             return 0
+        self._splicing.note_read(len(data))
         try:
             taken = self.sink.send_nowait(data)
             self.sent += taken
@@ -69,7 +73,7 @@ class Flow:
         except (ChardevError, trio.ClosedResourceError):  # the task finds out what it is
             taken = 0
         if taken < len(data):
-            self._set_to_work()
+            self.set_to_work()
         return taken
 
     def control(self, event: BackendEvent) -> None:
@@ -78,7 +82,7 @@ class Flow:
         if len(self._controls) > MAX_CONTROLS:
             oldest = next(e for e in self._controls if type(e) is type(event))
             self._controls.remove(oldest)
-        self._set_to_work()
+        self.set_to_work()
 
     def sink_opened(self) -> None:
         """Somebody has come to the sink."""
@@ -101,18 +105,19 @@ class Flow:
             while True:
                 while self._controls:
                     await self._carry_out(self._controls.popleft())
-                if data := self.source.peek():
+                if not await self._splicing.push() and (data := self.source.peek()):
                     await self._push(data)
                 if not self._controls:
-                    self._is_at_work = False
+                    self.is_at_work = False
                     self.source.accept_input()
-                while not self._is_at_work:
+                while not self.is_at_work:
                     await self._work.park()
         except trio.ClosedResourceError:
             log.debug("no more from '%s'", self.source.chardev.id)
 
-    def _set_to_work(self) -> None:
-        self._is_at_work = True
+    def set_to_work(self) -> None:
+        """Have the task do the sending, until all has been sent."""
+        self.is_at_work = True
         self._work.unpark_all()
 
     async def _push(self, data: bytes) -> None:

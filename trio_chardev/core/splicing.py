@@ -1,0 +1,88 @@
+"""A pipe(7) in which bytes wait, and which they cross without having been in this process.
+
+splice(2) moves them from a descriptor into the pipe and from the pipe to another descriptor;
+where both are sockets the kernel copies nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+
+SPLICE_CAPACITY = 1 << 20  # bytes; more than a socket's buffer holds
+READ_SIZE = 1 << 16  # bytes
+_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+
+
+class CannotSplice(Exception):  # noqa: N818 - it says that bytes have to be looked at
+    """Bytes must go the plain way, which also meets the error, if there is one."""
+
+
+class SplicePipe:
+    """Owns both ends; the length is what is in it."""
+
+    __slots__ = ("_in", "_on_taken", "_out", "_size")
+
+    def __init__(self, on_taken: Callable[[int], None] = lambda size: None) -> None:
+        """*on_taken* is told how many bytes `empty_into` has taken. Raises OSError."""
+        self._size = 0
+        self._on_taken = on_taken
+        self._in = self._out = -1
+        self._out, self._in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # the user has many: then less goes at once
+            fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, SPLICE_CAPACITY)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def fill(self, fd: int, max_bytes: int) -> int:
+        """Take up to *max_bytes* from *fd*; 0 if none have come, or none fit, or at the end.
+
+        Raises CannotSplice.
+        """
+        if max_bytes <= 0:
+            return 0
+        size = _splice(fd, self._in, max_bytes)
+        self._size += size
+        return size
+
+    def empty_into(self, fd: int, max_bytes: int = SPLICE_CAPACITY) -> int:
+        """Give up to *max_bytes* to *fd*; 0 if there are none, or it would block.
+
+        Raises CannotSplice.
+        """
+        if not self._size or not max_bytes:
+            return 0
+        size = _splice(self._out, fd, min(self._size, max_bytes))
+        self._size -= size
+        self._on_taken(size)
+        return size
+
+    def read_all(self) -> Iterator[bytes]:
+        """Take what is in it out, piece by piece."""
+        while self._size:
+            data = os.read(self._out, READ_SIZE)
+            self._size -= len(data)
+            yield data
+
+    def close(self) -> None:
+        """Close both ends, and forget what is in it. Never fails."""
+        ends, self._in, self._out, self._size = (self._in, self._out), -1, -1, 0
+        for fd in ends:
+            if fd != -1:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _splice(source: int, sink: int, size: int) -> int:
+    try:
+        return os.splice(source, sink, size, flags=_FLAGS)
+    except BlockingIOError:
+        return 0
+    except OSError as exc:
+        raise CannotSplice from exc
