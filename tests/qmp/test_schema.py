@@ -222,7 +222,6 @@ OURS_ALONE = [
         )
     ),
     "*(serial).data.parity?*",
-    *("*.type = hub", "*(hub)*"),  # QEMU 10.0
     "query-chardev ->[].lost?: int",  # by a hub
     *(f"chardev-change.{member}" for member in ("carry?: *", "keep-peer?: *", "drain-timeout?: *")),
     "object-add(*).id: string",  # the same for a client: it is beside the members of the variant
