@@ -84,6 +84,10 @@ class Frames:
         self._wire.clear()
         return wire
 
+    @property
+    def awaits_goodbye(self) -> bool:
+        return self._has_said_goodbye and self.end is None
+
     def say_goodbye(self) -> None:
         self._has_said_goodbye = True
         self._wire += frame(b"C")
@@ -416,3 +420,26 @@ async def test_close_says_goodbye(connected: Ends) -> None:
         await connected.layer.wait_writable()
     assert connected.peer_receives() == frame(b"C")
     assert connected.peer.recv(1) == b""
+
+
+# ---------------------------------------------------------------- the last bytes of a peer
+
+
+async def test_the_peer_has_all_when_it_has_answered_the_goodbye(connected: Ends) -> None:
+    """What it sends meanwhile is thrown away: nobody reads it any more."""
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connected.layer.wait_taken)
+            await trio.testing.wait_all_tasks_blocked()
+            assert connected.peer.recv(100) == frame(b"C")
+            connected.peer.send(frame(b"D", b"late"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert nursery.child_tasks, "it waits for the answer"
+            connected.peer.send(frame(b"C"))
+    assert not connected.layer.has_input()
+
+
+async def test_a_peer_that_leaves_instead_of_answering_is_not_waited_for(connected: Ends) -> None:
+    connected.peer.close()
+    with trio.fail_after(5):
+        await connected.layer.wait_taken()

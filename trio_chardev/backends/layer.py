@@ -21,6 +21,7 @@ from typing import Protocol, runtime_checkable
 
 import trio
 
+from trio_chardev.backends.connection import TAKEN_INTERVAL
 from trio_chardev.events import Event
 
 RECORD_SIZE = 1 << 14  # bytes; TLS has no larger ones
@@ -76,9 +77,9 @@ class Link(Protocol):
         """
 
     async def wait_taken(self) -> None:
-        """Wait until the peer's kernel has what was sent; what the peer sends is thrown away.
+        """Wait until the peer has what was sent, as far as its kernel or a protocol tells.
 
-        Raises OSError.
+        It is about to be closed: what the peer sends is thrown away. Raises OSError.
         """
 
     def hand_over(
@@ -128,6 +129,10 @@ class Codec(Protocol):
 
         May be called at any time and more than once.
         """
+
+    @property
+    def awaits_goodbye(self) -> bool:
+        """Has this side said goodbye, and will the peer answer, behind all that it was sent?"""
 
 
 @runtime_checkable
@@ -296,7 +301,20 @@ class Layer:
         await self._lower.wait_writable()
 
     async def wait_taken(self) -> None:
-        """See `Link.wait_taken`."""
+        """See `Link.wait_taken`.
+
+        A WebSocket's peer has to answer the Close before the socket is closed: else what it
+        sends meanwhile is a reset, on which browsers and libraries give up what they have not
+        read. (It is looked at again and again, as its reader may still be waiting for it.)
+        """
+        self._say_goodbye()
+        while self._codec.awaits_goodbye and not self._is_over:
+            self.flush()
+            with contextlib.suppress(BlockingIOError):
+                self._receive_wire()
+            while self._codec.take_input(WIRE_CHUNK) is not None:
+                pass
+            await trio.sleep(TAKEN_INTERVAL)
         await self._lower.wait_taken()
 
     def hand_over(

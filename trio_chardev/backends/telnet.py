@@ -74,6 +74,8 @@ class TelnetCodec:
         self._wire.clear()
         return wire
 
+    awaits_goodbye = False
+
     def say_goodbye(self) -> None:
         """Nothing is said: telnet ends with the connection."""
 

@@ -26,6 +26,9 @@ READ_SIZE = 1 << 14  # bytes; a record has no more
 class TlsCodec:
     """One side of a TLS connection; see `trio_chardev.backends.layer.Codec`."""
 
+    awaits_goodbye = False
+    """The peer's close_notify need not be waited for (RFC 8446, 6.1)."""
+
     def __init__(
         self,
         credentials: TlsCredentials,

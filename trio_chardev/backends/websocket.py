@@ -64,6 +64,11 @@ class WebSocketCodec:
         """See `Codec.say_goodbye`: sends the Close of the closing handshake (RFC 6455, 7.1.2)."""
         self._websocket.close()
 
+    @property
+    def awaits_goodbye(self) -> bool:
+        """See `Codec.awaits_goodbye`."""
+        return self._websocket.is_closing
+
 
 def websocket_codec(
     *, is_server: bool, host: str, binary_only: bool, origins: Sequence[str] = ()

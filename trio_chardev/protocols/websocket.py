@@ -290,6 +290,11 @@ class WebSocketConnection:
         """May frames be sent?"""
         return self._frames is not None and self._frames.state is ConnectionState.OPEN
 
+    @property
+    def is_closing(self) -> bool:
+        """Was a Close sent that the peer has to answer (RFC 6455, 7.1.2)?"""
+        return self._frames is not None and self._frames.state is ConnectionState.LOCAL_CLOSING
+
     def _sent(self, event: Event) -> bytes:
         assert self._frames is not None
         return self._frames.send(event)
