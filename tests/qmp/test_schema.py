@@ -211,7 +211,7 @@ OURS_ALONE = [
     "*.data.logtimestamp?: boolean",
     "*(socket).data.binary-only?: boolean",
     "*(socket).data.origins?[]: string",
-    *("*(hub).data*", "*.type = hub"),  # QEMU 10.0 has hubs
+    *("*(hub)*", "*.type = hub"),  # QEMU 10.0 has hubs
     "*(pty).data.path?: string",  # QEMU 9.2
     *(f"*({kind}).data.path?: string" for kind in ("ringbuf", "memory")),
     "*(socket).data.reconnect-ms?: int",  # QEMU 9.2
