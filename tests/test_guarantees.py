@@ -1,4 +1,4 @@
-"""docs/guarantees.md names tests that there are."""
+"""docs/guarantees.md and docs/peers.md name tests that there are."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parent
-PAGE = (TESTS.parent / "docs" / "guarantees.md").read_text()
+DOCS = TESTS.parent / "docs"
 
 
-def named() -> Iterator[tuple[str, str]]:
+def named(page: str) -> Iterator[tuple[str, str]]:
     """Each module and the beginning of a test's name; a name alone is of the module before it."""
     module = ""
-    for span in re.findall(r"`([^`]+)`", PAGE):
+    for span in re.findall(r"`([^`]+)`", (DOCS / page).read_text()):
         path, _, name = span.replace("\n", " ").partition(": ")
         if path.rpartition("/")[2].startswith("test_"):
             module = path
@@ -22,9 +24,10 @@ def named() -> Iterator[tuple[str, str]]:
             yield module, span.removesuffix("...")
 
 
-def test_every_test_that_is_named_exists() -> None:
-    names = list(named())
-    assert len(names) > 40
+@pytest.mark.parametrize(("page", "count"), [("guarantees.md", 40), ("peers.md", 20)])
+def test_every_test_that_is_named_exists(page: str, count: int) -> None:
+    names = list(named(page))
+    assert len(names) > count
     missing = [
         f"{module}: {name}"
         for module, name in names
