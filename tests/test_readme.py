@@ -16,7 +16,7 @@ from tests.services import PROGRAM, Qmp, running
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"]
+PAGES = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/bridge.md"]
 
 
 def blocks(language: str) -> list[str]:
@@ -40,12 +40,12 @@ def test_links_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text())
     for link in links:
         if not link.startswith(("https://", "mailto:")):
-            assert (ROOT / link).exists(), link
+            assert (ROOT / page).parent.joinpath(link).exists(), link
 
 
 def test_the_example_for_the_shell(tmp_path: Path) -> None:
     """The command of the service, and what is typed into it."""
-    command = next(block for block in blocks("sh") if "trio-chardev serve" in block)
+    command = next(block for block in blocks("sh") if "--qmp" in block)
     arguments = command.replace("/tmp/", f"{tmp_path}/").split()
     assert arguments[:2] == ["trio-chardev", "serve"]
     (dialogue,) = blocks("console")
@@ -61,7 +61,7 @@ def test_the_commands_that_find_the_service_by_themselves(tmp_path: Path) -> Non
     """In a session of their own, so that no other service is found."""
     (script,) = (block for block in blocks("sh") if "trio-chardev list" in block)
     script = script.replace("/tmp/", f"{tmp_path}/").replace("trio-chardev ", "program ")
-    serve, *others = script.splitlines()
+    serve, *others = script.replace("\\\n", "").splitlines()
     lines = [
         f'program() {{ {shlex.join(PROGRAM)} "$@"; }}',
         f"{serve.removesuffix('&')} > {tmp_path}/said &",
@@ -82,6 +82,7 @@ def test_the_commands_that_find_the_service_by_themselves(tmp_path: Path) -> Non
     assert ended.returncode == 0, ended.stderr
     assert re.search(r"console +ringbuf", ended.stdout)
     assert "/dev/pts/" in ended.stdout
+    assert re.search(r'"state": "closed"', ended.stdout)  # no VM, and nobody at the terminal
 
 
 def test_the_example_for_python(tmp_path: Path) -> None:
