@@ -208,7 +208,7 @@ def events_command(socket: str | None) -> None:
 @click.option("--changes", default=50, show_default=True, type=click.IntRange(1, 100_000))
 @click.option("--seed", default=2017, show_default=True, help="Which backend comes when.")
 def demo_command(changes: int, seed: int) -> None:
-    """Change a chardev's backend again and again under a stream, and count the bytes."""
+    """Change a console again and again while a program prints to it, and count the bytes."""
     from trio_chardev.cli.demo import demo
 
     logging.basicConfig(level=logging.CRITICAL)  # failing changes are part of the show

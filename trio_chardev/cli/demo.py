@@ -1,12 +1,14 @@
-"""``trio-chardev demo``: a backend is changed under a stream, and the bytes are counted.
+"""``trio-chardev demo``: a console is changed while it prints, and the bytes are counted.
 
-Everything is real: the service, its QMP socket, the PTYs, sockets and files. A frontend
-sends numbered lines all the while; each change gives the stream another peer, and what the
-peers have received, joined, is compared with what was sent.
+Everything is real: the service, its QMP socket, the PTYs, sockets and files. A program, as a
+VM would, sends numbered lines into a socket all the while; a bridge joins that with the
+console. Each change gives the console another peer, and what the peers have received, joined,
+is compared with what was sent.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import sys
@@ -20,12 +22,10 @@ import click
 import trio
 
 from trio_chardev.backends.addresses import UnixAddress
-from trio_chardev.backends.ringbuf import RingbufBackend
+from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
 from trio_chardev.backends.socket import SocketOptions
-from trio_chardev.core.controls import Controls
-from trio_chardev.core.frontend import Frontend
-from trio_chardev.errors import BackendDisconnectedError, ChardevError
-from trio_chardev.events import BackendEvent, Event
+from trio_chardev.errors import ChardevError
+from trio_chardev.frontends.bridge import Bridge, BridgeOptions
 from trio_chardev.qmp.client import QmpClient, open_qmp_client
 from trio_chardev.service import Service, open_service
 
@@ -53,54 +53,32 @@ class Demo:
     qmp: QmpClient
     folder: str
     random: random.Random
-    frontend: Frontend = attrs.field(init=False)
+    bridge: Bridge = attrs.field(init=False)
     nursery: trio.Nursery = attrs.field(init=False)
     peers: list[Peer] = attrs.Factory(list)
-    opened: trio.Event = attrs.Factory(trio.Event)
     sent: int = 0
     longest_pause: float = 0.0
     results: Counter[str] = attrs.Factory(Counter)
-    refusing: bool = False
     is_over: bool = False
-    stream_ended: trio.Event = attrs.Factory(trio.Event)
+    all_arrived: trio.Event = attrs.Factory(trio.Event)
 
-    # ------------------------------------------------------------ the stream
+    # ------------------------------------------------------------ the program
 
-    def on_event(self, event: BackendEvent) -> None:
-        if event is Event.OPENED:
-            self.opened.set()
-
-    async def be_change(self, backend: Controls) -> None:
-        """A frontend whose set-up takes time, and sometimes fails."""
-        await trio.sleep(0.001)
-        if self.refusing:
-            raise ValueError("this frontend does not want that backend")
-
-    async def stream(self) -> None:
-        """Send numbered lines until told to stop."""
-        number = 0
-        while not self.is_over:
-            lines = b"".join(b"line %08d\n" % n for n in range(number, number + LINES_AT_ONCE))
-            number += LINES_AT_ONCE
-            await self.send(lines)
-            await trio.sleep(0.001)
-        self.stream_ended.set()
-
-    async def send(self, data: bytes) -> None:
-        """Send all of *data*, waiting for a peer while there is none."""
-        begin = trio.current_time()
-        while data:
-            self.opened = trio.Event()
-            try:
-                accepted = await self.frontend.send_some(data)
-            except BackendDisconnectedError:  # a PTY that nobody has opened yet
-                if not self.frontend.is_open:
-                    await self.opened.wait()
-                await trio.lowlevel.checkpoint()
-                continue
-            data = data[accepted:]
-            self.sent += accepted
-        self.longest_pause = max(self.longest_pause, trio.current_time() - begin)
+    async def print_lines(self, console: trio.SocketStream) -> None:
+        """Be the program: send numbered lines until told to stop."""
+        async with console:
+            for number in itertools.count(0, LINES_AT_ONCE):
+                if self.is_over:
+                    break
+                lines = b"".join(b"line %08d\n" % n for n in range(number, number + LINES_AT_ONCE))
+                begin = trio.current_time()
+                await console.send_all(lines)
+                self.longest_pause = max(self.longest_pause, trio.current_time() - begin)
+                self.sent += len(lines)
+                await trio.sleep(0.001)
+            while self.bridge.to_peer.sent < self.sent:  # noqa: ASYNC110 - there is no event
+                await trio.sleep(0.001)
+        self.all_arrived.set()
 
     # ------------------------------------------------------------ the backends
 
@@ -181,12 +159,8 @@ class Demo:
         addr = {"type": "unix", "data": {"path": f"{self.folder}/nobody"}}
         await self.change("socket", addr=addr, server=False)
 
-    async def fail_to_set_up(self) -> None:
-        self.refusing = True
-        try:
-            await self.change("pty")
-        finally:
-            self.refusing = False
+    async def fail_to_link(self) -> None:
+        await self.change("pty", path=f"{self.folder}/missing/link")
 
     # ------------------------------------------------------------ the run
 
@@ -195,7 +169,7 @@ class Demo:
         good: list[Callable[[], Awaitable[None]]]
         bad: list[Callable[[], Awaitable[None]]]
         good = [self.to_socket, self.to_pty, self.to_file, self.to_ringbuf]
-        bad = [self.fail_to_open, self.fail_to_connect, self.fail_to_set_up]
+        bad = [self.fail_to_open, self.fail_to_connect, self.fail_to_link]
         before = self.peers[-1].kind
         try:
             if number % 5 == 4:
@@ -209,24 +183,26 @@ class Demo:
         return f"{before} -> {self.peers[-1].kind}"
 
     async def run(self, changes: int) -> None:
-        """Stream while *changes* are made, then let every peer come to its end."""
-        await self.qmp.execute(
-            "chardev-add", id=ID, backend={"type": "ringbuf", "data": {"size": 1}}
-        )
-        self.frontend = self.service.registry[ID].attach(
-            be_change=self.be_change, on_event=self.on_event
-        )
+        """Print while *changes* are made, then let every peer come to its end."""
+        guest = f"{self.folder}/guest.sock"
+        registry = self.service.registry
+        await registry.add("guest", SocketOptions(addr=UnixAddress(guest)))
+        await registry.add(ID, RingbufOptions(size=1))
+        options = BridgeOptions(id="b0", chardev="guest", peer=ID, when_closed="hold")
+        device = registry.devices.add(options)
+        assert isinstance(device, Bridge)
+        self.bridge = device
         await self.to_file()
-        async with trio.open_nursery() as readers:
-            self.nursery = readers
-            readers.start_soon(self.stream)
+        async with trio.open_nursery() as nursery:
+            self.nursery = nursery
+            nursery.start_soon(self.print_lines, await trio.open_unix_socket(guest))
             for number in range(changes):
                 await trio.sleep(TURN)
                 begin = trio.current_time()
                 text = await self.turn(number)
                 show_progress(number + 1, changes, trio.current_time() - begin, text)
             self.is_over = True
-            await self.stream_ended.wait()
+            await self.all_arrived.wait()
             await self.change("null")  # the last peer meets its end, too
         for peer in self.peers:
             peer.finish()
@@ -252,7 +228,7 @@ async def demo(changes: int, seed: int) -> int:
         async with open_service() as service:
             path = f"{folder}/qmp.sock"
             await service.listen_qmp(SocketOptions(addr=UnixAddress(path)))
-            click.echo(f"service with QMP at {path}; {changes} changes of chardev '{ID}':")
+            click.echo(f"service with QMP at {path}; {changes} changes while a program prints:")
             async with open_qmp_client(path) as qmp:
                 run = Demo(service, qmp, folder, random.Random(seed))
                 await run.run(changes)
@@ -270,7 +246,7 @@ async def demo(changes: int, seed: int) -> int:
         ("lines lost", f"{lost.total()}"),
         ("lines repeated", f"{repeated.total()}"),
         ("in order", "yes" if received == sent else "NO"),
-        ("longest pause of the writer", f"{run.longest_pause * 1000:.1f} ms"),
+        ("longest pause of the program", f"{run.longest_pause * 1000:.1f} ms"),
         ("time", f"{trio.current_time() - begin:.1f} s"),
     ]
     width = max(len(name) for name, _ in rows)
