@@ -69,7 +69,7 @@ class End:
         self._peer = None
         if options.place.join is not None:
             self._peer = await options.place.join(run.registry[self.id].backend)
-            run.peers.push_async_callback(trio.aclose_forcefully, self._peer)
+            run.stack.push_async_callback(trio.aclose_forcefully, self._peer)
         if isinstance(self._peer, trio.abc.ReceiveStream):
             run.nursery.start_soon(self._receive, self._peer)
         else:
@@ -100,7 +100,6 @@ class Run:
         self.registry = registry
         self.nursery = nursery
         self.stack = stack
-        self.peers = AsyncExitStack()
         self.folder = folder
         self.board = End(self, "board")
         self.user = End(self, "user")
@@ -135,10 +134,9 @@ async def bridged(one: str, other: str, folder: Path) -> AsyncIterator[Run]:
             registry = await stack.enter_async_context(open_registry_with(opener_of, driver_of))
             async with trio.open_nursery() as nursery:
                 run = Run(registry, nursery, stack, folder)
-                async with run.peers:
-                    await run.start(one, other)
-                    yield run
-                    nursery.cancel_scope.cancel()
+                await run.start(one, other)
+                yield run
+                nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)
