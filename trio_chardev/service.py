@@ -38,6 +38,7 @@ from trio_chardev.qmp.events import (
     outdated_keys,
     rate_key,
 )
+from trio_chardev.qmp.journal import Journal
 from trio_chardev.qmp.listener import serve_clients
 from trio_chardev.qmp.monitor import Monitor
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
@@ -102,6 +103,7 @@ class Service:
     registry: Registry
     _nursery: trio.Nursery
     _sandbox: Sandbox = EVERYWHERE
+    _journal: Journal = attrs.Factory(Journal)
     _monitors: set[Monitor] = attrs.Factory(set)
     _quit: trio.Event = attrs.Factory(trio.Event)
     _host: Host = attrs.field(init=False)
@@ -109,7 +111,9 @@ class Service:
     _throttled: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
 
     def __attrs_post_init__(self) -> None:
-        self._host = Host(self.registry, self._on_quit, sandbox=self._sandbox)
+        self._host = Host(
+            self.registry, self._on_quit, sandbox=self._sandbox, journal=self._journal
+        )
         self.registry.on_notice = self.emit
         self.registry.open_path = self._host.fdsets.open_path
         self.registry.quit = functools.partial(self.quit, "host-ui")
@@ -189,6 +193,7 @@ class Service:
         """Wait for ``quit``, SIGINT or SIGTERM, then give the clients time to hear of it."""
         await self._quit.wait()
         with trio.move_on_after(FAREWELL_TIMEOUT):
+            await self._journal.flush()
             for monitor in list(self._monitors):
                 await monitor.wait_drained()
 
@@ -223,14 +228,18 @@ class Service:
 
 
 @asynccontextmanager
-async def open_service(sandbox: Sandbox = EVERYWHERE) -> AsyncIterator[Service]:
+async def open_service(
+    sandbox: Sandbox = EVERYWHERE, journal: Journal | None = None
+) -> AsyncIterator[Service]:
     """A service without chardevs; when the block ends, all of it is closed in order.
 
-    QMP clients may name the paths in *sandbox*.
+    QMP clients may name the paths in *sandbox*, and what they do is kept in *journal*.
     """
     async with open_registry() as registry, open_background_nursery() as nursery:
-        service = Service(registry, nursery, sandbox)
+        service = Service(registry, nursery, sandbox, journal or Journal())
         nursery.start_soon(service.run)
+        if journal is not None:
+            nursery.start_soon(journal.run)
         try:
             yield service
         finally:

@@ -416,6 +416,29 @@ async def test_link_is_refused_where_something_is(tmp_path: Path) -> None:
     assert link.read_text() == "mine"
 
 
+async def test_link_that_a_crash_has_left_is_replaced(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("/dev/pts/999999")
+    with no_leak():
+        async with opened(link) as backend:
+            assert os.readlink(link) == backend.pty
+
+
+async def test_link_to_a_pty_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    for target in ("/dev/null", "/dev/missing"):
+        link.symlink_to(target)
+        with no_leak(), pytest.raises(BackendError, match="File exists"):
+            async with opened(link):
+                pass
+        link.unlink()
+    async with opened(link) as backend:
+        with pytest.raises(BackendError, match="File exists"):
+            async with opened(link):
+                pass
+        assert os.readlink(link) == backend.pty
+
+
 @pytest.mark.parametrize("path", ["no/such/folder", "a\0b"])
 async def test_link_that_cannot_be(tmp_path: Path, path: str) -> None:
     module._get_watcher()  # it stays

@@ -59,7 +59,7 @@ EXCHANGES = [
 async def run(registry: Registry, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     context = Context(Host(registry, lambda reason: None))
     try:
-        return {"return": COMMANDS[name].run(context, arguments)}
+        return {"return": await COMMANDS[name].run(context, arguments)}
     except ChardevError as exc:
         return {"error": {"class": "GenericError", "desc": str(exc)}}
 

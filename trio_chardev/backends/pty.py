@@ -149,6 +149,8 @@ class _Link:
         if isinstance(replaces, PtyBackend) and replaces.has_link(path):
             self._made = f"{path}.{os.path.basename(slave)}"
         with _link_errors():
+            if _is_left_behind(path, slave):
+                os.unlink(path)
             os.symlink(slave, self._made)
 
     @property
@@ -171,6 +173,15 @@ class _Link:
         if self.is_ours:
             with contextlib.suppress(OSError):
                 os.unlink(self._made)
+
+
+def _is_left_behind(path: str, slave: str) -> bool:
+    """Is it a link to a PTY that is gone, or is ours now? A crash leaves such."""
+    try:
+        leads_to = os.readlink(path)
+    except OSError:  # nothing, or no link
+        return False
+    return leads_to.startswith("/dev/pts/") and (leads_to == slave or not os.path.exists(path))
 
 
 @contextmanager

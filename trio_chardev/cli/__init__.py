@@ -71,6 +71,11 @@ def cli() -> None:
     metavar="NUMBER",
     help="The character before a command to a mux, instead of 1, ctrl-a; then h shows what it knows.",
 )
+@click.option(
+    "--state",
+    metavar="FILE",
+    help="Keep there what QMP clients add, change and remove, and begin with it the next time.",
+)
 @click.option("--pidfile", metavar="FILE", help="Write the process id there; removed at exit.")
 @click.option("-v", "--verbose", count=True, help="Log more; twice for all.")
 def serve_command(
@@ -81,6 +86,7 @@ def serve_command(
     sandbox: Sequence[str],
     devices: Sequence[str],
     echr: str | None,
+    state: str | None,
     pidfile: str | None,
     verbose: int,
 ) -> None:
@@ -96,7 +102,7 @@ def serve_command(
     logging.basicConfig(format="trio-chardev: %(message)s", level=level)
     try:
         options = ServeOptions.parse(
-            chardevs, monitors, listeners, pidfile, warn, objects, sandbox, devices, echr
+            chardevs, monitors, listeners, pidfile, warn, objects, sandbox, devices, echr, state
         )
         trio.run(serve, options)
     except HelpRequested as request:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
+import itertools
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -18,19 +19,21 @@ from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.cli.address import default_monitor_path
+from trio_chardev.cli.maker import Maker, name_of, saying
+from trio_chardev.cli.restore import make_all, plan
 from trio_chardev.core.backend import DEFAULT_ESCAPE
 from trio_chardev.core.device import DeviceOptions
 from trio_chardev.core.nursery import open_background_nursery
-from trio_chardev.errors import ChardevError, OptionsError, strerror
-from trio_chardev.frontends import DEVICE, driver_of
+from trio_chardev.errors import ChardevError, DeviceExistsError, OptionsError, strerror
+from trio_chardev.frontends import DEVICE
 from trio_chardev.grammar import ChardevGrammar, ChardevSpec, help_text
 from trio_chardev.keyval import HelpRequested, parse_bool, parse_number, structure_text
 from trio_chardev.legacy import parse_legacy
 from trio_chardev.members import TaggedUnion
 from trio_chardev.objects import OBJECT, ObjectOptions
 from trio_chardev.options import BackendOptions, structure
-from trio_chardev.qmp.device_commands import add_device
-from trio_chardev.qmp.object_commands import add_object
+from trio_chardev.qmp.journal import Journal, open_journal
+from trio_chardev.qmp.object_commands import duplicate_object
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.service import Service, open_service
 
@@ -79,6 +82,8 @@ class ServeOptions:
     """The paths that QMP clients may name."""
     devices: tuple[DeviceOptions, ...] = ()
     escape: int = DEFAULT_ESCAPE
+    state: str | None = None
+    """The file that keeps what QMP clients do."""
 
     @classmethod
     def parse(
@@ -92,22 +97,23 @@ class ServeOptions:
         sandbox: Sequence[str] = (),
         devices: Sequence[str] = (),
         echr: str | None = None,
+        state: str | None = None,
     ) -> ServeOptions:
         """Raises OptionsError, and HelpRequested for ``--chardev help`` and the like."""
         made = [_parse_variant(OBJECT, "object", text, warn) for text in objects]
         users = [_parse_variant(DEVICE, "device", text, warn) for text in devices]
         added: dict[str, BackendOptions] = {}
         for text in chardevs:
-            with _saying(f"--chardev {text}"):
+            with saying(f"--chardev {text}"):
                 spec = GRAMMAR.parse(text, warn)
                 _merge(added, _structure(spec))
         on_chardevs = []
         for text in monitors:
-            with _saying(f"--monitor {text}"):
+            with saying(f"--monitor {text}"):
                 on_chardevs.append(structure_text(MonitorOptions, text, "chardev", warn))
         sockets = []
         for number, text in enumerate(listeners):
-            with _saying(f"--qmp {text}"):
+            with saying(f"--qmp {text}"):
                 id = f"compat_monitor{number}"
                 address, insecure = _split_insecure(text)
                 legacy = parse_legacy(GRAMMAR, address, id)
@@ -132,6 +138,7 @@ class ServeOptions:
             sandbox=_sandbox(sandbox),
             devices=tuple(users),
             escape=DEFAULT_ESCAPE if echr is None else _parse_echr(echr),
+            state=state,
         )
 
     @staticmethod
@@ -151,7 +158,7 @@ def _parse_variant(
     union: TaggedUnion, option: str, text: str, warn: Callable[[str], object]
 ) -> Any:
     """An argument of ``--device`` or ``--object``, whose implied key is the tag."""
-    with _saying(f"--{option} {text}"):
+    with saying(f"--{option} {text}"):
         try:
             return structure_text(union, text, union.tag, warn)
         except HelpRequested as request:
@@ -164,7 +171,7 @@ def _parse_variant(
 def _sandbox(folders: Sequence[str]) -> Sandbox:
     if not folders:
         return EVERYWHERE
-    with _saying("--sandbox"):
+    with saying("--sandbox"):
         return Sandbox(folders)
 
 
@@ -214,44 +221,54 @@ async def serve(options: ServeOptions) -> None:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     errors: list[ChardevError] = []
-    with _pidfile(options.pidfile):
-        async with open_service(options.sandbox) as service, open_background_nursery() as nursery:
+    with _pidfile(options.pidfile), _journal(options.state) as journal:
+        async with (
+            open_service(options.sandbox, journal) as service,
+            open_background_nursery() as nursery,
+        ):
             await nursery.start(service.watch_signals)
-            nursery.start_soon(_begin, service, options, errors)
+            nursery.start_soon(_begin, service, options, journal, errors)
             await service.run_until_quit()
         if errors:
             raise errors[0]
 
 
-async def _begin(service: Service, options: ServeOptions, errors: list[ChardevError]) -> None:
+async def _begin(
+    service: Service, options: ServeOptions, journal: Journal, errors: list[ChardevError]
+) -> None:
     """Add what the command line names; a signal may come while a chardev waits for a client."""
     try:
-        await _add_all(service, options)
+        await _add_all(service, options, journal)
     except ChardevError as exc:
         errors.append(exc)
         service.quit("host-error")
 
 
-async def _add_all(service: Service, options: ServeOptions) -> None:
+async def _add_all(service: Service, options: ServeOptions, journal: Journal) -> None:
     service.registry.escape = options.escape
+    maker = Maker(service, options.sandbox)
+    objects: dict[str, ObjectOptions] = {}
     for made in options.objects:
-        with _saying(f"--object id={made.id}"):
-            add_object(service.registry.objects, made)
-    for id, backend in options.chardevs:
-        with _saying(f"--chardev id={id}"):
-            result = await service.registry.add(id, backend)
-        if result.pty is not None:
-            click.echo(f"char device redirected to {result.pty} (label {id})")
-    for device in options.devices:
-        with _saying(f"--device {_name_of(device)}"):
-            add_device(service.registry.devices, device)
+        if made.id in objects:
+            with saying(f"--object id={made.id}"):
+                raise duplicate_object(made.id)
+        objects[made.id] = made
+    wanted = plan(journal, "objects", objects, OBJECT, _say_of_state)
+    await make_all("objects", wanted, OBJECT, maker.make_object, _say_of_state)
+    wanted = plan(journal, "chardevs", dict(options.chardevs), BACKEND, _say_of_state)
+    await make_all("chardevs", wanted, BACKEND, maker.make_chardev, _say_of_state)
     for monitor in options.monitors:
-        with _saying(f"--monitor {monitor.chardev}"):
+        with saying(f"--monitor {monitor.chardev}"):
             await service.add_monitor(
                 monitor.chardev, pretty=monitor.pretty, insecure=monitor.insecure
             )
+    devices = _by_id(options.devices)
+    later = sorted(
+        plan(journal, "devices", devices, DEVICE, _say_of_state), key=lambda item: item.is_restored
+    )
+    await make_all("devices", later, DEVICE, maker.make_device, _say_of_state)
     for listener in options.listeners:
-        with _saying(f"--qmp {listener.options.addr}"):
+        with saying(f"--qmp {listener.options.addr}"):
             await service.listen_qmp(listener.options, insecure=listener.insecure)
     if not options.monitors and not options.listeners:
         path = default_monitor_path()
@@ -259,9 +276,32 @@ async def _add_all(service: Service, options: ServeOptions) -> None:
         click.echo(f"QMP at {path}")
 
 
-def _name_of(device: DeviceOptions) -> str:
-    driver = driver_of(device).name
-    return driver if device.id is None else f"{driver},id={device.id}"
+def _by_id(devices: Iterable[DeviceOptions]) -> dict[str, DeviceOptions]:
+    """By the ids that they will have."""
+    found: dict[str, DeviceOptions] = {}
+    numbers = itertools.count()
+    for device in devices:
+        id = f"#device{next(numbers)}" if device.id is None else device.id
+        if id in found:
+            with saying(f"--device {name_of(device)}"):
+                raise DeviceExistsError(f"Duplicate device ID '{id}'")
+        found[id] = device
+    return found
+
+
+def _say_of_state(text: str) -> None:
+    click.echo(f"trio-chardev: --state: {text}", err=True)
+
+
+@contextlib.contextmanager
+def _journal(path: str | None) -> Iterator[Journal]:
+    if path is None:
+        yield Journal()
+        return
+    with contextlib.ExitStack() as stack:
+        with saying(f"--state {path}"):
+            journal = stack.enter_context(open_journal(path))
+        yield journal
 
 
 @contextlib.contextmanager
@@ -283,14 +323,3 @@ def _pidfile(path: str | None) -> Iterator[None]:
         with contextlib.suppress(OSError):
             os.unlink(path)
         os.close(fd)
-
-
-@contextlib.contextmanager
-def _saying(what: str) -> Iterator[None]:
-    """Begin the error's line with the option that is to blame."""
-    try:
-        yield
-    except ChardevError as exc:
-        error = OptionsError(f"{what}: {exc}")
-        error.__notes__ = getattr(exc, "__notes__", [])
-        raise error from exc

@@ -23,7 +23,7 @@ from trio_chardev.core.registry import ChardevReturn
 from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.options import BackendOptions, unstructure
 from trio_chardev.qmp.codec import Encoded, encode
-from trio_chardev.qmp.context import Command, Context, NoArguments
+from trio_chardev.qmp.context import Command, Context, Host, NoArguments
 from trio_chardev.qmp.device_commands import DEVICE_COMMANDS
 from trio_chardev.qmp.events import EVENTS
 from trio_chardev.qmp.fd_commands import FD_COMMANDS
@@ -152,12 +152,11 @@ def query_chardev_backends(context: Context, arguments: NoArguments) -> list[dic
 
 async def chardev_add(context: Context, arguments: BackendArguments) -> dict[str, Any]:
     host = context.host
-    take_fd = context.fds.take
-    return _pty(
-        await host.registry.add(
-            arguments.id, arguments.backend, take_fd=take_fd, sandbox=host.sandbox
-        )
+    result = await host.registry.add(
+        arguments.id, arguments.backend, take_fd=context.fds.take, sandbox=host.sandbox
     )
+    await _keep(host, arguments)
+    return _pty(result)
 
 
 async def chardev_change(context: Context, arguments: ChangeArguments) -> dict[str, Any]:
@@ -171,11 +170,23 @@ async def chardev_change(context: Context, arguments: ChangeArguments) -> dict[s
         take_fd=context.fds.take,
         sandbox=host.sandbox,
     )
+    await _keep(host, arguments)
     return _pty(changed)
 
 
+async def _keep(host: Host, arguments: BackendArguments) -> None:
+    if host.journal.is_kept:
+        await host.journal.keep("chardevs", arguments.id, unstructure(arguments.backend, BACKEND))
+
+
 async def chardev_remove(context: Context, arguments: IdArguments) -> dict[str, Any]:
-    await context.host.registry.remove(arguments.id)
+    host = context.host
+    try:
+        await host.registry.remove(arguments.id)
+    finally:
+        if arguments.id not in host.registry:  # though it may be cancelled
+            host.journal.note("chardevs", arguments.id, None)
+    await host.journal.flush()
     return {}
 
 

@@ -14,6 +14,7 @@ from trio_chardev.core.registry import Registry
 from trio_chardev.options import structure
 from trio_chardev.qmp.descriptors import FdSets, NamedFds, close_quietly
 from trio_chardev.qmp.events import ShutdownReason
+from trio_chardev.qmp.journal import Journal
 from trio_chardev.qmp.session import QmpError, Session
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
@@ -28,6 +29,8 @@ class Host:
     fdsets: FdSets = attrs.Factory(FdSets)
     sandbox: Sandbox = EVERYWHERE
     """The paths that clients may name."""
+    journal: Journal = attrs.Factory(Journal)
+    """Keeps what clients do."""
 
     def quit(self, reason: ShutdownReason) -> None:
         """Begin to stop."""

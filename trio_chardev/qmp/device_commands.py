@@ -6,9 +6,8 @@ from typing import Annotated, Any
 
 import attrs
 
-from trio_chardev.core.device import DeviceInfo, DeviceOptions
+from trio_chardev.core.device import Device, DeviceInfo, DeviceOptions
 from trio_chardev.core.devices import Devices
-from trio_chardev.errors import DeviceNotFoundError
 from trio_chardev.frontends import DEVICE, DEVICE_INFO
 from trio_chardev.grammar import check_id
 from trio_chardev.options import unstructure
@@ -23,25 +22,37 @@ class DeviceIdArguments:
     id: str
 
 
-def add_device(devices: Devices, options: DeviceOptions) -> None:
-    """Make a device. Raises OptionsError, and what `Devices.add` raises."""
+def add_device(devices: Devices, options: DeviceOptions, id: str | None = None) -> Device:
+    """Make a device, which has the name *id* if the options have none.
+
+    Raises OptionsError, and what `Devices.add` raises.
+    """
     if options.id is not None:
         check_id(options.id)
-    devices.add(options)
+    elif id is not None:
+        options = attrs.evolve(options, id=id)
+    return devices.add(options)
 
 
-def device_add(context: Context, arguments: DeviceOptions) -> dict[str, Any]:
-    add_device(context.host.registry.devices, arguments)
+async def device_add(context: Context, arguments: DeviceOptions) -> dict[str, Any]:
+    host = context.host
+    device = add_device(host.registry.devices, arguments)
+    if host.journal.is_kept:
+        await host.journal.keep("devices", device.id, unstructure(arguments, DEVICE))
     return {}
 
 
 async def device_del(context: Context, arguments: DeviceIdArguments) -> dict[str, Any]:
-    devices = context.host.registry.devices
+    host = context.host
+    device = host.registry.devices.get(arguments.id)
+    host.journal.note("devices", arguments.id, None)  # one that was not restored, too
     try:
-        device = devices[arguments.id]
-    except DeviceNotFoundError as exc:
-        raise QmpError(str(exc), "DeviceNotFound") from exc
-    device.scope.cancel()
+        await host.journal.flush()
+    finally:
+        if device is not None:
+            device.scope.cancel()
+    if device is None:
+        raise QmpError(f"Device '{arguments.id}' not found", "DeviceNotFound")
     if context.chardev is None or context.chardev.id not in device.options.chardevs:
         await device.closed.wait()
     return {}  # a monitor that deletes itself has yet to say so, and ends at its next checkpoint

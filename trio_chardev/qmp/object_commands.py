@@ -8,6 +8,7 @@ import attrs
 
 from trio_chardev.grammar import check_id
 from trio_chardev.objects import OBJECT, ObjectOptions
+from trio_chardev.options import unstructure
 from trio_chardev.qmp.context import Command, Context
 from trio_chardev.qmp.session import QmpError
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
@@ -20,27 +21,35 @@ class ObjectIdArguments:
     id: str
 
 
+def duplicate_object(id: str) -> QmpError:
+    """There is an object of that id already."""
+    return QmpError(f"attempt to add duplicate property '{id}' to object (type 'container')")
+
+
 def add_object(
     objects: dict[str, object], options: ObjectOptions, sandbox: Sandbox = EVERYWHERE
 ) -> None:
     """Make an object and keep it. Raises OptionsError, BackendError, QmpError."""
     check_id(options.id)
     if options.id in objects:
-        raise QmpError(
-            f"attempt to add duplicate property '{options.id}' to object (type 'container')"
-        )
+        raise duplicate_object(options.id)
     objects[options.id] = options.create(objects, sandbox)
 
 
-def object_add(context: Context, arguments: ObjectOptions) -> dict[str, Any]:
-    add_object(context.host.registry.objects, arguments, context.host.sandbox)
+async def object_add(context: Context, arguments: ObjectOptions) -> dict[str, Any]:
+    host = context.host
+    add_object(host.registry.objects, arguments, host.sandbox)
+    if host.journal.is_kept:
+        await host.journal.keep("objects", arguments.id, unstructure(arguments, OBJECT))
     return {}
 
 
-def object_del(context: Context, arguments: ObjectIdArguments) -> dict[str, Any]:
-    if arguments.id not in context.host.registry.objects:
+async def object_del(context: Context, arguments: ObjectIdArguments) -> dict[str, Any]:
+    host = context.host
+    is_there = host.registry.objects.pop(arguments.id, None) is not None
+    await host.journal.keep("objects", arguments.id, None)  # one that was not restored, too
+    if not is_there:
         raise QmpError(f"object '{arguments.id}' not found")
-    del context.host.registry.objects[arguments.id]
     return {}
 
 

@@ -1,0 +1,203 @@
+"""The file that keeps what QMP clients do: whole at every moment, and never another's."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.services import until
+from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.errors import OptionsError
+from trio_chardev.qmp import journal as module
+from trio_chardev.qmp.journal import Entry, Journal, open_journal
+
+NULL = {"type": "null", "data": {}}
+PTY = {"type": "pty", "data": {}}
+
+
+def entries_of(path: Path) -> dict[str, Entry]:
+    """What the next service would find."""
+    journal = Journal(str(path))
+    journal.read()
+    return journal.entries["chardevs"]
+
+
+async def test_what_was_kept_is_found_by_the_next(tmp_path: Path) -> None:
+    with open_journal(str(tmp_path / "s")) as journal:
+        journal.set_base("chardevs", "c", NULL)
+        journal.set_base("chardevs", "d", NULL)
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(journal.run)
+            await journal.keep("chardevs", "a", NULL)
+            await journal.keep("chardevs", "b", NULL)
+            await journal.keep("chardevs", "c", PTY)
+            await journal.keep("chardevs", "d", None)
+            assert list(entries_of(tmp_path / "s").items()) == [
+                ("a", Entry(NULL)),
+                ("b", Entry(NULL)),
+                ("c", Entry(PTY, NULL)),
+                ("d", Entry(None, NULL)),
+            ]
+            await journal.keep("chardevs", "a", None)
+            await journal.keep("chardevs", "b", PTY)
+            await journal.keep("chardevs", "c", NULL)  # as the command line says
+            assert list(entries_of(tmp_path / "s").items()) == [
+                ("b", Entry(PTY)),
+                ("d", Entry(None, NULL)),
+            ]
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
+    assert json.loads((tmp_path / "s").read_text())["trio-chardev"] == 1
+
+
+async def test_it_is_synced_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, str]] = []
+
+    def note(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(what: Any, *more: Any) -> Any:
+            path = os.readlink(f"/proc/self/fd/{what}") if isinstance(what, int) else what
+            calls.append((name, os.path.basename(path)))
+            return real(what, *more)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("write", "fsync", "rename"):
+        note(name)
+    module._replace(str(tmp_path / "s"), "text")
+    assert calls == [
+        ("write", "s.tmp"),
+        ("fsync", "s.tmp"),
+        ("rename", "s.tmp"),
+        ("fsync", tmp_path.name),
+    ]
+
+
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "rename"])
+def test_failing_at_any_step_it_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "s"
+    path.write_text("old")
+
+    def fail(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(OSError, match="No space left"):
+            module._replace(str(path), "new")
+    assert path.read_text() == "old"
+    module._replace(str(path), "new")
+    assert path.read_text() == "new"
+
+
+async def test_many_commands_share_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = []
+    monkeypatch.setattr(module, "_replace", lambda path, text: writes.append(text))
+    with open_journal(str(tmp_path / "s")) as journal:
+        async with open_background_nursery() as background:
+            background.start_soon(journal.run)
+            await trio.testing.wait_all_tasks_blocked()
+            async with trio.open_nursery() as nursery:
+                for number in range(100):
+                    nursery.start_soon(journal.keep, "chardevs", f"c{number}", NULL)
+    assert len(writes) <= 3
+    assert writes[-1].count('"id"') == 100
+
+
+async def test_on_a_full_disk_commands_go_on_and_it_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setattr(module, "RETRY_INTERVAL", 0.001)
+    failures = 0
+
+    def fail(path: str, text: str) -> None:
+        nonlocal failures
+        failures += 1
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "s"
+    with open_journal(str(path)) as journal, trio.fail_after(5):
+        async with open_background_nursery() as background:
+            background.start_soon(journal.run)
+            with monkeypatch.context() as patch:
+                patch.setattr(module, "_replace", fail)
+                await journal.keep("chardevs", "a", NULL)
+                await until(lambda: failures >= 3)
+            await until(path.exists)
+            await journal.keep("chardevs", "b", NULL)
+    assert list(entries_of(path)) == ["a", "b"]
+    assert [r.message for r in caplog.records] == [
+        f"Could not write '{path}': No space left on device",
+        f"'{path}' is written again",
+    ]
+
+
+async def test_without_a_file_nothing_waits() -> None:
+    journal = Journal()
+    assert not journal.is_kept
+    await journal.run()
+    await journal.keep("chardevs", "a", NULL)
+    assert not journal.entries["chardevs"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "Expecting value"),
+        ('{"trio-chardev": 1, "chardevs": [{"id": "a", ', "Expecting property name"),
+        ("[]", "it does not begin as one"),
+        ('{"version": 1}', "it does not begin as one"),
+        ('{"trio-chardev": 2}', "it is of version 2, and this program knows 1"),
+        ('{"trio-chardev": 1, "chardevs": [{"id": 5}]}', "{'id': 5} is no entry of 'chardevs'"),
+        ('{"trio-chardev": 1, "chardevs": 5}', "5 is no entry of 'chardevs'"),
+        ('{"trio-chardev": 1, "more": []}', "it has 'more'"),
+        ("[" * 100_000, ""),
+    ],
+)
+def test_a_torn_or_alien_file_is_left_alone(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "s"
+    path.write_text(text)
+    with pytest.raises(OptionsError) as raised, open_journal(str(path)):
+        pass
+    assert str(raised.value).startswith(f"'{path}' is not a state file of trio-chardev: {why}")
+    assert path.read_text() == text
+
+
+def test_what_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "s").write_bytes(b"\xff\xfe")
+    with pytest.raises(OptionsError, match="is not a state file"), open_journal(f"{tmp_path}/s"):
+        pass
+
+
+def test_two_services_can_not_have_one(tmp_path: Path) -> None:
+    path = f"{tmp_path}/s"
+    with (
+        open_journal(path),
+        pytest.raises(OptionsError, match="is the state of another service"),
+        open_journal(path),
+    ):
+        pass
+    with open_journal(path):
+        pass
+
+
+def test_where_none_can_be_made() -> None:
+    with (
+        pytest.raises(OptionsError, match=r"^Could not open '/missing/s.lock': No such file"),
+        open_journal("/missing/s"),
+    ):
+        pass

@@ -1,0 +1,231 @@
+"""What QMP clients have added, changed and removed, kept in a file (``serve --state``).
+
+The file is JSON: for each id what it is now (null: removed), and what it was by the command
+line, if it is in that. It is replaced whole: written beside its place, synced, renamed, and
+the folder synced; so after a crash it is the old one or the new one. One thread at a time
+writes, and what gathers meanwhile goes into the next file. A command is answered when the file
+that tells of it is there. If the disk fails, the log says so, commands are answered all the
+same, and it is tried again until it works.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Literal, get_args
+
+import attrs
+import trio
+
+from trio_chardev.errors import OptionsError, strerror
+
+log = logging.getLogger(__name__)
+
+Table = Literal["objects", "chardevs", "devices"]
+TABLES: Final[tuple[Table, ...]] = get_args(Table)  # in the order in which to restore them
+VERSION: Final = 1
+RETRY_INTERVAL = 5.0  # seconds after a failure
+_NAME: Final = "trio-chardev"
+
+
+@attrs.frozen
+class Entry:
+    """What clients have made of an id."""
+
+    now: Any
+    """As QMP adds it; None if it was removed."""
+
+    was: Any = None
+    """As the command line adds it, if that does."""
+
+
+@attrs.define(eq=False)
+class Journal:
+    """What clients have done; in memory, unless `open_journal` has made it."""
+
+    path: str | None = None
+    entries: dict[Table, dict[str, Entry]] = attrs.field(init=False)
+    _base: dict[Table, dict[str, Any]] = attrs.field(init=False)
+    _rows: dict[tuple[Table, str], str] = attrs.field(factory=dict, init=False)
+    _version: int = attrs.field(default=0, init=False)
+    _tried: int = attrs.field(default=0, init=False)
+    _is_failing: bool = attrs.field(default=False, init=False)
+    _wake: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _written: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.entries = {table: {} for table in TABLES}
+        self._base = {table: {} for table in TABLES}
+
+    @property
+    def is_kept(self) -> bool:
+        """Is there a file?"""
+        return self.path is not None
+
+    def set_base(self, table: Table, id: str, was: Any) -> None:
+        """The command line adds *id* as *was*."""
+        self._base[table][id] = was
+
+    def note(self, table: Table, id: str, now: Any) -> None:
+        """*id* is *now*, in the form in which QMP adds it; None: it was removed."""
+        if self.path is None:
+            return
+        was = self._base[table].get(id)
+        if now == was:
+            self.forget(table, id)
+            return
+        self.entries[table][id] = entry = Entry(now, was)
+        row = {"id": id, "now": entry.now} | ({} if was is None else {"was": was})
+        self._rows[table, id] = json.dumps(row)
+        self._note_change()
+
+    def forget(self, table: Table, id: str) -> None:
+        """*id* is as the command line says, or not at all."""
+        if self.entries[table].pop(id, None) is not None:
+            del self._rows[table, id]
+            self._note_change()
+
+    def _note_change(self) -> None:
+        self._version += 1
+        self._wake.unpark_all()
+
+    async def flush(self) -> None:
+        """Wait until what was noted is in the file, or could not be written."""
+        version = self._version
+        while self.path is not None and self._tried < version:
+            await self._written.park()
+
+    async def keep(self, table: Table, id: str, now: Any) -> None:
+        """`note` and `flush`."""
+        self.note(table, id, now)
+        await self.flush()
+
+    # ------------------------------------------------------------ the file
+
+    async def run(self) -> None:
+        """Write what is noted, until cancelled."""
+        if self.path is None:
+            return
+        saved = 0
+        limiter = trio.CapacityLimiter(1)  # an abandoned write is over before the next begins
+        while True:
+            if saved == self._version:
+                await self._wake.park()
+            version, text = self._version, self._text()
+            try:
+                await trio.to_thread.run_sync(
+                    _replace, self.path, text, abandon_on_cancel=True, limiter=limiter
+                )
+            except OSError as exc:
+                if not self._is_failing:
+                    log.error("Could not write '%s': %s", self.path, strerror(exc))
+                self._is_failing = True
+            else:
+                saved = version
+                if self._is_failing:
+                    log.warning("'%s' is written again", self.path)
+                self._is_failing = False
+            self._tried = version
+            self._written.unpark_all()
+            if self._is_failing:
+                with trio.move_on_after(RETRY_INTERVAL):
+                    await self._wake.park()
+
+    def _text(self) -> str:
+        parts = [f'{{"{_NAME}": {VERSION}']
+        for table in TABLES:
+            rows = [row for (of, _), row in self._rows.items() if of == table]
+            parts.append(f'"{table}": [\n' + ",\n".join(rows) + "\n]")
+        return ",\n".join(parts) + "}\n"
+
+    def read(self) -> None:
+        """Take what is in the file, if there is one. Raises OptionsError."""
+        assert self.path is not None
+        try:
+            with open(self.path, encoding="utf-8") as file:
+                text = file.read()
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            raise OptionsError(f"Could not open '{self.path}': {strerror(exc)}") from exc
+        except ValueError as exc:
+            raise self._alien(str(exc)) from exc
+        try:
+            self._load(json.loads(text))
+        except (ValueError, RecursionError) as exc:
+            raise self._alien(str(exc)) from exc
+
+    def _load(self, document: Any) -> None:
+        """Take what *document* says. Raises ValueError if it is not of our making."""
+        if not isinstance(document, dict) or _NAME not in document:
+            raise ValueError("it does not begin as one")
+        tables = dict(document)
+        if (version := tables.pop(_NAME)) != VERSION:
+            raise ValueError(f"it is of version {version}, and this program knows {VERSION}")
+        for table in TABLES:
+            rows = tables.pop(table, [])
+            for row in rows if isinstance(rows, list) else [rows]:
+                match row:
+                    case {"id": str(id), "now": now, **more} if more.keys() <= {"was"}:
+                        self._base[table] = {id: more.get("was")}
+                        self.note(table, id, now)
+                    case _:
+                        raise ValueError(f"{row!r} is no entry of '{table}'")
+            self._base[table] = {}
+        if tables:
+            raise ValueError(f"it has '{next(iter(tables))}'")
+        self._version = 0
+
+    def _alien(self, why: str) -> OptionsError:
+        return OptionsError(f"'{self.path}' is not a state file of trio-chardev: {why}")
+
+
+@contextmanager
+def open_journal(path: str) -> Iterator[Journal]:
+    """The journal in the file *path*, which nobody else may have meanwhile; made if missing.
+
+    Raises OptionsError; what is there is then left as it is.
+    """
+    path = os.path.realpath(path)
+    lock = f"{path}.lock"
+    try:
+        fd = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except (OSError, ValueError) as exc:
+        why = strerror(exc) if isinstance(exc, OSError) else exc
+        raise OptionsError(f"Could not open '{lock}': {why}") from exc
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise OptionsError(f"'{path}' is the state of another service") from exc
+        journal = Journal(path)
+        journal.read()
+        yield journal
+    finally:
+        os.close(fd)
+
+
+def _replace(path: str, text: str) -> None:
+    """Write *text* to the file *path*: all of it, or none. Raises OSError."""
+    beside = f"{path}.tmp"
+    # Nobody else writes there, see `open_journal`; one that was left by a crash is taken.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(beside, flags, 0o600)
+    try:
+        os.fchmod(fd, 0o600)
+        rest = memoryview(text.encode())
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(beside, path)
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
