@@ -6,11 +6,16 @@ import contextlib
 import os
 import secrets
 import socket
+import threading
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
+from tests.services import until
+from trio_chardev.backends import addresses
 from trio_chardev.backends.addresses import (
     Endpoint,
     FdAddress,
@@ -26,6 +31,8 @@ from trio_chardev.backends.addresses import (
 )
 from trio_chardev.backends.dialer import connect
 from trio_chardev.errors import BackendError
+
+HANGS = InetAddress("hangs.invalid", "1")
 
 
 @pytest.mark.parametrize(
@@ -157,22 +164,37 @@ async def test_a_host_is_listed_once_however_often_the_resolver_says_it() -> Non
     assert len(endpoints) == len(set(endpoints)) > 0
 
 
-async def test_a_slow_resolver_does_not_outlive_a_cancellation() -> None:
-    class NeverAnswers(trio.abc.HostnameResolver):
-        async def getaddrinfo(self, *args: object) -> list[object]:  # type: ignore[override]
-            await trio.sleep_forever()
-            raise AssertionError
+async def test_a_resolver_that_hangs_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not who is cancelled, not addresses that are numbers, not the threads of others."""
+    answers = threading.Event()
+    getaddrinfo = socket.getaddrinfo
+    asked = []
 
-        async def getnameinfo(self, *args: object) -> tuple[str, str]:
-            raise AssertionError
+    def hang(*query: Any) -> Any:
+        if query[0] != "hangs.invalid" or query[-1] & socket.AI_NUMERICHOST:
+            return getaddrinfo(*query)
+        asked.append(query)
+        answers.wait(10)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
-    before = trio.socket.set_custom_hostname_resolver(NeverAnswers())
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    monkeypatch.setattr(addresses, "MAX_LOOKUPS", 3)
+    limit = trio.to_thread.current_default_thread_limiter()
     try:
-        with trio.fail_after(5), trio.move_on_after(0.01) as scope:
-            await resolve(InetAddress("host.invalid", "1"), passive=False)
-        assert scope.cancelled_caught
+        with trio.fail_after(5):
+            for _ in range(2):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(50):
+                        nursery.start_soon(partial(resolve, HANGS, passive=False))
+                    await until(lambda: len(asked) == 3)
+                    assert limit.borrowed_tokens == 0
+                    assert await trio.to_thread.run_sync(lambda: "in time") == "in time"
+                    assert await resolve(InetAddress("127.0.0.1", "1"), passive=False)
+                    nursery.cancel_scope.cancel()
     finally:
-        trio.socket.set_custom_hostname_resolver(before)
+        answers.set()
+    with trio.fail_after(5), pytest.raises(BackendError, match="Temporary failure"):
+        await resolve(HANGS, passive=False)
 
 
 def test_abstract_names_are_padded_unless_they_are_tight() -> None:

@@ -75,28 +75,19 @@ async def test_cancelling_leaves_nothing_open(tmp_path: Path) -> None:
                 server.accept()
 
 
-async def test_all_endpoints_of_a_host_are_tried() -> None:
-    class BothFamilies(trio.abc.HostnameResolver):
-        async def getaddrinfo(self, *args: object) -> list[object]:  # type: ignore[override]
-            port = args[1]
-            assert isinstance(port, str)
-            tcp = (socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
-            return [
-                (socket.AF_INET6, *tcp, ("::1", int(port), 0, 0)),
-                (socket.AF_INET, *tcp, ("127.0.0.1", int(port))),
-            ]
+async def test_all_endpoints_of_a_host_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def both_families(host: str, port: str, *args: object) -> list[object]:
+        tcp = (socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+        return [
+            (socket.AF_INET6, *tcp, ("::1", int(port), 0, 0)),
+            (socket.AF_INET, *tcp, ("127.0.0.1", int(port))),
+        ]
 
-        async def getnameinfo(self, *args: object) -> tuple[str, str]:
-            raise AssertionError
-
-    before = trio.socket.set_custom_hostname_resolver(BothFamilies())
-    try:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-            with await connect(InetAddress("board", str(port))) as sock:
-                assert sock.getpeername() == ("127.0.0.1", port)
-    finally:
-        trio.socket.set_custom_hostname_resolver(before)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setattr(socket, "getaddrinfo", both_families)
+        with await connect(InetAddress("board", str(port))) as sock:
+            assert sock.getpeername() == ("127.0.0.1", port)
 
 
 def test_delays_double_up_to_a_minute_with_jitter() -> None:

@@ -151,19 +151,13 @@ async def test_nothing_stays_open_when_the_second_address_is_in_use() -> None:
 
 @contextlib.contextmanager
 def resolving_to(*hosts: str) -> Iterator[None]:
-    class Fixed(trio.abc.HostnameResolver):
-        async def getaddrinfo(self, *args: object) -> list[object]:  # type: ignore[override]
-            tcp = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
-            return [(*tcp, (host, int(str(args[1])))) for host in hosts]
+    def getaddrinfo(host: str, port: str, *args: object) -> list[object]:
+        tcp = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+        return [(*tcp, (host, int(port))) for host in hosts]
 
-        async def getnameinfo(self, *args: object) -> tuple[str, str]:
-            raise AssertionError
-
-    before = trio.socket.set_custom_hostname_resolver(Fixed())
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", getaddrinfo)
         yield
-    finally:
-        trio.socket.set_custom_hostname_resolver(before)
 
 
 async def test_an_address_that_this_host_lacks_is_left_out(

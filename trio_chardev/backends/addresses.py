@@ -23,6 +23,7 @@ from trio_chardev.sandbox import Sandbox
 
 SUN_PATH_SIZE = 108  # bytes, unix(7); the kernel wants a NUL within, unless it is abstract
 MAX_PORT = 65535
+MAX_LOOKUPS = 64  # of names, at a time; a resolver that hangs may keep one for a minute
 VMADDR_MAX = 0xFFFFFFFF  # vsock(7); also the "any" of both its numbers
 
 
@@ -183,11 +184,43 @@ async def resolve(
     try:
         if _is_port_too_big(address.port):  # which the C library takes modulo 65536
             raise socket.gaierror(socket.EAI_SERVICE, "Servname not supported for ai_socktype")
-        found = await trio.socket.getaddrinfo(host, address.port, family, kind, 0, flags)
+        found = await _look_up(host, address.port, family, kind, 0, flags)
     except (OSError, ValueError) as exc:  # ValueError: what no host name can be
         text = exc.strerror if isinstance(exc, OSError) else exc
         raise BackendError(f"address resolution failed for {address}: {text}") from exc
     return list(dict.fromkeys(Endpoint(info[0], info[4], protocol) for info in found))
+
+
+async def _look_up(*query: Any) -> list[Any]:
+    """getaddrinfo(3), in a thread if there are names in it. Raises OSError, ValueError.
+
+    The thread can't be stopped when the resolver hangs, so it is left to itself; it has a place
+    among `MAX_LOOKUPS` until it is done, and none of those that others use (as it would by
+    trio.socket.getaddrinfo).
+    """
+    await trio.lowlevel.checkpoint()
+    *rest, flags = query
+    numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    try:
+        return socket.getaddrinfo(*rest, flags | numeric)
+    except (OSError, ValueError):
+        if flags & numeric:
+            raise
+    return await trio.to_thread.run_sync(
+        socket.getaddrinfo, *query, abandon_on_cancel=True, limiter=_lookups()
+    )
+
+
+_lookups_of_run: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("lookups")
+
+
+def _lookups() -> trio.CapacityLimiter:
+    try:
+        return _lookups_of_run.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(MAX_LOOKUPS)
+        _lookups_of_run.set(limiter)
+        return limiter
 
 
 def fixed_endpoint(address: UnixAddress | VsockAddress | FdAddress) -> Endpoint:
