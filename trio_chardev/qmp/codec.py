@@ -29,6 +29,7 @@ import attrs
 from trio_chardev.qmp import utf8
 from trio_chardev.qmp.encoder import Encoded, encode, encode_pretty
 from trio_chardev.qmp.lexer import RESETS, Kind, Lexer
+from trio_chardev.qmp.memory import TOKEN_COST
 from trio_chardev.qmp.parser import Json, Parser, integer
 
 __all__ = ["Decoder", "Encoded", "Json", "Malformed", "Message", "encode", "encode_pretty"]
@@ -64,6 +65,11 @@ class Decoder:
     def __init__(self) -> None:
         self._lexer = Lexer()
         self._frame = _Frame()
+
+    @property
+    def held(self) -> int:
+        """What an unfinished message has it keep: about as many bytes."""
+        return self._lexer.held + self._frame.cost
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages that *data* completes, in order; raises nothing.
@@ -107,7 +113,7 @@ class Decoder:
             exceeded = frame.exceeded()
             if exceeded:
                 messages.append(Malformed(exceeded))
-                frame.skipping = True
+                frame.skip()
             else:
                 frame.parser.push(kind, text)
                 if closed:
@@ -120,7 +126,7 @@ class Decoder:
         frame = self._frame
         if not frame.skipping and frame.size + self._lexer.held >= MAX_SIZE:
             messages.append(Malformed(_TOO_LONG))
-            frame.skipping = True
+            frame.skip()
         if frame.skipping:
             self._lexer.forget()
 
@@ -148,6 +154,16 @@ class _Frame:
     @property
     def empty(self) -> bool:
         return not (self.tokens or self.skipping)
+
+    @property
+    def cost(self) -> int:
+        """Bytes of memory, about."""
+        return 0 if self.skipping else self.size + TOKEN_COST * self.tokens
+
+    def skip(self) -> None:
+        """Keep nothing of it any more."""
+        self.skipping = True
+        self.parser = Parser()
 
     def count(self, kind: Kind, text: bytes) -> bool:
         """Take note of a token; return whether it is the last of the message."""

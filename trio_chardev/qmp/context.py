@@ -15,6 +15,7 @@ from trio_chardev.options import structure
 from trio_chardev.qmp.descriptors import FdSets, NamedFds, close_quietly
 from trio_chardev.qmp.events import ShutdownReason
 from trio_chardev.qmp.journal import Journal
+from trio_chardev.qmp.memory import Memory
 from trio_chardev.qmp.session import QmpError, Session
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
@@ -27,6 +28,7 @@ class Host:
     on_quit: Callable[[ShutdownReason], None]
     is_quitting: bool = False
     fdsets: FdSets = attrs.Factory(FdSets)
+    memory: Memory = attrs.Factory(Memory)
     sandbox: Sandbox = EVERYWHERE
     """The paths that clients may name."""
     journal: Journal = attrs.Factory(Journal)

@@ -67,6 +67,21 @@ class _Client:
     came: float = attrs.Factory(trio.current_time)
     ahead: int = 0
     """Bytes that were taken while it was suspended."""
+    pending: int = 0
+    """About the bytes of the messages in `backlog` and `queue`."""
+
+    def feed(self, data: bytes) -> None:
+        """Put the messages that *data* completes into the backlog."""
+        before = self.decoder.held
+        self.backlog.extend(self.decoder.feed(data))
+        self.pending += len(data) + max(0, before - self.decoder.held)
+
+    @property
+    def held(self) -> int:
+        """Bytes that it has us keep: of messages, finished or not."""
+        if not self.backlog and not self.queue:
+            self.pending = 0
+        return self.decoder.held + self.pending
 
     def set_fds_aside(self, *, first: bool) -> None:
         """Have descriptors wait with the messages that they came with."""
@@ -94,6 +109,7 @@ class Monitor:
     pretty: bool = False
     _frontend: Frontend | None = attrs.field(default=None, init=False)
     _client: _Client | None = attrs.field(default=None, init=False)
+    _held: int = attrs.field(default=0, init=False)  # of host.memory
     _out: Output = attrs.field(init=False)
     _left: trio.Event = attrs.field(factory=trio.Event, init=False)
     _fds: NamedFds = attrs.field(factory=NamedFds, init=False)
@@ -126,6 +142,8 @@ class Monitor:
 
     def detach(self) -> None:
         """Leave the chardev."""
+        self.host.memory.total -= self._held
+        self._held = 0
         if self._frontend is not None:
             self.chardev.detach(self._frontend)
 
@@ -148,6 +166,7 @@ class Monitor:
             if len(self._out) > OUTPUT_LIMIT:
                 self._disconnect("does not read")
             self._out.flush()
+            self._count_memory()
 
     @property
     def is_silent(self) -> bool:
@@ -186,6 +205,7 @@ class Monitor:
             self._client.close()
         self._client = None
         self._out.clear()
+        self._count_memory()
         self._work_scope.cancel()
 
     def _disconnect(self, why: str) -> None:
@@ -194,6 +214,15 @@ class Monitor:
         self._end_client()
         if isinstance(backend, DisconnectControl):
             backend.disconnect()
+
+    def _count_memory(self) -> None:
+        """Keep account of what is kept for the client, and let it go if that is too much."""
+        client = self._client
+        held = 0 if client is None else client.held + len(self._out)
+        if held != self._held:
+            before, self._held = self._held, held
+            if self.host.memory.is_too_much(before, held):
+                self._disconnect(f"has {held} bytes kept, and there are too many in all")
 
     async def _watch_silence(self) -> None:
         """Let a silent client go once it keeps others waiting."""
@@ -218,11 +247,12 @@ class Monitor:
         client.ahead = client.ahead + len(data) if was_suspended else 0
         if was_suspended:
             client.set_fds_aside(first=False)
-        client.backlog.extend(client.decoder.feed(data))
+        client.feed(data)
         self._take_backlog(client)
         if client.backlog and not was_suspended and client is self._client:
             client.set_fds_aside(first=True)
         self._out.flush()
+        self._count_memory()
         if not was_suspended and client is self._client and self._is_suspended(client):
             self._pause()
         return len(data)
@@ -299,6 +329,7 @@ class Monitor:
                 self._put_reply(request, reply)
                 self._take_backlog(client)
                 self._out.flush()
+                self._count_memory()
             self._read_or_pause()
 
     async def _watch(self) -> None:
@@ -341,6 +372,7 @@ class Monitor:
         if self._client is not None:
             self._take_backlog(self._client)
             self._out.flush()
+            self._count_memory()
         self._read_or_pause()
 
 
