@@ -36,7 +36,7 @@ from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core.backend import number_as_fd
 from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.errors import BackendDisconnectedError, BackendError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.options import BackendOptions
 from trio_chardev.qmp.client import open_qmp_client
 from trio_chardev.service import Service, open_service
@@ -50,7 +50,7 @@ class World:
 
     service: Service
     x: Frontend
-    events: list[Event]
+    events: list[BackendEvent]
 
     async def unharmed(self) -> None:
         """The ring can be used, by its frontend and by a new one."""
@@ -69,7 +69,7 @@ async def suffering(
         async with open_service() as service:
             await service.registry.add("ring", RingbufOptions())
             await service.registry.add("x", options, take_fd=take_fd)
-            events: list[Event] = []
+            events: list[BackendEvent] = []
             async with service.registry["x"].attach(
                 be_change=stateless, on_event=events.append
             ) as frontend:
@@ -301,7 +301,7 @@ async def test_a_peer_that_closes_under_a_writer_is_the_writers_error(tmp_path: 
 def stopped_peer() -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
     """A process that would read what is sent to the socket."""
     ours, theirs = socket.socketpair()
-    peer = subprocess.Popen(["cat"], stdin=theirs, stdout=subprocess.DEVNULL)
+    peer = subprocess.Popen(["cat"], stdin=theirs.fileno(), stdout=subprocess.DEVNULL)
     theirs.close()
     try:
         peer.send_signal(signal.SIGSTOP)

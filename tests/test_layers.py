@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -142,3 +143,22 @@ def test_imports_for_types_alone_do_not_count() -> None:
 def test_a_relative_import_is_not_taken() -> None:
     with pytest.raises(AssertionError, match="relative import"):
         find_faults({"trio_chardev.core.x": "from . import slot"})
+
+
+def test_nothing_is_executed() -> None:
+    """docs/security.md: no command, option or kind runs a program, or code that somebody sent."""
+    modules = {"subprocess", "multiprocessing", "pickle", "marshal", "shelve", "runpy"}
+    calls = re.compile(
+        r"os\.(exec|spawn|posix_spawn|system|popen|fork)\w*|trio\.(run|lowlevel\.open)_process"
+        r"|eval|exec|compile|__import__"
+    )
+    found = set()
+    for name, text in read_sources().items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                found |= {(name, alias.name) for alias in node.names if alias.name in modules}
+            elif isinstance(node, ast.ImportFrom) and node.module in modules:
+                found.add((name, node.module))
+            elif isinstance(node, ast.Call) and calls.fullmatch(ast.unparse(node.func)):
+                found.add((name, ast.unparse(node.func)))
+    assert not found

@@ -8,6 +8,7 @@ of at most 107 bytes, so a longer one takes a way round through /proc (`path_for
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import tempfile
@@ -184,14 +185,14 @@ async def resolve(
     try:
         if _is_port_too_big(address.port):  # which the C library takes modulo 65536
             raise socket.gaierror(socket.EAI_SERVICE, "Servname not supported for ai_socktype")
-        found = await _look_up(host, address.port, family, kind, 0, flags)
+        found = await _look_up(host, address.port, family, kind, flags)
     except (OSError, ValueError) as exc:  # ValueError: what no host name can be
         text = exc.strerror if isinstance(exc, OSError) else exc
         raise BackendError(f"address resolution failed for {address}: {text}") from exc
     return list(dict.fromkeys(Endpoint(info[0], info[4], protocol) for info in found))
 
 
-async def _look_up(*query: Any) -> list[Any]:
+async def _look_up(host: str | None, port: str, family: int, kind: int, flags: int) -> list[Any]:
     """getaddrinfo(3), in a thread if there are names in it. Raises OSError, ValueError.
 
     The thread can't be stopped when the resolver hangs, so it is left to itself; it has a place
@@ -199,15 +200,16 @@ async def _look_up(*query: Any) -> list[Any]:
     trio.socket.getaddrinfo).
     """
     await trio.lowlevel.checkpoint()
-    *rest, flags = query
     numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     try:
-        return socket.getaddrinfo(*rest, flags | numeric)
+        return socket.getaddrinfo(host, port, family, kind, 0, flags | numeric)
     except (OSError, ValueError):
         if flags & numeric:
             raise
     return await trio.to_thread.run_sync(
-        socket.getaddrinfo, *query, abandon_on_cancel=True, limiter=_lookups()
+        functools.partial(socket.getaddrinfo, host, port, family, kind, 0, flags),
+        abandon_on_cancel=True,
+        limiter=_lookups(),
     )
 
 
