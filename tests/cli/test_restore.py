@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import socket
 import subprocess
@@ -26,9 +27,11 @@ def service(
     arguments += [argument for key, value in more.items() for argument in (f"--{key}", value)]
     said: list[str] = []
     qmp = ("--qmp", f"unix:{folder}/q,server=on,wait=off")
-    with running(*arguments, *qmp, "--state", f"{folder}/state") as started:
-        with Qmp(folder / "q") as client:
-            yield client, said
+    with (
+        running(*arguments, *qmp, "--state", f"{folder}/state") as started,
+        Qmp(folder / "q") as client,
+    ):
+        yield client, said
         status, _, errors = started.stop(signal.SIGKILL)
     assert status == -signal.SIGKILL
     said += errors.removeprefix("trio-chardev: ").splitlines()
@@ -63,6 +66,38 @@ def test_what_clients_added_changed_and_removed(tmp_path: Path) -> None:
             assert filenames(qmp) == wanted
             assert qmp("object-del", id="o") == answer
         assert said == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_any_moment_it_has_what_was_answered_and_no_half(
+    tmp_path: Path, seed: int
+) -> None:
+    """The next start has what the first commands made: all that were answered, or some more."""
+    choose = random.Random(seed)
+    commands: list[dict[str, Any]] = []
+    states: list[dict[str, str]] = [{}]
+    for number in range(60):
+        now = dict(states[-1])
+        if now and choose.random() < 0.3:
+            id = choose.choice(list(now))
+            commands.append({"execute": "chardev-remove", "arguments": {"id": id}})
+            del now[id]
+        else:
+            id, kind = f"c{number % 7}", choose.choice(["null", "ringbuf"])
+            name = "chardev-change" if id in now else "chardev-add"
+            backend = {"type": kind, "data": {}}
+            commands.append({"execute": name, "arguments": {"id": id, "backend": backend}})
+            now[id] = kind
+        states.append(now)
+    answered = choose.randrange(len(commands))
+    with service(tmp_path) as (qmp, said):
+        qmp.write(b"".join(json.dumps(command).encode() for command in commands))
+        for _ in range(answered):
+            assert qmp.read() == {"return": {}}
+    assert said == []
+    with service(tmp_path) as (qmp, said):
+        assert filenames(qmp) in states[answered:]
+    assert said == []
 
 
 def test_devices_that_clients_made_and_deleted(tmp_path: Path) -> None:
