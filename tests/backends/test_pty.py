@@ -417,6 +417,7 @@ async def test_link_is_refused_where_something_is(tmp_path: Path) -> None:
 
 
 async def test_link_that_a_crash_has_left_is_replaced(tmp_path: Path) -> None:
+    module._get_watcher()  # it stays
     link = tmp_path / "link"
     link.symlink_to("/dev/pts/999999")
     with no_leak():
@@ -425,6 +426,7 @@ async def test_link_that_a_crash_has_left_is_replaced(tmp_path: Path) -> None:
 
 
 async def test_link_to_a_pty_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    module._get_watcher()  # it stays
     link = tmp_path / "link"
     for target in ("/dev/null", "/dev/missing"):
         link.symlink_to(target)
