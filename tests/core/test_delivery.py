@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_chardev.core.backend import Backend, Opener, OpenRequest
+from trio_chardev.core.backend import Backend, Opener, OpenRequest, Tap
 from trio_chardev.core.chardev import DRAIN_LIMIT
 from trio_chardev.core.delivery import INBOUND_CAPACITY, INBOUND_LIMIT
 from trio_chardev.core.frontend import Frontend, stateless
@@ -394,13 +394,11 @@ async def test_the_drain_of_a_backend_that_has_always_more_ends() -> None:
 
 
 @attrs.define
-class FeedAtCommit:
+class FeedAtCommit(Tap):
     """A tap that lets bytes come to *device* at the last moment before the drain."""
 
     device: FakeDevice
     data: bytes
-
-    def sent(self, data: memoryview) -> None: ...
 
     def activate(self) -> None:
         self.device.feed(self.data)

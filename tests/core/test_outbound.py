@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import array
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from itertools import groupby
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from trio_chardev.core.backend import Backend, Opener, OpenRequest, Tap
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.core.registry import Registry, open_registry_with
@@ -346,17 +348,29 @@ async def expect(
 # ---------------------------------------------------------------- taps
 
 
-class Tape:
-    """A tap that remembers."""
+class Tape(Tap):
+    """Remembers all that it is shown."""
 
     def __init__(self) -> None:
-        self.log: list[bytes | str] = []
-
-    def sent(self, data: memoryview) -> None:
-        self.log.append(bytes(data))
+        self.log: list[str] = []
 
     def activate(self) -> None:
         self.log.append("activate")
+
+    def sent(self, data: memoryview) -> None:
+        self.log.append(f"sent {bytes(data).decode()}")
+
+    def refused(self, data: memoryview) -> None:
+        self.log.append(f"refused {bytes(data).decode()}")
+
+    def received(self, data: bytes) -> None:
+        self.log.append(f"received {data.decode()}")
+
+    def event(self, event: Event) -> None:
+        self.log.append(event.value)
+
+    def replaced(self, before: str, after: str) -> None:
+        self.log.append(f"replaced {before} {after}")
 
 
 @pytest.mark.parametrize("eager", [False, True])
@@ -368,12 +382,12 @@ async def test_a_tap_is_shown_what_was_accepted_and_what_was_refused_for_good(
     async with open_chardev(FakeDevice("old")) as chardev:
         frontend = chardev.attach(be_change=tapped(device, tape))
         await chardev.change(device.open)
-        assert tape.log == ["activate"]
+        assert tape.log == ["activate", "CLOSED", "CLOSED"]
         with pytest.raises(BackendDisconnectedError):
             await frontend.send_all(b"ab")
         device.connect()
         await frontend.send_all(b"cd")
-        assert tape.log == ["activate", b"ab", b"cd"]
+        assert tape.log[3:] == ["refused ab", "OPENED", "sent cd"]
 
 
 async def test_a_tap_is_shown_what_the_new_backend_refused_of_a_writer_that_was_stuck() -> None:
@@ -386,7 +400,64 @@ async def test_a_tap_is_shown_what_the_new_backend_refused_of_a_writer_that_was_
                 nursery.start_soon(expect, BackendDisconnectedError, frontend.send_all, b"stuck")
                 await wait_all_tasks_blocked()
                 await chardev.change(new.open)
-        assert tape.log == ["activate", b"stuck"]
+        assert tape.log[3:] == ["refused stuck"]
+
+
+async def test_a_tap_is_shown_what_comes_in_its_order_and_before_the_user_answers() -> None:
+    tape = Tape()
+    device = FakeDevice("new", eager=True)
+    async with open_chardev(FakeDevice("old")) as chardev:
+
+        def answer(data: bytes) -> int:
+            frontend.send_nowait(b"re:" + data)
+            return len(data)
+
+        frontend = chardev.attach(be_change=tapped(device, tape), on_receive=answer)
+        await chardev.change(device.open)
+        device.feed(b"1")
+        await wait_all_tasks_blocked()
+        device.say(Event.BREAK)
+        chardev.send_event(Event.BREAK)
+        device.feed(b"2")
+        await wait_all_tasks_blocked()
+        device.connect(False)
+    talk = ["received 1", "sent re:1", "BREAK", "BREAK", "received 2", "sent re:2", "CLOSED"]
+    assert tape.log == ["activate", "OPENED", *talk]
+
+
+class Feeder(Tap):
+    """Lets bytes come to *device* at the last moment before the drain."""
+
+    def __init__(self, device: FakeDevice) -> None:
+        self.device = device
+
+    def activate(self) -> None:
+        self.device.feed(b"last")
+
+
+async def test_a_tap_is_shown_the_drain_and_then_the_change_and_nothing_of_the_next() -> None:
+    tape = Tape()
+    first, old, new = (FakeDevice(name, eager=True) for name in ("first", "old", "new"))
+    async with open_chardev(first) as chardev:
+        await chardev.change(tapping(old, tape))
+        frontend = chardev.attach(be_change=stateless)
+        await frontend.send_all(b"a")
+        await chardev.change(tapping(new, Feeder(old)))
+        await frontend.send_all(b"b")
+        new.feed(b"x")
+        await wait_all_tasks_blocked()
+    talk = ["sent a", "received last", "replaced fake:old fake:new"]
+    assert tape.log == ["activate", "OPENED", *talk]
+
+
+def tapping(device: FakeDevice, tap: Tap) -> Opener:
+    @asynccontextmanager
+    async def opener(request: OpenRequest) -> AsyncIterator[Backend]:
+        async with device.open(request) as backend:
+            backend.taps = (tap,)
+            yield backend
+
+    return opener
 
 
 def tapped(device: FakeDevice, tape: Tape) -> Callable[[Controls], Awaitable[None]]:

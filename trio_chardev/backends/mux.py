@@ -125,7 +125,7 @@ class MuxBackend(BackendOnBases):
                 self._say(b"trio-chardev: Terminated\r\n")
                 self._request.quit()
             case Command.BREAK:
-                self._outlets.focus.event(Event.BREAK)
+                self._outlets.focus_event(Event.BREAK)
             case Command.SWITCH:
                 self._focus_next()
             case Command.TIMESTAMPS:

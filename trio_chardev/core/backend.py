@@ -83,14 +83,29 @@ class OpenRequest:
     """Gives the descriptor of that name away; the opener owns it from then on."""
 
 
-class Tap(Protocol):
-    """Is shown the traffic of a backend: a log file, for one. Must not block."""
+class Tap:
+    """Is shown the traffic of a backend in place: a log file, for one.
 
-    def sent(self, data: memoryview) -> None:
-        """*data* was accepted by the backend, or was refused for good."""
+    None of it may block or raise. What a tap has no use for it leaves as it is here.
+    """
 
     def activate(self) -> None:
-        """The backend is in place now: truncate, for one. Must not raise."""
+        """The backend is in place from now on: truncate, for one."""
+
+    def sent(self, data: memoryview) -> None:
+        """*data* was accepted by the backend."""
+
+    def refused(self, data: memoryview) -> None:
+        """*data* will not be sent: nobody is there."""
+
+    def received(self, data: bytes) -> None:
+        """*data* has come from the backend."""
+
+    def event(self, event: BackendEvent) -> None:
+        """*event* has come, in order with the bytes; the first says whether it is open."""
+
+    def replaced(self, before: str, after: str) -> None:
+        """Another backend is in place from now on; both by what query-chardev shows."""
 
 
 class Backend(abc.ABC):

@@ -201,7 +201,7 @@ class Chardev:
 
     def send_event(self, event: BackendEvent) -> None:
         """Give the frontend *event* as if the backend had sent it (chardev-send-break)."""
-        self._outlets.focus.event(event)
+        self._outlets.focus_event(event)
 
     # ------------------------------------------------------------ the change
 
@@ -328,6 +328,7 @@ class Chardev:
                 new.carried = old.take_back()
             old.is_replaced = True
         self._outbound.slot = new
+        self._switch_taps(old, new)
         self.touch()
         if new.backend.is_open and self.on_event is not None:
             self.on_event(self, Event.OPENED)
@@ -341,6 +342,14 @@ class Chardev:
             self._outbound.push_nowait(new)
             assert self._nursery is not None, "a first backend has nothing carried"
             self._nursery.start_soon(self._outbound.push, new)
+
+    def _switch_taps(self, old: Slot | None, new: Slot) -> None:
+        if old is not None:
+            for tap in old.backend.taps:
+                tap.replaced(old.backend.filename, new.backend.filename)
+        self._outlets.taps = new.backend.taps
+        for tap in new.backend.taps:
+            tap.event(Event.OPENED if new.backend.is_open else Event.CLOSED)
 
     async def _roll_back(self, old: Slot, asked: set[Frontend]) -> None:
         """Set the frontends up for the original again, and let them go on."""
@@ -372,7 +381,7 @@ class Chardev:
             while (room := limit - len(inbound)) > 0:
                 if not (data := old.backend.receive_nowait(min(room, DRAIN_CHUNK))):
                     break
-                inbound.put(data)
+                self._outlets.late_data(data)
         except Exception as exc:
             log.warning("chardev '%s': the old backend broke in the drain: %r", self.id, exc)
 

@@ -217,10 +217,10 @@ class Outbound:
                 return 0
             sent = slot.backend.send_nowait(data)
         except BackendDisconnectedError:
-            slot.show_taps(data)
+            slot.show_refused(data)
             raise
         if sent and slot.backend.taps:
-            slot.show_taps(data[:sent])
+            slot.show_sent(data[:sent])
         return sent
 
     async def _send_blocking(self, data: memoryview, check: Callable[[], None]) -> int:
@@ -236,9 +236,9 @@ class Outbound:
                     slot.carried = carried[sent:]
                 sent = await slot.backend.send_some(data) if data else 0
             except BackendDisconnectedError:
-                slot.show_taps(data)
+                slot.show_refused(data)
                 raise
-            slot.show_taps(data[:sent])
+            slot.show_sent(data[:sent])
             return sent
 
         return await self._at_slot(send_some, check)

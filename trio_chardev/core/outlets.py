@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from trio_chardev.core.backend import Tap
 from trio_chardev.core.delivery import Delivery
 from trio_chardev.events import BackendEvent, Event
 
@@ -25,6 +26,8 @@ class Outlets:
 
     deliveries: list[Delivery] = attrs.Factory(lambda: [Delivery()])
     focus: Delivery = attrs.Factory(lambda self: self.deliveries[0], takes_self=True)
+    taps: tuple[Tap, ...] = ()
+    """Those of the backend in place: they see what comes before the users do."""
 
     @property
     def frontends(self) -> list[Frontend]:
@@ -90,18 +93,37 @@ class Outlets:
 
     def data(self, data: bytes) -> None:
         """*data* has come from the backend in place."""
+        if self.taps:
+            self._show_received(data)
         self.focus.data(data)
 
     def fill_pipe(self, backend: Backend) -> int:
         """See `Delivery.fill_pipe`; `piped` is to be called then."""
-        return 0 if self.focus.inbound.pipe is None else self.focus.fill_pipe(backend)
+        inbound = self.focus.inbound
+        if inbound.pipe is None:
+            return 0
+        if self.taps:  # they are shown what comes
+            inbound.close_pipe()
+            return 0
+        return self.focus.fill_pipe(backend)
 
     def piped(self, size: int) -> None:
         """*size* bytes have come from the backend in place into the pipe."""
         self.focus.piped(size)
 
+    def late_data(self, data: bytes) -> None:
+        """*data* has come from the backend that a commit puts out of place."""
+        self._show_received(data)
+        self.focus.inbound.put(data)
+
+    def focus_event(self, event: Event) -> None:
+        """*event* has come for the one that has the focus."""
+        self._show_event(event)
+        self.focus.event(event)
+
     def event(self, event: BackendEvent) -> None:
         """*event* has come from the backend in place."""
+        self._show_event(event)
         for delivery in list(self.deliveries):
             delivery.event(event)
 
@@ -119,3 +141,11 @@ class Outlets:
         """The change is over, see `Delivery.release`."""
         for delivery in list(self.deliveries):
             delivery.release(is_open=is_open)
+
+    def _show_received(self, data: bytes) -> None:
+        for tap in self.taps:
+            tap.received(data)
+
+    def _show_event(self, event: BackendEvent) -> None:
+        for tap in self.taps:
+            tap.event(event)

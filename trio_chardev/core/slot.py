@@ -175,10 +175,15 @@ class Slot:
         if cut.cancelled_caught:
             log.error("%s does not close", self.backend.filename if self.started else "a backend")
 
-    def show_taps(self, data: memoryview) -> None:
-        """*data* went to the backend."""
+    def show_sent(self, data: memoryview) -> None:
+        """Tell the taps that *data* went to the backend."""
         for tap in self.backend.taps:
             tap.sent(data)
+
+    def show_refused(self, data: memoryview) -> None:
+        """Tell the taps that *data* will not go to it."""
+        for tap in self.backend.taps:
+            tap.refused(data)
 
 
 def as_one_error(group: BaseExceptionGroup[Exception]) -> ChardevError:
