@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from trio_chardev.backends import log as module
-from trio_chardev.backends.log import MAX_PENDING, LogFile, open_log
+from trio_chardev.backends import log as module, spool
+from trio_chardev.backends.log import LogFile, open_log
 from trio_chardev.backends.null import NullBackend
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
@@ -213,9 +213,9 @@ class Disk:
         self.go.set()
         self.calls = 0
         self.error: OSError | None = None
-        write = module._Output.write
+        write = spool.Output.write
 
-        def slow(output: module._Output, data: bytearray) -> None:
+        def slow(output: spool.Output, data: bytearray) -> None:
             error = self.error
             self.calls += 1
             self.go.wait()
@@ -223,7 +223,7 @@ class Disk:
                 raise error
             write(output, data)
 
-        monkeypatch.setattr(module._Output, "write", slow)
+        monkeypatch.setattr(spool.Output, "write", slow)
 
     async def wait_calls(self, calls: int) -> None:
         await eventually(lambda: self.calls >= calls)
@@ -243,15 +243,15 @@ async def test_slow_disk_holds_up_nobody_and_memory_is_bounded(
         log.sent(memoryview(b"first"))
         await disk.wait_calls(1)
         for _ in range(20):
-            log.sent(memoryview(bytes(MAX_PENDING // 10)))
-        assert log.dropped == 20 * (MAX_PENDING // 10) - MAX_PENDING
-        assert caplog.text.count("is too slow: output is not logged") == 1
+            log.sent(memoryview(bytes(spool.MAX_PENDING // 10)))
+        assert log.spool.dropped == 20 * (spool.MAX_PENDING // 10) - spool.MAX_PENDING
+        assert caplog.text.count("is too slow: what comes is dropped") == 1
         disk.go.set()
-        await wait_written(path, 5 + MAX_PENDING)
+        await wait_written(path, 5 + spool.MAX_PENDING)
         log.sent(memoryview(b"again"))
-        await wait_written(path, 10 + MAX_PENDING)
-    assert f"lacks {log.dropped} bytes by now" in caplog.text
-    assert path.read_bytes() == b"first" + bytes(MAX_PENDING) + b"again"
+        await wait_written(path, 10 + spool.MAX_PENDING)
+    assert f"lacks {log.spool.dropped} bytes by now" in caplog.text
+    assert path.read_bytes() == b"first" + bytes(spool.MAX_PENDING) + b"again"
 
 
 async def test_write_errors_are_said_once_until_it_works_again(
@@ -267,10 +267,10 @@ async def test_write_errors_are_said_once_until_it_works_again(
         disk.error = None
         log.sent(memoryview(b"kept"))
         await wait_written(path, 4)
-        assert caplog.text.count(f"Could not write to '{path}': No space left on device") == 1
+        assert caplog.text.count(f"Could not write to log file '{path}': No space left on device") == 1
         disk.error = OSError(errno.EIO, "broken")
         log.sent(memoryview(b"lost"))
-    assert f"Could not write to '{path}': Input/output error" in caplog.text
+    assert f"Could not write to log file '{path}': Input/output error" in caplog.text
     assert path.read_bytes() == b"kept"
     assert {record.name for record in caplog.records} == {"trio_chardev.log"}
 
@@ -282,7 +282,7 @@ async def test_hanging_disk_is_given_up_at_closing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The thread that hangs keeps the descriptor, so that its number is not another file's."""
-    monkeypatch.setattr(module, "FLUSH_TIMEOUT", 0.05)
+    monkeypatch.setattr(spool, "FLUSH_TIMEOUT", 0.05)
     path = tmp_path / "log"
     disk.go.clear()
     async with opened(path) as log:
@@ -312,7 +312,7 @@ async def test_replaced_log_of_the_same_file_is_written_first(tmp_path: Path, di
             assert new is not None
             new.activate()
             new.sent(memoryview(b"new"))
-            old.close()
+            old.spool.close()
             disk.go.set()
     assert path.read_bytes() == b"old new"
 
@@ -326,7 +326,7 @@ async def test_truncation_takes_what_the_replaced_log_has_not_written(tmp_path: 
             old.sent(memoryview(b"old"))
             new.activate()
             new.sent(memoryview(b"new"))
-            old.close()
+            old.spool.close()
     assert path.read_bytes() == b"new"
 
 

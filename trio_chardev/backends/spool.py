@@ -1,0 +1,173 @@
+"""A file that is written in the background: what a log file and a recording have in common.
+
+The data path only appends to a bounded buffer. A task takes what has gathered there and writes
+it in a worker thread, so that a slow disk holds up nobody. The file is opened for appending
+always: when a backend is replaced by one with the same file, two tasks have it open for a
+moment, and the new one waits for its turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+from trio_chardev.errors import BackendError, strerror
+
+log = logging.getLogger("trio_chardev.log")
+
+MAX_PENDING = 1 << 20  # bytes
+FLUSH_TIMEOUT = 3.0  # seconds; less than the core waits for a backend to close
+
+
+class Output:
+    """A descriptor, which is closed at the latest when nobody refers to it.
+
+    For a thread that was abandoned may still be writing to it.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def write(self, data: bytearray) -> None:
+        """Write all of *data*, for as long as it takes. Raises OSError."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self.fd, rest) :]
+
+    def close(self) -> None:
+        """Close it, if it is open. Never fails."""
+        if self.fd != -1:
+            fd, self.fd = self.fd, -1
+            with contextlib.suppress(OSError):  # close(2) reports earlier writes
+                os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Spool:
+    """The buffer before an output, and the task behind it."""
+
+    def __init__(self, what: str, unit: str, output: Output) -> None:
+        """*what* is for complaints, such as ``log file 'PATH'``; so is *unit*, of `drop`."""
+        self.output: Output | None = output
+        """None once it is closed, or hangs."""
+        self.pending = bytearray()
+        self.dropped = 0
+        """What is not in the file because that was too slow or full, in *unit*."""
+        self.on_failure: Callable[[bytearray], None] = lambda data: None
+        """Is told what could not be written."""
+        self._what = what
+        self._unit = unit
+        self._is_dropping = False
+        self._is_failing = False
+        self._wake = trio.Event()
+        self._closing = False
+        self._done = trio.Event()
+        self._turn: trio.Event | None = None  # of the spool that has to be done first
+        self._scope = trio.CancelScope(shield=True)  # gets its deadline in close()
+        self._limiter = trio.CapacityLimiter(1)  # not the common one: slow disks would use it up
+
+    @property
+    def room(self) -> int:
+        """How many bytes may be put."""
+        return MAX_PENDING - len(self.pending)
+
+    def put(self, data: bytes | memoryview) -> None:
+        """Have *data*, no more than there is `room` for, written soon."""
+        self.pending += data
+        self._wake.set()
+
+    def drop(self, count: int) -> None:
+        """Count, and complain about, what there was no room for."""
+        self.dropped += count
+        if not self._is_dropping:
+            log.warning("%s is too slow: what comes is dropped", self._what)
+            self._is_dropping = True
+        self._wake.set()
+
+    def follow(self, before: Spool) -> None:
+        """Write nothing before *before*, which has the same file, has written all."""
+        self._turn = before._done
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Write what gathers; leaving flushes it, for FLUSH_TIMEOUT at most."""
+        error: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._run)
+            try:
+                yield
+            except Exception as exc:
+                error = exc  # raised below, where the nursery does not put it into a group
+            finally:
+                self.close()
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        """Have the rest written, and then no more."""
+        self._closing = True
+        self._scope.deadline = trio.current_time() + FLUSH_TIMEOUT
+        self._wake.set()
+
+    async def _run(self) -> None:
+        """Write what gathers, until closed and done, or out of time."""
+        try:
+            with self._scope:
+                while self.pending or not self._closing:
+                    await self._wake.wait()
+                    self._wake = trio.Event()
+                    await self._write_pending()
+            if self._scope.cancelled_caught:
+                log.error("%s hangs: its end is lost", self._what)
+            elif self.output is not None:
+                self.output.close()
+        finally:
+            self.output = None
+            self._done.set()
+
+    async def _write_pending(self) -> None:
+        if self._turn is not None and self.pending:
+            await self._turn.wait()
+            self._turn = None
+        while self.pending and self.output is not None:
+            chunk, self.pending = self.pending, bytearray()
+            try:
+                await trio.to_thread.run_sync(
+                    self.output.write, chunk, abandon_on_cancel=True, limiter=self._limiter
+                )
+            except OSError as exc:
+                self._note_failure(exc)
+                self.on_failure(chunk)
+            else:
+                self._is_failing = False
+        if self._is_dropping:
+            log.warning("%s lacks %d %s by now", self._what, self.dropped, self._unit)
+            self._is_dropping = False
+
+    def _note_failure(self, error: OSError) -> None:
+        if not self._is_failing:
+            log.warning("Could not write to %s: %s", self._what, strerror(error))
+            self._is_failing = True
+
+
+def create(path: str, opener: Callable[[str, int], int]) -> int:
+    """Open *path* for appending, 0666 & ~umask if it is new, without waiting for a peer.
+
+    Raises BackendError, ``Could not create 'PATH': strerror``.
+    """
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+        fd = opener(path, flags | os.O_CLOEXEC)
+    except OSError as exc:
+        raise BackendError.from_os_error(f"Could not create '{path}'", exc) from exc
+    except ValueError as exc:  # a NUL, or what the file system's encoding does not have
+        raise BackendError(f"Could not create '{path}': {exc}") from exc
+    os.set_blocking(fd, True)  # for the thread
+    return fd
