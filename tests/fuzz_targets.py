@@ -256,7 +256,8 @@ def harmless_opener_of(options: BackendOptions) -> Opener:
     if isinstance(options, FakeOptions):
         return options.device.open
     is_small = isinstance(options, RingbufOptions) and options.size <= MAX_RINGBUF
-    if options.logfile is None and (isinstance(options, NullOptions) or is_small):
+    writes = options.logfile is not None or options.record is not None
+    if not writes and (isinstance(options, NullOptions) or is_small):
         return opener_of(options)
     raise BackendError("not in a test")
 

@@ -32,6 +32,7 @@ from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pipe import PipeOptions
 from trio_chardev.backends.pty import PtyOptions
+from trio_chardev.backends.replay import ReplayOptions
 from trio_chardev.backends.ringbuf import MemoryOptions, RingbufBackend, RingbufOptions
 from trio_chardev.backends.serial import SerialOptions
 from trio_chardev.backends.socket import SocketBackend, SocketOptions
@@ -41,6 +42,7 @@ from trio_chardev.core.backend import Backend, OpenRequest, number_as_fd
 from trio_chardev.core.outlets import Outlets
 from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.options import BackendOptions
+from trio_chardev.protocols.asciicast import header
 from trio_chardev.testing_contract import Join
 
 OFLAG = 1  # its place in what tcgetattr gives
@@ -239,6 +241,14 @@ def ringbuf(folder: Path) -> Iterator[Place]:
 @contextmanager
 def memory(folder: Path) -> Iterator[Place]:
     yield Place(options=MemoryOptions(), join=at_once(RingReader))
+
+
+@contextmanager
+def replay(folder: Path) -> Iterator[Place]:
+    """Of a recording whose first bytes come after thirty years."""
+    path = folder / "recording"
+    path.write_bytes(header("", 0) + b'[1e9, "o", "late"]\n')
+    yield Place(options=ReplayOptions(path=str(path)))
 
 
 @contextmanager
@@ -502,6 +512,7 @@ MAKERS: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
     "null": null,
     "ringbuf": ringbuf,
     "memory": memory,
+    "replay": replay,
     "file": file,
     "file-with-input": file_with_input,
     "file-with-fifo": file_with_fifo,

@@ -417,11 +417,10 @@ def test_qemu_finds_the_same_error(ask_qemu: Callable[[object], str]) -> None:
         assert (arguments, mine) == (arguments, ask_qemu(arguments))
 
 
-def test_the_common_options_are_qapis() -> None:
+def test_the_common_options_are_qapis_and_then_ours() -> None:
     assert [member.name for member in describe(BackendOptions)] == [
-        "logfile",
-        "logappend",
-        "logtimestamp",
+        *("logfile", "logappend"),
+        *("logtimestamp", "record", "rr"),
     ]
     assert all(member.doc for member in describe(BackendOptions))
     assert BackendOptions().open_timeout == 30.0

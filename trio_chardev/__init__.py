@@ -17,6 +17,7 @@ from trio_chardev.backends.null import NullOptions as NullOptions
 from trio_chardev.backends.parallel import ParallelOptions as ParallelOptions
 from trio_chardev.backends.pipe import PipeOptions as PipeOptions
 from trio_chardev.backends.pty import PtyOptions as PtyOptions
+from trio_chardev.backends.replay import ReplayOptions as ReplayOptions
 from trio_chardev.backends.ringbuf import (
     MemoryOptions as MemoryOptions,
     RingbufOptions as RingbufOptions,

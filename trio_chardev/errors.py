@@ -47,7 +47,7 @@ class NotSupportedError(ChardevError):
 
 
 class ChangeRefusedError(ChardevError):
-    """You: this chardev, or its frontend, takes no change; nothing was touched."""
+    """You: this chardev, or its frontend, takes no change, or removal; nothing was touched."""
 
 
 class ChangeFailedError(ChardevError):

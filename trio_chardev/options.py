@@ -12,7 +12,7 @@ check, in their order, so that the first error is the one that QEMU reports.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar, overload
+from typing import Any, ClassVar, Final, Literal, TypeVar, overload
 
 import attrs
 import cattrs
@@ -47,6 +47,15 @@ class BackendOptions:
 
     logtimestamp: bool = False
     """Begin each line of the log file with the time (ISO 8601)."""
+
+    record: str | None = None
+    """File to which all traffic is recorded with its times, in asciicast v2."""
+
+    rr: Literal["record", "play"] | None = None
+    """Is deterministic: it records or is replayed, and so is neither changed nor removed."""
+
+    plays: ClassVar[bool] = False
+    """Is what it receives a recording?"""
 
     @property
     def open_timeout(self) -> float:

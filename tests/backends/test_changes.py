@@ -43,6 +43,7 @@ NAMES = [
     "null",
     "memory",
     "ringbuf",
+    "replay",
     "file-with-fifo",
     "pipe",
     "pty",

@@ -4,14 +4,14 @@ import errno
 import os
 import re
 import stat
-import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
+from tests.disk import Disk, eventually, is_held_open, wait_written
 from trio_chardev.backends import log as module, spool
 from trio_chardev.backends.log import LogFile, open_log
 from trio_chardev.backends.null import NullBackend
@@ -156,26 +156,6 @@ async def test_a_cancelled_body_is_logged_to_its_end(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_bytes() == b"last words"
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for what a worker thread does, which tells nobody."""
-    with trio.fail_after(5):
-        while not condition():  # noqa: ASYNC110
-            await trio.sleep(0.001)
-
-
-def is_held_open(path: Path) -> bool:
-    """Does this process have a descriptor of that file?"""
-    for fd in os.listdir("/proc/self/fd"):
-        with suppress(OSError):  # the one of this very listing
-            if os.readlink(f"/proc/self/fd/{fd}") == str(path):
-                return True
-    return False
-
-
-async def wait_written(path: Path, size: int) -> None:
-    await eventually(lambda: path.stat().st_size >= size)
-
-
 # ---------------------------------------------------------------- timestamps
 
 STAMP = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d "
@@ -203,30 +183,6 @@ async def test_lines_are_kept_across_writes(tmp_path: Path, cut: int) -> None:
 
 
 # ---------------------------------------------------------------- trouble with the disk
-
-
-class Disk:
-    """Stands between a log and its file."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.go = threading.Event()
-        self.go.set()
-        self.calls = 0
-        self.error: OSError | None = None
-        write = spool.Output.write
-
-        def slow(output: spool.Output, data: bytearray) -> None:
-            error = self.error
-            self.calls += 1
-            self.go.wait()
-            if error is not None:
-                raise error
-            write(output, data)
-
-        monkeypatch.setattr(spool.Output, "write", slow)
-
-    async def wait_calls(self, calls: int) -> None:
-        await eventually(lambda: self.calls >= calls)
 
 
 @pytest.fixture
@@ -267,7 +223,9 @@ async def test_write_errors_are_said_once_until_it_works_again(
         disk.error = None
         log.sent(memoryview(b"kept"))
         await wait_written(path, 4)
-        assert caplog.text.count(f"Could not write to log file '{path}': No space left on device") == 1
+        assert (
+            caplog.text.count(f"Could not write to log file '{path}': No space left on device") == 1
+        )
         disk.error = OSError(errno.EIO, "broken")
         log.sent(memoryview(b"lost"))
     assert f"Could not write to log file '{path}': Input/output error" in caplog.text

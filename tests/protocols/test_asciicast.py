@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, strategies as st
 
-from trio_chardev.protocols.asciicast import ESCAPE, Decoder, Encoder, Entry, FormatError
+from trio_chardev.protocols.asciicast import (
+    ESCAPE,
+    Decoder,
+    Encoder,
+    Entry,
+    FormatError,
+    header,
+    marker,
+)
 
 HEADER = b'{"version": 2, "width": 80, "height": 24}\n'
 
@@ -32,13 +42,13 @@ def texts(lines: bytes) -> list[list[object]]:
 
 def test_the_lines_are_those_of_asciinema() -> None:
     encoder = Encoder()
-    assert encoder.header("chardev x", 1504467315) == (
+    assert header("chardev x", 1504467315) == (
         b'{"version": 2, "width": 80, "height": 24, '
         b'"timestamp": 1504467315, "title": "chardev x"}\n'
     )
     assert encoder.data(1.5, "o", b"\x1b[1mok\r\n") == b'[1.5, "o", "\\u001b[1mok\\r\\n"]\n'
     assert encoder.data(2.0000004, "i", "é".encode()) == '[2.0, "i", "é"]\n'.encode()
-    assert encoder.marker(3, "OPENED") == b'[3, "m", "OPENED"]\n'
+    assert marker(3, "OPENED") == b'[3, "m", "OPENED"]\n'
 
 
 def test_a_character_in_two_pieces_is_written_as_one() -> None:
@@ -56,7 +66,7 @@ def test_what_comes_between_parts_a_character_and_keeps_its_place() -> None:
     encoder.data(1, "o", b"\xc3")
     assert texts(encoder.data(2, "i", b"x")) == [[1, "o", half], [2, "i", "x"]]
     encoder.data(3, "i", b"\xc3")
-    assert texts(encoder.marker(4, "BREAK")) == [[3, "i", half], [4, "m", "BREAK"]]
+    assert texts(encoder.flush()) == [[3, "i", half]]
     encoder.data(5, "o", b"\xc3")
     assert texts(encoder.flush()) == [[5, "o", half]]
 
@@ -78,9 +88,9 @@ def test_bytes_that_are_no_text_are_private_characters(data: bytes, text: str) -
 
 
 def test_a_label_may_hold_any_file_name() -> None:
-    lines = Encoder().marker(0, "CHANGED file\udcff\ud800 pty")
+    lines = marker(0, "CHANGED file\udcff\ud800 pty")
     assert texts(lines) == [[0, "m", "CHANGED file\U0010feff\ud800 pty"]]
-    assert b"\\ud800" in Encoder().header("\ud800", 0)
+    assert b"\\ud800" in header("\ud800", 0)
 
 
 pieces = st.lists(st.tuples(st.sampled_from(["o", "i"]), st.binary(max_size=12)))
@@ -93,7 +103,7 @@ tricky = st.lists(
 def test_any_bytes_cut_anyhow_come_back(data: bytes, cuts: list[int]) -> None:
     encoder, lines = Encoder(), HEADER
     places = sorted({0, *cuts, len(data)})
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         lines += encoder.data(0, "o", data[start:end])
     entries = read(lines + encoder.flush())
     assert b"".join(entry.data for entry in entries) == data[places[0] :]
@@ -180,9 +190,10 @@ def test_a_line_without_end_is_not_gathered_for_ever() -> None:
     decoder = Decoder()
     decoder.receive_data(HEADER)
     assert decoder.next_entry() is None
+    for _ in range(4):
+        decoder.receive_data(b"x" * (1 << 22))
     with pytest.raises(FormatError, match="^line 2 is too long$"):
-        for _ in range(5):
-            decoder.receive_data(b"x" * (1 << 22))
+        decoder.receive_data(b"x")
 
 
 def test_pythons_way_to_hold_bytes_in_text_is_read_too() -> None:
@@ -191,7 +202,5 @@ def test_pythons_way_to_hold_bytes_in_text_is_read_too() -> None:
 
 @given(st.binary(max_size=200))
 def test_anything_at_all_is_read_or_refused(file: bytes) -> None:
-    try:
+    with suppress(FormatError):
         read(HEADER + file)
-    except FormatError as exc:
-        assert str(exc)

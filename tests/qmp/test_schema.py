@@ -209,6 +209,8 @@ NOT_HERE = [
 
 OURS_ALONE = [
     "*.data.logtimestamp?: boolean",
+    *("*.data.record?: string", "*.data.rr? = *"),
+    *("*(replay)*", "*.backend.type = replay"),
     "*(socket).data.binary-only?: boolean",
     "*(socket).data.origins?[]: string",
     *("*(hub)*", "*.type = hub"),  # QEMU 10.0 has hubs

@@ -17,6 +17,8 @@ from trio_chardev.backends.null import NullOptions, open_null
 from trio_chardev.backends.parallel import ParallelOptions, open_parallel
 from trio_chardev.backends.pipe import PipeOptions, open_pipe
 from trio_chardev.backends.pty import PtyOptions, open_pty
+from trio_chardev.backends.record import check_recording, open_recording
+from trio_chardev.backends.replay import ReplayOptions, open_replay
 from trio_chardev.backends.ringbuf import MemoryOptions, RingbufOptions, open_ringbuf
 from trio_chardev.backends.serial import SerialOptions, open_serial
 from trio_chardev.backends.socket import SocketOptions, open_socket
@@ -46,6 +48,7 @@ KINDS: dict[str, Kind] = {
     "parallel": Kind(ParallelOptions, open_parallel),
     "pipe": Kind(PipeOptions, open_pipe),
     "pty": Kind(PtyOptions, open_pty),
+    "replay": Kind(ReplayOptions, open_replay),
     "ringbuf": Kind(RingbufOptions, open_ringbuf),
     "serial": Kind(SerialOptions, open_serial),
     "socket": Kind(SocketOptions, open_socket),
@@ -70,19 +73,26 @@ def openers_with(kinds: Iterable[Kind]) -> OpenerOf:
 
 
 def opener_of(options: BackendOptions) -> Opener:
-    """The opener of a backend with *options*, and with its log file if it has one."""
+    """The opener of a backend with *options*, and with its log file and recording if it has them.
+
+    Raises BackendError if what they say of recording does not fit together.
+    """
     return _opener_of_kind(_KIND_OF[type(options)], options)
 
 
 def _opener_of_kind(kind: Kind, options: BackendOptions) -> Opener:
-    if options.logfile is None:
+    check_recording(options)
+    if options.logfile is None and options.record is None:
         return lambda request: kind.open(options, request)
 
     @asynccontextmanager
-    async def open_logged(request: OpenRequest) -> AsyncIterator[Backend]:
-        async with open_log(options, request) as log, kind.open(options, request) as backend:
-            if log is not None:
-                backend.taps = (*backend.taps, log)
+    async def open_tapped(request: OpenRequest) -> AsyncIterator[Backend]:
+        async with (
+            open_log(options, request) as log,
+            open_recording(options, request) as recording,
+            kind.open(options, request) as backend,
+        ):
+            backend.taps += tuple(tap for tap in (log, recording) if tap is not None)
             yield backend
 
-    return open_logged
+    return open_tapped

@@ -32,6 +32,7 @@ from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.errors import (
     BackendError,
+    ChangeRefusedError,
     ChardevBusyError,
     ChardevClosedError,
     ChardevExistsError,
@@ -122,6 +123,7 @@ class Registry(Mapping[str, Chardev]):
                 f"Failed to add chardev '{id}': attempt to add duplicate property '{id}' "
                 "to object (type 'container')"
             )
+        is_replayed = is_replayed or options.rr is not None
         chardev = Chardev(id, is_replayed=is_replayed, on_event=self._note_event)
         self._adding.add(id)
         try:
@@ -174,17 +176,21 @@ class Registry(Mapping[str, Chardev]):
                 carry=carry,
                 keep_peer=keep_peer,
             )
+        chardev.is_replayed = options.rr is not None
         self._note_change(chardev)
         return _returned(backend)
 
     async def remove(self, id: str) -> None:
         """Close chardev *id* and forget it. A change under way is ended by it.
 
-        Raises ChardevNotFoundError, ChardevBusyError. Cancelled: it is removed all the same.
+        Raises ChardevNotFoundError, ChardevBusyError, ChangeRefusedError. Cancelled: it is
+        removed all the same.
         """
         chardev = self[id]
         if chardev.frontends:
             raise ChardevBusyError(f"Chardev '{id}' is busy")
+        if chardev.is_replayed:
+            raise ChangeRefusedError(f"Chardev '{id}' cannot be unplugged in record/replay mode")
         del self._chardevs[id], self._told[chardev]
         self.on_notice(ChardevRemoved(id))
         await chardev.aclose()

@@ -55,19 +55,25 @@ class Entry:
         return self.text.translate(_TO_SURROGATES).encode("utf-8", "surrogateescape")
 
 
+def header(title: str, timestamp: int) -> bytes:
+    """The first line; *timestamp* is the time of the beginning, in seconds since 1970."""
+    size = {"width": 80, "height": 24}  # the format wants one; a chardev has none
+    title = title.translate(_TO_TEXT)
+    return _line({"version": 2, **size, "timestamp": timestamp, "title": title})
+
+
+def marker(time: float, label: str) -> bytes:
+    """A line for a marker."""
+    return _event(time, "m", label)
+
+
 class Encoder:
-    """Makes the lines of a recording. A character that comes in two pieces is written as one."""
+    """Makes lines of bytes. A character that comes in two pieces is written as one."""
 
     def __init__(self) -> None:
         self._held = b""  # the beginning of a character
         self._held_time = 0.0
         self._held_code: Direction = "o"
-
-    def header(self, title: str, timestamp: int) -> bytes:
-        """The first line; *timestamp* is the time of the beginning, in seconds since 1970."""
-        size = {"width": 80, "height": 24}  # the format wants one; a chardev has none
-        title = title.translate(_TO_TEXT)
-        return _line({"version": 2, **size, "timestamp": timestamp, "title": title})
 
     def data(self, time: float, code: Direction, data: bytes) -> bytes:
         """Lines for *data*, but for the beginning of a character that may go on."""
@@ -79,10 +85,6 @@ class Encoder:
             text, used = codecs.utf_8_decode(data, "surrogateescape", False)
         self._held, self._held_time, self._held_code = data[used:], time, code
         return lines + _event(time, code, text) if text else lines
-
-    def marker(self, time: float, label: str) -> bytes:
-        """Lines for a marker, and what came before it."""
-        return self.flush() + _event(time, "m", label)
 
     def flush(self) -> bytes:
         """A line for the beginning of a character that does not go on, if there is one."""

@@ -1,0 +1,58 @@
+"""A disk that can be slow or broken, for what is written in the background."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from trio_chardev.backends import spool
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what a worker thread does, which tells nobody."""
+    with trio.fail_after(5):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.001)
+
+
+def is_held_open(path: Path) -> bool:
+    """Does this process have a descriptor of that file?"""
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the one of this very listing
+            if os.readlink(f"/proc/self/fd/{fd}") == str(path):
+                return True
+    return False
+
+
+async def wait_written(path: Path, size: int) -> None:
+    await eventually(lambda: path.stat().st_size >= size)
+
+
+class Disk:
+    """Stands between a spool and its file."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.calls = 0
+        self.error: OSError | None = None
+        write = spool.Output.write
+
+        def slow(output: spool.Output, data: bytearray) -> None:
+            error = self.error
+            self.calls += 1
+            self.go.wait()
+            if error is not None:
+                raise error
+            write(output, data)
+
+        monkeypatch.setattr(spool.Output, "write", slow)
+
+    async def wait_calls(self, calls: int) -> None:
+        await eventually(lambda: self.calls >= calls)

@@ -1,0 +1,232 @@
+"""The recording that every kind can have: all traffic with its times, in asciicast v2.
+
+``o`` is what the backend has received, for that is what the frontend is shown; ``i`` is what
+the frontend has sent and the backend has taken. Markers tell OPENED, CLOSED and BREAK; the
+first one tells which of the two held at the beginning. ``CHANGED OLD -> NEW`` tells of a change,
+``LOST N events`` that so many lines by now are not in the file because the disk was slow or full.
+
+When a backend is replaced by one with the same file the recording goes on in it, else it ends.
+It is written in the background, see `trio_chardev.backends.spool`, in whole lines: what of a
+line was written when the disk became full is taken back. Two recordings can't share a file: it
+is locked (flock(2)) as long as it is written, and so is one that is played.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import attrs
+import trio
+
+from trio_chardev.backends.descriptor import truncate
+from trio_chardev.backends.spool import Output, Spool, create, log
+from trio_chardev.core.backend import Backend, OpenRequest, Tap
+from trio_chardev.errors import BackendError, strerror
+from trio_chardev.events import BackendEvent, Event
+from trio_chardev.options import BackendOptions
+from trio_chardev.protocols.asciicast import Direction, Encoder, header, marker
+
+PIECE = 1 << 14  # bytes; more are several events at one time
+
+_no_recording = contextlib.nullcontext(None)
+
+
+def check_recording(options: BackendOptions) -> None:
+    """Raise BackendError if what *options* say of recording does not fit together."""
+    if options.rr == "record" and options.record is None:
+        raise BackendError("rr=record needs record=FILE")
+    if options.rr == "play" and not options.plays:
+        raise BackendError("rr=play needs a chardev of kind replay")
+    if options.record is not None and options.record == options.logfile:
+        raise BackendError("record and logfile cannot be the same file")
+
+
+def open_recording(
+    options: BackendOptions, request: OpenRequest
+) -> AbstractAsyncContextManager[Recording | None]:
+    """Open the recording of *options*; it is a tap for the backend that *request* asks for.
+
+    Leaving flushes it, for FLUSH_TIMEOUT at most. Raises BackendError, ``Could not create 'PATH':
+    strerror``.
+    """
+    return _no_recording if options.record is None else _open_recording(options.record, request)
+
+
+@asynccontextmanager
+async def _open_recording(path: str, request: OpenRequest) -> AsyncIterator[Recording]:
+    before = _recording_of(request.replaces, path)
+    recording = Recording(request.id, path, _open_output(path, request, before), before)
+    async with recording.spool.running():
+        try:
+            yield recording
+        finally:
+            recording.close()
+
+
+def _recording_of(backend: Backend | None, path: str) -> Recording | None:
+    for tap in backend.taps if backend is not None else ():
+        if isinstance(tap, Recording) and tap.path == path:
+            return tap
+    return None
+
+
+class _LinesOutput(Output):
+    """Of lines only whole ones stay in the file."""
+
+    def write(self, data: bytearray) -> None:
+        size = os.fstat(self.fd).st_size
+        try:
+            super().write(data)
+        except OSError:
+            with contextlib.suppress(OSError):  # no regular file
+                os.ftruncate(self.fd, size)
+            raise
+
+
+def _open_output(path: str, request: OpenRequest, before: Recording | None) -> Output:
+    """The file, locked if it is a regular one; the same lock as that of *before*."""
+    if before is not None and before.spool.output is not None:
+        return _LinesOutput(os.dup(before.spool.output.fd))
+    output = _LinesOutput(create(path, request.open_path))
+    try:
+        lock(output.fd, fcntl.LOCK_EX)
+    except BlockingIOError as exc:
+        output.close()
+        raise BackendError(f"Could not create '{path}': it is recorded or replayed now") from exc
+    return output
+
+
+def lock(fd: int, how: int) -> None:
+    """Lock a regular file, where its file system can. Raises BlockingIOError."""
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        try:
+            fcntl.flock(fd, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError as exc:
+            if exc.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+
+
+@attrs.define
+class _Tape:
+    """What a recording is at; it is handed on where the recording goes on behind a change."""
+
+    title: str
+    begin: float = attrs.Factory(trio.current_time)
+    encoder: Encoder = attrs.Factory(Encoder)
+    is_open: bool | None = None
+    has_header: bool = False
+    lost: int = 0
+    """Events that by now are not in the file, and how many of them it tells of."""
+    lost_told: int = 0
+
+    @property
+    def now(self) -> float:
+        """Seconds since it began."""
+        return trio.current_time() - self.begin
+
+    def head(self) -> bytes:
+        """What has to come before the next line."""
+        lines = b"" if self.has_header else header(self.title, int(time.time()))
+        if self.lost != self.lost_told:
+            lines += marker(self.now, f"LOST {self.lost} events")
+        return lines
+
+
+class Recording(Tap):
+    """A recording; `Tap` says when each method is called. Nothing is recorded once it is closed."""
+
+    def __init__(self, id: str, path: str, output: Output, before: Recording | None) -> None:
+        """*before* is the recording of the replaced backend, if it is the same file."""
+        self.path = path
+        self.spool = Spool(f"recording '{path}'", "events", output)
+        self.spool.on_failure = self._note_failure
+        self._before = before
+        self._next: Recording | None = None
+        self._tape = _Tape(f"chardev {id}")
+        self._is_in_place = False
+
+    def activate(self) -> None:
+        """Go on with what the replaced one was at, or begin anew: then empty the file.
+
+        Failing in that is only complained about.
+        """
+        before, self._before = self._before, None
+        self._is_in_place = True
+        if before is not None:
+            before._next = self
+            self._tape = before._tape
+            self.spool.follow(before.spool)
+            return
+        self._tape.begin = trio.current_time()
+        try:
+            if self.spool.output is not None:
+                truncate(self.spool.output.fd)
+        except OSError as exc:
+            log.warning("Could not truncate '%s': %s", self.path, strerror(exc))
+
+    def received(self, data: bytes) -> None:
+        self._data("o", memoryview(data))
+
+    def sent(self, data: memoryview) -> None:
+        self._data("i", data)
+
+    def event(self, event: BackendEvent) -> None:
+        """Put a marker, but not for an OPENED or CLOSED that is known already."""
+        if not isinstance(event, Event):
+            return  # line settings, modem lines: a player has no line
+        if event in (Event.OPENED, Event.CLOSED):
+            is_open = event is Event.OPENED
+            if self._tape.is_open is is_open:
+                return
+            self._tape.is_open = is_open
+        self._mark(event.value)
+
+    def replaced(self, before: str, after: str) -> None:
+        """Put a marker into what goes on, or at the end of what does not."""
+        (self._next or self)._mark(f"CHANGED {before} -> {after}")
+        self._is_in_place = False
+
+    def close(self) -> None:
+        """If it was in place until now, nobody is there any more."""
+        if self._is_in_place:
+            self.event(Event.CLOSED)
+            self._put(self._tape.encoder.flush())
+            self._is_in_place = False
+
+    def _mark(self, label: str) -> None:
+        self._put(self._tape.encoder.flush() + marker(self._tape.now, label))
+
+    def _data(self, direction: Direction, data: memoryview) -> None:
+        for start in range(0, len(data), PIECE):
+            piece = bytes(data[start : start + PIECE])
+            self._put(self._tape.encoder.data(self._tape.now, direction, piece))
+
+    def _put(self, lines: bytes) -> None:
+        """Have *lines* written soon, all or none of them."""
+        if not lines or not self._is_in_place:
+            return
+        tape = self._tape
+        data = tape.head() + lines
+        if len(data) > self.spool.room:
+            count = lines.count(b"\n")
+            tape.lost += count
+            self.spool.drop(count)
+        else:
+            tape.has_header = True
+            tape.lost_told = tape.lost
+            self.spool.put(data)
+
+    def _note_failure(self, lines: bytearray) -> None:
+        """*lines* could not be written, with the header if that was among them."""
+        self._tape.lost += lines.count(b"\n")
+        if lines.startswith(b"{"):
+            self._tape.has_header = False

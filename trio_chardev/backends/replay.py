@@ -1,0 +1,316 @@
+"""replay: what was recorded comes again, in asciicast v2, with its timing.
+
+It begins when it is put in place. What the recording has as ``o`` is input for the frontend;
+markers OPENED, CLOSED and BREAK are such events, the end is CLOSED. If the first marker tells
+that nobody was there, it begins closed, else open. A frontend that does not read holds the
+playing up, which then catches up.
+
+What the frontend sends is compared, as one stream of bytes, with all that is recorded as
+``i``; it may send sooner than was recorded. With ``expect=strict`` later output waits until
+what is recorded before it has been sent, and all that follows is later by as much. What is
+sent while the recording is closed is refused and so is not compared, as it is not recorded.
+
+The file is read as it is played, in pieces of 64 KiB: out of the page cache, as by kind file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import math
+import os
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import ClassVar, Literal
+
+import attrs
+import trio
+
+from trio_chardev.backends.descriptor import FdHolder, open_fd
+from trio_chardev.backends.record import lock
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.errors import BackendDisconnectedError, BackendError
+from trio_chardev.events import Event
+from trio_chardev.options import BackendOptions
+from trio_chardev.protocols.asciicast import Decoder, Entry, FormatError
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1 << 16  # bytes that are read from the file at once
+SHORTEST = 1e-3  # seconds; a recording that is shorter and has no bytes is not played in a loop
+SHOWN = 40  # bytes of what was sent, and of what was expected, that an error shows
+
+
+@attrs.frozen(kw_only=True)
+class ReplayOptions(BackendOptions):
+    """Plays a recording as input, with its timing."""
+
+    path: str
+    """The recording, a file in asciicast v2."""
+
+    speed: str = "1"
+    """How many times as fast as it was recorded, a number above 0; max: without waiting."""
+
+    loop: bool = False
+    """Begin again at the end."""
+
+    expect: Literal["off", "warn", "strict"] = "off"
+    """What to do if the frontend sends something else than was recorded: strict breaks off."""
+
+    plays: ClassVar[bool] = True
+
+
+def parse_speed(text: str) -> float:
+    """Infinity for ``max``. Raises BackendError."""
+    if text == "max":
+        return math.inf
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = math.nan
+    if not 0 < speed < math.inf:
+        raise BackendError(f"replay: speed must be a number above 0, or max, not '{text}'")
+    return speed
+
+
+class _Reader:
+    """Reads a recording from its beginning; several may read one file."""
+
+    def __init__(self, file: FdHolder, path: str) -> None:
+        self.path = path
+        self._file = file
+        self._decoder = Decoder()
+        self._offset = 0
+        self._is_at_end = False
+
+    @property
+    def is_torn(self) -> bool:
+        """Was a line skipped at the end that is not whole?"""
+        return self._decoder.is_torn
+
+    def next(self) -> Entry | None:
+        """The next entry, None at the end. Raises BackendError."""
+        try:
+            while (entry := self._decoder.next_entry()) is None and not self._is_at_end:
+                data = os.pread(self._file.fd, CHUNK, self._offset)
+                self._offset += len(data)
+                self._is_at_end = not data
+                self._decoder.receive_data(data)
+        except OSError as exc:
+            raise BackendError.from_os_error(f"Could not read '{self.path}'", exc) from exc
+        except FormatError as exc:
+            raise BackendError(f"Could not replay '{self.path}': {exc}") from exc
+        return entry
+
+    def again(self) -> _Reader:
+        """One at the beginning."""
+        return _Reader(self._file, self.path)
+
+
+class _Script:
+    """What the frontend is expected to send."""
+
+    def __init__(self, reader: _Reader, loop: bool) -> None:
+        self._reader = reader
+        self._loop = loop
+        self._next = b""
+        self._has_input = False
+        self.sent = 0
+        """Bytes that were sent as expected."""
+
+    def follow(self, data: memoryview) -> str | None:
+        """*data* is sent: None if it is as expected, else what is wrong. Raises BackendError."""
+        rest = bytes(data)
+        while rest:
+            if not self._next and not self._fetch():
+                return f"{_shown(rest)} was sent, but no more was recorded"
+            expected = self._next[: len(rest)]
+            if not rest.startswith(expected):
+                same = next(i for i, byte in enumerate(rest) if byte != expected[i])
+                return (
+                    f"{_shown(rest[same:])} was sent, but {_shown(self._next[same:])} "
+                    f"was recorded, after {self.sent + same} bytes"
+                )
+            rest = rest[len(expected) :]
+            self._next = self._next[len(expected) :]
+            self.sent += len(expected)
+        return None
+
+    def _fetch(self) -> bool:
+        """Read on to what has to be sent next; False if nothing has."""
+        while True:
+            entry = self._reader.next()
+            if entry is not None:
+                if entry.code == "i" and (data := entry.data):
+                    self._next = data
+                    self._has_input = True
+                    return True
+            elif self._loop and self._has_input:
+                self._reader = self._reader.again()
+            else:
+                return False
+
+
+class ReplayBackend(Backend):
+    """Plays one recording."""
+
+    def __init__(self, request: OpenRequest, options: ReplayOptions, file: FdHolder) -> None:
+        """Raises BackendError if it is no recording."""
+        super().__init__(request)
+        self._options = options
+        self._speed = parse_speed(options.speed)
+        self._reader = _Reader(file, options.path)
+        self._script = (
+            None if options.expect == "off" else _Script(self._reader.again(), options.loop)
+        )
+        self._is_strict = options.expect == "strict"
+        self._is_playing = True
+        self._begin = math.inf  # Trio's time at which the recording's was 0
+        self._rest = b""  # of the entry that is being delivered
+        self._has_output = False
+        self._time = 0.0  # of the last entry
+        self._expected = 0  # bytes recorded as sent before where it is
+        self._changed = trio.lowlevel.ParkingLot()
+        self._next = self._reader.next()
+        self._is_played = False  # the next one; what follows may be damaged
+
+    @property
+    def filename(self) -> str:
+        return f"replay:{self._options.path}"
+
+    def activate(self) -> None:
+        """Begin to play."""
+        self._begin = trio.current_time()
+
+    # ------------------------------------------------------------ playing
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        while self._is_playing:
+            if self._rest:
+                data, self._rest = self._rest[:max_bytes], self._rest[max_bytes:]
+                return data
+            if self._is_played:
+                self._next, self._is_played = self._reader.next(), False
+            if self._due > trio.current_time():
+                break
+            if self._next is None:
+                self._end()
+                break  # one round at a time
+            self._play(self._next)
+            self._is_played = True
+        return b""
+
+    async def wait_readable(self) -> None:
+        with trio.move_on_at(self._due if self._is_playing else math.inf):
+            await self._changed.park()
+
+    @property
+    def _due(self) -> float:
+        """When to go on, in Trio's time; never as long as the frontend has to send something."""
+        if self._is_strict and self._is_late:
+            return math.inf
+        time = self._next.time if self._next is not None else self._time
+        return self._begin + time / self._speed
+
+    @property
+    def _is_late(self) -> bool:
+        """Has the frontend still to send what was recorded as sent by now?"""
+        return self._script is not None and self._script.sent < self._expected
+
+    def _play(self, entry: Entry) -> None:
+        self._time = entry.time
+        match entry.code:
+            case "o":
+                self._rest = entry.data
+                self._has_output = self._has_output or bool(self._rest)
+            case "i":
+                self._expected += len(entry.data)
+            case "m":
+                self._play_marker(entry.text)
+
+    def _play_marker(self, label: str) -> None:
+        match label.split(" ", 1)[0]:
+            case "OPENED":
+                self.set_open(True)
+            case "CLOSED":
+                self.set_open(False)
+            case "BREAK":
+                self._on_event(Event.BREAK)
+            case "LOST":
+                log.warning("recording '%s' is not whole: %s", self._options.path, label)
+
+    def open_as_recorded(self) -> None:
+        """OPENED, or CLOSED, as it was at the beginning."""
+        first = self._next
+        self.set_open(first is None or first.code != "m" or first.text != "CLOSED")
+
+    def _end(self) -> None:
+        """The end of the recording was reached."""
+        if self._reader.is_torn:
+            log.warning("recording '%s': its last line is torn", self._options.path)
+        length = self._time / self._speed
+        if self._options.loop and (self._has_output or length >= SHORTEST):
+            self._begin += length
+            self._time = 0.0
+            self._has_output = False
+            self._reader = self._reader.again()
+            self._next = self._reader.next()
+            self.open_as_recorded()
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        self._is_playing = False
+        self.set_open(False)
+        self._changed.unpark_all()
+
+    # ------------------------------------------------------------ what the frontend sends
+
+    def send_nowait(self, data: memoryview) -> int:
+        if not self.is_open:
+            raise BackendDisconnectedError(f"nobody is at {self.filename}")
+        if self._script is not None:
+            self._compare(self._script, data)
+        return len(data)
+
+    def _compare(self, script: _Script, data: memoryview) -> None:
+        """Compare *data* with what was recorded. Raises BackendError."""
+        was_late = self._is_late
+        if difference := script.follow(data):
+            self._differ(difference)
+        elif was_late and not self._is_late:
+            self._begin = max(self._begin, trio.current_time() - self._time / self._speed)
+            self._changed.unpark_all()
+
+    def _differ(self, difference: str) -> None:
+        """Complain about the first one; there is no second."""
+        self._script = None
+        text = f"chardev '{self.id}' departs from recording '{self._options.path}': {difference}"
+        if self._is_strict:
+            self._stop()
+            log.error("%s", text)
+            raise BackendError(text)
+        log.warning("%s", text)
+
+
+def _shown(data: bytes) -> str:
+    return repr(data if len(data) <= SHOWN else data[:SHOWN] + b"...")
+
+
+@asynccontextmanager
+async def open_replay(options: ReplayOptions, request: OpenRequest) -> AsyncIterator[Backend]:
+    """Open the recording. Raises BackendError, ``Could not open 'PATH': strerror``."""
+    file = open_fd(options.path, os.O_RDONLY, request.open_path)
+    try:
+        if not stat.S_ISREG(os.fstat(file.fd).st_mode):
+            raise BackendError(f"Could not open '{options.path}': Not a regular file")
+        try:
+            lock(file.fd, fcntl.LOCK_SH)
+        except BlockingIOError as exc:
+            raise BackendError(f"Could not open '{options.path}': it is being recorded") from exc
+        backend = ReplayBackend(request, options, file)
+        backend.open_as_recorded()
+        yield backend
+    finally:
+        file.close()
