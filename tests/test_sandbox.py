@@ -158,6 +158,8 @@ OUTSIDE: list[tuple[str, Any]] = [
     ("pty", lambda path: {"path": f"{path}/new"}),
     ("ringbuf", lambda path: {"path": f"{path}/new"}),
     ("null", lambda path: {"logfile": f"{path}/new"}),
+    ("null", lambda path: {"record": f"{path}/new"}),
+    ("replay", lambda path: {"path": f"{path}/f"}),
     ("socket", lambda path: unix(path / "new", wait=False)),
     ("socket", lambda path: unix(path / "s", server=False)),
     ("socket", lambda path: unix(path / "s", server=False, reconnect=1)),
@@ -200,7 +202,8 @@ async def test_a_client_can_name_what_is_inside(inside: Path) -> None:
             await add(qmp, "pipe", {"device": f"{inside}/fifo"}, "pipe")
             await add(qmp, "serial", {"device": f"{inside}/fifo"}, "serial")
             await add(qmp, "pty", {"path": f"{inside}/pty"}, "pty")
-            await add(qmp, "ringbuf", {"path": f"{inside}/ring", "logfile": f"{inside}/l"}, "ring")
+            ring = {"path": f"{inside}/ring", "logfile": f"{inside}/l", "record": f"{inside}/r"}
+            await add(qmp, "ringbuf", ring, "ring")
             await add(qmp, "socket", unix(inside / "s", wait=False), "server")
             await add(qmp, "socket", unix(inside / "s", server=False), "client")
             again = {"type": "pty", "data": {"path": f"{inside}/pty"}}

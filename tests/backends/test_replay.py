@@ -26,7 +26,7 @@ from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.core.registry import Registry
 from trio_chardev.errors import BackendDisconnectedError, BackendError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.service import open_registry
 
 BREAK, CLOSED, OPENED = Event.BREAK, Event.CLOSED, Event.OPENED
@@ -51,7 +51,7 @@ class Viewer:
     frontend: Frontend = attrs.field(init=False)
     registry: Registry = attrs.field(init=False)
     begin: float = attrs.Factory(trio.current_time)
-    seen: list[tuple[float, bytes | Event]] = attrs.Factory(list)
+    seen: list[tuple[float, bytes | BackendEvent]] = attrs.Factory(list)
 
     @property
     def now(self) -> float:
@@ -61,14 +61,14 @@ class Viewer:
         self.seen.append((self.now, data))
         return len(data)
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: BackendEvent) -> None:
         self.seen.append((self.now, event))
 
     @property
-    def items(self) -> list[bytes | Event]:
+    def items(self) -> list[bytes | BackendEvent]:
         return [item for _, item in self.seen]
 
-    async def wait_for(self, item: bytes | Event) -> None:
+    async def wait_for(self, item: bytes | BackendEvent) -> None:
         """By Trio's clock, which jumps."""
         with trio.fail_after(1e6):
             while item not in self.items:  # noqa: ASYNC110
@@ -177,7 +177,7 @@ async def test_a_loop_in_which_nothing_would_come_ends(
 async def test_a_loop_without_waiting_gives_others_a_turn(cast: Path) -> None:
     async with viewing(cast, (1, "o", "a"), loop=True, speed="max") as viewer:
         with trio.fail_after(5):
-            while len(viewer.seen) < 1000:
+            while len(viewer.seen) < 1000:  # noqa: ASYNC110 - the turns are what is tested
                 await trio.lowlevel.checkpoint()
 
 

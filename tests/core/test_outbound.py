@@ -21,7 +21,7 @@ from trio_chardev.errors import (
     ChardevClosedError,
     WriteInChangeError,
 )
-from trio_chardev.events import BackendEvent, LineSettings
+from trio_chardev.events import BackendEvent, Event, LineSettings
 from trio_chardev.testing import FakeDevice, FakeFrontend, FakeOptions, fake_opener, open_chardev
 
 PATIENCE = 5  # seconds
@@ -366,8 +366,8 @@ class Tape(Tap):
     def received(self, data: bytes) -> None:
         self.log.append(f"received {data.decode()}")
 
-    def event(self, event: Event) -> None:
-        self.log.append(event.value)
+    def event(self, event: BackendEvent) -> None:
+        self.log.append(event.value if isinstance(event, Event) else str(event))
 
     def replaced(self, before: str, after: str) -> None:
         self.log.append(f"replaced {before} {after}")

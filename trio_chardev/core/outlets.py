@@ -116,7 +116,7 @@ class Outlets:
         self._show_received(data)
         self.focus.inbound.put(data)
 
-    def focus_event(self, event: Event) -> None:
+    def focus_event(self, event: BackendEvent) -> None:
         """*event* has come for the one that has the focus."""
         self._show_event(event)
         self.focus.event(event)
