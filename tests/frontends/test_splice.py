@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trio_chardev as tc
 from tests.frontends.fakes import open_fakes
+from trio_chardev.core.backend import Backend, OpenRequest, Tap
 from trio_chardev.core.registry import Registry
 from trio_chardev.events import Event
 from trio_chardev.frontends import splice
@@ -213,6 +215,39 @@ def test_a_change_that_is_cancelled_at_any_step_loses_and_repeats_nothing(
     while trio.run(Attack(side, k, when).run):
         k += 1
     assert k > 5
+
+
+class Tape(Tap):
+    """Remembers what it is shown of what comes."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def received(self, data: bytes) -> None:
+        self.data += data
+
+
+async def test_behind_a_change_to_a_source_with_a_tap_all_is_shown_to_it() -> None:
+    tape, new = Tape(), FakeDevice("new", eager=True, can_splice=True)
+
+    @asynccontextmanager
+    async def open_tapped(request: OpenRequest) -> AsyncIterator[Backend]:
+        async with new.open(request) as backend:
+            backend.taps = (tape,)
+            yield backend
+
+    async with open_fakes() as registry:
+        world = World(registry, True, "hold")
+        await world.begin()
+        await world.burst()
+        assert world.pipe is not None
+        await registry["board"].change(open_tapped)
+        for _ in range(5):
+            new.feed(b"n" * CHUNK)
+            await wait_all_tasks_blocked()
+        assert world.pipe is None
+        assert tape.data == b"n" * 5 * CHUNK
+        assert world.user.sent.endswith(tape.data)
 
 
 async def test_real_sockets_are_spliced_and_bytes_come_as_they_were_sent(
