@@ -673,6 +673,16 @@ def no_descriptors(_: PtyBackend) -> int:
     raise BackendError.from_os_error("Could not open", OSError(errno.EMFILE, "too many"))
 
 
+async def test_a_pty_that_nobody_has_open_is_left_without_an_event() -> None:
+    """Our own look at its slave is nobody's coming."""
+    async with open_registry() as registry:
+        await registry.add("x", PtyOptions())
+        events: list[BackendEvent] = []
+        registry["x"].attach(be_change=stateless, on_event=events.append)
+        await registry.change("x", PtyOptions())
+        assert events == []
+
+
 async def test_a_commit_that_fails_leaves_no_slave_open(tmp_path: Path) -> None:
     """Its user's leaving would not be noticed any more."""
     link = tmp_path / "folder" / "link"

@@ -240,7 +240,8 @@ class PtyBackend(DescriptorBackend):
             else:
                 self.input_ended(exc)
             return b""
-        self.set_open(True)
+        if self._slave is None or self._has_user:  # else nobody is there but we
+            self.set_open(True)
         if self._is_looked_at and data:
             self.look_at_line()
         return data
