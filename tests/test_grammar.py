@@ -24,7 +24,7 @@ def unix(path: str, **more: object) -> dict[str, Any]:
     return {"type": "unix", "data": {"path": path, **more}}
 
 
-NO_ADDRESS = {"type": "fd", "data": {"str": ""}}
+FD_7 = {"type": "fd", "data": {"str": "7"}}
 
 
 @pytest.mark.parametrize(
@@ -109,21 +109,21 @@ NO_ADDRESS = {"type": "fd", "data": {"str": ""}}
                 "reconnect": -1,
             },
         ),
-        ("socket,id=x,port=5", "socket", {"addr": NO_ADDRESS, "server": False}),
+        ("socket,id=x,fd=7,port=5", "socket", {"addr": FD_7, "server": False}),
         (
-            "socket,id=x,wait=off",
+            "socket,id=x,fd=7,wait=off",
             "socket",
-            {"addr": NO_ADDRESS, "server": False, "wait": False},
+            {"addr": FD_7, "server": False, "wait": False},
         ),
         (
-            "socket,id=x,delay=off",
+            "socket,id=x,fd=7,delay=off",
             "socket",
-            {"addr": NO_ADDRESS, "server": False, "nodelay": True},
+            {"addr": FD_7, "server": False, "nodelay": True},
         ),
         (
-            "socket,id=x,nodelay=on",
+            "socket,id=x,fd=7,nodelay=on",
             "socket",
-            {"addr": NO_ADDRESS, "server": False, "nodelay": True},
+            {"addr": FD_7, "server": False, "nodelay": True},
         ),
     ],
 )
@@ -175,6 +175,8 @@ def test_options_go_where_qmp_has_them(text: str, kind: str, data: dict[str, Any
             "socket,id=x,fd=,path=/s",
             "None or one of 'path', 'fd' or 'host' option required.",
         ),
+        ("socket,id=x", "One of 'path', 'fd' or 'host' option required."),
+        ("socket,id=x,port=5", "One of 'path', 'fd' or 'host' option required."),
         ("socket,id=x,delay=off,nodelay=off", "'delay' and 'nodelay' are mutually exclusive"),
         ("socket,id=x,addr=h", "Invalid parameter 'addr'"),
         ('{"id": "x"}', "Parameter 'backend' is missing"),

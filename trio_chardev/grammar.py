@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import ChainMap
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Final
 
 import attrs
@@ -108,9 +108,10 @@ class _Arguments:
 
 
 class ChardevGrammar:
-    """Reads chardevs of *kinds*: name -> options class."""
+    """Reads chardevs of *kinds*: name -> options class; *foreign* are names of QEMU's others."""
 
-    def __init__(self, kinds: Mapping[str, type]) -> None:
+    def __init__(self, kinds: Mapping[str, type], foreign: Container[str] = ()) -> None:
+        self.foreign = foreign
         self.options = {kind: _options_of(kind, cls) for kind, cls in kinds.items()}
         """Kind -> option's name -> the option."""
 
@@ -152,7 +153,12 @@ class ChardevGrammar:
         if kind != name:
             warn(f"The alias '{name}' is deprecated, use '{kind}' instead")
         if kind not in self.options:
-            raise OptionsError(f"'{kind}' is not a valid char driver name")
+            error = OptionsError(f"'{kind}' is not a valid char driver name")
+            if kind in self.foreign:
+                error.add_note(
+                    "It belongs to an emulated machine or its display: only QEMU has it."
+                )
+            raise error
         backend = {"type": kind, "data": _data(kind, self.options[kind], given)}
         return ChardevSpec(id, backend, mux=given.get("mux", False))
 

@@ -50,7 +50,7 @@ def _settle_socket(given: Given) -> None:
     if given.setdefault("server", False):
         given.setdefault("wait", True)
     if not addresses:
-        given["fd"] = ""  # a socket that only gets clients by add_client
+        raise OptionsError("One of 'path', 'fd' or 'host' option required.")
     for address, others in _OF_ADDRESS.items():
         if address not in given:
             for name in others:

@@ -195,7 +195,17 @@ def test_misuse_is_status_2() -> None:
         ),
         (
             ["--chardev", "null,id=m", "--monitor", "m,mode=readline"],
-            "--monitor m,mode=readline: Parameter 'mode' does not accept value 'readline'",
+            "--monitor m,mode=readline: Parameter 'mode' does not accept value 'readline'\n"
+            "trio-chardev: Only QMP is spoken here (mode=control): there is no monitor for people.",
+        ),
+        (
+            ["--chardev", "vc,id=x"],
+            "--chardev vc,id=x: 'vc' is not a valid char driver name\n"
+            "trio-chardev: It belongs to an emulated machine or its display: only QEMU has it.",
+        ),
+        (
+            ["--chardev", "socket,id=x,port=4"],
+            "--chardev socket,id=x,port=4: One of 'path', 'fd' or 'host' option required.",
         ),
         (
             ["--qmp", "tcp:0.0.0.0:0,server=on,wait=off"],

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import attrs
 import click
 
-from trio_chardev.backends import BACKEND, KINDS
+from trio_chardev.backends import BACKEND, FOREIGN, KINDS
 from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.socket import SocketOptions
@@ -37,7 +37,7 @@ from trio_chardev.qmp.object_commands import duplicate_object
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.service import Service, open_service
 
-GRAMMAR = ChardevGrammar({name: kind.options for name, kind in KINDS.items()})
+GRAMMAR = ChardevGrammar({name: kind.options for name, kind in KINDS.items()}, FOREIGN)
 
 
 @attrs.frozen(kw_only=True)
@@ -109,7 +109,7 @@ class ServeOptions:
                 _merge(added, _structure(spec))
         on_chardevs = []
         for text in monitors:
-            with saying(f"--monitor {text}"):
+            with saying(f"--monitor {text}"), _only_qmp():
                 on_chardevs.append(structure_text(MonitorOptions, text, "chardev", warn))
         sockets = []
         for number, text in enumerate(listeners):
@@ -152,6 +152,17 @@ class ServeOptions:
                     "List of user creatable objects:", OBJECT.variants, request.subject
                 )
         return GRAMMAR.help_text(request.subject)
+
+
+@contextlib.contextmanager
+def _only_qmp() -> Iterator[None]:
+    """Add why to an error about the ``mode``."""
+    try:
+        yield
+    except OptionsError as exc:
+        if "'mode'" in str(exc):
+            exc.add_note("Only QMP is spoken here (mode=control): there is no monitor for people.")
+        raise
 
 
 def _parse_variant(
