@@ -6,7 +6,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -658,10 +658,11 @@ async def test_a_change_for_which_there_is_no_descriptor_is_refused_and_nothing_
         try:
             frontend = chardev.attach(be_change=stateless)
             await frontend.send_all(b"unread")
-            monkeypatch.setattr(PtyBackend, "_open_slave", no_descriptors)
-            for carry in (False, True):
-                with pytest.raises(BackendError, match="Too many open files"):
-                    await registry.change("x", NullOptions(), carry=carry)
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "open", failing(errno.EMFILE))
+                for carry in (False, True):
+                    with pytest.raises(BackendError, match="Too many open files"):
+                        await registry.change("x", NullOptions(), carry=carry)
             assert os.read(slave, 100) == b"unread"
             await frontend.send_all(b"and on")
             assert os.read(slave, 100) == b"and on"
@@ -669,8 +670,32 @@ async def test_a_change_for_which_there_is_no_descriptor_is_refused_and_nothing_
             os.close(slave)
 
 
-def no_descriptors(_: PtyBackend) -> int:
-    raise BackendError.from_os_error("Could not open", OSError(errno.EMFILE, "too many"))
+def failing(code: int) -> Callable[..., int]:
+    def fail(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+@pytest.mark.parametrize("carry", [False, True])
+async def test_one_that_its_user_has_locked_is_left_all_the_same(
+    carry: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TIOCEXCL, which picocom sets: only root can open it then."""
+    async with open_registry() as registry:
+        await registry.add("x", PtyOptions())
+        chardev = registry["x"]
+        assert isinstance(chardev.backend, PtyBackend)
+        slave = open_slave(chardev.backend)
+        try:
+            chardev.attach(be_change=stateless)
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "open", failing(errno.EBUSY))
+                await registry.change("x", NullOptions(), carry=carry)
+            assert chardev.backend.filename == "null"
+            assert "is locked by its user" in caplog.text
+        finally:
+            os.close(slave)
 
 
 async def test_a_pty_that_nobody_has_open_is_left_without_an_event() -> None:

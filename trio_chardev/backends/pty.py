@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import logging
 import math
 import os
 import select
@@ -41,6 +42,8 @@ from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import LineSettings
 from trio_chardev.options import BackendOptions
+
+log = logging.getLogger(__name__)
 
 
 @attrs.frozen(kw_only=True)
@@ -290,7 +293,7 @@ class PtyBackend(DescriptorBackend):
             self._link.move()
 
     def prepare_to_leave(self) -> None:
-        """Open the slave. Raises BackendError."""
+        """Open the slave; not one that its user has locked. Raises BackendError."""
         if not self.sink.closed:
             self._has_user = not self._is_hung_up()
             self._slave = self._open_slave()
@@ -312,6 +315,8 @@ class PtyBackend(DescriptorBackend):
         if self._is_hung_up():
             return
         slave = self._open_slave()
+        if slave is None:
+            return
         try:
             quiet, before = 0.0, -1
             while quiet < QUIET_TIME and not _is_empty(slave):
@@ -332,10 +337,13 @@ class PtyBackend(DescriptorBackend):
                     break
         return data
 
-    def _open_slave(self) -> int:
+    def _open_slave(self) -> int | None:
         try:
             return os.open(self.pty, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
         except OSError as exc:
+            if exc.errno == errno.EBUSY:  # TIOCEXCL (ioctl_tty(2)), as picocom and tio set it
+                log.warning("'%s' is locked by its user: what is unread is lost", self.pty)
+                return None
             raise BackendError.from_os_error(f"Could not open '{self.pty}'", exc) from exc
 
     def watch(self) -> None:
