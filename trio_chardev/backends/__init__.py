@@ -56,6 +56,9 @@ KINDS: dict[str, Kind] = {
     "udp": Kind(UdpOptions, open_udp),
 }
 
+NOT_IN_QEMU = frozenset({"hub", "replay"})
+"""Not in the list of query-chardev-backends, which is that of the QEMU that this is for a client."""
+
 BACKEND = TaggedUnion(
     "ChardevBackend", {name: kind.options for name, kind in KINDS.items()} | FOREIGN
 )

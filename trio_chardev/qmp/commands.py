@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import attrs
 
-from trio_chardev.backends import BACKEND, KINDS
+from trio_chardev.backends import BACKEND, KINDS, NOT_IN_QEMU
 from trio_chardev.backends.ringbuf import RingbufBackend
 from trio_chardev.core.chardev import Chardev, ChardevInfo
 from trio_chardev.core.registry import ChardevReturn
@@ -147,7 +147,7 @@ def _row(chardev: Chardev) -> bytes:
 
 
 def query_chardev_backends(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
-    return [{"name": name} for name in KINDS]
+    return [{"name": name} for name in KINDS if name not in NOT_IN_QEMU]
 
 
 async def chardev_add(context: Context, arguments: BackendArguments) -> dict[str, Any]:
