@@ -64,7 +64,8 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("drain", "settle", "take_back", "_is_empty", "_has_input", "activate", "move"),
         ("tests/backends/test_pty.py", "tests/backends/test_carry.py"),
     ),
-    "backends/socket.py": (("activate", "_keep_peer_of", "_take_over", "drain"), SOCKET_TESTS),
+    "backends/socket.py": (("activate", "_keep_peer_of", "_take_over"), SOCKET_TESTS),
+    "backends/peer.py": (("drain",), SOCKET_TESTS),
     "backends/connection.py": (("wait_taken", "hand_over", "_discard_input"), SOCKET_TESTS),
     "backends/listener.py": (("activate", "close"), SOCKET_TESTS),
     "backends/socket_file.py": (

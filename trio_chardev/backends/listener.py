@@ -35,7 +35,7 @@ from trio_chardev.backends.addresses import (
     listening_address,
     resolve,
 )
-from trio_chardev.backends.guard import check_listening
+from trio_chardev.backends.guard import PRIVATE, check_listening
 from trio_chardev.backends.socket_file import SocketFile
 from trio_chardev.errors import BackendError
 
@@ -143,6 +143,15 @@ class Listener:
         """Raise BackendError if clients may come from another machine."""
         for sock in self._sockets:
             check_listening(sock)
+
+    def make_private(self) -> None:
+        """Let only this user connect to its socket file, if it has one. Raises BackendError."""
+        if self.file is not None:
+            try:
+                self.file.restrict(PRIVATE)
+            except OSError as exc:
+                message = f"Could not protect '{self.address}'"
+                raise BackendError.from_os_error(message, exc) from exc
 
     @property
     def has_waiting(self) -> bool:

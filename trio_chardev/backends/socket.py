@@ -10,7 +10,8 @@ What is there, from below:
     Connection                       one of them
     Layer                            a protocol on it, and another on that, see `Stack`
     Lobby                            where they shake hands
-    SocketBackend                    joins them, and reports OPENED and CLOSED
+    PeerBackend                      what is done with the one who is the peer
+    SocketBackend                    joins them: opens, and decides who is the peer
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
@@ -38,35 +39,30 @@ from trio_chardev.backends.connection import (
     socket_from_fd,
 )
 from trio_chardev.backends.dialer import Backoff, Nobody, Peers, Redialer, connect
-from trio_chardev.backends.guard import PRIVATE, Guard, check_remote
+from trio_chardev.backends.guard import Guard, check_remote
 from trio_chardev.backends.layer import Layer, Link
 from trio_chardev.backends.listener import Listener, listen, listen_on
 from trio_chardev.backends.lobby import Lobby
+from trio_chardev.backends.peer import PeerBackend
 from trio_chardev.backends.socket_options import SocketOptions as SocketOptions
 from trio_chardev.backends.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest
-from trio_chardev.core.nursery import open_background_nursery
-from trio_chardev.core.splicing import CannotSplice, SplicePipe
-from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
+from trio_chardev.errors import BackendError
 
 log = logging.getLogger(__name__)
 
 
-class SocketBackend(Backend):
+class SocketBackend(PeerBackend):
     """A server with at most one client, or a client."""
 
-    is_polled = True
-
     def __init__(self, request: OpenRequest, options: SocketOptions) -> None:
-        super().__init__(request)
+        self._stack = Stack(options, request)
+        super().__init__(request, has_layers=not self._stack.is_empty)
         self.address = options.addr
         """Where it listens, as soon as it does, or connects to."""
         self._options = options
-        self._stack = Stack(options, request)
         self._peers: Peers = Nobody()
-        self._connection: Link | None = None
         self._lobby = Lobby(self.id)
-        self._has_unsent = trio.Event()  # wakes `_keep_flushing`
         self._waiting: trio.CancelScope | None = None  # for a peer; add_client cuts it short
         self._guard: Guard | None = None
         self._original: SocketBackend | None = None  # whose peer is kept, until the commit
@@ -113,20 +109,20 @@ class SocketBackend(Backend):
             sock = socket_from_fd(request.take_fd(self.address.str_), self.address.str_)
         else:
             sock = await connect(self.address, request.sandbox)
-        try:
-            await self.begin_with(sock)
-        except OSError as exc:
-            raise BackendError.from_os_error(f"Failed to connect to '{self.address}'", exc) from exc
+        await self.begin_with(sock, f"Failed to connect to '{self.address}'")
 
-    async def begin_with(self, sock: socket.socket) -> None:
+    async def begin_with(self, sock: socket.socket, failed: str) -> None:
         """*sock*, which is owned from now on, is the peer, and its handshakes are over.
 
-        Raises OSError if that can't be.
+        Raises BackendError, *failed* and why, if that can't be.
         """
-        if (newcomer := self._take_in(sock)) is not None:
-            await self._lobby.shake_hands(newcomer)
-            self._lobby.leave(newcomer)
-            self._admit(newcomer)
+        try:
+            if (newcomer := self._take_in(sock)) is not None:
+                await self._lobby.shake_hands(newcomer)
+                self._lobby.leave(newcomer)
+                self._admit(newcomer)
+        except OSError as exc:
+            raise BackendError.from_os_error(failed, exc) from exc
 
     def _is_client_of_same_server(self, original: Backend | None) -> bool:
         return (
@@ -180,13 +176,8 @@ class SocketBackend(Backend):
                 listener.check_local()
             elif not self._options.server:
                 check_remote(self.address)
-        if listener is not None and listener.file is not None:
-            try:
-                listener.file.restrict(PRIVATE)
-            except OSError as exc:
-                raise BackendError.from_os_error(
-                    f"Could not protect '{self.address}'", exc
-                ) from exc
+        if listener is not None:
+            listener.make_private()
         self._guard = Guard(f"chardev '{self.id}'")
         if self._connection is not None:  # a newcomer is looked at after its handshakes
             try:
@@ -239,7 +230,7 @@ class SocketBackend(Backend):
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             keep_alive = isinstance(self.address, InetAddress) and self.address.keep_alive
             set_tcp_options(sock, nodelay=self._options.nodelay, keep_alive=keep_alive)
-        if self._stack.is_empty:
+        if not self._has_layers:
             kind = UnixConnection if sock.family == socket.AF_UNIX else Connection
             self._connect(kind(sock, name))
             return None
@@ -248,10 +239,8 @@ class SocketBackend(Backend):
         return newcomer
 
     def _connect(self, link: Link) -> None:
-        self._connection = link
         self._peers.connected()
-        self._note_unsent(link)
-        self.set_open(True)
+        super()._connect(link)
 
     def _admit(self, newcomer: Link) -> None:
         """*newcomer*, whose handshakes are over, is the peer.
@@ -265,15 +254,7 @@ class SocketBackend(Backend):
             raise
         self._connect(newcomer)
 
-    def _lose(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-            self.is_hung_up = False
-            self.set_open(False)
-
     async def _wait_for_peer(self) -> None:
-        """Wait until there may be a peer; the caller looks, and calls again if not."""
         with trio.CancelScope() as self._waiting:
             if not self._lobby:
                 await self._peers.wait()
@@ -313,148 +294,6 @@ class SocketBackend(Backend):
             self._connection.shut_down()
         else:
             self._lobby.shut_down()
-
-    # ------------------------------------------------------------ bytes
-
-    def receive_nowait(self, max_bytes: int) -> bytes:
-        connection = self._connection
-        if connection is None:
-            return b""
-        try:
-            data = connection.receive(max_bytes)
-        except BlockingIOError:
-            return b""
-        except OSError as exc:
-            log.info("chardev '%s': %s: %s", self.id, connection.name, exc)
-            data = b""
-        finally:
-            self._note_unsent(connection)
-        if not data and max_bytes:
-            self._lose()
-        return data
-
-    def send_nowait(self, data: memoryview) -> int:
-        connection = self._connection
-        if connection is None:
-            raise self._disconnected()
-        try:
-            return connection.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError as exc:
-            if not connection.has_input():  # else the reader meets the end, behind the input
-                self._lose()
-            raise self._disconnected() from exc
-        finally:
-            self._note_unsent(connection)
-
-    @property
-    def can_splice(self) -> bool:
-        return isinstance(self._connection, Connection)
-
-    def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
-        return self._spliceable().receive_into(pipe, max_bytes)
-
-    def send_from(self, pipe: SplicePipe) -> int:
-        return self._spliceable().send_from(pipe)
-
-    def _spliceable(self) -> Connection:
-        """The peer, if no protocol is on its socket. Raises CannotSplice."""
-        if not isinstance(self._connection, Connection):
-            raise CannotSplice
-        return self._connection
-
-    def _disconnected(self) -> BackendDisconnectedError:
-        return BackendDisconnectedError(f"nobody is connected to chardev '{self.id}'")
-
-    async def wait_readable(self) -> None:
-        if self._connection is None:
-            await self._wait_for_peer()
-        else:
-            await self._connection.wait_readable()
-
-    async def attend(self) -> None:
-        connection = self._connection
-        if connection is None:
-            await self._wait_for_peer()
-        elif self.is_hung_up:
-            await trio.sleep_forever()
-        else:
-            try:
-                await connection.wait_hangup()
-            except OSError:  # no descriptor to spare: then reading tells
-                await trio.sleep_forever()
-            self.is_hung_up = connection is self._connection
-
-    async def wait_writable(self) -> None:
-        if self._connection is None:
-            raise self._disconnected()
-        try:
-            await self._connection.wait_writable()
-        except trio.ClosedResourceError:
-            raise self._disconnected() from None
-
-    # ------------------------------------------------------------ what layers hold back
-
-    def _note_unsent(self, link: Link) -> None:
-        if link.unsent:
-            self._has_unsent.set()
-
-    @asynccontextmanager
-    async def flushing(self) -> AsyncIterator[None]:
-        """Within the block what counts as sent is sent, also when nobody reads or writes."""
-        if self._stack.is_empty:
-            yield
-            return
-        async with open_background_nursery() as nursery:
-            nursery.start_soon(self._keep_flushing)
-            yield
-
-    async def _keep_flushing(self) -> None:
-        while True:
-            await self._has_unsent.wait()
-            self._has_unsent = trio.Event()
-            if self._connection is not None:
-                with contextlib.suppress(
-                    OSError, trio.ClosedResourceError
-                ):  # the reader meets that
-                    await _flush(self._connection)
-
-    async def drain(self) -> None:
-        if self._connection is not None:
-            with contextlib.suppress(OSError, trio.ClosedResourceError):  # it has left
-                await _flush(self._connection)
-                await self._connection.wait_taken()
-
-    # ------------------------------------------------------------ descriptors
-
-    def take_fds(self) -> list[int]:
-        """The descriptors that came with the last read that brought any; see `UnixConnection`."""
-        if isinstance(self._connection, UnixConnection):
-            return self._connection.take_fds()
-        return []
-
-    def send_fds(self, fds: Sequence[int]) -> None:
-        """Pass *fds*, which stay the caller's, with the next bytes that are sent.
-
-        Instead of those of an earlier call; dropped if these bytes can't be sent. Raises
-        NotSupportedError on other than UNIX sockets, BackendDisconnectedError, BackendError
-        if one is not open.
-        """
-        if self._connection is None:
-            raise self._disconnected()
-        if not isinstance(self._connection, UnixConnection):
-            raise NotSupportedError(f"'{self.filename}' can't pass file descriptors")
-        try:
-            self._connection.send_fds(fds)
-        except OSError as exc:
-            raise BackendError.from_os_error("Could not pass file descriptors", exc) from exc
-
-
-async def _flush(link: Link) -> None:
-    while link.unsent:
-        await link.wait_writable()
-        link.flush()
 
 
 class TelnetClientBackend(SocketBackend):
@@ -500,10 +339,7 @@ async def open_accepted(
     """
     backend = SocketBackend(request, options)
     try:
-        try:
-            await backend.begin_with(sock)
-        except OSError as exc:
-            raise BackendError.from_os_error("Failed to serve a client", exc) from exc
+        await backend.begin_with(sock, "Failed to serve a client")
         async with backend.flushing():
             yield backend
     finally:

@@ -1,0 +1,195 @@
+"""A backend whose other side is one peer, on a connected socket.
+
+Bytes, breaks off, descriptors, and what the layers on the socket hold back. How the peer comes,
+and the next one when it has left, is its subclass's, see `trio_chardev.backends.socket`.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from trio_chardev.backends.connection import Connection, UnixConnection
+from trio_chardev.backends.layer import Link
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.core.splicing import CannotSplice, SplicePipe
+from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
+
+log = logging.getLogger(__name__)
+
+
+class PeerBackend(Backend):
+    """While there is a peer it is open."""
+
+    is_polled = True
+
+    def __init__(self, request: OpenRequest, *, has_layers: bool) -> None:
+        """*has_layers*: do protocols stand on the sockets? They may hold back what is sent."""
+        super().__init__(request)
+        self._connection: Link | None = None
+        self._has_layers = has_layers
+        self._has_unsent = trio.Event()  # wakes `_keep_flushing`
+
+    @abc.abstractmethod
+    async def _wait_for_peer(self) -> None:
+        """Wait until there may be a peer; the caller looks, and calls again if not."""
+
+    def _connect(self, link: Link) -> None:
+        """*link*, which is owned from now on, is the peer."""
+        self._connection = link
+        self._note_unsent(link)
+        self.set_open(True)
+
+    def _lose(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+            self.is_hung_up = False
+            self.set_open(False)
+
+    # ------------------------------------------------------------ bytes
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        connection = self._connection
+        if connection is None:
+            return b""
+        try:
+            data = connection.receive(max_bytes)
+        except BlockingIOError:
+            return b""
+        except OSError as exc:
+            log.info("chardev '%s': %s: %s", self.id, connection.name, exc)
+            data = b""
+        finally:
+            self._note_unsent(connection)
+        if not data and max_bytes:
+            self._lose()
+        return data
+
+    def send_nowait(self, data: memoryview) -> int:
+        connection = self._connection
+        if connection is None:
+            raise self._disconnected()
+        try:
+            return connection.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            if not connection.has_input():  # else the reader meets the end, behind the input
+                self._lose()
+            raise self._disconnected() from exc
+        finally:
+            self._note_unsent(connection)
+
+    @property
+    def can_splice(self) -> bool:
+        return isinstance(self._connection, Connection)
+
+    def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
+        return self._spliceable().receive_into(pipe, max_bytes)
+
+    def send_from(self, pipe: SplicePipe) -> int:
+        return self._spliceable().send_from(pipe)
+
+    def _spliceable(self) -> Connection:
+        """The peer, if no protocol is on its socket. Raises CannotSplice."""
+        if not isinstance(self._connection, Connection):
+            raise CannotSplice
+        return self._connection
+
+    def _disconnected(self) -> BackendDisconnectedError:
+        return BackendDisconnectedError(f"nobody is connected to chardev '{self.id}'")
+
+    async def wait_readable(self) -> None:
+        if self._connection is None:
+            await self._wait_for_peer()
+        else:
+            await self._connection.wait_readable()
+
+    async def attend(self) -> None:
+        connection = self._connection
+        if connection is None:
+            await self._wait_for_peer()
+        elif self.is_hung_up:
+            await trio.sleep_forever()
+        else:
+            try:
+                await connection.wait_hangup()
+            except OSError:  # no descriptor to spare: then reading tells
+                await trio.sleep_forever()
+            self.is_hung_up = connection is self._connection
+
+    async def wait_writable(self) -> None:
+        if self._connection is None:
+            raise self._disconnected()
+        try:
+            await self._connection.wait_writable()
+        except trio.ClosedResourceError:
+            raise self._disconnected() from None
+
+    # ------------------------------------------------------------ what layers hold back
+
+    def _note_unsent(self, link: Link) -> None:
+        if link.unsent:
+            self._has_unsent.set()
+
+    @asynccontextmanager
+    async def flushing(self) -> AsyncIterator[None]:
+        """Within the block what counts as sent is sent, also when nobody reads or writes."""
+        if not self._has_layers:
+            yield
+            return
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(self._keep_flushing)
+            yield
+
+    async def _keep_flushing(self) -> None:
+        while True:
+            await self._has_unsent.wait()
+            self._has_unsent = trio.Event()
+            if self._connection is not None:
+                # The reader meets these.
+                with contextlib.suppress(OSError, trio.ClosedResourceError):
+                    await _flush(self._connection)
+
+    async def drain(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(OSError, trio.ClosedResourceError):  # it has left
+                await _flush(self._connection)
+                await self._connection.wait_taken()
+
+    # ------------------------------------------------------------ descriptors
+
+    def take_fds(self) -> list[int]:
+        """The descriptors that came with the last read that brought any; see `UnixConnection`."""
+        if isinstance(self._connection, UnixConnection):
+            return self._connection.take_fds()
+        return []
+
+    def send_fds(self, fds: Sequence[int]) -> None:
+        """Pass *fds*, which stay the caller's, with the next bytes that are sent.
+
+        Instead of those of an earlier call; dropped if these bytes can't be sent. Raises
+        NotSupportedError on other than UNIX sockets, BackendDisconnectedError, BackendError
+        if one is not open.
+        """
+        if self._connection is None:
+            raise self._disconnected()
+        if not isinstance(self._connection, UnixConnection):
+            raise NotSupportedError(f"'{self.filename}' can't pass file descriptors")
+        try:
+            self._connection.send_fds(fds)
+        except OSError as exc:
+            raise BackendError.from_os_error("Could not pass file descriptors", exc) from exc
+
+
+async def _flush(link: Link) -> None:
+    while link.unsent:
+        await link.wait_writable()
+        link.flush()
