@@ -500,7 +500,7 @@ async def test_drain_waits_until_the_slaves_user_has_read_everything() -> None:
         slave = os.open(backend.pty, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
         try:
             assert backend.send_nowait(memoryview(b"last words")) == 10
-            backend.prepare_to_leave()
+            backend.prepare_to_leave(carry=False)
             with trio.move_on_after(0.02) as unread:
                 await backend.drain()
             assert unread.cancelled_caught, "it did not wait"
@@ -513,7 +513,7 @@ async def test_drain_waits_until_the_slaves_user_has_read_everything() -> None:
 
 async def test_drain_of_a_pty_that_nobody_has_open_does_not_wait() -> None:
     async with open_pty(PtyOptions(), OpenRequest(id="x", on_event=lambda _: None)) as backend:
-        backend.prepare_to_leave()
+        backend.prepare_to_leave(carry=False)
         with trio.fail_after(5):
             await backend.drain()
 
@@ -575,7 +575,7 @@ async def test_drain_is_not_misled_by_a_reader_who_has_just_made_room(
                 sent = 0
                 while count := backend.send_nowait(memoryview(bytes(4096))):
                     sent += count
-                backend.prepare_to_leave()
+                backend.prepare_to_leave(carry=False)
                 with trio.fail_after(5):
                     await backend.drain()
             assert int(ask(process, "")) == sent
@@ -591,7 +591,7 @@ async def test_a_reader_at_work_has_all_before_the_rest_is_taken_back() -> None:
                     sent += count
                 with trio.fail_after(5):
                     await backend.settle()
-                backend.prepare_to_leave()
+                backend.prepare_to_leave(carry=True)
                 assert backend.take_back() == b""
             assert int(ask(process, "")) == sent
 
@@ -617,7 +617,7 @@ async def test_settle_waits_for_who_reads_and_not_for_who_does_not(
             nursery.start_soon(read_slowly)
             with trio.fail_after(1):
                 await backend.settle()
-            backend.prepare_to_leave()
+            backend.prepare_to_leave(carry=True)
             assert backend.take_back() == b""
         finally:
             os.close(slave)
@@ -633,7 +633,7 @@ async def test_what_its_user_has_left_unread_is_taken_back() -> None:
         os.close(slave)
         with trio.fail_after(5):
             await backend.settle()
-        backend.prepare_to_leave()
+        backend.prepare_to_leave(carry=True)
         assert backend.take_back() == message[1000:]
         assert backend.take_back() == b""
 
@@ -642,7 +642,7 @@ async def test_from_a_pty_that_is_closed_nothing_is_taken_back() -> None:
     """Its path may be another's by now."""
     async with opened() as backend:
         backend.sink.close()
-        backend.prepare_to_leave()
+        backend.prepare_to_leave(carry=True)
         assert backend.take_back() == b""
 
 

@@ -292,11 +292,15 @@ class PtyBackend(DescriptorBackend):
         if self._link is not None:
             self._link.move()
 
-    def prepare_to_leave(self) -> None:
-        """Open the slave; not one that its user has locked. Raises BackendError."""
+    def prepare_to_leave(self, *, carry: bool) -> None:
+        """Open the slave, if there is anything to do with it, and its user has not locked it.
+
+        Raises BackendError.
+        """
         if not self.sink.closed:
             self._has_user = not self._is_hung_up()
-            self._slave = self._open_slave()
+            if self._has_user or carry:  # an open wakes the watcher, too
+                self._slave = self._open_slave()
 
     def stay(self) -> None:
         """Close the slave."""

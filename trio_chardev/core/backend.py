@@ -244,8 +244,8 @@ class Backend(abc.ABC):
             if sent := self.send_nowait(data):
                 return sent
 
-    def prepare_to_leave(self) -> None:  # noqa: B027 - most kinds need nothing more
-        """Get what `take_back` and `drain` need, such as a descriptor, which may be the last.
+    def prepare_to_leave(self, *, carry: bool) -> None:  # noqa: B027 - most kinds need nothing more
+        """Get what `drain` needs and, with *carry*, `take_back`: a descriptor may be the last.
 
         Called by a commit before it touches anything. Raises BackendError: there is no change.
         """

@@ -310,7 +310,7 @@ class Chardev:
                 f"the new backend of chardev '{self.id}' closed before it was in place"
             ) from new.error
         if old is not None:
-            old.backend.prepare_to_leave()
+            old.backend.prepare_to_leave(carry=carry)
         try:
             if self._is_guarded:
                 new.backend.guard()
