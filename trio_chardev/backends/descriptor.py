@@ -33,13 +33,14 @@ class FdHolder:
     share, so closing puts it back as it was found.
     """
 
-    __slots__ = ("_was_blocking", "fd")
+    __slots__ = ("_is_waited_for", "_was_blocking", "fd")
 
     fd: int
     """The descriptor, or -1 when closed."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self._is_waited_for = False  # ever; else Trio does not know it
         self._was_blocking = os.get_blocking(fd)
         if self._was_blocking:
             os.set_blocking(fd, False)
@@ -53,7 +54,8 @@ class FdHolder:
         if self.closed:
             return
         fd, self.fd = self.fd, -1
-        trio.lowlevel.notify_closing(fd)
+        if self._is_waited_for:
+            trio.lowlevel.notify_closing(fd)
         # What close(2) reports is of earlier writes, and the descriptor is gone anyway.
         with contextlib.suppress(OSError):
             if self._was_blocking:
@@ -73,6 +75,7 @@ class FdHolder:
         try:
             if self.closed:
                 raise trio.ClosedResourceError
+            self._is_waited_for = True
             await wait(self.fd)
         except PermissionError:
             # epoll_ctl(2) refuses what never blocks: regular files, /dev/null.

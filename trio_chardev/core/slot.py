@@ -20,6 +20,7 @@ MAX_READ = 1 << 16  # bytes that are asked for at once; more cost more than they
 READS_IN_A_ROW = 16  # before others get a turn
 DRAIN_TIMEOUT = 0.2  # seconds; how long a peer that is left behind may take for its last bytes
 MAX_DRAIN_TIMEOUT = 60.0  # seconds; nothing but the end of the chardev interrupts a drain
+PASSES_TO_CLOSE = 2  # of the scheduler; what closes without waiting needs no scope with a deadline
 NOTHING = memoryview(b"")
 
 
@@ -134,6 +135,7 @@ class Slot:
                 await self.backend.drain()
             except Exception as exc:
                 log.warning("%s: cannot drain: %r", self.backend.filename, exc)
+        self._draining = None
         if self.carried:
             log.warning("%s: %d bytes are lost", self.backend.filename, len(self.carried))
 
@@ -170,6 +172,10 @@ class Slot:
     async def retire(self) -> None:
         """Cancel the backend and wait until it is closed. Cancelled is not heard here."""
         self.scope.cancel()
+        for _ in range(PASSES_TO_CLOSE):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            if self.closed.is_set():
+                return
         with trio.move_on_after(CLEANUP_TIMEOUT, shield=True) as cut:
             await self.closed.wait()
         if cut.cancelled_caught:
