@@ -557,7 +557,7 @@ async def test_line_calls_go_to_all_members_that_have_a_line(
 
 async def test_line_calls_are_refused_if_no_member_has_a_line(registry: Registry) -> None:
     frontend = (await add_hub(registry)).attach()
-    with pytest.raises(NotSupportedError, match=r"^'fake:b' has no line settings$"):
+    with pytest.raises(NotSupportedError, match=r"^'fake:a' has no line settings$"):
         await frontend.set_line(LineSettings())
 
 

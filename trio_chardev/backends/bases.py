@@ -27,7 +27,7 @@ from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.outlets import Outlets
 from trio_chardev.core.slot import CLEANUP_TIMEOUT
 from trio_chardev.errors import BackendDisconnectedError, BackendError, ChardevError
-from trio_chardev.events import BackendEvent
+from trio_chardev.events import BackendEvent, ModemLines
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ class Base:
         self.owner: BackendOnBases | None = None
         """Who hears of it: None before the commit, and once its owner was replaced."""
         self.owed = bytearray()
+        self.driven = ModemLines(0)
+        """The modem lines that it was last told to be on."""
         self._lost_in_a_row = 0
         try:
             self.frontend = chardev.attach(

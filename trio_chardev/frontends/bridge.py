@@ -8,6 +8,7 @@ the old one was; if it refuses, there is no change.
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from typing import ClassVar, Literal
 
@@ -18,10 +19,11 @@ from trio_chardev.core.controls import Controls
 from trio_chardev.core.device import Device, DeviceInfo, DeviceOptions, DeviceRequest
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.errors import ChardevError, OptionsError
-from trio_chardev.events import BackendEvent, Event
+from trio_chardev.events import BackendEvent, Event, LineSettings
 from trio_chardev.frontends.flow import Flow
 
 LOOK_INTERVAL = 0.1  # seconds between looks at lines that do not tell when they change
+LOOK_BELOW_INTERVAL = 1.0  # seconds; a mux or hub does not tell that what it stands on is another
 
 WhenClosed = Literal["drop", "hold"]
 
@@ -84,6 +86,7 @@ class Bridge(Device):
         self.to_peer = Flow(holds)
         self.to_chardev = Flow(holds)
         self._opened = trio.Event()
+        self._shown: LineSettings | None = None  # to the users, of the device's line
 
     def start(self) -> None:
         if self.options.chardev == self.options.peer:
@@ -123,17 +126,28 @@ class Bridge(Device):
         while True:
             if self._opened.is_set():  # it may be another backend
                 self._opened = trio.Event()
-                self._show_line(self.peer)
+                self._shown = None
+            self._show_line(self.peer)
             looks = [_look_at(side) and side.is_open for side in (self.chardev, self.peer)]
             if any(looks):
                 await trio.sleep(LOOK_INTERVAL)
             else:
-                await self._opened.wait()
+                with trio.move_on_after(self._patience):
+                    await self._opened.wait()
+
+    @property
+    def _patience(self) -> float:
+        """Seconds to wait for somebody to come, while there is nothing to look at."""
+        stand = any(side.chardev.backend.bases for side in (self.chardev, self.peer))
+        return LOOK_BELOW_INTERVAL if stand else math.inf
 
     def _show_line(self, peer: Controls | Frontend) -> None:
         """Have the users of *peer* see how the line of the device is set, if both can that."""
         with suppress(ChardevError, trio.ClosedResourceError):
-            peer.show_line(self.chardev.line)
+            line = self.chardev.line
+            if peer is not self.peer or line != self._shown:
+                self._shown = line
+                peer.show_line(line)
 
     @property
     def info(self) -> BridgeInfo:
