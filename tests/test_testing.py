@@ -6,14 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_chardev.core.backend import (
-    Backend,
-    BreakControl,
-    EchoControl,
-    LineControl,
-    ModemControl,
-    OpenRequest,
-)
+from trio_chardev.core.abilities import BreakControl, EchoControl, LineControl, ModemControl
+from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.controls import Controls
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event

@@ -308,29 +308,29 @@ class FakeLineBackend(FakeBackend):
     """Made by `FakeDevice.open` with `has_line`."""
 
     async def set_line(self, settings: LineSettings) -> None:
-        """See `trio_chardev.core.backend.LineControl`."""
+        """See `trio_chardev.core.abilities.LineControl`."""
         await trio.lowlevel.checkpoint()
         if self.device.line_fails:
             raise BackendError(f"{self.device.name} does not take {settings}")
         self.device.line_calls.append(settings)
 
     async def get_modem(self) -> ModemLines:
-        """See `trio_chardev.core.backend.ModemControl`."""
+        """See `trio_chardev.core.abilities.ModemControl`."""
         await trio.lowlevel.checkpoint()
         return ModemLines.CTS | ModemLines.DSR
 
     async def set_modem(self, lines: ModemLines) -> None:
-        """See `trio_chardev.core.backend.ModemControl`."""
+        """See `trio_chardev.core.abilities.ModemControl`."""
         await trio.lowlevel.checkpoint()
         self.device.line_calls.append(lines)
 
     async def send_break(self, duration: float) -> None:
-        """See `trio_chardev.core.backend.BreakControl`."""
+        """See `trio_chardev.core.abilities.BreakControl`."""
         await trio.sleep(duration)
         self.device.line_calls.append(duration)
 
     def set_echo(self, echo: bool) -> None:
-        """See `trio_chardev.core.backend.EchoControl`."""
+        """See `trio_chardev.core.abilities.EchoControl`."""
         self.device.line_calls.append(echo)
 
 

@@ -27,13 +27,8 @@ from trio_chardev.backends import serial as module, serial_line
 from trio_chardev.backends.descriptor import open_fd
 from trio_chardev.backends.serial import SerialBackend, SerialOptions, open_serial
 from trio_chardev.backends.serial_line import TIOCCBRK, TIOCSBRK, MarkDecoder, Termios2
-from trio_chardev.core.backend import (
-    Backend,
-    BreakControl,
-    LineControl,
-    ModemControl,
-    OpenRequest,
-)
+from trio_chardev.core.abilities import BreakControl, LineControl, ModemControl
+from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import stateless
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError

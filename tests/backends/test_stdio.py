@@ -14,7 +14,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_chardev.backends.stdio import StdioOptions, open_stdio
-from trio_chardev.core.backend import Backend, EchoControl, OpenRequest
+from trio_chardev.core.abilities import EchoControl
+from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
 

@@ -23,7 +23,7 @@ from trio_chardev.backends.connection import Connection
 from trio_chardev.backends.layer import Layer
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.backends.telnet import TelnetCodec
-from trio_chardev.core.backend import BreakControl
+from trio_chardev.core.abilities import BreakControl
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.protocols.telnet import BREAK, CLIENT, IAC, NOP, SB, SE, SERVER, TelnetConnection
 

@@ -36,7 +36,8 @@ from trio_chardev.backends.bases import (
     as_backend_error,
     open_on_bases,
 )
-from trio_chardev.core.backend import Backend, LineControl, ModemControl, OpenRequest
+from trio_chardev.core.abilities import LineControl, ModemControl
+from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend

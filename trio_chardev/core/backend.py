@@ -12,16 +12,16 @@ because the change may still fail: truncate, rename, apply line settings in `act
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 import trio
 
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.errors import BackendError
-from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 if TYPE_CHECKING:  # mux and hub attach to chardevs; nothing here needs them at run time
@@ -295,74 +295,3 @@ class Backend(abc.ABC):
 
 Opener = Callable[[OpenRequest], AbstractAsyncContextManager[Backend]]
 """Makes a backend. Entering raises BackendError if it can't be opened."""
-
-
-# What only some backends can do; asking one that can't is NotSupportedError.
-
-
-@runtime_checkable
-class LineControl(Protocol):
-    """Has line settings (QEMU's CHR_IOCTL_SERIAL_SET_PARAMS)."""
-
-    async def set_line(self, settings: LineSettings) -> None: ...
-
-
-@runtime_checkable
-class ModemControl(Protocol):
-    """Has modem lines (CHR_IOCTL_SERIAL_GET_TIOCM and SET_TIOCM)."""
-
-    async def get_modem(self) -> ModemLines: ...
-    async def set_modem(self, lines: ModemLines) -> None: ...
-
-
-@runtime_checkable
-class BreakControl(Protocol):
-    """Can send a break (CHR_IOCTL_SERIAL_SET_BREAK), *duration* in seconds."""
-
-    async def send_break(self, duration: float) -> None: ...
-
-
-@runtime_checkable
-class LineState(Protocol):
-    """Knows the line settings that are in force."""
-
-    @property
-    def line(self) -> LineSettings: ...
-
-
-@runtime_checkable
-class LineDisplay(Protocol):
-    """Has users who can see line settings, though there is no line: a PTY, for one."""
-
-    def show_line(self, settings: LineSettings) -> None:
-        """Have them see *settings*."""
-
-
-@runtime_checkable
-class LineWatch(Protocol):
-    """Learns only by looking that line settings or modem lines have changed."""
-
-    def look_at_line(self) -> None:
-        """Report what has changed since the last look, by events."""
-
-
-@runtime_checkable
-class EchoControl(Protocol):
-    """Is a terminal that can echo what is typed (chr_set_echo)."""
-
-    def set_echo(self, echo: bool) -> None: ...
-
-
-@runtime_checkable
-class DisconnectControl(Protocol):
-    """Can drop its peer as if that had left (chr_disconnect)."""
-
-    def disconnect(self) -> None: ...
-
-
-@runtime_checkable
-class FdControl(Protocol):
-    """Passes file descriptors beside the bytes (chr_get_msgfds, chr_set_msgfds)."""
-
-    def take_fds(self) -> list[int]: ...
-    def send_fds(self, fds: Sequence[int]) -> None: ...

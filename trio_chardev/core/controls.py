@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from trio_chardev.core.backend import (
-    Backend,
+from trio_chardev.core.abilities import (
     BreakControl,
     EchoControl,
     LineControl,
@@ -14,6 +13,7 @@ from trio_chardev.core.backend import (
     LineWatch,
     ModemControl,
 )
+from trio_chardev.core.backend import Backend
 from trio_chardev.errors import NotSupportedError
 from trio_chardev.events import LineSettings, ModemLines
 

@@ -7,8 +7,7 @@ number N modulo 95 and go on with the space behind the tilde. Line 10 000 000 00
 0 again.
 
 The stream is one, whoever reads it: after a change, or for the next client, it goes on with
-the byte behind the last one that was sent. `trio_chardev.testing.check_chargen` checks what
-was received.
+the byte behind the last one that was sent.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from trio_chardev.core.backend import FdControl
+from trio_chardev.core.abilities import FdControl
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.registry import Registry
 from trio_chardev.options import structure

@@ -9,7 +9,7 @@ import attrs
 
 from trio_chardev.backends.connection import socket_from_fd
 from trio_chardev.backends.socket import SocketBackend
-from trio_chardev.core.backend import DisconnectControl
+from trio_chardev.core.abilities import DisconnectControl
 from trio_chardev.errors import BackendError
 from trio_chardev.options import unstructure
 from trio_chardev.qmp.context import Command, Context, NoArguments

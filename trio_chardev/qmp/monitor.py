@@ -24,7 +24,7 @@ from typing import Any
 import attrs
 import trio
 
-from trio_chardev.core.backend import DisconnectControl
+from trio_chardev.core.abilities import DisconnectControl
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.errors import ChardevError
