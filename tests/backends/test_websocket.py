@@ -28,7 +28,8 @@ from trio_chardev.backends.layer import Layer
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.backends.websocket import WebSocketCodec
 from trio_chardev.events import Event
-from trio_chardev.protocols.websocket import ClientHandshake, ServerHandshake, WebSocketConnection
+from trio_chardev.protocols.websocket import WebSocketConnection
+from trio_chardev.protocols.websocket_handshake import ClientHandshake, ServerHandshake
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

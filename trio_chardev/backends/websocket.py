@@ -6,12 +6,8 @@ import errno
 import os
 from collections.abc import Sequence
 
-from trio_chardev.protocols.websocket import (
-    ClientHandshake,
-    Handshake,
-    ServerHandshake,
-    WebSocketConnection,
-)
+from trio_chardev.protocols.websocket import WebSocketConnection
+from trio_chardev.protocols.websocket_handshake import ClientHandshake, Handshake, ServerHandshake
 
 
 class WebSocketCodec:
