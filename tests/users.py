@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -16,9 +16,13 @@ from trio_chardev.core.backend import Opener
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import BeChange, Frontend, stateless
 from trio_chardev.core.registry import Registry, open_registry_with
+from trio_chardev.events import BackendEvent
 from trio_chardev.options import BackendOptions
 
 PATIENCE = 5  # seconds
+
+Seen = list[BackendEvent | bytes]
+"""What a user has met, in order."""
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -121,3 +125,14 @@ async def using(
             finally:
                 if user.peer is not None:
                     await trio.aclose_forcefully(user.peer)
+
+
+def join(items: Iterable[BackendEvent | bytes]) -> Seen:
+    """*items* with neighbouring bytes in one piece."""
+    joined: Seen = []
+    for item in items:
+        if isinstance(item, bytes) and joined and isinstance(joined[-1], bytes):
+            joined[-1] += item
+        elif item:
+            joined.append(item)
+    return joined

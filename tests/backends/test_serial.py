@@ -8,7 +8,7 @@ import socket
 import struct
 import subprocess
 import termios
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -18,21 +18,21 @@ import attrs
 import pytest
 import trio
 import trio.lowlevel
-from hypothesis import given, strategies as st
 from trio.testing import wait_all_tasks_blocked
 from trio_serial.linux import LinuxSerialStream
 
 from tests.peers import need
+from tests.users import Seen, join
 from trio_chardev.backends import serial as module, serial_line
 from trio_chardev.backends.descriptor import open_fd
 from trio_chardev.backends.serial import SerialBackend, SerialOptions, open_serial
-from trio_chardev.backends.serial_line import TIOCCBRK, TIOCSBRK, MarkDecoder, Termios2
+from trio_chardev.backends.serial_line import TIOCCBRK, TIOCSBRK, Termios2
 from trio_chardev.core.abilities import BreakControl, LineControl, ModemControl
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import stateless
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
-from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
+from trio_chardev.events import Event, LineSettings, ModemLines
 
 OPENED, CLOSED, BREAK = Event.OPENED, Event.CLOSED, Event.BREAK
 TIOCGEXCL = 0x80045440  # asm-generic/ioctls.h and termbits.h
@@ -99,9 +99,6 @@ def other() -> Iterator[Tty]:
     made = make_tty()
     yield made
     made.hang_up()
-
-
-Seen = list[BackendEvent | bytes]
 
 
 @asynccontextmanager
@@ -391,56 +388,6 @@ async def test_no_data_is_no_hang_up_whoever_changes_vmin(line: Tty) -> None:
 
 
 # ---------------------------------------------------------------- received breaks
-
-
-def mark(items: Seen) -> bytes:
-    """What the kernel makes of *items* with PARMRK."""
-    return b"".join(
-        item.replace(b"\xff", b"\xff\xff") if isinstance(item, bytes) else b"\xff\x00\x00"
-        for item in items
-    )
-
-
-def join(items: Iterable[BackendEvent | bytes]) -> Seen:
-    """*items* with neighbouring bytes in one piece."""
-    joined: Seen = []
-    for item in items:
-        if isinstance(item, bytes) and joined and isinstance(joined[-1], bytes):
-            joined[-1] += item
-        elif item:
-            joined.append(item)
-    return joined
-
-
-@given(
-    st.lists(st.one_of(st.just(BREAK), st.text("a\xff\x00").map(lambda s: s.encode("latin-1")))),
-    st.lists(st.integers(1, 5), min_size=1),
-    st.integers(1, 4),
-)
-def test_marks_are_decoded_however_they_are_split(
-    items: Seen, sizes: list[int], max_bytes: int
-) -> None:
-    raw = mark(items)
-    decoder = MarkDecoder()
-    got: Seen = []
-    while raw:
-        for size in sizes:
-            piece, raw = raw[:size], raw[size:]
-            if decoder.is_plain(piece):
-                got.append(piece)
-            else:
-                decoder.feed(piece)
-            while (item := decoder.take(max_bytes)) is not None:
-                assert isinstance(item, Event) or len(item) <= max_bytes
-                got.append(item)
-    assert join(got) == join(items)
-
-
-def test_a_single_ff_is_itself() -> None:
-    """With a framing error the kernel passes a 0xff on undoubled, unless INPCK is on."""
-    decoder = MarkDecoder()
-    decoder.feed(b"a\xffb\xff\x00c")
-    assert list(decoder.items) == [b"a\xffb\xff\x00c"]
 
 
 async def test_a_break_has_its_place_among_the_bytes(

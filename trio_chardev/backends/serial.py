@@ -16,12 +16,11 @@ import os
 import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Literal
 
-import attrs
 import trio
 
 from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, open_fd
+from trio_chardev.backends.marks import MarkDecoder
 from trio_chardev.backends.serial_line import (
     MODEM_INPUTS,
     NO_SUCH_CONTROL,
@@ -29,7 +28,6 @@ from trio_chardev.backends.serial_line import (
     TIOCSBRK,
     Found,
     Line,
-    MarkDecoder,
     Termios2,
     apply_line,
     backend_errors,
@@ -39,54 +37,15 @@ from trio_chardev.backends.serial_line import (
     read_modem,
     write_modem,
 )
+from trio_chardev.backends.serial_options import SerialOptions as SerialOptions
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
-from trio_chardev.events import Event, LineSettings, ModemLines, Parity
-from trio_chardev.options import BackendOptions
+from trio_chardev.events import Event, LineSettings, ModemLines
 
 log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 3.0  # seconds; so long may the last bytes take to be sent
 POLL_INTERVAL = 0.01  # seconds
-
-
-@attrs.frozen(kw_only=True)
-class SerialOptions(BackendOptions):
-    """Uses a serial line."""
-
-    device: str
-    """The line's device, such as /dev/ttyUSB0 or a name in /dev/serial/by-id."""
-
-    speed: int = 115200
-    """Bits per second, any that the device can do."""
-
-    data_bits: Literal[5, 6, 7, 8] = 8
-    """Bits of a character."""
-
-    parity: Parity = "N"
-    """Parity: N (none), E (even), O (odd), M (mark: always 1) or S (space: always 0)."""
-
-    stop_bits: Literal[1, 2] = 1
-    """Stop bits of a character."""
-
-    xonxoff: bool = False
-    """Flow control by XON and XOFF characters."""
-
-    rtscts: bool = False
-    """Flow control by the RTS and CTS lines."""
-
-    exclusive: bool = False
-    """Lock the line, or fail if another program has locked it."""
-
-    reopen_ms: int = 500
-    """Milliseconds between looks for a line that went away; 0 ends the backend instead."""
-
-    @property
-    def line(self) -> LineSettings:
-        """The settings to begin with."""
-        return LineSettings(
-            self.speed, self.data_bits, self.parity, self.stop_bits, self.xonxoff, self.rtscts
-        )
 
 
 class PlainBackend(DescriptorBackend):
