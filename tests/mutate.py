@@ -2,7 +2,7 @@
 
     python -m tests.mutate              # all; exits with 1 if a mutant survives without a reason
     python -m tests.mutate --slice 2/6  # every sixth, from the second
-    python -m tests.mutate --only _commit
+    python -m tests.mutate --only commit
 
 A mutant is the source with one statement removed, a ``with`` unwrapped, or two neighbours
 swapped. It is tested in a copy, in a fork that has the tools imported already, by the tests of
@@ -44,9 +44,15 @@ SOCKET_TESTS = tuple(f"tests/backends/test_{name}.py" for name in SOCKETS)
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "core/chardev.py": (
         (
-            *("change", "_check_changeable", "_switch", "_set_up", "_ask", "_commit"),
-            *("_roll_back", "_ask_back", "_drain", "_start", "_run_slot", "_commit_first"),
-            *("_note_end", "_on_backend_event", "check_takes_changes"),
+            *("change", "_check_changeable", "_switch", "_set_up", "_ask", "_roll_back"),
+            *("_ask_back", "_start", "_run_slot", "_commit_first", "check_takes_changes"),
+        ),
+        CORE_TESTS,
+    ),
+    "core/seat.py": (
+        (
+            *("commit", "_check_fit", "_drain", "_switch_taps", "_tell"),
+            *("backend_event", "note_end", "check_not_closed", "touch"),
         ),
         CORE_TESTS,
     ),
@@ -84,18 +90,18 @@ REASONS: dict[str, str] = {
     "and `carry = carry or keep_peer`": SAME,
     "change: swapped `self._outbound.refuse_in_handler()` "
     "and `if not 0 <= drain_timeout <= MAX_DRAIN_TIMEOUT:`": WHICH,
-    "_check_changeable: without `self._check_not_closed()`": ASKED_AGAIN,
-    "_check_changeable: swapped `self._check_not_closed()` and `if self.is_replayed:`": WHICH,
+    "_check_changeable: without `self.check_not_closed()`": ASKED_AGAIN,
+    "_check_changeable: swapped `self.check_not_closed()` and `if self.is_replayed:`": WHICH,
     "_check_changeable: swapped `check_takes_changes(frontend)` "
     "and `if (unread := len(frontend.delivery.inbound)) > DRAIN_LIMIT:`": WHICH,
     "_switch: swapped `self._outlets.hold(closed=old.backend.is_open and "
     "(not new.backend.is_open))` and `asked: set[Frontend] = set()`": SAME,
-    "_set_up: without `self._check_not_closed()`": ASKED_AGAIN,
-    "_set_up: swapped `self._check_not_closed()` and `check_takes_changes(frontend)`": WHICH,
+    "_set_up: without `self.check_not_closed()`": ASKED_AGAIN,
+    "_set_up: swapped `self.check_not_closed()` and `check_takes_changes(frontend)`": WHICH,
     "_set_up: swapped `check_takes_changes(frontend)` and `asked.add(frontend)`": (
         "who is not asked to take the change need not take the original back"
     ),
-    "_commit: swapped `if new.closed.is_set():` and `if self._is_guarded:`": WHICH,
+    "commit: swapped `if new.closed.is_set():` and `if self._is_guarded:`": WHICH,
 }
 """Why a mutant may live, by its name."""
 

@@ -141,7 +141,7 @@ async def test_a_writer_that_was_stuck_is_behind_what_was_taken_back(
             nursery.start_soon(user.frontend.send_all, MESSAGE)
             await wait_all_tasks_blocked(0.001)
             await change(user, RING)
-            await until(lambda: not user.frontend.chardev._outbound._write_lock.locked())
+            await until(lambda: not user.frontend.chardev._seat.outbound._write_lock.locked())
             assert ring_of(user) == MESSAGE
 
 

@@ -109,7 +109,7 @@ async def served(
 async def test_traffic_events_and_times(cast: Path, clock: MockClock) -> None:
     options = RingbufOptions(record=str(cast))
     async with used(options) as (registry, frontend):
-        outlets = registry["c"]._outlets
+        outlets = registry["c"]._seat.outlets
         clock.jump(1.25)
         outlets.data(b"login: ")
         clock.jump(0.5)
@@ -178,7 +178,7 @@ async def test_users_of_a_mux_are_recorded_each_way(tmp_path: Path, cast: Path) 
 async def test_without_options_there_is_no_tap_and_no_task() -> None:
     async with used(NullOptions()) as (registry, _):
         assert registry["c"].backend.taps == ()
-        assert registry["c"]._outlets.taps == ()
+        assert registry["c"]._seat.outlets.taps == ()
     request = OpenRequest(id="x", on_event=lambda event: None)
     options = BackendOptions()
     assert open_recording(options, request) is open_recording(options, request)

@@ -404,7 +404,7 @@ async def test_what_was_recorded_is_played(cast: Path) -> None:
         await registry.add("c", RingbufOptions(record=str(cast)))
         async with registry["c"].attach() as frontend:
             for piece in pieces:
-                registry["c"]._outlets.data(piece)
+                registry["c"]._seat.outlets.data(piece)
                 await frontend.send_all(piece[::-1])
     async with open_registry() as registry:
         await registry.add("c", ReplayOptions(path=str(cast), expect="strict", speed="max"))
@@ -427,7 +427,7 @@ async def test_asciinema_shows_what_the_frontend_was_shown(
     asciinema = need("asciinema")
     async with open_registry() as registry:
         await registry.add("c", RingbufOptions(record=str(cast)))
-        outlets = registry["c"]._outlets
+        outlets = registry["c"]._seat.outlets
         for piece in (
             b"gr\xc3",
             b"\xbc\xc3\x9fe\r\n",

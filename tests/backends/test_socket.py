@@ -741,7 +741,7 @@ async def full(chardev: Chardev) -> AsyncIterator[bytes]:
         data = bytes(range(256)) * 320
         with trio.fail_after(5):
             await client.send_all(data)
-        await until(lambda: chardev._outlets.room <= 0)
+        await until(lambda: chardev._seat.outlets.room <= 0)
         yield data
 
 
@@ -785,7 +785,7 @@ async def test_a_reset_is_noticed_while_the_frontend_takes_nothing() -> None:
         chardev.attach()
         async with connect_to(chardev.backend) as client:
             await client.send_all(bytes(80_000))
-            await until(lambda: chardev._outlets.room <= 0)
+            await until(lambda: chardev._seat.outlets.room <= 0)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         await until(lambda: not chardev.is_open)
 

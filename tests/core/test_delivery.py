@@ -11,9 +11,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest, Tap
-from trio_chardev.core.chardev import DRAIN_LIMIT
 from trio_chardev.core.delivery import INBOUND_CAPACITY, INBOUND_LIMIT
 from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.seat import DRAIN_LIMIT
 from trio_chardev.errors import ChangeRefusedError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.testing import FakeDevice, FakeFrontend, open_chardev

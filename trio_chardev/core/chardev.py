@@ -1,9 +1,8 @@
 """A chardev: a stable id over a backend that can be changed while its frontend stays.
 
 One nursery a chardev; each backend runs in it, in a task and a cancel scope of its own. A
-change opens the new backend beside the old one, swaps them, and only then cancels the old
-scope. The commit is one function without a checkpoint (`_commit`): before it every failure
-unwinds to the original, after it nothing can fail.
+change opens the new backend beside the old one, has the `Seat` swap them, and only then
+cancels the old scope.
 
     task of run()        owns the nursery, runs the first backend, then sleeps
     tasks of Slot.run    one a later backend: opens it, reads it into the inbound queue, closes it
@@ -22,10 +21,9 @@ import trio
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.controls import Controls
-from trio_chardev.core.delivery import INBOUND_LIMIT
 from trio_chardev.core.frontend import BeChange, Frontend, OnEvent, OnReceive
-from trio_chardev.core.outbound import Outbound, eagerly
-from trio_chardev.core.outlets import Outlets
+from trio_chardev.core.outbound import eagerly
+from trio_chardev.core.seat import DRAIN_LIMIT, Seat
 from trio_chardev.core.slot import CLEANUP_TIMEOUT, DRAIN_TIMEOUT, MAX_DRAIN_TIMEOUT, Slot
 from trio_chardev.errors import (
     BackendError,
@@ -34,12 +32,9 @@ from trio_chardev.errors import (
     ChardevBusyError,
     ChardevClosedError,
 )
-from trio_chardev.events import BackendEvent, Event
+from trio_chardev.events import BackendEvent
 
 log = logging.getLogger(__name__)
-
-DRAIN_CHUNK = 1 << 16  # bytes
-DRAIN_LIMIT = INBOUND_LIMIT  # bytes that one change keeps; refused while more wait
 
 
 @attrs.frozen
@@ -62,29 +57,25 @@ class Chardev:
     """In record/replay mode, where a change would break determinism; it is refused."""
     on_event: Callable[[Chardev, BackendEvent], None] | None = None
     """Is told every event of the backend in place, whether a frontend is there or not."""
-    row: bytes | None = attrs.field(default=None, init=False)
-    """What a lister has written about it; None once something that a list shows has changed."""
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _over: trio.Event = attrs.Factory(trio.Event)
     _first: tuple[Slot, Opener, OpenRequest] | None = None  # from `open`, if before `run`
-    _is_guarded: bool = attrs.field(default=False, init=False)
     _change_lock: trio.Lock = attrs.Factory(trio.Lock)
     _asking: trio.CancelScope = attrs.Factory(trio.CancelScope)  # of a be_change
-    _outbound: Outbound = attrs.field(init=False)
-    _outlets: Outlets = attrs.Factory(Outlets)
+    _seat: Seat = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._outbound = Outbound(self.id)
+        self._seat = Seat(self.id, self._observe)
 
     @property
     def backend(self) -> Backend:
         """The backend in place."""
-        return self._outbound.slot.backend
+        return self._seat.backend
 
     @property
     def frontends(self) -> list[Frontend]:
         """Who uses it now; more than one only with a mux."""
-        return self._outlets.frontends
+        return self._seat.frontends
 
     @property
     def info(self) -> ChardevInfo:
@@ -92,11 +83,18 @@ class Chardev:
         lost = sum(frontend.lost for frontend in self.frontends)
         return ChardevInfo(self.id, self.backend.filename, self.frontend_open, lost)
 
+    @property
+    def row(self) -> bytes | None:
+        """What a lister has written about it; None once something that a list shows has changed."""
+        return self._seat.row
+
+    @row.setter
+    def row(self, row: bytes) -> None:
+        self._seat.row = row
+
     def touch(self) -> None:
         """Something that a list shows has changed, of it or of what it stands on."""
-        self.row = None
-        if self._outbound.slot.started:
-            self.backend.touch()
+        self._seat.touch()
 
     @property
     def frontend_open(self) -> bool:
@@ -106,17 +104,17 @@ class Chardev:
     @property
     def is_started(self) -> bool:
         """Has it a backend yet?"""
-        return self._outbound.slot.started
+        return self._seat.slot.started
 
     @property
     def is_open(self) -> bool:
         """Is somebody there, at the other end of the backend in place?"""
-        return not self.is_closed and self._outbound.slot.started and self.backend.is_open
+        return not self.is_closed and self._seat.slot.started and self.backend.is_open
 
     @property
     def is_closed(self) -> bool:
         """The chardev was removed, or its service is stopping."""
-        return self._outbound.is_closed
+        return self._seat.outbound.is_closed
 
     # ------------------------------------------------------------ life
 
@@ -154,8 +152,8 @@ class Chardev:
 
     def shut(self) -> None:
         """Be closed to all that comes; `aclose` or the end of `run` does the rest."""
-        self._outbound.close()
-        self._outlets.wake_readers()
+        self._seat.outbound.close()
+        self._seat.outlets.wake_readers()
         self._asking.cancel()  # a be_change is in the scopes of who wants the change
 
     # ------------------------------------------------------------ frontends
@@ -175,13 +173,13 @@ class Chardev:
         refused. *on_event* is called with OPENED before this returns, if the backend is
         open. Raises ChardevBusyError, ChardevClosedError.
         """
-        self._check_not_closed()
-        has_backend = self._outbound.slot.started
+        self._seat.check_not_closed()
+        has_backend = self._seat.slot.started
         if len(self.frontends) >= (self.backend.max_frontends if has_backend else 1):
             raise ChardevBusyError(f"Device '{self.id}' is in use")
-        delivery = self._outlets.vacant()
-        frontend = Frontend(self, self._outbound, delivery, be_change, on_event, on_receive)
-        self._outlets.attach(delivery, frontend, is_open=self.is_open)
+        delivery = self._seat.outlets.vacant()
+        frontend = Frontend(self, self._seat.outbound, delivery, be_change, on_event, on_receive)
+        self._seat.outlets.attach(delivery, frontend, is_open=self.is_open)
         self.touch()
         if has_backend:
             self.backend.attached(delivery)
@@ -190,18 +188,18 @@ class Chardev:
     def detach(self, frontend: Frontend) -> None:
         """*frontend* is no longer a user: its calls that wait raise ClosedResourceError."""
         if frontend.is_attached:
-            self._outlets.detach(frontend.delivery)
+            self._seat.outlets.detach(frontend.delivery)
             self.touch()
-            self._outbound.interrupt()
+            self._seat.outbound.interrupt()
 
     def guard(self) -> None:
         """See `Backend.guard`; it holds for backends to come too. Raises BackendError."""
         self.backend.guard()
-        self._is_guarded = True
+        self._seat.is_guarded = True
 
     def send_event(self, event: BackendEvent) -> None:
         """Give the frontend *event* as if the backend had sent it (chardev-send-break)."""
-        self._outlets.focus_event(event)
+        self._seat.outlets.focus_event(event)
 
     # ------------------------------------------------------------ the change
 
@@ -229,14 +227,14 @@ class Chardev:
         does not open, ChangeFailedError if the frontend does not take it,
         ChardevClosedError. Changes that overlap are done in the order in which they came.
         """
-        self._outbound.refuse_in_handler()
+        self._seat.outbound.refuse_in_handler()
         if not 0 <= drain_timeout <= MAX_DRAIN_TIMEOUT:
             raise ChangeRefusedError(
                 f"'drain-timeout' must be from 0 to {MAX_DRAIN_TIMEOUT:g} seconds"
             )
         async with eagerly(self._change_lock):
             self._check_changeable()
-            old = self._outbound.slot
+            old = self._seat.slot
             new = await self._start(opener, old, timeout, keep_peer=keep_peer)
             try:
                 if keep_peer and not new.backend.keeps_peer:
@@ -250,12 +248,8 @@ class Chardev:
             await old.retire()
             return new.backend
 
-    def _check_not_closed(self) -> None:
-        if self.is_closed:
-            raise ChardevClosedError(f"Chardev '{self.id}' is closed")
-
     def _check_changeable(self) -> None:
-        self._check_not_closed()
+        self._seat.check_not_closed()
         if self.is_replayed:
             raise ChangeRefusedError(f"Chardev '{self.id}' cannot be changed in record/replay mode")
         for frontend in self.frontends:
@@ -266,22 +260,25 @@ class Chardev:
                 )
 
     async def _switch(self, old: Slot, new: Slot, *, carry: bool, drain_timeout: float) -> None:
-        async with self._outbound.exclusive():
+        async with self._seat.outbound.exclusive():
             if carry:
                 await old.settle(drain_timeout)
-            self._outlets.hold(closed=old.backend.is_open and not new.backend.is_open)
+            self._seat.outlets.hold(closed=old.backend.is_open and not new.backend.is_open)
             asked: set[Frontend] = set()
             try:
                 await self._set_up(new, asked)
-                self._commit(old, new, carry=carry)
+                self._seat.commit(old, new, carry=carry)
             except BaseException:
                 await self._roll_back(old, asked)  # noqa: ASYNC102 - it shields itself, with a deadline
                 raise
+            if new.carried:
+                assert self._nursery is not None, "it has had a backend before"
+                self._nursery.start_soon(self._seat.outbound.push, new)
 
     async def _set_up(self, new: Slot, asked: set[Frontend]) -> None:
         """Have the frontends set up for *new*; others may come meanwhile."""
         while frontend := next((f for f in self.frontends if f not in asked), None):
-            self._check_not_closed()
+            self._seat.check_not_closed()
             check_takes_changes(frontend)
             asked.add(frontend)
             try:
@@ -293,63 +290,8 @@ class Chardev:
 
     async def _ask(self, frontend: Frontend, backend: Controls) -> None:
         if frontend.be_change is not None:
-            with self._outbound.handler_at_work():
+            with self._seat.outbound.handler_at_work():
                 await frontend.be_change(backend)
-
-    @trio.lowlevel.enable_ki_protection
-    def _commit(self, old: Slot | None, new: Slot, *, carry: bool = False) -> None:
-        """The commit, without a checkpoint. If it raises, the original is untouched."""
-        self._check_not_closed()
-        if (users := len(self.frontends)) > new.backend.max_frontends:
-            raise ChangeRefusedError(
-                f"Chardev '{self.id}' has {users} users, "
-                f"but '{new.backend.filename}' can have only {new.backend.max_frontends}"
-            )
-        if new.closed.is_set():
-            raise BackendError(
-                f"the new backend of chardev '{self.id}' closed before it was in place"
-            ) from new.error
-        if old is not None:
-            old.backend.prepare_to_leave(carry=carry)
-        try:
-            if self._is_guarded:
-                new.backend.guard()
-            new.backend.activate()
-        except BaseException:
-            if old is not None:
-                old.backend.stay()
-            raise
-        # From here on nothing raises.
-        for tap in new.backend.taps:
-            tap.activate()
-        if old is not None:
-            self._drain(old)
-            if carry:
-                new.carried = old.take_back()
-            old.is_replaced = True
-        self._outbound.slot = new
-        self._switch_taps(old, new)
-        self.touch()
-        if new.backend.is_open and self.on_event is not None:
-            self.on_event(self, Event.OPENED)
-        if old is not None and old.backend.is_open and not new.backend.is_open:
-            self._on_backend_event(new, Event.CLOSED)  # muted where `hold` has told it
-        self._outlets.release(is_open=new.backend.is_open)
-        new.in_place.set()
-        if old is not None:
-            old.look_again()
-        if new.carried:
-            self._outbound.push_nowait(new)
-            assert self._nursery is not None, "a first backend has nothing carried"
-            self._nursery.start_soon(self._outbound.push, new)
-
-    def _switch_taps(self, old: Slot | None, new: Slot) -> None:
-        if old is not None:
-            for tap in old.backend.taps:
-                tap.replaced(old.backend.filename, new.backend.filename)
-        self._outlets.taps = new.backend.taps
-        for tap in new.backend.taps:
-            tap.event(Event.OPENED if new.backend.is_open else Event.CLOSED)
 
     async def _roll_back(self, old: Slot, asked: set[Frontend]) -> None:
         """Set the frontends up for the original again, and let them go on."""
@@ -357,7 +299,7 @@ class Chardev:
             for frontend in [f for f in self.frontends if f in asked]:
                 await self._ask_back(frontend, old)
         finally:
-            self._outlets.release(is_open=self._outlets.is_muted and old.backend.is_open)
+            self._seat.outlets.release(is_open=self._seat.outlets.is_muted and old.backend.is_open)
 
     async def _ask_back(self, frontend: Frontend, old: Slot) -> None:
         try:
@@ -365,25 +307,6 @@ class Chardev:
                 await self._ask(frontend, Controls(old.backend, is_original=True))
         except Exception:
             log.exception("chardev '%s': its frontend does not take the original back", self.id)
-
-    def _drain(self, old: Slot) -> None:
-        """What the old backend has received comes before the new one's bytes.
-
-        With a frontend DRAIN_LIMIT of it, which is more than a kernel's buffer holds, but a
-        file, or a peer as fast as we are, has always more. Without one nobody takes it, so
-        no more than always is kept.
-        """
-        if old.closed.is_set():
-            return
-        inbound = self._outlets.focus.inbound
-        limit = len(inbound) + DRAIN_LIMIT if self.frontends else inbound.capacity
-        try:
-            while (room := limit - len(inbound)) > 0:
-                if not (data := old.backend.receive_nowait(min(room, DRAIN_CHUNK))):
-                    break
-                self._outlets.late_data(data)
-        except Exception as exc:
-            log.warning("chardev '%s': the old backend broke in the drain: %r", self.id, exc)
 
     # ------------------------------------------------------------ running a backend
 
@@ -395,14 +318,14 @@ class Chardev:
         Raising anything, Cancelled included, it leaves none. (nursery.start() would do as
         well, but it costs a nursery more and has the child in the caller's cancel scopes.)
         """
-        self._check_not_closed()
+        self._seat.check_not_closed()
         slot = Slot()
         request = OpenRequest(
             id=self.id,
-            on_event=lambda event: self._on_backend_event(slot, event),
+            on_event=lambda event: self._seat.backend_event(slot, event),
             replaces=replaces.backend if replaces else None,
             keep_peer=keep_peer,
-            outlets=self._outlets,
+            outlets=self._seat.outlets,
         )
         if self._nursery is None:
             self._first = slot, opener, request
@@ -424,28 +347,15 @@ class Chardev:
     async def _run_slot(self, slot: Slot, opener: Opener, request: OpenRequest) -> None:
         """Run a backend; the first one need not wait for a change to be put in place."""
         when_open = self._commit_first if request.replaces is None else None
-        await slot.run(opener, request, self._outlets, when_open)
-        self._note_end(slot)
+        await slot.run(opener, request, self._seat.outlets, when_open)
+        self._seat.note_end(slot)
 
     def _commit_first(self, slot: Slot) -> None:
-        self._commit(None, slot)
+        self._seat.commit(None, slot)
 
-    def _note_end(self, slot: Slot) -> None:
-        """The task of *slot* is over; if it was in place, its frontend is told."""
-        if slot is self._outbound.slot and not self.is_closed:
-            log.error("chardev '%s': the backend is gone: %s", self.id, slot.error)
-            self._outbound.interrupt()
-            slot.backend.set_open(False)
-
-    def _on_backend_event(self, slot: Slot, event: BackendEvent) -> None:
-        """An event of *slot*; only the backend in place is heard."""
-        if slot is self._outbound.slot:
-            self.row = None
-            if self.on_event is not None:
-                self.on_event(self, event)
-            self._outlets.event(event)
-            if event is Event.OPENED:
-                slot.look_again()
+    def _observe(self, event: BackendEvent) -> None:
+        if self.on_event is not None:
+            self.on_event(self, event)
 
 
 def check_takes_changes(frontend: Frontend) -> None:
