@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,9 +29,10 @@ from trio_chardev.core.frontend import Frontend
 from trio_chardev.errors import ChardevError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.qmp.cause import Cause
-from trio_chardev.qmp.codec import Decoder, Malformed
+from trio_chardev.qmp.codec import Malformed
 from trio_chardev.qmp.context import Command, Context, Host
 from trio_chardev.qmp.descriptors import NamedFds
+from trio_chardev.qmp.monitor_client import MonitorClient, PassedFds
 from trio_chardev.qmp.output import Output
 from trio_chardev.qmp.session import NOTHING, QmpError, Request
 from trio_chardev.qmp.version import VERSION
@@ -47,58 +47,6 @@ OOB_QUEUE = 8  # commands that wait or run while oob is enabled (QEMU's)
 SILENCE = 30.0  # seconds without qmp_capabilities; then a client gives way to others that wait
 
 
-@attrs.frozen
-class _Fds:
-    """Descriptors in the backlog: those of the messages behind them."""
-
-    fds: list[int]
-
-
-@attrs.define(eq=False)
-class _Client:
-    """What belongs to one connection and ends with it."""
-
-    context: Context
-    decoder: Decoder = attrs.Factory(Decoder)
-    backlog: deque[object] = attrs.Factory(deque)
-    """Messages that have come but are not taken yet."""
-    queue: deque[Request] = attrs.Factory(deque)
-    """Requests for the worker; the first is being run."""
-    came: float = attrs.Factory(trio.current_time)
-    ahead: int = 0
-    """Bytes that were taken while it was suspended."""
-    pending: int = 0
-    """About the bytes of the messages in `backlog` and `queue`."""
-
-    def feed(self, data: bytes) -> None:
-        """Put the messages that *data* completes into the backlog."""
-        before = self.decoder.held
-        self.backlog.extend(self.decoder.feed(data))
-        self.pending += len(data) + max(0, before - self.decoder.held)
-
-    @property
-    def held(self) -> int:
-        """Bytes that it has us keep: of messages, finished or not."""
-        if not self.backlog and not self.queue:
-            self.pending = 0
-        return self.decoder.held + self.pending
-
-    def set_fds_aside(self, *, first: bool) -> None:
-        """Have descriptors wait with the messages that they came with."""
-        if fds := self.context.take_read_fds():
-            if first:
-                self.backlog.appendleft(_Fds(fds))
-            else:
-                self.backlog.append(_Fds(fds))
-
-    def close(self) -> None:
-        """Close the descriptors that it has not taken."""
-        for message in self.backlog:
-            if isinstance(message, _Fds):
-                self.context.keep_passed(message.fds)
-        self.context.keep_passed([])
-
-
 @attrs.define(eq=False)
 class Monitor:
     """A monitor on *chardev*; `run` makes it work."""
@@ -108,7 +56,7 @@ class Monitor:
     host: Host
     pretty: bool = False
     _frontend: Frontend | None = attrs.field(default=None, init=False)
-    _client: _Client | None = attrs.field(default=None, init=False)
+    _client: MonitorClient | None = attrs.field(default=None, init=False)
     _held: int = attrs.field(default=0, init=False)  # of host.memory
     _out: Output = attrs.field(init=False)
     _left: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -192,7 +140,7 @@ class Monitor:
     def _on_event(self, event: BackendEvent) -> None:
         if event is Event.OPENED:
             self._end_client()
-            self._client = _Client(Context(self.host, chardev=self.chardev, fds=self._fds))
+            self._client = MonitorClient(Context(self.host, chardev=self.chardev, fds=self._fds))
             self._out.put({"QMP": {"version": VERSION, "capabilities": ["oob"]}})
             self._out.flush()
             self._newcomer.unpark_all()
@@ -257,15 +205,15 @@ class Monitor:
             self._pause()
         return len(data)
 
-    def _is_suspended(self, client: _Client) -> bool:
+    def _is_suspended(self, client: MonitorClient) -> bool:
         """As in QEMU: one command at a time, or eight in the queue with oob."""
         limit = OOB_QUEUE if client.context.session.is_oob_enabled else 1
         return len(client.queue) >= limit or len(self._out) >= OUTPUT_SUSPENDS
 
-    def _take_backlog(self, client: _Client) -> None:
+    def _take_backlog(self, client: MonitorClient) -> None:
         while client.backlog and client is self._client and not self._is_suspended(client):
             message = client.backlog.popleft()
-            if isinstance(message, _Fds):
+            if isinstance(message, PassedFds):
                 client.context.keep_passed(message.fds)
                 continue
             if isinstance(message, Malformed):
@@ -283,21 +231,21 @@ class Monitor:
         command = self.commands.get(request.name)
         return command is not None and command.is_async and request.error is None
 
-    def _call(self, client: _Client, request: Request) -> Any:
+    def _call(self, client: MonitorClient, request: Request) -> Any:
         """The result of the command, or the coroutine that gives it."""
         command = client.context.session.check(request, self.commands)
         if request.is_oob and not command.allow_oob:
             raise QmpError(f"The command {request.name} does not support OOB")
         return command.run(client.context, request.arguments)
 
-    def _answer_now(self, client: _Client, request: Request) -> dict[str, Any]:
+    def _answer_now(self, client: MonitorClient, request: Request) -> dict[str, Any]:
         try:
             with Cause(self):
                 return {"return": self._call(client, request)}
         except Exception as exc:
             return _error(exc)
 
-    async def _answer(self, client: _Client, request: Request) -> dict[str, Any]:
+    async def _answer(self, client: MonitorClient, request: Request) -> dict[str, Any]:
         try:
             with Cause(self):
                 result = self._call(client, request)
@@ -316,7 +264,7 @@ class Monitor:
                     await self._work_for(client)
                 self._read_or_pause()
 
-    async def _work_for(self, client: _Client) -> None:
+    async def _work_for(self, client: MonitorClient) -> None:
         """Run those of *client*, until it leaves."""
         while client is self._client:
             if not client.queue:

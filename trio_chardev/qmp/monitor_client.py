@@ -1,0 +1,64 @@
+"""What a monitor keeps of one client: what it has sent and is not answered, its descriptors."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+import trio
+
+from trio_chardev.qmp.codec import Decoder
+from trio_chardev.qmp.context import Context
+from trio_chardev.qmp.session import Request
+
+
+@attrs.frozen
+class PassedFds:
+    """Descriptors in the backlog: those of the messages behind them."""
+
+    fds: list[int]
+
+
+@attrs.define(eq=False)
+class MonitorClient:
+    """What belongs to one connection and ends with it."""
+
+    context: Context
+    decoder: Decoder = attrs.Factory(Decoder)
+    backlog: deque[object] = attrs.Factory(deque)
+    """Messages that have come but are not taken yet."""
+    queue: deque[Request] = attrs.Factory(deque)
+    """Requests for the worker; the first is being run."""
+    came: float = attrs.Factory(trio.current_time)
+    ahead: int = 0
+    """Bytes that were taken while it was suspended."""
+    pending: int = 0
+    """About the bytes of the messages in `backlog` and `queue`."""
+
+    def feed(self, data: bytes) -> None:
+        """Put the messages that *data* completes into the backlog."""
+        before = self.decoder.held
+        self.backlog.extend(self.decoder.feed(data))
+        self.pending += len(data) + max(0, before - self.decoder.held)
+
+    @property
+    def held(self) -> int:
+        """Bytes that it has us keep: of messages, finished or not."""
+        if not self.backlog and not self.queue:
+            self.pending = 0
+        return self.decoder.held + self.pending
+
+    def set_fds_aside(self, *, first: bool) -> None:
+        """Have descriptors wait with the messages that they came with."""
+        if fds := self.context.take_read_fds():
+            if first:
+                self.backlog.appendleft(PassedFds(fds))
+            else:
+                self.backlog.append(PassedFds(fds))
+
+    def close(self) -> None:
+        """Close the descriptors that it has not taken."""
+        for message in self.backlog:
+            if isinstance(message, PassedFds):
+                self.context.keep_passed(message.fds)
+        self.context.keep_passed([])
