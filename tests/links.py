@@ -21,7 +21,7 @@ from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import stateless
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.testing_contract import Pair, check_backend
+from trio_chardev.testing import Pair, check_backend
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -43,7 +43,7 @@ from trio_chardev.core.outlets import Outlets
 from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.options import BackendOptions
 from trio_chardev.protocols.asciicast import header
-from trio_chardev.testing_contract import Join
+from trio_chardev.testing import Join
 
 OFLAG = 1  # its place in what tcgetattr gives
 SMALL_BUFFER = 4096  # bytes; so that a sender is soon stuck

@@ -17,7 +17,7 @@ from trio_chardev.backends.socket import SocketBackend, SocketOptions
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError
 from trio_chardev.events import Event
-from trio_chardev.testing_contract import Pair, check_backend
+from trio_chardev.testing import Pair, check_backend
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -49,8 +49,7 @@ from trio_chardev.credentials import TlsCredentials
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.objects import AuthzList, AuthzSimple
-from trio_chardev.testing import CancelAtStep
-from trio_chardev.testing_contract import Pair, check_backend
+from trio_chardev.testing import CancelAtStep, Pair, check_backend
 
 OPENED, CLOSED = Event.OPENED, Event.CLOSED
 LOOPBACK = InetAddress("127.0.0.1", "0")

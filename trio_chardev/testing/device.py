@@ -1,7 +1,4 @@
-"""Fakes with faults that can be switched on, a chardev to put them in, an injector of cancellations.
-
-For the tests of this package and of everybody who writes a backend or a frontend.
-"""
+"""The world behind a fake backend, and the backend on it."""
 
 from __future__ import annotations
 
@@ -13,13 +10,10 @@ import attrs
 import trio
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
-from trio_chardev.core.chardev import Chardev
-from trio_chardev.core.controls import Controls
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, LineSettings, ModemLines
 from trio_chardev.options import BackendOptions
-from trio_chardev.testing_contract import Pair as Pair, check_backend as check_backend
 
 FAKE_SPLICE = 1 << 15  # bytes; fit into a pipe(7) of any size
 
@@ -345,91 +339,3 @@ def fake_opener(options: BackendOptions) -> Opener:
     """See `trio_chardev.core.registry.OpenerOf`."""
     assert isinstance(options, FakeOptions)
     return options.device.open
-
-
-@asynccontextmanager
-async def open_chardev(device: FakeDevice, id: str = "serial0") -> AsyncIterator[Chardev]:
-    """A chardev on *device*, closed when the block ends."""
-    chardev = Chardev(id)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(chardev.run)
-        try:
-            await chardev.open(device.open)
-            yield chardev
-        finally:
-            nursery.cancel_scope.cancel()
-
-
-@attrs.define(eq=False)
-class FakeFrontend:
-    """Handlers for `Chardev.attach` that remember; it can refuse a device."""
-
-    refuses: FakeDevice | None = None
-    hangs_at: FakeDevice | None = None
-    """Setting up for that device never ends."""
-    steps: int = 2
-    """Checkpoints that be_change takes."""
-    bound: str | None = None
-    """The file name of the backend it is set up for; None while in between."""
-    events: list[BackendEvent] = attrs.Factory(list)
-    seen: list[object] = attrs.Factory(list)
-    """The events, the bytes, and the file names given to be_change, in order."""
-    appetite: int | None = None
-    """`on_receive` takes no more bytes than that, and it shrinks; None: all."""
-
-    def on_event(self, event: BackendEvent) -> None:
-        """See `trio_chardev.core.frontend.OnEvent`."""
-        self.events.append(event)
-        self.seen.append(event)
-
-    def on_receive(self, data: bytes) -> int:
-        """See `trio_chardev.core.frontend.OnReceive`."""
-        taken = data[: self.appetite]
-        if self.appetite is not None:
-            self.appetite -= len(taken)
-        if taken:
-            self.seen.append(taken)
-        return len(taken)
-
-    async def be_change(self, backend: Controls) -> None:
-        """See `trio_chardev.core.frontend.BeChange`."""
-        self.bound = None
-        self.seen.append(backend.filename)
-        await trio.lowlevel.checkpoint()
-        if self.refuses is not None and backend.filename == f"fake:{self.refuses.name}":
-            raise ValueError("the frontend does not want this backend")
-        if self.hangs_at is not None and backend.filename == f"fake:{self.hangs_at.name}":
-            await trio.sleep_forever()
-        for _ in range(1, self.steps):
-            await trio.lowlevel.checkpoint()
-        self.bound = backend.filename
-
-
-@attrs.define(eq=False)
-class CancelAtStep(trio.abc.Instrument):
-    """Cancel *scope* at the *k*-th scheduler step of any task, before or after it.
-
-    An exception in an instrument is logged, not raised: so it only counts and cancels.
-    """
-
-    k: int
-    when: str
-    scope: trio.CancelScope
-    armed: bool = False
-    fired: bool = False
-    _seen: int = 0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """See `trio.abc.Instrument`."""
-        self._step("before")
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        """See `trio.abc.Instrument`."""
-        self._step("after")
-
-    def _step(self, when: str) -> None:
-        if self.armed and when == self.when:
-            self._seen += 1
-            if self._seen == self.k:
-                self.fired = True
-                self.scope.cancel()

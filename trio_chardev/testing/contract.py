@@ -8,53 +8,17 @@ other. What a kind does beyond the contract is for tests of its own.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
 
-import attrs
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.errors import BackendError
-from trio_chardev.events import BackendEvent, Event
+from trio_chardev.events import Event
+from trio_chardev.testing.pair import BULK, END, EVERY_BYTE, STUCK_AFTER, Pair, in_use, opened
 
 RULE_TIMEOUT = 5.0  # seconds; for each rule
-STUCK_AFTER = 0.02  # seconds; a sender that gets no further for so long is stuck
-STUCK_BELOW = 1 << 26  # bytes; no kernel buffers that many
-EVERY_BYTE = bytes(range(256))
-_END = b"<end>"
-_BULK = EVERY_BYTE * 256  # 64 KiB
-
-Join = Callable[[Backend], Awaitable[trio.abc.AsyncResource]]
-"""Comes to the other end of a backend that is open: connects to it, opens its PTY."""
-
-
-@attrs.frozen(kw_only=True)
-class Pair:
-    """A backend that can be opened, and the peer that can come to it."""
-
-    open: Opener
-
-    join: Join | None = None
-    """Gives the peer; None if there never is one.
-
-    A `trio.abc.SendStream` sends to the backend, a `trio.abc.ReceiveStream` receives from it,
-    and closing it is leaving.
-    """
-
-    blocks: bool = True
-    """Sending waits for a peer that does not receive."""
-
-    closes: bool = True
-    """The backend reports CLOSED when the peer leaves."""
-
-    keeps: bool = True
-    """What the peer has sent before it left can be received; not so where a line hangs up."""
-
-    folder: str | None = None
-    """Where opening makes its files, if it does."""
-
 
 OpenPair = Callable[[], AbstractAsyncContextManager[Pair]]
 
@@ -65,7 +29,7 @@ async def check_backend(open_pair: OpenPair) -> None:
     Raises AssertionError, TooSlowError for what hangs, and what the backend raises that it must
     not, each with a note of the rule that was broken.
     """
-    async with open_pair() as pair, _opened(pair):
+    async with open_pair() as pair, opened(pair):
         pass  # what all backends of a run share may stay from now on
     for rule in RULES:
         before = _count_fds()
@@ -79,134 +43,20 @@ async def check_backend(open_pair: OpenPair) -> None:
             raise
 
 
-# ---------------------------------------------------------------- both ends
-
-
-@attrs.define(eq=False)
-class _Session:
-    """A backend that is open."""
-
-    seen: list[BackendEvent | bytes] = attrs.Factory(list)
-    """What a reader meets: the events, and the bytes that `read` got, in order."""
-
-    backend: Backend = attrs.field(init=False)
-    peer: trio.abc.AsyncResource | None = None
-    _reading: trio.CancelScope = attrs.Factory(trio.CancelScope)
-    _until: Event | None = None
-
-    def on_event(self, event: BackendEvent) -> None:
-        self.seen.append(event)
-        if event is self._until:
-            self._reading.cancel()
-
-    def check_state(self) -> None:
-        """What always holds."""
-        openness = [event for event in self.seen if event in (Event.OPENED, Event.CLOSED)]
-        in_turn = [Event.CLOSED if i % 2 else Event.OPENED for i in range(len(openness))]
-        assert openness == in_turn, f"OPENED and CLOSED do not alternate: {openness}"
-        assert self.backend.is_open == (openness[-1:] == [Event.OPENED]), "is_open does not follow"
-        assert isinstance(self.backend.filename, str)
-
-    async def read_until(self, event: Event) -> None:
-        """Read as a chardev does, until *event* was reported."""
-        self._until = event
-        with trio.CancelScope() as self._reading:
-            while True:
-                self.seen.append(await self.receive_some(1 << 16))
-
-    async def receive_some(self, max_bytes: int) -> bytes:
-        data = await self.backend.receive_some(max_bytes)
-        assert 1 <= len(data) <= max_bytes, f"{len(data)} bytes for max_bytes={max_bytes}"
-        return data
-
-    async def receive_to_end(self, max_bytes: int = 1 << 16) -> bytes:
-        """What comes before `_END`, to the chardev."""
-        data = b""
-        while not data.endswith(_END):
-            data += await self.receive_some(max_bytes)
-        return data.removesuffix(_END)
-
-    def send_nowait(self, data: bytes | memoryview) -> int:
-        sent = self.backend.send_nowait(memoryview(data))
-        assert 0 <= sent <= len(data), f"says that it has sent {sent} of {len(data)} bytes"
-        return sent
-
-    async def send_some(self, data: bytes | memoryview) -> int:
-        sent = await self.backend.send_some(memoryview(data))
-        assert 1 <= sent <= len(data), f"says that it has sent {sent} of {len(data)} bytes"
-        return sent
-
-    async def send(self, data: bytes) -> None:
-        """All of *data*, by either call in turn."""
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self.send_nowait(rest) :]
-            if rest:
-                rest = rest[await self.send_some(rest) :]
-
-    async def fill(self) -> int:
-        """Send until nothing goes any more; how much went. Its last send was cancelled."""
-        sent = 0
-        while sent < STUCK_BELOW:
-            bulk = memoryview(_BULK)[sent % len(_BULK) :]
-            with trio.move_on_after(STUCK_AFTER) as cut:
-                sent += await self.send_some(bulk)
-            if cut.cancelled_caught:
-                return sent
-        raise AssertionError("it takes everything")
-
-    async def peer_receives_to_end(self) -> bytes:
-        """What comes before `_END`, to the peer."""
-        assert isinstance(self.peer, trio.abc.ReceiveStream)
-        data = bytearray()
-        while not data.endswith(_END):
-            more = await self.peer.receive_some()
-            assert more, f"the end is missing after {len(data)} bytes"
-            data += more
-        return bytes(data.removesuffix(_END))
-
-
-@asynccontextmanager
-async def _opened(pair: Pair) -> AsyncIterator[_Session]:
-    session = _Session()
-    request = OpenRequest(id="contract", on_event=session.on_event)
-    async with pair.open(request) as session.backend:
-        session.check_state()
-        yield session
-        session.check_state()
-    assert isinstance(session.backend.filename, str), "a log line may name it once it is closed"
-
-
-@asynccontextmanager
-async def _in_use(pair: Pair) -> AsyncIterator[_Session]:
-    """In place, with the peer there, if there can be one."""
-    async with _opened(pair) as session:
-        session.backend.activate()
-        if pair.join is not None:
-            session.peer = await pair.join(session.backend)
-        try:
-            if pair.join is not None and not session.backend.is_open:
-                await session.read_until(Event.OPENED)
-            yield session
-        finally:
-            if session.peer is not None:
-                await trio.aclose_forcefully(session.peer)
-
-
 # ---------------------------------------------------------------- the rules
 
 
 async def _unused(pair: Pair) -> None:
     """Opened and closed without a commit, it leaves no descriptor and no file behind."""
     before = _count_fds(), _list(pair.folder)
-    async with _opened(pair):
+    async with opened(pair):
         pass
     assert (_count_fds(), _list(pair.folder)) == before
 
 
 async def _sending(pair: Pair) -> None:
     """All bytes are sent as they are, in order, and a cancelled send has sent nothing."""
-    async with _in_use(pair) as session:
+    async with in_use(pair) as session:
         expected = EVERY_BYTE
         await session.send(EVERY_BYTE)
         for steps in range(6):
@@ -223,7 +73,7 @@ async def _sending(pair: Pair) -> None:
                     await trio.lowlevel.checkpoint()
                 nursery.cancel_scope.cancel()
             expected += message[:sent]
-        await session.send(_END)
+        await session.send(END)
         if isinstance(session.peer, trio.abc.ReceiveStream):
             assert await session.peer_receives_to_end() == expected
 
@@ -232,26 +82,26 @@ async def _stuck(pair: Pair) -> None:
     """A sender waits for the peer to receive; cancelled in that it has sent nothing."""
     if not pair.blocks or pair.join is None:
         return
-    async with _in_use(pair) as session:
+    async with in_use(pair) as session:
         sent = await session.fill()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(session.send, _END)
+            nursery.start_soon(session.send, END)
             got = await session.peer_receives_to_end()
         assert len(got) == sent, f"{sent} bytes were counted, {len(got)} have come"
-        assert got == (_BULK * (sent // len(_BULK) + 1))[:sent]
+        assert got == (BULK * (sent // len(BULK) + 1))[:sent]
 
 
 async def _receiving(pair: Pair) -> None:
     """What the peer sends is received as it is, in order, at most max_bytes at a time."""
-    async with _in_use(pair) as session:
+    async with in_use(pair) as session:
         if isinstance(session.peer, trio.abc.SendStream):
-            await session.peer.send_all(EVERY_BYTE * 2 + _END)
+            await session.peer.send_all(EVERY_BYTE * 2 + END)
             assert await session.receive_to_end(max_bytes=7) == EVERY_BYTE * 2
 
 
 async def _cancelled(pair: Pair) -> None:
     """A cancelled receive has consumed nothing, whenever the bytes came."""
-    async with _in_use(pair) as session:
+    async with in_use(pair) as session:
         if not isinstance(session.peer, trio.abc.SendStream):
             return
         expected = got = b""
@@ -269,14 +119,14 @@ async def _cancelled(pair: Pair) -> None:
                 for _ in range(steps):
                     await trio.lowlevel.checkpoint()
                 nursery.cancel_scope.cancel()
-        await session.peer.send_all(_END)
+        await session.peer.send_all(END)
         got += await session.receive_to_end()
         assert got == expected
 
 
 async def _draining(pair: Pair) -> None:
     """receive_nowait gives nothing when there is nothing, and in the end all that has come."""
-    async with _in_use(pair) as session:
+    async with in_use(pair) as session:
         assert session.backend.receive_nowait(100) == b""
         if not isinstance(session.peer, trio.abc.SendStream):
             return
@@ -293,7 +143,7 @@ async def _draining(pair: Pair) -> None:
 
 async def _leaving(pair: Pair) -> None:
     """What the peer has sent is received before it counts as gone; all errors are BackendError."""
-    async with _in_use(pair) as session:
+    async with in_use(pair) as session:
         if session.peer is None or not pair.closes:
             return
         session.seen.clear()
@@ -331,7 +181,7 @@ async def _closing(pair: Pair) -> None:
             ends.append(exc)
 
     async with trio.open_nursery() as nursery:
-        async with _in_use(pair) as session:
+        async with in_use(pair) as session:
             await session.fill()
             send_some = session.send_some
             nursery.start_soon(send_on, send_some)

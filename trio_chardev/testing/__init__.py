@@ -1,0 +1,20 @@
+"""For the tests of this package and of everybody who writes a backend or a frontend.
+
+Fakes with faults that can be switched on, a chardev to put them in, an injector of
+cancellations, and the contract of backends as one check.
+"""
+
+from trio_chardev.testing.cancel import CancelAtStep as CancelAtStep
+from trio_chardev.testing.contract import OpenPair as OpenPair, check_backend as check_backend
+from trio_chardev.testing.device import (
+    FakeBackend as FakeBackend,
+    FakeDevice as FakeDevice,
+    FakeLineBackend as FakeLineBackend,
+    FakeOptions as FakeOptions,
+    fake_opener as fake_opener,
+)
+from trio_chardev.testing.frontend import (
+    FakeFrontend as FakeFrontend,
+    open_chardev as open_chardev,
+)
+from trio_chardev.testing.pair import Join as Join, Pair as Pair
