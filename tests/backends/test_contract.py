@@ -138,3 +138,20 @@ async def test_a_fault_is_found(faulty: type[Faulty], tmp_path: Path) -> None:
     finally:
         while left_open:
             os.close(left_open.pop())
+
+
+async def test_what_others_close_meanwhile_is_no_fault(tmp_path: Path) -> None:
+    """Such as the garbage collector; only what is new counts as left open."""
+    others = [os.dup(0) for _ in range(20)]
+    try:
+
+        @asynccontextmanager
+        async def open_pair() -> AsyncIterator[Pair]:
+            with place_for("null", tmp_path) as place:
+                yield Pair(open=place.open, blocks=False)
+            os.close(others.pop())
+
+        await check_backend(open_pair)
+    finally:
+        for fd in others:
+            os.close(fd)

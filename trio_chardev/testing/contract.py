@@ -32,12 +32,13 @@ async def check_backend(open_pair: OpenPair) -> None:
     async with open_pair() as pair, opened(pair):
         pass  # what all backends of a run share may stay from now on
     for rule in RULES:
-        before = _count_fds()
+        before = _descriptors()
         try:
             async with open_pair() as pair:
                 with trio.fail_after(RULE_TIMEOUT):
                     await rule(pair)
-            assert _count_fds() == before, "not all descriptors were closed"
+            left = _descriptors() - before
+            assert not left, f"not all descriptors were closed: {sorted(left)}"
         except Exception as exc:
             exc.add_note(f"the rule: {rule.__doc__}")
             raise
@@ -48,10 +49,11 @@ async def check_backend(open_pair: OpenPair) -> None:
 
 async def _unused(pair: Pair) -> None:
     """Opened and closed without a commit, it leaves no descriptor and no file behind."""
-    before = _count_fds(), _list(pair.folder)
+    before, files = _descriptors(), _list(pair.folder)
     async with opened(pair):
         pass
-    assert (_count_fds(), _list(pair.folder)) == before
+    assert not _descriptors() - before
+    assert _list(pair.folder) == files
 
 
 async def _sending(pair: Pair) -> None:
@@ -200,8 +202,13 @@ RULES: tuple[Callable[[Pair], Awaitable[None]], ...] = (
 )
 
 
-def _count_fds() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def _descriptors() -> set[str]:
+    """Each by its number and what it is of: others may close theirs, or have them collected."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the listing itself
+            found.add(f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}")
+    return found
 
 
 def _list(folder: str | None) -> set[str]:
