@@ -34,7 +34,17 @@ PRELOADED = (attrs, cattrs, hypothesis, trio, trio.testing)
 TIMEOUT = 40  # seconds for one test; a mutant that hangs is found, too
 
 CORE = (
-    *("chardev", "carry", "outbound", "delivery", "outlets", "notices", "registry", "frontend"),
+    *(
+        "chardev",
+        "seat",
+        "carry",
+        "outbound",
+        "delivery",
+        "outlets",
+        "notices",
+        "registry",
+        "frontend",
+    ),
     *("storms", "cancel_everywhere", "machine"),
 )
 CORE_TESTS = tuple(f"tests/core/test_{name}.py" for name in CORE)
@@ -85,23 +95,27 @@ SAME = "the order of two that don't depend on each other"
 ASKED_AGAIN = "the same is asked again before anything is harmed"
 WHICH = "only which of two refusals comes first, if there is a reason for both"
 REASONS: dict[str, str] = {
-    "change: swapped `self._check_changeable()` and `old = self._outbound.slot`": SAME,
+    "change: swapped `self._check_changeable()` and `old = self._seat.slot`": SAME,
     "change: swapped `if keep_peer and (not new.backend.keeps_peer):` "
     "and `carry = carry or keep_peer`": SAME,
-    "change: swapped `self._outbound.refuse_in_handler()` "
+    "change: swapped `self._seat.outbound.refuse_in_handler()` "
     "and `if not 0 <= drain_timeout <= MAX_DRAIN_TIMEOUT:`": WHICH,
-    "_check_changeable: without `self.check_not_closed()`": ASKED_AGAIN,
-    "_check_changeable: swapped `self.check_not_closed()` and `if self.is_replayed:`": WHICH,
+    "_check_changeable: without `self._seat.check_not_closed()`": ASKED_AGAIN,
+    "_check_changeable: swapped `self._seat.check_not_closed()` and `if self.is_replayed:`": WHICH,
     "_check_changeable: swapped `check_takes_changes(frontend)` "
     "and `if (unread := len(frontend.delivery.inbound)) > DRAIN_LIMIT:`": WHICH,
-    "_switch: swapped `self._outlets.hold(closed=old.backend.is_open and "
+    "_switch: swapped `self._seat.outlets.hold(closed=old.backend.is_open and "
     "(not new.backend.is_open))` and `asked: set[Frontend] = set()`": SAME,
-    "_set_up: without `self.check_not_closed()`": ASKED_AGAIN,
-    "_set_up: swapped `self.check_not_closed()` and `check_takes_changes(frontend)`": WHICH,
+    "_set_up: without `self._seat.check_not_closed()`": ASKED_AGAIN,
+    "_set_up: swapped `self._seat.check_not_closed()` and `check_takes_changes(frontend)`": WHICH,
     "_set_up: swapped `check_takes_changes(frontend)` and `asked.add(frontend)`": (
         "who is not asked to take the change need not take the original back"
     ),
-    "commit: swapped `if new.closed.is_set():` and `if self._is_guarded:`": WHICH,
+    "touch: swapped `self.row = None` and `if self.slot.started:`": SAME,
+    "_check_fit: swapped `self.check_not_closed()` "
+    "and `if (users := len(self.frontends)) > new.backend.max_frontends:`": WHICH,
+    "_check_fit: swapped `if (users := len(self.frontends)) > new.backend.max_frontends:` "
+    "and `if new.closed.is_set():`": WHICH,
 }
 """Why a mutant may live, by its name."""
 

@@ -190,6 +190,7 @@ class Run:
         if self.scenario.has_frontend:
             assert self.user.bound == f"fake:{self.in_place.name}", repr(exc)
         assert not other.is_held_open, f"{other.name} leaks"
+        assert not self.in_place.is_leaving
         assert self.in_place.is_held_open or stopping or self.in_place_dies
         self.ending = f"{type(exc).__name__}, {self.in_place.name} in place"
 

@@ -36,6 +36,7 @@ def check_in_place(chardev: Chardev, in_place: FakeDevice, *others: FakeDevice) 
     """Promise 1, and that nothing is left running."""
     assert chardev.backend is in_place.backend
     assert in_place.is_held_open
+    assert not in_place.is_leaving
     assert not any(other.is_held_open for other in others)
     assert chardev._nursery is not None
     assert len(chardev._nursery.child_tasks) == 1

@@ -51,6 +51,8 @@ class FakeDevice:
     """The backend ends by itself before it is in place."""
     activates: bool = True
     """False: the commit raises BackendError."""
+    lets_go: bool = True
+    """False: its backend has not got what it needs to be replaced."""
     slow_close: bool = True
     """Closing takes a shielded checkpoint."""
     close_seconds: float = 0
@@ -68,6 +70,8 @@ class FakeDevice:
     """Is there a backend on it that is not closed?"""
     is_active: bool = False
     """Was the backend put in place?"""
+    is_leaving: bool = False
+    """Was the backend asked to `prepare_to_leave`, and not to `stay`?"""
     has_left: bool = False
     """See `hang_up`."""
     sent: bytearray = attrs.Factory(bytearray)
@@ -159,7 +163,7 @@ class FakeDevice:
         if not self.opens:
             raise BackendError(f"{self.name} does not open")
         assert not self.is_held_open, f"{self.name} is open already"
-        self.is_held_open = True
+        self.is_held_open, self.is_leaving = True, False
         try:
             await trio.lowlevel.checkpoint()
             self.backend = (FakeLineBackend if self.has_line else FakeBackend)(request, self)
@@ -194,6 +198,7 @@ class FakeBackend(Backend):
         self.is_polled = device.is_polled
         self.keeps_peer = device.keeps_peer and request.keep_peer
         self._waited_for = 0  # bytes
+        self._is_carried = False
 
     @property
     def filename(self) -> str:
@@ -260,10 +265,23 @@ class FakeBackend(Backend):
             await trio.sleep(self.device.settle_seconds)
             self.device.take_all()
 
+    def prepare_to_leave(self, *, carry: bool) -> None:
+        assert not self.device.is_leaving, "asked twice"
+        if not self.device.lets_go:
+            raise BackendError(f"{self.device.name} can't be replaced")
+        self.device.is_leaving, self._is_carried = True, carry
+
+    def stay(self) -> None:
+        assert self.device.is_leaving, "it stays anyway"
+        self.device.is_leaving = False
+
     def take_back(self) -> bytes:
+        assert self.device.is_leaving, "not prepared for that"
+        assert self._is_carried, "not asked to prepare for that"
         return self.device.take_back()
 
     async def drain(self) -> None:
+        assert self.device.is_leaving, "not prepared for that"
         await trio.lowlevel.checkpoint()
         if not self.device.drains:
             await trio.sleep_forever()
