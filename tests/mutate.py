@@ -92,6 +92,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """Module -> its functions, and the tests that are to find their mutants."""
 
 SAME = "the order of two that don't depend on each other"
+NO_CHECKPOINT = "nobody runs before both are done"
 ASKED_AGAIN = "the same is asked again before anything is harmed"
 WHICH = "only which of two refusals comes first, if there is a reason for both"
 REASONS: dict[str, str] = {
@@ -112,6 +113,14 @@ REASONS: dict[str, str] = {
         "who is not asked to take the change need not take the original back"
     ),
     "touch: swapped `self.row = None` and `if self.slot.started:`": SAME,
+    "commit: swapped `self._drain(old)` and `if carry:`": SAME,
+    "commit: swapped `if carry:` and `old.is_replaced = True`": SAME,
+    "commit: swapped `self._switch_taps(old, new)` and `self.touch()`": SAME,
+    "commit: swapped `self._tell(old, new)` and `new.in_place.set()`": NO_CHECKPOINT,
+    "commit: swapped `new.in_place.set()` and `if old is not None:`": NO_CHECKPOINT,
+    "commit: swapped `if old is not None:` and `if new.carried:`": NO_CHECKPOINT,
+    "run: swapped `self.started = True` and `self.ready.set()`": NO_CHECKPOINT,
+    "_start: swapped `self._seat.check_not_closed()` and `slot = Slot()`": SAME,
     "_check_fit: swapped `self.check_not_closed()` "
     "and `if (users := len(self.frontends)) > new.backend.max_frontends:`": WHICH,
     "_check_fit: swapped `if (users := len(self.frontends)) > new.backend.max_frontends:` "
