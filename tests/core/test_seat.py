@@ -198,6 +198,15 @@ async def test_a_row_of_a_list_is_forgotten_by_a_change() -> None:
         assert chardev.row is None
 
 
+async def test_who_is_told_of_an_event_finds_no_row_of_before() -> None:
+    rows = []
+    async with open_chardev(FakeDevice("old")) as chardev:
+        chardev.on_event = lambda chardev, event: rows.append(chardev.row)
+        chardev.row = b"a row"
+        chardev.backend.set_open(False)
+    assert rows == [None]
+
+
 async def test_who_is_told_of_a_change_finds_no_row_of_before() -> None:
     rows = []
     async with open_chardev(FakeDevice("old")) as chardev:
