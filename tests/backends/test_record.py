@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -490,11 +491,13 @@ def test_a_service_that_is_killed_leaves_what_it_had_written(tmp_path: Path, cas
     chardev = f"socket,id=c,path={tmp_path}/s,server=on,wait=off,record={cast}"
     monitor = f"unix:{tmp_path}/qmp,server=on,wait=off"
     with running("--chardev", chardev, "--qmp", monitor) as service, Qmp(tmp_path / "qmp"):
-        sent = b""
+        sent = b"".join(b"%05d " % at for at in range(0, 30_000, 6))  # for which there is room
         with dial(UnixAddress(str(tmp_path / "s"))) as peer:
+            peer.sendall(sent)
+            deadline = time.monotonic() + 10
             while cast.stat().st_size < 20_000:
-                piece = b"%05d " % len(sent) * 20
-                sent += piece[: peer.send(piece)]
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
             service.process.send_signal(signal.SIGKILL)
             service.process.wait()
     decoder = Decoder()
