@@ -210,7 +210,7 @@ class Source:
         while not self.is_over:
             if self.sent > PACED_FROM:
                 await trio.sleep(BREATH)
-            rest = memoryview(self.stream)[self.sent :][:PIECE]
+            rest = memoryview(self._next(PIECE))
             assert rest, "the stream is too short"
             while rest:
                 try:
@@ -227,12 +227,15 @@ class Source:
         if not isinstance(peer, trio.abc.SendStream):
             return
         try:
-            while not self.is_over and (piece := self.stream[self.sent :][: PIECE // 4]):
+            while not self.is_over and (piece := self._next(PIECE // 4)):
                 await peer.send_all(piece)
                 self.sent += len(piece)
                 await trio.lowlevel.checkpoint()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
+
+    def _next(self, size: int) -> bytes:
+        return self.stream[self.sent : self.sent + size]
 
     async def get_going(self, size: int) -> None:
         """Wait until it has sent *size* bytes, or is stuck."""
@@ -244,17 +247,21 @@ class Source:
 
 
 async def collect(
-    peer: trio.abc.AsyncResource, got: bytearray, lane: Lane, *, is_slow: bool = False
+    peer: trio.abc.AsyncResource,
+    got: bytearray,
+    lane: Lane,
+    *,
+    is_slow: Callable[[], bool] = lambda: False,
 ) -> None:
     """Receive what comes, until the other end lets go."""
     assert isinstance(peer, trio.abc.ReceiveStream)
     try:
         while True:
-            data = await peer.receive_some(SLOW_SIZE if is_slow else None)
+            data = await peer.receive_some(SLOW_SIZE if is_slow() else None)
             got += data
             if not (data or lane.is_polled):
                 return
-            if is_slow or not data:
+            if is_slow() or not data:
                 await trio.sleep(BREATH)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -64,20 +65,30 @@ def part_of(module: str) -> str:
 
 def imports_of(module: str, sources: Sources) -> Iterator[str]:
     """The modules that *module* imports at run time, in functions too."""
-    todo: list[ast.AST] = [ast.parse(sources[module])]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            todo += node.orelse
-        elif isinstance(node, ast.Import):
+    for node in import_statements(sources[module]):
+        if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0 and node.module, f"{module}: relative import"  # noqa: PT018
             for alias in node.names:
                 submodule = f"{node.module}.{alias.name}"
                 yield submodule if submodule in sources else node.module
+
+
+@functools.cache  # the tests have all texts but one in common
+def import_statements(text: str) -> list[ast.Import | ast.ImportFrom]:
+    """Those in *text*, but for types alone."""
+    found: list[ast.Import | ast.ImportFrom] = []
+    todo: list[ast.AST] = [ast.parse(text)]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            todo += node.orelse
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found.append(node)
         else:
             todo += ast.iter_child_nodes(node)
+    return found
 
 
 def find_faults(sources: Sources) -> list[str]:

@@ -81,6 +81,8 @@ class Rig:
     top: str = "c"
     """What the user has: the chardev itself, or one that stands on it."""
     peers: list[trio.abc.AsyncResource] = attrs.Factory(list)
+    is_slow: bool = False
+    """Does who receives take its time? Not any more after the change, which has met it."""
 
     @property
     def frontend(self) -> Frontend:
@@ -100,6 +102,7 @@ class Rig:
             carry=self.old.kind == "ringbuf",  # else what is in it is gone with it
             drain_timeout=0.01 if self.old.keeps else PATIENCE,
         )
+        self.is_slow = False
 
 
 def watched(options: BackendOptions, rig: list[Rig]) -> Opener:
@@ -198,7 +201,10 @@ async def write_through_change(
         if speed == "none":
             rig.nursery.start_soon(receive_late)
         else:
-            rig.nursery.start_soon(lambda: collect(peer, before, rig.old, is_slow=speed == "slow"))
+            rig.is_slow = speed == "slow"
+            rig.nursery.start_soon(
+                lambda: collect(peer, before, rig.old, is_slow=lambda: rig.is_slow)
+            )
         source = Source(STREAM)
         rig.nursery.start_soon(source.write, rig.frontend)
         await source.get_going(ENOUGH[speed])
@@ -238,11 +244,12 @@ async def read_through_change(
 
         async def read() -> None:
             while True:
-                got.extend(await rig.frontend.receive_some(SLOW_SIZE if speed == "slow" else None))
-                if speed == "slow":
+                got.extend(await rig.frontend.receive_some(SLOW_SIZE if rig.is_slow else None))
+                if rig.is_slow:
                     await trio.sleep(BREATH)
 
         peer = await rig.meet(rig.old)
+        rig.is_slow = speed == "slow"
         if speed != "none":
             rig.nursery.start_soon(read)
         source, other = Source(STREAM), Source(OTHER_STREAM[: MORE - MORE % 8])

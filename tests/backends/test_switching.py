@@ -30,8 +30,8 @@ from trio_chardev.service import open_registry
 
 PATIENCE = 20  # seconds
 PIECE = 1000  # bytes
-WINDOW = 30_000  # bytes under way to the peers
-ENOUGH = 6_000  # bytes each way between two changes
+WINDOW = 10_000  # bytes under way to the peers
+ENOUGH = 3_000  # bytes each way between two changes
 OUTPUT = b"".join(b"%07d\n" % i for i in range(1_000_000))
 
 
@@ -149,7 +149,7 @@ class Peer:
 
     async def write(self) -> None:
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            while piece := self.input[self.sent :][:PIECE]:
+            while piece := self.input[self.sent : self.sent + PIECE]:
                 await self.stream.send_all(piece)
                 self.sent += len(piece)
                 await trio.sleep(BREATH)

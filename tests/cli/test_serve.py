@@ -180,12 +180,13 @@ def test_misuse_is_status_2() -> None:
         ),
         (
             ["--chardev", "file,id=x,path=/missing/f"],
-            "--chardev file,id=x,path=/missing/f: "
+            "--chardev id=x: Failed to add chardev 'x': "
             "Could not open '/missing/f': No such file or directory",
         ),
         (
             ["--chardev", "ringbuf,id=x,size=3"],
-            "--chardev ringbuf,id=x,size=3: size of ringbuf chardev must be power of two",
+            "--chardev id=x: Failed to add chardev 'x': "
+            "size of ringbuf chardev must be power of two",
         ),
         (["--monitor", "m"], "--monitor m: Chardev 'm' not found"),
         (
@@ -208,7 +209,7 @@ def test_misuse_is_status_2() -> None:
         ),
         (
             ["--qmp", "tcp:0.0.0.0:0,server=on,wait=off"],
-            "--qmp tcp:0.0.0.0:0,server=on,wait=off: A monitor at '0.0.0.0' needs TLS with 'verify-peer', "
+            "--qmp 0.0.0.0:0: A monitor at '0.0.0.0' needs TLS with 'verify-peer', "
             "a loopback address, or insecure=on",
         ),
         (
@@ -245,7 +246,8 @@ def test_a_port_in_use(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         assert call(monkeypatch, "--qmp", address) == 1
     errors = capsys.readouterr().err
     assert errors == (
-        f"trio-chardev: --qmp {address}: Failed to find an available port: Address already in use\n"
+        f"trio-chardev: --qmp 127.0.0.1:{port}: "
+        "Failed to find an available port: Address already in use\n"
     )
 
 
