@@ -56,6 +56,21 @@ async def test_break_keeps_its_place_among_the_bytes_for_a_reader() -> None:
         assert user.events == [OPENED, BREAK]
 
 
+async def test_who_waits_to_send_hears_at_once_that_somebody_has_come() -> None:
+    device, user = FakeDevice("old", connected=False), FakeFrontend()
+    async with open_chardev(device) as chardev:
+        frontend = chardev.attach(on_event=user.on_event)
+        calls = []
+        frontend.on_open = lambda: calls.append(list(user.events))
+        device.feed(b"unread")
+        await wait_all_tasks_blocked()
+        device.connect()
+        assert (calls, user.events) == ([[]], [])
+        assert frontend.receive_nowait() == b"unread"
+        assert frontend.receive_nowait() == b""
+        assert (calls, user.events) == ([[]], [OPENED])
+
+
 async def test_break_keeps_its_place_among_the_bytes_for_on_receive() -> None:
     device, user = FakeDevice("old"), FakeFrontend(appetite=1)
     async with open_chardev(device) as chardev:

@@ -130,6 +130,23 @@ async def test_or_they_are_held() -> None:
         assert run.device.info.to_peer == bridge.FlowInfo(13, 0)
 
 
+async def test_what_is_held_for_a_side_goes_to_it_though_its_own_bytes_are_held_too() -> None:
+    """That it has opened stands behind them in its queue."""
+    async with bridged(EAGER, EAGER, when_closed="hold") as run:
+        run.user.connect(False)
+        run.board.connect(False)
+        run.board.feed(b"from the board")
+        run.user.feed(b"from the user")
+        await wait_all_tasks_blocked()
+        run.board.connect()
+        await wait_all_tasks_blocked()
+        assert run.board.sent == b"from the user"
+        assert run.user.sent == b""
+        run.user.connect()
+        await wait_all_tasks_blocked()
+        assert run.user.sent == b"from the board"
+
+
 async def test_what_is_held_is_bounded() -> None:
     async with bridged(user={"connected": False}, when_closed="hold") as run:
         run.board.feed(bytes(3 * INBOUND_CAPACITY))

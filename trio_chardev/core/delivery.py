@@ -94,6 +94,8 @@ class Delivery:
         """*event* has come, after the bytes that came before it."""
         if self.frontend is None or (self.is_muted and event in (Event.OPENED, Event.CLOSED)):
             return
+        if event is Event.OPENED:
+            self.frontend.on_open()
         if self.is_held or self.inbound:
             self.inbound.put_event(event)
         else:

@@ -71,6 +71,9 @@ class Frontend(trio.abc.Stream):
         self._is_receiving = False
         self.fe_open: Callable[[], bool] = lambda: True
         """Is it open in its turn? What query-chardev shows as frontend-open."""
+        self.on_open: Callable[[], None] = lambda: None
+        """Is called at once when somebody has come, for who waits to send: *on_event* hears
+        OPENED only when what had come before it was taken. It must not raise."""
         self.on_failure: Callable[[], None] = lambda: None
         """Is called when a handler has failed and so it was detached."""
 

@@ -107,12 +107,13 @@ class Bridge(Device):
 
         def on_event(event: BackendEvent) -> None:
             if event is Event.OPENED:
-                towards.sink_opened()
                 self._opened.set()
             elif event is Event.BREAK or not isinstance(event, Event):
                 away.control(event)
 
-        return self.attach(name, be_change=be_change, on_event=on_event, on_receive=away.receive)
+        side = self.attach(name, be_change=be_change, on_event=on_event, on_receive=away.receive)
+        side.on_open = towards.sink_opened
+        return side
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
