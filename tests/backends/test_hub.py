@@ -82,6 +82,21 @@ async def is_stuck(chardev: Chardev, data: bytes) -> bool:
     return scope.cancelled_caught
 
 
+async def test_who_waits_to_send_hears_of_a_member_whose_own_bytes_are_not_read(
+    registry: Registry, a: FakeDevice, b: FakeDevice
+) -> None:
+    for device in (a, b):
+        device.connect(False)
+    frontend = (await add_hub(registry)).attach()
+    calls = []
+    frontend.on_open = lambda: calls.append(registry["h"].is_open)
+    await type_in(a, bytes(300_000))
+    a.connect()
+    assert calls == [False]
+    assert frontend.send_nowait(b"x") == 1
+    assert sent(a, b) == [b"x", b""]
+
+
 # ---------------------------------------------------------------- input
 
 

@@ -54,6 +54,7 @@ class Base:
         except ChardevError as exc:
             raise BackendError(str(exc)) from exc
         self.frontend.fe_open = lambda: self.owner is not None and self.owner.is_used
+        self.frontend.on_open = self._on_open
 
     @property
     def id(self) -> str:
@@ -67,6 +68,10 @@ class Base:
     async def _be_change(self, backend: Controls) -> None:
         if self.owner is not None:
             await self.owner.base_changes(backend)
+
+    def _on_open(self) -> None:
+        if self.owner is not None:
+            self.owner.base_opened()
 
     def _on_event(self, event: BackendEvent) -> None:
         if self.owner is not None:
@@ -154,6 +159,11 @@ class BackendOnBases(Backend):
     @abstractmethod
     def base_received(self, data: bytes) -> int:
         """A base offers *data*; how much was taken."""
+
+    def base_opened(self) -> None:
+        """Somebody has come to a base, and can be sent to before its event has its turn."""
+        for frontend in self._outlets.frontends:
+            frontend.on_open()
 
     @abstractmethod
     def base_event(self, base: Base, event: BackendEvent) -> None:
