@@ -20,7 +20,7 @@ import trio.testing
 from trio_chardev.backends import BACKEND, KINDS, opener_of
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.ringbuf import RingbufOptions
-from trio_chardev.cli.serve import GRAMMAR, MonitorOptions
+from trio_chardev.cli.options import GRAMMAR, MonitorOptions
 from trio_chardev.cli.words import parse_arguments
 from trio_chardev.core.backend import Opener
 from trio_chardev.core.nursery import open_background_nursery

@@ -92,6 +92,8 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """Module -> its functions, and the tests that are to find their mutants."""
 
 SAME = "the order of two that don't depend on each other"
+NO_CHECKPOINT = "nobody runs before both are done"
+SPARES = "it only spares the processor some work"
 ASKED_AGAIN = "the same is asked again before anything is harmed"
 WHICH = "only which of two refusals comes first, if there is a reason for both"
 REASONS: dict[str, str] = {
@@ -112,6 +114,44 @@ REASONS: dict[str, str] = {
         "who is not asked to take the change need not take the original back"
     ),
     "touch: swapped `self.row = None` and `if self.slot.started:`": SAME,
+    "commit: swapped `self._drain(old)` and `if carry:`": SAME,
+    "commit: swapped `if carry:` and `old.is_replaced = True`": SAME,
+    "commit: swapped `self._switch_taps(old, new)` and `self.touch()`": SAME,
+    "commit: swapped `self._tell(old, new)` and `new.in_place.set()`": NO_CHECKPOINT,
+    "commit: swapped `new.in_place.set()` and `if old is not None:`": NO_CHECKPOINT,
+    "commit: swapped `if old is not None:` and `if new.carried:`": NO_CHECKPOINT,
+    "_switch_taps: swapped `if old is not None:` and `self.outlets.taps = new.backend.taps`": SAME,
+    "_switch_taps: swapped `self.outlets.taps = new.backend.taps` "
+    "and `for tap in new.backend.taps:`": SAME,
+    "_tell: swapped `if new.backend.is_open:` "
+    "and `if old is not None and old.backend.is_open and (not new.backend.is_open):`": (
+        "never both"
+    ),
+    "backend_event: swapped `self.outlets.event(event)` "
+    "and `if event is Event.OPENED:`": NO_CHECKPOINT,
+    "note_end: swapped `self.outbound.interrupt()` "
+    "and `slot.backend.set_open(False)`": NO_CHECKPOINT,
+    "drain: without `if not self.carried and type(self.backend).drain is Backend.drain:`": SPARES,
+    "drain: swapped `if not self.carried and type(self.backend).drain is Backend.drain:` "
+    "and `with trio.move_on_after(timeout, shield=True) as self._draining:`": SPARES,
+    "drain: without `return`": SPARES,
+    "drain: swapped `with trio.move_on_after(timeout, shield=True) as self._draining:` "
+    "and `self._draining = None`": SPARES,
+    "drain: without `self._draining = None`": SPARES,
+    "drain: swapped `self._draining = None` and `if self.carried:`": SAME,
+    "settle: without `if type(self.backend).settle is Backend.settle:`": SPARES,
+    "settle: swapped `if type(self.backend).settle is Backend.settle:` "
+    "and `with trio.move_on_after(timeout) as self._draining:`": SPARES,
+    "settle: without `return`": SPARES,
+    "exclusive: swapped `self.refuse_in_handler()` and `self.interrupt()`": (
+        "while a handler is at work nothing is being sent"
+    ),
+    "run: swapped `self.started = True` and `self.ready.set()`": NO_CHECKPOINT,
+    "_start: swapped `self._seat.check_not_closed()` and `slot = Slot()`": SAME,
+    "_start: swapped `slot = Slot()` and `request = OpenRequest(id=self.id, "
+    "on_event=lambda event: self._seat.backend_event(slot, event), "
+    "replaces=replaces.backend if replaces else None, keep_peer=keep_peer, "
+    "outlets=self._seat.outlets)`": SAME,
     "_check_fit: swapped `self.check_not_closed()` "
     "and `if (users := len(self.frontends)) > new.backend.max_frontends:`": WHICH,
     "_check_fit: swapped `if (users := len(self.frontends)) > new.backend.max_frontends:` "

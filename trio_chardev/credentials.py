@@ -60,6 +60,8 @@ def _readable(path: Path) -> Path:
         path.open("rb").close()
     except OSError as exc:
         raise BackendError.from_os_error(f"Unable to access credentials {path}", exc) from exc
+    except ValueError as exc:  # a NUL, or what the file system's encoding does not have
+        raise BackendError(f"Unable to access credentials {path}: {exc}") from exc
     return path
 
 

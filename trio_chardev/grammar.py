@@ -41,7 +41,7 @@ from trio_chardev.members import (
     ValueType,
     describe,
 )
-from trio_chardev.options import structure
+from trio_chardev.options import INT64, structure
 from trio_chardev.spelling import ALIASES, OF_NO_KIND, SIZES, SPELLINGS, Given, Spelling
 
 
@@ -172,7 +172,11 @@ class ChardevGrammar:
             if item.word is not None:
                 warn(item.deprecation)
             if item.key in SIZES:
-                given[item.key] = parse_size(item.key, item.value)
+                size = given[item.key] = parse_size(item.key, item.value)
+                if size not in INT64:
+                    raise OptionsError(
+                        f"Value '{item.value}' is out of range for parameter '{item.key}'"
+                    )
             elif option := _find(options, item.key):
                 given[item.key] = typed(option.value_type, item.value, item.key)
             elif item.key in OF_NO_KIND:

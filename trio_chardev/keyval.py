@@ -27,7 +27,7 @@ from trio_chardev.members import (
     describe,
     type_of,
 )
-from trio_chardev.options import structure
+from trio_chardev.options import INT64, structure
 
 T = TypeVar("T")
 Warn = Callable[[str], object]
@@ -267,7 +267,11 @@ def _scalar(value_type: Scalar | IntRange | Enum, text: str, path: str) -> Any:
     match value_type:
         case Scalar("bool"):
             return parse_bool(path, text)
-        case Scalar("int") | IntRange():
+        case Scalar("int"):
+            if (number := parse_number(path, text)) not in INT64:
+                raise OptionsError(f"Value '{text}' is out of range for parameter '{path}'")
+            return number
+        case IntRange():
             return parse_number(path, text)
         case Enum(values) if isinstance(values[0], int):
             return parse_number(path, text)

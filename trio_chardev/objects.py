@@ -136,11 +136,20 @@ class Secret(ObjectOptions):
             except OSError as exc:
                 what = f"Unable to read {self.file}: Failed to open file \u201c{self.file}\u201d"
                 raise BackendError.from_os_error(what, exc) from exc
+            except ValueError as exc:  # a NUL, or what the file system's encoding does not have
+                raise BackendError(f"Unable to read {self.file}: {exc}") from exc
         elif self.data is not None:
-            content = self.data.encode()
+            content = _encoded(self.data)
         else:
             raise OptionsError("Either 'file' or 'data' must be provided")
         return SecretValue(_decode_base64(content) if self.format == "base64" else content)
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")  # of the command line, the very bytes
+    except UnicodeEncodeError as exc:
+        raise OptionsError("'data' is no text") from exc
 
 
 def _decode_base64(text: bytes) -> bytes:

@@ -11,6 +11,7 @@ check, in their order, so that the first error is the one that QEMU reports.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, Literal, TypeVar, overload
 
@@ -112,7 +113,7 @@ _Hook = Callable[[Any, Any], Any]
 _ABSENT: Final = object()
 _MISSING: Final = "Parameter '{}' is missing"
 _UNEXPECTED: Final = "Parameter '{}' is unexpected"
-_INT64: Final = range(-(1 << 63), 1 << 63)
+INT64: Final = range(-(1 << 63), 1 << 63)
 _INT64_OR_UINT64: Final = range(-(1 << 63), 1 << 64)
 
 
@@ -143,14 +144,17 @@ def _bool(value: Any, _: Any) -> bool:
 
 
 def _int(value: Any, _: Any) -> int:
-    if type(value) is int and value in _INT64:
+    if type(value) is int and value in INT64:
         return value
     raise _wrong_type("integer")
 
 
 def _number(value: Any, _: Any) -> float:
     if type(value) is int or isinstance(value, float):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # which the lexer reads as this, too
+            return math.inf if value > 0 else -math.inf
     raise _wrong_type("number")
 
 

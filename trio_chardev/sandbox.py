@@ -66,6 +66,8 @@ EVERYWHERE = Sandbox()
 
 
 def _existing(folder: str) -> str:
+    if not folder:  # as which the working directory would be taken
+        raise OptionsError("Could not open '': No such file or directory")
     try:
         return os.path.realpath(folder, strict=True)
     except (OSError, ValueError) as exc:

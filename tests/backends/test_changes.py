@@ -304,7 +304,10 @@ FAILING: list[tuple[Callable[[str], BackendOptions], str]] = [
         "Could not open '{tmp}/none': No such file or directory",
     ),
     (lambda tmp: RingbufOptions(size=3), "size of ringbuf chardev must be power of two"),
-    (lambda tmp: PtyOptions(path=f"{tmp}/plain"), "Failed to create PTY symlink: File exists"),
+    (
+        lambda tmp: PtyOptions(path=f"{tmp}/plain"),
+        "Failed to create PTY symlink '{tmp}/plain': File exists",
+    ),
     (
         lambda tmp: NullOptions(logfile=f"{tmp}/none/log"),
         "Could not create '{tmp}/none/log': No such file or directory",
@@ -324,7 +327,7 @@ FAILING: list[tuple[Callable[[str], BackendOptions], str]] = [
     ),
     (
         lambda tmp: SocketOptions(addr=InetAddress("127.0.0.1", "99999")),
-        "address resolution failed for 127.0.0.1:99999: Servname not supported for ai_socktype",
+        "address resolution failed for 127.0.0.1:99999: a port is at most 65535",
     ),
     (
         lambda tmp: SocketOptions(addr=InetAddress("h", "1", ipv4=False, ipv6=False)),

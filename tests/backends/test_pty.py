@@ -409,7 +409,7 @@ async def test_link_is_refused_where_something_is(tmp_path: Path) -> None:
     module._get_watcher()  # it stays
     with (
         no_leak(),
-        pytest.raises(BackendError, match=r"^Failed to create PTY symlink: File exists"),
+        pytest.raises(BackendError, match=r"^Failed to create PTY symlink '.*/link': File exists"),
     ):
         async with opened(link):
             pass
@@ -444,7 +444,7 @@ async def test_link_to_a_pty_that_is_there_is_left_alone(tmp_path: Path) -> None
 @pytest.mark.parametrize("path", ["no/such/folder", "a\0b"])
 async def test_link_that_cannot_be(tmp_path: Path, path: str) -> None:
     module._get_watcher()  # it stays
-    with no_leak(), pytest.raises(BackendError, match=r"^Failed to create PTY symlink: .+$"):
+    with no_leak(), pytest.raises(BackendError, match=r"^Failed to create PTY symlink '.+': .+$"):
         async with opened(tmp_path / path):
             pass
 
@@ -487,7 +487,7 @@ async def test_link_that_cannot_be_taken_over_fails_the_commit(tmp_path: Path) -
     link = folder / "link"
     async with opened(link) as old, opened(link, replaces=old) as new:
         os.rename(folder, tmp_path / "moved")
-        with pytest.raises(BackendError, match=r"^Failed to create PTY symlink: No such file"):
+        with pytest.raises(BackendError, match=r"^Failed to create PTY symlink '.+': No such file"):
             new.activate()
         os.rename(tmp_path / "moved", folder)
         assert os.readlink(link) == old.pty

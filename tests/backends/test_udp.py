@@ -190,7 +190,7 @@ LOCAL = InetAddress("127.0.0.1", "")
         (
             InetAddress("127.0.0.1", "70000"),
             None,
-            "address resolution failed for 127.0.0.1:70000: Servname not supported for ai_socktype",
+            "address resolution failed for 127.0.0.1:70000: a port is at most 65535",
         ),
         (
             InetAddress("127.0.0.1", "9"),

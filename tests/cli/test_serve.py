@@ -180,13 +180,12 @@ def test_misuse_is_status_2() -> None:
         ),
         (
             ["--chardev", "file,id=x,path=/missing/f"],
-            "--chardev id=x: Failed to add chardev 'x': "
+            "--chardev file,id=x,path=/missing/f: "
             "Could not open '/missing/f': No such file or directory",
         ),
         (
             ["--chardev", "ringbuf,id=x,size=3"],
-            "--chardev id=x: Failed to add chardev 'x': "
-            "size of ringbuf chardev must be power of two",
+            "--chardev ringbuf,id=x,size=3: size of ringbuf chardev must be power of two",
         ),
         (["--monitor", "m"], "--monitor m: Chardev 'm' not found"),
         (
@@ -209,7 +208,7 @@ def test_misuse_is_status_2() -> None:
         ),
         (
             ["--qmp", "tcp:0.0.0.0:0,server=on,wait=off"],
-            "--qmp 0.0.0.0:0: A monitor at '0.0.0.0' needs TLS with 'verify-peer', "
+            "--qmp tcp:0.0.0.0:0,server=on,wait=off: A monitor at '0.0.0.0' needs TLS with 'verify-peer', "
             "a loopback address, or insecure=on",
         ),
         (
@@ -246,8 +245,7 @@ def test_a_port_in_use(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         assert call(monkeypatch, "--qmp", address) == 1
     errors = capsys.readouterr().err
     assert errors == (
-        f"trio-chardev: --qmp 127.0.0.1:{port}: "
-        "Failed to find an available port: Address already in use\n"
+        f"trio-chardev: --qmp {address}: Failed to find an available port: Address already in use\n"
     )
 
 

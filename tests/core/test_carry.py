@@ -20,7 +20,7 @@ from trio_chardev.errors import (
     ChangeRefusedError,
     ChardevClosedError,
 )
-from trio_chardev.testing import FakeDevice, FakeFrontend, open_chardev
+from trio_chardev.testing import FakeBackend, FakeDevice, FakeFrontend, open_chardev
 
 PATIENCE = 5  # seconds
 
@@ -204,6 +204,18 @@ async def test_a_writer_that_comes_with_the_peer_is_behind_it(schedule: int) -> 
         new.connect()
         with trio.fail_after(PATIENCE):
             await write(chardev, b"more")
+        assert new.sent == b"console,more"
+
+
+async def test_who_does_not_wait_may_send_behind_it_at_once() -> None:
+    old = FakeDevice("old", eager=True, holds=True)
+    new, user = FakeDevice("new", eager=True, connected=False), FakeFrontend()
+    async with open_chardev(old) as chardev:
+        frontend = chardev.attach(be_change=user.be_change)
+        await frontend.send_all(b"console,")
+        await chardev.change(new.open, carry=True)
+        new.connect()
+        assert frontend.send_nowait(b"more") == 4
         assert new.sent == b"console,more"
 
 
@@ -421,6 +433,28 @@ async def test_an_old_peer_gets_a_short_time_for_its_last_bytes(autojump_clock: 
         assert trio.current_time() - begin == pytest.approx(DRAIN_TIMEOUT)
         await chardev.change(first.open, drain_timeout=7)
         assert trio.current_time() - begin == pytest.approx(DRAIN_TIMEOUT + 7)
+
+
+async def test_the_time_for_its_last_bytes_begins_when_it_was_sent_all(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    old = FakeDevice("old", eager=True, holds=True)
+    new = FakeDevice("new", eager=True, room=3)
+    there: list[bytes] = []
+
+    async def drain(backend: FakeBackend) -> None:
+        there.append(bytes(backend.device.sent))
+        await trio.lowlevel.checkpoint()
+
+    async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
+        await write(chardev, b"console")
+        await chardev.change(new.open, carry=True)
+        assert new.sent == b"con"
+        monkeypatch.setattr(FakeBackend, "drain", drain)
+        nursery.start_soon(chardev.change, FakeDevice("last").open)
+        await wait_all_tasks_blocked()
+        new.make_room(100)
+    assert there == [b"console"]
 
 
 async def test_a_drain_ends_with_its_chardev() -> None:

@@ -239,6 +239,14 @@ async def test_a_closed_chardev_can_be_neither_attached_to_nor_changed() -> None
         await chardev.aclose()
 
 
+async def test_a_chardev_that_was_closed_before_it_was_opened_opens_nothing() -> None:
+    device, chardev = FakeDevice("old"), Chardev("serial0")
+    await chardev.aclose()
+    with trio.fail_after(PATIENCE), pytest.raises(ChardevClosedError):
+        await chardev.open(device.open)
+    assert device.backend is None
+
+
 @pytest.mark.parametrize("fault", [{"opens": False}, {"activates": False}, {"opens_late": True}])
 async def test_a_first_backend_that_fails_is_closed(
     fault: dict[str, bool], autojump_clock: MockClock

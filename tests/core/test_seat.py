@@ -144,6 +144,17 @@ async def test_what_came_before_the_commit_counts_and_is_not_read_twice() -> Non
         assert await frontend.receive_some() == b"after"
 
 
+async def test_a_peer_that_left_before_the_commit_is_told_of_before_the_next() -> None:
+    """Its leaving is found by the drain, while it still has the place."""
+    old, new = FakeDevice("old"), FakeDevice("new", connected=False)
+    observed: list[tuple[BackendEvent, str]] = []
+    async with open_chardev(old) as chardev:
+        chardev.on_event = lambda chardev, event: observed.append((event, chardev.backend.filename))
+        old.has_left = True  # and nobody has looked since
+        await chardev.change(new.open)
+    assert observed == [(Event.CLOSED, "fake:old")]
+
+
 async def test_what_is_carried_is_taken_back_after_the_drain_and_sent_first() -> None:
     old, new = FakeDevice("old", eager=True, holds=True), FakeDevice("new", eager=True)
     async with open_chardev(old) as chardev:
@@ -185,6 +196,24 @@ async def test_a_row_of_a_list_is_forgotten_by_a_change() -> None:
         chardev.row = b"a row"
         await chardev.change(FakeDevice("new", connected=False).open)
         assert chardev.row is None
+
+
+async def test_who_is_told_of_an_event_finds_no_row_of_before() -> None:
+    rows = []
+    async with open_chardev(FakeDevice("old")) as chardev:
+        chardev.on_event = lambda chardev, event: rows.append(chardev.row)
+        chardev.row = b"a row"
+        chardev.backend.set_open(False)
+    assert rows == [None]
+
+
+async def test_who_is_told_of_a_change_finds_no_row_of_before() -> None:
+    rows = []
+    async with open_chardev(FakeDevice("old")) as chardev:
+        chardev.on_event = lambda chardev, event: rows.append(chardev.row)
+        chardev.row = b"a row"
+        await chardev.change(FakeDevice("new").open)
+    assert rows == [None]
 
 
 async def test_what_it_stands_on_is_told_when_its_users_change() -> None:

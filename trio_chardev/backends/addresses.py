@@ -182,13 +182,20 @@ async def resolve(
     if address.numeric:
         flags |= socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     host = address.host or (None if passive else "")
+    failed = f"address resolution failed for {address}"
+    if _is_port_too_big(address.port):  # which the C library takes modulo 65536
+        raise BackendError(f"{failed}: a port is at most {MAX_PORT}")
     try:
-        if _is_port_too_big(address.port):  # which the C library takes modulo 65536
-            raise socket.gaierror(socket.EAI_SERVICE, "Servname not supported for ai_socktype")
         found = await _look_up(host, address.port, family, kind, flags)
-    except (OSError, ValueError) as exc:  # ValueError: what no host name can be
-        text = exc.strerror if isinstance(exc, OSError) else exc
-        raise BackendError(f"address resolution failed for {address}: {text}") from exc
+    except socket.gaierror as exc:
+        error = BackendError(f"{failed}: {exc.strerror}")
+        if exc.errno == socket.EAI_SERVICE:
+            error.add_note(f"A port is a number, 0 to {MAX_PORT}, or the name of a service.")
+        raise error from exc
+    except OSError as exc:
+        raise BackendError.from_os_error(failed, exc) from exc
+    except ValueError as exc:  # what no name can be
+        raise BackendError(f"{failed}: Name or service not known") from exc
     return list(dict.fromkeys(Endpoint(info[0], info[4], protocol) for info in found))
 
 

@@ -71,6 +71,11 @@ class Connection:
         """See `Backend.send_from`."""
         return pipe.empty_into(self._sock.fileno())
 
+    @property
+    def passes_fds(self) -> bool:
+        """Do descriptors go with the next bytes that are sent?"""
+        return False
+
     def flush(self) -> None:
         """Nothing to do."""
 
@@ -239,6 +244,10 @@ class UnixConnection(Connection):
             raise
         self._drop_fds_to_send()
         return sent
+
+    @property
+    def passes_fds(self) -> bool:
+        return bool(self._fds_to_send)
 
     def send_from(self, pipe: SplicePipe) -> int:
         if self._fds_to_send:

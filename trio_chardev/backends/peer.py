@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -90,6 +91,11 @@ class PeerBackend(Backend):
     @property
     def can_splice(self) -> bool:
         return isinstance(self._connection, Connection)
+
+    @property
+    def plain_socket(self) -> socket.socket | None:
+        link = self._connection
+        return link.sock if isinstance(link, Connection) and not link.passes_fds else None
 
     def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
         return self._spliceable().receive_into(pipe, max_bytes)

@@ -151,7 +151,7 @@ class _Link:
         self._made = path
         if isinstance(replaces, PtyBackend) and replaces.has_link(path):
             self._made = f"{path}.{os.path.basename(slave)}"
-        with _link_errors():
+        with _link_errors(path):
             if _is_left_behind(path, slave):
                 os.unlink(path)
             os.symlink(slave, self._made)
@@ -167,7 +167,7 @@ class _Link:
     def move(self) -> None:
         """Put it in its place. Raises BackendError."""
         if self._made != self.path:
-            with _link_errors():
+            with _link_errors(self.path):
                 os.rename(self._made, self.path)
             self._made = self.path
 
@@ -188,13 +188,14 @@ def _is_left_behind(path: str, slave: str) -> bool:
 
 
 @contextmanager
-def _link_errors() -> Iterator[None]:
+def _link_errors(path: str) -> Iterator[None]:
+    failed = f"Failed to create PTY symlink '{path}'"
     try:
         yield
     except OSError as exc:
-        raise BackendError.from_os_error("Failed to create PTY symlink", exc) from exc
+        raise BackendError.from_os_error(failed, exc) from exc
     except ValueError as exc:  # a NUL, or what the file system's encoding does not have
-        raise BackendError(f"Failed to create PTY symlink: {exc}") from exc
+        raise BackendError(f"{failed}: {exc}") from exc
 
 
 # ---------------------------------------------------------------- the backend

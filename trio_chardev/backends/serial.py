@@ -31,6 +31,7 @@ from trio_chardev.backends.serial_line import (
     Termios2,
     apply_line,
     backend_errors,
+    check_speed,
     control_errors,
     count_unsent,
     is_hung_up,
@@ -328,6 +329,7 @@ async def open_serial(options: SerialOptions, request: OpenRequest) -> AsyncIter
     """Open the device, which need not be a serial line. Raises BackendError."""
     if options.reopen_ms < 0:
         raise BackendError("reopen-ms must not be negative")
+    check_speed(options.device, options.line)
     backend = _make(options, request)
     try:
         await backend.open()

@@ -92,11 +92,16 @@ class Termios2:
         return attrs.evolve(self, cflag=cflag, ispeed=line.speed, ospeed=line.speed)
 
 
+def check_speed(device: str, line: LineSettings) -> None:
+    """Raise BackendError for a speed that no *device* has."""
+    if not 0 < line.speed < 1 << 32:  # 0 would hang up
+        raise BackendError(f"Could not set '{device}' to {line}: no such speed")
+
+
 def apply_line(fd: int, device: str, line: LineSettings) -> None:
     """Set *fd* to *line*. Raises BackendError, and then nothing has changed."""
     failed = f"Could not set '{device}' to {line}"
-    if not 0 < line.speed < 1 << 32:  # 0 would hang up
-        raise BackendError(f"{failed}: no such speed")
+    check_speed(device, line)
     try:
         before = Termios2.of(fd)
         wanted = before.with_line(line)

@@ -68,7 +68,7 @@ class SocketOptions(BackendOptions):
 
     @property
     def reconnect_delay(self) -> float:
-        """Seconds before the first retry; not positive if there is none."""
+        """Seconds before the first retry; 0 if there is none."""
         return float(self.reconnect or 0) + (self.reconnect_ms or 0) / 1000
 
     @property
@@ -123,6 +123,8 @@ def check_options(options: SocketOptions, credentials: TlsCredentials | None) ->
         raise BackendError("'wait' option is incompatible with socket in client connect mode")
     if options.reconnect is not None and options.reconnect_ms is not None:
         raise BackendError("'reconnect' and 'reconnect-ms' are mutually exclusive")
+    if reconnect and options.reconnect_delay < 0:
+        raise BackendError(f"'{reconnect}' must not be negative")
     if options.binary_only and not options.websocket:
         raise BackendError("'binary-only' option requires 'websocket' option")
     if options.origins and not (options.websocket and options.server):

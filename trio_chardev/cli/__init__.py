@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import click
 import trio
 
+from trio_chardev.cli.errors import print_error
 from trio_chardev.errors import ChardevError
 from trio_chardev.version import __version__
 
@@ -95,7 +96,8 @@ def serve_command(
     The options are those of qemu-storage-daemon. Without --monitor and --qmp it listens on
     $XDG_RUNTIME_DIR/trio-chardev/qmp.sock and prints that path.
     """
-    from trio_chardev.cli.serve import ServeOptions, serve
+    from trio_chardev.cli.options import ServeOptions
+    from trio_chardev.cli.serve import serve
     from trio_chardev.keyval import HelpRequested
 
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
@@ -183,7 +185,7 @@ def change_command(
     """
     from trio_chardev.cli import qmp
     from trio_chardev.cli.change import change
-    from trio_chardev.cli.serve import GRAMMAR
+    from trio_chardev.cli.options import GRAMMAR
     from trio_chardev.keyval import HelpRequested
 
     more: dict[str, object] = {}  # a server without our extensions shall not see them
@@ -231,6 +233,5 @@ def main() -> None:
     try:
         cli.main(prog_name="trio-chardev")
     except ChardevError as exc:
-        for line in (str(exc), *getattr(exc, "__notes__", ())):
-            click.echo(f"trio-chardev: {line}", err=True)
+        print_error(exc)
         sys.exit(1)

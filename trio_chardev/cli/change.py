@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from trio_chardev.backends.addresses import SocketAddress
+from trio_chardev.cli.options import GRAMMAR
 from trio_chardev.cli.qmp import Client
-from trio_chardev.cli.serve import GRAMMAR
 from trio_chardev.errors import OptionsError
 from trio_chardev.keyval import split_items
 from trio_chardev.qmp.client import open_qmp_client

@@ -17,6 +17,7 @@ import trio
 
 from trio_chardev.backends.addresses import SocketAddress
 from trio_chardev.cli.address import parse_address
+from trio_chardev.cli.errors import printable
 from trio_chardev.cli.words import parse_arguments
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.qmp.client import QmpError, QmpEvent, QmpEvents, open_qmp_client
@@ -37,7 +38,7 @@ def run(socket: str | None, client: Client, status_of_interrupt: int = 128 + sig
     try:
         is_complete = trio.run(_run_until_signal, client, parse_address(socket))
     except QmpError as exc:
-        click.echo(f"{exc.error_class}: {exc}", err=True)
+        click.echo(printable(f"{exc.error_class}: {exc}"), err=True)
         sys.exit(1)
     if not is_complete:
         sys.exit(status_of_interrupt)
@@ -78,15 +79,10 @@ async def list_chardevs(address: SocketAddress) -> None:
     rows = [("ID", "FILENAME", "FRONTEND")]
     for chardev in chardevs:
         state = "open" if chardev["frontend-open"] else "closed"
-        rows.append((_printable(chardev["label"]), _printable(chardev["filename"]), state))
+        rows.append((printable(chardev["label"]), printable(chardev["filename"]), state))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for id, filename, state in rows:
         click.echo(f"{id:<{widths[0]}}  {filename:<{widths[1]}}  {state}")
-
-
-def _printable(text: str) -> str:
-    """*text* on one line, and without what a terminal would obey."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 async def print_events(address: SocketAddress) -> None:

@@ -12,6 +12,7 @@ because the change may still fail: truncate, rename, apply line settings in `act
 from __future__ import annotations
 
 import abc
+import socket
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, ClassVar
@@ -184,10 +185,15 @@ class Backend(abc.ABC):
         """Do `receive_into` and `send_from` work now?"""
         return False
 
-    def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
-        """As `receive_nowait`, into *pipe*; how much it was. 0 may also mean the end.
+    @property
+    def plain_socket(self) -> socket.socket | None:
+        """Of the peer, if bytes are read from it and written to it as they are, and all now."""
+        return None
 
-        Raises CannotSplice where bytes have to be looked at.
+    def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
+        """As `receive_nowait`, into *pipe*; how much it was, 0 if nothing has come.
+
+        Raises CannotSplice where bytes have to be looked at, and at the end.
         """
         raise CannotSplice
 

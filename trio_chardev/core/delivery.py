@@ -63,22 +63,22 @@ class Delivery:
             data = data[taken:]
         self.inbound.put(data)
 
-    def fill_pipe(self, backend: Backend) -> int:
-        """Have *backend* put what has come into the pipe, if there is one; how much it was.
+    def fill_pipe(self, backend: Backend) -> int | None:
+        """Have *backend* put what has come into the pipe; how much it was.
 
-        Bytes that have to be looked at are left to `Backend.receive_nowait`.
+        None: `Backend.receive_nowait` has to get it, because there is no pipe, or no room in it,
+        or because bytes have to be looked at.
         """
         inbound = self.inbound
-        if inbound.pipe is None or self.is_held or not inbound.has_only_piped:
-            return 0
+        pipe, room = inbound.pipe, inbound.room
+        if pipe is None or room <= 0 or self.is_held or not inbound.has_only_piped:
+            return None
         try:
-            size = backend.receive_into(inbound.pipe, inbound.room)
+            size = backend.receive_into(pipe, room)
         except CannotSplice:
             inbound.close_pipe()
-            return 0
-        if size:
-            inbound.filled(size)
-        return size
+            return None
+        return None if not size and pipe.is_full else size
 
     def piped(self, size: int) -> None:
         """*size* bytes have come into the pipe."""

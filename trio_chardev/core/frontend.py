@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -197,6 +198,29 @@ class Frontend(trio.abc.Stream):
         """As `send_nowait`, what is in *pipe*. Raises CannotSplice if bytes must be looked at."""
         self._check()
         return self._outbound.splice_nowait(pipe)
+
+    @property
+    def direct_source(self) -> socket.socket | None:
+        """The peer's socket, if what it sends may be read from it directly, until a checkpoint.
+
+        So where nobody has to look at it, and nothing has come before but what is in the pipe.
+        """
+        inbound = self._delivery.inbound
+        is_free = inbound.has_only_piped and not (inbound.is_paused or self._delivery.is_held)
+        return self._plain_socket if is_free else None
+
+    @property
+    def direct_sink(self) -> socket.socket | None:
+        """The same, if it may be sent to directly: nobody else is at it, and no change."""
+        return self._plain_socket if self._outbound.is_idle else None
+
+    @property
+    def _plain_socket(self) -> socket.socket | None:
+        return self.chardev.backend.plain_socket if self.is_attached and self.can_splice else None
+
+    def put_back(self, data: bytes) -> None:
+        """Queue *data*, which was read directly and could not be sent on."""
+        self._delivery.inbound.put(data)
 
     @property
     def _is_over(self) -> bool:

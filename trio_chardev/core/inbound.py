@@ -83,7 +83,7 @@ class Inbound:
     def open_pipe(self) -> None:
         """Have bytes wait in a pipe, as many as fit into that. Raises OSError."""
         if self.pipe is None:
-            self.pipe = SplicePipe(self._shrink)
+            self.pipe = SplicePipe(self._piped)
             self.capacity = max(self._plain_capacity, SPLICE_CAPACITY)
             self.wake_writers()
 
@@ -95,11 +95,14 @@ class Inbound:
             pipe.close()
             self.capacity = self._plain_capacity
 
-    def filled(self, size: int) -> None:
-        """*size* bytes have come into the pipe, while nothing else was in the queue."""
-        assert not self._items
-        self._size += size
-        self._readers.unpark_all()
+    def _piped(self, size: int) -> None:
+        """The pipe, while nothing else is in the queue, has *size* bytes more; or less."""
+        if size < 0:
+            self._shrink(-size)
+        else:
+            assert not self._items
+            self._size += size
+            self._readers.unpark_all()
 
     @property
     def has_only_piped(self) -> bool:

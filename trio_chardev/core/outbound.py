@@ -88,6 +88,17 @@ class Outbound:
             return 0
         return self._try(data)
 
+    @property
+    def is_idle(self) -> bool:
+        """Does nobody send or change the backend, and has nothing to be sent first?"""
+        return not (
+            self._write_lock.locked()
+            or self._slot_lock.locked()
+            or self.slot.carried
+            or self.slot.closed.is_set()
+            or self.is_closed
+        )
+
     def splice_nowait(self, pipe: SplicePipe) -> int:
         """As `send_nowait`, what is in *pipe*. Raises CannotSplice if bytes have to be looked at."""
         if self._write_lock.locked() or self._slot_lock.locked():

@@ -97,14 +97,14 @@ class Outlets:
             self._show_received(data)
         self.focus.data(data)
 
-    def fill_pipe(self, backend: Backend) -> int:
+    def fill_pipe(self, backend: Backend) -> int | None:
         """See `Delivery.fill_pipe`; `piped` is to be called then."""
         inbound = self.focus.inbound
         if inbound.pipe is None:
-            return 0
+            return None
         if self.taps:  # they are shown what comes
             inbound.close_pipe()
-            return 0
+            return None
         return self.focus.fill_pipe(backend)
 
     def piped(self, size: int) -> None:

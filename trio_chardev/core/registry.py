@@ -270,7 +270,9 @@ class _failed_to_add:  # noqa: N801 - used as a context manager is
 
     def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
         if isinstance(exc, BackendError) and not isinstance(exc, ChardevClosedError):
-            raise BackendError(f"Failed to add chardev '{self.id}': {exc}") from exc
+            error = BackendError(f"Failed to add chardev '{self.id}': {exc}")
+            error.__notes__ = getattr(exc, "__notes__", [])
+            raise error from exc
 
 
 def _or_default(timeout: float | None, options: BackendOptions) -> float:

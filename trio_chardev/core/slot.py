@@ -95,7 +95,7 @@ class Slot:
             if room <= 0:
                 await self._wait_room(outlets)
             elif (size := outlets.fill_pipe(backend)) or (
-                data := backend.receive_nowait(min(room, MAX_READ))
+                size is None and (data := backend.receive_nowait(min(room, MAX_READ)))
             ):
                 if polling is not None:
                     polling.input_came()

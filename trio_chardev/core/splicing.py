@@ -9,7 +9,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 from collections.abc import Callable, Iterator
+from time import perf_counter
+from typing import NamedTuple
+
+from trio_chardev.core.naps import BURST, nap
 
 SPLICE_CAPACITY = 1 << 20  # bytes; more than a socket's buffer holds
 READ_SIZE = 1 << 16  # bytes
@@ -20,15 +25,26 @@ class CannotSplice(Exception):  # noqa: N818 - it says that bytes have to be loo
     """Bytes must go the plain way, which also meets the error, if there is one."""
 
 
+class Streamed(NamedTuple):
+    """What came of `SplicePipe.stream`."""
+
+    passed: int
+    """Bytes that the sink has taken."""
+    inputs: int
+    """How often something came."""
+    in_vain: bool
+    """Its last nap was in vain."""
+
+
 class SplicePipe:
     """Owns both ends; the length is what is in it."""
 
-    __slots__ = ("_in", "_on_taken", "_out", "_size")
+    __slots__ = ("_in", "_on_change", "_out", "_size")
 
-    def __init__(self, on_taken: Callable[[int], None] = lambda size: None) -> None:
-        """*on_taken* is told how many bytes `empty_into` has taken. Raises OSError."""
+    def __init__(self, on_change: Callable[[int], None] = lambda size: None) -> None:
+        """*on_change* is told how many bytes more there are, or less. Raises OSError."""
         self._size = 0
-        self._on_taken = on_taken
+        self._on_change = on_change
         self._in = self._out = -1
         self._out, self._in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         with contextlib.suppress(OSError):  # the user has many: then less goes at once
@@ -38,15 +54,26 @@ class SplicePipe:
         return self._size
 
     def fill(self, fd: int, max_bytes: int) -> int:
-        """Take up to *max_bytes* from *fd*; 0 if none have come, or none fit, or at the end.
+        """Take up to *max_bytes* from *fd*, at least one; 0 if none have come, or none fit.
 
-        Raises CannotSplice.
+        Raises CannotSplice, also at the end.
         """
-        if max_bytes <= 0:
+        if (size := _splice(fd, self._in, max_bytes)) == 0:
+            raise CannotSplice
+        if size < 0:
             return 0
-        size = _splice(fd, self._in, max_bytes)
         self._size += size
+        self._on_change(size)
         return size
+
+    @property
+    def is_full(self) -> bool:
+        """Does nothing more fit? Of small pieces that is soon: each takes a page."""
+        if not self._size:
+            return False
+        poll = select.poll()
+        poll.register(self._in, select.POLLOUT)
+        return not poll.poll(0)
 
     def empty_into(self, fd: int, max_bytes: int = SPLICE_CAPACITY) -> int:
         """Give up to *max_bytes* to *fd*; 0 if there are none, or it would block.
@@ -56,9 +83,28 @@ class SplicePipe:
         if not self._size or not max_bytes:
             return 0
         size = _splice(self._out, fd, min(self._size, max_bytes))
+        if size <= 0:
+            return 0
         self._size -= size
-        self._on_taken(size)
+        self._on_change(-size)
         return size
+
+    def stream(self, source: int, sink: int) -> Streamed:
+        """Have what comes from *source* go to *sink*, while that goes on quickly; see `naps`."""
+        passed = inputs = 0
+        until = perf_counter() + BURST
+        in_vain = False
+        with contextlib.suppress(CannotSplice):  # whoever goes on meets it, too
+            while not in_vain and (self._size or perf_counter() < until):
+                if self._size:
+                    passed += (sent := self.empty_into(sink))
+                    in_vain = not sent and not nap((), (sink,))[1]
+                elif nap((source,))[0]:
+                    self.fill(source, SPLICE_CAPACITY)
+                    inputs += 1
+                else:
+                    in_vain = True
+        return Streamed(passed, inputs, in_vain)
 
     def read_all(self) -> Iterator[bytes]:
         """Take what is in it out, piece by piece."""
@@ -80,9 +126,10 @@ class SplicePipe:
 
 
 def _splice(source: int, sink: int, size: int) -> int:
+    """How many bytes went; 0 at the end, -1 if it would block."""
     try:
         return os.splice(source, sink, size, flags=_FLAGS)
     except BlockingIOError:
-        return 0
+        return -1
     except OSError as exc:
         raise CannotSplice from exc

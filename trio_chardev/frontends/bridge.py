@@ -20,6 +20,7 @@ from trio_chardev.core.device import Device, DeviceInfo, DeviceOptions, DeviceRe
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.errors import ChardevError, OptionsError
 from trio_chardev.events import BackendEvent, Event, LineSettings
+from trio_chardev.frontends.exchange import Exchange
 from trio_chardev.frontends.flow import Flow
 
 LOOK_INTERVAL = 0.1  # seconds between looks at lines that do not tell when they change
@@ -85,6 +86,7 @@ class Bridge(Device):
         holds = options.when_closed == "hold"
         self.to_peer = Flow(holds)
         self.to_chardev = Flow(holds)
+        self.to_peer.exchange = self.to_chardev.exchange = Exchange(self.to_peer, self.to_chardev)
         self._opened = trio.Event()
         self._shown: LineSettings | None = None  # to the users, of the device's line
 

@@ -26,6 +26,7 @@ from trio_chardev.errors import (
     NotSupportedError,
 )
 from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
+from trio_chardev.frontends.exchange import Exchange
 from trio_chardev.frontends.splice import Splicing
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class Flow:
     """While nobody is at the sink bytes wait; else they are dropped, as by a cable."""
     source: Frontend = attrs.field(init=False)
     sink: Frontend = attrs.field(init=False)
+    exchange: Exchange | None = None
+    """What it does with the flow the other way."""
     sent: int = 0
     """Bytes that the sink has taken."""
     dropped: int = 0
@@ -74,6 +77,8 @@ class Flow:
             taken = 0
         if taken < len(data):
             self.set_to_work()
+        elif self.exchange is not None:
+            self.exchange.piece_sent(taken)
         return taken
 
     def control(self, event: BackendEvent) -> None:

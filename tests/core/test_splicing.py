@@ -1,0 +1,135 @@
+"""A pipe between two descriptors."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator
+
+import attrs
+import pytest
+
+from trio_chardev.core import splicing
+from trio_chardev.core.splicing import CannotSplice, SplicePipe
+
+DATA = random.Random(1).randbytes(100_000)
+
+
+@attrs.frozen
+class Line:
+    """What *near* sends comes to *source*; what goes to *sink* can be read at *far*."""
+
+    near: socket.socket
+    source: socket.socket
+    sink: socket.socket
+    far: socket.socket
+    changes: list[int] = attrs.Factory(list)
+
+    def pipe(self) -> SplicePipe:
+        return SplicePipe(self.changes.append)
+
+    def read(self) -> bytes:
+        """All that has come to the far end."""
+        data = b""
+        while True:
+            try:
+                data += self.far.recv(1 << 20)
+            except BlockingIOError:
+                return data
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    near, source = socket.socketpair()
+    sink, far = socket.socketpair()
+    for sock in (near, source, sink, far):
+        sock.setblocking(False)
+    with near, source, sink, far:
+        yield Line(near, source, sink, far)
+
+
+def test_what_was_put_in_comes_out_and_each_change_is_told(line: Line) -> None:
+    pipe = line.pipe()
+    line.near.send(DATA)
+    assert pipe.fill(line.source.fileno(), 70_000) == len(pipe) == 70_000
+    assert pipe.empty_into(line.sink.fileno(), 50_000) == 50_000
+    assert line.read() == DATA[:50_000]
+    assert b"".join(pipe.read_all()) == DATA[50_000:70_000]
+    assert line.changes == [70_000, -50_000]
+
+
+def test_nothing_has_come_and_the_end_are_told_apart(line: Line) -> None:
+    pipe = line.pipe()
+    assert pipe.fill(line.source.fileno(), 100) == 0
+    line.near.close()
+    with pytest.raises(CannotSplice):
+        pipe.fill(line.source.fileno(), 100)
+
+
+def test_it_is_full_of_small_pieces_long_before_it_holds_its_capacity(line: Line) -> None:
+    pipe = line.pipe()
+    assert not pipe.is_full
+    count = 0
+    while True:
+        line.near.send(b"x")
+        if not pipe.fill(line.source.fileno(), 1):
+            break
+        count += 1
+        assert not pipe.is_full or count == len(pipe)
+    assert pipe.is_full
+    assert len(pipe) == count < 10_000
+
+
+def test_what_comes_goes_on_until_a_nap_is_in_vain(line: Line) -> None:
+    pipe = line.pipe()
+    line.near.send(DATA)
+    assert pipe.stream(line.source.fileno(), line.sink.fileno()) == (len(DATA), 1, True)
+    assert line.read() == DATA
+    assert not pipe
+    assert sum(line.changes) == 0
+
+
+def test_what_is_in_it_goes_first(line: Line) -> None:
+    pipe = line.pipe()
+    line.near.send(DATA)
+    pipe.fill(line.source.fileno(), 1000)
+    pipe.stream(line.source.fileno(), line.sink.fileno())
+    assert line.read() == DATA
+
+
+def test_what_a_full_sink_does_not_take_stays_in_it(line: Line) -> None:
+    pipe = line.pipe()
+    while True:
+        try:
+            line.sink.send(b"-" * 1000)
+        except BlockingIOError:
+            break
+    line.near.send(DATA)
+    passed, _, in_vain = pipe.stream(line.source.fileno(), line.sink.fileno())
+    assert in_vain
+    assert line.read().strip(b"-") == DATA[:passed]
+    assert b"".join(pipe.read_all()) == DATA[passed:]
+
+
+def test_it_ends_in_time_though_more_comes(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(range(3))
+    monkeypatch.setattr(splicing, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(splicing, "BURST", 1.5)
+    monkeypatch.setattr(splicing, "SPLICE_CAPACITY", 100)
+    line.near.send(DATA)
+    assert line.pipe().stream(line.source.fileno(), line.sink.fileno()) == (100, 1, False)
+
+
+def test_at_the_end_and_when_nobody_takes_it_what_has_gone_is_counted(line: Line) -> None:
+    pipe = line.pipe()
+    line.near.send(DATA)
+    line.near.close()
+    assert pipe.stream(line.source.fileno(), line.sink.fileno()).passed == len(DATA)
+
+
+def test_what_is_in_it_stays_when_the_sink_has_left(line: Line) -> None:
+    pipe = line.pipe()
+    line.near.send(DATA)
+    line.far.close()
+    assert pipe.stream(line.source.fileno(), line.sink.fileno()) == (0, 1, False)
+    assert b"".join(pipe.read_all()) == DATA

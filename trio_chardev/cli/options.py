@@ -1,0 +1,277 @@
+"""``trio-chardev serve``: what its options say, checked as far as that goes without opening anything."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import attrs
+
+from trio_chardev.backends import BACKEND, FOREIGN, KINDS
+from trio_chardev.backends.mux import MuxOptions
+from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.cli.errors import saying
+from trio_chardev.core.backend import DEFAULT_ESCAPE
+from trio_chardev.core.device import DeviceOptions
+from trio_chardev.errors import DeviceExistsError, OptionsError
+from trio_chardev.frontends import DEVICE
+from trio_chardev.grammar import ChardevGrammar, ChardevSpec, check_id, help_text
+from trio_chardev.keyval import HelpRequested, parse_bool, parse_number, structure_text
+from trio_chardev.legacy import parse_legacy
+from trio_chardev.members import TaggedUnion
+from trio_chardev.objects import OBJECT, ObjectOptions
+from trio_chardev.options import BackendOptions, structure
+from trio_chardev.qmp.journal import Table
+from trio_chardev.qmp.object_commands import duplicate_object
+from trio_chardev.sandbox import EVERYWHERE, Sandbox
+
+GRAMMAR = ChardevGrammar({name: kind.options for name, kind in KINDS.items()}, FOREIGN)
+
+
+@attrs.frozen(kw_only=True)
+class MonitorOptions:
+    """What ``--monitor`` takes."""
+
+    chardev: str
+    """The chardev that it is on."""
+
+    id: str | None = None
+    """A name for the monitor."""
+
+    mode: Literal["control"] = "control"
+    """QMP; there is no monitor for people."""
+
+    pretty: bool = False
+    """Indent what is sent."""
+
+    insecure: bool = False
+    """Take whoever comes: any user of this machine, any machine without TLS."""
+
+
+@attrs.frozen
+class Monitor:
+    """A monitor on a chardev, of ``--monitor`` or ``--qmp``."""
+
+    said: str
+    """The option, for errors."""
+
+    options: MonitorOptions
+
+
+@attrs.frozen
+class QmpListener:
+    """What ``--qmp`` takes, if it listens."""
+
+    said: str
+    options: SocketOptions
+    insecure: bool = False
+    """As a monitor's."""
+
+
+@attrs.frozen(kw_only=True)
+class ServeOptions:
+    """The command line, structured and checked as far as that goes without opening anything."""
+
+    objects: Mapping[str, ObjectOptions]
+    chardevs: Mapping[str, BackendOptions]
+    """In the order in which to add them, as the objects and devices are."""
+    devices: Mapping[str, DeviceOptions]
+    said: Mapping[tuple[Table, str], str]
+    """The option of each of these, for errors."""
+    monitors: Sequence[Monitor]
+    listeners: Sequence[QmpListener]
+    pidfile: str | None = None
+    sandbox: Sandbox = EVERYWHERE
+    """The paths that QMP clients may name."""
+    escape: int = DEFAULT_ESCAPE
+    state: str | None = None
+    """The file that keeps what QMP clients do."""
+
+    @classmethod
+    def parse(
+        cls,
+        chardevs: Sequence[str],
+        monitors: Sequence[str],
+        listeners: Sequence[str],
+        pidfile: str | None,
+        warn: Callable[[str], object],
+        objects: Sequence[str] = (),
+        sandbox: Sequence[str] = (),
+        devices: Sequence[str] = (),
+        echr: str | None = None,
+        state: str | None = None,
+    ) -> ServeOptions:
+        """Raises OptionsError, and HelpRequested for ``--chardev help`` and the like."""
+        reader = _Reader(warn)
+        for text in objects:
+            reader.read_object(text)
+        for text in devices:
+            reader.read_device(text)
+        for text in chardevs:
+            reader.read_chardev(text)
+        for text in monitors:
+            reader.read_monitor(text)
+        for number, text in enumerate(listeners):
+            reader.read_qmp(text, f"compat_monitor{number}")
+        return cls(
+            objects=reader.objects,
+            chardevs=reader.chardevs,
+            devices=reader.devices,
+            said=reader.said,
+            monitors=reader.monitors,
+            listeners=reader.listeners,
+            pidfile=pidfile,
+            sandbox=_sandbox(sandbox),
+            escape=DEFAULT_ESCAPE if echr is None else _parse_echr(echr),
+            state=state,
+        )
+
+    @staticmethod
+    def help_text(request: HelpRequested) -> str:
+        """What ``--chardev help``, ``--chardev KIND,help`` and the like print."""
+        match request.option:
+            case "device":
+                return help_text("Available devices:", DEVICE.variants, request.subject)
+            case "object":
+                return help_text(
+                    "List of user creatable objects:", OBJECT.variants, request.subject
+                )
+        return GRAMMAR.help_text(request.subject)
+
+
+@attrs.define
+class _Reader:
+    """Reads one option after the other. All of it raises OptionsError."""
+
+    warn: Callable[[str], object]
+    objects: dict[str, ObjectOptions] = attrs.Factory(dict)
+    chardevs: dict[str, BackendOptions] = attrs.Factory(dict)
+    devices: dict[str, DeviceOptions] = attrs.Factory(dict)
+    said: dict[tuple[Table, str], str] = attrs.Factory(dict)
+    monitors: list[Monitor] = attrs.Factory(list)
+    listeners: list[QmpListener] = attrs.Factory(list)
+    _numbers: Iterator[int] = attrs.Factory(itertools.count)
+
+    def read_object(self, text: str) -> None:
+        said = f"--object {_without_secrets(text)}"
+        with saying(said):
+            made = self._read_variant(OBJECT, "object", text)
+            if made.id in self.objects:
+                raise duplicate_object(made.id)
+        self.objects[made.id] = made
+        self.said["objects", made.id] = said
+
+    def read_device(self, text: str) -> None:
+        said = f"--device {text}"
+        with saying(said):
+            device = self._read_variant(DEVICE, "device", text)
+            if device.id is not None:
+                check_id(device.id)
+            id = f"#device{next(self._numbers)}" if device.id is None else device.id
+            if id in self.devices:
+                raise DeviceExistsError(f"Duplicate device ID '{id}'")
+        self.devices[id] = device
+        self.said["devices", id] = said
+
+    def _read_variant(self, union: TaggedUnion, option: str, text: str) -> Any:
+        """An option whose implied key is the tag."""
+        try:
+            return structure_text(union, text, union.tag, self.warn)
+        except HelpRequested as request:
+            if request.subject is not None and request.subject not in union.variants:
+                structure(union, {union.tag: request.subject})  # says that there is no such thing
+            request.option = option
+            raise
+
+    def read_chardev(self, text: str) -> None:
+        said = f"--chardev {text}"
+        with saying(said):
+            self._add(_structure(GRAMMAR.parse(text, self.warn)), said)
+
+    def _add(self, chardevs: dict[str, BackendOptions], said: str) -> None:
+        for id in chardevs:
+            if id in self.chardevs:
+                raise OptionsError(f"Duplicate ID '{id}' for chardev")
+            self.said["chardevs", id] = said
+        self.chardevs |= chardevs
+
+    def read_monitor(self, text: str) -> None:
+        said = f"--monitor {text}"
+        with saying(said), _only_qmp():
+            options = structure_text(MonitorOptions, text, "chardev", self.warn)
+            if options.id is not None:
+                check_id(options.id)
+        self.monitors.append(Monitor(said, options))
+
+    def read_qmp(self, text: str, id: str) -> None:
+        said = f"--qmp {text}"
+        with saying(said):
+            address, insecure = _split_insecure(text)
+            legacy = parse_legacy(GRAMMAR, address, id)
+            if legacy is None:
+                return
+            if legacy.spec is not None:
+                chardevs = _structure(legacy.spec)
+                options = chardevs[id]
+                if isinstance(options, SocketOptions) and options.server:
+                    self.listeners.append(QmpListener(said, options, insecure))
+                    return
+                self._add(chardevs, said)
+            monitor = MonitorOptions(chardev=legacy.id, insecure=insecure)
+            self.monitors.append(Monitor(said, monitor))
+
+
+def _without_secrets(text: str) -> str:
+    """*text* for errors, which may end up in a log."""
+    if text.startswith("{"):
+        return "{...}"
+    return re.sub(r"(^|,)data=(?:[^,]|,,)*", r"\1data=...", text)
+
+
+@contextlib.contextmanager
+def _only_qmp() -> Iterator[None]:
+    """Add why to an error about the ``mode``."""
+    try:
+        yield
+    except OptionsError as exc:
+        if "'mode'" in str(exc):
+            exc.add_note("Only QMP is spoken here (mode=control): there is no monitor for people.")
+        raise
+
+
+def _sandbox(folders: Sequence[str]) -> Sandbox:
+    if not folders:
+        return EVERYWHERE
+    with saying("--sandbox"):
+        return Sandbox(folders)
+
+
+def _split_insecure(text: str) -> tuple[str, bool]:
+    """*text* without ``insecure=on``, which is the monitor's and not the chardev's."""
+    insecure = False
+    for match in re.finditer(r"(?<!,)(?:,,)*,insecure=([^,]*)", text):  # ",," is a comma
+        insecure = parse_bool("insecure", match[1])
+    return re.sub(r"(?<!,)((?:,,)*),insecure=[^,]*", r"\1", text), insecure
+
+
+def _parse_echr(text: str) -> int:
+    """A character by its number, decimal, 0x hexadecimal or 0 octal. Raises OptionsError."""
+    try:
+        number = parse_number("echr", text)
+    except OptionsError:
+        number = -1
+    if not 0 <= number <= 255:
+        raise OptionsError(f"--echr {text}: Bad argument to echr")
+    return number
+
+
+def _structure(spec: ChardevSpec) -> dict[str, BackendOptions]:
+    """The chardevs that *spec* stands for, in the order in which to add them."""
+    options: BackendOptions = structure(BACKEND, spec.backend, "backend")
+    if not spec.mux:
+        return {spec.id: options}
+    base = f"{spec.id}-base"
+    return {base: options, spec.id: MuxOptions(chardev=base)}
