@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from trio_chardev.backends.connection import (
     MAX_FDS,
@@ -98,6 +99,34 @@ async def test_closing_wakes_both_waiters(pair: Pair) -> None:
             connection.close()
     assert writer_was_told
     connection.close()
+
+
+async def test_waiting_for_the_hang_up_takes_one_descriptor_however_often(pair: Pair) -> None:
+    connection, peer = pair
+
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = count()
+    for _ in range(3):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await connection.wait_hangup()
+        assert count() == before + 1
+    peer.shutdown(socket.SHUT_WR)
+    with trio.fail_after(5):
+        await connection.wait_hangup()
+    connection.close()
+    assert count() == before - 1
+
+
+async def test_closing_wakes_who_waits_for_the_hang_up(pair: Pair) -> None:
+    connection, _ = pair
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.wait_hangup)
+            await wait_all_tasks_blocked()
+            connection.close()
 
 
 def test_descriptors_come_with_a_read_and_are_closed_on_exec(pair: Pair) -> None:

@@ -111,13 +111,17 @@ def test_what_a_full_sink_does_not_take_stays_in_it(line: Line) -> None:
     assert b"".join(pipe.read_all()) == DATA[passed:]
 
 
-def test_it_ends_in_time_though_more_comes(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter(range(3))
+@pytest.mark.parametrize(("steps", "passed", "inputs"), [(1, 100, 1), (2, 100, 1), (3, 200, 2)])
+def test_it_ends_in_time_though_more_comes(
+    line: Line, steps: int, passed: int, inputs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(range(10))
     monkeypatch.setattr(splicing, "perf_counter", lambda: next(times))
-    monkeypatch.setattr(splicing, "BURST", 1.5)
+    monkeypatch.setattr(splicing, "BURST", steps + 0.5)
     monkeypatch.setattr(splicing, "SPLICE_CAPACITY", 100)
     line.near.send(DATA)
-    assert line.pipe().stream(line.source.fileno(), line.sink.fileno()) == (100, 1, False)
+    streamed = line.pipe().stream(line.source.fileno(), line.sink.fileno())
+    assert streamed == (passed, inputs, False)
 
 
 def test_at_the_end_and_when_nobody_takes_it_what_has_gone_is_counted(line: Line) -> None:

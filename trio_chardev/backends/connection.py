@@ -42,7 +42,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         self._sock = sock
-        self._hangup: select.epoll | None = None  # of the last `wait_hangup`
+        self._hangup: select.epoll | None = None  # from the first `wait_hangup` on
         self.name = name
         """What query-chardev shows."""
 
@@ -103,9 +103,9 @@ class Connection:
         Raises OSError if it can't know, for want of a descriptor. A peer that could not send
         all that it had is not heard to leave: its bytes come first on the line, too.
         """
-        # Trio does not wait for EPOLLRDHUP, but it waits for an epoll that does.
-        with select.epoll(1) as self._hangup, contextlib.suppress(trio.ClosedResourceError):
-            self._hangup.register(self._sock, select.EPOLLRDHUP)
+        if self._hangup is None:
+            self._hangup = _make_hangup_epoll(self._sock)
+        with contextlib.suppress(trio.ClosedResourceError):
             await trio.lowlevel.wait_readable(self._hangup)
 
     async def wait_writable(self) -> None:
@@ -139,7 +139,7 @@ class Connection:
     def _wake(self) -> None:
         """Make those who wait for it look again."""
         trio.lowlevel.notify_closing(self._sock)
-        if self._hangup is not None and not self._hangup.closed:
+        if self._hangup is not None:
             trio.lowlevel.notify_closing(self._hangup)
 
     def _discard_input(self) -> None:
@@ -155,8 +155,22 @@ class Connection:
             self._wake()
             if self._sock.family in INTERNET:
                 self._discard_input()
+        if self._hangup is not None:
+            self._hangup.close()
+            self._hangup = None
         with contextlib.suppress(OSError):  # ECONNRESET: it is closed all the same
             self._sock.close()
+
+
+def _make_hangup_epoll(sock: socket.socket) -> select.epoll:
+    """Trio does not wait for EPOLLRDHUP, but it waits for an epoll that does. Raises OSError."""
+    epoll = select.epoll(1)
+    try:
+        epoll.register(sock, select.EPOLLRDHUP)
+    except BaseException:
+        epoll.close()
+        raise
+    return epoll
 
 
 class SharedConnection(Connection):

@@ -7,8 +7,8 @@ processor, which takes 20 to 50 us on a virtual machine.
 
 A burst of naps begins when input has come `QUICKLY` after the one before it, and there is
 credit: each input that came quickly earns some, with or without a nap, and a nap in vain, which
-ends the burst, costs `PRICE`. All others in this thread wait for a burst, `BURST` at most, and
-have their turn before the next one. Where they have much to do input comes late, and there are
+ends the burst, costs `PRICE`. All others in this thread wait for a burst, `BURST` and a nap at
+most, and have their turn before the next one. Where they have much to do input comes late, and there are
 no bursts.
 """
 
@@ -18,9 +18,9 @@ import select
 from collections.abc import Sequence
 from time import perf_counter
 
-NAP = 200e-6  # seconds; the kernel adds up to 50 us, its timer slack (prctl(2))
+NAP = 200e-6  # seconds; to be woken on another processor takes 50, and the timer's slack is 50
 BURST = 500e-6  # seconds; about what the reads in a row of one pump take
-QUICKLY = 200e-6  # seconds between two inputs
+QUICKLY = 1e-3  # seconds between two inputs; other programs may have had the processor
 PRICE = 8  # quick inputs that earn one nap in vain
 MAX_CREDIT = 4 * PRICE
 

@@ -95,7 +95,7 @@ class SplicePipe:
         until = perf_counter() + BURST
         in_vain = False
         with contextlib.suppress(CannotSplice):  # whoever goes on meets it, too
-            while not in_vain and (self._size or perf_counter() < until):
+            while not in_vain and perf_counter() < until:
                 if self._size:
                     passed += (sent := self.empty_into(sink))
                     in_vain = not sent and not nap((), (sink,))[1]
@@ -104,6 +104,7 @@ class SplicePipe:
                     inputs += 1
                 else:
                     in_vain = True
+            passed += self.empty_into(sink)
         return Streamed(passed, inputs, in_vain)
 
     def read_all(self) -> Iterator[bytes]:
