@@ -42,18 +42,18 @@ QMP_COMMANDS = {OURS: SERVE, QSD: ["qemu-storage-daemon"], QEMU: EMULATOR}
 
 
 @contextlib.contextmanager
-def deadline(seconds: int) -> Iterator[None]:
+def deadline(seconds: float) -> Iterator[None]:
     """Raise BenchmarkError in the main thread if the block takes longer than *seconds*."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        raise BenchmarkError(f"not over after {seconds} s")
+        raise BenchmarkError(f"not over after {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 

@@ -123,7 +123,10 @@ async def test_a_signal_is_an_event_then_the_end(tmp_path: Path, number: int) ->
     assert [message["data"]["reason"] for message in messages] == ["host-signal"]
 
 
-async def test_a_client_that_does_not_read_does_not_delay_the_end(tmp_path: Path) -> None:
+async def test_a_client_that_does_not_read_does_not_delay_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FAREWELL_TIMEOUT", 0.1)
     with trio.fail_after(2):
         async with open_service() as service:
             await service.listen_qmp(server(tmp_path / "q"))
@@ -513,7 +516,7 @@ async def test_a_client_does_not_hear_of_its_own_monitors_chardev(
 ) -> None:
     """Coming back within a second, it is not told that it was away."""
     async with open_service() as service:
-        mock_clock.autojump_threshold = 0.1
+        mock_clock.autojump_threshold = 0.05
         await service.registry.add("q", SocketOptions(addr=UnixAddress(str(tmp_path / "q"))))
         await service.add_monitor("q")
         for _ in range(3):

@@ -1,6 +1,7 @@
 """Brute force: cancel at every scheduler step, then check what is in place.
 
-With the environment variable TRIO_CHARDEV_SEEDS=N each scenario runs under N schedules.
+By default each scenario is cancelled before each step of one schedule and after each of another;
+with the environment variable TRIO_CHARDEV_SEEDS=N before and after each of N (`just brute-force`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,12 @@ from trio_chardev.errors import (
 from trio_chardev.events import Event
 from trio_chardev.testing import CancelAtStep, FakeDevice, FakeFrontend
 
-SEEDS = int(os.environ.get("TRIO_CHARDEV_SEEDS", "2"))
+SEEDS = os.environ.get("TRIO_CHARDEV_SEEDS")
+SCHEDULES = (
+    list(itertools.product(("before", "after"), range(int(SEEDS))))
+    if SEEDS
+    else [("before", 0), ("after", 1)]
+)
 MESSAGE = b"<000><001><002><003><004>"  # two bytes at a time, it takes longer than a change
 
 # A schedule is a seed: what pytest-trio does for hypothesis.
@@ -231,22 +237,21 @@ class Run:
         assert events[-1] is Event.OPENED  # for the last one
 
 
-def brute_force(scenario: Scenario, seeds: int) -> Counter[str]:
+def brute_force(scenario: Scenario) -> Counter[str]:
     """Cancel at step 1, 2, 3... until change() is over before that step; how it ended."""
     endings: Counter[str] = Counter()
-    for when in ("before", "after"):
-        for seed in range(seeds):
-            for k in range(1, 10_000):
-                scheduler_random.seed(seed)
-                run = Run(scenario, k, when)
-                try:
-                    fired = trio.run(run.main)
-                except BaseException as exc:
-                    exc.add_note(f"{scenario}: {when} {k=} {seed=} ({run.ending})")
-                    raise
-                endings[run.ending] += 1
-                if not fired:
-                    break
+    for when, seed in SCHEDULES:
+        for k in range(1, 10_000):
+            scheduler_random.seed(seed)
+            run = Run(scenario, k, when)
+            try:
+                fired = trio.run(run.main)
+            except BaseException as exc:
+                exc.add_note(f"{scenario}: {when} {k=} {seed=} ({run.ending})")
+                raise
+            endings[run.ending] += 1
+            if not fired:
+                break
     return endings
 
 
@@ -259,7 +264,7 @@ def looks_before_it_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 def test_cancelled_at_every_step_a_change_happens_whole_or_not_at_all(scenario: Scenario) -> None:
-    endings = brute_force(scenario, SEEDS)
+    endings = brute_force(scenario)
     assert endings.total() > 5
     if scenario.target == "change":
         assert endings["Cancelled, old in place"], "the cancellation never came in time"

@@ -95,7 +95,6 @@ class Run:
         with self.scopes["service"]:
             async with open_registry_with(fake_opener, driver_of) as registry:
                 await self.use(registry)
-        trio.lowlevel.remove_instrument(self.injector)
         assert not any(device.is_held_open for device in self.devices.values())
         self.check(is_over=not self.scopes["service"].cancel_called)
         return self.injector.fired
@@ -115,7 +114,7 @@ class Run:
             self.injector.armed = True
             with self.scopes["act"]:
                 await self.act(registry)
-            self.injector.armed = False
+            trio.lowlevel.remove_instrument(self.injector)
         await wait_all_tasks_blocked()
         if "b0" not in registry.devices:
             self.add(registry)

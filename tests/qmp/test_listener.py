@@ -14,7 +14,7 @@ from tests.services import until
 from trio_chardev.backends.addresses import InetAddress, UnixAddress
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.errors import BackendError, OptionsError
-from trio_chardev.qmp import listener
+from trio_chardev.qmp import listener, monitor
 from trio_chardev.qmp.client import QmpConnectionError, QmpError, open_qmp_client
 from trio_chardev.service import Service, open_service
 
@@ -61,7 +61,10 @@ async def test_a_slow_command_of_one_does_not_delay_another(tmp_path: Path) -> N
                         await other.execute("query-chardev")
 
 
-async def test_a_client_that_leaves_cancels_its_command(tmp_path: Path) -> None:
+async def test_a_client_that_leaves_cancels_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "PATIENCE", 0.05)
     async with open_service() as service:
         await listen(service, tmp_path / "q")
         with trio.fail_after(5):
