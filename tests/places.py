@@ -537,7 +537,7 @@ MAKERS: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
 @contextmanager
 def place_for(name: str, folder: Path) -> Iterator[Place]:
     """Make the place *name*, in a folder of its own within *folder*."""
-    own = folder / f"{name}.{secrets.token_hex(2)}"
+    own = folder / secrets.token_hex(3)  # short: the path of a UNIX socket in it has 107 bytes
     own.mkdir()
     with MAKERS[name](own) as place:
         yield attrs.evolve(place, folder=str(own))
