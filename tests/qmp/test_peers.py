@@ -101,23 +101,28 @@ def test_the_tui_of_qemu(service: Running, tmp_path: Path) -> None:
     os.close(terminal)
     try:
         draw_until(master, '"capabilities"')
-        os.write(master, b'{"execute": "query-chardev"}\x1b\r')  # alt-enter sends it
-        draw_until(master, '"label"')
+        draw_until(master, '"label"', b'{"execute": "query-chardev"}\x1b\r')  # alt-enter sends it
     finally:
         tui.kill()
         tui.wait()
         os.close(master)
 
 
-def draw_until(screen: int, text: str) -> None:
-    """Press the down key, which gets to the line for input, and makes it draw what is new."""
+def draw_until(screen: int, text: str, typed: bytes = b"") -> None:
+    """Press the down key, which gets to the line for input, and makes it draw what is new.
+
+    *typed* comes after it. All that again and again: what comes while it starts may be thrown
+    away, and more and more slowly, so that it can keep up where the machine is busy.
+    """
     drawn = b""
-    deadline = time.monotonic() + 10
+    pause = 0.05
+    deadline = time.monotonic() + 30
     while text.encode() not in drawn:
         assert time.monotonic() < deadline, drawn
-        os.write(screen, b"\x1b[B")
-        while select.select([screen], [], [], 0.05)[0]:
+        os.write(screen, b"\x1b[B" + typed)
+        while text.encode() not in drawn and select.select([screen], [], [], pause)[0]:
             drawn += os.read(screen, 65536)
+        pause = min(1.5 * pause, 1)
 
 
 # ---------------------------------------------------------------- by hand
