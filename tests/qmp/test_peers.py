@@ -26,17 +26,41 @@ CHARDEVS = 10_000
 BATCH = 100
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Running]:
-    """Its monitors are at ``tmp_path / "q"``, for many, and ``"m"``, for one at a time."""
+@contextlib.contextmanager
+def service_in(folder: Path) -> Iterator[Running]:
+    """Its monitors are at ``folder / "q"``, for many, and ``"m"``, for one at a time."""
     arguments = [
-        *("--chardev", f"socket,id=m,path={tmp_path}/m,server=on,wait=off", "--monitor", "m"),
-        *("--qmp", f"unix:{tmp_path}/q,server=on,wait=off"),
+        *("--chardev", f"socket,id=m,path={folder}/m,server=on,wait=off", "--monitor", "m"),
+        *("--qmp", f"unix:{folder}/q,server=on,wait=off"),
     ]
     with running(*arguments) as process:
-        with Qmp(tmp_path / "q"):  # it listens
+        with Qmp(folder / "q"):  # it listens
             pass
         yield process
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Running]:
+    """One that the test may end, in *tmp_path*."""
+    with service_in(tmp_path) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def kept_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("service")
+    with service_in(folder):
+        yield folder
+
+
+@pytest.fixture
+def folder(kept_folder: Path) -> Iterator[Path]:
+    """Of one that stays for the next test, which does not find what this one has made."""
+    yield kept_folder
+    with Qmp(kept_folder / "q") as qmp:
+        for row in qmp("query-chardev"):
+            if row["label"] != "m":
+                assert qmp("chardev-remove", id=row["label"]) == {}
 
 
 # ---------------------------------------------------------------- qemu.qmp
@@ -74,25 +98,25 @@ def test_the_client_of_qemu(service: Running, tmp_path: Path, name: str) -> None
     assert service.process.wait(timeout=5) == 0
 
 
-def test_the_shell_of_qemu(service: Running, tmp_path: Path) -> None:
+def test_the_shell_of_qemu(folder: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from qemu.qmp.qmp_shell import main; main()", str(tmp_path / "q")],
+        [sys.executable, "-c", "from qemu.qmp.qmp_shell import main; main()", str(folder / "q")],
         input="chardev-add id=a backend={'type':'null','data':{}}\nquery-chardev\n",
         capture_output=True,
         text=True,
         timeout=10,
-        env={"HOME": str(tmp_path)},
+        env={"HOME": str(folder)},
     )
     assert "Connected to QEMU 7.2" in done.stdout
     assert '"label": "a"' in done.stdout
 
 
-def test_the_tui_of_qemu(service: Running, tmp_path: Path) -> None:
+def test_the_tui_of_qemu(folder: Path) -> None:
     """It draws the greeting, and the answer to what is typed at it."""
     master, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (60, 120))  # rows, columns
     tui = subprocess.Popen(
-        [sys.executable, "-m", "qemu.qmp.qmp_tui", str(tmp_path / "q")],
+        [sys.executable, "-m", "qemu.qmp.qmp_tui", str(folder / "q")],
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
@@ -143,30 +167,28 @@ def add(id: str) -> bytes:
 
 @pytest.mark.parametrize("name", ["q", "m"])
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
-def test_all_that_is_piped_in_is_answered(
-    service: Running, tmp_path: Path, name: str, end: bytes
-) -> None:
+def test_all_that_is_piped_in_is_answered(folder: Path, name: str, end: bytes) -> None:
     """Though its end has come long before the last answer."""
     commands = [b'{"execute": "qmp_capabilities"}', add("a"), add("b"), add("a")]
     commands.append(b'{"execute": "query-chardev"}')
-    greeting, *replies, last = socat(tmp_path / name, end.join(commands))
+    greeting, *replies, last = socat(folder / name, end.join(commands))
     assert "QMP" in greeting
     assert replies[:3] == [{"return": {}}] * 3
     assert replies[3]["error"]["desc"] == "Chardev with id 'a' already exists"
     assert {row["label"] for row in last["return"]} == {"a", "b", "m"}
 
 
-def test_junk_then_recovery(service: Running, tmp_path: Path) -> None:
+def test_junk_then_recovery(folder: Path) -> None:
     data = b'GET / HTTP/1.1\r\n\r\n\xff{"execute": "qmp_capabilities", "id": 1}'
-    _, *errors, last = socat(tmp_path / "q", data)
+    _, *errors, last = socat(folder / "q", data)
     assert last == {"return": {}, "id": 1}
     assert errors
     assert all(error["error"]["class"] == "GenericError" for error in errors)
 
 
-def test_what_is_piped_in_is_answered_as_by_qemu(service: Running, tmp_path: Path) -> None:
+def test_what_is_piped_in_is_answered_as_by_qemu(folder: Path) -> None:
     program = need("qemu-storage-daemon")
-    monitor = f"socket,id=m,path={tmp_path}/qsd,server=on,wait=on"
+    monitor = f"socket,id=m,path={folder}/qsd,server=on,wait=on"
     data = b"".join(
         [
             b'{"execute": "query-chardev"}nonsense {"execute": 5, "id": [1]}\r\n',
@@ -178,13 +200,13 @@ def test_what_is_piped_in_is_answered_as_by_qemu(service: Running, tmp_path: Pat
     )
     daemon = subprocess.Popen([program, "--chardev", monitor, "--monitor", "chardev=m"])
     try:
-        with Qmp(tmp_path / "qsd"):
+        with Qmp(folder / "qsd"):
             pass
-        theirs = socat(tmp_path / "qsd", data)
+        theirs = socat(folder / "qsd", data)
     finally:
         daemon.kill()
         daemon.wait()
-    assert socat(tmp_path / "m", data)[1:] == theirs[1:]
+    assert socat(folder / "m", data)[1:] == theirs[1:]
 
 
 # ---------------------------------------------------------------- scale
