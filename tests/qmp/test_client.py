@@ -71,8 +71,19 @@ def running(words: list[str], path: Path, *options: str) -> Iterator[Server]:
         process.wait()
 
 
+@pytest.fixture(scope="module", params=SERVERS)
+def qmp_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Stays for the next test."""
+    path = tmp_path_factory.mktemp("server") / "qmp.sock"
+    with running(SERVERS[request.param], path, *OPTIONS) as server:
+        yield server
+
+
 @pytest.fixture(params=SERVERS)
-def qmp_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+def mortal_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """One that the test ends."""
     with running(SERVERS[request.param], tmp_path / "qmp.sock", *OPTIONS) as server:
         yield server
 
@@ -158,6 +169,7 @@ async def test_large_command_and_reply(qmp_server: Server) -> None:
             await qmp.execute("chardev-add", id="x", backend=backend)
             await qmp.execute("ringbuf-write", device="x", data=text)
             assert await qmp.execute("ringbuf-read", device="x", size=1 << 19) == text
+            await qmp.execute("chardev-remove", id="x")
 
 
 async def test_second_client_gets_no_greeting(qmp_server: Server) -> None:
@@ -173,19 +185,19 @@ async def test_second_client_gets_no_greeting(qmp_server: Server) -> None:
     )
 
 
-async def test_quit_is_answered_and_is_the_end(qmp_server: Server) -> None:
+async def test_quit_is_answered_and_is_the_end(mortal_server: Server) -> None:
     with trio.fail_after(5):
-        async with open_qmp_client(qmp_server.path) as qmp:
+        async with open_qmp_client(mortal_server.path) as qmp:
             with qmp.open_events() as events:
                 assert await qmp.execute("quit") == {}
                 async for event in events:
                     assert event.name == "SHUTDOWN"
             with pytest.raises(QmpConnectionError) as caught:
                 await qmp.execute("query-version")
-    assert str(caught.value) == f"The QMP server '{qmp_server.path}' closed the connection"
+    assert str(caught.value) == f"The QMP server '{mortal_server.path}' closed the connection"
 
 
-async def test_killed_server_is_noticed_by_who_waits(qmp_server: Server, tmp_path: Path) -> None:
+async def test_killed_server_is_noticed_by_who_waits(mortal_server: Server, tmp_path: Path) -> None:
     path = str(tmp_path / "listening.sock")
     backend = {
         "type": "socket",
@@ -195,10 +207,10 @@ async def test_killed_server_is_noticed_by_who_waits(qmp_server: Server, tmp_pat
     async def kill() -> None:
         while not os.path.exists(path):  # noqa: ASYNC110, ASYNC240 - it is another process
             await trio.sleep(0.005)
-        qmp_server.process.kill()
+        mortal_server.process.kill()
 
     with trio.fail_after(5):
-        async with open_qmp_client(qmp_server.path) as qmp, trio.open_nursery() as nursery:
+        async with open_qmp_client(mortal_server.path) as qmp, trio.open_nursery() as nursery:
             nursery.start_soon(kill)
             with pytest.raises(QmpConnectionError, match="closed the connection"):
                 await qmp.execute("chardev-add", id="x", backend=backend)
