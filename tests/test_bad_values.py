@@ -402,6 +402,18 @@ async def test_an_error_does_not_repeat_a_secret(
     assert "hunter2" not in line
 
 
+@pytest.mark.parametrize("text", ["vc,id=a", '{"id": "a", "backend": {"type": "vc", "data": {}}}'])
+async def test_a_kind_of_an_emulator_is_refused_with_the_reason(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = await begin("chardev", text)
+    assert error is not None
+    assert printed_of(error, capsys) == (
+        f"trio-chardev: --chardev {text}: 'vc' is not a valid char driver name",
+        ["trio-chardev: It belongs to an emulated machine or its display: only QEMU has it."],
+    )
+
+
 async def test_a_port_that_is_none_comes_with_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
     """The words are QEMU's, and say little."""
     error = await begin("chardev", "udp,id=a,port=-1")

@@ -57,6 +57,8 @@ class ChardevSpec:
     """The backend goes to ``ID-base``, and *id* is a mux on that."""
 
 
+FOREIGN_HINT: Final = "It belongs to an emulated machine or its display: only QEMU has it."
+
 _ID: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 _INDEX: Final = re.compile(r"\.[0-9]+$")
 
@@ -155,9 +157,7 @@ class ChardevGrammar:
         if kind not in self.options:
             error = OptionsError(f"'{kind}' is not a valid char driver name")
             if kind in self.foreign:
-                error.add_note(
-                    "It belongs to an emulated machine or its display: only QEMU has it."
-                )
+                error.add_note(FOREIGN_HINT)
             raise error
         backend = {"type": kind, "data": _data(kind, self.options[kind], given)}
         return ChardevSpec(id, backend, mux=given.get("mux", False))

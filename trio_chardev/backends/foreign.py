@@ -13,6 +13,7 @@ import attrs
 
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
+from trio_chardev.grammar import FOREIGN_HINT
 from trio_chardev.options import BackendOptions
 
 
@@ -109,5 +110,7 @@ _NAME_OF = {cls: name for name, cls in FOREIGN.items()}
 @asynccontextmanager
 async def refuse(options: BackendOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Raise BackendError."""
-    raise BackendError(f"'{_NAME_OF[type(options)]}' is not a valid char driver name")
+    error = BackendError(f"'{_NAME_OF[type(options)]}' is not a valid char driver name")
+    error.add_note(FOREIGN_HINT)
+    raise error
     yield  # makes it a generator, as an opener has to be

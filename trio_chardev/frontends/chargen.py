@@ -7,12 +7,13 @@ number N modulo 95 and go on with the space behind the tilde. Line 10 000 000 00
 0 again.
 
 The stream is one, whoever reads it: after a change, or for the next client, it goes on with
-the byte behind the last one that was sent.
+the byte behind the last one that was sent. `check_chargen` checks what was received.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from typing import Final
 
 import attrs
@@ -36,6 +37,29 @@ _TEXTS: Final = [(_PRINTABLE * 2)[start : start + 61] for start in range(95)]
 def chargen_line(number: int) -> bytes:
     """Line *number* of the stream."""
     return b"%010d %b\r\n" % (number % 10**10, _TEXTS[number % 95])
+
+
+def chargen_stream(offset: int, size: int) -> bytes:
+    """*size* bytes of the stream, from *offset* on."""
+    number, skipped = divmod(offset, LINE_SIZE)
+    lines = range(number, number + (skipped + size) // LINE_SIZE + 1)
+    return b"".join(map(chargen_line, lines))[skipped : skipped + size]
+
+
+def check_chargen(data: bytes) -> int:
+    """Check that *data* is one piece of the stream; returns the offset at which it begins.
+
+    Raises ValueError that says where something lacks, comes twice or is wrong, or that *data*
+    has no line's end with the next number behind it, by which it is known what it is.
+    """
+    match = re.search(rb"\r\n([0-9]{10}) ", data)
+    if match is None:
+        raise ValueError("it has no number behind the end of a line")
+    offset = int(match[1]) * LINE_SIZE - match.start(1)
+    if offset < 0 or data != (expected := chargen_stream(offset, len(data))):
+        at = 0 if offset < 0 else next(i for i, byte in enumerate(data) if byte != expected[i])
+        raise ValueError(f"byte {at} is not what follows: {data[at : at + LINE_SIZE]!r}")
+    return offset
 
 
 @attrs.frozen(kw_only=True)
@@ -87,9 +111,7 @@ class Chargen(Device):
                     await self._opened.wait()
 
     def _next(self) -> bytes:
-        number, offset = divmod(self._sent, LINE_SIZE)
-        lines = b"".join(map(chargen_line, range(number, number + LINES_AT_ONCE)))
-        return lines[offset:]
+        return chargen_stream(self._sent, LINES_AT_ONCE * LINE_SIZE)
 
     @property
     def info(self) -> ChargenInfo:
