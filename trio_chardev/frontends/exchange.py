@@ -12,7 +12,6 @@ way.
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -70,9 +69,10 @@ def _send_on(source: socket.socket, sink: socket.socket, flow: Flow) -> bool:
         data = source.recv(PIECE)
     except OSError:
         return False
-    sent = 0
-    with suppress(OSError):  # the flow's task meets it
+    try:
         sent = sink.send(data, socket.MSG_NOSIGNAL) if data else 0
+    except OSError:  # the flow's task meets it
+        sent = 0
     flow.sent += sent
     if sent < len(data):
         flow.source.put_back(data[sent:])
