@@ -20,7 +20,7 @@ from trio_chardev.core.naps import BURST, Naps, nap
 if TYPE_CHECKING:
     from trio_chardev.frontends.flow import Flow
 
-PIECE = 1 << 12  # bytes; more at a time is for splicing, or for the plain way
+PIECE = 1 << 10  # bytes; more at a time is for splicing, or for the plain way
 
 Ways = dict[int, tuple[socket.socket, socket.socket, "Flow"]]
 """By the descriptor of a source: that source, its sink, its flow."""
@@ -35,8 +35,11 @@ class Exchange:
 
     def piece_sent(self, size: int) -> None:
         """A flow that is not at work has sent all of the *size* bytes that came."""
-        if size < PIECE and self._naps.input_came() and (ways := self._ways()):
-            self._burst(ways)
+        if size < PIECE and self._naps.input_came():
+            if ways := self._ways():
+                self._burst(ways)
+            else:
+                self._naps.ended(0, in_vain=True)  # not to look each time
 
     def _ways(self) -> Ways:
         """Empty if one of the flows has to go the plain way."""
