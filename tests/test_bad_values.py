@@ -71,6 +71,13 @@ GOOD_DEVICE = {"chardev": "n", "peer": "m"}
 
 
 @pytest.fixture(autouse=True)
+def _no_traceback(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Nothing goes wrong behind the scenes."""
+    yield
+    assert not [record for record in caplog.get_records("call") if record.exc_info]
+
+
+@pytest.fixture(autouse=True)
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `GOOD` names is in the working directory; no resolver is asked for names."""
     monkeypatch.chdir(tmp_path)

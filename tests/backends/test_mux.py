@@ -620,6 +620,18 @@ async def test_line_calls_go_to_the_base(registry: Registry, device: FakeDevice)
     assert await frontend.get_modem() == ModemLines.CTS | ModemLines.DSR
 
 
+async def test_line_calls_find_a_base_that_is_gone_away(
+    registry: Registry, device: FakeDevice
+) -> None:
+    """A handler of the mux that fails detaches it from its base; its users are told as usual."""
+    frontend = registry["m"].attach()
+    registry["b"].detach(registry["b"].frontends[0])
+    with pytest.raises(BackendDisconnectedError):
+        await frontend.set_line(LineSettings())
+    with pytest.raises(BackendDisconnectedError):
+        frontend.look_at_line()
+
+
 async def test_line_calls_are_refused_in_the_bases_name() -> None:
     async with open_registry_with(any_opener) as registry:
         await registry.add("b", NullOptions())

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import trio
@@ -26,7 +26,12 @@ from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.outlets import Outlets
 from trio_chardev.core.slot import CLEANUP_TIMEOUT
-from trio_chardev.errors import BackendDisconnectedError, BackendError, ChardevError
+from trio_chardev.errors import (
+    BackendDisconnectedError,
+    BackendError,
+    ChardevError,
+    NotSupportedError,
+)
 from trio_chardev.events import BackendEvent, ModemLines
 
 log = logging.getLogger(__name__)
@@ -307,6 +312,17 @@ def check_no_ring(chardev: Chardev, request: OpenRequest) -> None:
             raise BackendError(f"Chardev '{chardev.id}' stands on '{lower}' itself")
         if lower in request.chardevs:
             below += request.chardevs[lower].backend.bases
+
+
+@contextmanager
+def base_errors() -> Iterator[None]:
+    """Around the use of a base's frontend: what may leave a backend is raised instead."""
+    try:
+        yield
+    except NotSupportedError:
+        raise
+    except ON_FAILURE as exc:
+        raise as_backend_error(exc) from exc
 
 
 def as_backend_error(error: Exception) -> BackendError:

@@ -21,7 +21,7 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from trio_chardev.backends.bases import BackendOnBases, Base, open_on_bases
+from trio_chardev.backends.bases import BackendOnBases, Base, base_errors, open_on_bases
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.delivery import Delivery
 from trio_chardev.errors import BackendError
@@ -182,31 +182,38 @@ class MuxBackend(BackendOnBases):
     @property
     def line(self) -> LineSettings:
         """See LineState."""
-        return self._frontend.line
+        with base_errors():
+            return self._frontend.line
 
     def show_line(self, settings: LineSettings) -> None:
         """See LineDisplay."""
-        self._frontend.show_line(settings)
+        with base_errors():
+            self._frontend.show_line(settings)
 
     def look_at_line(self) -> None:
         """See LineWatch."""
-        self._frontend.look_at_line()
+        with base_errors():
+            self._frontend.look_at_line()
 
     async def set_line(self, settings: LineSettings) -> None:
         """See LineControl."""
-        await self._frontend.set_line(settings)
+        with base_errors():
+            await self._frontend.set_line(settings)
 
     async def get_modem(self) -> ModemLines:
         """See ModemControl."""
-        return await self._frontend.get_modem()
+        with base_errors():
+            return await self._frontend.get_modem()
 
     async def set_modem(self, lines: ModemLines) -> None:
         """See ModemControl."""
-        await self._frontend.set_modem(lines)
+        with base_errors():
+            await self._frontend.set_modem(lines)
 
     async def send_break(self, duration: float) -> None:
         """See BreakControl."""
-        await self._frontend.send_break(duration)
+        with base_errors():
+            await self._frontend.send_break(duration)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 import trio
 
-from trio_chardev.cli.errors import print_error
+from trio_chardev.cli.errors import LineFormatter, print_error
 from trio_chardev.errors import ChardevError
 from trio_chardev.version import __version__
 
@@ -101,7 +101,9 @@ def serve_command(
     from trio_chardev.keyval import HelpRequested
 
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
-    logging.basicConfig(format="trio-chardev: %(message)s", level=level)
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("trio-chardev: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
     try:
         options = ServeOptions.parse(
             chardevs, monitors, listeners, pidfile, warn, objects, sandbox, devices, echr, state

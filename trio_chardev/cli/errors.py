@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 import click
@@ -22,6 +23,13 @@ def print_error(error: ChardevError) -> None:
 def printable(text: str) -> str:
     """*text* on one line, and without what a terminal would obey."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+class LineFormatter(logging.Formatter):
+    """Of a log whose messages are one line each, whatever ids and paths clients choose."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return printable(super().formatMessage(record))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import click
 import trio
 
 from trio_chardev.backends.socket import SocketOptions
-from trio_chardev.cli.errors import saying
+from trio_chardev.cli.errors import printable, saying
 from trio_chardev.core.device import DeviceOptions
 from trio_chardev.objects import ObjectOptions
 from trio_chardev.options import BackendOptions
@@ -50,7 +50,7 @@ class Maker:
             with saying(self.said["chardevs", id], f"Failed to add chardev '{id}': "):
                 result = await registry.add(id, options)
         if result.pty is not None:
-            click.echo(f"char device redirected to {result.pty} (label {id})")
+            click.echo(f"char device redirected to {result.pty} (label {printable(id)})")
 
     async def make_device(self, id: str, options: DeviceOptions, by_client: bool) -> None:
         devices = self.service.registry.devices

@@ -14,7 +14,7 @@ from trio_chardev.backends import BACKEND
 from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.cli.address import default_monitor_path
-from trio_chardev.cli.errors import saying
+from trio_chardev.cli.errors import printable, saying
 from trio_chardev.cli.maker import Maker
 from trio_chardev.cli.options import ServeOptions
 from trio_chardev.cli.restore import make_all, plan
@@ -89,7 +89,7 @@ async def add_all(service: Service, options: ServeOptions, journal: Journal) -> 
 
 
 def _say_of_state(text: str) -> None:
-    click.echo(f"trio-chardev: --state: {text}", err=True)
+    click.echo(f"trio-chardev: --state: {printable(text)}", err=True)
 
 
 @contextlib.contextmanager
