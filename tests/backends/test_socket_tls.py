@@ -192,6 +192,10 @@ def objects(tmp_path: Path) -> dict[str, object]:
         ),
         ({"binary_only": True}, "'binary-only' option requires 'websocket' option"),
         ({"origins": ("*",)}, "'origins' option requires 'websocket' option of a server"),
+        (
+            {"origins": ("*", "console.example"), "websocket": True},
+            "'origins': 'console.example' is none, such as 'https://console.example'",
+        ),
     ],
 )
 async def test_options_are_refused_in_qemus_words(

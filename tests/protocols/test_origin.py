@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trio_chardev.protocols.origin import may_connect
+from trio_chardev.protocols.origin import can_be_allowed, may_connect
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,28 @@ def test_pages_without_an_origin_can_be_listed_and_so_can_all() -> None:
     assert may_connect("null", "x", ["null"])
     assert may_connect("http://anybody.example", "x", ["*"])
     assert may_connect("null", "x", ["https://console.example", "*"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["*", "null", "https://console.example", "HTTP://[::1]:80/", "chrome-extension://abcdef"],
+)
+def test_these_are_origins(text: str) -> None:
+    assert can_be_allowed(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "console.example",
+        "https://",
+        "https://x/page",
+        "https://me@x",
+        "//x",
+        "https://a b",
+        "**",
+    ],
+)
+def test_these_would_allow_nobody(text: str) -> None:
+    assert not can_be_allowed(text)

@@ -11,6 +11,7 @@ from trio_chardev.backends.addresses import FdAddress, SocketAddress, VsockAddre
 from trio_chardev.credentials import TlsCredentials
 from trio_chardev.errors import BackendError
 from trio_chardev.options import BackendOptions
+from trio_chardev.protocols.origin import can_be_allowed
 
 
 @attrs.frozen(kw_only=True)
@@ -129,6 +130,9 @@ def check_options(options: SocketOptions, credentials: TlsCredentials | None) ->
         raise BackendError("'binary-only' option requires 'websocket' option")
     if options.origins and not (options.websocket and options.server):
         raise BackendError("'origins' option requires 'websocket' option of a server")
+    for origin in options.origins:
+        if not can_be_allowed(origin):
+            raise BackendError(f"'origins': '{origin}' is none, such as 'https://console.example'")
 
 
 def _check_tls(options: SocketOptions, credentials: TlsCredentials | None) -> None:

@@ -6,11 +6,18 @@ reaches, and says only where the page has come from. Who is no browser does not 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 ANY = "*"
+_ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[^/?#@\s]+/?", re.ASCII | re.IGNORECASE)
+
+
+def can_be_allowed(text: str) -> bool:
+    """Is it an origin, or `ANY`? What is none, as a host without a scheme, allows nobody."""
+    return text == ANY or _ORIGIN.fullmatch(text) is not None
 
 
 def may_connect(origin: str, host: str, allowed: Sequence[str]) -> bool:
