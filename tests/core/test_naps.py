@@ -8,7 +8,7 @@ import time
 import pytest
 
 from trio_chardev.core import naps
-from trio_chardev.core.naps import MAX_CREDIT, NAP, PRICE, QUICKLY, Naps, nap
+from trio_chardev.core.naps import MAX_CREDIT, NAP, PAUSE, PRICE, QUICKLY, Naps, nap
 
 
 class Clock:
@@ -68,6 +68,13 @@ def test_what_comes_in_a_burst_earns_credit_too(clock: Clock) -> None:
     its.ended(3 * PRICE, in_vain=True)
     its.ended(0, in_vain=True)
     assert inputs(its, clock, 1, QUICKLY / 2) == [True]
+
+
+def test_after_a_pause_there_is_one_again(clock: Clock) -> None:
+    its = Naps()
+    inputs(its, clock, 100, QUICKLY / 2)
+    its.pause()
+    assert inputs(its, clock, PAUSE, QUICKLY / 2) == [False] * (PAUSE - 1) + [True]
 
 
 def test_a_nap_ends_when_one_of_the_descriptors_is_ready() -> None:

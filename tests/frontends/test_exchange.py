@@ -90,6 +90,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the other thread is, it is quick."""
     monkeypatch.setattr(naps, "QUICKLY", 1e9)
     monkeypatch.setattr(naps, "NAP", 0.05)
+    monkeypatch.setattr(exchange, "SLOW", 1e9)
 
 
 @pytest.fixture
@@ -306,3 +307,31 @@ async def test_a_flow_at_work_keeps_both_from_it() -> None:
         assert len(its._ways()) == 2
         world.bridge.to_peer.is_at_work = True
         assert not its._ways()
+
+
+async def test_where_it_can_not_be_that_is_not_found_out_at_each_piece(
+    patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Exchange] = []
+
+    def no_ways(its: Exchange) -> exchange.Ways:
+        tried.append(its)
+        return {}
+
+    async with open_world() as world:
+        its = world.bridge.to_peer.exchange
+        assert its is not None
+        monkeypatch.setattr(Exchange, "_ways", no_ways)
+        for _ in range(10 * naps.PRICE):
+            its.piece_sent(1)
+    assert len(tried) <= 10
+
+
+async def test_after_a_burst_that_was_slow_there_is_none_for_a_while(
+    patient: None, bursts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "SLOW", 0)
+    monkeypatch.setattr(naps, "NAP", 5)
+    async with open_world() as world:
+        await world.talk(*[1] * (naps.PAUSE // 4), PIECE)
+        assert len([pieces for pieces in bursts if pieces]) == 1

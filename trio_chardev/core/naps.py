@@ -23,6 +23,7 @@ BURST = 500e-6  # seconds; about what the reads in a row of one pump take
 QUICKLY = 1e-3  # seconds between two inputs; other programs may have had the processor
 PRICE = 8  # quick inputs that earn one nap in vain
 MAX_CREDIT = 4 * PRICE
+PAUSE = 256  # quick inputs
 
 Ready = tuple[list[int], list[int], list[int]]
 
@@ -62,6 +63,10 @@ class Naps:
         self._earn(inputs)
         if in_vain:
             self._credit -= PRICE
+
+    def pause(self) -> None:
+        """Begin no burst for `PAUSE` quick inputs."""
+        self._credit = PRICE - PAUSE
 
     def _earn(self, inputs: int) -> None:
         self._credit = min(self._credit + inputs, MAX_CREDIT)
