@@ -357,6 +357,8 @@ MISTAKES = {
         ("tls-creds-x509,id=o,dir=/nope", "/nope"),
         ("tls-creds-x509,id=o,dir=.,passwordid=nope", "'nope'"),
         ("authz-list,id=o,rules=x", "'rules'"),
+        ("authz-list,id=o,rules.0.match=x", "'rules.0.policy'"),
+        ("authz-list,id=o,rules.0.match=x,rules.0.policy=deny,rules.0.no=1", "'rules.0.no'"),
     ],
     "echr": [("", "echr"), ("x", "echr"), ("256", "echr")],
 }

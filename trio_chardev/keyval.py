@@ -311,4 +311,5 @@ def structure_text(cls: Any, text: str, implied_key: str | None = None, warn: Wa
     """
     if text.startswith("{"):
         return structure(cls, parse_json(text))
-    return structure(cls, typed(type_of(cls), parse_keyval(text, implied_key, warn)))
+    value = typed(type_of(cls), parse_keyval(text, implied_key, warn))
+    return structure(cls, value, index=".{}")

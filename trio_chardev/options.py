@@ -65,19 +65,20 @@ class BackendOptions:
 
 
 @overload
-def structure(cls: type[T], value: object, path: str = "") -> T: ...
+def structure(cls: type[T], value: object, path: str = "", index: str = "[{}]") -> T: ...
 @overload
-def structure(cls: TaggedUnion, value: object, path: str = "") -> Any: ...
-def structure(cls: Any, value: object, path: str = "") -> Any:
+def structure(cls: TaggedUnion, value: object, path: str = "", index: str = "[{}]") -> Any: ...
+def structure(cls: Any, value: object, path: str = "", index: str = "[{}]") -> Any:
     """Make a *cls* of *value*, which is JSON as Python parses it.
 
-    *path* is where *value* stands in what the user wrote, such as ``backend``. Raises
-    OptionsError about the defect, and with the words, that QEMU would choose.
+    *path* is where *value* stands in what the user wrote, such as ``backend``, and *index* how
+    it is written that it is an item of an array. Raises OptionsError about the defect, and with
+    the words, that QEMU would choose.
     """
     try:
         return _converter.structure(value, cls)
     except _DefectError as defect:
-        raise OptionsError(defect.text(path)) from None
+        raise OptionsError(defect.text(path, index)) from None
 
 
 def unstructure(value: object, cls: type | TaggedUnion | None = None) -> Any:
@@ -96,14 +97,14 @@ class _DefectError(Exception):
         self.path = list(path)
         self.is_short = is_short  # QEMU tells only the last name of some
 
-    def text(self, path: str) -> str:
+    def text(self, path: str, index: str) -> str:
         if self.is_short:
             last = self.path[0] if self.path else path.rpartition(".")[2]
             return self.template.format(last if isinstance(last, str) else "null")
         elements = [path] if path else []
         for element in reversed(self.path):
             if isinstance(element, int):
-                elements.append(f"[{element}]")
+                elements.append(index.format(element))
             else:
                 elements.append(f".{element}" if elements else element)
         return self.template.format("".join(elements) if elements else "<anonymous>")
