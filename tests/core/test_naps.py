@@ -8,7 +8,9 @@ import time
 import pytest
 
 from trio_chardev.core import naps
-from trio_chardev.core.naps import MAX_CREDIT, NAP, PAUSE, PRICE, QUICKLY, Naps, nap
+from trio_chardev.core.naps import IN_A_ROW, NAP, PAUSE, QUICKLY, Naps, nap
+
+SLOW = 1e-3  # seconds
 
 
 class Clock:
@@ -37,44 +39,37 @@ def inputs(its: Naps, clock: Clock, count: int, gap: float) -> list[bool]:
 
 
 def test_a_burst_may_begin_when_input_has_come_quickly_a_few_times(clock: Clock) -> None:
-    its = Naps()
-    assert inputs(its, clock, PRICE + 2, QUICKLY / 2) == [False] * PRICE + [True, True]
+    its = Naps(SLOW)
+    answers = inputs(its, clock, 1 + IN_A_ROW + 2, QUICKLY / 2)
+    assert answers == [False] * (1 + IN_A_ROW) + [True, True]
 
 
-def test_input_that_is_slow_begins_none_and_earns_nothing(clock: Clock) -> None:
-    its = Naps()
+def test_input_that_is_slow_begins_none_and_does_not_count(clock: Clock) -> None:
+    its = Naps(SLOW)
     assert not any(inputs(its, clock, 100, 2 * QUICKLY))
-    assert not any(inputs(its, clock, PRICE - 1, QUICKLY / 2))
+    assert not any(inputs(its, clock, IN_A_ROW, QUICKLY / 2))
 
 
-def test_slow_input_begins_none_whatever_the_credit(clock: Clock) -> None:
-    its = Naps()
+def test_slow_input_begins_none_though_others_were_quick(clock: Clock) -> None:
+    its = Naps(SLOW)
     inputs(its, clock, 100, QUICKLY / 2)
     assert inputs(its, clock, 1, 2 * QUICKLY) == [False]
     assert inputs(its, clock, 1, QUICKLY / 2) == [True]
 
 
-def test_a_nap_in_vain_costs_what_some_quick_inputs_earn(clock: Clock) -> None:
-    its = Naps()
-    inputs(its, clock, 100, QUICKLY / 2)
-    for _ in range(MAX_CREDIT // PRICE):
-        its.ended(0, in_vain=True)
-    assert inputs(its, clock, PRICE, QUICKLY / 2) == [False] * (PRICE - 1) + [True]
-
-
-def test_what_comes_in_a_burst_earns_credit_too(clock: Clock) -> None:
-    its = Naps()
-    inputs(its, clock, PRICE + 1, QUICKLY / 2)
-    its.ended(3 * PRICE, in_vain=True)
-    its.ended(0, in_vain=True)
-    assert inputs(its, clock, 1, QUICKLY / 2) == [True]
-
-
-def test_after_a_pause_there_is_one_again(clock: Clock) -> None:
-    its = Naps()
-    inputs(its, clock, 100, QUICKLY / 2)
-    its.pause()
-    assert inputs(its, clock, PAUSE, QUICKLY / 2) == [False] * (PAUSE - 1) + [True]
+@pytest.mark.parametrize(
+    ("count", "seconds", "in_vain", "pauses"),
+    [(10, 9 * SLOW, False, False), (10, 11 * SLOW, False, True), (10, 0, True, True)],
+)
+def test_after_a_burst_that_was_slow_or_a_nap_in_vain_there_is_none_for_a_while(
+    count: int, seconds: float, in_vain: bool, pauses: bool, clock: Clock
+) -> None:
+    its = Naps(SLOW)
+    inputs(its, clock, IN_A_ROW + 1, QUICKLY / 2)
+    clock.now += seconds
+    its.ended(count, in_vain=in_vain)
+    answers = inputs(its, clock, PAUSE + 1, QUICKLY / 2)
+    assert answers == ([False] * PAUSE + [True] if pauses else [True] * (PAUSE + 1))
 
 
 def test_a_nap_ends_when_one_of_the_descriptors_is_ready() -> None:

@@ -5,11 +5,10 @@ relay that sleeps as soon as it has sent lets the kernel run the one it woke on 
 processor, whose caches have the bytes; one that goes on for some us makes it wake another
 processor, which takes 20 to 50 us on a virtual machine.
 
-A burst of naps begins when input has come `QUICKLY` after the one before it, and there is
-credit: each input that came quickly earns some, with or without a nap, and a nap in vain, which
-ends the burst, costs `PRICE`. All others in this thread wait for a burst, `BURST` and a nap at
-most, and have their turn before the next one. Where they have much to do input comes late, and there are
-no bursts.
+A burst of naps begins when input has come `QUICKLY` after the one before it, and did so `IN_A_ROW`
+times. After a nap in vain, or a burst that was slow, there is none for `PAUSE` quick inputs. All
+others in this thread wait for a burst, `BURST` and a nap at most, and have their turn before the
+next one. Where they have much to do input comes late, and there are no bursts.
 """
 
 from __future__ import annotations
@@ -18,12 +17,13 @@ import select
 from collections.abc import Sequence
 from time import perf_counter
 
-NAP = 200e-6  # seconds; to be woken on another processor takes 50, and the timer's slack is 50
+# A timer that ends before the scheduler's next tick, at 250 Hz 4 ms away at most, has to be set in
+# the processor. On a virtual machine that takes some 7 us, each time: a third of a nap and more.
+NAP = 5e-3  # seconds
 BURST = 500e-6  # seconds; about what the reads in a row of one pump take
 QUICKLY = 1e-3  # seconds between two inputs; other programs may have had the processor
-PRICE = 8  # quick inputs that earn one nap in vain
-MAX_CREDIT = 4 * PRICE
-PAUSE = 256  # quick inputs
+IN_A_ROW = 8  # quick inputs before the first burst
+PAUSE = 64  # quick inputs
 
 Ready = tuple[list[int], list[int], list[int]]
 
@@ -42,10 +42,12 @@ def nap(readable: Sequence[int], writable: Sequence[int] = ()) -> Ready:
 class Naps:
     """Of one flow of bytes, or of two that answer each other."""
 
-    __slots__ = ("_credit", "_last")
+    __slots__ = ("_last", "_missing", "_slow")
 
-    def __init__(self) -> None:
-        self._credit = 0
+    def __init__(self, slow: float) -> None:
+        """*slow*: a burst that takes longer for each input, in seconds, was of no use."""
+        self._slow = slow
+        self._missing = IN_A_ROW  # quick inputs until there may be a burst
         self._last = 0.0
 
     def input_came(self) -> bool:
@@ -53,20 +55,16 @@ class Naps:
         now = perf_counter()
         is_quick = now - self._last < QUICKLY
         self._last = now
-        if is_quick:
-            self._earn(1)
-        return is_quick and self._credit >= PRICE
+        if not is_quick:
+            return False
+        self._missing -= 1
+        return self._missing < 0
 
     def ended(self, inputs: int, *, in_vain: bool) -> None:
-        """A burst is over, in which *inputs* came; *in_vain*: after its last nap there was none."""
-        self._last = perf_counter()
-        self._earn(inputs)
-        if in_vain:
-            self._credit -= PRICE
+        """A burst is over, in which *inputs* came; *in_vain*: in its last nap nothing did.
 
-    def pause(self) -> None:
-        """Begin no burst for `PAUSE` quick inputs."""
-        self._credit = PRICE - PAUSE
-
-    def _earn(self, inputs: int) -> None:
-        self._credit = min(self._credit + inputs, MAX_CREDIT)
+        It began with the last `input_came`.
+        """
+        begin, self._last = self._last, perf_counter()
+        is_slow = self._last - begin > inputs * self._slow
+        self._missing = PAUSE if in_vain or is_slow else 0

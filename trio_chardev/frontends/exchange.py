@@ -36,7 +36,7 @@ class Exchange:
 
     def __init__(self, *flows: Flow) -> None:
         self._flows = flows
-        self._naps = Naps()
+        self._naps = Naps(SLOW)
 
     def piece_sent(self, size: int) -> None:
         """A flow that is not at work has sent all of the *size* bytes that came."""
@@ -58,20 +58,17 @@ class Exchange:
 
     def _burst(self, ways: Ways) -> None:
         """Send on what comes, while it comes quickly."""
-        begin = perf_counter()
+        until = perf_counter() + BURST
         sources = tuple(ways)
         pieces = 0
         is_plain = True
-        while is_plain and perf_counter() < begin + BURST:
+        while is_plain and perf_counter() < until:
             if not (ready := nap(sources)[0]):
                 return self._naps.ended(pieces, in_vain=True)
             pieces += len(ready)
             for fd in ready:
                 is_plain &= _send_on(*ways[fd])
-        self._naps.ended(pieces, in_vain=False)
-        if perf_counter() - begin > pieces * SLOW:
-            self._naps.pause()
-        return None
+        return self._naps.ended(pieces, in_vain=False)
 
 
 def _send_on(source: socket.socket, sink: socket.socket, flow: Flow) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LARGE = 1 << 15  # bytes; half of what one plain read gives at most
 SMALL = 1 << 13  # bytes
 IN_A_ROW = 4  # reads; so many decide
+SLOW = 1e-3  # seconds to move what is in a socket's buffer, which takes 40 us
 
 
 class Splicing:
@@ -32,7 +33,7 @@ class Splicing:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
         self._in_a_row = 0
-        self._naps = Naps()
+        self._naps = Naps(SLOW)
 
     def note_read(self, size: int) -> None:
         """One plain read has brought *size* bytes, while nothing else was waiting."""
