@@ -48,7 +48,7 @@ CORE = (
     *("storms", "cancel_everywhere", "machine"),
 )
 CORE_TESTS = tuple(f"tests/core/test_{name}.py" for name in CORE)
-SOCKETS = ("keep_peer", "losses", "changes", "listener", "socket", "carry")
+SOCKETS = ("peer", "keep_peer", "losses", "changes", "listener", "socket", "carry")
 SOCKET_TESTS = tuple(f"tests/backends/test_{name}.py" for name in SOCKETS)
 
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -96,6 +96,7 @@ NO_CHECKPOINT = "nobody runs before both are done"
 SPARES = "it only spares the processor some work"
 ASKED_AGAIN = "the same is asked again before anything is harmed"
 WHICH = "only which of two refusals comes first, if there is a reason for both"
+FLUSHED = "the task of `flushing` does it meanwhile"
 REASONS: dict[str, str] = {
     "change: swapped `self._check_changeable()` and `old = self._seat.slot`": SAME,
     "change: swapped `if keep_peer and (not new.backend.keeps_peer):` "
@@ -110,6 +111,14 @@ REASONS: dict[str, str] = {
     "(not new.backend.is_open))` and `asked: set[Frontend] = set()`": SAME,
     "_set_up: without `self._seat.check_not_closed()`": ASKED_AGAIN,
     "_set_up: swapped `self._seat.check_not_closed()` and `check_takes_changes(frontend)`": WHICH,
+    "drain: unwrapped `with contextlib.suppress(OSError, trio.ClosedResourceError):`": (
+        "what a drain raises ends it, and the core says so in the log"
+    ),
+    "drain: without `await _flush(self._connection)`": FLUSHED,
+    "drain: swapped `await _flush(self._connection)` and `await self._connection.wait_taken()`": (
+        FLUSHED
+    ),
+    "wait_taken: swapped `self._discard_input()` and `await trio.sleep(TAKEN_INTERVAL)`": SAME,
     "_set_up: swapped `check_takes_changes(frontend)` and `asked.add(frontend)`": (
         "who is not asked to take the change need not take the original back"
     ),

@@ -120,10 +120,11 @@ class Connection:
     async def wait_taken(self) -> None:
         """Wait until the peer's kernel has what was sent; what the peer sends is thrown away.
 
-        A UNIX socket's peer has it at once. Raises OSError.
+        A UNIX socket's peer has it at once, and one that has reset the connection never. Raises
+        OSError.
         """
         if self._sock.family in INTERNET:
-            while _count_unacknowledged(self._sock):
+            while _count_unacknowledged(self._sock) and not _is_over(self._sock):
                 self._discard_input()
                 await trio.sleep(TAKEN_INTERVAL)
 
@@ -295,6 +296,13 @@ def _count_unacknowledged(sock: socket.socket) -> int:
     (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
     assert isinstance(count, int)
     return count
+
+
+def _is_over(sock: socket.socket) -> bool:
+    """Has the peer reset the connection? What it has not confirmed still counts then."""
+    poll = select.poll()
+    poll.register(sock, 0)  # for POLLHUP and POLLERR only, which always tell
+    return bool(poll.poll(0))
 
 
 def socket_from_fd(fd: int, name: str) -> socket.socket:
