@@ -82,7 +82,10 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "backends/socket.py": (("activate", "_keep_peer_of", "_take_over"), SOCKET_TESTS),
     "backends/peer.py": (("drain",), SOCKET_TESTS),
-    "backends/connection.py": (("wait_taken", "hand_over", "_discard_input"), SOCKET_TESTS),
+    "backends/connection.py": (
+        ("wait_taken", "hand_over", "_discard_input"),
+        ("tests/backends/test_connection.py", *SOCKET_TESTS),
+    ),
     "backends/listener.py": (("activate", "close"), SOCKET_TESTS),
     "backends/socket_file.py": (
         ("place", "unlink"),
@@ -152,6 +155,14 @@ REASONS: dict[str, str] = {
     "settle: swapped `if type(self.backend).settle is Backend.settle:` "
     "and `with trio.move_on_after(timeout) as self._draining:`": SPARES,
     "settle: without `return`": SPARES,
+    "_try: swapped `if self._slot_lock.locked():` and `slot = self.usable_slot()`": WHICH,
+    "usable_slot: swapped `if self.is_closed:` and `slot = self.slot`": SAME,
+    "wait_taken: swapped `self._discard_input()` and `await trio.sleep(TAKEN_INTERVAL)`": SAME,
+    "hand_over: swapped `self._wake()` and `if self._sock.family in INTERNET:`": SAME,
+    "_discard_input: without `return`": SPARES,
+    "close: swapped `if self.file is not None:` and `for client in self._inherited:`": SAME,
+    "close: swapped `for client in self._inherited:` and `if self._poll is not None:`": SAME,
+    "close: swapped `if self._poll is not None:` and `for sock in self._sockets:`": SAME,
     "exclusive: swapped `self.refuse_in_handler()` and `self.interrupt()`": (
         "while a handler is at work nothing is being sent"
     ),

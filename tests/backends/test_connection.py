@@ -13,10 +13,13 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_chardev.backends.connection import (
     MAX_FDS,
+    Connection,
     UnixConnection,
     socket_from_fd,
 )
 from trio_chardev.errors import BackendError
+
+PATIENCE = 5  # seconds
 
 
 @pytest.fixture
@@ -43,11 +46,26 @@ def inode(fd: int) -> int:
     return os.fstat(fd).st_ino
 
 
-def fill(connection: UnixConnection) -> None:
-    """Send until the socket takes no more."""
+@pytest.fixture
+def tcp_pair() -> Iterator[tuple[Connection, socket.socket]]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = socket.create_connection(server.getsockname(), timeout=PATIENCE)
+        ours, _ = server.accept()
+    ours.setblocking(False)
+    with theirs, ours:
+        yield Connection(ours, "tcp:"), theirs
+
+
+TcpPair = tuple[Connection, socket.socket]
+
+
+def fill(connection: Connection) -> int:
+    """Send until the socket takes no more; how much it took."""
+    sent = 0
     with contextlib.suppress(BlockingIOError):
         while True:
-            connection.send(memoryview(bytes(1 << 16)))
+            sent += connection.send(memoryview(bytes(1 << 16)))
+    return sent
 
 
 async def test_bytes_go_both_ways(pair: Pair) -> None:
@@ -127,6 +145,109 @@ async def test_closing_wakes_who_waits_for_the_hang_up(pair: Pair) -> None:
             nursery.start_soon(connection.wait_hangup)
             await wait_all_tasks_blocked()
             connection.close()
+
+
+# ---------------------------------------------------------------- what is taken when it is left
+
+
+def read_to_end(peer: socket.socket) -> int:
+    received = 0
+    while data := peer.recv(1 << 20):
+        received += len(data)
+    return received
+
+
+def read_exactly(peer: socket.socket, size: int) -> int:
+    """Read *size* bytes, or what there is; how many it was."""
+    received = 0
+    while received < size and (data := peer.recv(min(size - received, 1 << 20))):
+        received += len(data)
+    return received
+
+
+async def test_a_tcp_peer_has_time_to_take_what_was_sent(tcp_pair: TcpPair) -> None:
+    connection, peer = tcp_pair
+    sent = fill(connection)
+    with trio.move_on_after(0.02) as unread:
+        await connection.wait_taken()
+    assert unread.cancelled_caught, "it did not wait"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, read_exactly, peer, sent)
+        with trio.fail_after(PATIENCE):
+            await connection.wait_taken()
+
+
+async def test_a_tcp_peer_that_is_sending_is_not_in_its_own_way(tcp_pair: TcpPair) -> None:
+    """Who does not read before it has sent all would wait for us, and we for him."""
+    connection, peer = tcp_pair
+    sent = fill(connection)
+    received = []
+
+    def send_then_read() -> None:
+        peer.sendall(bytes(16 << 20))
+        received.append(read_exactly(peer, sent))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, send_then_read)
+        with trio.fail_after(PATIENCE):
+            await connection.wait_taken()
+        connection.close()
+    assert received == [sent]
+
+
+async def test_what_a_unix_socket_took_its_peer_has(pair: Pair) -> None:
+    connection, _ = pair
+    fill(connection)
+    with trio.fail_after(PATIENCE):
+        await connection.wait_taken()
+
+
+async def test_a_tcp_peer_can_take_the_rest_later_though_its_own_bytes_were_not_read(
+    tcp_pair: TcpPair,
+) -> None:
+    """Closed with unread input, the kernel resets the connection and drops what was sent."""
+    connection, peer = tcp_pair
+    sent = fill(connection)
+    peer.send(b"unread")
+    await connection.wait_readable()
+    connection.close()
+    assert read_to_end(peer) == sent
+
+
+async def test_who_waited_for_it_does_not_when_it_was_handed_over(pair: Pair) -> None:
+    """Two tasks must not wait for one socket."""
+    connection, peer = pair
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.wait_readable)
+            nursery.start_soon(connection.wait_hangup)
+            await trio.testing.wait_all_tasks_blocked()
+            connection.hand_over(lambda _: None, nodelay=True, keep_alive=False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.wait_readable)
+            peer.send(b"x")
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_a_handed_over_tcp_connection_has_the_options_of_its_new_owner(
+    wanted: bool, tcp_pair: TcpPair
+) -> None:
+    connection, _ = tcp_pair
+    for value in (not wanted, wanted):
+        connection.hand_over(lambda _: None, nodelay=value, keep_alive=value)
+    assert bool(connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) is wanted
+    assert bool(connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) is wanted
+
+
+async def test_handing_over_what_has_ended_never_fails(tcp_pair: TcpPair) -> None:
+    connection, _ = tcp_pair
+    connection.close()
+    connection.hand_over(lambda _: None, nodelay=True, keep_alive=True)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        connection.receive(1)
+
+
+# ---------------------------------------------------------------- descriptors
 
 
 def test_descriptors_come_with_a_read_and_are_closed_on_exec(pair: Pair) -> None:

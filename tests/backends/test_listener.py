@@ -184,6 +184,28 @@ async def test_several_addresses_are_waited_for_together() -> None:
                     nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("hosts", [["127.0.0.1"], ["127.0.0.1", "127.0.0.2"]])
+async def test_closing_wakes_who_waits_and_leaves_no_descriptor(hosts: list[str]) -> None:
+    before = os.listdir("/proc/self/fd")
+    with resolving_to(*hosts):
+        listener = await listen(InetAddress("board", "0"), None)
+    woken = False
+
+    async def wait() -> None:
+        nonlocal woken
+        with pytest.raises(trio.ClosedResourceError):
+            await listener.wait()
+        woken = True
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            listener.close()
+    assert woken
+    assert os.listdir("/proc/self/fd") == before
+
+
 # ---------------------------------------------------------------- UNIX and vsock
 
 
@@ -292,6 +314,19 @@ async def test_a_change_that_fails_leaves_the_old_one_its_address(
         with dial(old), await next_client(old):
             pass
         assert os.listdir(tmp_path) == (["s"] if kind == "path" else [])
+
+
+async def test_a_commit_that_fails_takes_no_client_from_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with listening(UnixAddress(str(path))) as old, listening(old.address, old) as new:
+        with dial(old) as client:
+            path.unlink()
+            path.write_bytes(b"somebody else's by now")
+            with pytest.raises(BackendError, match="somebody has taken it meanwhile"):
+                new.activate()
+            with await next_client(old) as peer:
+                client.send(b"x")
+                assert peer.recv(1) == b"x"
 
 
 @pytest.mark.parametrize("kind", ["tcp", "abstract"])
