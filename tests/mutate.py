@@ -157,7 +157,6 @@ REASONS: dict[str, str] = {
     "settle: without `return`": SPARES,
     "_try: swapped `if self._slot_lock.locked():` and `slot = self.usable_slot()`": WHICH,
     "usable_slot: swapped `if self.is_closed:` and `slot = self.slot`": SAME,
-    "wait_taken: swapped `self._discard_input()` and `await trio.sleep(TAKEN_INTERVAL)`": SAME,
     "hand_over: swapped `self._wake()` and `if self._sock.family in INTERNET:`": SAME,
     "_discard_input: without `return`": SPARES,
     "close: swapped `if self.file is not None:` and `for client in self._inherited:`": SAME,
