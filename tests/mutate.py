@@ -162,6 +162,31 @@ REASONS: dict[str, str] = {
     "close: swapped `if self.file is not None:` and `for client in self._inherited:`": SAME,
     "close: swapped `for client in self._inherited:` and `if self._poll is not None:`": SAME,
     "close: swapped `if self._poll is not None:` and `for sock in self._sockets:`": SAME,
+    "run: swapped `self.closed.set()` and `self.ready.set()`": NO_CHECKPOINT,
+    "run: swapped `self.ready.set()` and `if self._draining is not None:`": NO_CHECKPOINT,
+    "take_back: swapped `try:` and `carried, self.carried = (self.carried, NOTHING)`": SAME,
+    "retire: swapped `self.scope.cancel()` and `for _ in range(PASSES_TO_CLOSE):`": SPARES,
+    "retire: without `for _ in range(PASSES_TO_CLOSE):`": SPARES,
+    "retire: swapped `for _ in range(PASSES_TO_CLOSE):` "
+    "and `with trio.move_on_after(CLEANUP_TIMEOUT, shield=True) as cut:`": SPARES,
+    "retire: without `await trio.lowlevel.cancel_shielded_checkpoint()`": SPARES,
+    "retire: swapped `await trio.lowlevel.cancel_shielded_checkpoint()` "
+    "and `if self.closed.is_set():`": SPARES,
+    "retire: without `if self.closed.is_set():`": SPARES,
+    "retire: without `return`": SPARES,
+    "release: swapped `self.flush()` and `self.inbound.wake_readers()`": NO_CHECKPOINT,
+    "release: swapped `self.inbound.wake_readers()` and `if is_open:`": NO_CHECKPOINT,
+    "_keep_peer_of: swapped `if original._options.protocols != self._options.protocols:` "
+    "and `self._original = original`": "who is refused is closed",
+    "_keep_peer_of: swapped `self._original = original` and `self.keeps_peer = True`": SAME,
+    "_take_over: swapped `peer.hand_over(self._on_event, nodelay=self._options.nodelay, "
+    "keep_alive=keep_alive)` and `self._connect(peer)`": NO_CHECKPOINT,
+    "settle: without `if self._is_hung_up():`": SPARES,
+    "settle: swapped `if self._is_hung_up():` and `slave = self._open_slave()`": SPARES,
+    "settle: swapped `before = unread` and `await trio.sleep(DRAIN_INTERVAL)`": SAME,
+    "take_back: swapped `data += read_all(self._slave)` and `if _is_empty(self._slave):`": SPARES,
+    "take_back: without `if _is_empty(self._slave):`": SPARES,
+    "take_back: without `break`": SPARES,
     "exclusive: swapped `self.refuse_in_handler()` and `self.interrupt()`": (
         "while a handler is at work nothing is being sent"
     ),

@@ -26,6 +26,7 @@ from trio_chardev.backends.socket import SocketBackend, SocketOptions
 from trio_chardev.backends.telnet import telnet_codec
 from trio_chardev.backends.websocket import websocket_codec
 from trio_chardev.core.backend import Backend
+from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import stateless
 from trio_chardev.errors import BackendError, ChangeFailedError, ChangeRefusedError
 from trio_chardev.events import BackendEvent, Event
@@ -73,6 +74,22 @@ async def test_a_change_that_fails_leaves_the_client_with_the_original(
         async with using(place, refuser.be_change) as user:
             first = in_place(user)
             with pytest.raises(ChangeFailedError):
+                await keep(user, place)
+            assert in_place(user) is first
+            await user.talk()
+
+
+async def test_a_commit_that_fails_leaves_the_client_with_the_original(tmp_path: Path) -> None:
+    async def lose_the_path(_: Controls) -> None:
+        await path.unlink(missing_ok=True)
+        await path.write_bytes(b"somebody else's by now")
+
+    with place_for("socket-unix", tmp_path) as place:
+        async with using(place, lose_the_path) as user:
+            first = in_place(user)
+            assert isinstance(first.address, UnixAddress)
+            path = trio.Path(first.address.path)
+            with pytest.raises(BackendError, match="somebody has taken it meanwhile"):
                 await keep(user, place)
             assert in_place(user) is first
             await user.talk()

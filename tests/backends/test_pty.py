@@ -623,6 +623,34 @@ async def test_settle_waits_for_who_reads_and_not_for_who_does_not(
             os.close(slave)
 
 
+async def test_settle_leaves_no_descriptor(autojump_clock: MockClock) -> None:
+    async with opened() as backend:
+        slave = open_slave(backend)
+        try:
+            assert backend.send_nowait(memoryview(b"unread")) == 6
+            before = os.listdir("/proc/self/fd")
+            await backend.settle()
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await backend.settle()
+            assert os.listdir("/proc/self/fd") == before
+        finally:
+            os.close(slave)
+
+
+async def test_a_pty_that_its_user_has_locked_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can look into it (TIOCEXCL), but for root."""
+    async with opened() as backend:
+        slave = open_slave(backend)
+        try:
+            assert backend.send_nowait(memoryview(b"unread")) == 6
+            monkeypatch.setattr(backend, "_open_slave", lambda: None)
+            with trio.fail_after(5):
+                await backend.settle()
+        finally:
+            os.close(slave)
+
+
 async def test_what_its_user_has_left_unread_is_taken_back() -> None:
     """The kernel keeps it for who opens the slave next."""
     message = bytes(range(256)) * 32

@@ -385,6 +385,26 @@ async def test_a_backend_that_breaks_as_it_settles_does_not_undo_the_change(
     assert sent(old, new) == [b"", b"carried"]
 
 
+async def test_a_change_that_cannot_know_what_was_taken_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For want of a descriptor, for one: nothing is lost yet, and it can be tried again."""
+    old, new = FakeDevice("old", eager=True, holds=True), FakeDevice("new", eager=True)
+
+    async def settle(backend: Backend) -> None:
+        raise BackendError("Too many open files")
+
+    async with open_chardev(old) as chardev:
+        await write(chardev, b"carried")
+        with monkeypatch.context() as patch:
+            patch.setattr(type(chardev.backend), "settle", settle)
+            with pytest.raises(BackendError, match="Too many open files"):
+                await chardev.change(new.open, carry=True)
+        assert sent(old, new) == [b"carried", b""]
+        await chardev.change(new.open, carry=True)
+        assert sent(old, new) == [b"", b"carried"]
+
+
 async def test_a_backend_that_breaks_when_it_is_asked_does_not_undo_the_commit(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
