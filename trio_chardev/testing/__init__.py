@@ -4,12 +4,14 @@ Fakes with faults that can be switched on, a chardev to put them in, an injector
 cancellations, and the contract of backends as one check.
 """
 
+from trio_chardev.testing.backend import (
+    FakeBackend as FakeBackend,
+    FakeLineBackend as FakeLineBackend,
+)
 from trio_chardev.testing.cancel import CancelAtStep as CancelAtStep
 from trio_chardev.testing.contract import OpenPair as OpenPair, check_backend as check_backend
 from trio_chardev.testing.device import (
-    FakeBackend as FakeBackend,
     FakeDevice as FakeDevice,
-    FakeLineBackend as FakeLineBackend,
     FakeOptions as FakeOptions,
     fake_opener as fake_opener,
 )

@@ -1,0 +1,175 @@
+"""The backend on a fake device."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.splicing import CannotSplice, SplicePipe
+from trio_chardev.errors import BackendDisconnectedError, BackendError
+from trio_chardev.events import BackendEvent, LineSettings, ModemLines
+
+if TYPE_CHECKING:
+    from trio_chardev.testing.device import FakeDevice
+
+FAKE_SPLICE = 1 << 15  # bytes; fit into a pipe(7) of any size
+
+
+class FakeBackend(Backend):
+    """Made by `FakeDevice.open`."""
+
+    def __init__(self, request: OpenRequest, device: FakeDevice) -> None:
+        super().__init__(request)
+        self.device = device
+        self.is_polled = device.is_polled
+        self.keeps_peer = device.keeps_peer and request.keep_peer
+        self._waited_for = 0  # bytes
+        self._is_carried = False
+
+    @property
+    def filename(self) -> str:
+        return f"fake:{self.device.name}"
+
+    def activate(self) -> None:
+        if not self.device.activates:
+            raise BackendError(f"{self.device.name} does not take its place")
+        self.device.is_active = True
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        assert self.device.is_active, "read before it was in place"
+        data = self.device.take(max_bytes)
+        if not data and self.device.has_left:
+            self.device.has_left = self.is_hung_up = False
+            self.device.connect(False)
+        return data
+
+    @property
+    def can_splice(self) -> bool:
+        return self.device.can_splice and self.is_open
+
+    def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
+        assert self.device.is_active, "read before it was in place"
+        if not self.can_splice:
+            raise CannotSplice
+        ours, theirs = os.pipe2(os.O_NONBLOCK)
+        try:
+            data = self.device.take(min(max_bytes, FAKE_SPLICE))
+            return pipe.fill(ours, os.write(theirs, data)) if data else 0
+        finally:
+            os.close(ours)
+            os.close(theirs)
+
+    def send_from(self, pipe: SplicePipe) -> int:
+        if not self.can_splice or not self.device.is_held_open:
+            raise CannotSplice
+        room = 0 if self.device.stuck else self.device.room
+        ours, theirs = os.pipe2(os.O_NONBLOCK)
+        try:
+            sent = pipe.empty_into(theirs, FAKE_SPLICE if room is None else min(room, FAKE_SPLICE))
+            if sent:
+                self.device.put(memoryview(os.read(ours, sent)))
+            return sent
+        finally:
+            os.close(ours)
+            os.close(theirs)
+
+    async def wait_readable(self) -> None:
+        if self.device.dies_after is not None:
+            for _ in range(self.device.dies_after):
+                await trio.lowlevel.checkpoint()
+            raise BackendError(f"{self.device.name} died")
+        await self.device.wait_fed()
+
+    async def attend(self) -> None:
+        while not self.device.has_left or self.is_hung_up:
+            await self.device.wait_fed()
+        self.is_hung_up = True
+
+    async def settle(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.device.settle_seconds is not None:
+            await trio.sleep(self.device.settle_seconds)
+            self.device.take_all()
+
+    def prepare_to_leave(self, *, carry: bool) -> None:
+        assert not self.device.is_leaving, "asked twice"
+        if not self.device.lets_go:
+            raise BackendError(f"{self.device.name} can't be replaced")
+        self.device.is_leaving, self._is_carried = True, carry
+
+    def stay(self) -> None:
+        assert self.device.is_leaving, "it stays anyway"
+        self.device.is_leaving = False
+
+    def take_back(self) -> bytes:
+        assert self.device.is_leaving, "not prepared for that"
+        assert self._is_carried, "not asked to prepare for that"
+        return self.device.take_back()
+
+    async def drain(self) -> None:
+        assert self.device.is_leaving, "not prepared for that"
+        await trio.lowlevel.checkpoint()
+        if not self.device.drains:
+            await trio.sleep_forever()
+
+    def say(self, event: BackendEvent) -> None:
+        """Report *event*."""
+        self._on_event(event)
+
+    def send_nowait(self, data: memoryview) -> int:
+        self._check_send()
+        if self.device.stuck:
+            return 0
+        if self.device.eager:
+            return self.device.put(data)
+        taken = data[: self._waited_for]
+        self._waited_for = 0
+        self.device.sent += taken
+        return len(taken)
+
+    async def wait_writable(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.device.stuck:
+            await trio.sleep_forever()
+        if self.device.eager:
+            await self.device.wait_room()
+        else:
+            self._waited_for = 2
+
+    def _check_send(self) -> None:
+        assert self.device.is_active, "written before it was in place"
+        if not self.is_open or not self.device.is_held_open:
+            raise BackendDisconnectedError(f"nobody is at {self.device.name}")
+
+
+class FakeLineBackend(FakeBackend):
+    """Made by `FakeDevice.open` with `has_line`."""
+
+    async def set_line(self, settings: LineSettings) -> None:
+        """See `trio_chardev.core.abilities.LineControl`."""
+        await trio.lowlevel.checkpoint()
+        if self.device.line_fails:
+            raise BackendError(f"{self.device.name} does not take {settings}")
+        self.device.line_calls.append(settings)
+
+    async def get_modem(self) -> ModemLines:
+        """See `trio_chardev.core.abilities.ModemControl`."""
+        await trio.lowlevel.checkpoint()
+        return ModemLines.CTS | ModemLines.DSR
+
+    async def set_modem(self, lines: ModemLines) -> None:
+        """See `trio_chardev.core.abilities.ModemControl`."""
+        await trio.lowlevel.checkpoint()
+        self.device.line_calls.append(lines)
+
+    async def send_break(self, duration: float) -> None:
+        """See `trio_chardev.core.abilities.BreakControl`."""
+        await trio.sleep(duration)
+        self.device.line_calls.append(duration)
+
+    def set_echo(self, echo: bool) -> None:
+        """See `trio_chardev.core.abilities.EchoControl`."""
+        self.device.line_calls.append(echo)
