@@ -21,7 +21,7 @@ from time import perf_counter
 # the processor. On a virtual machine that takes some 7 us, each time: a third of a nap and more.
 NAP = 5e-3  # seconds
 BURST = 500e-6  # seconds; about what the reads in a row of one pump take
-QUICKLY = 1e-3  # seconds between two inputs; other programs may have had the processor
+QUICKLY = 200e-6  # seconds between two inputs; a console that prints is slower than that
 IN_A_ROW = 8  # quick inputs before the first burst
 PAUSE = 64  # quick inputs
 
