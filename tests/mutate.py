@@ -77,9 +77,10 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "core/delivery.py": (("hold", "release"), CORE_TESTS),
     "core/outlets.py": (("hold", "release"), CORE_TESTS),
     "backends/pty.py": (
-        ("drain", "settle", "take_back", "_is_empty", "_has_input", "activate", "move"),
+        ("drain", "settle", "take_back", "_is_empty", "_has_input", "activate"),
         ("tests/backends/test_pty.py", "tests/backends/test_carry.py"),
     ),
+    "backends/pty_link.py": (("move",), ("tests/backends/test_pty.py",)),
     "backends/socket.py": (("activate", "_keep_peer_of", "_take_over"), SOCKET_TESTS),
     "backends/peer.py": (("drain",), SOCKET_TESTS),
     "backends/connection.py": (

@@ -17,7 +17,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.peers import need
-from trio_chardev.backends import pty as module
+from trio_chardev.backends import pty as module, pty_opens as opens
 from trio_chardev.backends.descriptor import FdHolder
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pty import PtyBackend, PtyOptions, open_pty
@@ -343,9 +343,9 @@ async def test_two_hundred_share_one_inotify_instance() -> None:
 async def test_an_overflow_of_the_queue_wakes_all() -> None:
     async with opened() as first, opened() as second:
         read_end, write_end = os.pipe()
-        watcher = module._get_watcher()
+        watcher = opens.get_watcher()
         queue, watcher.inotify = watcher.inotify, FdHolder(read_end)
-        os.write(write_end, struct.pack("iIII", -1, module.IN_Q_OVERFLOW, 0, 0))
+        os.write(write_end, struct.pack("iIII", -1, opens.IN_Q_OVERFLOW, 0, 0))
         watcher._read()
         assert first.slave_opened.is_set()
         assert second.slave_opened.is_set()
@@ -363,7 +363,7 @@ def no_leak() -> Iterator[None]:
 
 @pytest.mark.parametrize("function", ["inotify_init1", "inotify_add_watch"])
 async def test_failing_inotify(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
-    call = module._call
+    call = opens._call
 
     def fail(name: str, *args: int | bytes) -> int:
         if name == function:
@@ -371,8 +371,8 @@ async def test_failing_inotify(monkeypatch: pytest.MonkeyPatch, function: str) -
         return call(name, *args)
 
     if function != "inotify_init1":
-        module._get_watcher()  # it stays
-    monkeypatch.setattr(module, "_call", fail)
+        opens.get_watcher()  # it stays
+    monkeypatch.setattr(opens, "_call", fail)
     with (
         no_leak(),
         pytest.raises(BackendError, match=r"^Failed to create PTY: Too many open files"),
@@ -406,7 +406,7 @@ async def test_link_to_the_slave(tmp_path: Path) -> None:
 async def test_link_is_refused_where_something_is(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.write_text("mine")
-    module._get_watcher()  # it stays
+    opens.get_watcher()  # it stays
     with (
         no_leak(),
         pytest.raises(BackendError, match=r"^Failed to create PTY symlink '.*/link': File exists"),
@@ -417,7 +417,7 @@ async def test_link_is_refused_where_something_is(tmp_path: Path) -> None:
 
 
 async def test_link_that_a_crash_has_left_is_replaced(tmp_path: Path) -> None:
-    module._get_watcher()  # it stays
+    opens.get_watcher()  # it stays
     link = tmp_path / "link"
     link.symlink_to("/dev/pts/999999")
     with no_leak():
@@ -426,7 +426,7 @@ async def test_link_that_a_crash_has_left_is_replaced(tmp_path: Path) -> None:
 
 
 async def test_link_to_a_pty_that_is_there_is_left_alone(tmp_path: Path) -> None:
-    module._get_watcher()  # it stays
+    opens.get_watcher()  # it stays
     link = tmp_path / "link"
     for target in ("/dev/null", "/dev/missing"):
         link.symlink_to(target)
@@ -443,7 +443,7 @@ async def test_link_to_a_pty_that_is_there_is_left_alone(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("path", ["no/such/folder", "a\0b"])
 async def test_link_that_cannot_be(tmp_path: Path, path: str) -> None:
-    module._get_watcher()  # it stays
+    opens.get_watcher()  # it stays
     with no_leak(), pytest.raises(BackendError, match=r"^Failed to create PTY symlink '.+': .+$"):
         async with opened(tmp_path / path):
             pass

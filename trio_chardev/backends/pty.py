@@ -6,26 +6,19 @@ The master tells what happens there:
   read, it gives EIO. So bytes that were written before a close come before CLOSED.
 * when the last user closes, epoll reports a hang-up, and goes on doing so for ever. While
   nobody is there we therefore wait for inotify(7)'s word that the slave was opened.
-
-One inotify instance serves all PTYs of a trio run, because a user may have only 128 (sysctl
-fs.inotify.max_user_instances). From the first PTY on a system task reads it, to the end of
-the run: to close it takes 0.3 to 10 ms, because the kernel waits for all who may look at it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import errno
 import logging
 import math
 import os
 import select
-import struct
 import termios
 import tty
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import attrs
 import trio
@@ -38,6 +31,8 @@ from trio_chardev.backends.descriptor import (
     read_all,
 )
 from trio_chardev.backends.pty_line import PtyLine
+from trio_chardev.backends.pty_link import SlaveLink
+from trio_chardev.backends.pty_opens import OpenWatcher, get_watcher
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import LineSettings
@@ -60,147 +55,6 @@ LOOKS = 10  # the kernel holds up to 25 KiB for a PTY (pty.c, tty_buffer.c), 409
 QUIET_TIME = 0.02  # seconds; whose unread bytes are as many as before does not read
 
 
-# ---------------------------------------------------------------- inotify
-
-IN_OPEN = 0x20  # inotify(7), <sys/inotify.h>
-IN_Q_OVERFLOW = 0x4000
-_RECORD = struct.Struct("iIII")  # wd, mask, cookie, length of the name (none for a file)
-_READ_SIZE = 4096
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _call(function: str, *args: int | bytes) -> int:
-    """Call the C library, which Python's os has no inotify of. Raises OSError."""
-    result: int = getattr(_libc, function)(*args)
-    if result < 0:
-        raise OSError(code := ctypes.get_errno(), os.strerror(code))
-    return result
-
-
-class _OpenWatcher:
-    """Tells PTYs that their slave was opened, by their `trio.Event`."""
-
-    def __init__(self) -> None:
-        self.inotify = FdHolder(_call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC))
-        self._watches: dict[int, PtyBackend] = {}
-
-    def add(self, backend: PtyBackend) -> int:
-        """Watch the slave of *backend*; gives what `remove` needs. Raises OSError."""
-        wd = _call("inotify_add_watch", self.inotify.fd, os.fsencode(backend.pty), IN_OPEN)
-        self._watches[wd] = backend
-        return wd
-
-    def remove(self, wd: int) -> None:
-        """Watch no more."""
-        del self._watches[wd]
-        with contextlib.suppress(OSError):  # it went with the slave's file
-            _call("inotify_rm_watch", self.inotify.fd, wd)
-
-    async def run(self) -> None:
-        """The system task: wake the PTYs whose slave was opened."""
-        try:
-            while not self.inotify.closed:
-                await self.inotify.wait_readable()
-                self._read()
-        except BackendError:
-            pass  # closed while it waited
-        finally:
-            self.inotify.close()
-
-    def _read(self) -> None:
-        try:
-            records = os.read(self.inotify.fd, _READ_SIZE)
-        except OSError:  # nothing there, or closed since the wait
-            return
-        for wd, mask, _, _ in _RECORD.iter_unpack(records):
-            if mask & IN_Q_OVERFLOW:  # some records were lost: all have to look
-                for backend in self._watches.values():
-                    backend.slave_opened.set()
-            elif wd in self._watches:
-                self._watches[wd].slave_opened.set()
-
-
-_watcher_of_run: trio.lowlevel.RunVar[_OpenWatcher | None] = trio.lowlevel.RunVar("PTY watcher")
-
-
-def _get_watcher() -> _OpenWatcher:
-    """The one of this trio run, started if there is none. Raises OSError."""
-    watcher = _watcher_of_run.get(None)
-    if watcher is None or watcher.inotify.closed:
-        watcher = _OpenWatcher()
-        _watcher_of_run.set(watcher)
-        trio.lowlevel.spawn_system_task(watcher.run)
-    return watcher
-
-
-# ---------------------------------------------------------------- the link
-
-
-class _Link:
-    """A symbolic link to a slave.
-
-    It is made beside its place if the backend to be replaced has its own there, and is moved
-    by the commit.
-    """
-
-    def __init__(self, path: str, slave: str, replaces: Backend | None) -> None:
-        """Raises BackendError, also if anything else is at *path*."""
-        self.path = path
-        self._slave = slave
-        self._made = path
-        if isinstance(replaces, PtyBackend) and replaces.has_link(path):
-            self._made = f"{path}.{os.path.basename(slave)}"
-        with _link_errors(path):
-            if _is_left_behind(path, slave):
-                os.unlink(path)
-            os.symlink(slave, self._made)
-
-    @property
-    def is_ours(self) -> bool:
-        """Nobody has put another link, or file, in its place."""
-        try:
-            return os.readlink(self._made) == self._slave
-        except OSError:
-            return False
-
-    def move(self) -> None:
-        """Put it in its place. Raises BackendError."""
-        if self._made != self.path:
-            with _link_errors(self.path):
-                os.rename(self._made, self.path)
-            self._made = self.path
-
-    def remove(self) -> None:
-        """Unlink it, if it is still ours."""
-        if self.is_ours:
-            with contextlib.suppress(OSError):
-                os.unlink(self._made)
-
-
-def _is_left_behind(path: str, slave: str) -> bool:
-    """Is it a link to a PTY that is gone, or is ours now? A crash leaves such."""
-    try:
-        leads_to = os.readlink(path)
-    except OSError:  # nothing, or no link
-        return False
-    return leads_to.startswith("/dev/pts/") and (leads_to == slave or not os.path.exists(path))
-
-
-@contextmanager
-def _link_errors(path: str) -> Iterator[None]:
-    failed = f"Failed to create PTY symlink '{path}'"
-    try:
-        yield
-    except OSError as exc:
-        raise BackendError.from_os_error(failed, exc) from exc
-    except ValueError as exc:  # a NUL, or what the file system's encoding does not have
-        raise BackendError(f"{failed}: {exc}") from exc
-
-
-# ---------------------------------------------------------------- the backend
-
-
 class PtyBackend(DescriptorBackend):
     """The master of a pseudoterminal."""
 
@@ -212,8 +66,8 @@ class PtyBackend(DescriptorBackend):
         self.pty = slave
         self.slave_opened = trio.Event()
         """Set by the watcher: it is worth while to read again."""
-        self._watch: tuple[_OpenWatcher, int] | None = None
-        self._link: _Link | None = None
+        self._watch: tuple[OpenWatcher, int] | None = None
+        self._link: SlaveLink | None = None
         self._line = PtyLine(master)
         self._is_looked_at = False
         self._slave: int | None = None
@@ -354,14 +208,15 @@ class PtyBackend(DescriptorBackend):
     def watch(self) -> None:
         """Begin to hear of opens. Raises BackendError."""
         try:
-            watcher = _get_watcher()
-            self._watch = (watcher, watcher.add(self))
+            watcher = get_watcher()
+            self._watch = (watcher, watcher.add(self.pty, lambda: self.slave_opened.set()))
         except OSError as exc:
             raise BackendError.from_os_error("Failed to create PTY", exc) from exc
 
     def link(self, path: str, replaces: Backend | None) -> None:
         """Make the link. Raises BackendError."""
-        self._link = _Link(path, self.pty, replaces)
+        takes_over = isinstance(replaces, PtyBackend) and replaces.has_link(path)
+        self._link = SlaveLink(path, self.pty, takes_over=takes_over)
 
     def close(self) -> None:
         """Undo all; for the opener, when it leaves."""

@@ -1,0 +1,74 @@
+"""The symbolic link to the slave of a PTY, under a name that stays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trio_chardev.errors import BackendError
+
+
+class SlaveLink:
+    """A symbolic link to a slave.
+
+    It is made beside its place if the backend to be replaced has its own there, and is moved
+    by the commit.
+    """
+
+    def __init__(self, path: str, slave: str, *, takes_over: bool) -> None:
+        """*takes_over*: the link at *path* is that of the PTY to be replaced.
+
+        Raises BackendError, also if anything else is at *path*.
+        """
+        self.path = path
+        self._slave = slave
+        self._made = path
+        if takes_over:
+            self._made = f"{path}.{os.path.basename(slave)}"
+        with _link_errors(path):
+            if _is_left_behind(path, slave):
+                os.unlink(path)
+            os.symlink(slave, self._made)
+
+    @property
+    def is_ours(self) -> bool:
+        """Nobody has put another link, or file, in its place."""
+        try:
+            return os.readlink(self._made) == self._slave
+        except OSError:
+            return False
+
+    def move(self) -> None:
+        """Put it in its place. Raises BackendError."""
+        if self._made != self.path:
+            with _link_errors(self.path):
+                os.rename(self._made, self.path)
+            self._made = self.path
+
+    def remove(self) -> None:
+        """Unlink it, if it is still ours."""
+        if self.is_ours:
+            with contextlib.suppress(OSError):
+                os.unlink(self._made)
+
+
+def _is_left_behind(path: str, slave: str) -> bool:
+    """Is it a link to a PTY that is gone, or is ours now? A crash leaves such."""
+    try:
+        leads_to = os.readlink(path)
+    except OSError:  # nothing, or no link
+        return False
+    return leads_to.startswith("/dev/pts/") and (leads_to == slave or not os.path.exists(path))
+
+
+@contextmanager
+def _link_errors(path: str) -> Iterator[None]:
+    failed = f"Failed to create PTY symlink '{path}'"
+    try:
+        yield
+    except OSError as exc:
+        raise BackendError.from_os_error(failed, exc) from exc
+    except ValueError as exc:  # a NUL, or what the file system's encoding does not have
+        raise BackendError(f"{failed}: {exc}") from exc

@@ -1,0 +1,90 @@
+"""Who hears that the slave of a PTY was opened, by inotify(7).
+
+One instance serves all PTYs of a trio run, because a user may have only 128 (sysctl
+fs.inotify.max_user_instances). From the first PTY on a system task reads it, to the end of
+the run: to close it takes 0.3 to 10 ms, because the kernel waits for all who may look at it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import struct
+from collections.abc import Callable
+
+import trio
+
+from trio_chardev.backends.descriptor import FdHolder
+from trio_chardev.errors import BackendError
+
+IN_OPEN = 0x20  # inotify(7), <sys/inotify.h>
+IN_Q_OVERFLOW = 0x4000
+_RECORD = struct.Struct("iIII")  # wd, mask, cookie, length of the name (none for a file)
+_READ_SIZE = 4096
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(function: str, *args: int | bytes) -> int:
+    """Call the C library, which Python's os has no inotify of. Raises OSError."""
+    result: int = getattr(_libc, function)(*args)
+    if result < 0:
+        raise OSError(code := ctypes.get_errno(), os.strerror(code))
+    return result
+
+
+class OpenWatcher:
+    """Tells PTYs that their slave was opened."""
+
+    def __init__(self) -> None:
+        self.inotify = FdHolder(_call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC))
+        self._watches: dict[int, Callable[[], None]] = {}
+
+    def add(self, slave: str, opened: Callable[[], None]) -> int:
+        """Call *opened* when *slave* is; gives what `remove` needs. Raises OSError."""
+        wd = _call("inotify_add_watch", self.inotify.fd, os.fsencode(slave), IN_OPEN)
+        self._watches[wd] = opened
+        return wd
+
+    def remove(self, wd: int) -> None:
+        """Watch no more."""
+        del self._watches[wd]
+        with contextlib.suppress(OSError):  # it went with the slave's file
+            _call("inotify_rm_watch", self.inotify.fd, wd)
+
+    async def run(self) -> None:
+        """The system task: wake the PTYs whose slave was opened."""
+        try:
+            while not self.inotify.closed:
+                await self.inotify.wait_readable()
+                self._read()
+        except BackendError:
+            pass  # closed while it waited
+        finally:
+            self.inotify.close()
+
+    def _read(self) -> None:
+        try:
+            records = os.read(self.inotify.fd, _READ_SIZE)
+        except OSError:  # nothing there, or closed since the wait
+            return
+        for wd, mask, _, _ in _RECORD.iter_unpack(records):
+            if mask & IN_Q_OVERFLOW:  # some records were lost: all have to look
+                for opened in self._watches.values():
+                    opened()
+            elif wd in self._watches:
+                self._watches[wd]()
+
+
+_watcher_of_run: trio.lowlevel.RunVar[OpenWatcher | None] = trio.lowlevel.RunVar("PTY watcher")
+
+
+def get_watcher() -> OpenWatcher:
+    """The one of this trio run, started if there is none. Raises OSError."""
+    watcher = _watcher_of_run.get(None)
+    if watcher is None or watcher.inotify.closed:
+        watcher = OpenWatcher()
+        _watcher_of_run.set(watcher)
+        trio.lowlevel.spawn_system_task(watcher.run)
+    return watcher
