@@ -188,6 +188,7 @@ REASONS: dict[str, str] = {
     "take_back: swapped `data += read_all(self._slave)` and `if _is_empty(self._slave):`": SPARES,
     "take_back: without `if _is_empty(self._slave):`": SPARES,
     "take_back: without `break`": SPARES,
+    "_drain: swapped `if old.closed.is_set():` and `inbound = self.outlets.focus.inbound`": SAME,
     "exclusive: swapped `self.refuse_in_handler()` and `self.interrupt()`": (
         "while a handler is at work nothing is being sent"
     ),
