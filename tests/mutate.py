@@ -179,6 +179,8 @@ REASONS: dict[str, str] = {
     "release: swapped `self.inbound.wake_readers()` and `if is_open:`": NO_CHECKPOINT,
     "_keep_peer_of: swapped `if original._options.protocols != self._options.protocols:` "
     "and `self._original = original`": "who is refused is closed",
+    "_take_over: swapped `if self._connection is not None:` "
+    "and `keep_alive = isinstance(self.address, InetAddress) and self.address.keep_alive`": SAME,
     "_keep_peer_of: swapped `self._original = original` and `self.keeps_peer = True`": SAME,
     "_take_over: swapped `peer.hand_over(self._on_event, nodelay=self._options.nodelay, "
     "keep_alive=keep_alive)` and `self._connect(peer)`": NO_CHECKPOINT,

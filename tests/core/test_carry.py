@@ -219,6 +219,30 @@ async def test_who_does_not_wait_may_send_behind_it_at_once() -> None:
         assert new.sent == b"console,more"
 
 
+async def test_who_does_not_wait_overtakes_nothing_when_room_comes_half_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = FakeDevice("old", eager=True, holds=True)
+    new, user = FakeDevice("new", eager=True, connected=False), FakeFrontend()
+    rooms = iter([3, 0, 100])  # of one attempt each; the peer reads after the second
+
+    def send_nowait(data: memoryview) -> int:
+        new.room = next(rooms)
+        return new.put(data)
+
+    async with open_chardev(old) as chardev:
+        frontend = chardev.attach(be_change=user.be_change)
+        await frontend.send_all(b"console,")
+        await chardev.change(new.open, carry=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(chardev.backend, "send_nowait", send_nowait)
+            new.connect()
+            assert frontend.send_nowait(b"more") == 0
+        new.make_room(100)
+        await frontend.send_all(b"more")
+        assert new.sent == b"console,more"
+
+
 async def test_a_peer_that_leaves_half_way_leaves_the_rest_to_the_next(schedule: int) -> None:
     old = FakeDevice("old", eager=True, holds=True)
     new = FakeDevice("new", eager=True, room=3)
