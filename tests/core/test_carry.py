@@ -214,6 +214,7 @@ async def test_who_does_not_wait_may_send_behind_it_at_once() -> None:
         frontend = chardev.attach(be_change=user.be_change)
         await frontend.send_all(b"console,")
         await chardev.change(new.open, carry=True)
+        await wait_all_tasks_blocked()
         new.connect()
         assert frontend.send_nowait(b"more") == 4
         assert new.sent == b"console,more"
@@ -234,6 +235,7 @@ async def test_who_does_not_wait_overtakes_nothing_when_room_comes_half_way(
         frontend = chardev.attach(be_change=user.be_change)
         await frontend.send_all(b"console,")
         await chardev.change(new.open, carry=True)
+        await wait_all_tasks_blocked()
         with monkeypatch.context() as patch:
             patch.setattr(chardev.backend, "send_nowait", send_nowait)
             new.connect()
