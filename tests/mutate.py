@@ -181,6 +181,12 @@ REASONS: dict[str, str] = {
     "and `self._original = original`": "who is refused is closed",
     "_take_over: swapped `if self._connection is not None:` "
     "and `keep_alive = isinstance(self.address, InetAddress) and self.address.keep_alive`": SAME,
+    "activate: swapped `self._replaced = None` and `if self.file is not None:`": SAME,
+    "activate: swapped `peer = None if original is None else original._connection` "
+    "and `can_get_another = self._options.server or self._options.reconnect_delay > 0`": SAME,
+    "activate: swapped `if original and (not (peer or self._connection or can_get_another)):` "
+    "and `self._peers.activate()`": "a client that does not connect again has nothing to activate",
+    "activate: swapped `original._connection = None` and `self._take_over(peer)`": NO_CHECKPOINT,
     "_keep_peer_of: swapped `self._original = original` and `self.keeps_peer = True`": SAME,
     "_take_over: swapped `peer.hand_over(self._on_event, nodelay=self._options.nodelay, "
     "keep_alive=keep_alive)` and `self._connect(peer)`": NO_CHECKPOINT,

@@ -20,6 +20,7 @@ from tests.links import come_by_tls, come_to
 from tests.places import Place, dial, place_for, socket_stream
 from tests.users import PATIENCE, Refuser, User, until, using
 from trio_chardev.backends.addresses import InetAddress, UnixAddress
+from trio_chardev.backends.connection import UnixConnection
 from trio_chardev.backends.pty import PtyOptions
 from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.backends.socket import SocketBackend, SocketOptions
@@ -191,6 +192,23 @@ async def test_tcp_options_are_the_new_ones(tmp_path: Path) -> None:
                 same = SocketOptions(addr=addr, nodelay=choice)
                 await user.registry.change("c", same, keep_peer=True)
                 assert options() == (choice, choice)
+
+
+async def test_a_peer_of_its_own_is_let_go_for_the_one_that_is_kept(tmp_path: Path) -> None:
+    """Two could come to one address: to the original, and to the new one by another way."""
+    with place_for("socket-unix", tmp_path) as place:
+        async with using(place) as user:
+            ours, kept = socket.socketpair()
+            ours.setblocking(False)
+            kept.settimeout(PATIENCE)
+            own = user.peer
+            assert isinstance(own, trio.abc.ReceiveStream)
+            with kept:
+                in_place(user)._take_over(UnixConnection(ours, "unix:kept"))
+                with trio.fail_after(PATIENCE):
+                    assert await own.receive_some(1) == b""
+                await user.frontend.send_all(b"to the one that is kept")
+                assert kept.recv(100) == b"to the one that is kept"
 
 
 # ---------------------------------------------------------------- when there is nobody to keep
