@@ -151,10 +151,10 @@ class Service:
     def emit(self, event: object) -> None:
         """Send an event, of a class in `EVENTS`, to every client that has negotiated.
 
-        What a client's own command makes happen is not told to that client, but for
-        SHUTDOWN and, as in QEMU, DEVICE_DELETED: it has the reply. Nor is what happens to the monitor's own chardev. (So a
-        client that was written for QEMU, which has none of these events, sees none that it
-        caused.) Some are rate-limited, see `Throttle`.
+        What a client's own command makes happen is not told to that client, but for SHUTDOWN and,
+        as in QEMU, DEVICE_DELETED: it has the reply. Nor is what happens to the monitor's own
+        chardev. (So a client that was written for QEMU, which has none of these events, sees none
+        that it caused.) Some are rate-limited, see `Throttle`.
         """
         cause = None if isinstance(event, Shutdown | DeviceDeleted) else Cause.of_now()
         news = News(event, time.time_ns(), cause, getattr(event, "id", None))
