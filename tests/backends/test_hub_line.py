@@ -14,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.fakes import any_opener, attach
 from tests.services import until
+from tests.users import PATIENCE
 from trio_chardev.backends.hub import HubOptions
 from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.null import NullOptions
@@ -260,8 +261,9 @@ async def test_each_of_the_users_of_a_bridge_sets_the_line_and_all_see_it(
     registry.devices.add(BridgeOptions(chardev=chardev, peer="users"))
     for terminal, speed in zip(terminals, (termios.B9600, termios.B300), strict=True):
         set_speed(terminal.fd, speed)
-        while [speed_of(pairs[0].slave), *(t.speed for t in terminals)] != [speed] * 3:  # noqa: ASYNC110
-            await trio.sleep(0.001)
+        with trio.fail_after(PATIENCE):
+            while [speed_of(pairs[0].slave), *(t.speed for t in terminals)] != [speed] * 3:  # noqa: ASYNC110
+                await trio.sleep(0.001)
     for terminal in terminals:
         terminal.close()
 
