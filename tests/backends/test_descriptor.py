@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -10,7 +11,15 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, open_fd, truncate
+from trio_chardev.backends.descriptor import (
+    TERMINAL_READ,
+    TERMINAL_READS,
+    DescriptorBackend,
+    FdHolder,
+    open_fd,
+    read_terminal,
+    truncate,
+)
 from trio_chardev.core.backend import OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
@@ -112,6 +121,54 @@ def test_opened_descriptors_are_not_inherited_and_never_block(tmp_path: Path) ->
     assert not os.get_inheritable(holder.fd)
     assert fcntl.fcntl(holder.fd, fcntl.F_GETFL) & os.O_NONBLOCK
     os.close(holder.fd)
+
+
+FULL = TERMINAL_READ
+
+
+@pytest.mark.parametrize(
+    ("there", "max_bytes", "sizes"),
+    [
+        ([3, 5], 65536, [3]),
+        ([FULL, 5, 7], 65536, [FULL, 5]),
+        ([FULL] * 5, 65536, [FULL] * TERMINAL_READS),
+        ([FULL, BlockingIOError(), 7], 65536, [FULL]),
+        ([FULL, OSError(errno.EIO, "gone"), 7], 65536, [FULL]),
+        ([FULL, 0, 7], 65536, [FULL]),
+        ([FULL, 5], FULL, [FULL]),
+        ([FULL, 5], FULL + 2, [FULL, 2]),
+    ],
+)
+def test_a_terminal_is_read_again_when_it_gave_all_that_it_can_at_once(
+    there: list[int | OSError],
+    max_bytes: int,
+    sizes: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reads = iter(there)
+
+    def read(fd: int, size: int) -> bytes:
+        assert size > 0
+        if isinstance(item := next(reads), OSError):
+            raise item
+        return b"-" * min(item, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", read)
+        assert len(read_terminal(0, max_bytes)) == sum(sizes)
+
+
+@pytest.mark.parametrize("error", [BlockingIOError(), OSError(errno.EIO, "gone")])
+def test_what_the_first_read_of_a_terminal_fails_with_is_raised(
+    error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(fd: int, size: int) -> bytes:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", read)
+        with pytest.raises(type(error)):
+            read_terminal(0, 100)
 
 
 def test_truncate_leaves_what_is_no_regular_file_alone(tmp_path: Path) -> None:

@@ -390,10 +390,15 @@ async def test_no_data_is_no_hang_up_whoever_changes_vmin(line: Tty) -> None:
 # ---------------------------------------------------------------- received breaks
 
 
+@pytest.fixture
+def breakable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PTY counts as a line where breaks can come; what the kernel would give has to be fed in."""
+    monkeypatch.setattr(serial_line, "UNIX98_PTY_SLAVES", ())
+
+
 async def test_a_break_has_its_place_among_the_bytes(
-    line: Tty, monkeypatch: pytest.MonkeyPatch
+    line: Tty, breakable: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A PTY can't make one, so what the kernel would give is fed in."""
     seen: Seen = []
     async with opened(line.path, seen) as backend:
         feed = [b"ab\xff\x00\x00c\xff", b"\xff", b"\xff", b"\x00", b"\x00", b"d"]
@@ -407,7 +412,7 @@ async def test_a_break_has_its_place_among_the_bytes(
 
 
 async def test_what_was_decoded_can_be_received_at_once(
-    line: Tty, monkeypatch: pytest.MonkeyPatch
+    line: Tty, breakable: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """... though the descriptor is not readable any more."""
     async with opened(line.path) as backend:
@@ -419,19 +424,28 @@ async def test_what_was_decoded_can_be_received_at_once(
             assert await backend.receive_some(10) == b"b"
 
 
-async def test_one_byte_at_a_time(line: Tty) -> None:
+async def test_one_byte_at_a_time(line: Tty, breakable: None) -> None:
     async with opened(line.path) as backend:
         line.write(b"\xff\xff\x00")
         assert backend.receive_nowait(0) == b""
         assert [backend.receive_nowait(1) for _ in range(4)] == [b"\xff", b"\xff", b"\x00", b""]
 
 
-async def test_a_program_that_turns_parmrk_off_does_no_harm(line: Tty) -> None:
+async def test_a_program_that_turns_parmrk_off_does_no_harm(line: Tty, breakable: None) -> None:
     """pyserial does it whenever it opens a line, a flasher's for one."""
     async with opened(line.path) as backend:
         line.alter(iflag=~termios.PARMRK)
         line.write(b"\xff\xff\xff\x00\x00")
         assert backend.receive_nowait(10) == b"\xff\xff\xff\x00\x00"
+
+
+async def test_a_pty_has_no_breaks_to_be_marked(line: Tty) -> None:
+    """With PARMRK the kernel looks at each byte, and gives half as many a second."""
+    line.alter(iflag=termios.PARMRK)
+    async with opened(line.path) as backend:
+        assert not line.settings()[0] & termios.PARMRK
+        line.write(b"\xff\xff\x00\x00\xff")
+        assert backend.receive_nowait(10) == b"\xff\xff\x00\x00\xff"
 
 
 # ---------------------------------------------------------------- line settings
@@ -843,7 +857,7 @@ async def test_the_old_one_reads_nothing_after_the_commit(line: Tty) -> None:
 
 
 async def test_half_a_mark_goes_over_with_the_line(
-    line: Tty, monkeypatch: pytest.MonkeyPatch
+    line: Tty, breakable: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(line.path) as old, opened(line.path, replaces=old, active=False) as new:
         line.write(b"\xff")  # reads as ff ff
@@ -1066,7 +1080,7 @@ async def test_settings_between_a_hang_up_and_its_discovery_are_remembered(plug:
 
 
 async def test_what_was_decoded_comes_before_closed(
-    plug: Plug, monkeypatch: pytest.MonkeyPatch
+    plug: Plug, breakable: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plug.put_in()
     seen: Seen = []

@@ -23,6 +23,8 @@ from trio_chardev.errors import BackendDisconnectedError, BackendError
 log = logging.getLogger(__name__)
 
 READ_SIZE = 1 << 16  # bytes
+TERMINAL_READ = 4095  # bytes; what a terminal gives at most with one read(2) (n_tty.c)
+TERMINAL_READS = 4  # in a row; more of them at once bring little
 DRAIN_INTERVAL = 0.001  # seconds; nothing tells when a reader has taken all
 
 
@@ -113,6 +115,18 @@ def read_all(fd: int) -> bytes:
     return bytes(data)
 
 
+def read_terminal(fd: int, max_bytes: int) -> bytes:
+    """As read(2), but again while it gives as much as a terminal can. Raises OSError."""
+    pieces = [os.read(fd, max_bytes)]
+    with contextlib.suppress(OSError):  # the next call meets that, and the end, too
+        while len(pieces[-1]) == TERMINAL_READ and len(pieces) < TERMINAL_READS:
+            max_bytes -= TERMINAL_READ
+            if not max_bytes or not (more := os.read(fd, max_bytes)):
+                break
+            pieces.append(more)
+    return b"".join(pieces)
+
+
 def truncate(fd: int) -> None:
     """Empty the file, as O_TRUNC does: only a regular one. Raises OSError."""
     if stat.S_ISREG(os.fstat(fd).st_mode):
@@ -132,7 +146,7 @@ class DescriptorBackend(Backend):
         if self.source is None or max_bytes == 0:  # reading 0 bytes looks like the end
             return b""
         try:
-            data = os.read(self.source.fd, max_bytes)
+            data = self.read(self.source.fd, max_bytes)
         except BlockingIOError:
             return b""
         except OSError as exc:
@@ -141,6 +155,10 @@ class DescriptorBackend(Backend):
         if not data:
             self.input_ended(None)
         return data
+
+    def read(self, fd: int, max_bytes: int) -> bytes:
+        """As read(2). Raises OSError."""
+        return os.read(fd, max_bytes)
 
     def input_ended(self, error: OSError | None) -> None:
         """A read met the end of file (None), or failed with *error*.

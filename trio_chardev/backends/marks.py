@@ -37,6 +37,13 @@ class MarkDecoder:
         """Decode what was read."""
         raw = self._tail + raw
         self._tail = b""
+        pieces = raw.split(b"\xff\xff")
+        if raw.count(b"\xff") == 2 * (len(pieces) - 1):  # all are doubled
+            self._put(b"\xff".join(pieces))
+        else:
+            self._decode(raw)
+
+    def _decode(self, raw: bytes) -> None:
         data = bytearray()
         start = 0
         while (at := raw.find(b"\xff", start)) >= 0:

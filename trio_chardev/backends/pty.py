@@ -29,6 +29,7 @@ from trio_chardev.backends.descriptor import (
     FdHolder,
     count_unread,
     read_all,
+    read_terminal,
 )
 from trio_chardev.backends.pty_line import PtyLine
 from trio_chardev.backends.pty_link import SlaveLink
@@ -87,7 +88,7 @@ class PtyBackend(DescriptorBackend):
         if max_bytes == 0:
             return b""
         try:
-            data = os.read(self.sink.fd, max_bytes)
+            data = read_terminal(self.sink.fd, max_bytes)
         except BlockingIOError:
             data = b""
         except OSError as exc:

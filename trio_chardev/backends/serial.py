@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager, suppress
 
 import trio
 
-from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, open_fd
+from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, open_fd, read_terminal
 from trio_chardev.backends.marks import MarkDecoder
 from trio_chardev.backends.serial_line import (
     MODEM_INPUTS,
@@ -28,8 +28,8 @@ from trio_chardev.backends.serial_line import (
     TIOCSBRK,
     Found,
     Line,
-    Termios2,
     apply_line,
+    are_breaks_marked,
     backend_errors,
     check_speed,
     control_errors,
@@ -67,6 +67,8 @@ class PlainBackend(DescriptorBackend):
 
 class SerialBackend(PlainBackend):
     """A serial line; implements LineControl, ModemControl and BreakControl."""
+
+    is_polled = True
 
     def __init__(
         self,
@@ -154,10 +156,13 @@ class SerialBackend(PlainBackend):
                 self._decode(raw)
         return b""
 
+    def read(self, fd: int, max_bytes: int) -> bytes:
+        return read_terminal(fd, max_bytes)
+
     def _decode(self, raw: bytes) -> None:
         """Another program may have PARMRK turned off: each that opens a line sets it up."""
         try:
-            is_marked = bool(Termios2.of(self.sink.fd).iflag & termios.PARMRK)
+            is_marked = are_breaks_marked(self.sink.fd)
         except OSError:  # hung up
             is_marked = True
         if is_marked:

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import struct
+import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -67,8 +68,8 @@ class Termios2:
         packed = self.LAYOUT.pack(*attrs.astuple(self))
         fcntl.ioctl(fd, LinuxSerialStream.TCSETS2, packed)
 
-    def with_line(self, line: LineSettings) -> Termios2:
-        """These, but with *line*, and as we read: see `MarkDecoder`.
+    def with_line(self, line: LineSettings, *, has_breaks: bool) -> Termios2:
+        """These, but with *line*, and as we read; breaks are marked, see `MarkDecoder`.
 
         Raises KeyError if there is no such setting.
         """
@@ -76,7 +77,8 @@ class Termios2:
         cc[1 + termios.VMIN] = 1  # with trio-serial's 0, having no data reads as a hang-up
         return attrs.evolve(
             self.showing(line),
-            iflag=termios.PARMRK | (termios.IXON | termios.IXOFF if line.xonxoff else 0),
+            iflag=(termios.PARMRK if has_breaks else 0)
+            | (termios.IXON | termios.IXOFF if line.xonxoff else 0),
             ldisc_and_cc=bytes(cc),
         )
 
@@ -92,6 +94,17 @@ class Termios2:
         return attrs.evolve(self, cflag=cflag, ispeed=line.speed, ospeed=line.speed)
 
 
+def is_pty(fd: int) -> bool:
+    """Is it the slave of a PTY? No break comes there, and to look for one halves the rate."""
+    return os.major(os.fstat(fd).st_rdev) in UNIX98_PTY_SLAVES
+
+
+def are_breaks_marked(fd: int) -> bool:
+    """Is PARMRK on? As `Termios2.of`, but asked at each read, so only for that."""
+    raw = fcntl.ioctl(fd, LinuxSerialStream.TCGETS2, bytes(Termios2.LAYOUT.size))
+    return bool(int.from_bytes(raw[:4], sys.byteorder) & termios.PARMRK)
+
+
 def check_speed(device: str, line: LineSettings) -> None:
     """Raise BackendError for a speed that no *device* has."""
     if not 0 < line.speed < 1 << 32:  # 0 would hang up
@@ -104,7 +117,7 @@ def apply_line(fd: int, device: str, line: LineSettings) -> None:
     check_speed(device, line)
     try:
         before = Termios2.of(fd)
-        wanted = before.with_line(line)
+        wanted = before.with_line(line, has_breaks=not is_pty(fd))
         if wanted == before:  # setting it again may still clear the FIFOs of a UART
             return
         wanted.apply(fd)
@@ -122,7 +135,7 @@ def _find_refused(fd: int, wanted: Termios2, line: LineSettings) -> str | None:
     """What the driver did not take: like tcsetattr(3) it succeeds if it took anything."""
     got = Termios2.of(fd)
     differing = got.cflag ^ wanted.cflag
-    if os.major(os.fstat(fd).st_rdev) in UNIX98_PTY_SLAVES:
+    if is_pty(fd):
         differing &= ~(PARITY_MASK | termios.CSIZE)  # it has bytes, not bits, and always says 8N
     if abs(got.ospeed - line.speed) > line.speed * SPEED_TOLERANCE:
         return f"{line.speed} baud"
