@@ -8,8 +8,11 @@ import pytest
 import trio
 
 from tests.matrix import eventually, lane_for
+from trio_chardev.core import slot
 from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.slot import READS_IN_A_ROW, TURN
 from trio_chardev.service import open_registry
+from trio_chardev.testing import FakeDevice, open_chardev
 
 TURNS = 60  # of whoever has most
 PIECE = bytes(1 << 16)
@@ -76,3 +79,29 @@ async def test_of_several_that_move_bulk_none_is_starved(direction: str, tmp_pat
     for peer in peers:
         await trio.aclose_forcefully(peer)
     assert min(turns) >= TURNS // 10, dict(zip(kinds, turns, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reads"), [(0, READS_IN_A_ROW), (0.3 * TURN, 4), (2 * TURN, 1)]
+)
+async def test_others_have_a_turn_after_some_reads_or_some_time(
+    seconds: float, reads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """*seconds* is what the user takes for what is read each time."""
+    now = 0.0
+    count = 0
+
+    def on_receive(data: bytes) -> int:
+        nonlocal now, count
+        now += seconds
+        count += 1
+        return len(data)
+
+    monkeypatch.setattr(slot, "perf_counter", lambda: now)
+    async with open_chardev(FakeDevice("old", endless=True)) as chardev:
+        chardev.attach(on_receive=on_receive)
+        await trio.lowlevel.checkpoint()
+        count = 0
+        for _ in range(20):
+            await trio.lowlevel.checkpoint()
+    assert 19 * reads <= count <= 21 * reads  # who is first in a turn changes

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_chardev.core import polling
 from trio_chardev.core.polling import MAX_CREDIT, PRICE, Polling
-from trio_chardev.testing import FakeDevice, FakeFrontend, open_chardev
+from trio_chardev.testing import FakeDevice, open_chardev
 
 POLL_TIME = 8.0  # here
 
@@ -82,31 +84,51 @@ def test_waiting_by_the_clock_without_credit_does_not_make_debts(clock: Clock) -
     assert looks(its, clock, POLL_TIME / 2) == 4
 
 
-async def test_a_pump_looks_again_with_a_turn_for_others_and_then_waits(clock: Clock) -> None:
-    """Also while others always have something to do, as on a server with many clients."""
+async def test_a_pump_gives_others_a_turn_then_looks_again_and_again_and_then_waits(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock.step = POLL_TIME / 256
-    waits = 0
+    history: list[str] = []
 
     class Talker(FakeDevice):
         async def wait_fed(self) -> None:
-            nonlocal waits
-            waits += 1
+            history.append("wait")
             await super().wait_fed()
 
     device = Talker("old", is_polled=True)
-    user = FakeFrontend()
-    async with open_chardev(device) as chardev:
-        chardev.attach(on_receive=user.on_receive)
-        for number in range(PRICE):
-            await wait_all_tasks_blocked()
-            assert waits == number + 1
-            device.feed(b"x")
-        await trio.lowlevel.checkpoint()
-        for _ in range(20):  # it is never asleep, and yet we run
+
+    def on_receive(data: bytes) -> int:
+        history.append("input")
+        return len(data)
+
+    async def take_turns() -> None:
+        while True:
+            history.append("turn")
+            await trio.lowlevel.checkpoint()
+
+    def sched_yield() -> None:
+        if history.count("input") == PRICE + 2:
+            clock.now += POLL_TIME
+        elif history[-2:] == ["yield", "yield"]:
             device.feed(b"y")
+        history.append("yield")
+
+    monkeypatch.setattr(os, "sched_yield", sched_yield)
+    async with open_chardev(device) as chardev, trio.open_nursery() as nursery:
+        chardev.attach(on_receive=on_receive)
+        for _ in range(PRICE):
+            await wait_all_tasks_blocked()
+            assert history[-1] == "wait"
+            device.feed(b"x")
+        nursery.start_soon(take_turns)
+        while history.count("wait") == PRICE:
             await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()
-        assert b"".join(x for x in user.seen if isinstance(x, bytes)) == b"x" * PRICE + b"y" * 20
-        assert waits == PRICE
-        await wait_all_tasks_blocked()
-        assert waits == PRICE + 1
+        nursery.cancel_scope.cancel()
+    after_credit = history[2 * PRICE - 1 :]
+    inputs = [at for at, item in enumerate(after_credit) if item == "input"]
+    looks = [
+        [item for item in after_credit[begin:end] if item != "turn"]
+        for begin, end in zip(inputs, [*inputs[1:], None], strict=True)
+    ]
+    assert looks == [["input", *["yield"] * 3]] * 2 + [["input", "yield", "wait"]]
+    assert after_credit.count("turn") >= len(inputs) - 1  # who is first in a turn changes

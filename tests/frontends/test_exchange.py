@@ -16,10 +16,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 import trio_chardev as tc
-from trio_chardev.core import naps
+from trio_chardev.core import bursts
 from trio_chardev.frontends import exchange
 from trio_chardev.frontends.bridge import Bridge, BridgeOptions
 from trio_chardev.frontends.exchange import PIECE, Exchange
+from trio_chardev.frontends.flow import Flow
 
 SIZES = [1, 1, 2, 100, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 1, 7]
 
@@ -88,22 +89,23 @@ async def open_world() -> AsyncIterator[World]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the other thread is, it is quick."""
-    monkeypatch.setattr(naps, "QUICKLY", 1e9)
-    monkeypatch.setattr(naps, "NAP", 0.05)
-    monkeypatch.setattr(exchange, "SLOW", 1e9)
+    monkeypatch.setattr(bursts, "QUICKLY", 1e9)
+    monkeypatch.setattr(bursts, "IDLE", 0.05)
+    monkeypatch.setattr(bursts, "BURST", 0.05)
 
 
 @pytest.fixture
-def bursts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pieces each burst has sent on."""
+def pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How long the pieces are that were sent on directly."""
     seen: list[int] = []
-    ended = naps.Naps.ended
+    send_on = exchange._send_on
 
-    def note(its: naps.Naps, inputs: int, *, in_vain: bool) -> None:
-        seen.append(inputs)
-        ended(its, inputs, in_vain=in_vain)
+    def note(way: exchange.Way) -> int | None:
+        sent = send_on(way)
+        seen.extend([sent] if sent else [])
+        return sent
 
-    monkeypatch.setattr(naps.Naps, "ended", note)
+    monkeypatch.setattr(exchange, "_send_on", note)
     return seen
 
 
@@ -118,17 +120,17 @@ async def play() -> tuple[list[bytes], object]:
 
 
 async def test_directly_or_not_it_comes_to_the_same(
-    patient: None, bursts: list[int], monkeypatch: pytest.MonkeyPatch
+    patient: None, pieces: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     direct = await play()
-    assert sum(bursts) > 20
-    bursts.clear()
-    monkeypatch.setattr(naps, "IN_A_ROW", 1e9)
+    assert len(pieces) > 20
+    pieces.clear()
+    monkeypatch.setattr(bursts, "IN_A_ROW", 1e9)
     assert await play() == direct
-    assert not bursts
+    assert not pieces
 
 
-async def test_others_have_their_turn_between_bursts(patient: None, bursts: list[int]) -> None:
+async def test_others_have_their_turn_between_bursts(patient: None, pieces: list[int]) -> None:
     turns = []
 
     async def count() -> None:
@@ -141,7 +143,7 @@ async def test_others_have_their_turn_between_bursts(patient: None, bursts: list
         await world.talk(*[1] * 3000)
         nursery.cancel_scope.cancel()
     longest = max(later - earlier for earlier, later in itertools.pairwise(turns))
-    assert sum(bursts) > 1000
+    assert len(pieces) > 1000
     assert longest < 1  # of what the machine does beside it nothing is known
 
 
@@ -177,8 +179,8 @@ class Way:
     far: socket.socket
     flow: Any = attrs.Factory(FakeFlow)
 
-    def send_on(self) -> bool:
-        return exchange._send_on(self.source, self.sink, self.flow)
+    def send_on(self) -> int | None:
+        return exchange._send_on(exchange.Way(self.source, self.sink, self.flow))
 
 
 @pytest.fixture
@@ -193,14 +195,14 @@ def way() -> Iterator[Way]:
 
 def test_a_small_piece_is_sent_on_and_counted(way: Way) -> None:
     way.near.send(b"ping")
-    assert way.send_on()
+    assert way.send_on() == 4
     assert way.far.recv(100) == b"ping"
     assert way.flow == FakeFlow(sent=4)
 
 
 def test_behind_a_large_piece_all_goes_the_plain_way(way: Way) -> None:
     way.near.send(b"-" * 2 * PIECE)
-    assert not way.send_on()
+    assert way.send_on() is None
     assert len(way.far.recv(2 * PIECE)) == PIECE
     assert way.flow == FakeFlow(sent=PIECE)
 
@@ -213,26 +215,26 @@ def test_what_a_full_sink_does_not_take_is_put_back(way: Way) -> None:
         except BlockingIOError:
             break
     way.near.send(b"ping")
-    assert not way.send_on()
+    assert way.send_on() is None
     assert way.flow == FakeFlow(put=b"ping", is_at_work=True)
 
 
 def test_what_a_sink_that_has_left_does_not_take_is_put_back(way: Way) -> None:
     way.far.close()
     way.near.send(b"ping")
-    assert not way.send_on()
+    assert way.send_on() is None
     assert way.flow == FakeFlow(put=b"ping", is_at_work=True)
 
 
 def test_the_end_is_left_for_the_plain_way(way: Way) -> None:
     way.near.close()
-    assert not way.send_on()
+    assert way.send_on() is None
     assert way.flow == FakeFlow()
     assert way.source.recv(1) == b""
 
 
 def test_where_nothing_has_come_nothing_is_sent(way: Way) -> None:
-    assert not way.send_on()
+    assert way.send_on() == 0
     assert way.flow == FakeFlow()
 
 
@@ -304,9 +306,17 @@ async def test_not_sent_to_while_another_writes() -> None:
 async def test_a_flow_at_work_keeps_both_from_it() -> None:
     async with open_world() as world:
         assert isinstance(its := world.bridge.to_peer.exchange, Exchange)
-        assert len(its._ways()) == 2
+        assert len(its._ways(world.bridge.to_peer)) == 2
         world.bridge.to_peer.is_at_work = True
-        assert not its._ways()
+        assert not its._ways(world.bridge.to_peer)
+
+
+async def test_who_answers_is_looked_at_first() -> None:
+    async with open_world() as world:
+        assert isinstance(its := world.bridge.to_peer.exchange, Exchange)
+        flows = [world.bridge.to_peer, world.bridge.to_chardev]
+        assert [way.flow for way in its._ways(flows[0])] == flows[::-1]
+        assert [way.flow for way in its._ways(flows[1])] == flows
 
 
 async def test_where_it_can_not_be_that_is_not_found_out_at_each_piece(
@@ -314,24 +324,14 @@ async def test_where_it_can_not_be_that_is_not_found_out_at_each_piece(
 ) -> None:
     tried: list[Exchange] = []
 
-    def no_ways(its: Exchange) -> exchange.Ways:
+    def no_ways(its: Exchange, last: Flow) -> list[exchange.Way]:
         tried.append(its)
-        return {}
+        return []
 
     async with open_world() as world:
         its = world.bridge.to_peer.exchange
         assert its is not None
         monkeypatch.setattr(Exchange, "_ways", no_ways)
-        for _ in range(naps.PAUSE):
-            its.piece_sent(1)
+        for _ in range(bursts.PAUSE):
+            its.piece_sent(world.bridge.to_peer, 1)
     assert len(tried) == 1
-
-
-async def test_after_a_burst_that_was_slow_there_is_none_for_a_while(
-    patient: None, bursts: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(exchange, "SLOW", 0)
-    monkeypatch.setattr(naps, "NAP", 5)
-    async with open_world() as world:
-        await world.talk(*[1] * (naps.PAUSE // 4), PIECE)
-        assert len([pieces for pieces in bursts if pieces]) == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
+from time import perf_counter
 
 import attrs
 import trio
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 CLEANUP_TIMEOUT = 5.0  # seconds; bounds every shielded wait of the core
 MAX_READ = 1 << 16  # bytes that are asked for at once; more cost more than they bring
 READS_IN_A_ROW = 16  # before others get a turn
+TURN = 500e-6  # seconds; others get one when reading and handing over has taken that long, too
 DRAIN_TIMEOUT = 0.2  # seconds; how long a peer that is left behind may take for its last bytes
 MAX_DRAIN_TIMEOUT = 60.0  # seconds; nothing but the end of the chardev interrupts a drain
 PASSES_TO_CLOSE = 2  # of the scheduler; what closes without waiting needs no scope with a deadline
@@ -88,6 +91,7 @@ class Slot:
         backend = self.backend
         polling = Polling() if backend.is_polled else None
         in_a_row = 0
+        begin = 0.0  # of the first of them
         while not self.is_replaced:
             room = outlets.room
             if room <= 0 and backend.is_hung_up:
@@ -99,16 +103,22 @@ class Slot:
             ):
                 if polling is not None:
                     polling.input_came()
+                if not in_a_row:
+                    begin = perf_counter()
                 if size:
                     outlets.piped(size)
                 else:
                     outlets.data(data)
                 in_a_row += 1
-                if in_a_row == READS_IN_A_ROW:
+                if in_a_row == READS_IN_A_ROW or perf_counter() - begin > TURN:
                     in_a_row = 0
                     await trio.lowlevel.checkpoint()
             elif polling is not None and polling.looks_again():
-                await trio.lowlevel.checkpoint()
+                if in_a_row:
+                    in_a_row = 0
+                    await trio.lowlevel.checkpoint()
+                else:
+                    os.sched_yield()
             else:
                 in_a_row = 0
                 await backend.wait_readable()

@@ -11,10 +11,8 @@ import fcntl
 import os
 import select
 from collections.abc import Callable, Iterator
-from time import perf_counter
-from typing import NamedTuple
 
-from trio_chardev.core.naps import BURST, nap
+from trio_chardev.core.bursts import Burst
 
 SPLICE_CAPACITY = 1 << 20  # bytes; more than a socket's buffer holds
 READ_SIZE = 1 << 16  # bytes
@@ -23,17 +21,6 @@ _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 class CannotSplice(Exception):  # noqa: N818 - it says that bytes have to be looked at
     """Bytes must go the plain way, which also meets the error, if there is one."""
-
-
-class Streamed(NamedTuple):
-    """What came of `SplicePipe.stream`."""
-
-    passed: int
-    """Bytes that the sink has taken."""
-    inputs: int
-    """How often something came."""
-    in_vain: bool
-    """Its last nap was in vain."""
 
 
 class SplicePipe:
@@ -89,23 +76,23 @@ class SplicePipe:
         self._on_change(-size)
         return size
 
-    def stream(self, source: int, sink: int) -> Streamed:
-        """Have what comes from *source* go to *sink*, while that goes on quickly; see `naps`."""
-        passed = inputs = 0
-        until = perf_counter() + BURST
-        in_vain = False
+    def stream(self, source: int, sink: int) -> tuple[int, bool]:
+        """Have what comes from *source* go to *sink*, while that goes on quickly; see `bursts`.
+
+        How many bytes the sink has taken, and whether it ended in vain.
+        """
+        passed = 0
+        moved = True
+        burst = Burst()
         with contextlib.suppress(CannotSplice):  # whoever goes on meets it, too
-            while not in_vain and perf_counter() < until:
+            while burst.goes_on(moved=moved):
                 if self._size:
                     passed += (sent := self.empty_into(sink))
-                    in_vain = not sent and not nap((), (sink,))[1]
-                elif nap((source,))[0]:
-                    self.fill(source, SPLICE_CAPACITY)
-                    inputs += 1
+                    moved = sent > 0
                 else:
-                    in_vain = True
+                    moved = self.fill(source, SPLICE_CAPACITY) > 0
             passed += self.empty_into(sink)
-        return Streamed(passed, inputs, in_vain)
+        return passed, burst.in_vain
 
     def read_all(self) -> Iterator[bytes]:
         """Take what is in it out, piece by piece."""

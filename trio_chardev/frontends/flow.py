@@ -27,6 +27,7 @@ from trio_chardev.errors import (
 )
 from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
 from trio_chardev.frontends.exchange import Exchange
+from trio_chardev.frontends.pour import Pour
 from trio_chardev.frontends.splice import Splicing
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Flow:
     is_at_work: bool = True
     """Does its task do the sending? At first, because the source may bring something too soon."""
     _splicing: Splicing = attrs.Factory(Splicing, takes_self=True)
+    _pour: Pour = attrs.Factory(Pour, takes_self=True)
     _work: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
     _sink_opened: trio.Event = attrs.Factory(trio.Event)
     _trouble: str = ""
@@ -70,6 +72,8 @@ class Flow:
         self._splicing.note_read(len(data))
         try:
             taken = self.sink.send_nowait(data)
+            if taken < len(data):
+                taken += self._pour.send_rest(memoryview(data)[taken:])
             self.sent += taken
         except BackendDisconnectedError:
             taken = 0 if self.holds else self._drop(data)
@@ -78,7 +82,7 @@ class Flow:
         if taken < len(data):
             self.set_to_work()
         elif self.exchange is not None:
-            self.exchange.piece_sent(taken)
+            self.exchange.piece_sent(self, taken)
         return taken
 
     def control(self, event: BackendEvent) -> None:

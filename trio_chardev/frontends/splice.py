@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_chardev.core.naps import Naps
+from trio_chardev.core.bursts import Bursts
 from trio_chardev.core.splicing import CannotSplice
 from trio_chardev.errors import ChardevError
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 LARGE = 1 << 15  # bytes; half of what one plain read gives at most
 SMALL = 1 << 13  # bytes
 IN_A_ROW = 4  # reads; so many decide
-SLOW = 1e-3  # seconds to move what is in a socket's buffer, which takes 40 us
 
 
 class Splicing:
@@ -33,7 +32,7 @@ class Splicing:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
         self._in_a_row = 0
-        self._naps = Naps(SLOW)
+        self._bursts = Bursts()
 
     def note_read(self, size: int) -> None:
         """One plain read has brought *size* bytes, while nothing else was waiting."""
@@ -69,18 +68,18 @@ class Splicing:
 
     def _move(self) -> int:
         """Have the sink take what it takes at once, and what goes on coming, if it does."""
-        return (self._naps.input_came() and self._stream()) or self._splice()
+        return (self._bursts.input_came() and self._stream()) or self._splice()
 
     def _stream(self) -> int:
-        """Move on without turns of the scheduler between, see `naps`; 0 where that can't be."""
+        """Move on without turns of the scheduler between, see `bursts`; 0 where that can't be."""
         flow = self._flow
         source, pipe, sink = flow.source.direct_source, flow.source.pipe, flow.sink.direct_sink
         if source is None or pipe is None or sink is None:
             return 0
-        streamed = pipe.stream(source.fileno(), sink.fileno())
-        flow.sent += streamed.passed
-        self._naps.ended(streamed.inputs, in_vain=streamed.in_vain)
-        return streamed.passed
+        passed, in_vain = pipe.stream(source.fileno(), sink.fileno())
+        flow.sent += passed
+        self._bursts.ended(in_vain=in_vain)
+        return passed
 
     def _splice(self) -> int:
         """Have the sink take what it takes at once of the pipe; if it can't, close the pipe."""

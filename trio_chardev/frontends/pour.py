@@ -1,0 +1,47 @@
+"""The fast path of a flow whose sink takes little at once, and more at once after that.
+
+So does a terminal: the kernel has room for some 8 KB, and where it is no real line but one side of
+a PTY its worker has carried that to the other side, and its user read it, within 50 us. To wait for
+room by the flow's task takes two turns of the scheduler, and another for the next read. So where
+little was taken a few times in a row the task that brings the bytes offers the rest again, see
+`trio_chardev.core.bursts`; what is left then waits for the flow's task, as all else does.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import trio
+
+from trio_chardev.core.bursts import Burst, Bursts
+from trio_chardev.errors import ChardevError
+
+if TYPE_CHECKING:
+    from trio_chardev.frontends.flow import Flow
+
+
+class Pour:
+    """Of one flow."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._bursts = Bursts()
+
+    def send_rest(self, rest: memoryview) -> int:
+        """Have the sink take of *rest*, which it did not take at once, what it soon takes.
+
+        How many bytes that is. It never raises: what is wrong the flow's task finds out.
+        """
+        if not self._bursts.input_came():
+            return 0
+        sent = 0
+        moved = False
+        burst = Burst()
+        with suppress(ChardevError, trio.ClosedResourceError):
+            while sent < len(rest) and burst.goes_on(moved=moved):
+                taken = self._flow.sink.send_nowait(rest[sent:])
+                sent += taken
+                moved = taken > 0
+        self._bursts.ended(in_vain=burst.in_vain)
+        return sent
