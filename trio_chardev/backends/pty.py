@@ -164,6 +164,10 @@ class PtyBackend(DescriptorBackend):
             os.close(self._slave)
             self._slave = None
 
+    @property
+    def is_drained(self) -> bool:
+        return self._slave is None or not self._has_user
+
     async def drain(self) -> None:
         """Wait until the slave's user has read everything: closing the master drops the rest."""
         if self._slave is not None and self._has_user:
@@ -271,6 +275,7 @@ def _open_pair() -> tuple[FdHolder, str]:
         master, slave = os.openpty()
     except OSError as exc:
         raise BackendError.from_os_error("Failed to create PTY", exc) from exc
+    os.set_blocking(master, False)  # nobody else has it, so `FdHolder` has nothing to put back
     holder = FdHolder(master)
     try:
         tty.setraw(slave)

@@ -30,18 +30,19 @@ class PtyLine:
     def __init__(self, master: FdHolder) -> None:
         self._master = master
         self._settings = LineSettings()
-        self._seen = self._look()
+        self._raw = self._read()  # at the last look
 
     def look(self) -> LineSettings | None:
         """What the user has made of the settings since the last look; None: nothing.
 
         Data bits and parity are those that were shown last.
         """
-        seen = self._look()
-        if seen in (self._seen, None):
+        before, raw = self._raw, self._read()
+        if raw in (before, b""):
             return None
-        self._seen = seen
-        if seen is None or not seen.speed:  # 0 hangs up, where there is a line
+        self._raw = raw
+        seen = _Seen.of(raw)
+        if not seen.speed or (before and seen == _Seen.of(before)):  # 0 hangs up, if it can
             return None
         self._settings = attrs.evolve(self._settings, **attrs.asdict(seen))
         return self._settings
@@ -51,18 +52,11 @@ class PtyLine:
         self._settings = settings
         if not self._master.closed:
             Termios2.of(self._master.fd).showing(settings).apply(self._master.fd)
-            self._seen = self._look()
+            self._raw = self._read()
 
-    def _look(self) -> _Seen | None:
-        if self._master.closed:
-            return None
-        found = Termios2.of(self._master.fd)
-        return _Seen(
-            speed=found.ospeed,
-            stop_bits=2 if found.cflag & STOP_BITS[2] else 1,
-            xonxoff=found.iflag & FLOW_CONTROL == FLOW_CONTROL,
-            rtscts=bool(found.cflag & termios.CRTSCTS),
-        )
+    def _read(self) -> bytes:
+        """The kernel's settings; empty once the master is closed."""
+        return b"" if self._master.closed else Termios2.raw_of(self._master.fd)
 
 
 @attrs.frozen
@@ -73,3 +67,14 @@ class _Seen:
     stop_bits: int
     xonxoff: bool
     rtscts: bool
+
+    @classmethod
+    def of(cls, raw: bytes) -> _Seen:
+        """What is in *raw*, see `Termios2`."""
+        found = Termios2.unpack(raw)
+        return cls(
+            speed=found.ospeed,
+            stop_bits=2 if found.cflag & STOP_BITS[2] else 1,
+            xonxoff=found.iflag & FLOW_CONTROL == FLOW_CONTROL,
+            rtscts=bool(found.cflag & termios.CRTSCTS),
+        )

@@ -52,6 +52,7 @@ class OpenWatcher:
         del self._watches[wd]
         with contextlib.suppress(OSError):  # it went with the slave's file
             _call("inotify_rm_watch", self.inotify.fd, wd)
+            self._read()  # its IN_IGNORED would wake the task
 
     async def run(self) -> None:
         """The system task: wake the PTYs whose slave was opened."""

@@ -60,7 +60,16 @@ class Termios2:
     @classmethod
     def of(cls, fd: int) -> Termios2:
         """What is in force at *fd*."""
-        raw = fcntl.ioctl(fd, LinuxSerialStream.TCGETS2, bytes(cls.LAYOUT.size))
+        return cls.unpack(cls.raw_of(fd))
+
+    @classmethod
+    def raw_of(cls, fd: int) -> bytes:
+        """The same, not taken apart, which takes longer than to ask for it."""
+        return fcntl.ioctl(fd, LinuxSerialStream.TCGETS2, bytes(cls.LAYOUT.size))
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Termios2:
+        """What `raw_of` gives, taken apart."""
         return cls(*cls.LAYOUT.unpack(raw))
 
     def apply(self, fd: int) -> None:
@@ -100,9 +109,9 @@ def is_pty(fd: int) -> bool:
 
 
 def are_breaks_marked(fd: int) -> bool:
-    """Is PARMRK on? As `Termios2.of`, but asked at each read, so only for that."""
-    raw = fcntl.ioctl(fd, LinuxSerialStream.TCGETS2, bytes(Termios2.LAYOUT.size))
-    return bool(int.from_bytes(raw[:4], sys.byteorder) & termios.PARMRK)
+    """Is PARMRK on? It is asked at each read."""
+    iflag = int.from_bytes(Termios2.raw_of(fd)[:4], sys.byteorder)
+    return bool(iflag & termios.PARMRK)
 
 
 def check_speed(device: str, line: LineSettings) -> None:

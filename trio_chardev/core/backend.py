@@ -265,6 +265,11 @@ class Backend(abc.ABC):
         Called once the backend has been replaced, for the change's drain timeout at most.
         """
 
+    @property
+    def is_drained(self) -> bool:
+        """Has `drain` nothing to wait for? To call it with a deadline takes 12 us."""
+        return type(self).drain is Backend.drain
+
     async def settle(self) -> None:  # noqa: B027 - what most kinds have sent stays sent
         """Wait while the peer is about to take what it was sent, which `take_back` would take.
 

@@ -136,8 +136,8 @@ class Slot:
 
         It ends at once when the backend does.
         """
-        if not self.carried and type(self.backend).drain is Backend.drain:
-            return  # it has nothing to wait for
+        if not self.carried and self.backend.is_drained:
+            return
         with trio.move_on_after(timeout, shield=True) as self._draining:
             try:
                 while self.carried:
