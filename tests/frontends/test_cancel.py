@@ -17,6 +17,7 @@ import trio
 import trio._core._run as trio_run
 from trio.testing import wait_all_tasks_blocked
 
+from trio_chardev.core import bursts
 from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.errors import ChangeFailedError, ChardevClosedError
 from trio_chardev.events import LineSettings
@@ -42,14 +43,19 @@ class Scenario:
     new: dict[str, Any] = attrs.Factory(dict)
     refused: bool = False
     target: str = "act"
+    after: int = 1
+    """Checkpoints before the act."""
+    bursts: bool = False
+    """What is not taken at once is offered again, see `pour`, each time once."""
 
     def __str__(self) -> str:
-        return f"{self.act}-{self.name}-{self.target}".replace(" ", "-")
+        return f"{self.act}-{self.name}-{self.target}-{self.after}".replace(" ", "-")
 
 
 EAGER: dict[str, Any] = {"eager": True}
 STUCK: dict[str, Any] = {"stuck": True}
 ACTS: tuple[Act, ...] = ("change board", "change user", "change both", "remove")
+GULPS: dict[str, Any] = {"eager": True, "gulp": 1}
 LINED: dict[str, Any] = {"has_line": True, "eager": True}
 SCENARIOS = [
     *(
@@ -64,6 +70,11 @@ SCENARIOS = [
     *(
         Scenario("refused", act, LINED, {**LINED, "line_fails": True}, refused=True)
         for act in ACTS[:3]
+    ),
+    *(
+        Scenario("bursts", act, GULPS, GULPS, after=after, bursts=True)
+        for act in ACTS
+        for after in range(1, 7)
     ),
     Scenario("slow", "change both", target="service"),
     Scenario("eager", "remove", EAGER, EAGER, target="service"),
@@ -110,7 +121,8 @@ class Run:
         async with trio.open_nursery() as nursery:
             for name in ("board", "user"):
                 nursery.start_soon(self.feed, registry, name)
-            await trio.lowlevel.checkpoint()
+            for _ in range(self.scenario.after):
+                await trio.lowlevel.checkpoint()
             self.injector.armed = True
             with self.scopes["act"]:
                 await self.act(registry)
@@ -191,6 +203,20 @@ def brute_force(scenario: Scenario, seeds: int) -> Counter[bool]:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
-def test_cancelled_at_every_step_no_byte_is_lost_or_comes_twice(scenario: Scenario) -> None:
+def test_cancelled_at_every_step_no_byte_is_lost_or_comes_twice(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def tick() -> float:
+        nonlocal looks
+        looks += 1
+        return looks
+
+    if scenario.bursts:
+        monkeypatch.setattr(bursts, "perf_counter", tick)
+        for name, value in {"BURST": 1.5, "IDLE": 9, "QUICKLY": 1e9, "IN_A_ROW": 0}.items():
+            monkeypatch.setattr(bursts, name, value)
     fired = brute_force(scenario, SEEDS)
     assert fired[True] > 3
+    assert (looks > 0) == scenario.bursts

@@ -18,8 +18,9 @@ from __future__ import annotations
 import os
 from time import perf_counter
 
-BURST = 500e-6  # seconds; about what the reads in a row of one pump take
+BURST = 300e-6  # seconds; about what the reads in a row of one pump take
 IDLE = 200e-6  # seconds without success that end a burst
+LATE = 1e-3  # seconds; who ends so much later did not have the processor meanwhile
 QUICKLY = 200e-6  # seconds between two inputs; a console that prints is slower than that
 IN_A_ROW = 8  # quick inputs before the first burst
 PAUSE = 64  # quick inputs
@@ -41,7 +42,7 @@ class Burst:
         now = perf_counter()
         if moved:
             self._last = now
-        self.in_vain = now - self._last > IDLE or now > self._until + BURST
+        self.in_vain = now - self._last > IDLE or now > self._until + LATE
         if now >= self._until or self.in_vain:
             return False
         if not moved:

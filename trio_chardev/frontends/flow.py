@@ -132,6 +132,10 @@ class Flow:
     async def _push(self, data: bytes) -> None:
         """Have the sink take some of *data*, the next bytes of the source; or drop them."""
         self._sink_opened = trio.Event()
+        if sent := self._pour.send_rest(memoryview(data)):
+            self._note_sent(sent)
+            await trio.lowlevel.checkpoint()
+            return
         try:
             sent = await self.sink.send_some(data)
         except BackendDisconnectedError:
@@ -147,8 +151,11 @@ class Flow:
             else:
                 self.source.consume(self._drop(data))
         else:
-            self.source.consume(sent)
-            self.sent += sent
+            self._note_sent(sent)
+
+    def _note_sent(self, size: int) -> None:
+        self.source.consume(size)
+        self.sent += size
 
     def _tell(self, error: BackendError) -> None:
         """Log *error*, but once if it comes again and again."""

@@ -2,9 +2,9 @@
 
 So does a terminal: the kernel has room for some 8 KB, and where it is no real line but one side of
 a PTY its worker has carried that to the other side, and its user read it, within 50 us. To wait for
-room by the flow's task takes two turns of the scheduler, and another for the next read. So where
-little was taken a few times in a row the task that brings the bytes offers the rest again, see
-`trio_chardev.core.bursts`; what is left then waits for the flow's task, as all else does.
+room takes two turns of the scheduler. So where little was taken a few times in a row who has sent
+that, the task that brings the bytes or the flow's, offers the rest again, see
+`trio_chardev.core.bursts`; what is left then has to wait, as all else does.
 """
 
 from __future__ import annotations

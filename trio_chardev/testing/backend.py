@@ -124,7 +124,7 @@ class FakeBackend(Backend):
         if self.device.stuck:
             return 0
         if self.device.eager:
-            return self.device.put(data)
+            return self.device.put(data[: self.device.gulp])
         taken = data[: self._waited_for]
         self._waited_for = 0
         self.device.sent += taken

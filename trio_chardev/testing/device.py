@@ -32,6 +32,8 @@ class FakeDevice:
     """`send_nowait` takes everything, else two bytes at a time, and those only after a wait."""
     room: int | None = None
     """An eager device takes so many bytes until `make_room`, as a kernel's buffer does."""
+    gulp: int | None = None
+    """An eager device takes so many bytes at once at most, and more when it is offered them again."""
     has_line: bool = False
     """The backend has line settings, modem lines, break and echo."""
     line_fails: bool = False
