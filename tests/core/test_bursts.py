@@ -7,7 +7,7 @@ import os
 import pytest
 
 from trio_chardev.core import bursts
-from trio_chardev.core.bursts import BURST, IDLE, IN_A_ROW, PAUSE, QUICKLY, Burst, Bursts
+from trio_chardev.core.bursts import BURST, IDLE, IN_A_ROW, LATE, PAUSE, QUICKLY, Burst, Bursts
 
 
 class Clock:
@@ -82,7 +82,7 @@ def test_one_goes_on_for_its_time_while_something_moves(clock: Clock, given_up: 
     looks = 0
     while burst.goes_on(moved=True):
         looks += 1
-        clock.now += BURST / 16
+        clock.now += BURST / 15.5
     assert looks == 16
     assert not burst.in_vain
     assert not given_up
@@ -127,6 +127,6 @@ def test_one_that_other_programs_kept_from_ending_in_time_was_in_vain(
 ) -> None:
     burst = Burst()
     assert burst.goes_on(moved=False)
-    clock.now += 3 * BURST
+    clock.now += BURST + 1.1 * LATE
     assert not burst.goes_on(moved=moved)
     assert burst.in_vain

@@ -120,6 +120,7 @@ def test_it_ends_in_time_though_more_comes(
     monkeypatch.setattr(bursts, "perf_counter", lambda: next(times))
     monkeypatch.setattr(bursts, "BURST", looks + 0.5)
     monkeypatch.setattr(bursts, "IDLE", 10)
+    monkeypatch.setattr(bursts, "LATE", 10)
     monkeypatch.setattr(splicing, "SPLICE_CAPACITY", 100)
     line.near.send(DATA)
     assert line.pipe().stream(line.source.fileno(), line.sink.fileno()) == (passed, False)

@@ -215,7 +215,8 @@ def test_cancelled_at_every_step_no_byte_is_lost_or_comes_twice(
 
     if scenario.bursts:
         monkeypatch.setattr(bursts, "perf_counter", tick)
-        for name, value in {"BURST": 1.5, "IDLE": 9, "QUICKLY": 1e9, "IN_A_ROW": 0}.items():
+        times = {"BURST": 1.5, "IDLE": 9, "LATE": 9, "QUICKLY": 1e9, "IN_A_ROW": 0}
+        for name, value in times.items():
             monkeypatch.setattr(bursts, name, value)
     fired = brute_force(scenario, SEEDS)
     assert fired[True] > 3

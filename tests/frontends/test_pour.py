@@ -50,6 +50,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow this machine is, it is quick."""
     monkeypatch.setattr(bursts, "QUICKLY", 1e9)
     monkeypatch.setattr(bursts, "IDLE", 0.05)
+    monkeypatch.setattr(bursts, "LATE", 1e9)
     monkeypatch.setattr(bursts, "BURST", 0.2)
 
 
