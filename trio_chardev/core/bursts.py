@@ -23,7 +23,7 @@ IDLE = 200e-6  # seconds without success that end a burst
 LATE = 1e-3  # seconds; who ends so much later did not have the processor meanwhile
 QUICKLY = 200e-6  # seconds between two inputs; a console that prints is slower than that
 IN_A_ROW = 8  # quick inputs before the first burst
-PAUSE = 64  # quick inputs
+PAUSE = 16  # quick inputs
 
 
 class Burst:
