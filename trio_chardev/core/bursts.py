@@ -8,9 +8,9 @@ woken, of the waker's time.
 
 A burst may begin when input has come `QUICKLY` after the one before it, and did so `IN_A_ROW`
 times. After one in vain there is none for `PAUSE` quick inputs. All others in this thread wait for
-a burst, `BURST` and `IDLE` at most, and have their turn before the next one. Where they have much
-to do input comes late, and there are no bursts; where other programs have, a burst ends far too
-late, and counts as in vain.
+a burst, `BURST` at most, and have their turn before the next one. Where they have much to do input
+comes late, and there are no bursts; where other programs have, a burst ends far too late, and
+counts as in vain.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from time import perf_counter
 
-BURST = 300e-6  # seconds; about what the reads in a row of one pump take
+BURST = 400e-6  # seconds; about what the reads in a row of one pump take
 IDLE = 200e-6  # seconds without success that end a burst
 LATE = 1e-3  # seconds; who ends so much later did not have the processor meanwhile
 QUICKLY = 200e-6  # seconds between two inputs; a console that prints is slower than that
