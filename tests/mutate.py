@@ -76,6 +76,17 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "core/delivery.py": (("hold", "release"), CORE_TESTS),
     "core/outlets.py": (("hold", "release"), CORE_TESTS),
+    "core/bursts.py": (("goes_on", "input_came", "ended"), ("tests/core/test_bursts.py",)),
+    "core/splicing.py": (("fill", "empty_into", "stream"), ("tests/core/test_splicing.py",)),
+    "frontends/exchange.py": (
+        ("piece_sent", "_ways", "_burst", "_send_on"),
+        ("tests/frontends/test_exchange.py",),
+    ),
+    "frontends/pour.py": (("send_rest",), ("tests/frontends/test_pour.py",)),
+    "frontends/flow.py": (
+        ("receive", "run", "_push", "_note_sent"),
+        tuple(f"tests/frontends/test_{name}.py" for name in ("bridge", "pour", "splice", "cancel")),
+    ),
     "backends/pty.py": (
         ("drain", "settle", "take_back", "_is_empty", "_has_input", "activate"),
         ("tests/backends/test_pty.py", "tests/backends/test_carry.py"),
@@ -144,8 +155,8 @@ REASONS: dict[str, str] = {
     "and `if event is Event.OPENED:`": NO_CHECKPOINT,
     "note_end: swapped `self.outbound.interrupt()` "
     "and `slot.backend.set_open(False)`": NO_CHECKPOINT,
-    "drain: without `if not self.carried and type(self.backend).drain is Backend.drain:`": SPARES,
-    "drain: swapped `if not self.carried and type(self.backend).drain is Backend.drain:` "
+    "drain: without `if not self.carried and self.backend.is_drained:`": SPARES,
+    "drain: swapped `if not self.carried and self.backend.is_drained:` "
     "and `with trio.move_on_after(timeout, shield=True) as self._draining:`": SPARES,
     "drain: without `return`": SPARES,
     "drain: swapped `with trio.move_on_after(timeout, shield=True) as self._draining:` "
