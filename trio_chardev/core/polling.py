@@ -3,8 +3,9 @@
 To sleep in epoll and to be woken takes 40 us and more, most of it the kernel's, and a peer
 that sends its next command when it has the answer to the last needs about as long. So a
 backend whose input keeps coming within `POLL_TIME` is looked at again and again instead, after
-one turn for the other tasks; more would make the look come late. It is QEMU's adaptive polling (``poll-max-ns`` of an iothread)
-with a budget in place of its window: a short wait earns credit, looking in vain costs `PRICE`.
+one turn for the other tasks: more would make the look come late. Between looks the thread gives
+the processor up. It is QEMU's adaptive polling (``poll-max-ns`` of an iothread) with a budget in
+place of its window: a short wait earns credit, looking in vain costs `PRICE`.
 
 So a line that is idle or slow is not looked at, and looking in vain costs no more than
 POLL_TIME / PRICE for each time that input came.
