@@ -83,10 +83,6 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tests/frontends/test_exchange.py",),
     ),
     "frontends/pour.py": (("send_rest",), ("tests/frontends/test_pour.py",)),
-    "frontends/flow.py": (
-        ("receive", "run", "_push", "_note_sent"),
-        tuple(f"tests/frontends/test_{name}.py" for name in ("bridge", "pour", "splice", "cancel")),
-    ),
     "backends/pty.py": (
         ("drain", "settle", "take_back", "_is_empty", "_has_input", "activate"),
         ("tests/backends/test_pty.py", "tests/backends/test_carry.py"),
@@ -112,6 +108,7 @@ SPARES = "it only spares the processor some work"
 ASKED_AGAIN = "the same is asked again before anything is harmed"
 WHICH = "only which of two refusals comes first, if there is a reason for both"
 FLUSHED = "the task of `flushing` does it meanwhile"
+GIVES_WAY = "only when the processor is given up, which the benchmark tells"
 REASONS: dict[str, str] = {
     "change: swapped `self._check_changeable()` and `old = self._seat.slot`": SAME,
     "change: swapped `if keep_peer and (not new.backend.keeps_peer):` "
@@ -221,6 +218,29 @@ REASONS: dict[str, str] = {
     "and `if (users := len(self.frontends)) > new.backend.max_frontends:`": WHICH,
     "_check_fit: swapped `if (users := len(self.frontends)) > new.backend.max_frontends:` "
     "and `if new.closed.is_set():`": WHICH,
+    "ended: swapped `self._last = perf_counter()` "
+    "and `self._missing = PAUSE if in_vain else 0`": SAME,
+    "fill: swapped `self._size += size` and `self._on_change(size)`": SAME,
+    "empty_into: swapped `self._size -= size` and `self._on_change(-size)`": SAME,
+    "empty_into: without `if not self._size or not max_bytes:`": SPARES,
+    "empty_into: swapped `if not self._size or not max_bytes:` "
+    "and `size = _splice(self._out, fd, min(self._size, max_bytes))`": SPARES,
+    "empty_into: without `return 0`": SPARES,
+    "stream: swapped `passed = 0` and `moved = True`": SAME,
+    "stream: swapped `moved = True` and `burst = Burst()`": SAME,
+    "send_rest: swapped `if not self._bursts.input_came():` and `sent = 0`": SAME,
+    "send_rest: swapped `sent = 0` and `moved = False`": SAME,
+    "send_rest: swapped `moved = False` and `burst = Burst()`": SAME,
+    "send_rest: swapped `sent += taken` and `moved = taken > 0`": SAME,
+    "_send_on: swapped `flow.sent += sent` and `if sent < len(data):`": SAME,
+    "_send_on: swapped `flow.source.put_back(data[sent:])` and `flow.set_to_work()`": NO_CHECKPOINT,
+    "_ways: swapped `if flow.is_at_work or flow.source.pipe is not None or source is None or "
+    "(sink is None):` and `ways.append(Way(source, sink, flow))`": "then none is given",
+    "_burst: swapped `burst = Burst()` and `sent: int | None = 0`": SAME,
+    "_burst: swapped `sent = _send_on(way)` and `if sent:`": GIVES_WAY,
+    "_burst: without `if sent:`": GIVES_WAY,
+    "_burst: swapped `if sent:` and `way, other = (other, way)`": SAME,
+    "_burst: without `os.sched_yield()`": GIVES_WAY,
 }
 """Why a mutant may live, by its name."""
 

@@ -100,6 +100,13 @@ def test_one_is_in_vain_when_nothing_has_moved_for_a_while(clock: Clock) -> None
     assert clock.now - 100 < BURST
 
 
+def test_what_moves_after_a_while_is_not_in_vain(clock: Clock) -> None:
+    burst = Burst()
+    clock.now += 1.5 * IDLE
+    assert burst.goes_on(moved=True)
+    assert not burst.in_vain
+
+
 def test_what_moves_now_and_then_keeps_one_going(clock: Clock) -> None:
     burst = Burst()
     while burst.goes_on(moved=clock.now - 100 > BURST / 2):

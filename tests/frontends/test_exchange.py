@@ -234,9 +234,23 @@ def test_the_end_is_left_for_the_plain_way(way: Way) -> None:
     assert way.source.recv(1) == b""
 
 
+def test_an_error_of_the_source_is_left_for_the_plain_way(way: Way) -> None:
+    way.source.close()
+    assert way.send_on() is None
+    assert way.flow == FakeFlow()
+
+
 def test_where_nothing_has_come_nothing_is_sent(way: Way) -> None:
     assert way.send_on() == 0
     assert way.flow == FakeFlow()
+
+
+@pytest.mark.parametrize(("piece", "in_vain"), [(b"", True), (b"-" * PIECE, False)])
+def test_a_burst_in_which_nothing_comes_is_in_vain(way: Way, piece: bytes, in_vain: bool) -> None:
+    way.near.send(piece)
+    there = exchange.Way(way.source, way.sink, way.flow)
+    back = exchange.Way(way.far, way.near, way.flow)
+    assert Exchange()._burst(back, there) == in_vain
 
 
 # ---------------------------------------------------------------- when it may be

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pty
 import random
@@ -75,6 +76,15 @@ def test_what_is_not_taken_soon_is_left() -> None:
     its, flow = warmed(2, 0, 1)
     assert its.send_rest(REST) == 3
     assert flow.taken == b"abc"
+
+
+def test_while_some_is_taken_each_time_it_is_not_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    its, _ = warmed(1, 1, 1, 1, 1, 1)
+    times = itertools.count()
+    monkeypatch.setattr(bursts, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(bursts, "IDLE", 1.5)
+    monkeypatch.setattr(bursts, "BURST", 100)
+    assert its.send_rest(REST) == 6
 
 
 def test_after_it_was_left_once_it_is_not_offered_for_a_while() -> None:
