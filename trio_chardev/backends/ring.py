@@ -67,13 +67,17 @@ class Ring:
         if self.file is not None:
             self.file.append(newest, self._start, self._end, self._memory)
 
-    def read(self, size: int) -> bytes:
-        """Take the oldest *size* bytes out, or fewer if there are not so many."""
+    def peek(self, size: int) -> bytes:
+        """The oldest *size* bytes, or fewer if there are not so many."""
         size = min(size, self.count)
         at = self._start % len(self)
         data = self._memory[at : at + size]
-        data += self._memory[: size - len(data)]
-        self._start += size
+        return data + self._memory[: size - len(data)]
+
+    def read(self, size: int) -> bytes:
+        """Take the oldest *size* bytes out, or fewer if there are not so many."""
+        data = self.peek(size)
+        self._start += len(data)
         if self.file is not None:
             self.file.append(memoryview(b""), self._start, self._end, self._memory)
         return data

@@ -68,6 +68,10 @@ class RingbufBackend(Backend):
         """Append *data*; what has no room pushes out the oldest."""
         self.ring.write(data)
 
+    def peek(self, size: int) -> bytes:
+        """The oldest *size* bytes, or fewer if there are not so many."""
+        return self.ring.peek(size)
+
     def read(self, size: int) -> bytes:
         """Take the oldest *size* bytes out, or fewer if there are not so many."""
         return self.ring.read(size)

@@ -135,7 +135,7 @@ class Decoder:
             if text[-1] not in RESETS:
                 return
             text = text[-1:]  # the rest may have been forgotten
-        shown = utf8.decode_replacing(text)
+        shown = utf8.decode_c_string(text)
         messages.append(Malformed(f"JSON parse error, stray '{shown}'"))
         self._frame = _Frame()
 

@@ -30,7 +30,7 @@ from trio_chardev.qmp.fd_commands import FD_COMMANDS
 from trio_chardev.qmp.object_commands import OBJECT_COMMANDS
 from trio_chardev.qmp.schema import qmp_schema
 from trio_chardev.qmp.session import QmpError
-from trio_chardev.qmp.utf8 import decode_replacing
+from trio_chardev.qmp.utf8 import MAX_LENGTH, count_whole, decode_replacing
 from trio_chardev.qmp.version import VERSION
 
 DataFormat = Literal["utf8", "base64"]
@@ -209,10 +209,11 @@ def ringbuf_read(context: Context, arguments: RingbufReadArguments) -> str:
     ring = _ringbuf(context, arguments.device)
     if arguments.size <= 0:
         raise QmpError("size must be greater than zero")
-    data = ring.read(arguments.size)
+    size = min(arguments.size, ring.count)
     if arguments.format == "base64":
-        return base64.b64encode(data).decode()
-    return decode_replacing(data)
+        return base64.b64encode(ring.read(size)).decode()
+    size = count_whole(ring.peek(size + MAX_LENGTH), size)
+    return decode_replacing(ring.read(size))
 
 
 def quit_(context: Context, arguments: NoArguments) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def _escaped(raw: bytes, pos: int) -> tuple[str, int]:
         if 0xDC00 <= low < 0xE000:
             code, end = 0x10000 + ((code & 0x3FF) << 10 | low & 0x3FF), end + 6
     if code < 0 or utf8.NOT_A_CHARACTER.match(chr(code)):
-        shown = utf8.decode_replacing(raw[pos:end])
+        shown = utf8.decode_c_string(raw[pos:end])
         raise ParseError(f"{shown} is not a valid Unicode character")
     return chr(code), end
 

@@ -20,8 +20,12 @@ _SEQUENCE = re.compile(
 )
 
 
+_LENGTHS = {lead: 2 + (lead >= 0xE0) + (lead >= 0xF0) for lead in range(0xC0, 0xF5)}
+MAX_LENGTH = 4  # bytes of a character
+
+
 def decode(raw: bytes) -> str | None:
-    """The text of *raw*, which holds no NUL byte; None if a sequence is invalid."""
+    """The text of *raw*; None if a sequence is invalid."""
     try:
         # C0 begins nothing else, so what is replaced cannot be part of a valid sequence.
         text = raw.replace(b"\xc0\x80", b"\0").decode()
@@ -31,12 +35,35 @@ def decode(raw: bytes) -> str | None:
 
 
 def decode_replacing(raw: bytes) -> str:
-    """The text of *raw* with U+FFFD for each invalid sequence; it ends at a NUL byte."""
-    raw = raw.partition(b"\0")[0]
+    """The text of *raw* with U+FFFD for each invalid sequence."""
     text = decode(raw)
     if text is not None:
         return text
     return _SEQUENCE.sub(_valid_or_replacement, raw).decode()
+
+
+def decode_c_string(raw: bytes) -> str:
+    """As `decode_replacing`, but it ends at a NUL byte."""
+    return decode_replacing(raw.partition(b"\0")[0])
+
+
+def count_whole(raw: bytes, size: int) -> int:
+    """How many bytes of *raw* to take for text of up to *size* bytes: no character is cut.
+
+    If it has to be, because no other is before it and it is longer than *size*, that is *size*.
+    """
+    if size >= len(raw):
+        return len(raw)
+    for begin in range(size - 1, max(size - MAX_LENGTH, -1), -1):
+        length = _LENGTHS.get(raw[begin], 0)
+        if begin + length > size and decode(raw[begin : begin + length]) is not None:
+            fits_later = length <= size
+            return begin if fits_later or _has_character(raw[:begin]) else size
+    return size
+
+
+def _has_character(raw: bytes) -> bool:
+    return decode_replacing(raw).strip(REPLACEMENT) != ""
 
 
 def _valid_or_replacement(match: re.Match[bytes]) -> bytes:
