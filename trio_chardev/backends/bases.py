@@ -159,7 +159,7 @@ class BackendOnBases(Backend):
     @property
     def is_used(self) -> bool:
         """Has it users that are open?"""
-        return any(frontend.fe_open() for frontend in self._outlets.frontends)
+        return any(frontend.is_ready() for frontend in self._outlets.frontends)
 
     @abstractmethod
     def base_received(self, data: bytes) -> int:
@@ -168,7 +168,7 @@ class BackendOnBases(Backend):
     def base_opened(self) -> None:
         """Somebody has come to a base, and can be sent to before its event has its turn."""
         for frontend in self._outlets.frontends:
-            frontend.on_open()
+            frontend.tell_opened()
 
     @abstractmethod
     def base_event(self, base: Base, event: BackendEvent) -> None:

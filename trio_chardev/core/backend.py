@@ -12,8 +12,9 @@ because the change may still fail: truncate, rename, apply line settings in `act
 from __future__ import annotations
 
 import abc
+import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, ClassVar
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:  # mux and hub attach to chardevs; nothing here needs them at 
     from trio_chardev.core.chardev import Chardev
     from trio_chardev.core.delivery import Delivery
     from trio_chardev.core.outlets import Outlets
+
+log = logging.getLogger(__name__)
 
 DEFAULT_ESCAPE = 0x01  # C-a
 
@@ -87,8 +90,12 @@ class OpenRequest:
 class Tap:
     """Is shown the traffic of a backend in place: a log file, for one.
 
-    None of it may block or raise. What a tap has no use for it leaves as it is here.
+    None of it may block. One that raises is logged, and shown nothing more. What a tap has no
+    use for it leaves as it is here.
     """
+
+    has_failed: bool = False
+    """It has raised."""
 
     def activate(self) -> None:
         """The backend is in place from now on: truncate, for one."""
@@ -107,6 +114,17 @@ class Tap:
 
     def replaced(self, before: str, after: str) -> None:
         """Another backend is in place from now on; both by what query-chardev shows."""
+
+
+def show(taps: Iterable[Tap], tell: Callable[[Tap], None]) -> None:
+    """Call *tell* with each of *taps* that has not failed; raises nothing."""
+    for tap in taps:
+        if not tap.has_failed:
+            try:
+                tell(tap)
+            except Exception:
+                object.__setattr__(tap, "has_failed", True)  # it may be a frozen class
+                log.exception("%s failed; it is shown nothing more", type(tap).__name__)
 
 
 class Backend(abc.ABC):

@@ -99,7 +99,7 @@ class Chardev:
     @property
     def frontend_open(self) -> bool:
         """Is there a user that is open itself? A mux is while somebody uses it."""
-        return any(frontend.fe_open() for frontend in self.frontends)
+        return any(frontend.is_ready() for frontend in self.frontends)
 
     @property
     def is_started(self) -> bool:
@@ -355,7 +355,10 @@ class Chardev:
 
     def _observe(self, event: BackendEvent) -> None:
         if self.on_event is not None:
-            self.on_event(self, event)
+            try:
+                self.on_event(self, event)
+            except Exception:
+                log.exception("chardev '%s': its on_event failed", self.id)
 
 
 def check_takes_changes(frontend: Frontend) -> None:

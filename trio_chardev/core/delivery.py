@@ -95,7 +95,7 @@ class Delivery:
         if self.frontend is None or (self.is_muted and event in (Event.OPENED, Event.CLOSED)):
             return
         if event is Event.OPENED:
-            self.frontend.on_open()
+            self.frontend.tell_opened()
         if self.is_held or self.inbound:
             self.inbound.put_event(event)
         else:

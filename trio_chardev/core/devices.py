@@ -138,4 +138,4 @@ class Devices(Mapping[str, Device]):
             device.close()
             del self._devices[device.id]
             device.closed.set()
-            self._registry.on_notice(DeviceDeleted(device.id, f"/machine/peripheral/{device.id}"))
+            self._registry.tell(DeviceDeleted(device.id, f"/machine/peripheral/{device.id}"))

@@ -49,8 +49,8 @@ class Frontend(trio.abc.Stream):
 
     *on_receive* is called by the task that reads the backend, so that a byte needs no second
     task. What it does not take is queued, for `receive_some` or for `accept_input`, and until
-    that is taken it is not called. If a handler raises, the frontend is detached and the error
-    logged; the chardev goes on.
+    that is taken it is not called. If a handler raises, `fe_open` and `on_open` among them, the
+    frontend is detached and the error logged; the chardev, and a change under way, go on.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Frontend(trio.abc.Stream):
         """Is it open in its turn? What query-chardev shows as frontend-open."""
         self.on_open: Callable[[], None] = lambda: None
         """Is called at once when somebody has come, for who waits to send: *on_event* hears
-        OPENED only when what had come before it was taken. It must not raise."""
+        OPENED only when what had come before it was taken."""
         self.on_failure: Callable[[], None] = lambda: None
         """Is called when a handler has failed and so it was detached."""
 
@@ -323,10 +323,28 @@ class Frontend(trio.abc.Stream):
             except Exception:
                 self._fail("on_event")
 
+    def tell_opened(self) -> None:
+        """Call on_open."""
+        try:
+            self.on_open()
+        except Exception:
+            self._fail("on_open")
+
+    def is_ready(self) -> bool:
+        """Ask fe_open."""
+        try:
+            return self.fe_open()
+        except Exception:
+            self._fail("fe_open")
+            return False
+
     def _fail(self, handler: str) -> None:
         log.exception("chardev '%s': %s failed; it is detached", self.chardev.id, handler)
         self.chardev.detach(self)
-        self.on_failure()
+        try:
+            self.on_failure()
+        except Exception:
+            log.exception("chardev '%s': on_failure failed", self.chardev.id)
 
     def _check(self) -> None:
         if not self.is_attached:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from trio_chardev.core.backend import Tap
+from trio_chardev.core.backend import Tap, show
 from trio_chardev.core.delivery import Delivery
 from trio_chardev.events import BackendEvent, Event
 
@@ -143,9 +143,7 @@ class Outlets:
             delivery.release(is_open=is_open)
 
     def _show_received(self, data: bytes) -> None:
-        for tap in self.taps:
-            tap.received(data)
+        show(self.taps, lambda tap: tap.received(data))
 
     def _show_event(self, event: BackendEvent) -> None:
-        for tap in self.taps:
-            tap.event(event)
+        show(self.taps, lambda tap: tap.event(event))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, ValuesView
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -42,6 +43,8 @@ from trio_chardev.events import BackendEvent, Event
 from trio_chardev.options import BackendOptions
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
+log = logging.getLogger(__name__)
+
 OpenerOf = Callable[[BackendOptions], Opener]
 """Gives the opener for options; a table of kinds, for one."""
 
@@ -64,7 +67,7 @@ class Registry(Mapping[str, Chardev]):
     _nursery: trio.Nursery
     _opener_of: OpenerOf
     on_notice: Callable[[Notice], None] = lambda notice: None
-    """Is told what happens to the chardevs; must not raise."""
+    """Is told what happens to the chardevs; what it raises is logged."""
     open_path: Callable[[str, int, Sandbox], int] = open_path
     """Opens what options name by a path; see OpenRequest."""
     quit: Callable[[], None] = lambda: None
@@ -134,7 +137,7 @@ class Registry(Mapping[str, Chardev]):
         finally:
             self._adding.discard(id)
         self._told[chardev] = chardev.backend
-        self.on_notice(ChardevAdded(id, chardev.backend.filename))
+        self.tell(ChardevAdded(id, chardev.backend.filename))
         if chardev.is_open:
             self._note_event(chardev, Event.OPENED)
         return _returned(chardev.backend)
@@ -192,7 +195,7 @@ class Registry(Mapping[str, Chardev]):
         if chardev.is_replayed:
             raise ChangeRefusedError(f"Chardev '{id}' cannot be unplugged in record/replay mode")
         del self._chardevs[id], self._told[chardev]
-        self.on_notice(ChardevRemoved(id))
+        self.tell(ChardevRemoved(id))
         await chardev.aclose()
 
     def shut(self) -> None:
@@ -203,14 +206,21 @@ class Registry(Mapping[str, Chardev]):
     def send_break(self, id: str) -> None:
         """Have the user of chardev *id* see a break. Raises ChardevNotFoundError."""
         self[id].send_event(Event.BREAK)
-        self.on_notice(ChardevBreak(id))
+        self.tell(ChardevBreak(id))
+
+    def tell(self, notice: Notice) -> None:
+        """Call `on_notice`, which may be anybody's code: what it raises breaks nothing."""
+        try:
+            self.on_notice(notice)
+        except Exception:
+            log.exception("on_notice failed: %r", notice)
 
     def _note_change(self, chardev: Chardev) -> None:
         """Tell of the backend in place, if nobody was told yet."""
         before = self._told.get(chardev)
         if before is not None and before is not chardev.backend:
             self._told[chardev] = chardev.backend
-            self.on_notice(ChardevChanged(chardev.id, before.filename, chardev.backend.filename))
+            self.tell(ChardevChanged(chardev.id, before.filename, chardev.backend.filename))
 
     def _note_event(self, chardev: Chardev, event: BackendEvent) -> None:
         """Tell of *event*: behind ADDED, behind CHANGED of the same commit, before REMOVED."""
@@ -219,11 +229,11 @@ class Registry(Mapping[str, Chardev]):
         self._note_change(chardev)
         match event:
             case Event.OPENED:
-                self.on_notice(ChardevOpened(chardev.id, chardev.backend.filename))
+                self.tell(ChardevOpened(chardev.id, chardev.backend.filename))
             case Event.CLOSED:
-                self.on_notice(ChardevClosed(chardev.id, chardev.backend.filename))
+                self.tell(ChardevClosed(chardev.id, chardev.backend.filename))
             case Event.BREAK:
-                self.on_notice(ChardevBreak(chardev.id))
+                self.tell(ChardevBreak(chardev.id))
 
     def _opener(
         self, options: BackendOptions, take_fd: Callable[[str], int], sandbox: Sandbox

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from trio_chardev.core.backend import Backend
+from trio_chardev.core.backend import Backend, show
 from trio_chardev.core.delivery import INBOUND_LIMIT
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.outbound import Outbound
@@ -86,9 +86,8 @@ class Seat:
             if old is not None:
                 old.backend.stay()
             raise
-        # From here on nothing raises.
-        for tap in new.backend.taps:
-            tap.activate()
+        # From here on nothing raises; code of others is called where that is caught.
+        show(new.backend.taps, lambda tap: tap.activate())
         if old is not None:
             self._drain(old)
             if carry:
@@ -138,11 +137,11 @@ class Seat:
 
     def _switch_taps(self, old: Slot | None, new: Slot) -> None:
         if old is not None:
-            for tap in old.backend.taps:
-                tap.replaced(old.backend.filename, new.backend.filename)
+            names = old.backend.filename, new.backend.filename
+            show(old.backend.taps, lambda tap: tap.replaced(*names))
         self.outlets.taps = new.backend.taps
-        for tap in new.backend.taps:
-            tap.event(Event.OPENED if new.backend.is_open else Event.CLOSED)
+        state = Event.OPENED if new.backend.is_open else Event.CLOSED
+        show(new.backend.taps, lambda tap: tap.event(state))
 
     def _tell(self, old: Slot | None, new: Slot) -> None:
         """Tell of the new one's state what `Outlets.hold` has not told."""

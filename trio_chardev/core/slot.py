@@ -10,7 +10,7 @@ from time import perf_counter
 import attrs
 import trio
 
-from trio_chardev.core.backend import Backend, Opener, OpenRequest
+from trio_chardev.core.backend import Backend, Opener, OpenRequest, show
 from trio_chardev.core.outlets import Outlets
 from trio_chardev.core.polling import Polling
 from trio_chardev.errors import BackendError, ChardevError
@@ -193,13 +193,11 @@ class Slot:
 
     def show_sent(self, data: memoryview) -> None:
         """Tell the taps that *data* went to the backend."""
-        for tap in self.backend.taps:
-            tap.sent(data)
+        show(self.backend.taps, lambda tap: tap.sent(data))
 
     def show_refused(self, data: memoryview) -> None:
         """Tell the taps that *data* will not go to it."""
-        for tap in self.backend.taps:
-            tap.refused(data)
+        show(self.backend.taps, lambda tap: tap.refused(data))
 
 
 def as_one_error(group: BaseExceptionGroup[Exception]) -> ChardevError:
