@@ -26,6 +26,7 @@ BASE = (
         "qdict",
         "sandbox",
         "spelling",
+        "workers",
     }
 )
 LOWER = BASE | {"core", "backends", "frontends", "qmp", "service"}

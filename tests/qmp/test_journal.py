@@ -146,6 +146,32 @@ async def test_on_a_full_disk_commands_go_on_and_it_is_tried_again(
     ]
 
 
+async def test_a_failure_that_lasts_is_told_again_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was said once may have gone to the very disk that is full."""
+    failures = 0
+
+    def fail(path: str, text: str) -> None:
+        nonlocal failures
+        failures += 1
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "_replace", fail)
+    monkeypatch.setattr(module, "RETRY_INTERVAL", 0.001)
+    with open_journal(str(tmp_path / "s")) as journal, trio.fail_after(5):
+        async with open_background_nursery() as background:
+            background.start_soon(journal.run)
+            await journal.keep("chardevs", "a", NULL)
+            await until(lambda: failures >= 3)
+            assert len(caplog.records) == 1
+            monkeypatch.setattr(journal, "_say_again", trio.current_time())
+            await until(lambda: len(caplog.records) == 2)
+    assert {r.message for r in caplog.records} == {
+        f"Could not write '{tmp_path}/s': No space left on device"
+    }
+
+
 async def test_without_a_file_nothing_waits() -> None:
     journal = Journal()
     assert not journal.is_kept

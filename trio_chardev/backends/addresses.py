@@ -8,7 +8,7 @@ of at most 107 bytes, so a longer one takes a way round through /proc (`path_for
 from __future__ import annotations
 
 import contextlib
-import functools
+import encodings.idna  # noqa: F401 - else at the first name, when it may be too late for it
 import os
 import socket
 import tempfile
@@ -21,6 +21,7 @@ import trio
 from trio_chardev.errors import BackendError
 from trio_chardev.members import IntRange, TaggedUnion
 from trio_chardev.sandbox import Sandbox
+from trio_chardev.workers import run_in_worker
 
 SUN_PATH_SIZE = 108  # bytes, unix(7); the kernel wants a NUL within, unless it is abstract
 MAX_PORT = 65535
@@ -213,10 +214,8 @@ async def _look_up(host: str | None, port: str, family: int, kind: int, flags: i
     except (OSError, ValueError):
         if flags & numeric:
             raise
-    return await trio.to_thread.run_sync(
-        functools.partial(socket.getaddrinfo, host, port, family, kind, 0, flags),
-        abandon_on_cancel=True,
-        limiter=_lookups(),
+    return await run_in_worker(
+        socket.getaddrinfo, host, port, family, kind, 0, flags, limiter=_lookups()
     )
 
 

@@ -22,6 +22,7 @@ from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, open_f
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.options import BackendOptions
+from trio_chardev.workers import NoThreadError, run_in_worker
 
 PPCLAIM = 0x708B  # <linux/ppdev.h>: have the port for oneself
 BUSY_POLL = 0.01  # seconds until a printer that was busy is tried again
@@ -85,7 +86,9 @@ def _share(device: str, replaced: Backend | None) -> FdHolder | None:
 async def _claim(port: FdHolder) -> None:
     """Have *port* for oneself, however long that takes. Raises BackendError."""
     try:
-        await trio.to_thread.run_sync(_wait_for_claim, port, abandon_on_cancel=True)
+        await run_in_worker(_wait_for_claim, port)
+    except NoThreadError as exc:
+        raise BackendError.from_os_error("Could not claim the parallel port", exc) from exc
     except OSError as exc:
         raise BackendError.from_os_error("not a parallel port", exc) from exc
 

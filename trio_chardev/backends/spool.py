@@ -17,10 +17,12 @@ from contextlib import asynccontextmanager
 import trio
 
 from trio_chardev.errors import BackendError, strerror
+from trio_chardev.workers import NoThreadError, run_in_worker
 
 log = logging.getLogger("trio_chardev.log")
 
 MAX_PENDING = 1 << 20  # bytes
+RETRY_INTERVAL = 1.0  # seconds, where no thread can be started
 FLUSH_TIMEOUT = 3.0  # seconds; less than the core waits for a backend to close
 
 
@@ -136,17 +138,22 @@ class Spool:
         if self._turn is not None and self.pending:
             await self._turn.wait()
             self._turn = None
-        while self.pending and self.output is not None:
-            chunk, self.pending = self.pending, bytearray()
+        chunk = bytearray()
+        while (chunk or self.pending) and self.output is not None:
+            if not chunk:
+                chunk, self.pending = self.pending, chunk
             try:
-                await trio.to_thread.run_sync(
-                    self.output.write, chunk, abandon_on_cancel=True, limiter=self._limiter
-                )
+                await run_in_worker(self.output.write, chunk, limiter=self._limiter)
+            except NoThreadError as exc:
+                self._note_failure(exc)
+                await trio.sleep(RETRY_INTERVAL)
+                continue
             except OSError as exc:
                 self._note_failure(exc)
                 self.on_failure(chunk)
             else:
                 self._is_failing = False
+            chunk = bytearray()
         if self._is_dropping:
             log.warning("%s lacks %d %s by now", self._what, self.dropped, self._unit)
             self._is_dropping = False

@@ -22,6 +22,7 @@ import attrs
 import trio
 
 from trio_chardev.errors import OptionsError, strerror
+from trio_chardev.workers import run_in_worker
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ Table = Literal["objects", "chardevs", "devices"]
 TABLES: Final[tuple[Table, ...]] = get_args(Table)  # in the order in which to restore them
 VERSION: Final = 1
 RETRY_INTERVAL = 5.0  # seconds after a failure
+SAY_AGAIN_INTERVAL = 60.0  # seconds until a failure that lasts is in the log once more
 _NAME: Final = "trio-chardev"
 
 
@@ -54,6 +56,7 @@ class Journal:
     _version: int = attrs.field(default=0, init=False)
     _tried: int = attrs.field(default=0, init=False)
     _is_failing: bool = attrs.field(default=False, init=False)
+    _say_again: float = attrs.field(default=0.0, init=False)
     _wake: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _written: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
@@ -117,13 +120,9 @@ class Journal:
                 await self._wake.park()
             version, text = self._version, self._text()
             try:
-                await trio.to_thread.run_sync(
-                    _replace, self.path, text, abandon_on_cancel=True, limiter=limiter
-                )
+                await run_in_worker(_replace, self.path, text, limiter=limiter)
             except OSError as exc:
-                if not self._is_failing:
-                    log.error("Could not write '%s': %s", self.path, strerror(exc))
-                self._is_failing = True
+                self._note_failure(exc)
             else:
                 saved = version
                 if self._is_failing:
@@ -134,6 +133,14 @@ class Journal:
             if self._is_failing:
                 with trio.move_on_after(RETRY_INTERVAL):
                     await self._wake.park()
+
+    def _note_failure(self, error: OSError) -> None:
+        """Say so, and again now and then: the log may be on the same disk, or be read later."""
+        now = trio.current_time()
+        if not self._is_failing or now >= self._say_again:
+            log.error("Could not write '%s': %s", self.path, strerror(error))
+            self._say_again = now + SAY_AGAIN_INTERVAL
+        self._is_failing = True
 
     def _text(self) -> str:
         parts = [f'{{"{_NAME}": {VERSION}']
