@@ -305,6 +305,8 @@ MISTAKES = {
         ("serial,id=a,path=/dev/null,speed=-1", "no such speed"),
         ("socket,id=a,host=127.0.0.1,port=70000", "a port is at most 65535"),
         ("socket,id=a,path=x,reconnect=-1", "'reconnect' must not be negative"),
+        ("socket,id=a,path=x,reconnect-max-ms=1", "requires 'reconnect' or 'reconnect-ms'"),
+        ("socket,id=a,path=x,reconnect=1,reconnect-max-ms=x", "'reconnect-max-ms'"),
         ("udp,id=a,host=127.0.0.1,port=1,localport=70000", "a port is at most 65535"),
         ("pty,id=a,path=fifo", "'fifo': File exists"),
         ("{", "JSON"),

@@ -11,7 +11,14 @@ import trio
 import trio.testing
 
 from trio_chardev.backends.addresses import InetAddress, SocketAddress, UnixAddress
-from trio_chardev.backends.dialer import Backoff, Nobody, Redialer, connect
+from trio_chardev.backends.dialer import (
+    QUIET_TIME,
+    STEADY,
+    Backoff,
+    Nobody,
+    Redialer,
+    connect,
+)
 from trio_chardev.errors import BackendError
 
 
@@ -90,83 +97,131 @@ async def test_all_endpoints_of_a_host_are_tried(monkeypatch: pytest.MonkeyPatch
             assert sock.getpeername() == ("127.0.0.1", port)
 
 
-def test_delays_double_up_to_a_minute_with_jitter() -> None:
-    backoff = Backoff(1.0, jitter=lambda: 0.0)
+def test_delays_are_constant_unless_they_may_grow() -> None:
+    backoff = Backoff(1.0, jitter=lambda: 1.0)
+    assert [backoff.next() for _ in range(4)] == [1, 1, 1, 1]
+    assert str(backoff) == "every 1 s"
+
+
+def test_delays_that_grow_double_up_to_the_longest_with_jitter_below() -> None:
+    backoff = Backoff(1.0, 60.0, jitter=lambda: 0.0)
     assert [backoff.next() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
     backoff.reset()
     assert backoff.next() == 1
-    assert Backoff(1.0, jitter=lambda: 1.0).next() == 1.5
+    assert str(backoff) == "after 1 s, then after longer, every 60 s at last"
+    jittery = Backoff(1.0, 4.0, jitter=lambda: 1.0)
+    assert [jittery.next() for _ in range(4)] == [1, 1, 2, 2]
 
 
-def test_a_delay_of_more_than_a_minute_is_kept() -> None:
-    backoff = Backoff(100.0, jitter=lambda: 0.0)
-    assert [backoff.next() for _ in range(3)] == [100, 100, 100]
+def spoken(caplog: pytest.LogCaptureFixture) -> list[str]:
+    lines = [record.message for record in caplog.records]
+    caplog.clear()
+    return lines
 
 
-async def test_redialing_is_logged_once_until_a_success(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def tried(redialer: Redialer, seconds: float) -> socket.socket | None:
+    """What comes of trying for so long."""
+    with trio.move_on_after(seconds):
+        await redialer.wait()
+    return redialer.take()
+
+
+def serving(path: Path) -> socket.socket:
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.listen(5)
+    return server
+
+
+async def test_that_it_is_tried_again_is_said_once_and_that_it_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The clock is a fake, and a UNIX socket connects, or not, at once."""
+    path = tmp_path / "s"
+    redialer = Redialer("x", UnixAddress(str(path)), Backoff(1.0))
+    caplog.set_level(logging.WARNING)
+    assert await tried(redialer, 10.5) is None
+    assert spoken(caplog) == [
+        f"Unable to connect character device x: Failed to connect to '{path}': "
+        "No such file or directory; trying again every 1 s"
+    ]
+    for _ in range(2):
+        with serving(path):
+            sock = await tried(redialer, 10)
+            assert sock is not None
+            redialer.connected()
+            assert spoken(caplog) == [f"chardev 'x': connected to '{path}' again"]
+            await trio.sleep(STEADY)
+            sock.close()
+        path.unlink()
+        assert await tried(redialer, 10.5) is None
+        assert spoken(caplog) == [
+            f"chardev 'x': the connection to '{path}' has ended; trying again every 1 s"
+        ]
+    redialer.close()
+
+
+async def test_connections_that_end_at_once_do_not_flood_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
     path = tmp_path / "s"
-    failures = 0
-    enough = trio.Event()
-
-    def jitter() -> float:  # is asked for before each retry
-        nonlocal failures
-        failures += 1
-        if failures % 3 == 0:
-            enough.set()
-        return 0.0
-
-    redialer = Redialer("x", UnixAddress(str(path)), Backoff(0.001, jitter))
+    redialer = Redialer("x", UnixAddress(str(path)), Backoff(1.0))
     caplog.set_level(logging.WARNING)
-    for round_ in (1, 2):
-        with trio.fail_after(5):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(redialer.wait)
-                await enough.wait()
-                enough = trio.Event()
-                assert redialer.take() is None
-                server = socket.socket(socket.AF_UNIX)
-                server.bind(str(path))
-                server.listen()
-        path.unlink()
-        server.close()
-        assert [record.message for record in caplog.records] == round_ * [
-            f"Unable to connect character device x: Failed to connect to '{path}': "
-            "No such file or directory"
-        ]
-        sock = redialer.take()
-        assert sock is not None
-        redialer.connected()
-        sock.close()
-    redialer.close()
+    with serving(path) as server:
+        for _ in range(100):
+            sock = await tried(redialer, 10)
+            assert sock is not None
+            redialer.connected()
+            await trio.sleep(0.1)
+            sock.close()
+            server.accept()[0].close()
+    lines = spoken(caplog)
+    assert lines[0] == (
+        f"chardev 'x': the connection to '{path}' has ended after 0.1 s; trying again every 1 s"
+    )
+    assert 1 <= len(lines) <= 1 + 110 / QUIET_TIME
 
 
 async def test_first_attempt_is_at_once_the_next_after_the_delay(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     """The clock is a fake, and the server is there: nothing waits for the kernel."""
-    path = str(tmp_path / "s")
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path)
-        server.listen(5)
-        redialer = Redialer("x", UnixAddress(path), Backoff(7.0, jitter=lambda: 0.0))
-        await redialer.wait()
+    path = tmp_path / "s"
+    with serving(path):
+        redialer = Redialer("x", UnixAddress(str(path)), Backoff(7.0, 60.0, jitter=lambda: 0.0))
+        socks = [await tried(redialer, 1)]
         assert trio.current_time() == 0
-        first = redialer.take()
-        await redialer.wait()
+        socks.append(await tried(redialer, 100))
         assert trio.current_time() == 7
-        second = redialer.take()  # and its handshakes fail, too
-        await redialer.wait()
+        socks.append(await tried(redialer, 100))  # the handshakes of the one before have failed
         assert trio.current_time() == 7 + 14
-        third = redialer.take()
         redialer.connected()
-        await redialer.wait()
-        assert trio.current_time() == 21 + 7
+        await trio.sleep(STEADY)
+        socks.append(await tried(redialer, 100))
+        assert trio.current_time() == 21 + STEADY + 7
         redialer.close()
-        for sock in (first, second, third):
+        for sock in socks:
             assert sock is not None
             sock.close()
+
+
+async def test_a_connection_that_ends_at_once_does_not_begin_again_with_the_first_delay(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    path = tmp_path / "s"
+    with serving(path) as server:
+        redialer = Redialer("x", UnixAddress(str(path)), Backoff(1.0, 8.0, jitter=lambda: 0.0))
+        times = []
+        for lived in (0, 0, 0, STEADY, 0, 0):
+            before = trio.current_time()
+            sock = await tried(redialer, 100)
+            times.append(trio.current_time() - before)
+            assert sock is not None
+            redialer.connected()
+            await trio.sleep(lived)
+            sock.close()
+            server.accept()[0].close()
+    assert times == [0, 1, 2, 4, 1, 2]
 
 
 async def test_nobody_never_comes() -> None:

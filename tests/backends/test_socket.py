@@ -149,6 +149,18 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> SocketAddress:
             "'reconnect' and 'reconnect-ms' are mutually exclusive",
         ),
         (
+            SocketOptions(addr=LOOPBACK, reconnect_max_ms=1000),
+            "'reconnect-max-ms' option requires 'reconnect' or 'reconnect-ms'",
+        ),
+        (
+            SocketOptions(addr=LOOPBACK, server=False, reconnect=0, reconnect_max_ms=1000),
+            "'reconnect-max-ms' option requires 'reconnect' or 'reconnect-ms'",
+        ),
+        (
+            SocketOptions(addr=LOOPBACK, server=False, reconnect=2, reconnect_max_ms=1999),
+            "'reconnect-max-ms' must not be less than 'reconnect'",
+        ),
+        (
             SocketOptions(addr=FdAddress("no number"), server=False),
             "File descriptor named 'no number' has not been found",
         ),

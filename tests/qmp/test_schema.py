@@ -217,6 +217,7 @@ OURS_ALONE = [
     "*(pty).data.path?: string",  # QEMU 9.2
     *(f"*({kind}).data.path?: string" for kind in ("ringbuf", "memory")),
     "*(socket).data.reconnect-ms?: int",  # QEMU 9.2
+    "*(socket).data.reconnect-max-ms?: int",
     *(
         f"*(serial).data.{member}?: *"
         for member in (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import random
 import socket
@@ -22,7 +23,8 @@ from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 log = logging.getLogger(__name__)
 
-MAX_DELAY = 60.0  # seconds between two attempts, unless the user wants more
+STEADY = 5.0  # seconds; a connection that ends sooner does not count as a success
+QUIET_TIME = 60.0  # seconds between two lines in the log about connections that are not steady
 QUEUE_PAUSE = 0.01  # seconds, at first
 MAX_QUEUE_PAUSE = 0.5
 
@@ -110,44 +112,53 @@ async def _start_connecting(sock: socket.socket, endpoint: Endpoint) -> int:
 
 
 class Backoff:
-    """Delays in seconds that begin at *base* and double, each with some jitter.
+    """Delays in seconds: *base* each time, as QEMU's, unless they may grow up to *longest*.
 
-    The jitter makes each up to a half longer, so that many clients of one server do not
-    come back at once. *jitter* gives numbers from 0 to 1.
+    Those that grow double, and are random between a half of that, at least *base*, and all of it,
+    so that many clients of one server do not come back at once. *jitter* gives numbers from 0
+    to 1.
     """
 
-    __slots__ = ("_jitter", "_next", "base")
+    __slots__ = ("_jitter", "_next", "base", "longest")
 
-    def __init__(self, base: float, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        base: float,
+        longest: float | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
         self.base = base
+        self.longest = base if longest is None else longest
         self._next = base
         self._jitter = jitter
 
     def next(self) -> float:
         """The delay before the next attempt."""
         delay = self._next
-        self._next = min(2 * delay, max(self.base, MAX_DELAY))
-        return delay * (1 + self._jitter() / 2)
+        self._next = min(2 * delay, self.longest)
+        return max(self.base, delay * (1 - self._jitter() / 2))
 
     def reset(self) -> None:
         """Begin again at the base."""
         self._next = self.base
 
+    def __str__(self) -> str:
+        """How often it is tried, for the log."""
+        if self.longest > self.base:
+            return f"after {self.base:g} s, then after longer, every {self.longest:g} s at last"
+        return f"every {self.base:g} s"
+
 
 class Redialer:
     """Connects until it succeeds, and again when asked again.
 
-    The first attempt is made at once; what fails is logged once until a success.
+    The first attempt is made at once. That it begins to try again is logged, and that it has
+    succeeded; of connections that end at once, before they are `STEADY`, once in `QUIET_TIME`.
     """
 
     __slots__ = (
-        "_address",
-        "_backoff",
-        "_is_failing",
-        "_label",
-        "_ready",
-        "_sandbox",
-        "_was_tried",
+        *("_address", "_backoff", "_connected_at", "_is_steady", "_is_troubled", "_label"),
+        *("_quiet_until", "_ready", "_sandbox", "_was_tried"),
     )
 
     def __init__(
@@ -162,11 +173,16 @@ class Redialer:
         self._backoff = backoff
         self._sandbox = sandbox
         self._was_tried = False
-        self._is_failing = False
+        self._connected_at: float | None = None  # since when there is, or was, a peer
+        self._is_steady = True  # was the last connection?
+        self._is_troubled = False  # it was logged that it is tried again
+        self._quiet_until = -math.inf
         self._ready: socket.socket | None = None
 
     async def wait(self) -> None:
         """Wait until there is a connection to take. Cancelled: the attempt is given up."""
+        if self._connected_at is not None:
+            self._note_end(trio.current_time() - self._connected_at)
         while self._ready is None:
             if self._was_tried:
                 await trio.sleep(self._backoff.next())
@@ -174,9 +190,7 @@ class Redialer:
             try:
                 self._ready = await connect(self._address, self._sandbox)
             except BackendError as exc:
-                if not self._is_failing:
-                    log.warning("Unable to connect character device %s: %s", self._label, exc)
-                self._is_failing = True
+                self._note_trouble(f"Unable to connect character device {self._label}: {exc}")
 
     def take(self) -> socket.socket | None:
         """The connection, if there is one."""
@@ -184,9 +198,34 @@ class Redialer:
         return sock
 
     def connected(self) -> None:
-        """See `Peers.connected`: from now on it begins again with the first delay."""
-        self._is_failing = False
-        self._backoff.reset()
+        """See `Peers.connected`."""
+        self._connected_at = trio.current_time()
+        if self._is_troubled:
+            self._is_troubled = False
+            self._log(f"chardev '{self._label}': connected to '{self._address}' again")
+
+    def _note_end(self, lived: float) -> None:
+        """The connection is over. One that has not lived long is no success."""
+        self._connected_at = None
+        if lived >= STEADY:
+            self._is_steady = True
+            self._backoff.reset()
+            how = "has ended"
+        else:
+            self._is_steady = False
+            how = f"has ended after {lived:.1f} s"
+        self._note_trouble(f"chardev '{self._label}': the connection to '{self._address}' {how}")
+
+    def _note_trouble(self, text: str) -> None:
+        if not self._is_troubled:
+            self._is_troubled = True
+            self._log(f"{text}; trying again {self._backoff}")
+
+    def _log(self, text: str) -> None:
+        now = trio.current_time()
+        if self._is_steady or now >= self._quiet_until:
+            self._quiet_until = now + QUIET_TIME
+            log.warning("%s", text)
 
     def activate(self) -> None:
         """Nothing to do."""

@@ -101,7 +101,8 @@ class SocketBackend(PeerBackend):
             if not isinstance(self.address, InetAddress):
                 fixed_endpoint(self.address)  # what is wrong now will always be
             check_path(self.address, request.sandbox)
-            self._peers = Redialer(self.id, self.address, Backoff(delay), request.sandbox)
+            backoff = Backoff(delay, self._options.longest_reconnect_delay)
+            self._peers = Redialer(self.id, self.address, backoff, request.sandbox)
             return
         if self.is_open:
             return  # with the peer that is kept

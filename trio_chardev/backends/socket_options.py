@@ -48,10 +48,13 @@ class SocketOptions(BackendOptions):
     """Speak WebSocket (RFC 6455)."""
 
     reconnect: int | None = None
-    """Seconds before a client connects again; they grow while that fails. 0 is never."""
+    """Seconds between a client's attempts to connect again. 0 is never."""
 
     reconnect_ms: int | None = None
     """The same in milliseconds."""
+
+    reconnect_max_ms: int | None = None
+    """Milliseconds up to which they double while it fails, with some jitter; else they stay."""
 
     binary_only: bool = False
     """Refuse WebSocket's text messages, as QEMU does."""
@@ -71,6 +74,11 @@ class SocketOptions(BackendOptions):
     def reconnect_delay(self) -> float:
         """Seconds before the first retry; 0 if there is none."""
         return float(self.reconnect or 0) + (self.reconnect_ms or 0) / 1000
+
+    @property
+    def longest_reconnect_delay(self) -> float | None:
+        """Seconds up to which the delay grows; None if it does not."""
+        return None if self.reconnect_max_ms is None else self.reconnect_max_ms / 1000
 
     @property
     def protocols(self) -> tuple[object, ...]:
@@ -126,6 +134,11 @@ def check_options(options: SocketOptions, credentials: TlsCredentials | None) ->
         raise BackendError("'reconnect' and 'reconnect-ms' are mutually exclusive")
     if reconnect and options.reconnect_delay < 0:
         raise BackendError(f"'{reconnect}' must not be negative")
+    if (longest := options.longest_reconnect_delay) is not None:
+        if options.reconnect_delay <= 0:
+            raise BackendError("'reconnect-max-ms' option requires 'reconnect' or 'reconnect-ms'")
+        if longest < options.reconnect_delay:
+            raise BackendError(f"'reconnect-max-ms' must not be less than '{reconnect}'")
     if options.binary_only and not options.websocket:
         raise BackendError("'binary-only' option requires 'websocket' option")
     if options.origins and not (options.websocket and options.server):
