@@ -34,6 +34,7 @@ _FORMS: Final[tuple[tuple[str, Mapping[str, str]], ...]] = (
     (rf"(?P<protocol>telnet|tn3270|websocket):{_TCP}", {"backend": "socket"}),
     (rf"udp:{_UDP}", {"backend": "udp"}),
     (r"unix:(?P<unix>.*)", {"backend": "socket"}),
+    (r"fd:(?P<fd>.+)", {"backend": "socket"}),  # not QEMU's
     (r"(?P<path>/dev/(?:parport|ppi).*)", {"backend": "parallel"}),
     (r"(?P<path>/dev/.*)", {"backend": "serial"}),
 )
@@ -81,11 +82,12 @@ def _items(text: str) -> Iterator[Item]:
 def _from_groups(groups: Mapping[str, str | None]) -> Iterator[Item]:
     """In an order in which the later ones win: the protocol cannot be switched off."""
     for key, value in groups.items():
-        if value is not None and key not in ("options", "unix", "protocol"):
+        if value is not None and key not in ("options", "unix", "fd", "protocol"):
             yield Item(key, value.strip("[]") if key in ("host", "localaddr") else value)
     more = [
         *split_items(groups.get("options") or ""),
         *split_items(groups.get("unix") or "", "path"),
+        *split_items(groups.get("fd") or "", "fd"),
     ]
     for item in more:
         yield Item(item.key, item.value)  # a bare word is no reason to warn, and `help` no help

@@ -12,7 +12,7 @@ import functools
 import math
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ import trio
 
 from trio_chardev.backends import Kind, opener_of, openers_with
 from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.core.backend import number_as_fd
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.device import AttachedMonitor
 from trio_chardev.core.notices import DeviceDeleted
@@ -132,13 +133,19 @@ class Service:
         await self._nursery.start(self._run_monitor, monitor)
 
     async def listen_qmp(
-        self, options: SocketOptions, *, pretty: bool = False, insecure: bool = False
+        self,
+        options: SocketOptions,
+        *,
+        pretty: bool = False,
+        insecure: bool = False,
+        take_fd: Callable[[str], int] = number_as_fd,
     ) -> str:
         """Have a QMP monitor for each client of a listener; gives its file name.
 
-        Unless it is *insecure* others can't be clients. Raises OptionsError, BackendError.
+        Unless it is *insecure* others can't be clients; *take_fd* gives the socket of an
+        `FdAddress`. Raises OptionsError, BackendError.
         """
-        serve = functools.partial(serve_clients, insecure=insecure)
+        serve = functools.partial(serve_clients, insecure=insecure, take_fd=take_fd)
         filename: str = await self._nursery.start(
             serve,
             options,

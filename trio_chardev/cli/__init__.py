@@ -13,6 +13,7 @@ import click
 import trio
 
 from trio_chardev.cli.errors import LineFormatter, print_error
+from trio_chardev.cli.inherited import Inherited, fill_standard
 from trio_chardev.errors import ChardevError
 from trio_chardev.version import __version__
 
@@ -44,7 +45,7 @@ def cli() -> None:
     "--qmp",
     "listeners",
     multiple=True,
-    metavar="unix:PATH|tcp:HOST:PORT[,OPT...]",
+    metavar="unix:PATH|tcp:HOST:PORT|fd:NAME[,OPT...]",
     help="Listen for QMP clients, many at a time.",
 )
 @click.option(
@@ -79,7 +80,9 @@ def cli() -> None:
 )
 @click.option("--pidfile", metavar="FILE", help="Write the process id there; removed at exit.")
 @click.option("-v", "--verbose", count=True, help="Log more; twice for all.")
+@click.pass_obj
 def serve_command(
+    inherited: Inherited,
     chardevs: Sequence[str],
     monitors: Sequence[str],
     listeners: Sequence[str],
@@ -106,7 +109,17 @@ def serve_command(
     logging.basicConfig(level=level, handlers=[handler])
     try:
         options = ServeOptions.parse(
-            chardevs, monitors, listeners, pidfile, warn, objects, sandbox, devices, echr, state
+            chardevs,
+            monitors,
+            listeners,
+            pidfile,
+            warn,
+            objects,
+            sandbox,
+            devices,
+            echr,
+            state,
+            inherited,
         )
         trio.run(serve, options)
     except HelpRequested as request:
@@ -232,8 +245,10 @@ def warn(text: str) -> None:
 
 def main() -> None:
     """The console script: no traceback for a mistake of the user's."""
+    inherited = Inherited.found()  # before anything is opened
+    fill_standard()
     try:
-        cli.main(prog_name="trio-chardev")
+        cli.main(prog_name="trio-chardev", obj=inherited)
     except ChardevError as exc:
         print_error(exc)
         sys.exit(1)

@@ -11,9 +11,11 @@ import trio
 
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.cli.errors import printable, saying
+from trio_chardev.cli.inherited import Inherited
 from trio_chardev.core.device import DeviceOptions
 from trio_chardev.objects import ObjectOptions
 from trio_chardev.options import BackendOptions
+from trio_chardev.qmp.descriptors import NamedFds
 from trio_chardev.qmp.device_commands import add_device
 from trio_chardev.qmp.journal import Table
 from trio_chardev.qmp.object_commands import add_object
@@ -31,6 +33,8 @@ class Maker:
     sandbox: Sandbox
     said: Mapping[tuple[Table, str], str]
     """The options of the command line, for errors."""
+    inherited: Inherited
+    """The descriptors that the command line may name, and no client."""
 
     async def make_object(self, id: str, options: ObjectOptions, by_client: bool) -> None:
         objects = self.service.registry.objects
@@ -45,10 +49,16 @@ class Maker:
             if isinstance(options, SocketOptions) and options.wait:
                 options = attrs.evolve(options, wait=False)  # or the others would wait too
             change = registry.change if id in registry else registry.add
-            result = await change(id, options, timeout=RESTORE_TIMEOUT, sandbox=self.sandbox)
+            result = await change(
+                id,
+                options,
+                timeout=RESTORE_TIMEOUT,
+                sandbox=self.sandbox,
+                take_fd=NamedFds().take,  # what a client had passed is gone
+            )
         else:
             with saying(self.said["chardevs", id], f"Failed to add chardev '{id}': "):
-                result = await registry.add(id, options)
+                result = await registry.add(id, options, take_fd=self.inherited.take)
         if result.pty is not None:
             click.echo(f"char device redirected to {result.pty} (label {printable(id)})")
 

@@ -11,9 +11,11 @@ from typing import Any, Literal
 import attrs
 
 from trio_chardev.backends import BACKEND, FOREIGN, KINDS
+from trio_chardev.backends.addresses import FdAddress
 from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.cli.errors import saying
+from trio_chardev.cli.inherited import Inherited
 from trio_chardev.core.backend import DEFAULT_ESCAPE
 from trio_chardev.core.device import DeviceOptions
 from trio_chardev.errors import DeviceExistsError, OptionsError
@@ -89,6 +91,8 @@ class ServeOptions:
     escape: int = DEFAULT_ESCAPE
     state: str | None = None
     """The file that keeps what QMP clients do."""
+    inherited: Inherited = attrs.Factory(Inherited)
+    """The descriptors that the command line may name."""
 
     @classmethod
     def parse(
@@ -103,9 +107,11 @@ class ServeOptions:
         devices: Sequence[str] = (),
         echr: str | None = None,
         state: str | None = None,
+        inherited: Inherited | None = None,
     ) -> ServeOptions:
         """Raises OptionsError, and HelpRequested for ``--chardev help`` and the like."""
-        reader = _Reader(warn)
+        inherited = Inherited() if inherited is None else inherited
+        reader = _Reader(warn, inherited)
         for text in objects:
             reader.read_object(text)
         for text in devices:
@@ -127,6 +133,7 @@ class ServeOptions:
             sandbox=_sandbox(sandbox),
             escape=DEFAULT_ESCAPE if echr is None else _parse_echr(echr),
             state=state,
+            inherited=inherited,
         )
 
     @staticmethod
@@ -147,6 +154,7 @@ class _Reader:
     """Reads one option after the other. All of it raises OptionsError."""
 
     warn: Callable[[str], object]
+    inherited: Inherited
     objects: dict[str, ObjectOptions] = attrs.Factory(dict)
     chardevs: dict[str, BackendOptions] = attrs.Factory(dict)
     devices: dict[str, DeviceOptions] = attrs.Factory(dict)
@@ -216,12 +224,21 @@ class _Reader:
             if legacy.spec is not None:
                 chardevs = _structure(legacy.spec)
                 options = chardevs[id]
-                if isinstance(options, SocketOptions) and options.server:
-                    self.listeners.append(QmpListener(said, options, insecure))
-                    return
+                if isinstance(options, SocketOptions):
+                    options = self._with_role(options)
+                    if options.server:
+                        self.listeners.append(QmpListener(said, options, insecure))
+                        return
                 self._add(chardevs, said)
             monitor = MonitorOptions(chardev=legacy.id, insecure=insecure)
             self.monitors.append(Monitor(said, monitor))
+
+    def _with_role(self, options: SocketOptions) -> SocketOptions:
+        """A socket that listens, as systemd passes them, is a server's without ``server=on``."""
+        address = options.addr
+        if isinstance(address, FdAddress) and self.inherited.is_listening(address.str_):
+            return attrs.evolve(options, server=True)
+        return options
 
 
 def _without_secrets(text: str) -> str:

@@ -62,7 +62,7 @@ async def _begin(
 async def add_all(service: Service, options: ServeOptions, journal: Journal) -> None:
     """Make all that the command line and the state name. Raises ChardevError."""
     service.registry.escape = options.escape
-    maker = Maker(service, options.sandbox, options.said)
+    maker = Maker(service, options.sandbox, options.said, options.inherited)
     wanted = plan(journal, "objects", options.objects, OBJECT, _say_of_state)
     await make_all("objects", wanted, OBJECT, maker.make_object, _say_of_state)
     wanted = plan(journal, "chardevs", options.chardevs, BACKEND, _say_of_state)
@@ -81,7 +81,9 @@ async def add_all(service: Service, options: ServeOptions, journal: Journal) -> 
     await make_all("devices", later, DEVICE, maker.make_device, _say_of_state)
     for listener in options.listeners:
         with saying(listener.said):
-            await service.listen_qmp(listener.options, insecure=listener.insecure)
+            await service.listen_qmp(
+                listener.options, insecure=listener.insecure, take_fd=options.inherited.take
+            )
     if not options.monitors and not options.listeners:
         path = default_monitor_path()
         await service.listen_qmp(SocketOptions(addr=UnixAddress(str(path))))

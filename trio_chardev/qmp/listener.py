@@ -14,11 +14,13 @@ from contextlib import AbstractAsyncContextManager
 import attrs
 import trio
 
+from trio_chardev.backends.addresses import FdAddress
+from trio_chardev.backends.connection import socket_from_fd
 from trio_chardev.backends.guard import PRIVATE, Guard
-from trio_chardev.backends.listener import Listener, listen
+from trio_chardev.backends.listener import Listener, listen, listen_on
 from trio_chardev.backends.socket import SocketOptions, open_accepted
 from trio_chardev.backends.socket_options import check_options, find_credentials
-from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.backend import Backend, OpenRequest, number_as_fd
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import ChardevError, OptionsError
@@ -40,13 +42,14 @@ async def serve_clients(
     objects: Mapping[str, object],
     *,
     insecure: bool = False,
+    take_fd: Callable[[str], int] = number_as_fd,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen at the address of *options* until cancelled; started() gives its name.
 
     *run* is to run the monitor that *monitor_of* makes for a client's chardev. Unless it is
-    *insecure* nobody else can drive the service, see `trio_chardev.backends.guard`. Raises
-    OptionsError, BackendError.
+    *insecure* nobody else can drive the service, see `trio_chardev.backends.guard`. *take_fd*
+    gives the socket, if it is open already. Raises OptionsError, BackendError.
     """
     if not options.server:
         raise OptionsError("a QMP listener needs server=on")
@@ -54,7 +57,11 @@ async def serve_clients(
         raise OptionsError("a QMP listener has no log file")
     credentials = find_credentials(options, objects)
     check_options(options, credentials)
-    listener = await listen(options.addr, None, None if insecure else PRIVATE)
+    if isinstance(options.addr, FdAddress):
+        passed = socket_from_fd(take_fd(options.addr.str_), options.addr.str_)
+        listener = listen_on(options.addr, passed)
+    else:
+        listener = await listen(options.addr, None, None if insecure else PRIVATE)
     try:
         if not insecure and not (credentials and credentials.verify_peer):
             listener.check_local()
