@@ -25,6 +25,7 @@ from trio_chardev.errors import ChardevError, OptionsError
 from trio_chardev.frontends import DEVICE
 from trio_chardev.objects import OBJECT
 from trio_chardev.qmp.commands import COMMANDS
+from trio_chardev.qmp.context import Context, Host
 from trio_chardev.qmp.journal import Journal
 from trio_chardev.service import open_service
 
@@ -193,10 +194,15 @@ async def test_bad_properties_of_a_device_are_told_and_leave_nothing(driver: str
 @pytest.mark.parametrize("kind", OBJECT.variants)
 async def test_bad_properties_of_an_object_are_told_and_leave_nothing(kind: str) -> None:
     cls = OBJECT.variants[kind]
-    async with open_commands() as run:
+    async with open_service() as service:
+        run = Commands(Context(Host(service.registry, lambda reason: None)))
         await add_two(run)
         before = snapshot(run)
-        base = {"secret": {"id": "o", "data": "x"}, "tls-creds-x509": {"id": "o", "dir": "."}}
+        base = {
+            "monitor-qmp": {"id": "o", "chardev": "n"},
+            "secret": {"id": "o", "data": "x"},
+            "tls-creds-x509": {"id": "o", "dir": "."},
+        }
         for member, data in walk(cls, base.get(kind, base_of(cls))):
             text = await say(run, "object-add", {"qom-type": kind, **data})
             if text is None:

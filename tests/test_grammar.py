@@ -36,7 +36,7 @@ FD_7 = {"type": "fd", "data": {"str": "7"}}
         ("null,id=x,backend=pty", "pty", {}),
         ("null,id=x,id=y", "null", {}),
         ("null,id=x,logfile=/l,,m,logappend=on", "null", {"logfile": "/l,m", "logappend": True}),
-        ("null,id=x,path=/p,size=5,server=on,width=3", "null", {}),
+        ("null,id=x,path=/p,size=5,server=on,mouse=on", "null", {}),
         ("file,id=x,path=/o", "file", {"out": "/o"}),
         (
             "file,id=x,path=/o,input-path=/i,append=on",
@@ -151,6 +151,21 @@ def test_options_go_where_qmp_has_them(text: str, kind: str, data: dict[str, Any
         ("null,id=x,signal=maybe", "Parameter 'signal' expects 'on' or 'off'"),
         ("null,id=x,to=x", "Parameter 'to' expects a number"),
         ("null,id=x,width=x", "Parameter 'width' expects a number"),
+        ("bogus,id=x,width=3", "'bogus' is not a valid char driver name"),
+        ("vc,id=x,width=3,encoding=utf8", "'vc' is not a valid char driver name"),
+        ("null,width=3", "chardev: no id specified"),
+        *(
+            (f"{kind},id=x,{name}={value}", f"chardev 'x' does not support {what}")
+            for kind in KINDS
+            for name, value, what in (
+                ("width", 640, "size options"),
+                ("height", 480, "size options"),
+                ("cols", 80, "size options"),
+                ("rows", 25, "size options"),
+                ("encoding", "utf8", "encoding option"),
+            )
+        ),
+        ("file,id=x,encoding=,rows=1", "chardev 'x' does not support size options"),
         ("null,id=x,size=x", "Parameter 'size' expects a non-negative number below 2^64"),
         ("null,id=x,size=x,foo=1", "Parameter 'size' expects a non-negative number below 2^64"),
         ("null,id=1x,foo=1", "Parameter 'id' expects an identifier"),

@@ -5,7 +5,7 @@ member's type says. Where ``-chardev`` spells it otherwise, or where several opt
 member, that stands in one table, `SPELLINGS`; so a new kind needs nothing here.
 
 An option that any kind has is known to every kind: what a kind has no use for is read and
-then dropped, as QEMU does.
+then dropped, as QEMU does, but for those that it refuses (`REFUSED`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from trio_chardev.members import (
     describe,
 )
 from trio_chardev.options import INT64, structure
-from trio_chardev.spelling import ALIASES, OF_NO_KIND, SIZES, SPELLINGS, Given, Spelling
+from trio_chardev.spelling import ALIASES, OF_NO_KIND, REFUSED, SIZES, SPELLINGS, Given, Spelling
 
 
 @attrs.frozen
@@ -159,6 +159,9 @@ class ChardevGrammar:
             if kind in self.foreign:
                 error.add_note(FOREIGN_HINT)
             raise error
+        for key, what in REFUSED.items():
+            if key in given and key not in self.options[kind]:
+                raise OptionsError(f"chardev '{id}' does not support {what}")
         backend = {"type": kind, "data": _data(kind, self.options[kind], given)}
         return ChardevSpec(id, backend, mux=given.get("mux", False))
 

@@ -77,6 +77,8 @@ class TaggedUnion:
     """What is said of an unknown tag ``{}``, where it is not what QAPI says."""
     no_such_member: str | None = None
     """The same of a member ``{member}`` of the variant ``{tag}``, in a flat one."""
+    absent: Mapping[str, str] = types.MappingProxyType({})
+    """Tags that somebody may well try, and why there are none: said behind the error."""
 
 
 ValueType = Scalar | IntRange | Enum | Array | Object | TaggedUnion

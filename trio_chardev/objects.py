@@ -1,8 +1,9 @@
-"""What chardevs name by an id beside other chardevs: TLS credentials, secrets, lists of who may.
+"""What has an id beside the chardevs: TLS credentials, secrets, lists of who may; monitors.
 
 The options classes are QAPI's, for ``object-add`` and ``--object``. `create` makes of them what
 is kept under the id and looked up when a backend opens or, as for `Authorizer`, when it is
-used. What is wrong with files and keys shows in `create`, not when the first client comes.
+used. What is wrong with files and keys shows in `create`, not when the first client comes. A
+`MonitorQmp` is kept as the device that it is, which is made where the chardevs are.
 """
 
 from __future__ import annotations
@@ -205,6 +206,23 @@ class TlsCredsX509(ObjectOptions):
         )
 
 
+@attrs.frozen(kw_only=True)
+class MonitorQmp(ObjectOptions):
+    """QMP on a chardev, for one client at a time; what ``-mon`` was before QEMU 11.1."""
+
+    chardev: str
+    """Id of the chardev to use."""
+
+    pretty: bool = False
+    """Indent what is sent."""
+
+    close_action: Literal["none", "delete"] = "none"
+    """What to do when the client leaves; delete: remove the monitor, and its chardev."""
+
+    insecure: bool = False
+    """Take whoever comes, not only clients of our own user."""
+
+
 def _password(id: str | None, objects: Mapping[str, object]) -> bytes:
     if id is None:
         return b""
@@ -219,10 +237,17 @@ def _password(id: str | None, objects: Mapping[str, object]) -> bytes:
 OBJECTS: dict[str, type[ObjectOptions]] = {
     "authz-list": AuthzList,
     "authz-simple": AuthzSimple,
+    "monitor-qmp": MonitorQmp,
     "secret": Secret,
     "tls-creds-x509": TlsCredsX509,
 }
 """``qom-type`` -> options class."""
 
-OBJECT = TaggedUnion("ObjectOptions", OBJECTS, tag="qom-type", is_flat=True)
+OBJECT = TaggedUnion(
+    "ObjectOptions",
+    OBJECTS,
+    tag="qom-type",
+    is_flat=True,
+    absent={"monitor-hmp": "only QMP is spoken here (monitor-qmp)"},
+)
 """``{"qom-type": TYPE, "id": ID, ...}``, for structuring."""

@@ -47,7 +47,7 @@ class BackendOptions:
     """Append to the log file instead of truncating it."""
 
     logtimestamp: bool = False
-    """Begin each line of the log file with the time (ISO 8601)."""
+    """Begin each line of the log file with the time (ISO 8601, UTC)."""
 
     record: str | None = None
     """File to which all traffic is recorded with its times, in asciicast v2."""
@@ -289,7 +289,10 @@ def _union_hook(union: TaggedUnion) -> _Hook:
 
 def _no_such_tag(union: TaggedUnion, name: str) -> _DefectError:
     if union.no_such_tag is None:
-        return _not_accepted(name)
+        defect = _not_accepted(name)
+        if name in union.absent:
+            defect.template += f": {_quoted(union.absent[name])}"
+        return defect
     return _DefectError(_quoted(union.no_such_tag.format(name)))
 
 

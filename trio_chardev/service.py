@@ -9,6 +9,7 @@ trio.run
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import signal
 import time
@@ -27,6 +28,7 @@ from trio_chardev.core.device import AttachedMonitor
 from trio_chardev.core.notices import DeviceDeleted
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.registry import Registry, open_registry_with
+from trio_chardev.errors import ChardevError
 from trio_chardev.frontends import driver_of
 from trio_chardev.qmp.cause import Cause
 from trio_chardev.qmp.commands import COMMANDS
@@ -43,6 +45,8 @@ from trio_chardev.qmp.journal import Journal
 from trio_chardev.qmp.listener import serve_clients
 from trio_chardev.qmp.monitor import Monitor
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
+
+log = logging.getLogger(__name__)
 
 QUIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FAREWELL_TIMEOUT = 0.5  # seconds; for clients to take the last replies and SHUTDOWN
@@ -86,6 +90,25 @@ class DeviceMonitor(AttachedMonitor):
     _monitors: set[Monitor]
     """Those that hear of events."""
 
+    @property
+    def is_current(self) -> bool:
+        return Cause.of_now() is self._monitor
+
+    async def serve_session(self, object_id: str) -> None:
+        """Work for one client. Once it is there a crash ends the session: it is not kept."""
+        host, id = self._monitor.host, self._monitor.chardev.id
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(self.serve)
+            await self._monitor.wait_client()
+            host.journal.forget("objects", object_id)
+            host.journal.forget("chardevs", id)
+            await self._monitor.wait_left()
+        self.detach()
+        try:
+            await host.registry.remove(id)
+        except ChardevError as exc:  # a mux may have other users
+            log.warning("chardev '%s' stays when its monitor is deleted: %s", id, exc)
+
     async def serve(self) -> None:
         self._monitors.add(self._monitor)
         try:
@@ -119,6 +142,7 @@ class Service:
         self.registry.open_path = self._host.fdsets.open_path
         self.registry.quit = functools.partial(self.quit, "host-ui")
         self.registry.devices.attach_monitor = self._attach_monitor
+        self.registry.object_devices.attach_monitor = self._attach_monitor
 
     async def add_monitor(self, id: str, *, pretty: bool = False, insecure: bool = False) -> None:
         """Have a QMP monitor serve the clients of chardev *id*, one at a time, as in QEMU.
@@ -190,6 +214,7 @@ class Service:
         """End the devices, and give up what is not a task."""
         self.registry.on_notice = lambda notice: None
         self.registry.devices.shut()
+        self.registry.object_devices.shut()
         self._host.fdsets.close_all()
 
     def quit(self, reason: ShutdownReason) -> None:

@@ -133,5 +133,12 @@ OF_NO_KIND: Final[Mapping[str, ValueType]] = {
     **dict.fromkeys(("name",), Scalar("str")),
     **dict.fromkeys(("width", "height", "cols", "rows", "debug"), Scalar("int")),
     **dict.fromkeys(("mouse", "clipboard"), Scalar("bool")),
+    "encoding": Scalar("str"),
 }
+REFUSED: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("width", "height", "cols", "rows"), "size options"),
+    "encoding": "encoding option",
+}
+"""Options that QEMU refuses, since 11.1, where a kind does not have them: what it calls them."""
+
 SIZES: Final = frozenset({"size"})  # options that take k, M, G; QMP has plain integers

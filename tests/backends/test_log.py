@@ -4,8 +4,10 @@ import errno
 import os
 import re
 import stat
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -158,7 +160,26 @@ async def test_a_cancelled_body_is_logged_to_its_end(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- timestamps
 
-STAMP = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d "
+STAMP = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z "
+
+
+@pytest.fixture
+def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Where it is tomorrow already for half of the day."""
+    monkeypatch.setenv("TZ", "EAST-14")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+async def test_the_time_is_utc_wherever_the_service_runs(tmp_path: Path, far_east: None) -> None:
+    path = tmp_path / "log"
+    before = datetime.now(UTC)
+    async with opened(path, timestamp=True) as log:
+        log.sent(memoryview(b"x"))
+    stamp = path.read_text().split()[0]
+    assert before <= datetime.fromisoformat(stamp) <= datetime.now(UTC)
 
 
 async def test_each_line_begins_with_the_time(tmp_path: Path) -> None:

@@ -218,6 +218,8 @@ OURS_ALONE = [
     *(f"*({kind}).data.path?: string" for kind in ("ringbuf", "memory")),
     "*(socket).data.reconnect-ms?: int",  # QEMU 9.2
     "*(socket).data.reconnect-max-ms?: int",
+    *(f"*({kind}).data.encoding? = *" for kind in ("vc", "dbus")),  # QEMU 11.1
+    *("object-add.qom-type = monitor-qmp", "object-add(monitor-qmp)*"),  # QEMU 11.1
     *(
         f"*(serial).data.{member}?: *"
         for member in (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
 import attrs
 
@@ -56,6 +57,8 @@ class VcOptions(BackendOptions):
     """Characters."""
     rows: int | None = None
     """Characters."""
+    encoding: Literal["cp437", "utf8"] | None = None
+    """What the bytes stand for."""
 
 
 @attrs.frozen(kw_only=True)
@@ -90,6 +93,8 @@ class DbusOptions(BackendOptions):
 
     name: str
     """The channel's name."""
+    encoding: Literal["cp437", "utf8"] | None = None
+    """What the bytes stand for."""
 
 
 FOREIGN: dict[str, type[BackendOptions]] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 
 from trio_chardev.backends.descriptor import truncate
 from trio_chardev.backends.spool import Output, Spool, create, log
@@ -91,8 +91,9 @@ class LogFile(Tap):
         self.sent(data)
 
     def _stamp(self, data: bytes) -> bytes:
-        """*data* with the local time before each line that begins in it."""
-        time = datetime.now().astimezone().isoformat(timespec="milliseconds").encode() + b" "
+        """*data* with the time, in UTC as QEMU has it, before each line that begins in it."""
+        now = datetime.now(UTC).replace(tzinfo=None)  # which would be written as +00:00
+        time = now.isoformat(timespec="microseconds").encode() + b"Z "
         stamped = data[:-1].replace(b"\n", b"\n" + time) + data[-1:]
         if self._at_line_start:
             stamped = time + stamped

@@ -18,7 +18,7 @@ from trio_chardev.options import BackendOptions
 from trio_chardev.qmp.descriptors import NamedFds
 from trio_chardev.qmp.device_commands import add_device
 from trio_chardev.qmp.journal import Table
-from trio_chardev.qmp.object_commands import add_object
+from trio_chardev.qmp.object_commands import add_object, drop_object
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.service import Service
 
@@ -37,11 +37,11 @@ class Maker:
     """The descriptors that the command line may name, and no client."""
 
     async def make_object(self, id: str, options: ObjectOptions, by_client: bool) -> None:
-        objects = self.service.registry.objects
+        registry = self.service.registry
         await trio.lowlevel.checkpoint()
+        await drop_object(registry, id)
         with contextlib.nullcontext() if by_client else saying(self.said["objects", id]):
-            objects.pop(id, None)
-            add_object(objects, options, self.sandbox if by_client else EVERYWHERE)
+            add_object(registry, options, self.sandbox if by_client else EVERYWHERE)
 
     async def make_chardev(self, id: str, options: BackendOptions, by_client: bool) -> None:
         registry = self.service.registry

@@ -24,7 +24,7 @@ from trio_chardev.grammar import ChardevGrammar, ChardevSpec, check_id, help_tex
 from trio_chardev.keyval import HelpRequested, parse_bool, parse_number, structure_text
 from trio_chardev.legacy import parse_legacy
 from trio_chardev.members import TaggedUnion
-from trio_chardev.objects import OBJECT, ObjectOptions
+from trio_chardev.objects import OBJECT, MonitorQmp, ObjectOptions
 from trio_chardev.options import BackendOptions, structure
 from trio_chardev.qmp.journal import Table
 from trio_chardev.qmp.object_commands import duplicate_object
@@ -93,6 +93,12 @@ class ServeOptions:
     """The file that keeps what QMP clients do."""
     inherited: Inherited = attrs.Factory(Inherited)
     """The descriptors that the command line may name."""
+
+    @property
+    def has_monitor(self) -> bool:
+        """Does it say how to drive the service?"""
+        objects = any(isinstance(options, MonitorQmp) for options in self.objects.values())
+        return bool(self.monitors or self.listeners or objects)
 
     @classmethod
     def parse(

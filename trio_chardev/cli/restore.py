@@ -15,6 +15,7 @@ import attrs
 
 from trio_chardev.errors import ChardevError
 from trio_chardev.members import TaggedUnion
+from trio_chardev.objects import MonitorQmp
 from trio_chardev.options import structure, unstructure
 from trio_chardev.qmp.journal import Journal, Table
 
@@ -40,6 +41,16 @@ class Wanted:
     def is_restored(self) -> bool:
         """Is it as clients have made it?"""
         return self.now is not None
+
+
+def is_monitor(item: Wanted) -> bool:
+    """Is it an object that can be made only when its chardev is there?"""
+    match item.now:
+        case None:
+            return isinstance(item.options, MonitorQmp)
+        case {"qom-type": "monitor-qmp"}:
+            return True
+    return False
 
 
 def plan(

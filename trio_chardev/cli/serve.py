@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 
@@ -17,7 +17,7 @@ from trio_chardev.cli.address import default_monitor_path
 from trio_chardev.cli.errors import printable, saying
 from trio_chardev.cli.maker import Maker
 from trio_chardev.cli.options import ServeOptions
-from trio_chardev.cli.restore import make_all, plan
+from trio_chardev.cli.restore import Wanted, is_monitor, make_all, plan
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import ChardevError, OptionsError, strerror
 from trio_chardev.frontends import DEVICE
@@ -63,7 +63,8 @@ async def add_all(service: Service, options: ServeOptions, journal: Journal) -> 
     """Make all that the command line and the state name. Raises ChardevError."""
     service.registry.escape = options.escape
     maker = Maker(service, options.sandbox, options.said, options.inherited)
-    wanted = plan(journal, "objects", options.objects, OBJECT, _say_of_state)
+    objects = list(plan(journal, "objects", options.objects, OBJECT, _say_of_state))
+    wanted: Iterable[Wanted] = [item for item in objects if not is_monitor(item)]
     await make_all("objects", wanted, OBJECT, maker.make_object, _say_of_state)
     wanted = plan(journal, "chardevs", options.chardevs, BACKEND, _say_of_state)
     await make_all("chardevs", wanted, BACKEND, maker.make_chardev, _say_of_state)
@@ -74,20 +75,24 @@ async def add_all(service: Service, options: ServeOptions, journal: Journal) -> 
                 pretty=monitor.options.pretty,
                 insecure=monitor.options.insecure,
             )
-    later = sorted(
-        plan(journal, "devices", options.devices, DEVICE, _say_of_state),
-        key=lambda item: item.is_restored,
-    )
-    await make_all("devices", later, DEVICE, maker.make_device, _say_of_state)
+    wanted = _later(filter(is_monitor, objects))
+    await make_all("objects", wanted, OBJECT, maker.make_object, _say_of_state)
+    wanted = _later(plan(journal, "devices", options.devices, DEVICE, _say_of_state))
+    await make_all("devices", wanted, DEVICE, maker.make_device, _say_of_state)
     for listener in options.listeners:
         with saying(listener.said):
             await service.listen_qmp(
                 listener.options, insecure=listener.insecure, take_fd=options.inherited.take
             )
-    if not options.monitors and not options.listeners:
+    if not options.has_monitor:
         path = default_monitor_path()
         await service.listen_qmp(SocketOptions(addr=UnixAddress(str(path))))
         click.echo(f"QMP at {path}")
+
+
+def _later(wanted: Iterable[Wanted]) -> list[Wanted]:
+    """What uses chardevs: the command line's has the first choice."""
+    return sorted(wanted, key=lambda item: item.is_restored)
 
 
 def _say_of_state(text: str) -> None:

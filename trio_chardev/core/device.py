@@ -46,8 +46,15 @@ class DeviceInfo:
 class AttachedMonitor(Protocol):
     """A QMP monitor that is its chardev's user already."""
 
+    @property
+    def is_current(self) -> bool:
+        """Is a command of its own client at work?"""
+
     async def serve(self) -> None:
         """Work until cancelled."""
+
+    async def serve_session(self, object_id: str) -> None:
+        """Work, as the object of that id, until a client has left; then remove the chardev."""
 
     def detach(self) -> None:
         """Leave the chardev."""
@@ -84,6 +91,8 @@ class Device(abc.ABC):
         """That of `run`; to cancel it ends the device."""
         self.closed = trio.Event()
         """Set when it is gone."""
+        self.is_done = False
+        """Set by a `run` that returns because there is no more to do."""
         self._chardevs = request.chardevs
         self._frontends: list[Frontend] = []
 

@@ -1,5 +1,7 @@
 """id -> Device: add, remove, query. A device ends before its chardevs do.
 
+A registry has two such tables, for the ids of objects are others than those of devices.
+
 An addition has no checkpoint: the device is the user of its chardevs, or all is as before.
 Its task then runs until somebody removes it, the registry ends, or it fails.
 """
@@ -22,7 +24,6 @@ from trio_chardev.core.device import (
     DeviceOptions,
     DeviceRequest,
 )
-from trio_chardev.core.notices import DeviceDeleted
 from trio_chardev.errors import ChardevClosedError, DeviceExistsError, DeviceNotFoundError
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Devices(Mapping[str, Device]):
     _driver_of: DriverOf
     attach_monitor: Callable[[Chardev, bool, bool], AttachedMonitor] | None = None
     """See DeviceRequest."""
+    on_end: Callable[[Device], object] = lambda device: None
+    """Is told when one is gone; must not raise."""
     _devices: dict[str, Device] = attrs.Factory(dict)
     _numbers: Iterator[int] = attrs.Factory(itertools.count)
     _is_shut: bool = False
@@ -131,11 +134,12 @@ class Devices(Mapping[str, Device]):
         try:
             with device.scope:
                 await device.run()
-                log.error("device '%s' has ended by itself; it is deleted", device.id)
+                if not device.is_done:
+                    log.error("device '%s' has ended by itself; it is deleted", device.id)
         except* Exception as group:  # a Cancelled beside it goes on
             log.error("device '%s' failed; it is deleted", device.id, exc_info=group)
         finally:
             device.close()
             del self._devices[device.id]
             device.closed.set()
-            self._registry.tell(DeviceDeleted(device.id, f"/machine/peripheral/{device.id}"))
+            self.on_end(device)

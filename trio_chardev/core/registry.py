@@ -19,6 +19,7 @@ from trio_chardev.core.backend import (
     open_path,
 )
 from trio_chardev.core.chardev import Chardev, ChardevInfo
+from trio_chardev.core.device import Device
 from trio_chardev.core.devices import Devices, DriverOf, no_drivers
 from trio_chardev.core.notices import (
     ChardevAdded,
@@ -27,6 +28,7 @@ from trio_chardev.core.notices import (
     ChardevClosed,
     ChardevOpened,
     ChardevRemoved,
+    DeviceDeleted,
     Notice,
 )
 from trio_chardev.core.nursery import open_background_nursery
@@ -78,6 +80,8 @@ class Registry(Mapping[str, Chardev]):
     """What options name by an id, such as TLS credentials; see OpenRequest."""
     devices: Devices = attrs.field(init=False)
     """The devices that use the chardevs, such as bridges."""
+    object_devices: Devices = attrs.field(init=False)
+    """The *objects* that use chardevs, as monitors do: devices by the ids of objects."""
     _chardevs: dict[str, Chardev] = attrs.Factory(dict)
     _adding: set[str] = attrs.Factory(set)  # ids whose first backend is being opened
     _told: dict[Chardev, Backend] = attrs.Factory(dict)  # which backend was told last
@@ -215,6 +219,15 @@ class Registry(Mapping[str, Chardev]):
         except Exception:
             log.exception("on_notice failed: %r", notice)
 
+    def note_device_end(self, device: Device) -> None:
+        """Tell that *device* is gone."""
+        self.tell(DeviceDeleted(device.id, f"/machine/peripheral/{device.id}"))
+
+    def forget_object(self, device: Device) -> None:
+        """*device* is gone, and so is the object that it was."""
+        if self.objects.get(device.id) is device:
+            del self.objects[device.id]
+
     def _note_change(self, chardev: Chardev) -> None:
         """Tell of the backend in place, if nobody was told yet."""
         before = self._told.get(chardev)
@@ -263,10 +276,14 @@ async def open_registry_with(
         try:
             async with open_background_nursery() as users:
                 registry.devices = Devices(registry, users, driver_of)
+                registry.devices.on_end = registry.note_device_end
+                registry.object_devices = Devices(registry, users, driver_of)
+                registry.object_devices.on_end = registry.forget_object
                 try:
                     yield registry
                 finally:
                     registry.devices.shut()
+                    registry.object_devices.shut()
         finally:
             registry.shut()
 

@@ -13,7 +13,13 @@ from trio_chardev.frontends.bridge import Bridge, BridgeInfo, BridgeOptions
 from trio_chardev.frontends.chargen import Chargen, ChargenInfo, ChargenOptions
 from trio_chardev.frontends.discard import Discard, DiscardInfo, DiscardOptions
 from trio_chardev.frontends.echo import Echo, EchoInfo, EchoOptions
-from trio_chardev.frontends.monitor import MonitorDevice, MonitorInfo, MonitorOptions
+from trio_chardev.frontends.monitor import (
+    MonitorDevice,
+    MonitorInfo,
+    MonitorObject,
+    MonitorObjectOptions,
+    MonitorOptions,
+)
 from trio_chardev.members import TaggedUnion
 
 
@@ -52,7 +58,10 @@ DEVICE_INFO = TaggedUnion(
 )
 """What query-devices tells of a device."""
 
-_DRIVER_OF = {row.options: Driver(name, row.make) for name, row in DRIVERS.items()}
+_OBJECTS = {"monitor-qmp": DriverRow(MonitorObjectOptions, MonitorObject, MonitorInfo)}
+"""The same for what object-add makes; not for device_add."""
+
+_DRIVER_OF = {row.options: Driver(name, row.make) for name, row in {**DRIVERS, **_OBJECTS}.items()}
 
 
 def driver_of(options: DeviceOptions) -> Driver:

@@ -1,12 +1,18 @@
 """monitor: QMP on a chardev, for one client at a time; as ``--monitor``, but it can be deleted.
 
+It can be made as a device, and as QEMU 11.1's object monitor-qmp.
+
 What it runs is not known here, for QMP stands above: the service gives it (`DeviceRequest`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import attrs
 
+from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.device import (
     AttachedMonitor,
     Device,
@@ -14,7 +20,12 @@ from trio_chardev.core.device import (
     DeviceOptions,
     DeviceRequest,
 )
-from trio_chardev.errors import NotSupportedError
+from trio_chardev.errors import (
+    ChardevBusyError,
+    ChardevNotFoundError,
+    NotSupportedError,
+    OptionsError,
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -37,6 +48,14 @@ class MonitorInfo(DeviceInfo):
 
     chardev: str
     pretty: bool
+
+
+@attrs.frozen(kw_only=True)
+class MonitorObjectOptions(MonitorOptions):
+    """The same as object-add has it, of type monitor-qmp."""
+
+    ends_with_client: bool = False
+    """Delete it, and the chardev, when the first client has left."""
 
 
 class MonitorDevice(Device):
@@ -67,3 +86,32 @@ class MonitorDevice(Device):
     @property
     def info(self) -> MonitorInfo:
         return MonitorInfo(id=self.id, chardev=self.options.chardev, pretty=self.options.pretty)
+
+
+class MonitorObject(MonitorDevice):
+    """Made by object-add; no device to its users, so its errors are those of a monitor."""
+
+    options: MonitorObjectOptions
+
+    @property
+    def is_current(self) -> bool:
+        """Is a command of its own client at work?"""
+        return self._monitor.is_current
+
+    @contextmanager
+    def taking(self, name: str) -> Iterator[Chardev]:
+        """See `Device.taking`; in QEMU's words."""
+        id = self.options.chardev
+        try:
+            yield self._chardevs[id]
+        except ChardevNotFoundError:
+            raise OptionsError(f'chardev "{id}" not found') from None
+        except ChardevBusyError:
+            raise ChardevBusyError(f"chardev '{id}' is already in use") from None
+
+    async def run(self) -> None:
+        if self.options.ends_with_client:
+            await self._monitor.serve_session(self.id)
+            self.is_done = True
+        else:
+            await super().run()

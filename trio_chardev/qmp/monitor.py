@@ -59,6 +59,7 @@ class Monitor:
     _client: MonitorClient | None = attrs.field(default=None, init=False)
     _held: int = attrs.field(default=0, init=False)  # of host.memory
     _out: Output = attrs.field(init=False)
+    _came: trio.Event = attrs.field(factory=trio.Event, init=False)
     _left: trio.Event = attrs.field(factory=trio.Event, init=False)
     _fds: NamedFds = attrs.field(factory=NamedFds, init=False)
     _work_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
@@ -126,6 +127,10 @@ class Monitor:
             and trio.current_time() >= client.came + SILENCE
         )
 
+    async def wait_client(self) -> None:
+        """Wait until a client has come."""
+        await self._came.wait()
+
     async def wait_left(self) -> None:
         """Wait until a client has left, having had the answers to what it sent."""
         await self._left.wait()
@@ -144,6 +149,7 @@ class Monitor:
             self._out.put({"QMP": {"version": VERSION, "capabilities": ["oob"]}})
             self._out.flush()
             self._newcomer.unpark_all()
+            self._came.set()
         elif event is Event.CLOSED:
             self._end_client()
             self._left.set()

@@ -1,4 +1,4 @@
-"""QMP commands about objects: TLS credentials, secrets, lists of who may."""
+"""QMP commands about objects: TLS credentials, secrets, lists of who may; monitors."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from typing import Any
 
 import attrs
 
+from trio_chardev.core.device import Device
+from trio_chardev.core.registry import Registry
+from trio_chardev.frontends.monitor import MonitorObject, MonitorObjectOptions
 from trio_chardev.grammar import check_id
-from trio_chardev.objects import OBJECT, ObjectOptions
+from trio_chardev.objects import OBJECT, MonitorQmp, ObjectOptions
 from trio_chardev.options import unstructure
 from trio_chardev.qmp.context import Command, Context
 from trio_chardev.qmp.session import QmpError
@@ -26,19 +29,42 @@ def duplicate_object(id: str) -> QmpError:
     return QmpError(f"attempt to add duplicate property '{id}' to object (type 'container')")
 
 
-def add_object(
-    objects: dict[str, object], options: ObjectOptions, sandbox: Sandbox = EVERYWHERE
-) -> None:
-    """Make an object and keep it. Raises OptionsError, BackendError, QmpError."""
+def add_object(registry: Registry, options: ObjectOptions, sandbox: Sandbox = EVERYWHERE) -> None:
+    """Make an object and keep it.
+
+    Raises OptionsError, BackendError, QmpError; of a monitor also ChardevBusyError.
+    """
     check_id(options.id)
-    if options.id in objects:
+    objects = registry.objects
+    if options.id in objects or options.id in registry.object_devices:
         raise duplicate_object(options.id)
-    objects[options.id] = options.create(objects, sandbox)
+    if isinstance(options, MonitorQmp):
+        objects[options.id] = registry.object_devices.add(_device_of(options))
+    else:
+        objects[options.id] = options.create(objects, sandbox)
+
+
+def _device_of(options: MonitorQmp) -> MonitorObjectOptions:
+    return MonitorObjectOptions(
+        id=options.id,
+        chardev=options.chardev,
+        pretty=options.pretty,
+        insecure=options.insecure,
+        ends_with_client=options.close_action == "delete",
+    )
+
+
+async def drop_object(registry: Registry, id: str) -> None:
+    """Forget object *id*, and wait until it is gone if it is at work. Not undone by Cancelled."""
+    made = registry.objects.pop(id, None)
+    if isinstance(made, Device):
+        made.scope.cancel()
+        await made.closed.wait()
 
 
 async def object_add(context: Context, arguments: ObjectOptions) -> dict[str, Any]:
     host = context.host
-    add_object(host.registry.objects, arguments, host.sandbox)
+    add_object(host.registry, arguments, host.sandbox)
     if host.journal.is_kept:
         await host.journal.keep("objects", arguments.id, unstructure(arguments, OBJECT))
     return {}
@@ -46,9 +72,13 @@ async def object_add(context: Context, arguments: ObjectOptions) -> dict[str, An
 
 async def object_del(context: Context, arguments: ObjectIdArguments) -> dict[str, Any]:
     host = context.host
-    is_there = host.registry.objects.pop(arguments.id, None) is not None
-    await host.journal.keep("objects", arguments.id, None)  # one that was not restored, too
-    if not is_there:
+    made = host.registry.objects.get(arguments.id)
+    if isinstance(made, MonitorObject) and made.is_current:
+        raise QmpError("Cannot delete the current QMP monitor")
+    host.journal.note("objects", arguments.id, None)  # one that was not restored, too
+    await drop_object(host.registry, arguments.id)
+    await host.journal.flush()
+    if made is None:
         raise QmpError(f"object '{arguments.id}' not found")
     return {}
 
