@@ -5,7 +5,7 @@ from __future__ import annotations
 from trio.testing import wait_all_tasks_blocked
 
 from trio_chardev.backends import opener_of
-from trio_chardev.core.backend import Opener
+from trio_chardev.core.backend import Backend, Opener, Tap
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.registry import Registry
@@ -23,6 +23,28 @@ def attach(chardev: Chardev, user: FakeFrontend) -> Frontend:
     return chardev.attach(
         be_change=user.be_change, on_event=user.on_event, on_receive=user.on_receive
     )
+
+
+class FakeLog(Tap):
+    """Has what a log file would have, of what is sent to *device*."""
+
+    def __init__(self, device: FakeDevice | None = None) -> None:
+        self.data = b""
+        if device is not None:
+            assert device.backend is not None, f"{device.name} is not open"
+            device.backend.taps += (self,)
+
+    @classmethod
+    def of(cls, backend: Backend) -> FakeLog:
+        """One for another kind of backend."""
+        log = cls()
+        backend.taps += (log,)
+        return log
+
+    def sent(self, data: memoryview) -> None:
+        self.data += data
+
+    refused = sent
 
 
 async def type_in(device: FakeDevice, data: bytes) -> None:

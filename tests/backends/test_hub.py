@@ -13,7 +13,7 @@ import trio
 import trio._core._run as trio_run
 from trio.testing import wait_all_tasks_blocked
 
-from tests.fakes import any_opener, attach, bytes_of, rows, type_in
+from tests.fakes import FakeLog, any_opener, attach, bytes_of, rows, type_in
 from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.hub import BACKLOG, MAX_MEMBERS, PIECE, HubOptions, Slow
@@ -978,3 +978,76 @@ async def test_a_console_at_a_pty_in_a_ring_and_in_a_file_at_a_time(tmp_path: Pa
         assert isinstance(ring, RingbufBackend)
         expected = b"nobody at the pty\nwelcome\n"
         assert ring.read(100) == (tmp_path / "log").read_bytes() == expected
+
+
+# ---------------------------------------------------------------- the logs of members and hub
+
+
+async def test_the_logs_have_once_what_a_user_offers_again_until_a_member_is_open(
+    registry: Registry, a: FakeDevice, b: FakeDevice
+) -> None:
+    hub = await add_hub(registry)
+    logs = FakeLog(a), FakeLog(b), FakeLog.of(hub.backend)
+    user = hub.attach()
+    user.keeps_refused = True
+    a.connect(False)
+    b.connect(False)
+    for _ in range(3):
+        with pytest.raises(BackendDisconnectedError):
+            user.send_nowait(b"held")
+        with pytest.raises(BackendDisconnectedError):
+            await user.send_some(b"held")
+    assert [log.data for log in logs] == [b"", b"", b""]
+    a.connect()
+    assert user.send_nowait(b"held") == 4
+    assert [log.data for log in logs] == [b"held", b"held", b"held"]  # b, too, will not get it
+
+
+async def test_the_logs_have_once_what_nobody_was_there_for(
+    registry: Registry, a: FakeDevice, b: FakeDevice
+) -> None:
+    """A member that is not open has it in its log, as it would have without the hub."""
+    hub = await add_hub(registry)
+    logs = FakeLog(a), FakeLog(b), FakeLog.of(hub.backend)
+    user = hub.attach()
+    a.connect(False)
+    await user.send_all(b"1")
+    b.connect(False)
+    with pytest.raises(BackendDisconnectedError):
+        await user.send_all(b"2")
+    with pytest.raises(BackendDisconnectedError):
+        user.send_nowait(b"3")
+    assert [log.data for log in logs] == [b"123", b"123", b"123"]
+
+
+@pytest.mark.parametrize("slow", ["wait", "drop"])
+async def test_the_log_has_once_what_a_member_is_owed_and_loses(
+    registry: Registry, a: FakeDevice, b: FakeDevice, slow: Slow
+) -> None:
+    user = (await add_hub(registry, slow)).attach()
+    log = FakeLog(b)
+    b.room = 2
+    await user.send_all(b"owed")
+    await wait_all_tasks_blocked()
+    assert log.data == b"ow"
+    b.connect(False)
+    await user.send_all(b" or not")
+    assert log.data == b"owed or not"
+    b.connect()
+    b.make_room(100)
+    await user.send_all(b"!")
+    await wait_all_tasks_blocked()
+    assert log.data == b"owed or not!"
+    assert b.sent == b"ow!"
+
+
+async def test_the_log_has_once_what_an_error_keeps_from_a_member(
+    registry: Registry, a: FakeDevice, b: FakeDevice, broken: set[str]
+) -> None:
+    user = (await add_hub(registry)).attach()
+    log = FakeLog(b)
+    broken.add("b")
+    await user.send_all(b"lost")
+    broken.clear()
+    await user.send_all(b"good")
+    assert log.data == b"lostgood"

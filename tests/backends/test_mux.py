@@ -14,7 +14,7 @@ import trio._core._run as trio_run
 import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
-from tests.fakes import any_opener, attach, bytes_of, rows, type_in
+from tests.fakes import FakeLog, any_opener, attach, bytes_of, rows, type_in
 from tests.links import until
 from tests.places import connect_to
 from trio_chardev.backends.addresses import UnixAddress
@@ -1087,3 +1087,49 @@ def test_cancelled_at_every_step_a_change_happens_whole_or_not_at_all(
                 break
     assert is_undone
     assert is_done
+
+
+# ---------------------------------------------------------------- the logs of base and mux
+
+
+async def test_the_logs_have_once_what_a_user_offers_again_until_somebody_is_there(
+    registry: Registry, device: FakeDevice
+) -> None:
+    logs = FakeLog(device), FakeLog.of(registry["m"].backend)
+    user = attach(registry["m"], FakeFrontend())
+    user.keeps_refused = True
+    device.connect(False)
+    for _ in range(3):
+        with pytest.raises(BackendDisconnectedError):
+            user.send_nowait(b"held")
+        with pytest.raises(BackendDisconnectedError):
+            await user.send_some(b"held")
+    assert [log.data for log in logs] == [b"", b""]
+    device.connect()
+    assert user.send_nowait(b"held") == 4
+    assert [log.data for log in logs] == [b"held", b"held"]
+
+
+async def test_the_logs_have_once_what_nobody_was_there_for(
+    registry: Registry, device: FakeDevice
+) -> None:
+    logs = FakeLog(device), FakeLog.of(registry["m"].backend)
+    user = attach(registry["m"], FakeFrontend())
+    device.connect(False)
+    with pytest.raises(BackendDisconnectedError):
+        user.send_nowait(b"1")
+    with pytest.raises(BackendDisconnectedError):
+        await user.send_some(b"2")
+    with pytest.raises(BackendDisconnectedError):
+        await user.send_all(b"3")
+    assert [log.data for log in logs] == [b"123", b"123"]
+
+
+async def test_the_base_has_in_its_log_what_the_mux_says_to_nobody_once(
+    registry: Registry, device: FakeDevice
+) -> None:
+    log = FakeLog(device)
+    attach(registry["m"], FakeFrontend())
+    device.connect(False)
+    await type_in(device, b"\x01h")
+    assert log.data == EscapeParser(1).help_text()

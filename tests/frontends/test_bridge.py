@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.fakes import FakeLog
 from tests.frontends.fakes import Journal, open_fakes
 from trio_chardev.core.controls import BREAK_DURATION
 from trio_chardev.core.delivery import INBOUND_CAPACITY
@@ -21,6 +22,7 @@ from trio_chardev.events import Event, LineSettings, ModemLines
 from trio_chardev.frontends import bridge
 from trio_chardev.frontends.bridge import Bridge, BridgeOptions
 from trio_chardev.frontends.flow import Flow
+from trio_chardev.frontends.pour import Pour
 from trio_chardev.testing import FakeDevice, FakeOptions
 
 LINE = LineSettings(9600, parity="E")
@@ -128,6 +130,77 @@ async def test_or_they_are_held() -> None:
         await wait_all_tasks_blocked()
         assert run.user.sent == b"patience pays"
         assert run.device.info.to_peer == bridge.FlowInfo(13, 0)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+async def test_a_log_has_what_is_held_once_however_often_it_is_tried(eager: bool) -> None:
+    async with bridged(user={"connected": False, "eager": eager}, when_closed="hold") as run:
+        log = FakeLog(run.user)
+        for piece in (b"patience ", b"pays"):
+            run.board.feed(piece)
+            await wait_all_tasks_blocked()
+        for _ in range(3):
+            run.user.connect()
+            run.user.connect(False)
+            await wait_all_tasks_blocked()
+        run.user.connect()
+        await wait_all_tasks_blocked()
+        assert log.data == run.user.sent == b"patience pays"
+
+
+@pytest.mark.parametrize("eager", [False, True])
+async def test_a_log_has_what_is_dropped_once(eager: bool) -> None:
+    async with bridged(user={"connected": False, "eager": eager}) as run:
+        log = FakeLog(run.user)
+        for piece in (b"nobody ", b"hears"):
+            run.board.feed(piece)
+            await wait_all_tasks_blocked()
+        run.user.connect()
+        run.board.feed(b" this")
+        await wait_all_tasks_blocked()
+        assert log.data == b"nobody hears this"
+        assert run.user.sent == b" this"
+
+
+@pytest.mark.parametrize("when_closed", ["drop", "hold"])
+async def test_a_log_has_once_what_a_sink_took_in_part_before_it_was_gone(
+    when_closed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was tried by the one who brought it, by who pours, and by the flow's task."""
+    async with bridged(EAGER, {**EAGER, "room": 2}, when_closed=when_closed) as run:
+        log = FakeLog(run.user)
+        monkeypatch.setattr(Pour, "send_rest", lambda self, rest: 0)
+        run.board.feed(b"cut")
+        await wait_all_tasks_blocked()
+        assert bytes(run.user.sent) == log.data == b"cu"
+        run.user.connect(False)
+        run.user.make_room(100)
+        await wait_all_tasks_blocked()
+        assert log.data == (b"cu" if when_closed == "hold" else b"cut")
+        run.user.connect()
+        run.board.feed(b"!")
+        await wait_all_tasks_blocked()
+        assert log.data == b"cut!"
+        assert bytes(run.user.sent) == (b"cut!" if when_closed == "hold" else b"cu!")
+
+
+@pytest.mark.parametrize("when_closed", ["drop", "hold"])
+async def test_a_log_has_once_what_an_error_kept_from_a_sink(
+    when_closed: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bridged(EAGER, EAGER, when_closed=when_closed) as run:
+        log = FakeLog(run.user)
+
+        def fail(data: memoryview) -> int:
+            raise BackendError("no space left")
+
+        monkeypatch.setattr(run.user.backend, "send_nowait", fail)
+        run.board.feed(b"x")
+        await trio.sleep(5)
+        assert log.data == (b"" if when_closed == "hold" else b"x")
+        monkeypatch.undo()
+        await trio.sleep(5)
+        assert log.data == b"x"
 
 
 async def test_what_is_held_for_a_side_goes_to_it_though_its_own_bytes_are_held_too() -> None:

@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.fakes import FakeLog
 from tests.frontends.fakes import open_fakes
 from trio_chardev.errors import BackendError
 from trio_chardev.frontends.chargen import (
@@ -131,3 +132,19 @@ async def test_after_an_error_it_tries_again(
         monkeypatch.undo()
         await trio.sleep(1)
         assert c.sent == chargen_stream(0, 1000)
+
+
+async def test_a_log_has_what_nobody_was_there_for_once() -> None:
+    its = device(room=100_000, connected=False)
+    async with open_fakes(its) as registry:
+        log = FakeLog(its)
+        registry.devices.add(OPTIONS)
+        await wait_all_tasks_blocked()
+        for _ in range(3):
+            its.connect()
+            its.connect(False)
+            await wait_all_tasks_blocked()
+        its.connect()
+        await wait_all_tasks_blocked()
+        assert log.data == its.sent
+        assert len(its.sent) == 100_000

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import trio
 
-from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.backend import Backend, OpenRequest, Tap
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
@@ -60,6 +60,7 @@ class Base:
             raise BackendError(str(exc)) from exc
         self.frontend.fe_open = lambda: self.owner is not None and self.owner.is_used
         self.frontend.on_open = self._on_open
+        self.frontend.keeps_refused = True  # who has sent it to us decides, see `_GivenUp`
 
     @property
     def id(self) -> str:
@@ -116,13 +117,14 @@ class Base:
             self._tell_lost()
         return sent
 
-    def lose(self, size: int, why: object) -> None:
-        """Give *size* bytes up; they are counted, and told of when it begins and ends."""
-        if size:
+    def lose(self, data: memoryview, why: object) -> None:
+        """Give *data* up; it is counted, and told of when it begins and ends."""
+        if data:
             if not self._lost_in_a_row:
                 log.warning("chardev '%s' loses output: %s", self.id, why)
-            self._lost_in_a_row += size
-            self.frontend.lost += size
+            self._lost_in_a_row += len(data)
+            self.frontend.lost += len(data)
+            self.frontend.give_up(data)
             self.chardev.touch()
 
     def _tell_lost(self) -> None:
@@ -132,7 +134,7 @@ class Base:
 
     def forgive(self, why: object) -> None:
         """Give up what is owed."""
-        self.lose(len(self.owed), why)
+        self.lose(memoryview(bytes(self.owed)), why)
         self.owed.clear()
 
     def leave(self) -> None:
@@ -142,6 +144,17 @@ class Base:
         self.chardev.detach(self.frontend)
 
 
+class _GivenUp(Tap):
+    """Tells the bases what a user had for them and has given up, for the logs that they have."""
+
+    def __init__(self, bases: Sequence[Base]) -> None:
+        self._bases = bases
+
+    def refused(self, data: memoryview) -> None:
+        for base in self._bases:
+            base.frontend.give_up(data)
+
+
 class BackendOnBases(Backend):
     """A backend that stands on other chardevs."""
 
@@ -149,6 +162,7 @@ class BackendOnBases(Backend):
         super().__init__(request)
         assert request.outlets is not None, "it is of a chardev"
         self.on_bases = bases
+        self.taps = (_GivenUp(bases),)
         self.bases = tuple(base.id for base in bases)
         self._outlets: Outlets = request.outlets
         self._request = request

@@ -165,7 +165,11 @@ class HubBackend(BackendOnBases):
         for base, count in taken.items():
             self._owe(base, piece[count:sent])
         for base, error in failed.items():
-            base.lose(sent, error)
+            base.lose(piece[:sent], error)
+        if sent:
+            for base in self.on_bases:
+                if base not in members:
+                    base.frontend.give_up(piece[:sent])
         return sent
 
     def _open_members(self) -> list[Base]:
@@ -179,7 +183,7 @@ class HubBackend(BackendOnBases):
 
     def _owe(self, base: Base, rest: memoryview) -> None:
         if len(base.owed) + len(rest) > BACKLOG:
-            base.lose(len(rest), "it is too slow")
+            base.lose(rest, "it is too slow")
         elif rest:
             base.owed += rest
             self.pay_soon(base)

@@ -146,7 +146,8 @@ class MuxBackend(BackendOnBases):
             if not self.base.pay_nowait():
                 self.pay_soon(self.base)
         except BackendError:
-            self.base.owed.clear()  # nobody is there to read it
+            self.base.frontend.give_up(bytes(self.base.owed))  # nobody is there to read it
+            self.base.owed.clear()
 
     def send_nowait(self, data: memoryview) -> int:
         sent = 0

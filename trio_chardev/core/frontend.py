@@ -12,6 +12,7 @@ import trio
 from trio_chardev.core.controls import BREAK_DURATION, Controls
 from trio_chardev.core.outbound import Outbound
 from trio_chardev.core.splicing import SplicePipe
+from trio_chardev.errors import BackendDisconnectedError
 from trio_chardev.events import BackendEvent, LineSettings, ModemLines
 
 if TYPE_CHECKING:
@@ -78,6 +79,9 @@ class Frontend(trio.abc.Stream):
         self.on_failure: Callable[[], None] = lambda: None
         """Is called when a handler has failed and so it was detached."""
 
+        self.keeps_refused = False
+        """`send_some` and `send_nowait` are called again with what nobody was there for, or
+        `give_up` is. Else raising they have given it up: a log has it then."""
         self.lost = 0
         """How many bytes it had for the chardev and gave up, as a hub does for one that is slow."""
 
@@ -108,12 +112,31 @@ class Frontend(trio.abc.Stream):
 
     async def send_some(self, data: bytes | bytearray | memoryview) -> int:
         """Send a non-empty prefix of *data*; return its length. Cancelled: nothing was sent."""
-        return await self._outbound.send_some(memoryview(data).cast("B"), self._check)
+        view = memoryview(data).cast("B")
+        try:
+            return await self._outbound.send_some(view, self._check)
+        except BackendDisconnectedError:
+            self._note_refused(view)
+            raise
 
     def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
         """Send what can be sent at once; return how much, maybe 0 (QEMU's chr_fe_write)."""
         self._check()
-        return self._outbound.send_nowait(memoryview(data).cast("B"))
+        view = memoryview(data).cast("B")
+        try:
+            return self._outbound.send_nowait(view)
+        except BackendDisconnectedError:
+            self._note_refused(view)
+            raise
+
+    def _note_refused(self, data: memoryview) -> None:
+        if not self.keeps_refused:
+            self.give_up(data)
+
+    def give_up(self, data: bytes | bytearray | memoryview) -> None:
+        """Have a log show *data*, which was refused and will not be sent; see `keeps_refused`."""
+        if self.is_attached:
+            self._outbound.give_up(memoryview(data).cast("B"))
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until no other write is under way, no change, and the backend may take something.

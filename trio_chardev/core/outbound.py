@@ -133,6 +133,7 @@ class Outbound:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._acquire_write_lock()
+        sent = 0
         try:
             check()
             sent = self._try(data)
@@ -141,8 +142,16 @@ class Outbound:
                 return
             while sent < len(data):
                 sent += await self._send_blocking(data[sent:], check)
+        except BackendDisconnectedError:
+            self.give_up(data[sent:])
+            raise
         finally:
             self._write_lock.release()
+
+    def give_up(self, data: memoryview) -> None:
+        """Tell the taps of *data*, which nobody was there for and will not be sent again."""
+        if not self.slot.closed.is_set():
+            self.slot.show_refused(data)
 
     def push_nowait(self, slot: Slot) -> None:
         """Send what was carried over to *slot*, as much as goes at once. Never raises."""
@@ -223,13 +232,9 @@ class Outbound:
             self.refuse_in_handler()
             return 0
         slot = self.usable_slot()
-        try:
-            if slot.carried and not _send_carried(slot):
-                return 0
-            sent = slot.backend.send_nowait(data)
-        except BackendDisconnectedError:
-            slot.show_refused(data)
-            raise
+        if slot.carried and not _send_carried(slot):
+            return 0
+        sent = slot.backend.send_nowait(data)
         if sent and slot.backend.taps:
             slot.show_sent(data[:sent])
         return sent
@@ -241,14 +246,10 @@ class Outbound:
         """
 
         async def send_some(slot: Slot) -> int:
-            try:
-                while carried := slot.carried:
-                    sent = await slot.backend.send_some(carried)
-                    slot.carried = carried[sent:]
-                sent = await slot.backend.send_some(data) if data else 0
-            except BackendDisconnectedError:
-                slot.show_refused(data)
-                raise
+            while carried := slot.carried:
+                sent = await slot.backend.send_some(carried)
+                slot.carried = carried[sent:]
+            sent = await slot.backend.send_some(data) if data else 0
             slot.show_sent(data[:sent])
             return sent
 

@@ -110,6 +110,7 @@ class Flow:
 
     async def run(self) -> None:
         """Send what the sink does not take at once, until cancelled, or one of the two is gone."""
+        self.sink.keeps_refused = True
         try:
             while True:
                 while self._controls:
@@ -166,6 +167,7 @@ class Flow:
 
     def _drop(self, data: bytes) -> int:
         self.dropped += len(data)
+        self.sink.give_up(data)
         return len(data)
 
     async def _carry_out(self, event: BackendEvent) -> None:
