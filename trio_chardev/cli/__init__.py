@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 import trio
 
-from trio_chardev.cli.errors import LineFormatter, print_error
+from trio_chardev.cli.errors import print_error
 from trio_chardev.cli.inherited import Inherited, fill_standard
 from trio_chardev.errors import ChardevError
 from trio_chardev.version import __version__
@@ -99,29 +99,28 @@ def serve_command(
     The options are those of qemu-storage-daemon. Without --monitor and --qmp it listens on
     $XDG_RUNTIME_DIR/trio-chardev/qmp.sock and prints that path.
     """
+    from trio_chardev.cli.log import printing_in_background
     from trio_chardev.cli.options import ServeOptions
     from trio_chardev.cli.serve import serve
     from trio_chardev.keyval import HelpRequested
 
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
-    handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter("trio-chardev: %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
     try:
-        options = ServeOptions.parse(
-            chardevs,
-            monitors,
-            listeners,
-            pidfile,
-            warn,
-            objects,
-            sandbox,
-            devices,
-            echr,
-            state,
-            inherited,
-        )
-        trio.run(serve, options)
+        with printing_in_background(level):
+            options = ServeOptions.parse(
+                chardevs,
+                monitors,
+                listeners,
+                pidfile,
+                warn,
+                objects,
+                sandbox,
+                devices,
+                echr,
+                state,
+                inherited,
+            )
+            trio.run(serve, options)
     except HelpRequested as request:
         click.echo(ServeOptions.help_text(request))
 
