@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from trio_chardev.cli.errors import LineFormatter, print_error, printable, saying
+from trio_chardev.cli.errors import LineFormatter, print_error, saying
+from trio_chardev.cli.output import printable
 from trio_chardev.errors import BackendError, OptionsError
 
 
