@@ -773,7 +773,10 @@ async def test_a_user_that_refuses_the_new_base_undoes_the_change(registry: Regi
     new = FakeDevice("new")
     users = [FakeFrontend(), FakeFrontend(refuses=new), FakeFrontend()]
     frontends = [attach(registry["m"], user) for user in users]
-    with pytest.raises(ChangeFailedError, match=r"^Chardev 'b' change failed$"):
+    with pytest.raises(
+        ChangeFailedError,
+        match=r"^Chardev 'b' change failed: the frontend does not want this backend$",
+    ):
         await registry.change("b", FakeOptions(device=new))
     assert [user.bound for user in users] == ["fake:base"] * 3
     assert rows(registry)["b"] == ("fake:base", True)

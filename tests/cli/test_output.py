@@ -146,7 +146,7 @@ def test_what_the_encoding_lacks_is_written_out(monkeypatch: pytest.MonkeyPatch)
     stream = io.TextIOWrapper(io.BytesIO(), "ascii")
     monkeypatch.setattr(sys, "stdout", stream)
     say("é\x1b\ntwo")
-    assert stream.buffer.getvalue() == b"\\xe9\\x1b\ntwo\n"  # type: ignore[attr-defined]
+    assert stream.buffer.getvalue() == b"\\xe9\\x1b\ntwo\n"
 
 
 def test_standard_output_that_is_closed_takes_all(monkeypatch: pytest.MonkeyPatch) -> None:
