@@ -282,8 +282,6 @@ def main() -> None:
     fill_standard()
     try:
         status = cli.main(prog_name="trio-chardev", standalone_mode=False, obj=inherited)
-    except SystemExit:
-        raise
-    except BaseException as exc:
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as exc:
         status = status_of(exc)
     sys.exit(status)
