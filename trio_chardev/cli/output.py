@@ -72,7 +72,7 @@ def _write(stream: TextIO | None, text: str, begin: str = "", end: str = "\n") -
     if stream is None:  # it was closed when the program began
         return
     shown = "\n".join(printable(line) for line in text.split("\n"))
-    encoding = stream.encoding or "utf-8"  # in which not all of it may be
+    encoding = getattr(stream, "encoding", None) or "utf-8"  # in which not all of it may be
     shown = shown.encode(encoding, "backslashreplace").decode(encoding)
     stream.write(f"{begin}{shown}{end}")
     stream.flush()
