@@ -50,7 +50,10 @@ class BackendOptions:
     """Begin each line of the log file with the time (ISO 8601, UTC)."""
 
     record: str | None = None
-    """File to which all traffic is recorded with its times, in asciicast v2."""
+    """File to which all traffic is recorded with its times, for asciinema."""
+
+    record_format: Literal["asciicast-v2", "asciicast-v3"] | None = None
+    """The format of the recording; v3 is for asciinema 3 only. The default is asciicast-v2."""
 
     rr: Literal["record", "play"] | None = None
     """Is deterministic: it records or is replayed, and so is neither changed nor removed."""

@@ -209,7 +209,7 @@ NOT_HERE = [
 
 OURS_ALONE = [
     "*.data.logtimestamp?: boolean",
-    *("*.data.record?: string", "*.data.rr? = *"),
+    *("*.data.record?: string", "*.data.record-format? = *", "*.data.rr? = *"),
     *("*(replay)*", "*.backend.type = replay"),
     "*(socket).data.binary-only?: boolean",
     "*(socket).data.origins?[]: string",
