@@ -191,6 +191,19 @@ def objects(tmp_path: Path) -> dict[str, object]:
             "'reconnect' option is incompatible with socket in server listen mode",
         ),
         ({"binary_only": True}, "'binary-only' option requires 'websocket' option"),
+        ({"ws_path": "/"}, "'ws-path' option requires 'websocket' option"),
+        (
+            {"ws_path": "x", "websocket": True},
+            "'ws-path' must be a path such as '/websockify'",
+        ),
+        (
+            {"ws_path": "/?x", "websocket": True},
+            "'ws-path' must be a path such as '/websockify'",
+        ),
+        (
+            {"ws_path": "x?y", "websocket": True, "server": False},
+            "'ws-path' must be a path, perhaps with a query, such as '/websockify'",
+        ),
         ({"origins": ("*",)}, "'origins' option requires 'websocket' option of a server"),
         (
             {"origins": ("*", "console.example"), "websocket": True},

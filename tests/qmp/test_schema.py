@@ -213,6 +213,7 @@ OURS_ALONE = [
     *("*(replay)*", "*.backend.type = replay"),
     "*(socket).data.binary-only?: boolean",
     "*(socket).data.origins?[]: string",
+    "*(socket).data.ws-path?: string",
     *("*(hub)*", "*.type = hub"),  # QEMU 10.0 has hubs
     "*(pty).data.path?: string",  # QEMU 9.2
     *(f"*({kind}).data.path?: string" for kind in ("ringbuf", "memory")),
