@@ -7,10 +7,6 @@ shows where it is.
 
 from __future__ import annotations
 
-import fcntl
-import socket
-import struct
-import termios
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +66,9 @@ class Lane:
     is_polled: bool = False
     """Nothing tells the peer that there is more."""
 
+    answers: bool = False
+    """The peer learns that it is left, and what it has sent until then arrives."""
+
     async def prepare(self, registry: Registry) -> None:
         """Add what it stands on."""
         for id, options in self.bases.items():
@@ -102,7 +101,7 @@ class RingPeer(RingReader):
         return self._backend.read(max_bytes or self._backend.count)
 
 
-def _at(name: str, *, keeps: bool = True, is_polled: bool = False) -> Make:
+def _at(name: str, *, keeps: bool = True, is_polled: bool = False, answers: bool = False) -> Make:
     """A kind that `tests.places` has."""
 
     def make(folder: Path, registry: Registry) -> Iterator[Lane]:
@@ -114,6 +113,7 @@ def _at(name: str, *, keeps: bool = True, is_polled: bool = False) -> Make:
                 come=place.join,
                 keeps=keeps,
                 is_polled=is_polled,
+                answers=answers,
             )
 
     return make
@@ -128,6 +128,7 @@ def _speaking(come: Come, **options: object) -> Make:
             kind="socket",
             options=SocketOptions(addr=address, **options),  # type: ignore[arg-type]
             come=come,
+            answers=True,
         )
 
     return make
@@ -169,8 +170,8 @@ async def _come_by_websocket(backend: Backend) -> trio.abc.AsyncResource:
 
 
 KINDS: dict[str, Make] = {
-    "unix": _at("socket-unix"),
-    "tcp": _at("socket-tcp"),
+    "unix": _at("socket-unix", answers=True),
+    "tcp": _at("socket-tcp", answers=True),
     "telnet": _speaking(_come_by_telnet, telnet=True),
     "websocket": _speaking(_come_by_websocket, websocket=True),
     "tls": _speaking(come_by_tls, tls_creds="server"),
@@ -222,8 +223,8 @@ class Source:
                 rest = rest[count:]
         self.has_ended = True
 
-    async def feed(self, peer: trio.abc.AsyncResource) -> None:
-        """As a peer, until that is let go."""
+    async def feed(self, peer: trio.abc.AsyncResource, *, leaves: bool = False) -> None:
+        """As a peer, until that is let go; who *leaves* does so once it is over."""
         if not isinstance(peer, trio.abc.SendStream):
             return
         try:
@@ -231,6 +232,8 @@ class Source:
                 await peer.send_all(piece)
                 self.sent += len(piece)
                 await trio.lowlevel.checkpoint()
+            if leaves:
+                await peer.aclose()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
 
@@ -265,13 +268,3 @@ async def collect(
                 await trio.sleep(BREATH)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass
-
-
-def on_its_way(peer: trio.abc.AsyncResource) -> int:
-    """What a TCP peer has sent and its own kernel still has."""
-    if not isinstance(peer, trio.SocketStream) or peer.socket.family != socket.AF_INET:
-        return 0
-    queued = fcntl.ioctl(peer.socket.fileno(), termios.TIOCOUTQ, bytes(4))
-    (count,) = struct.unpack("i", queued)
-    assert isinstance(count, int)
-    return count

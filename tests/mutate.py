@@ -45,10 +45,10 @@ CORE = (
         "registry",
         "frontend",
     ),
-    *("storms", "cancel_everywhere", "machine"),
+    *("last_words", "storms", "cancel_everywhere", "machine"),
 )
 CORE_TESTS = tuple(f"tests/core/test_{name}.py" for name in CORE)
-SOCKETS = ("peer", "keep_peer", "losses", "changes", "listener", "socket", "carry")
+SOCKETS = ("peer", "in_flight", "keep_peer", "losses", "changes", "listener", "socket", "carry")
 SOCKET_TESTS = tuple(f"tests/backends/test_{name}.py" for name in SOCKETS)
 
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -61,7 +61,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "core/seat.py": (
         (
-            *("commit", "_check_fit", "_drain", "_switch_taps", "_tell"),
+            *("commit", "_check_fit", "_drain", "_switch_taps", "_end_taps", "_tell", "see_off"),
             *("backend_event", "note_end", "check_not_closed", "touch"),
         ),
         CORE_TESTS,
@@ -74,8 +74,8 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         CORE_TESTS,
     ),
-    "core/delivery.py": (("hold", "release"), CORE_TESTS),
-    "core/outlets.py": (("hold", "release"), CORE_TESTS),
+    "core/delivery.py": (("hold", "let_last_in", "release"), CORE_TESTS),
+    "core/outlets.py": (("hold", "let_last_in", "late_data", "release"), CORE_TESTS),
     "core/bursts.py": (("goes_on", "input_came", "ended"), ("tests/core/test_bursts.py",)),
     "core/splicing.py": (("fill", "empty_into", "stream"), ("tests/core/test_splicing.py",)),
     "frontends/exchange.py": (
@@ -89,9 +89,9 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "backends/pty_link.py": (("move",), ("tests/backends/test_pty.py",)),
     "backends/socket.py": (("activate", "_keep_peer_of", "_take_over"), SOCKET_TESTS),
-    "backends/peer.py": (("drain",), SOCKET_TESTS),
+    "backends/peer.py": (("finish",), SOCKET_TESTS),
     "backends/connection.py": (
-        ("wait_taken", "hand_over", "_discard_input"),
+        ("finish", "_take_all", "hand_over", "_discard_input"),
         ("tests/backends/test_connection.py", *SOCKET_TESTS),
     ),
     "backends/listener.py": (("activate", "close"), SOCKET_TESTS),
@@ -107,7 +107,6 @@ NO_CHECKPOINT = "nobody runs before both are done"
 SPARES = "it only spares the processor some work"
 ASKED_AGAIN = "the same is asked again before anything is harmed"
 WHICH = "only which of two refusals comes first, if there is a reason for both"
-FLUSHED = "the task of `flushing` does it meanwhile"
 GIVES_WAY = "only when the processor is given up, which the benchmark tells"
 REASONS: dict[str, str] = {
     "change: swapped `self._check_changeable()` and `old = self._seat.slot`": SAME,
@@ -123,14 +122,9 @@ REASONS: dict[str, str] = {
     "(not new.backend.is_open))` and `asked: set[Frontend] = set()`": SAME,
     "_set_up: without `self._seat.check_not_closed()`": ASKED_AGAIN,
     "_set_up: swapped `self._seat.check_not_closed()` and `check_takes_changes(frontend)`": WHICH,
-    "drain: unwrapped `with contextlib.suppress(OSError, trio.ClosedResourceError):`": (
-        "what a drain raises ends it, and the core says so in the log"
+    "finish: unwrapped `with contextlib.suppress(OSError, trio.ClosedResourceError):`": (
+        "what it raises ends it, and the core says so in the log"
     ),
-    "drain: without `await _flush(self._connection)`": FLUSHED,
-    "drain: swapped `await _flush(self._connection)` and `await self._connection.wait_taken()`": (
-        FLUSHED
-    ),
-    "wait_taken: swapped `self._discard_input()` and `await trio.sleep(TAKEN_INTERVAL)`": SAME,
     "_set_up: swapped `check_takes_changes(frontend)` and `asked.add(frontend)`": (
         "who is not asked to take the change need not take the original back"
     ),
@@ -152,8 +146,9 @@ REASONS: dict[str, str] = {
     "and `if event is Event.OPENED:`": NO_CHECKPOINT,
     "note_end: swapped `self.outbound.interrupt()` "
     "and `slot.backend.set_open(False)`": NO_CHECKPOINT,
-    "drain: without `if not self.carried and self.backend.is_drained:`": SPARES,
-    "drain: swapped `if not self.carried and self.backend.is_drained:` "
+    "drain: without `if not self.carried and self.backend.is_finished and "
+    "self.backend.is_drained:`": SPARES,
+    "drain: swapped `if not self.carried and self.backend.is_finished and self.backend.is_drained:` "
     "and `with trio.move_on_after(timeout, shield=True) as self._draining:`": SPARES,
     "drain: without `return`": SPARES,
     "drain: swapped `with trio.move_on_after(timeout, shield=True) as self._draining:` "

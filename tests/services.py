@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 PROGRAM = [sys.executable, "-c", "from trio_chardev.cli import main; main()"]
-TIMEOUT = 60.0  # seconds; the machine may be busy
+TIMEOUT = 10.0  # seconds
 
 
 async def until(condition: Callable[[], bool]) -> None:

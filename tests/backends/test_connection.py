@@ -150,6 +150,10 @@ async def test_closing_wakes_who_waits_for_the_hang_up(pair: Pair) -> None:
 # ---------------------------------------------------------------- what is taken when it is left
 
 
+def ignore(data: bytes) -> None:
+    """What the peer sends does not matter."""
+
+
 def read_to_end(peer: socket.socket) -> int:
     received = 0
     while data := peer.recv(1 << 20):
@@ -169,12 +173,12 @@ async def test_a_tcp_peer_has_time_to_take_what_was_sent(tcp_pair: TcpPair) -> N
     connection, peer = tcp_pair
     sent = fill(connection)
     with trio.move_on_after(0.02) as unread:
-        await connection.wait_taken()
+        await connection.finish(ignore)
     assert unread.cancelled_caught, "it did not wait"
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.to_thread.run_sync, read_exactly, peer, sent)
         with trio.fail_after(PATIENCE):
-            await connection.wait_taken()
+            await connection.finish(ignore)
 
 
 async def test_a_tcp_peer_that_is_sending_is_not_in_its_own_way(tcp_pair: TcpPair) -> None:
@@ -190,7 +194,7 @@ async def test_a_tcp_peer_that_is_sending_is_not_in_its_own_way(tcp_pair: TcpPai
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.to_thread.run_sync, send_then_read)
         with trio.fail_after(PATIENCE):
-            await connection.wait_taken()
+            await connection.finish(ignore)
         connection.close()
     assert received == [sent]
 
@@ -199,7 +203,7 @@ async def test_what_a_unix_socket_took_its_peer_has(pair: Pair) -> None:
     connection, _ = pair
     fill(connection)
     with trio.fail_after(PATIENCE):
-        await connection.wait_taken()
+        await connection.finish(ignore)
 
 
 async def test_a_tcp_peer_can_take_the_rest_later_though_its_own_bytes_were_not_read(

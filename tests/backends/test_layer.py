@@ -425,21 +425,24 @@ async def test_close_says_goodbye(connected: Ends) -> None:
 # ---------------------------------------------------------------- the last bytes of a peer
 
 
-async def test_the_peer_has_all_when_it_has_answered_the_goodbye(connected: Ends) -> None:
-    """What it sends meanwhile is thrown away: nobody reads it any more."""
+async def test_what_the_peer_sends_until_it_has_answered_the_goodbye_arrives(
+    connected: Ends,
+) -> None:
+    taken: list[bytes] = []
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(connected.layer.wait_taken)
+            nursery.start_soon(connected.layer.finish, taken.append)
             await trio.testing.wait_all_tasks_blocked()
             assert connected.peer.recv(100) == frame(b"C")
             connected.peer.send(frame(b"D", b"late"))
             await trio.testing.wait_all_tasks_blocked()
             assert nursery.child_tasks, "it waits for the answer"
-            connected.peer.send(frame(b"C"))
+            connected.peer.send(frame(b"D", b"r") + frame(b"C"))
+    assert b"".join(taken) == b"later"
     assert not connected.layer.has_input()
 
 
 async def test_a_peer_that_leaves_instead_of_answering_is_not_waited_for(connected: Ends) -> None:
     connected.peer.close()
     with trio.fail_after(5):
-        await connected.layer.wait_taken()
+        await connected.layer.finish(lambda data: None)

@@ -28,7 +28,6 @@ from tests.matrix import (
     collect,
     eventually,
     lane_for,
-    on_its_way,
 )
 from trio_chardev.backends import opener_of
 from trio_chardev.backends.hub import HubOptions
@@ -95,12 +94,14 @@ class Rig:
     async def wait_commit(self, first: Backend) -> None:
         await eventually(lambda: self.registry["c"].backend is not first)
 
-    async def change(self) -> None:
+    async def change(self, drain_timeout: float | None = None) -> None:
+        if drain_timeout is None:
+            drain_timeout = 0.01 if self.old.keeps else PATIENCE
         await self.registry.change(
             "c",
             self.new.options,
             carry=self.old.kind == "ringbuf",  # else what is in it is gone with it
-            drain_timeout=0.01 if self.old.keeps else PATIENCE,
+            drain_timeout=drain_timeout,
         )
         self.is_slow = False
 
@@ -238,7 +239,7 @@ async def test_what_is_read_above_is_what_both_peers_of_a_base_have_sent(
 async def read_through_change(
     old: str, new: str, speed: str, folder: Path, above: str | None = None
 ) -> None:
-    """Of the old one all that its own kernel has given away by the commit."""
+    """Of the old one all that it has sent by the commit, and if it answers until it knows of it."""
     async with rigged(old, new, folder, above) as rig:
         got = bytearray()
 
@@ -253,11 +254,17 @@ async def read_through_change(
         if speed != "none":
             rig.nursery.start_soon(read)
         source, other = Source(STREAM), Source(OTHER_STREAM[: MORE - MORE % 8])
-        rig.nursery.start_soon(source.feed, peer)
+        rig.nursery.start_soon(lambda: source.feed(peer, leaves=rig.old.answers))
         await source.get_going(ENOUGH[speed])
         rig.count.append(source)
-        await rig.change()
-        not_given = on_its_way(peer)
+        first = rig.registry["c"].backend
+
+        async def learn() -> None:
+            await rig.wait_commit(first)
+            source.is_over = True
+
+        rig.nursery.start_soon(learn)
+        await rig.change(PATIENCE if rig.old.answers else None)
         source.is_over = True
         if speed == "none":
             rig.nursery.start_soon(read)
@@ -273,7 +280,7 @@ async def read_through_change(
         assert STREAM.startswith(of_old), "lost, repeated or in disorder"
         assert bytes(got).endswith(other.stream)
         [sent] = rig.at_commit
-        assert len(of_old) >= sent - not_given
+        assert len(of_old) >= (source.sent if rig.old.answers else sent)
 
 
 async def take_from_base(rig: Rig) -> bytes:

@@ -38,6 +38,10 @@ async def _come_by_telnet(backend: Backend) -> trio.abc.Stream:
     return await come_to(backend, telnet_codec(is_server=False, tn3270=False))
 
 
+def ignore(data: bytes) -> None:
+    """What the peer sends does not matter."""
+
+
 @asynccontextmanager
 async def stuck(kind: str) -> AsyncIterator[Ends]:
     """Over TCP, plain or with telnet."""
@@ -66,12 +70,12 @@ async def stuck(kind: str) -> AsyncIterator[Ends]:
 async def test_a_drain_waits_until_the_peers_kernel_has_all(kind: str) -> None:
     async with stuck(kind) as ends:
         with trio.move_on_after(STUCK) as cut:
-            await ends.backend.drain()
+            await ends.backend.finish(ignore)
         assert cut.cancelled_caught
         got = 0
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(ends.backend.drain)
+                nursery.start_soon(ends.backend.finish, ignore)
                 while got < ends.sent:
                     got += len(await ends.peer.receive_some())
 
@@ -81,6 +85,6 @@ async def test_a_peer_that_leaves_is_not_waited_for(kind: str) -> None:
     async with stuck(kind) as ends:
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(ends.backend.drain)
+                nursery.start_soon(ends.backend.finish, ignore)
                 await trio.testing.wait_all_tasks_blocked()
                 await ends.peer.aclose()

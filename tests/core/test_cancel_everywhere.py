@@ -62,6 +62,7 @@ class Scenario:
 
 
 HOLDING = {"holds": True}
+TALKING = {"last_words": b"bye!"}
 BASE = [
     Scenario("succeeds"),
     Scenario("hasty-close", {"slow_close": False}, {"slow_close": False}),
@@ -78,6 +79,12 @@ BASE = [
     Scenario("eager", {"eager": True}, {"eager": True}),
     Scenario("polled", {"is_polled": True}, {"is_polled": True}),
     Scenario("alone", has_frontend=False),
+    Scenario("last-words", TALKING),
+    Scenario("last-words-refused", TALKING, refuse=True, raises=ChangeFailedError),
+    Scenario("last-words-new-closed", TALKING, {"connected": False}),
+    Scenario("last-words-dies-late", TALKING, {"dies_after": 3}),
+    Scenario("last-words-alone", TALKING, has_frontend=False),
+    Scenario("last-words-carry", {**TALKING, "holds": True}, carry=True),
     Scenario("carry", HOLDING, carry=True),
     Scenario("carry-eager", {"eager": True, **HOLDING}, {"eager": True}, carry=True),
     Scenario("carry-settles", {"settle_seconds": 0, **HOLDING}, carry=True),
@@ -210,6 +217,7 @@ class Run:
         elif not self.in_place_dies:
             assert self.got.endswith(b"12")
             assert self.old.fed.startswith(self.got[:-2])
+            assert set(self.old.last_words) <= set(self.got)
             assert not self.old.is_held_open
 
     async def change_again(self) -> None:

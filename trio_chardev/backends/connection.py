@@ -8,12 +8,14 @@ from __future__ import annotations
 import array
 import contextlib
 import fcntl
+import math
 import os
 import select
 import socket
 import struct
 import termios
 from collections.abc import Callable, Sequence
+from time import perf_counter
 
 import trio
 
@@ -21,13 +23,23 @@ from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.errors import BackendError
 from trio_chardev.events import Event
 
+Take = Callable[[bytes], None]
+"""Gets the bytes that a peer still sends when it is left."""
+
 MAX_FDS = 16
 """Descriptors taken with one read, as QEMU; the kernel closes those beyond."""
 
 INTERNET = (socket.AF_INET, socket.AF_INET6)
 TAKEN_INTERVAL = 0.001  # seconds; nothing tells when a peer has confirmed
-DISCARD_SIZE = 1 << 16  # bytes
-DISCARDS = 16  # in a row: a peer may send for ever
+SILENCE = 0.25  # seconds; who has sent nothing for so long is not about to, and its kernel neither:
+# what was dropped for want of room it sends again after 0.2 s (tcp(7))
+READ_SIZE = 1 << 16  # bytes
+READS = 16  # in a row: a peer may send for ever
+ROUND_TRIPS = 2  # one, and some time to spare
+
+# Of struct tcp_info, see linux/tcp.h.
+TCP_CLOSE = 7
+_TCP_INFO = struct.Struct("B147xI")  # the state, and the shortest round trip that was seen, in us
 
 _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
@@ -35,13 +47,14 @@ _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 class Connection:
     """Owns a stream socket, which is connected and non-blocking. A `layer.Link`."""
 
-    __slots__ = ("_hangup", "_sock", "name")
+    __slots__ = ("_hangup", "_heard", "_sock", "name")
 
     unsent = False
     """What it has accepted the kernel has."""
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         self._sock = sock
+        self._heard = -math.inf  # when something came; by the clock that is cheapest
         self._hangup: select.epoll | None = None  # from the first `wait_hangup` on
         self.name = name
         """What query-chardev shows."""
@@ -57,7 +70,9 @@ class Connection:
 
     def receive(self, max_bytes: int) -> bytes:
         """What has come, ``b""`` at the end. Raises BlockingIOError, or another OSError."""
-        return self._sock.recv(max_bytes)
+        data = self._sock.recv(max_bytes)
+        self._heard = perf_counter()
+        return data
 
     def send(self, data: memoryview) -> int:
         """Send a prefix. Raises BlockingIOError, or another OSError if that is the end."""
@@ -65,7 +80,9 @@ class Connection:
 
     def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
         """See `Backend.receive_into`. Descriptors beside the bytes are closed by the kernel."""
-        return pipe.fill(self._sock.fileno(), max_bytes)
+        size = pipe.fill(self._sock.fileno(), max_bytes)
+        self._heard = perf_counter()
+        return size
 
     def send_from(self, pipe: SplicePipe) -> int:
         """See `Backend.send_from`."""
@@ -117,16 +134,63 @@ class Connection:
         with contextlib.suppress(OSError):  # the peer was faster
             self._sock.shutdown(socket.SHUT_RDWR)
 
-    async def wait_taken(self) -> None:
-        """Wait until the peer's kernel has what was sent; what the peer sends is thrown away.
+    async def finish(self, take: Take) -> None:
+        """See `Link.finish`: the peer knows by a FIN, and answers it by its own.
 
-        A UNIX socket's peer has it at once, and one that has reset the connection never. Raises
-        OSError.
+        One that has been silent is only waited for until its kernel has what was sent, and what
+        it had sent before that came there has come here. A UNIX socket's peer has it at once,
+        and one that has reset the connection never.
         """
-        if self._sock.family in INTERNET:
-            while _count_unacknowledged(self._sock) and not _is_over(self._sock):
-                self._discard_input()
+        silent = perf_counter() - self._heard
+        with contextlib.suppress(OSError):  # the peer was faster
+            self._sock.shutdown(socket.SHUT_WR)
+        now = trio.current_time()
+        patience = max(now + SILENCE - silent, now + self._round_trips())
+        while (size := self._take_all(take)) is not None:
+            now = trio.current_time()
+            if size:
+                patience = now + SILENCE
+                await trio.lowlevel.checkpoint()
+            elif (now >= patience and self._has_arrived()) or self._is_reset():
+                return
+            else:
                 await trio.sleep(TAKEN_INTERVAL)
+
+    def _take_all(self, take: Take) -> int | None:
+        """Have *take* get what has come, some of it if it comes without end.
+
+        How much it was; None at the end. Raises OSError.
+        """
+        size = 0
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(READS):
+                if not (data := self.receive(READ_SIZE)):
+                    return None
+                take(data)
+                size += len(data)
+        return size
+
+    def _round_trips(self) -> float:
+        """Seconds in which a FIN comes to the peer, and what was on its way then comes here.
+
+        Of a peer on this host nothing is.
+        """
+        with contextlib.suppress(OSError):  # it has left: what it sent is here
+            if self._sock.family in INTERNET and not _is_on_this_host(self._sock):
+                _, shortest = _TCP_INFO.unpack(self._info(_TCP_INFO.size))
+                return ROUND_TRIPS * float(shortest) * 1e-6
+        return 0
+
+    def _has_arrived(self) -> bool:
+        """Has the peer's kernel what was sent, the FIN excepted, which it may confirm late?"""
+        return self._sock.family not in INTERNET or _count_unacknowledged(self._sock) <= 1
+
+    def _is_reset(self) -> bool:
+        """Has the peer reset the connection? What it has not confirmed still counts then."""
+        return self._sock.family in INTERNET and self._info(1)[0] == TCP_CLOSE
+
+    def _info(self, size: int) -> bytes:
+        return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, size)
 
     def hand_over(
         self, on_event: Callable[[Event], None], *, nodelay: bool, keep_alive: bool
@@ -146,8 +210,8 @@ class Connection:
     def _discard_input(self) -> None:
         """Throw away what has come: closed with unread input, TCP drops what was sent, too."""
         with contextlib.suppress(OSError):
-            for _ in range(DISCARDS):
-                if not self._sock.recv(DISCARD_SIZE):
+            for _ in range(READS):
+                if not self._sock.recv(READ_SIZE):
                     return
 
     def close(self) -> None:
@@ -206,6 +270,7 @@ class UnixConnection(Connection):
 
     def receive(self, max_bytes: int) -> bytes:
         data, ancillary, _, _ = self._sock.recvmsg(max_bytes, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
+        self._heard = perf_counter()
         if ancillary:
             self._keep(ancillary)
         return data
@@ -291,18 +356,16 @@ def set_tcp_options(sock: socket.socket, *, nodelay: bool, keep_alive: bool) -> 
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keep_alive)
 
 
+def _is_on_this_host(sock: socket.socket) -> bool:
+    """Does the peer use the same address as we? Raises OSError if it has left."""
+    return bool(sock.getsockname()[0] == sock.getpeername()[0])
+
+
 def _count_unacknowledged(sock: socket.socket) -> int:
     """How many bytes the peer's kernel has not confirmed (SIOCOUTQ, tcp(7)). Raises OSError."""
     (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
     assert isinstance(count, int)
     return count
-
-
-def _is_over(sock: socket.socket) -> bool:
-    """Has the peer reset the connection? What it has not confirmed still counts then."""
-    poll = select.poll()
-    poll.register(sock, 0)  # for POLLHUP and POLLERR only, which always tell
-    return bool(poll.poll(0))
 
 
 def socket_from_fd(fd: int, name: str) -> socket.socket:

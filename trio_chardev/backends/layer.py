@@ -21,7 +21,7 @@ from typing import Protocol, runtime_checkable
 
 import trio
 
-from trio_chardev.backends.connection import TAKEN_INTERVAL
+from trio_chardev.backends.connection import TAKEN_INTERVAL, Take
 from trio_chardev.events import Event
 
 RECORD_SIZE = 1 << 14  # bytes; TLS has no larger ones
@@ -76,10 +76,11 @@ class Link(Protocol):
         May be too early. Raises ClosedResourceError if another task closes it.
         """
 
-    async def wait_taken(self) -> None:
-        """Wait until the peer has what was sent, as far as its kernel or a protocol tells.
+    async def finish(self, take: Take) -> None:
+        """Say that nothing more will be sent, and have *take* get what the peer sends until it knows.
 
-        It is about to be closed: what the peer sends is thrown away. Raises OSError.
+        It is about to be closed. The peer has what was sent then, as far as its kernel or a
+        protocol tells. Raises OSError.
         """
 
     def hand_over(
@@ -300,22 +301,41 @@ class Layer:
         """See `Link.wait_writable`."""
         await self._lower.wait_writable()
 
-    async def wait_taken(self) -> None:
-        """See `Link.wait_taken`.
+    async def finish(self, take: Take) -> None:
+        """See `Link.finish`.
 
         A WebSocket's peer has to answer the Close before the socket is closed: else what it
         sends meanwhile is a reset, on which browsers and libraries give up what they have not
         read. (It is looked at again and again, as its reader may still be waiting for it.)
         """
         self._say_goodbye()
-        while self._codec.awaits_goodbye and not self._is_over:
-            self.flush()
-            with contextlib.suppress(BlockingIOError):
-                self._receive_wire()
-            while self._codec.take_input(WIRE_CHUNK) is not None:
-                pass
-            await trio.sleep(TAKEN_INTERVAL)
-        await self._lower.wait_taken()
+        while self.unsent or (self._codec.awaits_goodbye and not self._is_over):
+            try:
+                if not self._is_over:
+                    self._receive_wire()
+                pause = TAKEN_INTERVAL if self._is_over else 0
+            except BlockingIOError:
+                pause = TAKEN_INTERVAL
+            self._give_input(take)
+            self._reply()
+            await trio.sleep(pause)
+        self._give_input(take)
+        await self._lower.finish(lambda wire: self._take_wire(wire, take))
+
+    def _take_wire(self, wire: bytes, take: Take) -> None:
+        """Decode *wire*, which has come when nothing can be sent any more."""
+        if not self._is_over:
+            self._codec.receive_wire(wire)
+            self._codec.take_wire()
+            self._give_input(take)
+
+    def _give_input(self, take: Take) -> None:
+        """Have *take* get what was decoded."""
+        while (item := self._codec.take_input(WIRE_CHUNK)) is not None:
+            if isinstance(item, bytes):
+                take(item)
+            else:
+                self._on_event(item)
 
     def hand_over(
         self, on_event: Callable[[Event], None], *, nodelay: bool, keep_alive: bool

@@ -89,7 +89,7 @@ class MuxBackend(BackendOnBases):
     def _room(self) -> int:
         """How many bytes the one with the focus may get, counting those to look ahead."""
         focus = self._outlets.focus
-        if focus.frontend is None or focus.inbound.is_paused:
+        if focus.frontend is None or focus.inbound.is_paused or self._outlets.is_reserved:
             return 0
         return focus.inbound.room + LOOK_AHEAD
 

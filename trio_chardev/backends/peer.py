@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from trio_chardev.backends.connection import Connection, UnixConnection
+from trio_chardev.backends.connection import Connection, Take, UnixConnection
 from trio_chardev.backends.layer import Link
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.nursery import open_background_nursery
@@ -164,11 +164,14 @@ class PeerBackend(Backend):
                 with contextlib.suppress(OSError, trio.ClosedResourceError):
                     await _flush(self._connection)
 
-    async def drain(self) -> None:
+    @property
+    def is_finished(self) -> bool:
+        return self._connection is None
+
+    async def finish(self, take: Take) -> None:
         if self._connection is not None:
             with contextlib.suppress(OSError, trio.ClosedResourceError):  # it has left
-                await _flush(self._connection)
-                await self._connection.wait_taken()
+                await self._connection.finish(take)
 
     # ------------------------------------------------------------ descriptors
 

@@ -67,14 +67,8 @@ class WebSocketCodec:
 
 
 def websocket_codec(
-    *,
-    is_server: bool,
-    host: str,
-    binary_only: bool,
-    origins: Sequence[str] = (),
-    path: str | None = None,
+    *, is_server: bool, host: str, binary_only: bool, origins: Sequence[str] = ()
 ) -> WebSocketCodec:
     """For a socket's options; *host* is what a client's Host header shall say."""
-    handshake: Handshake
-    handshake = ServerHandshake(origins, path) if is_server else ClientHandshake(host, path)
+    handshake = ServerHandshake(origins) if is_server else ClientHandshake(host)
     return WebSocketCodec(handshake, binary_only=binary_only)

@@ -58,7 +58,7 @@ def _json_object(text: str) -> dict[str, Any]:
     for message in messages:
         if isinstance(message, Malformed):
             raise OptionsError(message.desc)
-    raise OptionsError("JSON parse error, expected one object")
+    raise OptionsError(f"JSON parse error, expected one object: {text!r}")
 
 
 def _read(text: str) -> list[Message]:

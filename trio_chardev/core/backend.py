@@ -277,6 +277,19 @@ class Backend(abc.ABC):
     def stay(self) -> None:  # noqa: B027
         """The commit has failed after `prepare_to_leave`."""
 
+    async def finish(self, take: Callable[[bytes], None]) -> None:  # noqa: B027 - as `drain`
+        """Tell the peer that it is left, and have *take* get what it sends until it knows.
+
+        Called once the backend has been replaced, before `drain`, for the change's drain timeout
+        at most; until it returns nothing is read of the one in place. What was sent is safe then,
+        too. `receive_nowait` is not called any more.
+        """
+
+    @property
+    def is_finished(self) -> bool:
+        """Has `finish` nothing to do, because nobody is there whose bytes could be on their way?"""
+        return type(self).finish is Backend.finish
+
     async def drain(self) -> None:  # noqa: B027 - the kernel does it for most kinds
         """Wait until what was sent is safe from being dropped when the backend is closed.
 

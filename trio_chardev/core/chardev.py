@@ -31,7 +31,6 @@ from trio_chardev.errors import (
     ChangeRefusedError,
     ChardevBusyError,
     ChardevClosedError,
-    reason_of,
 )
 from trio_chardev.events import BackendEvent
 
@@ -245,7 +244,7 @@ class Chardev:
             except BaseException:
                 await new.retire()  # noqa: ASYNC102 - it shields itself, with a deadline
                 raise
-            await old.drain(drain_timeout)
+            await self._seat.see_off(old, drain_timeout)
             await old.retire()
             return new.backend
 
@@ -287,8 +286,7 @@ class Chardev:
                     await self._ask(frontend, Controls(new.backend))
             except Exception as exc:
                 log.warning("chardev '%s': change failed: %r", self.id, exc)
-                text = f"Chardev '{self.id}' change failed: {reason_of(exc)}"
-                raise ChangeFailedError(text) from exc
+                raise ChangeFailedError(f"Chardev '{self.id}' change failed") from exc
 
     async def _ask(self, frontend: Frontend, backend: Controls) -> None:
         if frontend.be_change is not None:

@@ -32,6 +32,8 @@ class Delivery:
     is_held: bool = False
     is_muted: bool = False
     """CLOSED was sent for a change: until it is over the frontend hears no OPENED or CLOSED."""
+    is_owed_closed: bool = False
+    """It is muted, though it was not told CLOSED."""
     _is_flushing: bool = attrs.field(default=False, init=False)
 
     @property
@@ -92,10 +94,12 @@ class Delivery:
 
     def event(self, event: BackendEvent) -> None:
         """*event* has come, after the bytes that came before it."""
-        if self.frontend is None or (self.is_muted and event in (Event.OPENED, Event.CLOSED)):
+        if self.frontend is None:
             return
         if event is Event.OPENED:
             self.frontend.tell_opened()
+        if self.is_muted and event in (Event.OPENED, Event.CLOSED):
+            return
         if self.is_held or self.inbound:
             self.inbound.put_event(event)
         else:
@@ -152,13 +156,28 @@ class Delivery:
             self.is_muted = True
         self.is_held = True
 
+    def let_last_in(self, *, is_open: bool) -> None:
+        """Another is in place, which *is_open*, but the last bytes of the one before come first.
+
+        They are handed over; that it is open the frontend hears behind them, by `release`.
+        """
+        self.is_owed_closed = is_open and not self.is_muted
+        self.is_held, self.is_muted = False, True
+        self.flush()
+        self.inbound.wake_readers()
+        if is_open:
+            self.event(Event.OPENED)  # for who waits to send
+
     def release(self, *, is_open: bool) -> None:
         """The change is over and the one in place *is_open*, if it was not all the time."""
+        is_owed_closed, self.is_owed_closed = self.is_owed_closed, False
         self.is_held = self.is_muted = False
         self.flush()
         self.inbound.wake_readers()
         if is_open:
             self.event(Event.OPENED)
+        elif is_owed_closed:
+            self.event(Event.CLOSED)
 
     def _push(self, data: bytes) -> int:
         return self.frontend.push(data) if self.frontend is not None else 0

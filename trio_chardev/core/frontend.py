@@ -229,7 +229,9 @@ class Frontend(trio.abc.Stream):
         So where nobody has to look at it, and nothing has come before but what is in the pipe.
         """
         inbound = self._delivery.inbound
-        is_free = inbound.has_only_piped and not (inbound.is_paused or self._delivery.is_held)
+        is_free = inbound.has_only_piped and not (
+            inbound.is_paused or self._delivery.is_held or self._delivery.is_muted
+        )
         return self._plain_socket if is_free else None
 
     @property

@@ -6,7 +6,7 @@ the one that has the focus, events of the backend to all.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -28,6 +28,8 @@ class Outlets:
     focus: Delivery = attrs.Factory(lambda self: self.deliveries[0], takes_self=True)
     taps: tuple[Tap, ...] = ()
     """Those of the backend in place: they see what comes before the users do."""
+    is_reserved: bool = False
+    """The last bytes of a backend that was replaced come first: the one in place is not read."""
 
     @property
     def frontends(self) -> list[Frontend]:
@@ -37,12 +39,12 @@ class Outlets:
     @property
     def room(self) -> int:
         """How many bytes the one with the focus may get; not positive when it is full."""
-        return self.focus.inbound.wanted
+        return 0 if self.is_reserved else self.focus.inbound.wanted
 
     @property
     def spare(self) -> int:
         """How many bytes of a peer that has left it may get; not positive when it is full."""
-        return self.focus.inbound.spare
+        return 0 if self.is_reserved else self.focus.inbound.spare
 
     @property
     def is_paused(self) -> bool:
@@ -111,10 +113,10 @@ class Outlets:
         """*size* bytes have come from the backend in place into the pipe."""
         self.focus.piped(size)
 
-    def late_data(self, data: bytes) -> None:
-        """*data* has come from the backend that a commit puts out of place."""
-        self._show_received(data)
-        self.focus.inbound.put(data)
+    def late_data(self, data: bytes, taps: Iterable[Tap]) -> None:
+        """*data* has come from the backend, with *taps*, that a commit puts out of place."""
+        show(taps, lambda tap: tap.received(data))
+        self.focus.data(data)
 
     def focus_event(self, event: BackendEvent) -> None:
         """*event* has come for the one that has the focus."""
@@ -137,10 +139,19 @@ class Outlets:
         for delivery in list(self.deliveries):
             delivery.hold(closed=closed)
 
+    def let_last_in(self, *, is_open: bool) -> None:
+        """See `Delivery.let_last_in`; the one in place is not read until `release`."""
+        self.is_reserved = True
+        for delivery in list(self.deliveries):
+            delivery.let_last_in(is_open=is_open)
+
     def release(self, *, is_open: bool) -> None:
         """The change is over, see `Delivery.release`."""
+        was_reserved, self.is_reserved = self.is_reserved, False
         for delivery in list(self.deliveries):
             delivery.release(is_open=is_open)
+            if was_reserved:
+                delivery.inbound.wake_writers()
 
     def _show_received(self, data: bytes) -> None:
         show(self.taps, lambda tap: tap.received(data))

@@ -38,6 +38,10 @@ class Seat:
     """What a lister has written about it; None once something that a list shows has changed."""
     is_guarded: bool = attrs.field(default=False, init=False)
     """Backends to come are guarded, too, see `Backend.guard`."""
+    leaving: Slot | None = attrs.field(default=None, init=False)
+    """Was replaced, and its last bytes come before those of the one in place."""
+    _limit: int = attrs.field(default=0, init=False)  # of what is queued when they have come
+    _names: tuple[str, str] = attrs.field(default=("", ""), init=False)  # the last two in place
     outbound: Outbound = attrs.field(init=False)
     outlets: Outlets = attrs.field(factory=Outlets, init=False)
 
@@ -93,6 +97,8 @@ class Seat:
             if carry:
                 new.carried = old.take_back()
             old.is_replaced = True
+            if not (old.closed.is_set() or old.backend.is_finished):
+                self.leaving = old
         self.outbound.slot = new
         self._switch_taps(old, new)
         self.touch()
@@ -126,22 +132,32 @@ class Seat:
         if old.closed.is_set():
             return
         inbound = self.outlets.focus.inbound
-        limit = len(inbound) + DRAIN_LIMIT if self.frontends else inbound.capacity
+        self._limit = len(inbound) + DRAIN_LIMIT if self.frontends else inbound.capacity
         try:
-            while (room := limit - len(inbound)) > 0:
+            while (room := self._room) > 0:
                 if not (data := old.backend.receive_nowait(min(room, DRAIN_CHUNK))):
                     break
-                self.outlets.late_data(data)
+                self.outlets.late_data(data, old.backend.taps)
         except Exception as exc:
             log.warning("chardev '%s': the old backend broke in the drain: %r", self.id, exc)
 
+    @property
+    def _room(self) -> int:
+        """How many bytes of a backend that leaves are kept."""
+        return self._limit - len(self.outlets.focus.inbound)
+
     def _switch_taps(self, old: Slot | None, new: Slot) -> None:
         if old is not None:
-            names = old.backend.filename, new.backend.filename
-            show(old.backend.taps, lambda tap: tap.replaced(*names))
+            self._names = old.backend.filename, new.backend.filename
+            if self.leaving is None:
+                self._end_taps(old)
         self.outlets.taps = new.backend.taps
         state = Event.OPENED if new.backend.is_open else Event.CLOSED
         show(new.backend.taps, lambda tap: tap.event(state))
+
+    def _end_taps(self, old: Slot) -> None:
+        """Those of *old* have been shown all."""
+        show(old.backend.taps, lambda tap: tap.replaced(*self._names))
 
     def _tell(self, old: Slot | None, new: Slot) -> None:
         """Tell of the new one's state what `Outlets.hold` has not told."""
@@ -149,7 +165,35 @@ class Seat:
             self.on_event(Event.OPENED)
         if old is not None and old.backend.is_open and not new.backend.is_open:
             self.backend_event(new, Event.CLOSED)
-        self.outlets.release(is_open=new.backend.is_open)
+        if self.leaving is None:
+            self.outlets.release(is_open=new.backend.is_open)
+        else:
+            self.outlets.let_last_in(is_open=new.backend.is_open)
+
+    # ------------------------------------------------------------ the one who leaves
+
+    async def see_off(self, old: Slot, timeout: float) -> None:
+        """Let the peer of *old*, which was replaced, have its last bytes, and have all it says.
+
+        For *timeout* seconds. Cancelled is not heard here.
+        """
+        lost = 0
+
+        def take(data: bytes) -> None:
+            nonlocal lost
+            if kept := data[: max(0, self._room)]:
+                self.outlets.late_data(kept, old.backend.taps)
+            lost += len(data) - len(kept)
+
+        try:
+            await old.drain(timeout, take)
+        finally:
+            if lost:
+                log.warning("chardev '%s': nobody has read %d bytes of the old one", self.id, lost)
+            if self.leaving is not None:
+                self.leaving = None
+                self._end_taps(old)
+                self.outlets.release(is_open=self.slot.started and self.backend.is_open)
 
     # ------------------------------------------------------------ in place
 
@@ -161,6 +205,9 @@ class Seat:
             self.outlets.event(event)
             if event is Event.OPENED:
                 slot.look_again()
+        elif slot is self.leaving and event is Event.BREAK:  # it has its place among the last bytes
+            self.on_event(event)
+            self.outlets.event(event)
 
     def note_end(self, slot: Slot) -> None:
         """The task of *slot* is over; if it was in place, its frontend is told."""

@@ -131,17 +131,18 @@ class Slot:
         else:
             await outlets.wait_room_attending(self.backend.attend)
 
-    async def drain(self, timeout: float) -> None:
+    async def drain(self, timeout: float, take: Callable[[bytes], None]) -> None:
         """Let the peer take what it was sent, for *timeout* seconds. Cancelled is not heard here.
 
-        It ends at once when the backend does.
+        What it sends until it knows *take* gets. It ends at once when the backend does.
         """
-        if not self.carried and self.backend.is_drained:
+        if not self.carried and self.backend.is_finished and self.backend.is_drained:
             return
         with trio.move_on_after(timeout, shield=True) as self._draining:
             try:
                 while self.carried:
                     self.carried = self.carried[await self.backend.send_some(self.carried) :]
+                await self.backend.finish(take)
                 await self.backend.drain()
             except Exception as exc:
                 log.warning("%s: cannot drain: %r", self.backend.filename, exc)

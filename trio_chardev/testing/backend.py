@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -108,6 +109,20 @@ class FakeBackend(Backend):
         assert self.device.is_leaving, "not prepared for that"
         assert self._is_carried, "not asked to prepare for that"
         return self.device.take_back()
+
+    @property
+    def is_finished(self) -> bool:
+        return not self.is_open or (self.device.answers and not self.device.last_words)
+
+    async def finish(self, take: Callable[[bytes], None]) -> None:
+        assert self.device.is_leaving, "not prepared for that"
+        for byte in self.device.last_words:
+            await trio.lowlevel.checkpoint()
+            self.device.feed(bytes([byte]))
+            take(self.device.take_fed())
+        while not self.device.answers:
+            await self.device.wait_fed()
+            take(self.device.take_fed())
 
     async def drain(self) -> None:
         assert self.device.is_leaving, "not prepared for that"

@@ -62,6 +62,10 @@ class FakeDevice:
     """Its peer is taking what it was sent, and has it after so long."""
     drains: bool = True
     """False: its peer never takes the last bytes."""
+    last_words: bytes = b""
+    """What its peer sends when it is left, before it can know of that."""
+    answers: bool = True
+    """False: when it is left its peer goes on sending what it is fed, until it is given up."""
     keeps_peer: bool = False
     """Its backend takes over the peer of another, if it is asked to."""
 
@@ -134,6 +138,10 @@ class FakeDevice:
         data = bytes(self._coming[:max_bytes])
         del self._coming[:max_bytes]
         return data
+
+    def take_fed(self) -> bytes:
+        """All that has arrived."""
+        return self.take(len(self._coming))
 
     def put(self, data: memoryview) -> int:
         """Take what there is room for."""

@@ -1,0 +1,227 @@
+"""What the old one's peer says until it knows that it was left: it comes first, as far as it is kept."""
+
+from __future__ import annotations
+
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.core.test_seat import Witness, witnessed
+from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.delivery import INBOUND_CAPACITY
+from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.seat import DRAIN_LIMIT
+from trio_chardev.core.slot import DRAIN_TIMEOUT
+from trio_chardev.events import BackendEvent, Event
+from trio_chardev.testing import FakeDevice, FakeFrontend, open_chardev
+
+BREAK, CLOSED, OPENED = Event.BREAK, Event.CLOSED, Event.OPENED
+
+
+def attach(chardev: Chardev, user: FakeFrontend) -> Frontend:
+    return chardev.attach(
+        be_change=user.be_change, on_event=user.on_event, on_receive=user.on_receive
+    )
+
+
+def seen_of(user: FakeFrontend) -> list[object]:
+    """What it has seen but for what it was set up for, bytes that follow each other joined."""
+    seen: list[object] = []
+    for item in user.seen:
+        if isinstance(item, bytes) and seen and isinstance(seen[-1], bytes):
+            seen[-1] += item
+        elif not isinstance(item, str):
+            seen.append(item)
+    return seen
+
+
+async def test_they_come_before_what_the_new_one_brings_and_before_it_opens() -> None:
+    old = FakeDevice("old", last_words=b"bye")
+    new, user = FakeDevice("new"), FakeFrontend()
+    async with open_chardev(old) as chardev:
+        attach(chardev, user)
+        new.feed(b"hello")
+        await chardev.change(new.open)
+        await wait_all_tasks_blocked()
+    assert seen_of(user) == [OPENED, b"bye", OPENED, b"hello"]
+
+
+async def test_meanwhile_what_is_written_goes_to_the_new_one() -> None:
+    old, new = FakeDevice("old", answers=False), FakeDevice("new", eager=True)
+    async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
+        frontend = chardev.attach(be_change=stateless)
+        nursery.start_soon(chardev.change, new.open)
+        await wait_all_tasks_blocked()
+        await frontend.send_all(b"to the new one")
+        assert new.sent == b"to the new one"
+        assert old.is_held_open
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_waits_to_send_hears_at_once_that_somebody_has_come_to_the_new_one() -> None:
+    old, new = FakeDevice("old", answers=False), FakeDevice("new", connected=False)
+    user, heard = FakeFrontend(), trio.Event()
+    async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
+        attach(chardev, user).on_open = heard.set
+        nursery.start_soon(chardev.change, new.open)
+        await wait_all_tasks_blocked()
+        new.connect()
+        assert heard.is_set()
+        assert user.events == [OPENED, CLOSED]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_silent_peer_is_given_up_after_the_drain_timeout(
+    autojump_clock: MockClock,
+) -> None:
+    old, new, user = FakeDevice("old", answers=False), FakeDevice("new"), FakeFrontend()
+    async with open_chardev(old) as chardev:
+        attach(chardev, user)
+        new.feed(b"hello")
+        begin = trio.current_time()
+        await chardev.change(new.open)
+        assert trio.current_time() - begin == DRAIN_TIMEOUT
+        await wait_all_tasks_blocked()
+        assert seen_of(user) == [OPENED, OPENED, b"hello"]
+        assert not old.is_held_open
+
+
+async def test_a_new_one_that_closes_meanwhile_is_told_of_behind_them(
+    autojump_clock: MockClock,
+) -> None:
+    old, new, user = FakeDevice("old", answers=False), FakeDevice("new"), FakeFrontend()
+    async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
+        attach(chardev, user)
+        nursery.start_soon(chardev.change, new.open)
+        await wait_all_tasks_blocked()
+        new.connect(False)
+        old.feed(b"late")
+        await wait_all_tasks_blocked()
+        assert seen_of(user) == [OPENED, b"late"]
+        await trio.sleep(2 * DRAIN_TIMEOUT)
+        assert seen_of(user) == [OPENED, b"late", CLOSED]
+
+
+async def test_closed_is_not_told_twice(autojump_clock: MockClock) -> None:
+    old, new = FakeDevice("old", answers=False), FakeDevice("new", connected=False)
+    user = FakeFrontend()
+    async with open_chardev(old) as chardev:
+        attach(chardev, user)
+        await chardev.change(new.open)
+        assert user.events == [OPENED, CLOSED]
+        new.connect()
+        assert user.events == [OPENED, CLOSED, OPENED]
+
+
+async def test_who_comes_meanwhile_gets_them_and_hears_opened_behind_them(
+    autojump_clock: MockClock,
+) -> None:
+    old, new, user = FakeDevice("old", answers=False), FakeDevice("new"), FakeFrontend()
+    async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
+        nursery.start_soon(chardev.change, new.open)
+        await wait_all_tasks_blocked()
+        old.feed(b"kept ")
+        await wait_all_tasks_blocked()
+        attach(chardev, user)
+        old.feed(b"and new")
+        await wait_all_tasks_blocked()
+        assert seen_of(user) == [b"kept and new"]
+        await trio.sleep(2 * DRAIN_TIMEOUT)
+        assert seen_of(user) == [b"kept and new", OPENED]
+
+
+async def test_a_break_has_its_place_among_them() -> None:
+    old, new, user = FakeDevice("old", answers=False), FakeDevice("new"), FakeFrontend()
+    observed: list[BackendEvent] = []
+    async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
+        attach(chardev, user)
+        chardev.on_event = lambda _, event: observed.append(event)
+        nursery.start_soon(chardev.change, new.open)
+        await wait_all_tasks_blocked()
+        observed.clear()
+        old.feed(b"a")
+        await wait_all_tasks_blocked()
+        old.say(BREAK)
+        old.feed(b"b")
+        await wait_all_tasks_blocked()
+        assert seen_of(user) == [OPENED, b"a", BREAK, b"b"]
+        assert observed == [BREAK]
+        old.connect(False)
+        assert observed == [BREAK], "it is not in place"
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_new_one_is_attended_to_but_not_read_meanwhile() -> None:
+    """Its peer may leave, and then be followed by another."""
+    old, new = FakeDevice("old", answers=False), FakeDevice("new")
+    async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
+        chardev.attach(be_change=stateless)
+        nursery.start_soon(chardev.change, new.open)
+        await wait_all_tasks_blocked()
+        new.feed(b"new")
+        new.hang_up()
+        await wait_all_tasks_blocked()
+        assert new.unread == 3
+        assert chardev.backend.is_hung_up
+        assert chardev._seat.leaving is not None
+        nursery.cancel_scope.cancel()
+
+
+async def test_they_are_bounded() -> None:
+    old, new = FakeDevice("old", answers=False), FakeDevice("new")
+    async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
+        frontend = chardev.attach(be_change=stateless)
+        nursery.start_soon(chardev.change, new.open)
+        await wait_all_tasks_blocked()
+        for _ in range(3):
+            old.feed(bytes(DRAIN_LIMIT // 2))
+            await wait_all_tasks_blocked()
+        assert len(frontend.delivery.inbound) == DRAIN_LIMIT
+        nursery.cancel_scope.cancel()
+
+
+async def test_without_a_user_as_many_are_kept_as_always(autojump_clock: MockClock) -> None:
+    old, new = FakeDevice("old", answers=False), FakeDevice("new")
+    async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
+        nursery.start_soon(chardev.change, new.open)
+        await wait_all_tasks_blocked()
+        old.feed(b"x" * (INBOUND_CAPACITY + 1))
+        await trio.sleep(2 * DRAIN_TIMEOUT)
+        frontend = chardev.attach(be_change=stateless)
+        new.feed(b"y")
+        assert frontend.receive_nowait() == b"x" * INBOUND_CAPACITY
+        assert await frontend.receive_some() == b"y"
+
+
+async def test_taps_of_the_old_one_are_shown_them_before_they_are_told_that_it_is_replaced() -> (
+    None
+):
+    old, new = FakeDevice("old", last_words=b"bye"), FakeDevice("new")
+    chardev = Chardev("x")
+    first, second = Witness(chardev), Witness(chardev)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(chardev.run)
+        await chardev.open(witnessed(old, first))
+        first.seen.clear()
+        new.feed(b"hello")
+        await chardev.change(witnessed(new, second))
+        await wait_all_tasks_blocked()
+        assert [what for what, _ in first.seen] == [
+            *"bye",
+            "fake:old gives way to fake:new",
+        ]
+        assert [what for what, _ in second.seen] == ["activate", str(OPENED), "hello"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_chardev_that_is_closed_meanwhile_does_not_wait_for_them() -> None:
+    old, new = FakeDevice("old", answers=False), FakeDevice("new")
+    async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
+        frontend = chardev.attach(be_change=stateless)
+        nursery.start_soon(chardev.change, new.open)
+        await wait_all_tasks_blocked()
+        old.feed(b"late")
+        await wait_all_tasks_blocked()
+        with trio.fail_after(5):
+            await chardev.aclose()
+        assert await frontend.receive_some() == b"late"
+        assert await frontend.receive_some() == b""

@@ -1,0 +1,213 @@
+"""Peers of sockets that send and read at the same time, until they learn that they were left."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+import trio.testing
+
+from tests.certificates import client_credentials, peer_context, server_credentials
+from tests.places import connect_to, socket_stream
+from trio_chardev.backends.addresses import InetAddress, SocketAddress, UnixAddress
+from trio_chardev.backends.layer import Codec
+from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.backends.telnet import telnet_codec
+from trio_chardev.backends.websocket import websocket_codec
+from trio_chardev.core.backend import Backend
+
+FRAME = 9_000  # bytes
+KINDS = ("tcp", "unix", "telnet", "tls", "websocket", "websocket-tls", "telnet-tls")
+BREATH = 0.001  # seconds
+
+
+def pattern(size: int, name: str = "old") -> bytes:
+    """*size* bytes that show where they are, 0xff among them."""
+    lines = (b"%s %08d\xff\n" % (name.encode(), number) for number in range(size // 12 + 1))
+    return b"".join(lines)[:size]
+
+
+@attrs.define(eq=False)
+class Talker:
+    """A peer; what it has sent when it learns that it was left must arrive.
+
+    It answers the end of what it reads in the way of its protocol, once what it was sending is
+    sent. What it sends goes through the *codecs*, the uppermost last.
+    """
+
+    stream: trio.abc.Stream
+    codecs: list[Codec]
+    data: bytes
+    sent: int = 0
+    got: bytearray = attrs.Factory(bytearray)
+    reads: bool = True
+    """False: so it does not learn it, and it does not leave."""
+    knows: bool = False
+    """It has read the end."""
+    has_sent_all: trio.Event = attrs.Factory(trio.Event)
+    _lock: trio.Lock = attrs.Factory(trio.Lock)
+
+    async def begin(self) -> None:
+        """Shake hands."""
+        if isinstance(self.stream, trio.SSLStream):
+            await self.stream.do_handshake()
+        await self._send_wire()
+        while not all(codec.is_established for codec in self.codecs):
+            await self._receive()
+
+    async def run(self) -> None:
+        """Send and read until the end, then leave."""
+        try:
+            async with trio.open_nursery() as nursery:
+                if self.reads:
+                    nursery.start_soon(self._read)
+                await self._write()
+            if not self.reads:
+                await trio.sleep_forever()
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.has_sent_all.set()
+        finally:
+            await trio.aclose_forcefully(self.stream)  # noqa: ASYNC102 - it does not wait
+
+    async def _write(self) -> None:
+        while self.sent < len(self.data) and not self.knows:
+            frame = self.data[self.sent : self.sent + FRAME]
+            await self.send(frame)
+            self.sent += len(frame)
+        self.has_sent_all.set()
+
+    async def _read(self) -> None:
+        while not self.knows:
+            await self._receive()
+        await self.has_sent_all.wait()
+        await self._send_wire()
+
+    async def _receive(self) -> None:
+        """Read once."""
+        wire = bytes(await self.stream.receive_some())
+        self.knows = self.knows or not wire
+        for codec in self.codecs:
+            codec.receive_wire(wire)
+            pieces: list[bytes] = []
+            while isinstance(piece := codec.take_input(1 << 16), bytes):
+                pieces.append(piece)
+            wire = b"".join(pieces)
+            self.knows = self.knows or codec.end is not None
+        self.got += wire
+        if not self.knows:
+            await self._send_wire()
+
+    async def send(self, data: bytes) -> None:
+        """Send *data* as one record, or frame, of the uppermost protocol."""
+        if self.codecs:
+            self.codecs[-1].encode(memoryview(data))
+        await self._send_wire(b"" if self.codecs else data)
+
+    async def _send_wire(self, wire: bytes = b"") -> None:
+        async with self._lock:
+            for codec in reversed(self.codecs):
+                if wire:
+                    codec.encode(memoryview(wire))
+                wire = codec.take_wire()
+            if wire:
+                await self.stream.send_all(wire)
+
+    async def get_going(self) -> None:
+        """Wait until it has sent all, or is stuck."""
+        before = -1
+        while before != self.sent and not self.has_sent_all.is_set():
+            before = self.sent
+            await trio.sleep(20 * BREATH)
+
+
+def options_of(kind: str, address: SocketAddress, *, server: bool) -> SocketOptions:
+    """Of a socket that speaks *kind*; its credentials are "tls"."""
+    return SocketOptions(
+        addr=address,
+        server=server,
+        telnet="telnet" in kind,
+        websocket="websocket" in kind,
+        tls_creds="tls" if "tls" in kind else None,
+    )
+
+
+def address_for(kind: str, folder: Path) -> SocketAddress:
+    return UnixAddress(str(folder / "old")) if kind == "unix" else InetAddress("localhost", "0")
+
+
+def codecs_of(kind: str, *, server: bool) -> list[Codec]:
+    """Of the peer, which is a *server*, above TLS."""
+    codecs: list[Codec] = []
+    if "websocket" in kind:
+        codecs.append(websocket_codec(is_server=server, host="localhost", binary_only=False))
+    if "telnet" in kind:
+        codecs.append(telnet_codec(is_server=server, tn3270=False))
+    return codecs
+
+
+def talker(kind: str, stream: trio.SocketStream, data: bytes, *, server: bool) -> Talker:
+    """A peer, which is a *server*, on a connected socket."""
+    over: trio.abc.Stream = stream
+    if "tls" in kind:
+        name = None if server else "localhost"
+        context = peer_context(server=server)
+        if not server:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        over = trio.SSLStream(stream, context, server_hostname=name, server_side=server)
+    return Talker(over, codecs_of(kind, server=server), data)
+
+
+@attrs.define
+class Meeting:
+    """How a chardev's backend of a kind gets its peer."""
+
+    kind: str
+    server: bool
+    """Does the chardev listen?"""
+    options: SocketOptions
+    data: bytes
+    _listener: socket.socket | None = None
+
+    async def meet(self, get_backend: Callable[[], Backend]) -> Talker:
+        """Come to a server that is in place, or be found by a client that is being opened."""
+        if self._listener is None:
+            stream = connect_to(get_backend())
+        else:
+            await trio.lowlevel.wait_readable(self._listener)
+            stream = socket_stream(self._listener.accept()[0])
+        peer = talker(self.kind, stream, self.data, server=not self.server)
+        await peer.begin()
+        return peer
+
+
+@asynccontextmanager
+async def meeting(
+    kind: str, folder: Path, objects: dict[str, object], data: bytes, *, server: bool
+) -> AsyncIterator[Meeting]:
+    """Of a chardev that is a server, or a client of a listener of ours."""
+    address = address_for(kind, folder)
+    if "tls" in kind:
+        credentials = folder / "tls"
+        objects["tls"] = (
+            server_credentials(credentials, verify_peer=False)
+            if server
+            else client_credentials(credentials)
+        )
+    if server:
+        yield Meeting(kind, server, options_of(kind, address, server=True), data)
+        return
+    family = socket.AF_UNIX if kind == "unix" else socket.AF_INET
+    with socket.socket(family) as listener:
+        if isinstance(address, UnixAddress):
+            listener.bind(address.path)
+        else:
+            listener.bind(("127.0.0.1", 0))
+            address = InetAddress("localhost", str(listener.getsockname()[1]), ipv4=True)
+        listener.listen()
+        listener.setblocking(False)
+        yield Meeting(kind, server, options_of(kind, address, server=False), data, listener)
