@@ -482,8 +482,10 @@ def _client(family: int, folder: Path, reconnect_ms: int | None) -> Iterator[Pla
 
         async def join(backend: Backend) -> trio.SocketStream:
             if not backend.is_open:  # it is the reader that connects
-                with trio.move_on_after(0.01):
-                    await backend.receive_some(1)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(backend.receive_some, 1)
+                    await trio.lowlevel.wait_readable(server)
+                    nursery.cancel_scope.cancel()
             return socket_stream(server.accept()[0])
 
         options = SocketOptions(addr=address, server=False, reconnect_ms=reconnect_ms)

@@ -18,8 +18,9 @@ import trio
 from tests.bad_values import LONG, bad_texts, base_of, walk
 from tests.qmp.test_commands import Commands, open_commands
 from trio_chardev.backends import BACKEND, KINDS, addresses
-from trio_chardev.cli.errors import print_error, printable
+from trio_chardev.cli.errors import print_error
 from trio_chardev.cli.options import GRAMMAR, ServeOptions
+from trio_chardev.cli.output import printable
 from trio_chardev.cli.serve import add_all
 from trio_chardev.errors import ChardevError, OptionsError
 from trio_chardev.frontends import DEVICE

@@ -21,6 +21,7 @@ from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.core.slot import CLEANUP_TIMEOUT
 from trio_chardev.errors import ChardevBusyError, ChardevClosedError, ChardevNotFoundError
 from trio_chardev.qmp.client import open_qmp_client
 from trio_chardev.qmp.events import Throttle
@@ -92,7 +93,7 @@ async def test_monitors_stop_before_chardevs() -> None:
 
 
 async def test_quit_is_an_event_then_the_reply_then_the_end(tmp_path: Path) -> None:
-    with trio.fail_after(2):
+    with trio.fail_after(CLEANUP_TIMEOUT):  # no deadline was run into
         async with trio.open_nursery() as nursery:
             async with open_service() as service:
                 await service.listen_qmp(server(tmp_path / "q"))
@@ -109,7 +110,7 @@ async def test_quit_is_an_event_then_the_reply_then_the_end(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_is_an_event_then_the_end(tmp_path: Path, number: int) -> None:
-    with trio.fail_after(2):
+    with trio.fail_after(CLEANUP_TIMEOUT):  # no deadline was run into
         async with open_service() as service:
             await service.registry.add("m", server(tmp_path / "m"))
             await service.add_monitor("m")
@@ -127,7 +128,7 @@ async def test_a_client_that_does_not_read_does_not_delay_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FAREWELL_TIMEOUT", 0.1)
-    with trio.fail_after(2):
+    with trio.fail_after(CLEANUP_TIMEOUT):  # no deadline was run into
         async with open_service() as service:
             await service.listen_qmp(server(tmp_path / "q"))
             await service.registry.add("r", RingbufOptions(size=1 << 20))
@@ -147,7 +148,7 @@ async def test_a_client_that_does_not_read_does_not_delay_the_end(
 
 
 async def test_a_chardev_that_waits_for_its_client_does_not_delay_the_end(tmp_path: Path) -> None:
-    with trio.fail_after(2):
+    with trio.fail_after(CLEANUP_TIMEOUT):  # no deadline was run into
         async with trio.open_nursery() as nursery, open_service() as service:
 
             async def add() -> None:
@@ -165,7 +166,7 @@ async def test_a_command_that_waits_does_not_delay_the_end(tmp_path: Path) -> No
     addr = {"type": "unix", "data": {"path": str(tmp_path / "w")}}
     data = {"addr": addr, "wait": True}
     command = {"id": "w", "backend": {"type": "socket", "data": data}}
-    with trio.fail_after(2):
+    with trio.fail_after(CLEANUP_TIMEOUT):  # no deadline was run into
         async with open_service() as service:
             await service.listen_qmp(server(tmp_path / "q"))
             client = await negotiated(tmp_path / "q")

@@ -51,7 +51,7 @@ class ChangeRefusedError(ChardevError):
 
 
 class ChangeFailedError(ChardevError):
-    """The frontend refused the new backend; the original is in place again."""
+    """The frontend refused the new backend, and this says why; the original is in place again."""
 
 
 class WriteInChangeError(ChardevError):
@@ -77,6 +77,14 @@ class BackendDisconnectedError(BackendError, trio.BrokenResourceError):
 
 class ChardevClosedError(ChardevError, trio.ClosedResourceError):
     """You: the chardev was removed, or its service is stopping."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What *error* says, for a part of another error's line; its name if it says nothing."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    text = strerror(error) if isinstance(error, OSError) else str(error)
+    return text or type(error).__name__
 
 
 def strerror(error: OSError) -> str:

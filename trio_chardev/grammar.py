@@ -10,9 +10,11 @@ then dropped, as QEMU does, but for those that it refuses (`REFUSED`).
 
 from __future__ import annotations
 
+import inspect
 import re
+import textwrap
 from collections import ChainMap
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
@@ -57,6 +59,8 @@ class ChardevSpec:
     """The backend goes to ``ID-base``, and *id* is a mux on that."""
 
 
+HELP_WIDTH: Final = 80
+HELP_COLUMN: Final = 31  # in which what something is for begins
 FOREIGN_HINT: Final = "It belongs to an emulated machine or its display: only QEMU has it."
 
 _ID: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
@@ -99,6 +103,14 @@ class Option:
             case Enum(values):
                 return "|".join(map(str, values))
         return "str"
+
+    def doc(self, default: object) -> str:
+        """What it is for, and its default if that says something."""
+        doc = _plain(self.member.doc)
+        if default in (None, "", ()):
+            return doc
+        shown = ("off", "on")[default] if isinstance(default, bool) else default
+        return f"{doc} (default: {shown})"
 
 
 @attrs.frozen
@@ -145,33 +157,34 @@ class ChardevGrammar:
         items = list(items)
         name = next((item.value for item in reversed(items) if item.key == "backend"), None)
         kind = ALIASES.get(name, name) if name else name
+        if name in HELP_WORDS or (any(item.is_help for item in items)):
+            raise HelpRequested(kind if kind in self.options else None)
+        if kind is not None and kind not in self.options:
+            raise self._no_such_kind(kind)
         given = self._read(items, kind, warn)
-        if name in HELP_WORDS:
-            raise HelpRequested
         if id is None:
             raise OptionsError("chardev: no id specified")
         if kind is None:
             raise OptionsError(f'chardev: "{id}" missing backend')
         if kind != name:
             warn(f"The alias '{name}' is deprecated, use '{kind}' instead")
-        if kind not in self.options:
-            error = OptionsError(f"'{kind}' is not a valid char driver name")
-            if kind in self.foreign:
-                error.add_note(FOREIGN_HINT)
-            raise error
         for key, what in REFUSED.items():
             if key in given and key not in self.options[kind]:
                 raise OptionsError(f"chardev '{id}' does not support {what}")
         backend = {"type": kind, "data": _data(kind, self.options[kind], given)}
         return ChardevSpec(id, backend, mux=given.get("mux", False))
 
+    def _no_such_kind(self, kind: str) -> OptionsError:
+        error = OptionsError(f"'{kind}' is not a valid char driver name")
+        if kind in self.foreign:
+            error.add_note(FOREIGN_HINT)
+        return error
+
     def _read(self, items: list[Item], kind: str | None, warn: Warn) -> Given:
         own = self.options.get(kind or "", {})
         options = ChainMap(own, self._all)
         given: Given = {}
         for item in items:
-            if item.is_help:
-                raise HelpRequested(kind if own else None)
             if item.word is not None:
                 warn(item.deprecation)
             if item.key in SIZES:
@@ -194,22 +207,44 @@ class ChardevGrammar:
 
 
 def help_text(heading: str, kinds: Mapping[str, type], kind: str | None) -> str:
-    """A table of *kinds*, or of the options of one of them."""
+    """A table of *kinds*, or of the options of one of them, with what else is to be known of it."""
     if kind is None:
         rows = [(name, _first_line(cls)) for name, cls in kinds.items()]
-    else:
-        heading = f"{kind} options:"
-        by_path = {option.path: option for option in _options_of(kind, kinds[kind]).values()}
-        rows = [
-            (f"{option.name}=<{option.type_name}>", " ".join(option.member.doc.split()))
-            for option in by_path.values()
-        ]
-    lines = [f"  {left:<28} {doc}".rstrip() for left, doc in sorted(rows)]
-    return "\n".join([heading, *lines])
+        return "\n".join([heading, *_table(rows)])
+    by_path = {option.path: option for option in _options_of(kind, kinds[kind]).values()}
+    rows = [
+        (f"{option.name}=<{option.type_name}>", option.doc(_default(kind, option)))
+        for option in by_path.values()
+    ]
+    more = inspect.cleandoc(kinds[kind].__doc__ or "").split("\n\n")[1:]
+    notes = [textwrap.fill(_plain(paragraph), HELP_WIDTH) for paragraph in more]
+    return "\n".join([f"{kind} options:", *_table(rows), *notes])
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    indent = " " * HELP_COLUMN
+    for left, doc in sorted(rows):
+        left = f"  {left}"
+        text = textwrap.fill(doc, HELP_WIDTH, initial_indent=indent, subsequent_indent=indent)
+        if not doc or len(left) >= HELP_COLUMN:
+            yield left
+            if doc:
+                yield text
+        else:
+            yield left + text[len(left) :]
 
 
 def _first_line(cls: type) -> str:
-    return (cls.__doc__ or "").partition("\n")[0]
+    return _plain((cls.__doc__ or "").partition("\n")[0])
+
+
+def _plain(doc: str) -> str:
+    """A docstring's text on one line, for a terminal."""
+    return " ".join(doc.replace("``", "'").split())
+
+
+def _default(kind: str, option: Option) -> object:
+    return SPELLINGS.get(kind, Spelling()).defaults.get(option.name, option.member.default)
 
 
 def _find(options: Mapping[str, Option], key: str) -> Option | None:
@@ -223,6 +258,7 @@ def _data(kind: str, options: Mapping[str, Option], given: Given) -> dict[str, A
     for key, complaint in spelling.required.items():
         if key not in own:
             raise OptionsError(complaint)
+    own = {**spelling.defaults, **own}
     spelling.settle(own)
     data: dict[str, Any] = {}
     for key, value in own.items():

@@ -42,9 +42,9 @@ def ignore(warning: str) -> None:
 class HelpRequested(Exception):  # noqa: N818 - not an error
     """The user asked for help, about *subject* if that is not None."""
 
-    def __init__(self, subject: str | None = None) -> None:
+    def __init__(self, subject: str | None = None, option: str = "chardev") -> None:
         self.subject = subject
-        self.option = "chardev"
+        self.option = option
         """The option of the command line that it is about."""
 
 

@@ -77,7 +77,7 @@ class AuthzListRule:
 
 @attrs.frozen(kw_only=True)
 class AuthzList(ObjectOptions):
-    """A list of rules; the first that matches decides. Is an `Authorizer`."""
+    """A list of rules; the first that matches decides."""
 
     policy: Policy = "deny"
     """Whether those may whom no rule matches."""
@@ -99,7 +99,7 @@ class AuthzList(ObjectOptions):
 
 @attrs.frozen(kw_only=True)
 class AuthzSimple(ObjectOptions):
-    """Only one may. Is an `Authorizer`."""
+    """Only one may."""
 
     identity: str
     """Who may, such as ``O=Example,CN=laptop``."""
@@ -167,15 +167,16 @@ def _decode_base64(text: bytes) -> bytes:
 class TlsCredsX509(ObjectOptions):
     """X.509 certificates for TLS, in files of a folder that have fixed names.
 
-    ``ca-cert.pem`` must be there, and for a server ``server-cert.pem`` and
-    ``server-key.pem``; ``client-cert.pem`` with ``client-key.pem``, and ``ca-crl.pem``, may be.
+    The folder must have ``ca-cert.pem``, and for a server ``server-cert.pem`` and
+    ``server-key.pem``; it may have ``client-cert.pem`` with ``client-key.pem``, for a client, and
+    ``ca-crl.pem``, the revoked ones.
     """
 
     verify_peer: bool = True
     """A server demands a certificate; a client checks the server's, and its name."""
 
     dir: str | None = None
-    """The folder."""
+    """The folder. It must be given."""
 
     endpoint: Literal["client", "server"] = "client"
     """Which side of the connection they are for."""

@@ -50,7 +50,10 @@ class BackendOptions:
     """Begin each line of the log file with the time (ISO 8601, UTC)."""
 
     record: str | None = None
-    """File to which all traffic is recorded with its times, in asciicast v2."""
+    """File to which all traffic is recorded with its times, for asciinema."""
+
+    record_format: Literal["asciicast-v2", "asciicast-v3"] | None = None
+    """The format of the recording; v3 is for asciinema 3 only. The default is asciicast-v2."""
 
     rr: Literal["record", "play"] | None = None
     """Is deterministic: it records or is replayed, and so is neither changed nor removed."""
@@ -78,7 +81,10 @@ def structure(cls: Any, value: object, path: str = "", index: str = "[{}]") -> A
     try:
         return _converter.structure(value, cls)
     except _DefectError as defect:
-        raise OptionsError(defect.text(path, index)) from None
+        error = OptionsError(defect.text(path, index))
+        if defect.hint is not None:
+            error.add_note(defect.hint)
+        raise error from None
 
 
 def unstructure(value: object, cls: type | TaggedUnion | None = None) -> Any:
@@ -92,10 +98,13 @@ def unstructure(value: object, cls: type | TaggedUnion | None = None) -> Any:
 class _DefectError(Exception):
     """What is wrong. The path grows, innermost first, while the hooks unwind."""
 
-    def __init__(self, template: str, *path: str | int, is_short: bool = False) -> None:
+    def __init__(
+        self, template: str, *path: str | int, is_short: bool = False, hint: str | None = None
+    ) -> None:
         self.template = template
         self.path = list(path)
         self.is_short = is_short  # QEMU tells only the last name of some
+        self.hint = hint  # for people; QMP's words are QEMU's
 
     def text(self, path: str, index: str) -> str:
         if self.is_short:
@@ -114,12 +123,13 @@ _Hook = Callable[[Any, Any], Any]
 _ABSENT: Final = object()
 _MISSING: Final = "Parameter '{}' is missing"
 _UNEXPECTED: Final = "Parameter '{}' is unexpected"
+BOOLEAN_HINT: Final = "A boolean is true or false in JSON, without quotes."
 INT64: Final = range(-(1 << 63), 1 << 63)
 _INT64_OR_UINT64: Final = range(-(1 << 63), 1 << 64)
 
 
-def _wrong_type(expected: str) -> _DefectError:
-    return _DefectError(f"Invalid parameter type for '{{}}', expected: {expected}")
+def _wrong_type(expected: str, hint: str | None = None) -> _DefectError:
+    return _DefectError(f"Invalid parameter type for '{{}}', expected: {expected}", hint=hint)
 
 
 def _not_accepted(value: str | int) -> _DefectError:
@@ -141,7 +151,7 @@ def _str(value: Any, _: Any) -> str:
 def _bool(value: Any, _: Any) -> bool:
     if isinstance(value, bool):
         return value
-    raise _wrong_type("boolean")
+    raise _wrong_type("boolean", BOOLEAN_HINT)
 
 
 def _int(value: Any, _: Any) -> int:

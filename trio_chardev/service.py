@@ -232,8 +232,11 @@ class Service:
     async def watch_signals(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Quit at SIGINT, SIGTERM and SIGHUP, as QEMU does."""
-        with trio.open_signal_receiver(*QUIT_SIGNALS) as signals:
+        """Quit at SIGINT, SIGTERM and SIGHUP, as QEMU does, but for nohup(1) not at SIGHUP."""
+        numbers = set(QUIT_SIGNALS)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            numbers.discard(signal.SIGHUP)
+        with trio.open_signal_receiver(*numbers) as signals:
             task_status.started()
             async for _ in signals:
                 self.quit("host-signal")

@@ -33,8 +33,11 @@ class Spelling:
     required: Mapping[str, str] = attrs.field(factory=dict)
     """Option -> what QEMU says if it is missing."""
 
+    defaults: Mapping[str, object] = attrs.field(factory=dict)
+    """Defaults that are not QMP's."""
+
     settle: Callable[[Given], None] = _keep
-    """Rules about several options, and defaults that are not QMP's."""
+    """Rules about several options, and defaults that depend on others."""
 
 
 def _settle_socket(given: Given) -> None:
@@ -47,7 +50,7 @@ def _settle_socket(given: Given) -> None:
         if "nodelay" in given:
             raise OptionsError("'delay' and 'nodelay' are mutually exclusive")
         given["nodelay"] = not given.pop("delay")
-    if given.setdefault("server", False):
+    if given["server"]:
         given.setdefault("wait", True)
     if not addresses:
         raise OptionsError("One of 'path', 'fd' or 'host' option required.")
@@ -108,6 +111,7 @@ SPELLINGS: Final[Mapping[str, Spelling]] = {
             "delay": "nodelay",
             "nodelay": "nodelay",
         },
+        defaults={"server": False},
         settle=_settle_socket,
     ),
     "udp": Spelling(

@@ -138,7 +138,10 @@ async def test_refused_change_to_the_same_address_leaves_the_original(
             await user.talk()
             before = user.filename, user.frontend.is_open, os.listdir(place.folder)
             links = read_links(place)
-            with pytest.raises(ChangeFailedError, match=r"^Chardev 'c' change failed$"):
+            with pytest.raises(
+                ChangeFailedError,
+                match=r"^Chardev 'c' change failed: the frontend does not want this backend$",
+            ):
                 await user.change(same_as(user, place))
             assert len(refuser.asked) == 2
             assert refuser.asked[1] == user.filename
@@ -355,7 +358,7 @@ FAILING: list[tuple[Callable[[str], BackendOptions], str]] = [
 async def test_what_does_not_open_is_told_in_qemus_words(
     options: Callable[[str], BackendOptions], text: str, has_user: bool, tmp_path: Path
 ) -> None:
-    """Without a user QEMU adds anew, and has lost the old one by then; here it stays."""
+    """Without a user QEMU adds anew, says so, and has lost the old one by then; here it stays."""
     (tmp_path / "plain").write_bytes(b"precious")
     expected = text.format(tmp=tmp_path)
     with place_for("socket-unix", tmp_path) as place:
@@ -365,7 +368,7 @@ async def test_what_does_not_open_is_told_in_qemus_words(
             files = os.listdir(tmp_path)
             with pytest.raises(BackendError) as failed:
                 await user.registry.change("c", options(str(tmp_path)), timeout=PATIENCE)
-            prefix = "" if has_user else "Failed to add chardev 'c': "
+            prefix = "" if has_user else "Failed to change chardev 'c': "
             assert str(failed.value) == prefix + expected
             assert os.listdir(tmp_path) == files
             assert (tmp_path / "plain").read_bytes() == b"precious"
@@ -390,7 +393,7 @@ async def test_address_of_another_chardev_is_refused(name: str, tmp_path: Path) 
             await user.registry.add("other", RingbufOptions(size=64))
             with pytest.raises(BackendError) as failed:
                 await user.registry.change("other", same_as(user, place).options)
-            text = f"Failed to add chardev 'other': {texts[name].format(at=at)}"
+            text = f"Failed to change chardev 'other': {texts[name].format(at=at)}"
             assert str(failed.value) == text
             assert isinstance(user.registry["other"].backend, RingbufBackend)
             await user.talk()

@@ -607,7 +607,10 @@ async def test_a_user_that_refuses_a_members_new_line_undoes_the_change(
     new = FakeDevice("new", has_line=True)
     user = FakeFrontend(refuses=new)
     attach(await add_hub(registry), user)
-    with pytest.raises(ChangeFailedError, match=r"^Chardev 'a' change failed$"):
+    with pytest.raises(
+        ChangeFailedError,
+        match=r"^Chardev 'a' change failed: the frontend does not want this backend$",
+    ):
         await registry.change("a", FakeOptions(device=new))
     assert rows(registry)["a"] == ("fake:a", True)
     assert not new.is_held_open

@@ -324,7 +324,7 @@ async def test_another_address_is_refused(
 async def test_another_protocol_is_refused(option: str, tmp_path: Path) -> None:
     text = (
         r"^'keep-peer' requires the same 'tls-creds', 'tls-authz', 'websocket', 'binary-only', "
-        r"'telnet' and 'tn3270'$"
+        r"'ws-path', 'telnet' and 'tn3270'$"
     )
     with place_for("socket-unix", tmp_path) as place:
         async with using(place) as user:

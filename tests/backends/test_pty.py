@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import struct
 import subprocess
@@ -17,6 +18,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.peers import need
+from tests.services import until
 from trio_chardev.backends import pty as module, pty_opens as opens
 from trio_chardev.backends.descriptor import FdHolder
 from trio_chardev.backends.null import NullOptions
@@ -29,6 +31,7 @@ from trio_chardev.events import BackendEvent, Event
 from trio_chardev.service import open_registry
 
 OPENED, CLOSED = Event.OPENED, Event.CLOSED
+TERMINAL_SIZE = 4095  # bytes; what the kernel keeps for a terminal's reader
 
 
 @attrs.define(eq=False)
@@ -178,12 +181,16 @@ async def test_no_busy_loop_while_closed_or_idle() -> None:
 # ---------------------------------------------------------------- sending
 
 
-async def fill(backend: Backend) -> None:
-    """Send until nothing more is taken; a kernel thread makes room a little later."""
-    while backend.send_nowait(memoryview(bytes(4096))):
-        while backend.send_nowait(memoryview(bytes(4096))):
-            pass
-        await trio.sleep(0.01)
+def unread(slave: int) -> int:
+    """How many bytes *slave*'s user could read now."""
+    (size,) = struct.unpack("i", fcntl.ioctl(slave, termios.FIONREAD, bytes(4)))
+    return int(size)
+
+
+async def fill(backend: Backend, slave: int) -> None:
+    """Send until nothing more is taken, and a kernel thread has moved on what it could."""
+    while backend.send_nowait(memoryview(bytes(4096))) or unread(slave) < TERMINAL_SIZE:  # noqa: ASYNC110 - the kernel tells nobody
+        await trio.sleep(0.001)
 
 
 async def test_sending_to_nobody_is_disconnected() -> None:
@@ -210,7 +217,7 @@ async def test_sending_finds_out_that_somebody_has_come() -> None:
 async def test_a_stuck_sender_is_freed_by_the_close() -> None:
     async with reading() as (backend, _):
         slave = open_slave(backend)
-        await fill(backend)
+        await fill(backend, slave)
 
         async def send() -> None:
             with pytest.raises(BackendDisconnectedError):
@@ -225,7 +232,7 @@ async def test_a_stuck_sender_is_freed_by_the_close() -> None:
 async def test_a_stuck_sender_goes_on_when_the_slave_is_read() -> None:
     async with reading() as (backend, _):
         slave = open_slave(backend)
-        await fill(backend)
+        await fill(backend, slave)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(backend.send_some, memoryview(b"x"))
             await wait_all_tasks_blocked()
@@ -606,6 +613,7 @@ async def test_settle_waits_for_who_reads_and_not_for_who_does_not(
         slave = open_slave(backend)
         try:
             assert backend.send_nowait(memoryview(b"0123456789")) == 10
+            await until(lambda: unread(slave) == 10)
             with trio.fail_after(1):
                 await backend.settle()
 

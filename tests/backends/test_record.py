@@ -36,7 +36,7 @@ from trio_chardev.core.registry import Registry
 from trio_chardev.errors import BackendError, ChangeFailedError, ChangeRefusedError
 from trio_chardev.events import Event
 from trio_chardev.options import BackendOptions
-from trio_chardev.protocols.asciicast import Decoder, Entry
+from trio_chardev.protocols.asciicast import Decoder, Entry, Version
 from trio_chardev.service import open_registry
 from trio_chardev.testing import CancelAtStep
 
@@ -58,6 +58,10 @@ def read(path: Path) -> list[Entry]:
 
 def first_line(path: Path) -> bytes:
     return path.read_bytes().partition(b"\n")[0]
+
+
+def all_lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines()
 
 
 def write(path: Path, text: str) -> None:
@@ -265,6 +269,38 @@ async def test_the_recording_goes_on_in_the_same_file(cast: Path, clock: MockClo
     ]
 
 
+async def test_it_cannot_go_on_in_another_format(cast: Path) -> None:
+    async with used(RingbufOptions(record=str(cast))) as (registry, frontend):
+        words = f"recording '{cast}' is in asciicast v2: it can't go on$"
+        with pytest.raises(BackendError, match=words):
+            await registry.change("c", NullOptions(record=str(cast), record_format="asciicast-v3"))
+        await registry.change("c", NullOptions(record=str(cast), record_format="asciicast-v2"))
+        await frontend.send_all(b"on")
+    assert lines(cast)[-1] == ("i", "on")
+
+
+async def test_in_v3(cast: Path, clock: MockClock) -> None:
+    options = RingbufOptions(record=str(cast), record_format="asciicast-v3")
+    async with used(options) as (registry, frontend):
+        clock.jump(1.25)
+        registry["c"]._seat.outlets.data(b"login: ")
+        clock.jump(0.5)
+        await registry.change("c", NullOptions(record=str(cast), record_format="asciicast-v3"))
+        clock.jump(2)
+        await frontend.send_all(b"root\n")
+    header, *events = map(json.loads, all_lines(cast))
+    assert header.pop("timestamp") > 1.6e9
+    size = {"cols": 80, "rows": 24}
+    assert header == {"version": 3, "term": size, "title": "chardev c"}
+    assert events == [
+        [0, "m", "OPENED"],
+        [1.25, "o", "login: "],
+        [0.5, "m", "CHANGED ringbuf -> null"],
+        [0, "m", "CLOSED"],
+        [2, "i", "root\n"],
+    ]
+
+
 @pytest.mark.parametrize("record", [None, "other.cast"])
 async def test_else_the_recording_ends_with_the_change(
     record: str | None, cast: Path, tmp_path: Path
@@ -398,15 +434,16 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     return Disk(monkeypatch)
 
 
-def make_recording(path: Path) -> Recording:
+def make_recording(path: Path, version: Version = 2) -> Recording:
     request = OpenRequest(id="c", on_event=lambda event: None)
-    return Recording("c", str(path), module._open_output(str(path), request, None), None)
+    output = module._open_output(str(path), request, None)
+    return Recording("c", str(path), output, None, version)
 
 
 @asynccontextmanager
-async def recording(path: Path) -> AsyncIterator[Recording]:
+async def recording(path: Path, version: Version = 2) -> AsyncIterator[Recording]:
     """In place."""
-    it = make_recording(path)
+    it = make_recording(path, version)
     async with it.spool.running():
         it.activate()
         it.event(Event.OPENED)
@@ -463,6 +500,33 @@ async def test_a_full_disk_is_told_and_the_header_comes_when_there_is_room(
     assert lines(cast)[1:] == [("o", "kept"), ("m", "CLOSED")]
     [(_, told), *_] = lines(cast)
     assert told.startswith("LOST ")
+
+
+async def test_in_v3_what_is_lost_makes_what_follows_no_sooner(
+    cast: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0
+    monkeypatch.setattr(module._Tape, "now", property(lambda tape: now))
+    async with recording(cast, 3) as it:
+        now += 1
+        it.received(b"kept")
+        await disk.wait_calls(1)
+        await wait_all_tasks_blocked(0.01)
+        disk.error = OSError(errno.ENOSPC, "full")
+        now += 2
+        it.received(b"not written")
+        await disk.wait_calls(2)
+        await wait_all_tasks_blocked(0.01)
+        disk.error = None
+        now += 4
+        it.sent(memoryview(b"x" * (2 * spool.MAX_PENDING)))  # there is not room for all
+        await eventually(lambda: not it.spool.pending)
+        now += 8
+        it.received(b"end")
+    entries = [(entry.time, entry.code, entry.text[:4]) for entry in read(cast)]
+    assert entries[1] == (1, "o", "kept")
+    assert entries[2:4] == [(7, "m", "LOST"), (7, "i", "xxxx")]
+    assert entries[-3:] == [(15, "m", "LOST"), (15, "o", "end"), (15, "m", "CLOS")]
 
 
 @contextmanager
@@ -542,6 +606,7 @@ async def test_a_change_can_make_a_chardev_deterministic(cast: Path) -> None:
     [
         (NullOptions(rr="record"), "rr=record needs record=FILE"),
         (NullOptions(rr="play"), "rr=play needs a chardev of kind replay"),
+        (NullOptions(record_format="asciicast-v3"), "record-format needs record=FILE"),
         (NullOptions(record="x", logfile="x"), "record and logfile cannot be the same file"),
     ],
 )

@@ -7,10 +7,11 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import attrs
 import pytest
@@ -21,12 +22,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.peers import need
 from trio_chardev.backends.null import NullOptions
-from trio_chardev.backends.replay import ReplayOptions, parse_speed
+from trio_chardev.backends.replay import LINES_AT_ONCE, ReplayOptions, parse_speed
 from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.core.registry import Registry
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
+from trio_chardev.protocols.asciicast import Decoder, Entry
 from trio_chardev.service import open_registry
 
 BREAK, CLOSED, OPENED = Event.BREAK, Event.CLOSED, Event.OPENED
@@ -334,7 +336,7 @@ async def test_how_the_bytes_are_cut_makes_no_difference(
     [
         (None, "Could not open '{}': No such file or directory"),
         ("", "Could not replay '{}': it is empty"),
-        ('{"version": 1}\n', "Could not replay '{}': it is not in the format asciicast v2"),
+        ('{"version": 1}\n', "Could not replay '{}': it is not in the format asciicast v2 or v3"),
         (text_of() + "[]\n", "Could not replay '{}': line 2 is damaged"),
     ],
 )
@@ -394,14 +396,119 @@ async def test_a_recording_that_lacks_something_says_so(
     assert f"recording '{cast}' is not whole: LOST 7 events" in caplog.text
 
 
+@pytest.mark.parametrize("speed", ["1", "4"])
+async def test_what_asciinema_3_has_recorded(
+    speed: str, cast: Path, autojump_clock: MockClock
+) -> None:
+    write(
+        cast,
+        '{"version":3,"term":{"cols":80,"rows":24,"type":"xterm-256color"},"timestamp":1}\n'
+        '[1.0,"o","login: "]\n# he thinks\n[2.0,"i","root\\n"]\n[1.0,"r","90x30"]\n'
+        '[0.0,"m",""]\n[4.0,"o","bye"]\n[2.0,"x","0"]\n',
+    )
+    async with viewing(cast, speed=speed) as viewer:
+        await viewer.wait_for(CLOSED)
+    times = [(time * float(speed), item) for time, item in viewer.seen]
+    assert times == [(0, OPENED), (1, b"login: "), (8, b"bye"), (10, CLOSED)]
+
+
+# ---------------------------------------------------------------- others have their turn
+
+SILENT = {
+    "markers": json.dumps([0, "m", "x"]),
+    "input": json.dumps([0, "i", "x"]),
+    "empty output": json.dumps([0, "o", ""]),
+    "blank lines": "",
+    "comments": "#",
+}
+
+
+async def longest_turn(work: Callable[[], Awaitable[object]]) -> tuple[int, int]:
+    """Lines that were looked at in the longest turn while *work* is done, and turns of others."""
+    most = turns = 0
+
+    async def others() -> None:
+        nonlocal most, turns
+        while True:
+            before = LOOKED.count
+            await trio.lowlevel.checkpoint()
+            most = max(most, LOOKED.count - before)
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        await work()
+        nursery.cancel_scope.cancel()
+    return most, turns
+
+
+class Looked:
+    """Counts the entries that are read."""
+
+    count = 0
+
+    def next_entry(self, decoder: Decoder) -> Entry | None:
+        entry = NEXT_ENTRY(decoder)
+        self.count += 1
+        return entry
+
+
+LOOKED = Looked()
+NEXT_ENTRY = Decoder.next_entry
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    LOOKED.count = 0
+    monkeypatch.setattr(Decoder, "next_entry", lambda decoder: LOOKED.next_entry(decoder))
+
+
+@pytest.mark.parametrize("what", SILENT)
+async def test_lines_without_output_give_others_a_turn(
+    what: str, cast: Path, counted: None
+) -> None:
+    write(cast, '{"version": 3}\n' + (SILENT[what] + "\n") * 20_000 + '[0, "o", "end"]\n')
+    async with viewing(cast, speed="max") as viewer:
+        most, turns = await longest_turn(lambda: viewer.wait_for(b"end"))
+    assert most <= 4 * LINES_AT_ONCE  # who waits and who looks again
+    assert what in ("blank lines", "comments") or turns >= 19_000 / LINES_AT_ONCE
+
+
+@pytest.mark.parametrize("expect", ["warn", "strict"])
+async def test_looking_for_what_is_to_be_sent_gives_others_a_turn(
+    expect: str, cast: Path, counted: None
+) -> None:
+    lines = json.dumps([0, "m", "x"]) + "\n"
+    write(cast, '{"version": 3}\n[9, "o", ""]\n' + lines * 20_000 + '[0, "i", "ab"]\n')
+    async with viewing(cast, expect=expect) as viewer:
+        most, turns = await longest_turn(lambda: viewer.frontend.send_all(b"ab"))
+        assert most <= 4 * LINES_AT_ONCE  # who waits and who looks again
+        assert turns >= 19_000 / LINES_AT_ONCE
+        if expect == "strict":
+            with pytest.raises(BackendError, match="but no more was recorded$"):
+                await viewer.frontend.send_all(b"c")
+
+
+async def test_much_that_was_recorded_byte_by_byte_is_compared_in_turns(
+    cast: Path, counted: None
+) -> None:
+    write(cast, '{"version": 3}\n' + (json.dumps([9, "i", "x"]) + "\n") * 5_000)
+    async with viewing(cast, expect="strict") as viewer:
+        most, _ = await longest_turn(lambda: viewer.frontend.send_all(b"x" * 5_000))
+    assert most <= 4 * LINES_AT_ONCE  # who waits and who looks again
+
+
 # ---------------------------------------------------------------- from record to replay
 
 
-async def test_what_was_recorded_is_played(cast: Path) -> None:
+@pytest.mark.parametrize("form", [None, "asciicast-v2", "asciicast-v3"])
+async def test_what_was_recorded_is_played(
+    cast: Path, form: Literal["asciicast-v2", "asciicast-v3"] | None
+) -> None:
     """Any bytes, in a dialogue of which each part waits for the one before it."""
     pieces = [bytes(range(start, 256)) * 5 for start in range(0, 250, 7)]
     async with open_registry() as registry:
-        await registry.add("c", RingbufOptions(record=str(cast)))
+        await registry.add("c", RingbufOptions(record=str(cast), record_format=form))
         async with registry["c"].attach() as frontend:
             for piece in pieces:
                 registry["c"]._seat.outlets.data(piece)

@@ -155,7 +155,7 @@ async def fill(backend: Backend, data: memoryview) -> int:
     while True:
         with trio.move_on_after(0.01) as cut:
             sent += await backend.send_some(data[sent:])
-        if cut.cancelled_caught:
+        if cut.cancelled_caught and sent:
             return sent
 
 

@@ -191,6 +191,19 @@ def objects(tmp_path: Path) -> dict[str, object]:
             "'reconnect' option is incompatible with socket in server listen mode",
         ),
         ({"binary_only": True}, "'binary-only' option requires 'websocket' option"),
+        ({"ws_path": "/"}, "'ws-path' option requires 'websocket' option"),
+        (
+            {"ws_path": "x", "websocket": True},
+            "'ws-path' must be a path such as '/websockify'",
+        ),
+        (
+            {"ws_path": "/?x", "websocket": True},
+            "'ws-path' must be a path such as '/websockify'",
+        ),
+        (
+            {"ws_path": "x?y", "websocket": True, "server": False},
+            "'ws-path' must be a path, perhaps with a query, such as '/websockify'",
+        ),
         ({"origins": ("*",)}, "'origins' option requires 'websocket' option of a server"),
         (
             {"origins": ("*", "console.example"), "websocket": True},
@@ -306,9 +319,10 @@ async def test_unread_input_comes_before_closed(server: TlsCredentials) -> None:
             assert events == [OPENED]
             got += await backend.receive_some(7)
         assert got == bytes(range(100))
-        with trio.move_on_after(0.01):
-            await backend.receive_some(7)
-        assert events == [OPENED, CLOSED]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(backend.receive_some, 7)
+            await until(lambda: events == [OPENED, CLOSED])
+            nursery.cancel_scope.cancel()
 
 
 async def test_wait_opens_with_the_first_handshake(server: TlsCredentials, tmp_path: Path) -> None:

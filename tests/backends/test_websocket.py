@@ -79,10 +79,10 @@ async def test_the_handshake_waits_for_the_request_and_sends_the_answer(linked: 
 
 
 async def test_a_refusal_is_sent_before_the_handshake_raises(linked: Linked) -> None:
-    linked.peer.send(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
-    with pytest.raises(ConnectionAbortedError, match="there is only '/'"):
+    linked.peer.send(b"POST / HTTP/1.1\r\nHost: x\r\n\r\n")
+    with pytest.raises(ConnectionAbortedError, match="the method is not GET"):
         await linked.layer.handshake()
-    assert linked.peer.recv(1000).startswith(b"HTTP/1.1 404 Not Found\r\n")
+    assert linked.peer.recv(1000).startswith(b"HTTP/1.1 405 Method Not Allowed\r\n")
 
 
 async def test_who_leaves_in_the_handshake_is_no_peer(linked: Linked) -> None:
@@ -262,19 +262,23 @@ async def test_trio_websocket_hears_why_it_is_closed(server: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "subprotocol", "status"), [("/", "chat", 400), ("/console", "binary", 404)]
+    ("path", "ws_path", "subprotocol", "status"),
+    [("/", None, "chat", 400), ("/console", "/websockify", "binary", 404)],
 )
 async def test_trio_websocket_is_refused(
-    server: Served, path: str, subprotocol: str, status: int
+    path: str, ws_path: str | None, subprotocol: str, status: int
 ) -> None:
     rejected = pytest.RaisesExc(
         trio_websocket.ConnectionRejected, check=lambda exc: exc.status_code == status
     )
-    with pytest.RaisesGroup(rejected):
-        async with dialled(server) as (nursery, stream):
-            await trio_websocket.wrap_client_stream(
-                nursery, stream, "localhost", path, subprotocols=[subprotocol]
-            )
+    address = InetAddress("127.0.0.1", "0")
+    options = SocketOptions(addr=address, websocket=True, ws_path=ws_path)
+    async with serving(options) as server:
+        with pytest.RaisesGroup(rejected):
+            async with dialled(server) as (nursery, stream):
+                await trio_websocket.wrap_client_stream(
+                    nursery, stream, "localhost", path, subprotocols=[subprotocol]
+                )
 
 
 async def test_a_server_of_trio_websocket() -> None:

@@ -7,8 +7,11 @@ import sys
 
 import pytest
 
-from trio_chardev.cli.errors import LineFormatter, print_error, printable, saying
-from trio_chardev.errors import BackendError, OptionsError
+from trio_chardev.cli.errors import LineFormatter, print_error, saying
+from trio_chardev.cli.options import ServeOptions
+from trio_chardev.cli.output import printable
+from trio_chardev.errors import BackendError, OptionsError, reason_of
+from trio_chardev.keyval import HelpRequested
 
 
 @pytest.mark.parametrize(
@@ -54,3 +57,52 @@ def test_an_id_cannot_forge_a_line_of_the_log() -> None:
     first, *traceback = formatter.format(logging.LogRecord(*arguments, info)).splitlines()
     assert first == "trio-chardev: chardev 'a\\nb': gone"
     assert traceback[-1] == "ValueError: a bug"
+
+
+def test_a_boolean_in_json_is_true_or_false() -> None:
+    """In QEMU's words, and what they mean."""
+    backend = '{"type": "stdio", "data": {"signal": "off"}}'
+    with pytest.raises(OptionsError) as caught:
+        read(chardevs=[f'{{"id": "x", "backend": {backend}}}'])
+    assert str(caught.value).endswith(
+        ": Invalid parameter type for 'backend.data.signal', expected: boolean"
+    )
+    assert caught.value.__notes__ == ["A boolean is true or false in JSON, without quotes."]
+
+
+def test_who_refuses_a_change_says_why() -> None:
+    """Whatever it raises."""
+    assert reason_of(ValueError("no such speed")) == "no such speed"
+    assert reason_of(ValueError()) == "ValueError"
+    assert reason_of(OSError(5, "x")) == "Input/output error"
+    assert reason_of(ExceptionGroup("", [ExceptionGroup("", [OSError("x")])])) == "x"
+
+
+def read(**options: list[str]) -> ServeOptions:
+    given = {"chardevs": (), "monitors": (), "listeners": (), **options}
+    return ServeOptions.parse(**given, pidfile=None, warn=lambda text: None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "line"),
+    [
+        ("monitors", "help", "  pretty=<bool (on/off)>       Indent what is sent. (default: off)"),
+        ("monitors", "m,help", "monitor options:"),
+        ("monitors", "m,?", "monitor options:"),
+        ("listeners", "help", "  unix:PATH[,OPTIONS]          A UNIX socket."),
+        ("listeners", "?", "QMP listeners and monitors:"),
+        ("listeners", "unix:/x,server=on,help", "QMP listeners and monitors:"),
+        ("objects", "tls-creds-x509,help", "(default: client)"),
+        ("objects", "tls-creds-x509,help", "'server-key.pem'"),
+        ("objects", "help", "  authz-simple                 Only one may."),
+        ("devices", "bridge,help", "bridge options:"),
+        ("chardevs", "socket,help", "socket options:"),
+    ],
+)
+def test_help_of_each_option(option: str, text: str, line: str) -> None:
+    with pytest.raises(HelpRequested) as caught:
+        read(**{option: [text]})
+    shown = ServeOptions.help_text(caught.value)
+    assert line in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "`" not in shown

@@ -265,7 +265,7 @@ DRAIN_TIMEOUT = "'drain-timeout' must be from 0 to 60 seconds"
         (["n", "bogus"], "trio-chardev: 'bogus' is not a valid char driver name"),
         (
             ["n", "file,path=/missing/f"],
-            "GenericError: Failed to add chardev 'n': "
+            "GenericError: Failed to change chardev 'n': "
             "Could not open '/missing/f': No such file or directory",
         ),
         (["n", "null,foo=1"], "trio-chardev: Invalid parameter 'foo'"),

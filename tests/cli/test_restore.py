@@ -184,7 +184,7 @@ def test_what_can_not_be_restored_is_told_and_the_rest_is_there(tmp_path: Path) 
     ):
         assert filenames(qmp) == {"c": "ringbuf", "d": "ringbuf", "last": "null"}
     assert said == [
-        "--state: chardev 'c' is not restored: Failed to add chardev 'c': "
+        "--state: chardev 'c' is not restored: Failed to change chardev 'c': "
         f"Could not open '{tmp_path}/folder/c': No such file or directory",
         "trio-chardev: --state: chardev 'first' is not restored: Failed to add chardev 'first': "
         f"Could not open '{tmp_path}/folder/f': No such file or directory",

@@ -113,7 +113,10 @@ async def test_a_frontend_that_does_not_take_it_is_set_up_for_the_original_again
     user = FakeFrontend(refuses=new)
     async with open_chardev(old) as chardev:
         attach(chardev, user)
-        with pytest.raises(ChangeFailedError, match=r"^Chardev 'serial0' change failed$") as caught:
+        with pytest.raises(
+            ChangeFailedError,
+            match=r"^Chardev 'serial0' change failed: the frontend does not want this backend$",
+        ) as caught:
             await chardev.change(new.open)
         assert isinstance(caught.value.__cause__, ValueError)
         assert "does not want this backend" in caplog.text

@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.services import until
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.core.backend import Backend, Opener, OpenRequest, Tap
 from trio_chardev.core.chardev import Chardev
@@ -80,8 +81,7 @@ async def test_an_on_notice_that_raises_touches_neither_commands_nor_the_registr
         assert not old.device.is_held_open
         registry.send_break("c")
         with trio.fail_after(5):
-            while registry["dies"].is_open:
-                await trio.lowlevel.checkpoint()
+            await until(lambda: not registry["dies"].is_open)
         await registry.remove("dies")
         async with registry["c"].attach() as frontend:
             new.device.feed(b"in")

@@ -366,7 +366,9 @@ async def test_if_it_refuses_the_change_unwinds() -> None:
     async with bridged(board=LINED) as run:
         run.user.say(LINE)
         await wait_all_tasks_blocked()
-        with pytest.raises(ChangeFailedError, match=r"^Chardev 'board' change failed$"):
+        with pytest.raises(
+            ChangeFailedError, match=r"^Chardev 'board' change failed: new does not take 9600 8E1$"
+        ):
             await run.change("board", FakeDevice("new", line_fails=True, **LINED))
         assert run.board.line_calls == [LINE, LINE]
         run.user.feed(b"x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from contextlib import suppress
 from itertools import pairwise
 
@@ -11,12 +12,12 @@ from hypothesis import given, strategies as st
 
 from trio_chardev.protocols.asciicast import (
     ESCAPE,
+    MAX_LINE,
     Decoder,
     Encoder,
     Entry,
     FormatError,
     header,
-    marker,
 )
 
 HEADER = b'{"version": 2, "width": 80, "height": 24}\n'
@@ -48,7 +49,7 @@ def test_the_lines_are_those_of_asciinema() -> None:
     )
     assert encoder.data(1.5, "o", b"\x1b[1mok\r\n") == b'[1.5, "o", "\\u001b[1mok\\r\\n"]\n'
     assert encoder.data(2.0000004, "i", "é".encode()) == '[2.0, "i", "é"]\n'.encode()
-    assert marker(3, "OPENED") == b'[3, "m", "OPENED"]\n'
+    assert encoder.marker(3, "OPENED") == b'[3, "m", "OPENED"]\n'
 
 
 def test_a_character_in_two_pieces_is_written_as_one() -> None:
@@ -88,7 +89,7 @@ def test_bytes_that_are_no_text_are_private_characters(data: bytes, text: str) -
 
 
 def test_a_label_may_hold_any_file_name() -> None:
-    lines = marker(0, "CHANGED file\udcff\ud800 pty")
+    lines = Encoder().marker(0, "CHANGED file\udcff\ud800 pty")
     assert texts(lines) == [[0, "m", "CHANGED file\U0010feff\ud800 pty"]]
     assert b"\\ud800" in header("\ud800", 0)
 
@@ -163,12 +164,12 @@ def test_a_torn_last_line_is_skipped_wherever_it_is_torn(size: int) -> None:
     ("file", "words"),
     [
         (b"", "it is empty"),
-        (b"\n", "it is not in the format asciicast v2"),
-        (b'{"version": 2', "it is not in the format asciicast v2"),
-        (b'{"version": 3}\n', "it is not in the format asciicast v2"),
-        (b"[2]\n", "it is not in the format asciicast v2"),
-        (b"\xff\xfe\n", "it is not in the format asciicast v2"),
-        (b"[" * 100_000, "it is not in the format asciicast v2"),
+        (b"\n", "it is not in the format asciicast v2 or v3"),
+        (b'{"version": 2', "it is not in the format asciicast v2 or v3"),
+        (b'{"version": 4}\n', "it is not in the format asciicast v2 or v3"),
+        (b"[2]\n", "it is not in the format asciicast v2 or v3"),
+        (b"\xff\xfe\n", "it is not in the format asciicast v2 or v3"),
+        (b"[" * 100_000, "it is not in the format asciicast v2 or v3"),
         (HEADER + b"x\n[0, \"o\", \"\"]\n", "line 2 is damaged"),
         (HEADER + b"\n[0, \"o\"]\n", "line 3 is damaged"),
         (HEADER + b"[0, \"o\", \"\", 1]\n", "line 2 is damaged"),
@@ -191,9 +192,23 @@ def test_a_line_without_end_is_not_gathered_for_ever() -> None:
     decoder.receive_data(HEADER)
     assert decoder.next_entry() is None
     for _ in range(4):
-        decoder.receive_data(b"x" * (1 << 22))
+        decoder.receive_data(b"x" * (1 << 18))
     with pytest.raises(FormatError, match="^line 2 is too long$"):
         decoder.receive_data(b"x")
+
+
+@pytest.mark.parametrize("text", ["\\u0000", "\U0010feff", "a", "\\ud83d\\ude00"])
+def test_the_longest_line_takes_a_bounded_multiple_of_its_size(text: str) -> None:
+    size = MAX_LINE // len(text.encode())
+    line = b'[0, "o", "' + text.encode() * (size - 5) + b'"]\n'
+    tracemalloc.start()
+    try:
+        (entry,) = read(HEADER + line)
+        assert entry.data
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * MAX_LINE
 
 
 def test_pythons_way_to_hold_bytes_in_text_is_read_too() -> None:
@@ -204,3 +219,82 @@ def test_pythons_way_to_hold_bytes_in_text_is_read_too() -> None:
 def test_anything_at_all_is_read_or_refused(file: bytes) -> None:
     with suppress(FormatError):
         read(HEADER + file)
+
+
+# ---------------------------------------------------------------- v3
+
+# As asciinema 3 writes it.
+V3 = (
+    b'{"version":3,"term":{"cols":80,"rows":24,"type":"xterm-256color"},"timestamp":1504467315,'
+    b'"command":"sh","env":{"SHELL":"/bin/sh"}}\n'
+)
+
+
+def test_in_v3_times_are_since_the_event_before() -> None:
+    file = (
+        V3 + b'[0.248, "o", "a"]\n# a comment [1, "o", "x"]\n#\n\n[1.5, "i", "b"]\n'
+        b'[3.5, "m", ""]\n[0, "r", "90x30"]\n[0.002, "o", "c"]\r\n[0.75, "x", "0"]\n'
+    )
+    entries = read(file)
+    assert [(entry.code, entry.text) for entry in entries] == [
+        *(("o", "a"), ("i", "b"), ("m", ""), ("r", "90x30"), ("o", "c"), ("x", "0")),
+    ]
+    assert [entry.time for entry in entries] == pytest.approx([0.248, 1.748, 5.248, 5.248, 5.25, 6])
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        (b"# first\n" + V3, "it is not in the format asciicast v2 or v3"),
+        (HEADER + b"# only in v3\n", "line 2 is damaged"),
+        (V3 + b" # not at the beginning\n", "line 2 is damaged"),
+        (V3 + b'[1, "o", "a"]\n[-0.5, "o", "b"]\n', "line 3 is damaged"),
+        (V3 + b'[9e8, "o", "a"]\n[9e8, "o", "b"]\n', "line 3 is damaged"),
+    ],
+)
+def test_what_is_no_recording_in_v3(file: bytes, words: str) -> None:
+    with pytest.raises(FormatError, match=f"^{words}$"):
+        read(file)
+
+
+def test_a_torn_comment_is_no_torn_event() -> None:
+    decoder = Decoder()
+    decoder.receive_data(V3 + b"# half a comm")
+    decoder.receive_data(b"")
+    assert decoder.next_entry() is None
+    assert not decoder.is_torn
+
+
+def test_writing_v3() -> None:
+    encoder = Encoder(3)
+    assert header("x", 1, 3) == (
+        b'{"version": 3, "term": {"cols": 80, "rows": 24}, "timestamp": 1, "title": "x"}\n'
+    )
+    assert encoder.data(1.5, "o", b"a") == b'[1.5, "o", "a"]\n'
+    assert encoder.data(2, "o", b"b\xc3") == b'[0.5, "o", "b"]\n'
+    assert texts(encoder.data(4, "i", b"c")) == [[0, "o", chr(ESCAPE + 0xC3)], [2, "i", "c"]]
+    assert encoder.marker(4.25, "BREAK") == b'[0.25, "m", "BREAK"]\n'
+
+
+def test_in_v3_what_is_rounded_off_does_not_add_up() -> None:
+    encoder, file = Encoder(3), header("x", 1, 3)
+    for number in range(1, 10_001):
+        file += encoder.data(number * 1.0000004e-3, "o", b"a")
+    assert read(file)[-1].time == pytest.approx(10.000004, abs=1e-6)
+
+
+@given(pieces=pieces, lost=st.lists(st.booleans(), min_size=40, max_size=40))
+def test_in_v3_what_is_lost_changes_no_other_times(
+    pieces: list[tuple[str, bytes]], lost: list[bool]
+) -> None:
+    encoder, file = Encoder(3), header("x", 1, 3)
+    times = []
+    for time, ((code, data), is_lost) in enumerate(zip(pieces, lost, strict=False)):
+        line = encoder.data(time, "o" if code == "o" else "i", data.replace(b"\xc3", b"")[:3])
+        line += encoder.flush()
+        if is_lost:
+            encoder.lose(line)
+        else:
+            file += line
+            times += [time] * line.count(b"\n")
+    assert [entry.time for entry in read(file)] == pytest.approx(times)

@@ -49,6 +49,31 @@ def test_a_list_says_it_instead_of_the_host() -> None:
     assert not may_connect("null", "x", allowed)
 
 
+def test_the_port_of_an_origin_can_be_left_open() -> None:
+    for entry in ("https://console.example:*", "HTTPS://Console.example:*/"):
+        for origin in ("https://console.example", "https://console.example:8443"):
+            assert may_connect(origin, "x", [entry])
+        for origin in (
+            "http://console.example:8443",
+            "https://console.example.evil.example",
+            "https://console.example.evil.example:443",
+            "https://console.example:8443.evil.example",
+            "https://console.example:8443:1",
+            "https://evil.example",
+            "null",
+        ):
+            assert not may_connect(origin, "x", [entry])
+    assert may_connect("http://[::1]:5", "x", ["http://[::1]:*"])
+    assert may_connect("http://[::1]", "x", ["http://[::1]:*"])
+    assert not may_connect("http://[::1]:5", "x", ["http://[::1]"])
+
+
+def test_the_port_that_browsers_leave_out_is_the_same_origin() -> None:
+    assert may_connect("https://console.example", "x", ["https://console.example:443"])
+    assert may_connect("http://console.example", "x", ["http://console.example:80/"])
+    assert not may_connect("http://console.example", "x", ["http://console.example:443"])
+
+
 def test_pages_without_an_origin_can_be_listed_and_so_can_all() -> None:
     assert may_connect("null", "x", ["null"])
     assert may_connect("http://anybody.example", "x", ["*"])
@@ -57,7 +82,16 @@ def test_pages_without_an_origin_can_be_listed_and_so_can_all() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["*", "null", "https://console.example", "HTTP://[::1]:80/", "chrome-extension://abcdef"],
+    [
+        "*",
+        "null",
+        "https://console.example",
+        "https://console.example:*",
+        "https://console.example:8443",
+        "HTTP://[::1]:80/",
+        "http://[::1]:*",
+        "chrome-extension://abcdef",
+    ],
 )
 def test_these_are_origins(text: str) -> None:
     assert can_be_allowed(text)
@@ -74,6 +108,11 @@ def test_these_are_origins(text: str) -> None:
         "//x",
         "https://a b",
         "**",
+        "https://*.console.example",
+        "https://*",
+        "https://*:*",
+        "https://console.example:8*",
+        "https://console.example:",
     ],
 )
 def test_these_would_allow_nobody(text: str) -> None:

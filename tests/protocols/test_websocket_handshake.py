@@ -12,6 +12,7 @@ from trio_chardev.protocols.websocket_handshake import (
     ClientHandshake,
     HandshakeError,
     ServerHandshake,
+    is_path,
 )
 
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # of `KEY`, RFC 6455, 1.3
@@ -80,8 +81,6 @@ def test_frames_may_follow_the_request_at_once_at_any_split() -> None:
 @pytest.mark.parametrize(
     ("data", "status"),
     [
-        (request(b"GET /index.html HTTP/1.1"), 404),
-        (request(b"GET /? HTTP/1.1"), 404),
         (request(b"POST / HTTP/1.1"), 405),
         (request(b"HEAD / HTTP/1.1"), 405),
         (request(b"GET / HTTP/1.0"), 426),
@@ -116,6 +115,65 @@ def test_what_is_no_proper_request_is_answered_as_http(data: bytes, status: int)
     assert (headers.get(b"sec-websocket-version") == b"13") == (status == 426)
     assert party.receive_data(request()) == b""
     assert party.data_to_send() == b""
+
+
+@pytest.mark.parametrize(
+    "target",
+    [b"/", b"/websockify", b"/a/proxy/s/prefix?token=1", b"http://h/websockify", b"/%20", b"*"],
+)
+def test_a_client_may_ask_for_any_path(target: bytes) -> None:
+    """noVNC's is /websockify, and a proxy may put anything before it."""
+    party = WebSocketConnection(ServerHandshake())
+    party.receive_data(request(b"GET %b HTTP/1.1" % target))
+    assert party.is_established
+
+
+@pytest.mark.parametrize(
+    ("path", "target", "is_right"),
+    [
+        ("/websockify", b"/websockify", True),
+        ("/websockify", b"/websockify?token=a?b", True),
+        ("/websockify", b"http://me.example:80/websockify?x", True),
+        ("/", b"/", True),
+        ("/", b"/?", True),
+        ("/", b"http://me.example", True),
+        ("/", b"/websockify", False),
+        ("/websockify", b"/", False),
+        ("/websockify", b"/websockify/", False),
+        ("/websockify", b"/Websockify", False),
+        ("/websockify", b"/x/websockify", False),
+        ("/websockify", b"/x?/websockify", False),
+        ("/websockify", b"/http://x/websockify", False),
+        ("/websockify", b"//websockify", False),
+    ],
+)
+def test_a_server_with_a_path_takes_no_other(path: str, target: bytes, is_right: bool) -> None:
+    party = WebSocketConnection(ServerHandshake(path=path))
+    party.receive_data(request(b"GET %b HTTP/1.1" % target))
+    assert party.is_established is is_right
+    status = b"101" if is_right else b"404"
+    assert party.data_to_send().startswith(b"HTTP/1.1 %b " % status)
+
+
+def test_a_client_asks_for_its_path() -> None:
+    party = WebSocketConnection(ClientHandshake("x", "/websockify?token=1"))
+    assert party.data_to_send().startswith(b"GET /websockify?token=1 HTTP/1.1\r\n")
+    server = WebSocketConnection(ServerHandshake(path="/websockify"))
+    server.receive_data(WebSocketConnection(ClientHandshake("x", "/websockify?a")).data_to_send())
+    assert server.is_established
+
+
+@pytest.mark.parametrize(
+    "text", ["", "websockify", "/a b", "/a#b", "/\r\nX: y", "/é", "/\x7f", "?x"]
+)
+def test_what_is_no_path(text: str) -> None:
+    assert not is_path(text, with_query=True)
+
+
+def test_only_a_client_has_a_query() -> None:
+    assert is_path("/a?b=c/%20~!", with_query=True)
+    assert not is_path("/a?b", with_query=False)
+    assert is_path("/a", with_query=False)
 
 
 def test_a_head_that_is_too_long_is_so_at_any_split() -> None:

@@ -399,7 +399,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Side, Side
 
 def eventually(get: Callable[[], Any], expected: Callable[[], Any]) -> tuple[Any, Any]:
     """Both, equal if they become so: a connection that is cut off is noticed a moment later."""
-    deadline = time.monotonic() + 1
+    deadline = time.monotonic() + 30
     while (pair := (get(), expected()))[0] != pair[1] and time.monotonic() < deadline:
         time.sleep(0.002)
     return pair

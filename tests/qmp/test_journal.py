@@ -187,9 +187,10 @@ async def test_without_a_file_nothing_waits() -> None:
         ('{"trio-chardev": 1, "chardevs": [{"id": "a", ', "Expecting property name"),
         ("[]", "it does not begin as one"),
         ('{"version": 1}', "it does not begin as one"),
-        ('{"trio-chardev": 2}', "it is of version 2, and this program knows 1"),
-        ('{"trio-chardev": 1, "chardevs": [{"id": 5}]}', "{'id': 5} is no entry of 'chardevs'"),
-        ('{"trio-chardev": 1, "chardevs": 5}', "5 is no entry of 'chardevs'"),
+        ('{"trio-chardev": 2}', "it is of version 2, and this program knows version 1"),
+        ('{"trio-chardev": 1, "chardevs": [{"id": 5}]}', "row 1 of 'chardevs' is damaged"),
+        ('{"trio-chardev": 1, "chardevs": 5}', "'chardevs' is no list"),
+        ('{"trio-chardev": "1"}', "this program knows version 1"),
         ('{"trio-chardev": 1, "more": []}', "it has 'more'"),
         ("[" * 100_000, ""),
     ],
@@ -201,6 +202,26 @@ def test_a_torn_or_alien_file_is_left_alone(tmp_path: Path, text: str, why: str)
         pass
     assert str(raised.value).startswith(f"'{path}' is not a state file of trio-chardev: {why}")
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"trio-chardev": 1, "objects": [{"id": "a", "now": 1}, %s]}',
+        '{"trio-chardev": 1, "objects": %s}',
+        '{"trio-chardev": %s}',
+        '{"trio-chardev": 1, "objects": [%s',
+        '{"trio-chardev": 1, "objects": [%s]} %s',
+        "%s",
+    ],
+)
+def test_a_secret_in_a_damaged_file_is_not_told(tmp_path: Path, text: str) -> None:
+    row = '{"id": "s", "now": {"qom-type": "secret", "data": "hunter2"}, "odd": 1}'
+    path = tmp_path / "s"
+    path.write_text(text.replace("%s", row))
+    with pytest.raises(OptionsError) as raised, open_journal(str(path)):
+        pass
+    assert "hunter2" not in str(raised.value)
 
 
 def test_what_is_no_text(tmp_path: Path) -> None:

@@ -209,10 +209,11 @@ NOT_HERE = [
 
 OURS_ALONE = [
     "*.data.logtimestamp?: boolean",
-    *("*.data.record?: string", "*.data.rr? = *"),
+    *("*.data.record?: string", "*.data.record-format? = *", "*.data.rr? = *"),
     *("*(replay)*", "*.backend.type = replay"),
     "*(socket).data.binary-only?: boolean",
     "*(socket).data.origins?[]: string",
+    "*(socket).data.ws-path?: string",
     *("*(hub)*", "*.type = hub"),  # QEMU 10.0 has hubs
     "*(pty).data.path?: string",  # QEMU 9.2
     *(f"*({kind}).data.path?: string" for kind in ("ringbuf", "memory")),

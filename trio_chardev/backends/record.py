@@ -1,4 +1,4 @@
-"""The recording that every kind can have: all traffic with its times, in asciicast v2.
+"""The recording that every kind can have: all traffic with its times, in asciicast v2 or v3.
 
 ``o`` is what the backend has received, for that is what the frontend is shown; ``i`` is what
 the frontend has sent and the backend has taken. Markers tell OPENED, CLOSED and BREAK; the
@@ -19,8 +19,9 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import attrs
 import trio
@@ -31,7 +32,7 @@ from trio_chardev.core.backend import Backend, OpenRequest, Tap
 from trio_chardev.errors import BackendError, strerror
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.options import BackendOptions
-from trio_chardev.protocols.asciicast import Direction, Encoder, header, marker
+from trio_chardev.protocols.asciicast import Direction, Encoder, Version, header
 
 PIECE = 1 << 14  # bytes; more are several events at one time
 
@@ -42,6 +43,8 @@ def check_recording(options: BackendOptions) -> None:
     """Raise BackendError if what *options* say of recording does not fit together."""
     if options.rr == "record" and options.record is None:
         raise BackendError("rr=record needs record=FILE")
+    if options.record_format is not None and options.record is None:
+        raise BackendError("record-format needs record=FILE")
     if options.rr == "play" and not options.plays:
         raise BackendError("rr=play needs a chardev of kind replay")
     if options.record is not None and options.record == options.logfile:
@@ -56,13 +59,20 @@ def open_recording(
     Leaving flushes it, for FLUSH_TIMEOUT at most. Raises BackendError, ``Could not create 'PATH':
     strerror``.
     """
-    return _no_recording if options.record is None else _open_recording(options.record, request)
+    if options.record is None:
+        return _no_recording
+    version: Version = 3 if options.record_format == "asciicast-v3" else 2
+    return _open_recording(options.record, version, request)
 
 
 @asynccontextmanager
-async def _open_recording(path: str, request: OpenRequest) -> AsyncIterator[Recording]:
+async def _open_recording(
+    path: str, version: Version, request: OpenRequest
+) -> AsyncIterator[Recording]:
     before = _recording_of(request.replaces, path)
-    recording = Recording(request.id, path, _open_output(path, request, before), before)
+    if before is not None and before.version != version:
+        raise BackendError(f"recording '{path}' is in asciicast v{before.version}: it can't go on")
+    recording = Recording(request.id, path, _open_output(path, request, before), before, version)
     async with recording.spool.running():
         try:
             yield recording
@@ -120,8 +130,8 @@ class _Tape:
     """What a recording is at; it is handed on where the recording goes on behind a change."""
 
     title: str
+    encoder: Encoder
     begin: float = attrs.Factory(trio.current_time)
-    encoder: Encoder = attrs.Factory(Encoder)
     is_open: bool | None = None
     has_header: bool = False
     lost: int = 0
@@ -135,23 +145,32 @@ class _Tape:
 
     def head(self) -> bytes:
         """What has to come before the next line."""
-        lines = b"" if self.has_header else header(self.title, int(time.time()))
+        version = self.encoder.version
+        lines = b"" if self.has_header else header(self.title, int(time.time()), version)
         if self.lost != self.lost_told:
-            lines += marker(self.now, f"LOST {self.lost} events")
+            lines += self.encoder.marker(self.now, f"LOST {self.lost} events")
         return lines
 
 
 class Recording(Tap):
     """A recording; `Tap` says when each method is called. Nothing is recorded once it is closed."""
 
-    def __init__(self, id: str, path: str, output: Output, before: Recording | None) -> None:
+    def __init__(
+        self,
+        id: str,
+        path: str,
+        output: Output,
+        before: Recording | None,
+        version: Version = 2,
+    ) -> None:
         """*before* is the recording of the replaced backend, if it is the same file."""
         self.path = path
+        self.version = version
         self.spool = Spool(f"recording '{path}'", "events", output)
         self.spool.on_failure = self._note_failure
         self._before = before
         self._next: Recording | None = None
-        self._tape = _Tape(f"chardev {id}")
+        self._tape = _Tape(f"chardev {id}", Encoder(version))
         self._is_in_place = False
 
     def activate(self) -> None:
@@ -199,24 +218,32 @@ class Recording(Tap):
         """If it was in place until now, nobody is there any more."""
         if self._is_in_place:
             self.event(Event.CLOSED)
-            self._put(self._tape.encoder.flush())
+            self._put(Encoder.flush)
             self._is_in_place = False
 
     def _mark(self, label: str) -> None:
-        self._put(self._tape.encoder.flush() + marker(self._tape.now, label))
+        now = self._tape.now
+        self._put(lambda encoder: encoder.flush() + encoder.marker(now, label))
 
     def _data(self, direction: Direction, data: memoryview) -> None:
+        now = self._tape.now
         for start in range(0, len(data), PIECE):
             piece = bytes(data[start : start + PIECE])
-            self._put(self._tape.encoder.data(self._tape.now, direction, piece))
+            self._put(partial(Encoder.data, time=now, code=direction, data=piece))
 
-    def _put(self, lines: bytes) -> None:
-        """Have *lines* written soon, all or none of them."""
-        if not lines or not self._is_in_place:
+    def _put(self, encode: Callable[[Encoder], bytes]) -> None:
+        """Have the lines that *encode* gives written soon, all or none of them."""
+        if not self._is_in_place:
             return
         tape = self._tape
-        data = tape.head() + lines
-        if len(data) > self.spool.room:
+        told = tape.encoder.told
+        head = tape.head()
+        lines = encode(tape.encoder)
+        data = head + lines
+        if not lines:
+            tape.encoder.told = told
+        elif len(data) > self.spool.room:
+            tape.encoder.told = told
             count = lines.count(b"\n")
             tape.lost += count
             self.spool.drop(count)
@@ -228,5 +255,6 @@ class Recording(Tap):
     def _note_failure(self, lines: bytearray) -> None:
         """*lines* could not be written, with the header if that was among them."""
         self._tape.lost += lines.count(b"\n")
+        self._tape.encoder.lose(lines)
         if lines.startswith(b"{"):
             self._tape.has_header = False

@@ -1,4 +1,4 @@
-"""replay: what was recorded comes again, in asciicast v2, with its timing.
+"""replay: what was recorded comes again, in asciicast v2 or v3, with its timing.
 
 It begins when it is put in place. What the recording has as ``o`` is input for the frontend;
 markers OPENED, CLOSED and BREAK are such events, the end is CLOSED. If the first marker tells
@@ -10,7 +10,8 @@ What the frontend sends is compared, as one stream of bytes, with all that is re
 what is recorded before it has been sent, and all that follows is later by as much. What is
 sent while the recording is closed is refused and so is not compared, as it is not recorded.
 
-The file is read as it is played, in pieces of 64 KiB: out of the page cache, as by kind file.
+The file is read as it is played, in pieces of 64 KiB: out of the page cache, as by kind file. After
+one piece, or a hundred lines in which nothing comes, others have their turn.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from trio_chardev.protocols.asciicast import Decoder, Entry, FormatError
 log = logging.getLogger(__name__)
 
 CHUNK = 1 << 16  # bytes that are read from the file at once
+LINES_AT_ONCE = 100  # take about 0.3 ms
 SHORTEST = 1e-3  # seconds; a recording that is shorter and has no bytes is not played in a loop
 SHOWN = 40  # bytes of what was sent, and of what was expected, that an error shows
 
@@ -47,7 +49,7 @@ class ReplayOptions(BackendOptions):
     """Plays a recording as input, with its timing."""
 
     path: str
-    """The recording, a file in asciicast v2."""
+    """The recording, a file in asciicast v2 or v3."""
 
     speed: str = "1"
     """How many times as fast as it was recorded, a number above 0; max: without waiting."""
@@ -82,7 +84,9 @@ class _Reader:
         self._file = file
         self._decoder = Decoder()
         self._offset = 0
-        self._is_at_end = False
+        self._is_at_end = False  # of the file
+        self.is_over = False
+        """There is no entry any more."""
 
     @property
     def is_torn(self) -> bool:
@@ -90,17 +94,23 @@ class _Reader:
         return self._decoder.is_torn
 
     def next(self) -> Entry | None:
-        """The next entry, None at the end. Raises BackendError."""
+        """The next entry; None if it `is_over`, or others should have a turn before.
+
+        Raises BackendError.
+        """
         try:
-            while (entry := self._decoder.next_entry()) is None and not self._is_at_end:
+            entry = self._decoder.next_entry()
+            if entry is None and not self._is_at_end:
                 data = os.pread(self._file.fd, CHUNK, self._offset)
                 self._offset += len(data)
                 self._is_at_end = not data
                 self._decoder.receive_data(data)
+                entry = self._decoder.next_entry()
         except OSError as exc:
             raise BackendError.from_os_error(f"Could not read '{self.path}'", exc) from exc
         except FormatError as exc:
             raise BackendError(f"Could not replay '{self.path}': {exc}") from exc
+        self.is_over = self._is_at_end and entry is None
         return entry
 
     def again(self) -> _Reader:
@@ -118,38 +128,48 @@ class _Script:
         self._has_input = False
         self.sent = 0
         """Bytes that were sent as expected."""
+        self.difference: str | None = None
+        """What is wrong with what was sent."""
 
-    def follow(self, data: memoryview) -> str | None:
-        """*data* is sent: None if it is as expected, else what is wrong. Raises BackendError."""
-        rest = bytes(data)
-        while rest:
-            if not self._next and not self._fetch():
-                return f"{_shown(rest)} was sent, but no more was recorded"
-            expected = self._next[: len(rest)]
-            if not rest.startswith(expected):
-                same = next(i for i, byte in enumerate(rest) if byte != expected[i])
-                return (
-                    f"{_shown(rest[same:])} was sent, but {_shown(self._next[same:])} "
-                    f"was recorded, after {self.sent + same} bytes"
+    def follow(self, data: memoryview) -> int:
+        """*data* is sent: how much of it is as expected.
+
+        If that is not all there is a `difference`, or the rest is to be tried again after
+        others had a turn. Raises BackendError.
+        """
+        taken = 0
+        for _ in range(LINES_AT_ONCE):
+            sent = bytes(data[taken : taken + len(self._next)])
+            expected = self._next[: len(sent)]
+            if sent != expected:
+                same = next(i for i, byte in enumerate(sent) if byte != expected[i])
+                self.difference = (
+                    f"{_shown(data[taken + same :])} was sent, but "
+                    f"{_shown(self._next[same:])} was recorded, after {self.sent + same} bytes"
                 )
-            rest = rest[len(expected) :]
-            self._next = self._next[len(expected) :]
-            self.sent += len(expected)
-        return None
+                break
+            self._next = self._next[len(sent) :]
+            taken += len(sent)
+            self.sent += len(sent)
+            if taken == len(data) or not self._read_on():
+                break
+        if taken < len(data) and self._is_over:
+            self.difference = f"{_shown(data[taken:])} was sent, but no more was recorded"
+        return taken
 
-    def _fetch(self) -> bool:
-        """Read on to what has to be sent next; False if nothing has."""
-        while True:
-            entry = self._reader.next()
-            if entry is not None:
-                if entry.code == "i" and (data := entry.data):
-                    self._next = data
-                    self._has_input = True
-                    return True
-            elif self._loop and self._has_input:
-                self._reader = self._reader.again()
-            else:
-                return False
+    @property
+    def _is_over(self) -> bool:
+        return not self._next and self._reader.is_over and not (self._loop and self._has_input)
+
+    def _read_on(self) -> bool:
+        """Look at one line for what has to be sent next; False if others should have a turn."""
+        if self._reader.is_over and not self._is_over:
+            self._reader = self._reader.again()
+        entry = self._reader.next()
+        if entry is not None and entry.code == "i" and entry.data:
+            self._next = entry.data
+            self._has_input = True
+        return entry is not None
 
 
 class ReplayBackend(Backend):
@@ -172,8 +192,9 @@ class ReplayBackend(Backend):
         self._time = 0.0  # of the last entry
         self._expected = 0  # bytes recorded as sent before where it is
         self._changed = trio.lowlevel.ParkingLot()
-        self._next = self._reader.next()
-        self._is_played = False  # the next one; what follows may be damaged
+        self._next: Entry | None = None
+        self._is_played = True  # the next one, so that there is none; what follows may be damaged
+        self._is_beginning = True
 
     @property
     def filename(self) -> str:
@@ -186,13 +207,11 @@ class ReplayBackend(Backend):
     # ------------------------------------------------------------ playing
 
     def receive_nowait(self, max_bytes: int) -> bytes:
-        while self._is_playing:
+        for _ in range(LINES_AT_ONCE):
             if self._rest:
                 data, self._rest = self._rest[:max_bytes], self._rest[max_bytes:]
                 return data
-            if self._is_played:
-                self._next, self._is_played = self._reader.next(), False
-            if self._due > trio.current_time():
+            if not self._is_playing or not self.fetch() or self._due > trio.current_time():
                 break
             if self._next is None:
                 self._end()
@@ -200,6 +219,21 @@ class ReplayBackend(Backend):
             self._play(self._next)
             self._is_played = True
         return b""
+
+    def fetch(self) -> bool:
+        """Have what comes next, or that it is the end; False if others should have a turn before.
+
+        Raises BackendError.
+        """
+        if self._is_played:
+            entry = self._reader.next()
+            if entry is None and not self._reader.is_over:
+                return False
+            self._next, self._is_played = entry, False
+            if self._is_beginning:
+                self._is_beginning = False
+                self._open_as_recorded()
+        return True
 
     async def wait_readable(self) -> None:
         with trio.move_on_at(self._due if self._is_playing else math.inf):
@@ -240,7 +274,7 @@ class ReplayBackend(Backend):
             case "LOST":
                 log.warning("recording '%s' is not whole: %s", self._options.path, label)
 
-    def open_as_recorded(self) -> None:
+    def _open_as_recorded(self) -> None:
         """OPENED, or CLOSED, as it was at the beginning."""
         first = self._next
         self.set_open(first is None or first.code != "m" or first.text != "CLOSED")
@@ -255,8 +289,7 @@ class ReplayBackend(Backend):
             self._time = 0.0
             self._has_output = False
             self._reader = self._reader.again()
-            self._next = self._reader.next()
-            self.open_as_recorded()
+            self._next, self._is_played, self._is_beginning = None, True, True
         else:
             self._stop()
 
@@ -270,18 +303,19 @@ class ReplayBackend(Backend):
     def send_nowait(self, data: memoryview) -> int:
         if not self.is_open:
             raise BackendDisconnectedError(f"nobody is at {self.filename}")
-        if self._script is not None:
-            self._compare(self._script, data)
-        return len(data)
+        return len(data) if self._script is None else self._compare(self._script, data)
 
-    def _compare(self, script: _Script, data: memoryview) -> None:
-        """Compare *data* with what was recorded. Raises BackendError."""
+    def _compare(self, script: _Script, data: memoryview) -> int:
+        """Compare *data* with what was recorded; how much was. Raises BackendError."""
         was_late = self._is_late
-        if difference := script.follow(data):
-            self._differ(difference)
-        elif was_late and not self._is_late:
+        taken = script.follow(data)
+        if script.difference is not None:
+            self._differ(script.difference)
+            return len(data)
+        if was_late and not self._is_late:
             self._begin = max(self._begin, trio.current_time() - self._time / self._speed)
             self._changed.unpark_all()
+        return taken
 
     def _differ(self, difference: str) -> None:
         """Complain about the first one; there is no second."""
@@ -294,8 +328,8 @@ class ReplayBackend(Backend):
         log.warning("%s", text)
 
 
-def _shown(data: bytes) -> str:
-    return repr(data if len(data) <= SHOWN else data[:SHOWN] + b"...")
+def _shown(data: bytes | memoryview) -> str:
+    return repr(bytes(data) if len(data) <= SHOWN else bytes(data[:SHOWN]) + b"...")
 
 
 @asynccontextmanager
@@ -310,7 +344,8 @@ async def open_replay(options: ReplayOptions, request: OpenRequest) -> AsyncIter
         except BlockingIOError as exc:
             raise BackendError(f"Could not open '{options.path}': it is being recorded") from exc
         backend = ReplayBackend(request, options, file)
-        backend.open_as_recorded()
+        while not backend.fetch():
+            await trio.lowlevel.checkpoint()
         yield backend
     finally:
         file.close()

@@ -141,7 +141,7 @@ class SocketBackend(PeerBackend):
         if original._options.protocols != self._options.protocols:
             raise BackendError(
                 "'keep-peer' requires the same 'tls-creds', 'tls-authz', 'websocket', "
-                "'binary-only', 'telnet' and 'tn3270'"
+                "'binary-only', 'ws-path', 'telnet' and 'tn3270'"
             )
         self._original = original
         self.keeps_peer = True

@@ -12,6 +12,7 @@ from trio_chardev.credentials import TlsCredentials
 from trio_chardev.errors import BackendError
 from trio_chardev.options import BackendOptions
 from trio_chardev.protocols.origin import can_be_allowed
+from trio_chardev.protocols.websocket_handshake import is_path
 
 
 @attrs.frozen(kw_only=True)
@@ -62,8 +63,13 @@ class SocketOptions(BackendOptions):
     origins: tuple[str, ...] = ()
     """Web pages that may connect by WebSocket, as ``https://console.example``; ``*`` is any.
 
-    The default is those of the same host. A page from a file is ``null``. Who is no browser
+    With ``:*`` behind the host its port may be any. The default is those of the same host. A page from a file is ``null``. Who is no browser
     names no origin, and may always."""
+
+    ws_path: str | None = None
+    """Path that a WebSocket's client asks for, ``/`` unless said; a server then takes no other.
+
+    The default of a server is any. A client's may have a query, which a server overlooks."""
 
     @property
     def open_timeout(self) -> float:
@@ -84,7 +90,7 @@ class SocketOptions(BackendOptions):
     def protocols(self) -> tuple[object, ...]:
         """What a peer that is connected can't be asked to change."""
         return (
-            *(self.tls_creds, self.tls_authz, self.websocket, self.binary_only),
+            *(self.tls_creds, self.tls_authz, self.websocket, self.binary_only, self.ws_path),
             *(self.telnet, self.tn3270, self.server),
         )
 
@@ -143,6 +149,12 @@ def check_options(options: SocketOptions, credentials: TlsCredentials | None) ->
         raise BackendError("'binary-only' option requires 'websocket' option")
     if options.origins and not (options.websocket and options.server):
         raise BackendError("'origins' option requires 'websocket' option of a server")
+    if options.ws_path is not None:
+        if not options.websocket:
+            raise BackendError("'ws-path' option requires 'websocket' option")
+        if not is_path(options.ws_path, with_query=not options.server):
+            what = "a path" if options.server else "a path, perhaps with a query,"
+            raise BackendError(f"'ws-path' must be {what} such as '/websockify'")
     for origin in options.origins:
         if not can_be_allowed(origin):
             raise BackendError(f"'origins': '{origin}' is none, such as 'https://console.example'")

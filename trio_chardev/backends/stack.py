@@ -56,6 +56,7 @@ class Stack:
                 binary_only=options.binary_only,
                 host=_host_header(options),
                 origins=options.origins,
+                path=options.ws_path,
             )
         if options.telnet or options.tn3270:
             yield telnet_codec(is_server=options.server, tn3270=options.tn3270)

@@ -67,8 +67,14 @@ class WebSocketCodec:
 
 
 def websocket_codec(
-    *, is_server: bool, host: str, binary_only: bool, origins: Sequence[str] = ()
+    *,
+    is_server: bool,
+    host: str,
+    binary_only: bool,
+    origins: Sequence[str] = (),
+    path: str | None = None,
 ) -> WebSocketCodec:
     """For a socket's options; *host* is what a client's Host header shall say."""
-    handshake = ServerHandshake(origins) if is_server else ClientHandshake(host)
+    handshake: Handshake
+    handshake = ServerHandshake(origins, path) if is_server else ClientHandshake(host, path)
     return WebSocketCodec(handshake, binary_only=binary_only)

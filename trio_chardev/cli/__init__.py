@@ -12,16 +12,54 @@ from collections.abc import Sequence
 import click
 import trio
 
-from trio_chardev.cli.errors import LineFormatter, print_error
+from trio_chardev.cli.errors import status_of
 from trio_chardev.cli.inherited import Inherited, fill_standard
-from trio_chardev.errors import ChardevError
+from trio_chardev.cli.output import say, warn
 from trio_chardev.version import __version__
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group(context_settings=CONTEXT)
-@click.version_option(__version__)
+class Command(click.Command):
+    """One whose help is printed as all else."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = print_help
+        return option
+
+
+class Group(Command, click.Group):
+    """Of such commands."""
+
+    command_class = Command
+
+
+def print_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """What --help does."""
+    if value and not ctx.resilient_parsing:
+        say(ctx.get_help())
+        ctx.exit()
+
+
+def print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """What --version does."""
+    if value and not ctx.resilient_parsing:
+        say(f"trio-chardev {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=Group, context_settings=CONTEXT)
+@click.option(
+    "-V",
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=print_version,
+    help="Show the version and exit.",
+)
 def cli() -> None:
     """Character devices whose backend can be changed while in use."""
 
@@ -99,31 +137,30 @@ def serve_command(
     The options are those of qemu-storage-daemon. Without --monitor and --qmp it listens on
     $XDG_RUNTIME_DIR/trio-chardev/qmp.sock and prints that path.
     """
+    from trio_chardev.cli.log import printing_in_background
     from trio_chardev.cli.options import ServeOptions
     from trio_chardev.cli.serve import serve
     from trio_chardev.keyval import HelpRequested
 
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
-    handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter("trio-chardev: %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
     try:
-        options = ServeOptions.parse(
-            chardevs,
-            monitors,
-            listeners,
-            pidfile,
-            warn,
-            objects,
-            sandbox,
-            devices,
-            echr,
-            state,
-            inherited,
-        )
-        trio.run(serve, options)
+        with printing_in_background(level):
+            options = ServeOptions.parse(
+                chardevs,
+                monitors,
+                listeners,
+                pidfile,
+                warn,
+                objects,
+                sandbox,
+                devices,
+                echr,
+                state,
+                inherited,
+            )
+            trio.run(serve, options)
     except HelpRequested as request:
-        click.echo(ServeOptions.help_text(request))
+        say(ServeOptions.help_text(request))
 
 
 SOCKET = click.option(
@@ -213,7 +250,7 @@ def change_command(
     try:
         client = change(id, backend, warn, more)
     except HelpRequested as request:
-        click.echo(GRAMMAR.help_text(request.subject))
+        say(GRAMMAR.help_text(request.subject))
     else:
         qmp.run(socket, client)
 
@@ -233,22 +270,18 @@ def events_command(socket: str | None) -> None:
 def demo_command(changes: int, seed: int) -> None:
     """Change a console again and again while a program prints to it, and count the bytes."""
     from trio_chardev.cli.demo import demo
+    from trio_chardev.cli.running import run_until_signal
 
     logging.basicConfig(level=logging.CRITICAL)  # failing changes are part of the show
-    sys.exit(trio.run(demo, changes, seed))
-
-
-def warn(text: str) -> None:
-    """Tell of something deprecated."""
-    click.echo(f"trio-chardev: warning: {text}", err=True)
+    sys.exit(run_until_signal(lambda: demo(changes, seed)))
 
 
 def main() -> None:
-    """The console script: no traceback for a mistake of the user's."""
+    """The console script: no traceback for a mistake of the user's, nor where nobody listens."""
     inherited = Inherited.found()  # before anything is opened
     fill_standard()
     try:
-        cli.main(prog_name="trio-chardev", obj=inherited)
-    except ChardevError as exc:
-        print_error(exc)
-        sys.exit(1)
+        status = cli.main(prog_name="trio-chardev", standalone_mode=False, obj=inherited)
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as exc:
+        status = status_of(exc)
+    sys.exit(status)

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import click
-
 from trio_chardev.backends.addresses import SocketAddress
 from trio_chardev.cli.options import GRAMMAR
+from trio_chardev.cli.output import printable, say
 from trio_chardev.cli.qmp import Client
 from trio_chardev.errors import OptionsError
 from trio_chardev.keyval import split_items
@@ -32,7 +31,7 @@ def change(
         async with open_qmp_client(address) as qmp:
             result = await qmp.execute("chardev-change", arguments)
         if "pty" in result:
-            click.echo(result["pty"])
+            say(printable(str(result["pty"])))
 
     return client
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -18,12 +19,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
-import click
 import trio
 
 from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
 from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.cli.output import printable, say
 from trio_chardev.errors import ChardevError
 from trio_chardev.frontends.bridge import Bridge, BridgeOptions
 from trio_chardev.qmp.client import QmpClient, open_qmp_client
@@ -210,11 +211,12 @@ class Demo:
 
 def show_progress(number: int, changes: int, seconds: float, text: str) -> None:
     """One line a change; on a terminal each takes the place of the one before."""
-    line = f"{number:4}/{changes}  {seconds * 1000:6.1f} ms  {text}"
+    line = f"{number:4}/{changes}  {seconds * 1000:6.1f} ms  {printable(text)}"
     if sys.stdout.isatty():
-        click.echo(f"\r\x1b[K{line[:100]}", nl=number == changes)
+        width = shutil.get_terminal_size().columns
+        say(line[: width - 1], over=True, end="\n" if number == changes else "")
     else:
-        click.echo(line)
+        say(line)
 
 
 def count_lines(data: bytes) -> Counter[bytes]:
@@ -228,7 +230,7 @@ async def demo(changes: int, seed: int) -> int:
         async with open_service() as service:
             path = f"{folder}/qmp.sock"
             await service.listen_qmp(SocketOptions(addr=UnixAddress(path)))
-            click.echo(f"service with QMP at {path}; {changes} changes while a program prints:")
+            say(f"service with QMP at {path}; {changes} changes while a program prints:")
             async with open_qmp_client(path) as qmp:
                 run = Demo(service, qmp, folder, random.Random(seed))
                 await run.run(changes)
@@ -251,5 +253,5 @@ async def demo(changes: int, seed: int) -> int:
     ]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        click.echo(f"  {name:{width}}  {value}")
+        say(f"  {name:{width}}  {value}")
     return 0 if received == sent else 1

@@ -1,15 +1,23 @@
-"""What is printed of an error: on one line, with the option that is to blame."""
+"""What is printed of an error: on one line, with the option that is to blame.
+
+And with which status the program ends: 1 when something fails, 2 for misuse, 130 by ctrl-C.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import signal
 from collections.abc import Iterator
+from typing import Final
 
 import click
 
+from trio_chardev.cli.output import OutputError, complain, end_by, printable
 from trio_chardev.errors import ChardevError, OptionsError
 
+STATUS_OF_INTERRUPT: Final = 128 + signal.SIGINT
 MAX_SHOWN = 200  # characters of an option
 
 
@@ -17,12 +25,44 @@ def print_error(error: ChardevError) -> None:
     """Print what it says, and below it the hints that it has."""
     hints = [line for note in getattr(error, "__notes__", ()) for line in note.splitlines()]
     for line in (str(error), *hints):
-        click.echo(f"trio-chardev: {printable(line)}", err=True)
+        complain(f"trio-chardev: {printable(line)}")
 
 
-def printable(text: str) -> str:
-    """*text* on one line, and without what a terminal would obey."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+def status_of(error: BaseException) -> int:
+    """Print what the user shall know of *error*, and give the status with which to exit.
+
+    Raises it if it is a bug of ours.
+    """
+    leaves = list(_leaves(error))
+    expected = ChardevError | OutputError | click.ClickException | click.Abort | KeyboardInterrupt
+    if not all(isinstance(leaf, expected) for leaf in leaves):
+        raise error
+    for leaf in leaves:
+        if isinstance(leaf, OutputError):
+            end_by(leaf)
+    match leaves[0]:
+        case ChardevError() as leaf:
+            print_error(leaf)
+            return 1
+        case click.ClickException() as leaf:
+            complain(_usage(leaf))
+            return leaf.exit_code
+    return STATUS_OF_INTERRUPT
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _usage(error: click.ClickException) -> str:
+    """What click prints of it."""
+    shown = io.StringIO()
+    error.show(shown)
+    return shown.getvalue().rstrip("\n")
 
 
 class LineFormatter(logging.Formatter):

@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Mapping
 
 import attrs
-import click
 import trio
 
 from trio_chardev.backends.socket import SocketOptions
-from trio_chardev.cli.errors import printable, saying
+from trio_chardev.cli.errors import saying
 from trio_chardev.cli.inherited import Inherited
+from trio_chardev.cli.output import announce, printable
 from trio_chardev.core.device import DeviceOptions
 from trio_chardev.objects import ObjectOptions
 from trio_chardev.options import BackendOptions
@@ -60,7 +60,7 @@ class Maker:
             with saying(self.said["chardevs", id], f"Failed to add chardev '{id}': "):
                 result = await registry.add(id, options, take_fd=self.inherited.take)
         if result.pty is not None:
-            click.echo(f"char device redirected to {result.pty} (label {printable(id)})")
+            announce(f"char device redirected to {result.pty} (label {printable(id)})")
 
     async def make_device(self, id: str, options: DeviceOptions, by_client: bool) -> None:
         devices = self.service.registry.devices

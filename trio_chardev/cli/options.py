@@ -21,7 +21,13 @@ from trio_chardev.core.device import DeviceOptions
 from trio_chardev.errors import DeviceExistsError, OptionsError
 from trio_chardev.frontends import DEVICE
 from trio_chardev.grammar import ChardevGrammar, ChardevSpec, check_id, help_text
-from trio_chardev.keyval import HelpRequested, parse_bool, parse_number, structure_text
+from trio_chardev.keyval import (
+    HELP_WORDS,
+    HelpRequested,
+    parse_bool,
+    parse_number,
+    structure_text,
+)
 from trio_chardev.legacy import parse_legacy
 from trio_chardev.members import TaggedUnion
 from trio_chardev.objects import OBJECT, MonitorQmp, ObjectOptions
@@ -31,6 +37,22 @@ from trio_chardev.qmp.object_commands import duplicate_object
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 GRAMMAR = ChardevGrammar({name: kind.options for name, kind in KINDS.items()}, FOREIGN)
+
+QMP_HELP = """\
+QMP listeners and monitors:
+  unix:PATH[,OPTIONS]          A UNIX socket.
+  tcp:HOST:PORT[,OPTIONS]      A TCP socket; without HOST, on all addresses.
+  telnet:HOST:PORT[,OPTIONS]   The same with telnet.
+  websocket:HOST:PORT[,OPTIONS]
+                               The same with WebSocket.
+  stdio, pty, pty:PATH, /dev/NAME, file:PATH, pipe:PATH, udp:HOST:PORT
+                               A monitor on such a chardev.
+  chardev:ID                   A monitor on a chardev of --chardev.
+  none                         Nothing.
+With server=on,wait=off a socket listens for many clients at a time, each with a
+session of its own; without, it connects. insecure=on takes whoever comes: any
+user of this machine, any machine without TLS. The other options are those that
+'--chardev socket,help' lists, such as tls-creds."""
 
 
 @attrs.frozen(kw_only=True)
@@ -152,6 +174,10 @@ class ServeOptions:
                 return help_text(
                     "List of user creatable objects:", OBJECT.variants, request.subject
                 )
+            case "monitor":
+                return help_text("", {"monitor": MonitorOptions}, "monitor")
+            case "qmp":
+                return QMP_HELP
         return GRAMMAR.help_text(request.subject)
 
 
@@ -214,7 +240,7 @@ class _Reader:
 
     def read_monitor(self, text: str) -> None:
         said = f"--monitor {text}"
-        with saying(said), _only_qmp():
+        with saying(said), _only_qmp(), _help_is_about("monitor"):
             options = structure_text(MonitorOptions, text, "chardev", self.warn)
             if options.id is not None:
                 check_id(options.id)
@@ -222,6 +248,8 @@ class _Reader:
 
     def read_qmp(self, text: str, id: str) -> None:
         said = f"--qmp {text}"
+        if text in HELP_WORDS or text.endswith(tuple(f",{word}" for word in HELP_WORDS)):
+            raise HelpRequested(option="qmp")
         with saying(said):
             address, insecure = _split_insecure(text)
             legacy = parse_legacy(GRAMMAR, address, id)
@@ -252,6 +280,14 @@ def _without_secrets(text: str) -> str:
     if text.startswith("{"):
         return "{...}"
     return re.sub(r"(^|,)data=(?:[^,]|,,)*", r"\1data=...", text)
+
+
+@contextlib.contextmanager
+def _help_is_about(option: str) -> Iterator[None]:
+    try:
+        yield
+    except HelpRequested:
+        raise HelpRequested(option=option) from None
 
 
 @contextlib.contextmanager

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeAlias
-
-import click
-import trio
 
 from trio_chardev.backends.addresses import SocketAddress
 from trio_chardev.cli.address import parse_address
-from trio_chardev.cli.errors import printable
+from trio_chardev.cli.errors import STATUS_OF_INTERRUPT
+from trio_chardev.cli.output import complain, printable, say
+from trio_chardev.cli.running import run_until_signal
 from trio_chardev.cli.words import parse_arguments
-from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.qmp.client import QmpError, QmpEvent, QmpEvents, open_qmp_client
 from trio_chardev.qmp.encoder import encode
 
@@ -29,35 +26,17 @@ Client: TypeAlias = Callable[[SocketAddress], Awaitable[None]]
 MAX_EVENTS: Final = 1 << 16
 
 
-def run(socket: str | None, client: Client, status_of_interrupt: int = 128 + signal.SIGINT) -> None:
+def run(socket: str | None, client: Client, status_of_interrupt: int = STATUS_OF_INTERRUPT) -> None:
     """Run *client* with the address that *socket* spells; exit with 1 if the server says no.
 
-    Ctrl-C and SIGTERM cancel it and end the program with *status_of_interrupt*. Raises
-    ChardevError if there is no server.
+    A signal ends it as `run_until_signal` says. Raises ChardevError if there is no server.
     """
+    address = parse_address(socket)
     try:
-        is_complete = trio.run(_run_until_signal, client, parse_address(socket))
+        run_until_signal(lambda: client(address), status_of_interrupt)
     except QmpError as exc:
-        click.echo(printable(f"{exc.error_class}: {exc}"), err=True)
+        complain(printable(f"{exc.error_class}: {exc}"))
         sys.exit(1)
-    if not is_complete:
-        sys.exit(status_of_interrupt)
-
-
-async def _run_until_signal(client: Client, address: SocketAddress) -> bool:
-    """Was *client* not interrupted?"""
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with open_background_nursery() as nursery:
-            scope = trio.CancelScope()
-            nursery.start_soon(_cancel_at_signal, signals, scope)
-            with scope:
-                await client(address)
-            return not scope.cancelled_caught
-
-
-async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for _ in signals:
-        scope.cancel()
 
 
 def command(name: str, words: Iterable[str]) -> Client:
@@ -67,9 +46,15 @@ def command(name: str, words: Iterable[str]) -> Client:
     async def client(address: SocketAddress) -> None:
         async with open_qmp_client(address) as qmp:
             result = await qmp.execute(name, arguments)
-        click.echo(json.dumps(result, indent=4 if sys.stdout.isatty() else None))
+        say(_json(result))
 
     return client
+
+
+def _json(value: Any) -> str:
+    """*value* for people on a terminal, else for programs in one line."""
+    text = json.dumps(value, indent=4 if sys.stdout.isatty() else None)
+    return text.replace("\x7f", r"\u007f")  # which JSON leaves as it is, and a terminal obeys
 
 
 async def list_chardevs(address: SocketAddress) -> None:
@@ -82,7 +67,7 @@ async def list_chardevs(address: SocketAddress) -> None:
         rows.append((printable(chardev["label"]), printable(chardev["filename"]), state))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for id, filename, state in rows:
-        click.echo(f"{id:<{widths[0]}}  {filename:<{widths[1]}}  {state}")
+        say(f"{id:<{widths[0]}}  {filename:<{widths[1]}}  {state}")
 
 
 async def print_events(address: SocketAddress) -> None:
@@ -97,9 +82,9 @@ async def print_events(address: SocketAddress) -> None:
 async def _print_all(events: QmpEvents) -> None:
     told = 0
     async for event in events:
-        click.echo(encode(_message(event)).rstrip())
+        say(encode(_message(event)).decode().rstrip())
         if events.dropped > told:
-            click.echo(f"trio-chardev: {events.dropped - told} events are lost", err=True)
+            complain(f"trio-chardev: {events.dropped - told} events are lost")
             told = events.dropped
 
 

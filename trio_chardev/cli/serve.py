@@ -8,15 +8,14 @@ import gc
 import os
 from collections.abc import Iterable, Iterator
 
-import click
-
 from trio_chardev.backends import BACKEND
 from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.cli.address import default_monitor_path
-from trio_chardev.cli.errors import printable, saying
+from trio_chardev.cli.errors import saying
 from trio_chardev.cli.maker import Maker
 from trio_chardev.cli.options import ServeOptions
+from trio_chardev.cli.output import announce, complain, printable
 from trio_chardev.cli.restore import Wanted, is_monitor, make_all, plan
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import ChardevError, OptionsError, strerror
@@ -87,7 +86,7 @@ async def add_all(service: Service, options: ServeOptions, journal: Journal) -> 
     if not options.has_monitor:
         path = default_monitor_path()
         await service.listen_qmp(SocketOptions(addr=UnixAddress(str(path))))
-        click.echo(f"QMP at {path}")
+        announce(f"QMP at {path}")
 
 
 def _later(wanted: Iterable[Wanted]) -> list[Wanted]:
@@ -96,7 +95,7 @@ def _later(wanted: Iterable[Wanted]) -> list[Wanted]:
 
 
 def _say_of_state(text: str) -> None:
-    click.echo(f"trio-chardev: --state: {printable(text)}", err=True)
+    complain(f"trio-chardev: --state: {printable(text)}")
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ def _json_object(text: str) -> dict[str, Any]:
     for message in messages:
         if isinstance(message, Malformed):
             raise OptionsError(message.desc)
-    raise OptionsError(f"JSON parse error, expected one object: {text!r}")
+    raise OptionsError("JSON parse error, expected one object")
 
 
 def _read(text: str) -> list[Message]:

@@ -31,6 +31,7 @@ from trio_chardev.errors import (
     ChangeRefusedError,
     ChardevBusyError,
     ChardevClosedError,
+    reason_of,
 )
 from trio_chardev.events import BackendEvent
 
@@ -286,7 +287,8 @@ class Chardev:
                     await self._ask(frontend, Controls(new.backend))
             except Exception as exc:
                 log.warning("chardev '%s': change failed: %r", self.id, exc)
-                raise ChangeFailedError(f"Chardev '{self.id}' change failed") from exc
+                text = f"Chardev '{self.id}' change failed: {reason_of(exc)}"
+                raise ChangeFailedError(text) from exc
 
     async def _ask(self, frontend: Frontend, backend: Controls) -> None:
         if frontend.be_change is not None:

@@ -134,7 +134,7 @@ class Registry(Mapping[str, Chardev]):
         chardev = Chardev(id, is_replayed=is_replayed, on_event=self._note_event)
         self._adding.add(id)
         try:
-            with _failed_to_add(id):
+            with _failed_to("add", id):
                 opener = self._opener(options, take_fd, sandbox)
                 await self._open(chardev, opener, _or_default(timeout, options))
             self._chardevs[id] = chardev
@@ -173,8 +173,8 @@ class Registry(Mapping[str, Chardev]):
         if id not in self._chardevs:
             raise ChardevNotFoundError(f"Chardev '{id}' does not exist")
         chardev = self._chardevs[id]
-        # QEMU does a change without a user as remove and add, and so words its errors.
-        with contextlib.nullcontext() if chardev.frontends else _failed_to_add(id):
+        # With a user QEMU says no more than what went wrong.
+        with contextlib.nullcontext() if chardev.frontends else _failed_to("change", id):
             opener = self._opener(options, take_fd, sandbox)
             backend = await chardev.change(
                 opener,
@@ -289,7 +289,8 @@ async def open_registry_with(
 
 
 @attrs.frozen
-class _failed_to_add:  # noqa: N801 - used as a context manager is
+class _failed_to:  # noqa: N801 - used as a context manager is
+    verb: str
     id: str
 
     def __enter__(self) -> None:
@@ -297,7 +298,7 @@ class _failed_to_add:  # noqa: N801 - used as a context manager is
 
     def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
         if isinstance(exc, BackendError) and not isinstance(exc, ChardevClosedError):
-            error = BackendError(f"Failed to add chardev '{self.id}': {exc}")
+            error = BackendError(f"Failed to {self.verb} chardev '{self.id}': {exc}")
             error.__notes__ = getattr(exc, "__notes__", [])
             raise error from exc
 

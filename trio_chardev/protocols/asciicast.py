@@ -1,8 +1,10 @@
-r"""asciicast v2, the format of asciinema's recordings, without I/O.
+r"""asciicast v2 and v3, the formats of asciinema's recordings, without I/O.
 
 The first line is a header, a JSON object; each line after it is one event, ``[TIME, CODE,
-TEXT]``: ``o`` what a terminal shows, ``i`` what was typed, ``m`` a marker. Codes that are not
-known are skipped, as the format asks for.
+TEXT]``: ``o`` what a terminal shows, ``i`` what was typed, ``m`` a marker. Other codes, such as
+``r`` (a new size) and ``x`` (the exit status), are for terminals; who reads them here has only
+their time. In v2 TIME is since the beginning, in v3 since the event before; v3 has comments, lines
+that begin with ``#``.
 
 The text is made of Unicode characters, but a chardev's traffic is bytes. They are taken as
 UTF-8. A byte 0x80 to 0xFF that belongs to no character of UTF-8 is written as the private
@@ -21,7 +23,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-MAX_LINE: Final = 1 << 24  # bytes; nobody writes such, so that a file of something else ends soon
+MAX_LINE: Final = 1 << 20  # bytes; asciinema reads 128 KiB at once, and a byte takes up to six
 MAX_TIME: Final = 1e9  # seconds
 ESCAPE: Final = 0x10FE00
 
@@ -30,9 +32,11 @@ _TO_TEXT: Final = _ESCAPES | {
     ord(char): "".join(chr(ESCAPE + byte) for byte in char.encode()) for char in _ESCAPES.values()
 }
 _IN_TO_TEXT: Final = re.compile("[\udc80-\udcff\U0010fe80-\U0010feff]")
+_ESCAPED: Final = re.compile("[\U0010fe80-\U0010feff]")
 _TO_SURROGATES: Final = {ord(char): surrogate for surrogate, char in _ESCAPES.items()}
 
 Direction = Literal["o", "i"]
+Version = Literal[2, 3]
 
 
 class FormatError(ValueError):
@@ -49,28 +53,37 @@ class Entry:
     code: str
     text: str
 
-    @property
-    def data(self) -> bytes:
-        """The bytes that the text stands for."""
-        return self.text.translate(_TO_SURROGATES).encode("utf-8", "surrogateescape")
+    data: bytes = attrs.field(default=b"", eq=False, repr=False)
+    """The bytes that the text of an ``o`` or ``i`` stands for."""
 
 
-def header(title: str, timestamp: int) -> bytes:
+def _data_of(text: str) -> bytes:
+    """Raises UnicodeEncodeError for half a character."""
+    if not text.isascii() and _ESCAPED.search(text):
+        text = text.translate(_TO_SURROGATES)
+    return text.encode("utf-8", "surrogateescape")
+
+
+def header(title: str, timestamp: int, version: Version = 2) -> bytes:
     """The first line; *timestamp* is the time of the beginning, in seconds since 1970."""
-    size = {"width": 80, "height": 24}  # the format wants one; a chardev has none
+    # The format wants a size; a chardev has none.
+    size: dict[str, Any] = {"width": 80, "height": 24}
+    if version == 3:
+        size = {"term": {"cols": 80, "rows": 24}}
     title = title.translate(_TO_TEXT)
-    return _line({"version": 2, **size, "timestamp": timestamp, "title": title})
-
-
-def marker(time: float, label: str) -> bytes:
-    """A line for a marker."""
-    return _event(time, "m", label)
+    return _line({"version": version, **size, "timestamp": timestamp, "title": title})
 
 
 class Encoder:
-    """Makes lines of bytes. A character that comes in two pieces is written as one."""
+    """Makes lines of bytes. A character that comes in two pieces is written as one.
 
-    def __init__(self) -> None:
+    All times are since the beginning, in seconds, and never go back.
+    """
+
+    def __init__(self, version: Version = 2) -> None:
+        self.version = version
+        self.told = 0.0
+        """In v3 the time of the last line; who does not use a line sets it back."""
         self._held = b""  # the beginning of a character
         self._held_time = 0.0
         self._held_code: Direction = "o"
@@ -84,20 +97,35 @@ class Encoder:
         except UnicodeDecodeError:
             text, used = codecs.utf_8_decode(data, "surrogateescape", False)
         self._held, self._held_time, self._held_code = data[used:], time, code
-        return lines + _event(time, code, text) if text else lines
+        return lines + self._event(time, code, text) if text else lines
+
+    def marker(self, time: float, label: str) -> bytes:
+        """A line for a marker."""
+        return self._event(time, "m", label)
+
+    def lose(self, lines: bytes | bytearray) -> None:
+        """*lines*, the last ones but for those to come, have not come into the file."""
+        if self.version == 3:
+            events = (line for line in lines.splitlines() if line.startswith(b"["))
+            self.told -= sum(float(line[1 : line.index(b",")]) for line in events)
 
     def flush(self) -> bytes:
         """A line for the beginning of a character that does not go on, if there is one."""
         held, self._held = self._held, b""
         if not held:
             return b""
-        return _event(self._held_time, self._held_code, held.decode("utf-8", "surrogateescape"))
+        return self._event(
+            self._held_time, self._held_code, held.decode("utf-8", "surrogateescape")
+        )
 
-
-def _event(time: float, code: str, text: str) -> bytes:
-    if not text.isascii() and _IN_TO_TEXT.search(text):  # to translate takes 80 ns a character
-        text = text.translate(_TO_TEXT)
-    return _line([round(time, 6), code, text])
+    def _event(self, time: float, code: str, text: str) -> bytes:
+        if not text.isascii() and _IN_TO_TEXT.search(text):  # to translate takes 80 ns a character
+            text = text.translate(_TO_TEXT)
+        if self.version == 3:
+            time = max(0.0, time - self.told)
+        shown = round(time, 6)
+        self.told += shown  # in v3 what was rounded off is in the next
+        return _line([shown, code, text])
 
 
 def _line(value: object) -> bytes:
@@ -115,6 +143,7 @@ class Decoder:
         self._lines: list[bytes] = []  # whole ones, the next one last
         self._number = 0  # of lines taken
         self._time = 0.0
+        self._version = 2
         self._is_at_end = False
 
     def receive_data(self, data: bytes) -> None:
@@ -134,36 +163,46 @@ class Decoder:
                 line = self._lines.pop()
             else:
                 line, self._rest = self._rest, b""
-                self.is_torn = self._number > 0 and not _is_json(line)
+                self.is_torn = self._number > 0 and not (self._is_comment(line) or _is_json(line))
                 if self.is_torn:
                     break
             self._number += 1
             if self._number == 1:
                 self._check_header(line)
-            elif line.strip():
+            elif line.strip() and not self._is_comment(line):
                 return self._parse(line)
         if self._is_at_end and self._number == 0:
             raise FormatError("it is empty")
         return None
 
+    def _is_comment(self, line: bytes) -> bool:
+        return self._version == 3 and line.startswith(b"#")
+
     def _check_header(self, line: bytes) -> None:
-        header = _load(line)
-        if not isinstance(header, dict) or header.get("version") != 2:
-            raise FormatError("it is not in the format asciicast v2")
+        match _load(line):
+            case {"version": 2 | 3 as version}:
+                self._version = version
+            case _:
+                raise FormatError("it is not in the format asciicast v2 or v3")
 
     def _parse(self, line: bytes) -> Entry:
         match _load(line):
             case [int() | float() as time, str() as code, str() as text] if 0 <= time <= MAX_TIME:
-                self._time = max(self._time, float(time))
-                entry = Entry(self._time, code, text)
+                self._advance(float(time))
             case _:
                 raise FormatError(f"line {self._number} is damaged")
-        if code in ("o", "i"):
-            try:
-                entry.data  # noqa: B018 - for what it raises
-            except UnicodeEncodeError:
-                raise FormatError(f"line {self._number} has half a character") from None
-        return entry
+        try:
+            data = _data_of(text) if code in ("o", "i") else b""
+        except UnicodeEncodeError:
+            raise FormatError(f"line {self._number} has half a character") from None
+        return Entry(self._time, code, text, data)
+
+    def _advance(self, time: float) -> None:
+        if self._version == 3:
+            time += self._time
+            if time > MAX_TIME:
+                raise FormatError(f"line {self._number} is damaged")
+        self._time = max(self._time, time)
 
 
 def _load(line: bytes) -> Any:

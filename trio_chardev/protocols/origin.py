@@ -12,7 +12,12 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 ANY = "*"
-_ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[^/?#@\s]+/?", re.ASCII | re.IGNORECASE)
+_ORIGIN = re.compile(
+    r"null|[a-z][a-z0-9+.-]*://(?:\[[^/?#@\s*\]]+\]|[^/?#@\s*:\[\]]+)(?::(?:[0-9]+|\*))?/?",
+    re.ASCII | re.IGNORECASE,
+)
+_PORT = re.compile(r":(?:[0-9]+|\*)$")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def can_be_allowed(text: str) -> bool:
@@ -23,19 +28,29 @@ def can_be_allowed(text: str) -> bool:
 def may_connect(origin: str, host: str, allowed: Sequence[str]) -> bool:
     """May a page of *origin* use what it calls *host* (a Host header)?
 
-    *allowed* are origins, as ``https://console.example``, or `ANY`. Without them the page must
+    *allowed* are origins, as ``https://console.example`` or, whatever its port,
+    ``https://console.example:*``; or `ANY`. Without them the page must
     have come from the same host, by whatever port; names of the own computer are one host.
     """
     if allowed:
-        return ANY in allowed or _normal(origin) in map(_normal, allowed)
+        return ANY in allowed or any(_is_meant(_normal(origin), _normal(one)) for one in allowed)
     theirs, ours = _host_of(origin), _host_of(f"//{host}")
     if theirs is None or ours is None:
         return False
     return theirs == ours or (_is_loopback(theirs) and _is_loopback(ours))
 
 
+def _is_meant(origin: str, one: str) -> bool:
+    """Is *origin* the *one* that may connect? Both are as `_normal` makes them."""
+    if one.endswith(":*"):
+        return _PORT.sub("", origin) == one.removesuffix(":*")
+    return origin == one
+
+
 def _normal(origin: str) -> str:
-    return origin.rstrip("/").lower()
+    """As browsers write it (RFC 6454, 6.2): in lower case, without the port that goes unsaid."""
+    origin = origin.rstrip("/").lower()
+    return origin.removesuffix(_DEFAULT_PORTS.get(origin.partition(":")[0], "") or "\0")
 
 
 def _host_of(url: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from email.utils import formatdate
 from http import HTTPStatus
@@ -16,6 +17,8 @@ from wsproto.utilities import generate_accept_token, generate_nonce
 
 from trio_chardev.protocols.origin import may_connect
 
+_PATH = re.compile(r"/[!-\"$-~]*")
+_ABSOLUTE = re.compile(r"https?://[^/]*", re.IGNORECASE)
 MAX_HEAD = 8192
 """Bytes of a request's or answer's head."""
 
@@ -83,19 +86,25 @@ class Handshake(abc.ABC):
 
 
 class ServerHandshake(Handshake):
-    """Agrees to ``GET /``, as QEMU; answers what is plain HTTP as an HTTP server."""
+    """Agrees to a GET of its path, or of any; answers what is plain HTTP as an HTTP server."""
 
     side = SERVER
 
-    def __init__(self, origins: Sequence[str] = ()) -> None:
-        """*origins* are those of the web pages that may connect, see `may_connect`."""
+    def __init__(self, origins: Sequence[str] = (), path: str | None = None) -> None:
+        """*origins* are those of the web pages that may connect, see `may_connect`.
+
+        *path* is the one that a client must ask for, with any query; None is any.
+        """
         super().__init__(h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD))
         self._origins = origins
+        self._path = path
 
     def _take_head(self) -> bool:
         request = self._http.next_event()
         if not isinstance(request, h11.Request):
             return False
+        if self._path is not None and _path_of(request) != self._path:
+            raise HandshakeError(f"there is only '{self._path}'", HTTPStatus.NOT_FOUND)
         key, subprotocols = _check_request(request)
         _check_origin(request, self._origins)
         if not isinstance(self._http.next_event(), h11.EndOfMessage):
@@ -130,12 +139,12 @@ class ServerHandshake(Handshake):
 
 
 class ClientHandshake(Handshake):
-    """Asks for ``/``."""
+    """Asks for a path."""
 
     side = CLIENT
 
-    def __init__(self, host: str) -> None:
-        """*host* is what the Host header shall say."""
+    def __init__(self, host: str, path: str | None = None) -> None:
+        """*host* is what the Host header shall say; no *path* is ``/``. It may have a query."""
         super().__init__(h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD))
         self._key = generate_nonce()
         headers = [
@@ -146,7 +155,7 @@ class ClientHandshake(Handshake):
             ("Sec-WebSocket-Key", self._key.decode()),
             ("Sec-WebSocket-Protocol", SUBPROTOCOL),
         ]
-        self._send(h11.Request(method="GET", target="/", headers=headers))
+        self._send(h11.Request(method="GET", target=path or "/", headers=headers))
         self._send(h11.EndOfMessage())
 
     def _take_head(self) -> bool:
@@ -162,10 +171,20 @@ class ClientHandshake(Handshake):
                 raise HandshakeError(f"the server answers {answer.status_code} {reason}".rstrip())
 
 
+def is_path(text: str, *, with_query: bool) -> bool:
+    """Can a request ask for *text*, as it is?"""
+    return _PATH.fullmatch(text) is not None and (with_query or "?" not in text)
+
+
+def _path_of(request: h11.Request) -> str:
+    """Without its query."""
+    target = request.target.decode("latin-1").partition("?")[0]
+    absolute = _ABSOLUTE.match(target)  # as a client asks a proxy (RFC 9112, 3.2.2)
+    return target if absolute is None else target[absolute.end() :] or "/"
+
+
 def _check_request(request: h11.Request) -> tuple[bytes, list[bytes]]:
     """The key and the sub-protocols of a request. Raises HandshakeError."""
-    if request.target != b"/":
-        raise HandshakeError("there is only '/'", HTTPStatus.NOT_FOUND)
     if request.method != b"GET":
         status = HTTPStatus.METHOD_NOT_ALLOWED
         raise HandshakeError("the method is not GET", status, [("Allow", "GET")])

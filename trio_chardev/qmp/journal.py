@@ -172,16 +172,22 @@ class Journal:
             raise ValueError("it does not begin as one")
         tables = dict(document)
         if (version := tables.pop(_NAME)) != VERSION:
-            raise ValueError(f"it is of version {version}, and this program knows {VERSION}")
+            known = f"this program knows version {VERSION}"
+            raise ValueError(
+                f"it is of version {version}, and {known}" if type(version) is int else known
+            )
         for table in TABLES:
             rows = tables.pop(table, [])
-            for row in rows if isinstance(rows, list) else [rows]:
+            if not isinstance(rows, list):
+                raise ValueError(f"'{table}' is no list")
+            for number, row in enumerate(rows, 1):
                 match row:
                     case {"id": str(id), "now": now, **more} if more.keys() <= {"was"}:
                         self._base[table] = {id: more.get("was")}
                         self.note(table, id, now)
                     case _:
-                        raise ValueError(f"{row!r} is no entry of '{table}'")
+                        # It may have a secret, which does not belong into a log.
+                        raise ValueError(f"row {number} of '{table}' is damaged")
             self._base[table] = {}
         if tables:
             raise ValueError(f"it has '{next(iter(tables))}'")

@@ -1,0 +1,356 @@
+"""What the service prints: its log, and what goes to standard output.
+
+A terminal that was stopped by ctrl-S, a pipe whose reader is stuck, a disk that is full or hangs
+must not hold up the service. So a thread of its own writes each descriptor, by plain write(2), from
+a bounded queue; the caller never waits. What finds no room, or fails, is dropped and counted, and
+"N lines could not be written" is said when it goes again. Of one cause of a log line only so many
+come through, and then the number of the others.
+
+Where no thread can be started a line is written if the descriptor says that it has room for it,
+and else it is dropped; each second it is tried again to start one.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import io
+import logging
+import os
+import queue
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+import attrs
+
+from trio_chardev.cli.errors import LineFormatter
+
+MAX_PENDING = 1 << 18  # bytes of lines that wait to be written
+MAX_LINE = 1 << 14  # bytes of a text that is put at once, such as a traceback
+PIECE = 4096  # bytes; PIPE_BUF: poll(2) says that there is room for so many
+POLL_INTERVAL = 1.0  # seconds, for a descriptor that others have made non-blocking
+START_INTERVAL = 1.0  # seconds until it is tried again to start a thread
+FLUSH_TIMEOUT = 1.0  # seconds at the end
+
+LIMITED_LEVEL = logging.INFO
+"""Records below it are not limited: who wants to see all wants to see all."""
+BURST, INTERVAL = 50, 1.0  # lines of one cause at once; seconds until another one
+BURST_OF_ONE, INTERVAL_OF_ONE = 10, 10.0  # if the first thing that they name is the same one
+TELL_INTERVAL = 10.0  # seconds for which it is not told how many were left out
+MAX_BUCKETS = 1000
+
+
+class LineWriter:
+    """Writes lines to a descriptor, which it does not own. No method ever waits but `close`."""
+
+    def __init__(
+        self,
+        fd: int,
+        *,
+        start: Callable[..., object] = _thread.start_new_thread,
+        on_idle: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        """*on_idle* is called in the thread when all is written, and says when to call it again."""
+        self._fd = fd
+        self._start = start
+        self._on_idle = on_idle
+        self._lines: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+        self._done = _thread.allocate_lock()
+        self._done.acquire()
+        self._turn = threading.RLock()  # of the callers; a finalizer may print while one puts
+        self._has_thread = False
+        self._start_again = 0.0  # when to try it, by the monotonic clock
+        # Each of these is changed by one side only: the callers ...
+        self._put = 0  # bytes
+        self._dropped = 0  # lines
+        # ... and the thread, or if there is none the callers.
+        self._taken = 0  # bytes
+        self._failed = 0  # lines
+        self._told = 0  # of the lines that were dropped or failed
+        self._is_torn = False  # the last line ends in its middle
+        self._ensure_thread()
+
+    def put(self, text: str) -> None:
+        """Have *text*, which ends in a newline, written soon, or drop it."""
+        data = text.encode("utf-8", "backslashreplace")
+        if len(data) > MAX_LINE:
+            data = data[:MAX_LINE] + b"...\n"
+        with self._turn:
+            if not self._ensure_thread():
+                self._write_line(self._dropped, data, wait=False)
+            elif self._put - self._taken + len(data) > MAX_PENDING:
+                self._dropped += 1
+            else:
+                self._put += len(data)
+                self._lines.put((self._dropped, data))
+
+    def wake(self) -> None:
+        """Have `on_idle` called soon."""
+        if self._has_thread:
+            self._lines.put((self._dropped, b""))
+
+    def close(self) -> None:
+        """Wait until all is written, but for FLUSH_TIMEOUT at most. It is the last call."""
+        if self._has_thread:
+            self._lines.put(None)
+            self._done.acquire(timeout=FLUSH_TIMEOUT)
+
+    def _ensure_thread(self) -> bool:
+        """Is there a thread, or can one be started now?"""
+        if self._has_thread:
+            return True
+        now = time.monotonic()
+        if now < self._start_again:
+            return False
+        self._start_again = now + START_INTERVAL
+        try:
+            self._start(self._run, ())
+        except (RuntimeError, MemoryError):
+            return False
+        self._has_thread = True
+        return True
+
+    # ------------------------------------------------------------ in the thread
+
+    def _run(self) -> None:
+        timeout: float | None = None
+        while True:
+            try:
+                item = self._lines.get(timeout=timeout)
+            except queue.Empty:
+                pass
+            else:
+                if item is None:
+                    break
+                dropped, data = item
+                self._write_line(dropped, data, wait=True)
+                self._taken += len(data)
+            if self._lines.empty():
+                self._write_line(self._dropped, b"", wait=True)
+                timeout = self._on_idle()
+        self._write_line(self._dropped, b"", wait=True)
+        self._done.release()
+
+    def _write_line(self, dropped: int, data: bytes, *, wait: bool) -> None:
+        """Write *data*, before which so many lines were dropped by then."""
+        lost = dropped + self._failed
+        if lost > self._told and self._write(_note(lost - self._told), wait=wait):
+            self._told = lost
+        if data and not self._write(data, wait=wait):
+            self._failed += 1
+
+    def _write(self, data: bytes, *, wait: bool) -> bool:
+        """Write all of *data*; False if that fails, or unless *wait* if there is no room."""
+        rest = memoryview(b"\n" + data if self._is_torn else data)
+        try:
+            while rest:
+                if not wait and not self._has_room(0):
+                    break
+                try:
+                    rest = rest[os.write(self._fd, rest[:PIECE]) :]
+                except BlockingIOError:
+                    if not wait:
+                        break
+                    self._has_room(POLL_INTERVAL)
+        except (OSError, MemoryError):  # closed, full, gone
+            pass
+        if len(rest) < len(data) or not rest:
+            self._is_torn = bool(rest)
+        return not rest
+
+    def _has_room(self, timeout: float) -> bool:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        return bool(poll.poll(timeout * 1000))
+
+
+def _note(lines: int) -> bytes:
+    what = "1 line" if lines == 1 else f"{lines} lines"
+    return f"trio-chardev: {what} could not be written\n".encode()
+
+
+class LineStream(io.TextIOBase):
+    """Stands in for sys.stdout or sys.stderr, for whatever prints: click, warnings, Python."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        self._writer = writer
+        self._begun = ""  # a line whose end is still to come
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):  # so click finds out that it is a text stream
+            raise TypeError(f"it writes text, not {type(text).__name__}")
+        lines = (self._begun + text).splitlines(keepends=True)
+        self._begun = lines.pop() if lines and not lines[-1].endswith("\n") else ""
+        for line in lines:
+            self._writer.put(line)
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: a line is on its way as soon as it is whole."""
+
+
+# ---------------------------------------------------------------- how many of one cause
+
+
+@attrs.define
+class _Bucket:
+    """How many lines may come through now."""
+
+    tokens: float
+    time: float
+
+    def take(self, now: float, burst: int, interval: float) -> bool:
+        self.tokens = min(burst, self.tokens + (now - self.time) / interval)
+        self.time = now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+@attrs.define
+class _LeftOut:
+    """What did not come through of one cause, since when it was told last."""
+
+    since: float
+    count: int
+    last: logging.LogRecord
+
+
+class RateLimit:
+    """Says which records come through. A cause is the place in the code that a record is from.
+
+    What a record names first, mostly a chardev, has a limit of its own, so that a noisy one does
+    not hide the others'.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._buckets: dict[tuple[str, ...], _Bucket] = {}  # the one used last at the end
+        self._left_out: dict[tuple[str, ...], _LeftOut] = {}
+
+    @property
+    def has_left_out(self) -> bool:
+        """Is there something to tell?"""
+        return bool(self._left_out)
+
+    def filter(self, record: logging.LogRecord) -> list[logging.LogRecord]:
+        """What to log in its place: nothing, itself, or before it how many were left out."""
+        if record.levelno < LIMITED_LEVEL:
+            return [record]
+        now = self._clock()
+        cause = (record.name, str(record.msg))
+        one = (
+            (*cause, str(record.args[0])) if isinstance(record.args, tuple) and record.args else ()
+        )
+        if (one and not self._take(one, now, BURST_OF_ONE, INTERVAL_OF_ONE)) or not self._take(
+            cause, now, BURST, INTERVAL
+        ):
+            left_out = self._left_out.setdefault(cause, _LeftOut(now, 0, record))
+            left_out.count += 1
+            left_out.last = record
+            return []
+        return [*self._tell(cause), record]
+
+    def _take(self, key: tuple[str, ...], now: float, burst: int, interval: float) -> bool:
+        bucket = self._buckets.pop(key, None) or _Bucket(burst, now)
+        self._buckets[key] = bucket
+        if len(self._buckets) > MAX_BUCKETS:
+            del self._buckets[next(iter(self._buckets))]
+        return bucket.take(now, burst, interval)
+
+    def take_due(self, *, at_end: bool = False) -> list[logging.LogRecord]:
+        """What tells of those that were left out some time ago, or *at_end* of all."""
+        before = self._clock() - TELL_INTERVAL
+        due = [cause for cause, some in self._left_out.items() if at_end or some.since <= before]
+        return [record for cause in due for record in self._tell(cause)]
+
+    def _tell(self, cause: tuple[str, ...]) -> Iterator[logging.LogRecord]:
+        some = self._left_out.pop(cause, None)
+        if some is not None:
+            text = f"{some.count} more like this: {some.last.getMessage()}"
+            changes = {"msg": text, "args": (), "exc_info": None, "exc_text": None}
+            yield logging.makeLogRecord(some.last.__dict__ | changes)
+
+
+class LogHandler(logging.Handler):
+    """Gives the lines of the log to a writer. Nothing is said of what fails here."""
+
+    def __init__(self, limit: RateLimit | None = None) -> None:
+        super().__init__()
+        self._limit = limit or RateLimit()
+        self.writer: LineWriter | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(Exception):  # a template without its arguments, no memory
+            had_left_out = self._limit.has_left_out
+            self._put(self._limit.filter(record))
+            if self._limit.has_left_out and not had_left_out and self.writer is not None:
+                self.writer.wake()
+
+    def tell(self, *, at_end: bool = False) -> float | None:
+        """Tell of what was left out; gives the seconds after which to call again, if at all."""
+        with contextlib.suppress(Exception), self.lock or contextlib.nullcontext():
+            self._put(self._limit.take_due(at_end=at_end))
+        return TELL_INTERVAL / 2 if self._limit.has_left_out else None
+
+    def _put(self, records: list[logging.LogRecord]) -> None:
+        for record in records:
+            if self.writer is not None:
+                self.writer.put(self.format(record) + "\n")
+
+
+# ---------------------------------------------------------------- the program's
+
+
+@contextmanager
+def printing_in_background(level: int) -> Iterator[None]:
+    """Have what is printed and logged meanwhile written by threads; leaving waits a moment for it.
+
+    A stream without a descriptor of its own stays as it is.
+    """
+    errors = _descriptor_of(sys.stderr)
+    handler: logging.Handler
+    with contextlib.ExitStack() as stack:
+        if errors is None:
+            handler = logging.StreamHandler()
+        else:
+            handler = to_thread = LogHandler()
+            to_thread.writer = _open_writer(stack, errors, to_thread.tell)
+            stack.callback(to_thread.tell, at_end=True)
+            stack.enter_context(contextlib.redirect_stderr(_stream_to(to_thread.writer)))
+        output = _descriptor_of(sys.stdout)
+        if output is not None:
+            writer = _open_writer(stack, output)
+            stack.enter_context(contextlib.redirect_stdout(_stream_to(writer)))
+        handler.setFormatter(LineFormatter("trio-chardev: %(message)s"))
+        logging.basicConfig(level=level, handlers=[handler])
+        stack.callback(logging.getLogger().removeHandler, handler)
+        yield
+
+
+def _descriptor_of(stream: TextIO | None) -> int | None:
+    try:
+        return None if stream is None else stream.fileno()
+    except (OSError, ValueError):  # a test's, in memory
+        return None
+
+
+def _open_writer(
+    stack: contextlib.ExitStack, fd: int, on_idle: Callable[[], float | None] = lambda: None
+) -> LineWriter:
+    writer = LineWriter(fd, on_idle=on_idle)
+    stack.callback(writer.close)
+    return writer
+
+
+def _stream_to(writer: LineWriter) -> TextIO:
+    return LineStream(writer)  # type: ignore[return-value] # as much of one as is used

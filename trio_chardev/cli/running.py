@@ -1,0 +1,45 @@
+"""How commands run that are no service: until they are done, or a signal ends them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+import trio
+
+from trio_chardev.cli.errors import STATUS_OF_INTERRUPT
+from trio_chardev.core.nursery import open_background_nursery
+
+T = TypeVar("T")
+
+
+def run_until_signal(
+    function: Callable[[], Awaitable[T]], status_of_interrupt: int = STATUS_OF_INTERRUPT
+) -> T:
+    """What *function* returns; raises what it does.
+
+    Ctrl-C and SIGTERM cancel it and end the program with *status_of_interrupt*.
+    """
+    results: list[T] = trio.run(_run, function)
+    if not results:
+        sys.exit(status_of_interrupt)
+    return results[0]
+
+
+async def _run(function: Callable[[], Awaitable[T]]) -> list[T]:
+    """What *function* returns, if it is not interrupted."""
+    results = []
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with open_background_nursery() as nursery:
+            scope = trio.CancelScope()
+            nursery.start_soon(_cancel_at_signal, signals, scope)
+            with scope:
+                results.append(await function())
+    return results
+
+
+async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()
