@@ -21,6 +21,7 @@ BASE = (
     LEAVES
     | {"credentials", "grammar", "keyval", "legacy", "members"}
     | {
+        "files",
         "objects",
         "options",
         "qdict",

@@ -7,15 +7,21 @@ full one, so that what was checked of a peer was checked now. Nothing here talks
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
 import attrs
 
 from trio_chardev.errors import BackendError
+from trio_chardev.files import open_regular
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
+
+MAX_PEM = 1 << 24  # bytes of a file; lists of what was revoked are long
 
 Endpoint = Literal["client", "server"]
 
@@ -23,46 +29,71 @@ UNSUPPORTED_PURPOSE = 26
 """X509_V_ERR_INVALID_PURPOSE: "not for servers", which is right for a client's."""
 
 
+@attrs.frozen
+class PemFile:
+    """A file that is open."""
+
+    path: Path
+    fd: int
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """For ssl, which wants one: it leads to the very file that was looked at."""
+        return f"/proc/self/fd/{self.fd}"
+
+
 @attrs.frozen(kw_only=True)
 class TlsFiles:
-    """The paths of the files of a folder."""
+    """The files of a folder."""
 
     endpoint: Endpoint
-    ca: Path
-    revoked: Path | None
-    cert: Path | None
-    key: Path | None
-
-    @classmethod
-    def find(cls, folder: str, endpoint: Endpoint, sandbox: Sandbox = EVERYWHERE) -> TlsFiles:
-        """Those of *folder*. Raises BackendError if a file that must be there can't be read."""
-
-        def readable(path: Path) -> Path:
-            sandbox.check(str(path))
-            return _readable(path)
-
-        where = Path(folder)
-        ca = readable(where / "ca-cert.pem")
-        revoked = where / "ca-crl.pem"
-        cert, key = where / f"{endpoint}-cert.pem", where / f"{endpoint}-key.pem"
-        has_cert = endpoint == "server" or (cert.exists() and key.exists())
-        return cls(
-            endpoint=endpoint,
-            ca=ca,
-            revoked=readable(revoked) if revoked.exists() else None,
-            cert=readable(cert) if has_cert else None,
-            key=readable(key) if has_cert else None,
-        )
+    ca: PemFile
+    revoked: PemFile | None
+    cert: PemFile | None
+    key: PemFile | None
 
 
-def _readable(path: Path) -> Path:
+@contextmanager
+def open_tls_files(
+    folder: str, endpoint: Endpoint, sandbox: Sandbox = EVERYWHERE
+) -> Iterator[TlsFiles]:
+    """Open the files of *folder*. Raises BackendError if one that must be there can't be."""
+    where = Path(folder)
+    with ExitStack() as stack:
+
+        def opened(name: str) -> PemFile:
+            file = _open_pem(where / name, sandbox)
+            stack.callback(os.close, file.fd)
+            return file
+
+        def if_there(name: str) -> PemFile | None:
+            try:
+                return opened(name)
+            except BackendError as exc:
+                if isinstance(exc.__cause__, FileNotFoundError):
+                    return None
+                raise
+
+        ca = opened("ca-cert.pem")
+        names = f"{endpoint}-cert.pem", f"{endpoint}-key.pem"
+        cert, key = map(opened if endpoint == "server" else if_there, names)
+        if cert is None or key is None:
+            cert = key = None
+        revoked = if_there("ca-crl.pem")
+        yield TlsFiles(endpoint=endpoint, ca=ca, revoked=revoked, cert=cert, key=key)
+
+
+def _open_pem(path: Path, sandbox: Sandbox) -> PemFile:
+    failed = f"Unable to access credentials {path}"
     try:
-        path.open("rb").close()
+        return PemFile(path, open_regular(str(path), MAX_PEM, sandbox.open))
     except OSError as exc:
-        raise BackendError.from_os_error(f"Unable to access credentials {path}", exc) from exc
+        raise BackendError.from_os_error(failed, exc) from exc
     except ValueError as exc:  # a NUL, or what the file system's encoding does not have
-        raise BackendError(f"Unable to access credentials {path}: {exc}") from exc
-    return path
+        raise BackendError(f"{failed}: {exc}") from exc
 
 
 @attrs.frozen(kw_only=True)
@@ -119,22 +150,22 @@ def _load_context(files: TlsFiles, verify_peer: bool, password: bytes) -> ssl.SS
     if files.revoked is not None:
         _load_authorities(context, files.revoked, "CA CRL list")
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-    if files.cert is not None:
+    if files.cert is not None and (key := files.key) is not None:
         try:
             # Without a password OpenSSL would ask for it at the terminal.
-            context.load_cert_chain(files.cert, files.key, lambda: password)
+            context.load_cert_chain(files.cert.name, key.name, lambda: password)
         except OSError as exc:
             raise BackendError(
-                f"Cannot load certificate '{files.cert}' & key '{files.key}': {text_of(exc)}"
+                f"Cannot load certificate '{files.cert}' & key '{key}': {text_of(exc)}"
             ) from exc
     return context
 
 
-def _load_authorities(context: ssl.SSLContext, path: Path, what: str) -> None:
+def _load_authorities(context: ssl.SSLContext, file: PemFile, what: str) -> None:
     try:
-        context.load_verify_locations(path)
+        context.load_verify_locations(file.name)
     except OSError as exc:
-        raise BackendError(f"Unable to import {what} {path}: {text_of(exc)}") from exc
+        raise BackendError(f"Unable to import {what} {file}: {text_of(exc)}") from exc
 
 
 def text_of(error: OSError) -> str:

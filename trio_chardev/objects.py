@@ -15,10 +15,13 @@ from typing import Literal, Protocol, runtime_checkable
 
 import attrs
 
-from trio_chardev.credentials import TlsCredentials, TlsFiles
+from trio_chardev.credentials import TlsCredentials, open_tls_files
 from trio_chardev.errors import BackendError, OptionsError
+from trio_chardev.files import read_file
 from trio_chardev.members import TaggedUnion
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
+
+MAX_SECRET = 1 << 20  # bytes of its file
 
 Policy = Literal["deny", "allow"]
 
@@ -29,6 +32,11 @@ class ObjectOptions:
 
     id: str
     """Its name, for those that use it."""
+
+    @property
+    def reads_files(self) -> bool:
+        """Does `create` read files, and so belong into a thread?"""
+        return False
 
     def create(self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE) -> object:
         """Make what is kept under the id; *objects* are those that are there already.
@@ -126,14 +134,17 @@ class Secret(ObjectOptions):
     file: str | None = None
     """A file that has it, and nothing else, not even an end of line."""
 
+    @property
+    def reads_files(self) -> bool:
+        return self.file is not None
+
     def create(self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE) -> SecretValue:
         """Read it. Raises OptionsError, BackendError if the file can't be read."""
         if self.data is not None and self.file is not None:
             raise OptionsError("'file' and 'data' are mutually exclusive")
         if self.file is not None:
             try:
-                with open(self.file, "rb", opener=sandbox.open) as file:
-                    content = file.read()
+                content = read_file(self.file, MAX_SECRET, sandbox.open)
             except OSError as exc:
                 what = f"Unable to read {self.file}: Failed to open file \u201c{self.file}\u201d"
                 raise BackendError.from_os_error(what, exc) from exc
@@ -190,6 +201,10 @@ class TlsCredsX509(ObjectOptions):
     passwordid: str | None = None
     """Id of the secret that decrypts the key."""
 
+    @property
+    def reads_files(self) -> bool:
+        return True
+
     def create(
         self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE
     ) -> TlsCredentials:
@@ -199,12 +214,13 @@ class TlsCredsX509(ObjectOptions):
         if self.priority:
             raise OptionsError("'priority' is of GnuTLS, which is not used: TLS 1.2 and 1.3 only")
         password = _password(self.passwordid, objects)
-        return TlsCredentials.load(
-            TlsFiles.find(self.dir, self.endpoint, sandbox),
-            verify_peer=self.verify_peer,
-            password=password,
-            sanity_check=self.sanity_check,
-        )
+        with open_tls_files(self.dir, self.endpoint, sandbox) as files:
+            return TlsCredentials.load(
+                files,
+                verify_peer=self.verify_peer,
+                password=password,
+                sanity_check=self.sanity_check,
+            )
 
 
 @attrs.frozen(kw_only=True)

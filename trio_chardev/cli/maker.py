@@ -41,7 +41,7 @@ class Maker:
         await trio.lowlevel.checkpoint()
         await drop_object(registry, id)
         with contextlib.nullcontext() if by_client else saying(self.said["objects", id]):
-            add_object(registry, options, self.sandbox if by_client else EVERYWHERE)
+            await add_object(registry, options, self.sandbox if by_client else EVERYWHERE)
 
     async def make_chardev(self, id: str, options: BackendOptions, by_client: bool) -> None:
         registry = self.service.registry

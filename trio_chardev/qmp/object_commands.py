@@ -8,6 +8,8 @@ import attrs
 
 from trio_chardev.core.device import Device
 from trio_chardev.core.registry import Registry
+from trio_chardev.errors import BackendError
+from trio_chardev.files import work_on_files
 from trio_chardev.frontends.monitor import MonitorObject, MonitorObjectOptions
 from trio_chardev.grammar import check_id
 from trio_chardev.objects import OBJECT, MonitorQmp, ObjectOptions
@@ -29,19 +31,37 @@ def duplicate_object(id: str) -> QmpError:
     return QmpError(f"attempt to add duplicate property '{id}' to object (type 'container')")
 
 
-def add_object(registry: Registry, options: ObjectOptions, sandbox: Sandbox = EVERYWHERE) -> None:
-    """Make an object and keep it.
+async def add_object(
+    registry: Registry, options: ObjectOptions, sandbox: Sandbox = EVERYWHERE
+) -> None:
+    """Make an object and keep it. What reads files does so in a thread, see `work_on_files`.
 
-    Raises OptionsError, BackendError, QmpError; of a monitor also ChardevBusyError.
+    Raises OptionsError, BackendError, QmpError; of a monitor also ChardevBusyError. Cancelled:
+    there is none.
     """
     check_id(options.id)
     objects = registry.objects
-    if options.id in objects or options.id in registry.object_devices:
-        raise duplicate_object(options.id)
+    _check_is_new(registry, options.id)
     if isinstance(options, MonitorQmp):
         objects[options.id] = registry.object_devices.add(_device_of(options))
+    elif options.reads_files:
+        made = await _create(options, dict(objects), sandbox)
+        _check_is_new(registry, options.id)  # another client may have been quicker
+        objects[options.id] = made
     else:
         objects[options.id] = options.create(objects, sandbox)
+
+
+def _check_is_new(registry: Registry, id: str) -> None:
+    if id in registry.objects or id in registry.object_devices:
+        raise duplicate_object(id)
+
+
+async def _create(options: ObjectOptions, objects: dict[str, object], sandbox: Sandbox) -> object:
+    try:
+        return await work_on_files(options.create, objects, sandbox)
+    except OSError as exc:
+        raise BackendError.from_os_error(f"object '{options.id}' can't be made", exc) from exc
 
 
 def _device_of(options: MonitorQmp) -> MonitorObjectOptions:
@@ -64,7 +84,7 @@ async def drop_object(registry: Registry, id: str) -> None:
 
 async def object_add(context: Context, arguments: ObjectOptions) -> dict[str, Any]:
     host = context.host
-    add_object(host.registry, arguments, host.sandbox)
+    await add_object(host.registry, arguments, host.sandbox)
     if host.journal.is_kept:
         await host.journal.keep("objects", arguments.id, unstructure(arguments, OBJECT))
     return {}

@@ -1,0 +1,231 @@
+"""Small files that somebody names: nothing that they turn out to be holds up anybody."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.certificates import client_certificate, server_certificate, write_folder
+from tests.disk import eventually
+from tests.threads import Threads
+from trio_chardev import files as module
+from trio_chardev.errors import BackendError
+from trio_chardev.files import SlowFileError, read_file, work_on_files
+from trio_chardev.objects import MAX_SECRET, ObjectOptions, Secret, TlsCredsX509
+from trio_chardev.options import structure
+from trio_chardev.qmp.object_commands import add_object
+from trio_chardev.qmp.session import QmpError
+from trio_chardev.service import open_registry
+
+
+def open_it(path: str, flags: int) -> int:
+    return os.open(path, flags)
+
+
+def fds() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+def test_a_regular_file_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x" * 200_000)
+    assert read_file(f"{tmp_path}/f", 200_000, open_it) == b"x" * 200_000
+    with pytest.raises(OSError, match="^It has more than 199999 bytes$"):
+        read_file(f"{tmp_path}/f", 199_999, open_it)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "zero", "folder", "growing"])
+def test_what_waits_or_has_no_end_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = str(tmp_path / "f")
+    before = fds()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "zero":
+        path = "/dev/zero"
+    elif kind == "folder":
+        path = str(tmp_path)
+    else:
+        path = "/proc/self/status"  # it is of size 0, and has bytes
+    with pytest.raises(OSError, match="Not a regular file|more than 10 bytes"):
+        read_file(path, 10, open_it)
+    assert fds() == before
+
+
+def test_what_a_shell_pipes_is_read_to_its_end() -> None:
+    """As by ``file=<(pass show console)``."""
+    reader, writer = os.pipe()
+    timer = threading.Timer(0.01, lambda: (os.write(writer, b"hush"), os.close(writer)))
+    timer.start()
+    assert read_file(f"/dev/fd/{reader}", 10, open_it) == b"hush"
+    timer.join()
+    os.close(reader)
+
+
+def test_a_pipe_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FILE_TIMEOUT", 0.01)
+    reader, writer = os.pipe()
+    with pytest.raises(SlowFileError, match=r"^its file takes longer than 0\.01 s$"):
+        read_file(f"/dev/fd/{reader}", 10, open_it)
+    os.write(writer, b"x" * 11)
+    with pytest.raises(OSError, match="more than 10 bytes"):
+        read_file(f"/dev/fd/{reader}", 10, open_it)
+    os.close(reader)
+    os.close(writer)
+
+
+async def test_a_disk_that_hangs_is_given_up_and_what_comes_late_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FILE_TIMEOUT", 0.01)
+    go = threading.Event()
+
+    def open_slowly() -> int:
+        go.wait(10)
+        return os.open(tmp_path, os.O_RDONLY)
+
+    before = fds()
+    with trio.fail_after(5):
+        with pytest.raises(SlowFileError):
+            await work_on_files(open_slowly, discard=os.close)
+        go.set()
+        await eventually(lambda: module._places().borrowed_tokens == 0)
+        await eventually(lambda: fds() == before)
+
+
+async def test_only_so_many_threads_may_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FILE_TIMEOUT", 0.01)
+    go, begun = threading.Event(), []
+
+    def hang() -> None:
+        begun.append(1)
+        go.wait(10)
+
+    for _ in range(module.MAX_HANGING + 3):
+        with pytest.raises(SlowFileError):
+            await work_on_files(hang)
+    assert len(begun) <= module.MAX_HANGING
+    go.set()
+    await eventually(lambda: module._places().borrowed_tokens == 0)
+
+
+# ---------------------------------------------------------------- objects
+
+
+async def refusal(options: ObjectOptions) -> str:
+    async with open_registry() as registry:
+        with trio.fail_after(5), pytest.raises(BackendError) as caught:
+            await add_object(registry, options)
+        assert registry.objects == {}
+    return str(caught.value)
+
+
+async def test_a_secret_is_in_a_regular_file_of_a_reasonable_size(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    os.mkfifo(path)
+    for file, why in ((str(path), "Not a regular file"), ("/dev/zero", "Not a regular file")):
+        expected = f"Unable to read {file}: Failed to open file “{file}”: {why}"
+        assert await refusal(Secret(id="o", file=file)) == expected
+    path.unlink()
+    path.touch()
+    os.truncate(path, MAX_SECRET + 1)
+    assert await refusal(Secret(id="o", file=str(path))) == (
+        f"Unable to read {path}: Failed to open file “{path}”: It has more than 1048576 bytes"
+    )
+
+
+@pytest.mark.parametrize("name", ["ca-cert.pem", "ca-crl.pem", "server-cert.pem", "server-key.pem"])
+async def test_a_folder_of_certificates_has_regular_files(tmp_path: Path, name: str) -> None:
+    write_folder(tmp_path, server=server_certificate(), client=client_certificate())
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    before = fds()
+    options = TlsCredsX509(id="o", dir=str(tmp_path), endpoint="server")
+    expected = f"Unable to access credentials {tmp_path}/{name}: Not a regular file"
+    assert await refusal(options) == expected
+    assert fds() == before
+
+
+def hang_in(monkeypatch: pytest.MonkeyPatch, path: Path) -> tuple[threading.Event, threading.Event]:
+    """Have each open of *path* hang; gives the event that lets it go on, and that it has begun."""
+    go, begun = threading.Event(), threading.Event()
+    real = os.open
+
+    def hang(what: Any, *more: Any, **options: Any) -> int:
+        if what == str(path):
+            begun.set()
+            go.wait(10)
+        return real(what, *more, **options)
+
+    monkeypatch.setattr(os, "open", hang)
+    return go, begun
+
+
+async def test_while_a_disk_hangs_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"hush")
+    go, begun = hang_in(monkeypatch, path)
+    async with open_registry() as registry:
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(add_object, registry, Secret(id="o", file=str(path)))
+                await eventually(begun.is_set)
+                await add_object(registry, Secret(id="other", data="x"))
+                assert list(registry.objects) == ["other"]
+                go.set()
+        assert set(registry.objects) == {"o", "other"}
+
+
+async def test_of_two_that_make_the_same_object_the_slower_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"hush")
+    go, begun = hang_in(monkeypatch, path)
+    refused: list[str] = []
+
+    async def add() -> None:
+        try:
+            await add_object(registry, Secret(id="o", file=str(path)))
+        except QmpError as exc:
+            refused.append(str(exc))
+
+    async with open_registry() as registry:
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(add)
+                await eventually(begun.is_set)
+                first = Secret(id="o", data="first")
+                await add_object(registry, first)
+                go.set()
+        assert registry.objects == {"o": first.create({})}
+    assert len(refused) == 1
+    assert "duplicate" in refused[0]
+
+
+async def test_cancelled_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"hush")
+    go, begun = hang_in(monkeypatch, path)
+    async with open_registry() as registry:
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(add_object, registry, Secret(id="o", file=str(path)))
+                await eventually(begun.is_set)
+                nursery.cancel_scope.cancel()
+            go.set()
+            await eventually(lambda: module._places().borrowed_tokens == 0)
+        assert registry.objects == {}
+
+
+async def test_without_a_thread_an_object_that_reads_files_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Threads(monkeypatch).run_out()
+    options: Any = structure(Secret, {"id": "o", "file": str(tmp_path)})
+    assert await refusal(options) == "object 'o' can't be made: no thread can be started"

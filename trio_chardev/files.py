@@ -1,0 +1,127 @@
+"""Small files that somebody has named: read whole, whatever they turn out to be.
+
+What is named may be a FIFO, a device, or endless, and its disk may hang. So nothing is opened
+that could wait for a peer, sizes are limited, and `work_on_files` has it done in a thread that is
+not waited for longer than `FILE_TIMEOUT`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import trio
+
+from trio_chardev.workers import run_in_worker
+
+FILE_TIMEOUT = 5.0  # seconds
+MAX_HANGING = 16  # threads that may hang in files at a time
+READ_SIZE = 1 << 16  # bytes
+
+Opener = Callable[[str, int], int]
+T = TypeVar("T")
+
+
+class SlowFileError(OSError):
+    """They: a file does not come within `FILE_TIMEOUT`."""
+
+    def __init__(self) -> None:
+        super().__init__(f"its file takes longer than {FILE_TIMEOUT:g} s")
+
+
+async def work_on_files(
+    function: Callable[..., T], *arguments: Any, discard: Callable[[T], object] | None = None
+) -> T:
+    """Have *function* work on files in a thread, and return what it returns.
+
+    Raises SlowFileError, NoThreadError and what *function* raises. What it returns when nobody
+    waits any more is given to *discard*.
+    """
+    with trio.move_on_after(FILE_TIMEOUT):
+        return await run_in_worker(function, *arguments, limiter=_places(), discard=discard)
+    raise SlowFileError
+
+
+_places_of_run: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("file places")
+
+
+def _places() -> trio.CapacityLimiter:
+    try:
+        return _places_of_run.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(MAX_HANGING)
+        _places_of_run.set(limiter)
+        return limiter
+
+
+def open_regular(path: str, max_size: int, opener: Opener) -> int:
+    """A descriptor of the regular file *path*, for reading.
+
+    Raises OSError, also for any other file, or one with more than *max_size* bytes; ValueError for
+    what is no path.
+    """
+    fd = _open(path, opener)
+    try:
+        _check(fd, max_size)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def read_file(path: str, max_size: int, opener: Opener) -> bytes:
+    """What is in the file *path*. Raises as `open_regular`.
+
+    A pipe without a name is read to its end: a shell's ``<(...)`` is one.
+    """
+    fd = _open(path, opener)
+    try:
+        if _is_unnamed_pipe(fd):
+            return _read(fd, max_size, time.monotonic() + FILE_TIMEOUT)
+        _check(fd, max_size)
+        return _read(fd, max_size)
+    finally:
+        os.close(fd)
+
+
+def _open(path: str, opener: Opener) -> int:
+    return opener(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+def _check(fd: int, max_size: int) -> None:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("Not a regular file")
+    if status.st_size > max_size:
+        raise _too_large(max_size)
+
+
+def _read(fd: int, max_size: int, deadline: float | None = None) -> bytes:
+    data = bytearray()
+    while True:
+        if deadline is not None and not _is_readable(fd, deadline - time.monotonic()):
+            raise SlowFileError
+        piece = os.read(fd, READ_SIZE)
+        if not piece:
+            return bytes(data)
+        data += piece
+        if len(data) > max_size:  # it grows, or is a pipe
+            raise _too_large(max_size)
+
+
+def _too_large(max_size: int) -> OSError:
+    return OSError(f"It has more than {max_size} bytes")
+
+
+def _is_readable(fd: int, timeout: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(max(0.0, timeout) * 1000))
+
+
+def _is_unnamed_pipe(fd: int) -> bool:
+    return os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:[")
