@@ -58,7 +58,12 @@ def test_what_waits_or_has_no_end_is_refused_at_once(tmp_path: Path, kind: str) 
 def test_what_a_shell_pipes_is_read_to_its_end() -> None:
     """As by ``file=<(pass show console)``."""
     reader, writer = os.pipe()
-    timer = threading.Timer(0.01, lambda: (os.write(writer, b"hush"), os.close(writer)))
+
+    def answer() -> None:
+        os.write(writer, b"hush")
+        os.close(writer)
+
+    timer = threading.Timer(0.01, answer)
     timer.start()
     assert read_file(f"/dev/fd/{reader}", 10, open_it) == b"hush"
     timer.join()
