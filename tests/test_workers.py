@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from trio_chardev.backends.record import open_recording
 from trio_chardev.core.backend import OpenRequest, Tap
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import BackendError
+from trio_chardev.files import work_on_files
 from trio_chardev.options import BackendOptions
 from trio_chardev.qmp import journal as journal_module
 from trio_chardev.qmp.journal import open_journal
@@ -91,6 +93,15 @@ async def test_a_thread_that_begins_late_does_not_do_what_was_given_up(
     await eventually(lambda: len(workers.POOL._idle) == 1)
     await run_in_worker(done.append, "in time")
     assert done == ["in time"]
+
+
+async def test_a_clock_that_jumps_makes_no_thread_late(
+    threads: Threads, autojump_clock: trio.testing.MockClock
+) -> None:
+    for _ in range(20):
+        await run_in_worker(time.sleep, 0.001)
+        await work_on_files(time.sleep, 0.001)
+    assert trio.current_time() == 0
 
 
 async def test_cancelled_nobody_waits_but_its_place_is_taken_until_it_is_done(

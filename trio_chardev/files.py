@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from trio_chardev.workers import run_in_worker
+from trio_chardev.workers import real_timeout, run_in_worker
 
 FILE_TIMEOUT = 5.0  # seconds
 MAX_HANGING = 16  # threads that may hang in files at a time
@@ -41,7 +41,7 @@ async def work_on_files(
     Raises SlowFileError, NoThreadError and what *function* raises. What it returns when nobody
     waits any more is given to *discard*.
     """
-    with trio.move_on_after(FILE_TIMEOUT):
+    with trio.move_on_after(real_timeout(FILE_TIMEOUT)):
         return await run_in_worker(function, *arguments, limiter=_places(), discard=discard)
     raise SlowFileError
 
