@@ -228,3 +228,15 @@ async def test_a_pipe_by_another_name_than_a_fifos_ends_with_its_writers() -> No
         assert backend.receive_nowait(10) == b""
         assert events == [Event.OPENED, Event.CLOSED]
     os.close(source)
+
+
+async def test_a_folder_is_no_input(tmp_path: Path) -> None:
+    """It can be opened, and can't be read."""
+    options = FileOptions(in_=str(tmp_path), out=str(tmp_path / "out"))
+    request = OpenRequest(id="x", on_event=lambda event: None)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(BackendError, match=rf"^Could not open '{tmp_path}': Is a directory$"):
+        async with open_file(options, request):
+            pass
+    assert os.listdir("/proc/self/fd") == before
+    assert not (tmp_path / "out").exists()

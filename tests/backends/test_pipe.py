@@ -107,3 +107,20 @@ async def test_socat_joins_the_pair_to_cat(device: str, nursery: trio.Nursery) -
                 got += await backend.receive_some(100)
         assert got == b"there and back"
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("name", ["p", "p.in", "p.out"])
+async def test_a_file_is_no_fifo(tmp_path: Path, name: str) -> None:
+    """What is written to it would come back from nobody, and never be taken."""
+    for fifo in {"p.in", "p.out"} - {name}:
+        if name != "p":
+            os.mkfifo(tmp_path / fifo)
+    (tmp_path / name).touch()
+    before = os.listdir("/proc/self/fd")
+    request = OpenRequest(id="x", on_event=lambda event: None)
+    with pytest.raises(
+        BackendError, match=rf"^Could not open '{tmp_path}/{name}': it is not a FIFO$"
+    ):
+        async with open_pipe(PipeOptions(device=f"{tmp_path}/p"), request):
+            pass
+    assert os.listdir("/proc/self/fd") == before

@@ -289,13 +289,9 @@ async def test_a_negative_interval_is_refused(line: Tty) -> None:
             pass
 
 
-@pytest.mark.parametrize("kind", ["device", "file"])
-async def test_what_is_no_line_is_accepted(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.touch()
-    device = "/dev/null" if kind == "device" else str(path)
+async def test_the_null_device_stands_for_a_line() -> None:
     request = OpenRequest(id="x", on_event=lambda event: None)
-    async with open_serial(SerialOptions(device=device), request) as backend:
+    async with open_serial(SerialOptions(device="/dev/null"), request) as backend:
         backend.activate()
         assert backend.is_open
         assert backend.filename == "serial"
@@ -303,7 +299,24 @@ async def test_what_is_no_line_is_accepted(kind: str, tmp_path: Path) -> None:
         assert await backend.send_some(memoryview(b"abc")) == 3
         with trio.move_on_after(0):
             await backend.receive_some(10)
-    assert path.read_bytes() == (b"" if kind == "device" else b"abc")
+
+
+@pytest.mark.parametrize("kind", ["file", "fifo", "device"])
+async def test_what_is_no_tty_is_refused_and_left_as_it_was(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "thing"
+    if kind == "file":
+        path.write_bytes(b"precious")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path = Path("/dev/zero")
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(BackendError, match=rf"^Could not open '{path}': it is not a tty$"):
+        async with opened(path):
+            pass
+    assert os.listdir("/proc/self/fd") == before
+    if kind == "file":
+        assert path.read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("commit", [True, False])

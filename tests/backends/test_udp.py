@@ -267,3 +267,62 @@ async def test_socat_is_a_peer() -> None:
         process.kill()
         with trio.fail_after(5, shield=True):
             await process.wait()
+
+
+# ---------------------------------------------------------------- empty datagrams
+
+
+class Flood:
+    """In place of a socket: datagrams without end, all of them empty."""
+
+    calls = 0
+
+    def recv(self, size: int) -> bytes:
+        self.calls += 1
+        return b""
+
+
+async def test_empty_datagrams_without_end_leave_others_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with peer_socket() as peer:
+        async with opened(UdpOptions(remote=at(peer))) as backend:
+            flood = Flood()
+            with monkeypatch.context() as patch:
+                patch.setattr(backend, "_sock", flood)
+                assert backend.receive_nowait(100) == b""
+            assert flood.calls == udp.DATAGRAMS_AT_ONCE
+
+
+async def test_what_is_behind_as_many_empty_datagrams_as_a_queue_holds_is_found() -> None:
+    """As the drain of a change has to: it takes nothing for the end."""
+    with peer_socket() as peer:
+        async with opened(UdpOptions(remote=at(peer))) as backend:
+            assert isinstance(backend, UdpBackend)
+            backend._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 212_992 // 2)
+            for _ in range(200):
+                peer.sendto(b"", local_of(backend))
+            peer.sendto(b"behind", local_of(backend))
+            await trio.lowlevel.wait_readable(backend._sock)
+            assert backend.receive_nowait(100) == b"behind"
+
+
+# ---------------------------------------------------------------- no port
+
+
+@pytest.mark.parametrize("port", ["0", "00"])
+async def test_without_any_port_nobody_could_send_or_be_sent_to(port: str) -> None:
+    with pytest.raises(BackendError, match="^remote port 0 needs a local port"):
+        async with opened(UdpOptions(remote=InetAddress("127.0.0.1", port))):
+            pass
+
+
+async def test_with_a_local_port_all_ports_of_the_remote_host_are_heard() -> None:
+    """As in QEMU; there is nobody to answer."""
+    local = InetAddress("127.0.0.1", str(unused_port()))
+    options = UdpOptions(remote=InetAddress("127.0.0.1", "0"), local=local)
+    async with opened(options) as backend:
+        with peer_socket() as one, peer_socket() as other:
+            for peer in (one, other):
+                peer.sendto(b"x", local_of(backend))
+                assert await receive(backend) == b"x"

@@ -183,7 +183,6 @@ async def test_without_a_file_nothing_waits() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "Expecting value"),
         ('{"trio-chardev": 1, "chardevs": [{"id": "a", ', "Expecting property name"),
         ("[]", "it does not begin as one"),
         ('{"version": 1}', "it does not begin as one"),
@@ -248,3 +247,12 @@ def test_where_none_can_be_made() -> None:
         open_journal("/missing/s"),
     ):
         pass
+
+
+@pytest.mark.parametrize("text", ["", "\n"])
+def test_an_empty_file_is_the_state_in_which_nothing_was_done(tmp_path: Path, text: str) -> None:
+    """So mktemp(1) makes it."""
+    path = tmp_path / "s"
+    path.write_text(text)
+    with open_journal(str(path)) as journal:
+        assert not any(journal.entries.values())

@@ -107,6 +107,8 @@ async def open_file(options: FileOptions, request: OpenRequest) -> AsyncIterator
         if options.in_ is not None:
             source = open_fd(options.in_, os.O_RDONLY, request.open_path)
             undo.callback(source.close)
+            if stat.S_ISDIR(os.fstat(source.fd).st_mode):  # which can be opened, but not read
+                raise BackendError(f"Could not open '{options.in_}': Is a directory")
         sink = open_fd(options.out, os.O_WRONLY | os.O_CREAT | append, request.open_path)
         undo.pop_all()
     backend = FileBackend(request, options, source, sink)

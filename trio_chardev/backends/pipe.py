@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -80,9 +81,9 @@ async def open_pipe(options: PipeOptions, request: OpenRequest) -> AsyncIterator
 def _open_ways(device: str, opener: Callable[[str, int], int]) -> tuple[FdHolder, FdHolder]:
     """The descriptors for reading and for writing, the same one if a FIFO of the pair lacks."""
     try:
-        source = open_fd(f"{device}.in", os.O_RDWR, opener)
+        source = _open_fifo(f"{device}.in", opener)
         try:
-            return source, open_fd(f"{device}.out", os.O_RDWR, opener)
+            return source, _open_fifo(f"{device}.out", opener)
         except BackendError:
             source.close()
             raise
@@ -90,5 +91,17 @@ def _open_ways(device: str, opener: Callable[[str, int], int]) -> tuple[FdHolder
         cause = exc.__cause__
         if not isinstance(cause, OSError) or cause.errno not in IS_NO_PAIR:
             raise
-    both = open_fd(device, os.O_RDWR, opener)
+    both = _open_fifo(device, opener)
     return both, both
+
+
+def _open_fifo(path: str, opener: Callable[[str, int], int]) -> FdHolder:
+    """Open *path*, which may also be another end to talk to, but no file that keeps all.
+
+    Raises BackendError.
+    """
+    holder = open_fd(path, os.O_RDWR, opener)
+    if stat.S_ISREG(os.fstat(holder.fd).st_mode):
+        holder.close()
+        raise BackendError(f"Could not open '{path}': it is not a FIFO")
+    return holder

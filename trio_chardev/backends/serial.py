@@ -1,4 +1,4 @@
-"""serial: a serial line, or whatever else is at a path, as in QEMU.
+"""serial: a serial line; /dev/null stands for one where none is wanted.
 
 A line that the backend to be replaced has open is shared with it (dup(2)), and nothing on it
 is altered before the commit. Any other line is set up as soon as it is open, because until it
@@ -47,10 +47,11 @@ log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 3.0  # seconds; so long may the last bytes take to be sent
 POLL_INTERVAL = 0.01  # seconds
+NULL_DEVICE = os.makedev(1, 3)  # devices.txt of the kernel
 
 
 class PlainBackend(DescriptorBackend):
-    """No serial line, but /dev/null or a file: it has nothing to set."""
+    """No serial line, but /dev/null: it has nothing to set."""
 
     @property
     def filename(self) -> str:
@@ -322,16 +323,20 @@ def _make(options: SerialOptions, request: OpenRequest) -> PlainBackend:
     try:
         found = Found.at(holder.fd)
     except OSError as exc:
-        if exc.errno in NO_SUCH_CONTROL:
+        is_null = os.fstat(holder.fd).st_rdev == NULL_DEVICE
+        if is_null:
             return PlainBackend(request, holder, holder)
-        holder.close()  # such as EIO from a serial port that the machine does not have
+        holder.close()
+        if exc.errno in NO_SUCH_CONTROL:
+            raise BackendError(f"Could not open '{options.device}': it is not a tty") from exc
+        # Such as EIO from a serial port that the machine does not have.
         raise BackendError.from_os_error(f"Could not open '{options.device}'", exc) from exc
     return SerialBackend(request, holder, options, found=found)
 
 
 @asynccontextmanager
 async def open_serial(options: SerialOptions, request: OpenRequest) -> AsyncIterator[Backend]:
-    """Open the device, which need not be a serial line. Raises BackendError."""
+    """Open the line. Raises BackendError, also for what is no tty and not /dev/null."""
     if options.reopen_ms < 0:
         raise BackendError("reopen-ms must not be negative")
     check_speed(options.device, options.line)

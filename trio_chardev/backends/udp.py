@@ -24,6 +24,9 @@ from trio_chardev.options import BackendOptions
 log = logging.getLogger(__name__)
 
 RECEIVE_SIZE = 1 << 16  # bytes; no datagram is larger
+DATAGRAMS_AT_ONCE = 512
+"""Empty ones, and errors, that are passed over before others have their turn; a queue of the usual
+size holds fewer, so that a change finds what is behind them."""
 MAX_DATAGRAM = 65507  # bytes, of an IPv4 datagram: 65535 less the headers
 
 
@@ -68,15 +71,16 @@ class UdpBackend(Backend):
         return data[:max_bytes]
 
     def _receive_datagram(self) -> bytes:
-        """The next datagram that is not empty; b"" if there is none yet."""
-        while True:
+        """The next datagram that is not empty; b"" if there is none yet, or too many are empty."""
+        for _ in range(DATAGRAMS_AT_ONCE):
             try:
                 if data := self._sock.recv(RECEIVE_SIZE):
                     return data
             except BlockingIOError:
-                return b""
+                break
             except OSError as exc:
                 log.debug("chardev '%s': %s", self.id, exc)
+        return b""
 
     def send_nowait(self, data: memoryview) -> int:
         datagram = data[:MAX_DATAGRAM]
@@ -126,6 +130,8 @@ async def open_udp(options: UdpOptions, request: OpenRequest) -> AsyncIterator[B
         raise BackendError("socket type unsupported for datagram")
     if not remote.port:
         raise BackendError("remote port not specified")
+    if not local and remote.port.isdigit() and int(remote.port) == 0:
+        raise BackendError("remote port 0 needs a local port: nobody could send to this one")
     replaced = request.replaces if isinstance(request.replaces, UdpBackend) else None
     sock, addresses = await _connected_socket(remote, local, replaced)
     backend = UdpBackend(request, sock, addresses)

@@ -161,6 +161,8 @@ class Journal:
             raise OptionsError(f"Could not open '{self.path}': {strerror(exc)}") from exc
         except ValueError as exc:
             raise self._alien(str(exc)) from exc
+        if not text.strip():  # as mktemp(1) or touch(1) makes it: nothing was done
+            return
         try:
             self._load(json.loads(text))
         except (ValueError, RecursionError) as exc:
