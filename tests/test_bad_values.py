@@ -202,6 +202,7 @@ async def test_bad_properties_of_an_object_are_told_and_leave_nothing(kind: str)
         base = {
             "monitor-qmp": {"id": "o", "chardev": "n"},
             "secret": {"id": "o", "data": "x"},
+            "tls-creds-psk": {"id": "o", "dir": "."},
             "tls-creds-x509": {"id": "o", "dir": "."},
         }
         for member, data in walk(cls, base.get(kind, base_of(cls))):

@@ -24,6 +24,7 @@ BASE = (
         "files",
         "objects",
         "options",
+        "psk",
         "qdict",
         "sandbox",
         "spelling",

@@ -19,6 +19,7 @@ from trio_chardev.credentials import TlsCredentials, open_tls_files
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.files import read_file
 from trio_chardev.members import TaggedUnion
+from trio_chardev.psk import PskCredentials
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 MAX_SECRET = 1 << 20  # bytes of its file
@@ -51,7 +52,7 @@ class Authorizer(Protocol):
     """Knows who may."""
 
     def allows(self, identity: str) -> bool:
-        """May this one? Of TLS it is the certificate's distinguished name."""
+        """May this one? Of TLS it is the certificate's distinguished name, or the key's name."""
 
 
 @attrs.frozen
@@ -209,18 +210,62 @@ class TlsCredsX509(ObjectOptions):
         self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE
     ) -> TlsCredentials:
         """Load the files. Raises OptionsError, BackendError about a file."""
-        if self.dir is None:
-            raise OptionsError("Missing 'dir' property value")
-        if self.priority:
-            raise OptionsError("'priority' is of GnuTLS, which is not used: TLS 1.2 and 1.3 only")
+        folder = _checked_dir(self.dir, self.priority)
         password = _password(self.passwordid, objects)
-        with open_tls_files(self.dir, self.endpoint, sandbox) as files:
+        with open_tls_files(folder, self.endpoint, sandbox) as files:
             return TlsCredentials.load(
                 files,
                 verify_peer=self.verify_peer,
                 password=password,
                 sanity_check=self.sanity_check,
             )
+
+
+@attrs.frozen(kw_only=True)
+class TlsCredsPsk(ObjectOptions):
+    """Pre-shared keys for TLS, in a file; needs Python 3.13.
+
+    It is ``keys.psk``, of lines ``NAME:KEY`` with the key in hexadecimal, as psktool makes it.
+    """
+
+    verify_peer: bool = True
+    """Always so: who does not know the key is refused."""
+
+    dir: str | None = None
+    """The folder."""
+
+    endpoint: Literal["client", "server"] = "client"
+    """Which side of the connection they are for."""
+
+    priority: str | None = None
+    """QEMU's choice of ciphers by GnuTLS, which is not had here: only "" is taken."""
+
+    username: str | None = None
+    """The name of a client's key; the default is qemu."""
+
+    @property
+    def reads_files(self) -> bool:
+        return True
+
+    def create(
+        self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE
+    ) -> PskCredentials:
+        """Load the keys. Raises OptionsError, BackendError about the file, or where it can't be."""
+        folder = _checked_dir(self.dir, self.priority)
+        if not self.verify_peer:
+            raise OptionsError("'verify-peer' can't be off with pre-shared keys")
+        if self.username is not None and self.endpoint == "server":
+            raise OptionsError("username should not be set when endpoint=server")
+        return PskCredentials.load(folder, self.endpoint, self.username, sandbox)
+
+
+def _checked_dir(folder: str | None, priority: str | None) -> str:
+    """What both kinds of credentials are asked. Raises OptionsError."""
+    if folder is None:
+        raise OptionsError("Missing 'dir' property value")
+    if priority:
+        raise OptionsError("'priority' is of GnuTLS, which is not used: TLS 1.2 and 1.3 only")
+    return folder
 
 
 @attrs.frozen(kw_only=True)
@@ -256,6 +301,7 @@ OBJECTS: dict[str, type[ObjectOptions]] = {
     "authz-simple": AuthzSimple,
     "monitor-qmp": MonitorQmp,
     "secret": Secret,
+    "tls-creds-psk": TlsCredsPsk,
     "tls-creds-x509": TlsCredsX509,
 }
 """``qom-type`` -> options class."""

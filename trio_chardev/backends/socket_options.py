@@ -8,11 +8,12 @@ from collections.abc import Mapping
 import attrs
 
 from trio_chardev.backends.addresses import FdAddress, SocketAddress, VsockAddress
-from trio_chardev.credentials import TlsCredentials
+from trio_chardev.backends.tls import AnyCredentials
 from trio_chardev.errors import BackendError
 from trio_chardev.options import BackendOptions
 from trio_chardev.protocols.origin import can_be_allowed
 from trio_chardev.protocols.websocket_handshake import is_path
+from trio_chardev.psk import PskCredentials
 
 
 @attrs.frozen(kw_only=True)
@@ -26,7 +27,8 @@ class SocketOptions(BackendOptions):
     """Id of the TLS credentials; without them it is not encrypted."""
 
     tls_authz: str | None = None
-    """Id of the list of those who may, by the distinguished name of their certificate.
+    """Id of the list of those who may, by the distinguished name of their certificate, or by
+    that of their pre-shared key.
 
     It is looked up for each connection; as long as there is none nobody may."""
 
@@ -104,7 +106,7 @@ class SocketOptions(BackendOptions):
 
 def find_credentials(
     options: SocketOptions, objects: Mapping[str, object]
-) -> TlsCredentials | None:
+) -> AnyCredentials | None:
     """The TLS credentials that *options* name. Raises BackendError in QEMU's words."""
     id = options.tls_creds
     if id is None:
@@ -112,7 +114,7 @@ def find_credentials(
     if id not in objects:
         raise BackendError(f"No TLS credentials with id '{id}'")
     credentials = objects[id]
-    if not isinstance(credentials, TlsCredentials):
+    if not isinstance(credentials, AnyCredentials):
         raise BackendError(f"Object with id '{id}' is not TLS credentials")
     endpoint = "server" if options.server else "client"
     if credentials.endpoint != endpoint:
@@ -120,7 +122,7 @@ def find_credentials(
     return credentials
 
 
-def check_options(options: SocketOptions, credentials: TlsCredentials | None) -> None:
+def check_options(options: SocketOptions, credentials: AnyCredentials | None) -> None:
     """Raise BackendError, in QEMU's words and order, for options that exclude each other."""
     reconnect = None
     if options.reconnect_ms is not None:
@@ -160,7 +162,7 @@ def check_options(options: SocketOptions, credentials: TlsCredentials | None) ->
             raise BackendError(f"'origins': '{origin}' is none, such as 'https://console.example'")
 
 
-def _check_tls(options: SocketOptions, credentials: TlsCredentials | None) -> None:
+def _check_tls(options: SocketOptions, credentials: AnyCredentials | None) -> None:
     if credentials is None:
         if options.tls_authz is not None:
             raise BackendError("'tls_authz' option requires 'tls_creds' option")
@@ -171,3 +173,6 @@ def _check_tls(options: SocketOptions, credentials: TlsCredentials | None) -> No
         raise BackendError("'tls_creds' option is incompatible with 'vsock' address type")
     if options.tls_authz is not None and not credentials.verify_peer:
         raise BackendError("'tls_authz' option requires 'tls_creds' with 'verify-peer'")
+    has_names = options.server or not isinstance(credentials, PskCredentials)
+    if options.tls_authz is not None and not has_names:
+        raise BackendError("'tls_authz' option of a client requires certificates")

@@ -36,7 +36,7 @@ class Stack:
 
     @property
     def proves_peers(self) -> bool:
-        """Does TLS demand a certificate of the peer?"""
+        """Does TLS demand a certificate, or the knowledge of a key, of the peer?"""
         return self._credentials is not None and self._credentials.verify_peer
 
     def put_on(self, link: Link, on_event: Callable[[Event], None]) -> Link:

@@ -3,8 +3,8 @@
 A backend sends and receives without waiting, and must know at once how much went; a stream that
 does its own I/O can say neither. Here TLS is a function of bytes: see `layer.Codec`.
 
-Who the peer is has been checked before the handshake counts as over: its certificate by ssl,
-what it is named by an `Authorizer`, which is looked up then, so that it can be replaced while
+Who the peer is has been checked before the handshake counts as over: its certificate or key by
+ssl, what it is named by an `Authorizer`, which is looked up then, so that it can be replaced while
 the server runs. Nobody may while there is none.
 """
 
@@ -16,9 +16,12 @@ from collections.abc import Callable
 from typing import Any
 
 from trio_chardev.credentials import TlsCredentials, text_of
+from trio_chardev.psk import PskCredentials, PskObject
 
 Allows = Callable[[str], bool]
-"""May the peer with that distinguished name?"""
+"""May the peer of that name?"""
+
+AnyCredentials = TlsCredentials | PskCredentials
 
 READ_SIZE = 1 << 14  # bytes; a record has no more
 
@@ -31,7 +34,7 @@ class TlsCodec:
 
     def __init__(
         self,
-        credentials: TlsCredentials,
+        credentials: AnyCredentials,
         *,
         peer_name: str | None = None,
         allows: Allows | None = None,
@@ -77,9 +80,9 @@ class TlsCodec:
 
     def _authorize(self) -> None:
         if self._allows is not None:
-            name = distinguished_name(self._tls.getpeercert() or {})
+            kind, name = _who_is_there(self._tls)
             if not self._allows(name):
-                self.end = f"TLS x509 authz check for {name} is denied"
+                self.end = f"TLS {kind} authz check for {name} is denied"
                 return
         self.is_established = True
 
@@ -104,6 +107,14 @@ class TlsCodec:
 
 
 # ---------------------------------------------------------------- names
+
+
+def _who_is_there(tls: ssl.SSLObject) -> tuple[str, str]:
+    """How the peer has proved who it is, and its name."""
+    if isinstance(tls, PskObject):
+        return "PSK", tls.name
+    return "x509", distinguished_name(tls.getpeercert() or {})
+
 
 _SHORT = {
     "commonName": "CN",

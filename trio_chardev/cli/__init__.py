@@ -91,7 +91,8 @@ def cli() -> None:
     "objects",
     multiple=True,
     metavar="QOM-TYPE,id=ID[,KEY=VALUE...]",
-    help="Make TLS credentials (tls-creds-x509), a secret, or a list of who may (authz-list).",
+    help="Make TLS credentials (tls-creds-x509, tls-creds-psk), a secret, a list of who may "
+    "(authz-list), or a monitor (monitor-qmp).",
 )
 @click.option(
     "--sandbox",
