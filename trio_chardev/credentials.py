@@ -90,10 +90,8 @@ def _open_pem(path: Path, sandbox: Sandbox) -> PemFile:
     failed = f"Unable to access credentials {path}"
     try:
         return PemFile(path, open_regular(str(path), MAX_PEM, sandbox.open))
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         raise BackendError.from_os_error(failed, exc) from exc
-    except ValueError as exc:  # a NUL, or what the file system's encoding does not have
-        raise BackendError(f"{failed}: {exc}") from exc
 
 
 @attrs.frozen(kw_only=True)

@@ -66,8 +66,11 @@ class BackendError(ChardevError):
     """
 
     @classmethod
-    def from_os_error(cls, what: str, error: OSError) -> BackendError:
-        """``WHAT: strerror``, as QEMU words a failed system call."""
+    def from_os_error(cls, what: str, error: OSError | ValueError) -> BackendError:
+        """``WHAT: strerror``, as QEMU words a failed system call.
+
+        A ValueError is of a path with a NUL, or with what the file system's encoding does not have.
+        """
         return cls(f"{what}: {strerror(error)}")
 
 
@@ -87,6 +90,9 @@ def reason_of(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-def strerror(error: OSError) -> str:
+def strerror(error: OSError | ValueError) -> str:
     """The C library's text for *error*, or Python's if it has no errno."""
-    return os.strerror(error.errno) if error.errno else str(error)
+    if isinstance(error, OSError):
+        return os.strerror(error.errno) if error.errno else str(error)
+    text = str(error)
+    return "embedded null byte" if " null " in text else text  # Python 3.13 words it otherwise

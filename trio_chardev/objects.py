@@ -146,11 +146,9 @@ class Secret(ObjectOptions):
         if self.file is not None:
             try:
                 content = read_file(self.file, MAX_SECRET, sandbox.open)
-            except OSError as exc:
+            except (OSError, ValueError) as exc:
                 what = f"Unable to read {self.file}: Failed to open file \u201c{self.file}\u201d"
                 raise BackendError.from_os_error(what, exc) from exc
-            except ValueError as exc:  # a NUL, or what the file system's encoding does not have
-                raise BackendError(f"Unable to read {self.file}: {exc}") from exc
         elif self.data is not None:
             content = _encoded(self.data)
         else:

@@ -148,7 +148,5 @@ def _read(path: str, sandbox: Sandbox) -> bytes:
     failed = f"Unable to access credentials {path}"
     try:
         return read_file(path, MAX_FILE, sandbox.open)
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         raise BackendError.from_os_error(failed, exc) from exc
-    except ValueError as exc:  # a NUL, or what the file system's encoding does not have
-        raise BackendError(f"{failed}: {exc}") from exc

@@ -51,8 +51,8 @@ class Sandbox:
                 self._find(os.path.realpath(path), path)
             else:
                 self._find(os.path.join(os.path.realpath(folder), name), path)
-        except ValueError as exc:  # a NUL, or what the file system's encoding does not have
-            raise BackendError(f"Could not open '{path}': {exc}") from exc
+        except ValueError as exc:
+            raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
 
     def _find(self, real: str, path: str) -> None:
         """Raise BackendError if *real*, as which *path* was resolved, is in no folder."""
@@ -71,8 +71,7 @@ def _existing(folder: str) -> str:
     try:
         return os.path.realpath(folder, strict=True)
     except (OSError, ValueError) as exc:
-        why = strerror(exc) if isinstance(exc, OSError) else exc
-        raise OptionsError(f"Could not open '{folder}': {why}") from exc
+        raise OptionsError(f"Could not open '{folder}': {strerror(exc)}") from exc
 
 
 def _open_folder(path: str) -> int:

@@ -93,10 +93,8 @@ def open_fd(path: str, flags: int, opener: Callable[[str, int], int] = open_path
     """
     try:
         return FdHolder(opener(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
-    except ValueError as exc:  # a NUL, or what the file system's encoding does not have
-        raise BackendError(f"Could not open '{path}': {exc}") from exc
 
 
 def count_unread(fd: int) -> int:

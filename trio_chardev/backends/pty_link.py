@@ -68,7 +68,5 @@ def _link_errors(path: str) -> Iterator[None]:
     failed = f"Failed to create PTY symlink '{path}'"
     try:
         yield
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         raise BackendError.from_os_error(failed, exc) from exc
-    except ValueError as exc:  # a NUL, or what the file system's encoding does not have
-        raise BackendError(f"{failed}: {exc}") from exc

@@ -207,7 +207,5 @@ def open_ring(
         except BaseException:
             file.close()
             raise
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
-    except ValueError as exc:  # a NUL, or what the file system's encoding does not have
-        raise BackendError(f"Could not open '{path}': {exc}") from exc

@@ -172,9 +172,7 @@ def create(path: str, opener: Callable[[str, int], int]) -> int:
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
         fd = opener(path, flags | os.O_CLOEXEC)
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         raise BackendError.from_os_error(f"Could not create '{path}'", exc) from exc
-    except ValueError as exc:  # a NUL, or what the file system's encoding does not have
-        raise BackendError(f"Could not create '{path}': {exc}") from exc
     os.set_blocking(fd, True)  # for the thread
     return fd

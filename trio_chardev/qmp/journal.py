@@ -210,8 +210,7 @@ def open_journal(path: str) -> Iterator[Journal]:
     try:
         fd = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except (OSError, ValueError) as exc:
-        why = strerror(exc) if isinstance(exc, OSError) else exc
-        raise OptionsError(f"Could not open '{lock}': {why}") from exc
+        raise OptionsError(f"Could not open '{lock}': {strerror(exc)}") from exc
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
