@@ -62,6 +62,11 @@ class BackendOptions:
     """Is what it receives a recording?"""
 
     @property
+    def stands_on(self) -> tuple[str, ...]:
+        """The ids of the chardevs that it uses, as a mux does."""
+        return ()
+
+    @property
     def open_timeout(self) -> float:
         """Seconds that opening may take, when the caller does not say."""
         return 30.0

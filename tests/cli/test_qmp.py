@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -211,7 +211,7 @@ def test_list_is_a_table(call: Call) -> None:
     call("qmp", "chardev-add", RINGBUF)
     assert call("list") == (
         0,
-        "ID  FILENAME  FRONTEND\nn   null      closed\nr   ringbuf   closed\n",
+        "ID  KIND     AT  PEER    USER\nn   null     -   closed  -\nr   ringbuf  -   open    -\n",
         "",
     )
 
@@ -223,14 +223,131 @@ def test_list_says_who_has_a_frontend(call: Call, tmp_path: Path) -> None:
             pass
         _, table, _ = call("list", "-s", f"{tmp_path}/q")
     _, row = table.splitlines()
-    assert row.startswith(f"m   unix:{tmp_path}/q,server=on")
-    assert row.endswith("  open")
+    assert row.split() == ["m", "socket", f"unix:{tmp_path}/q,server=on", "open", "yes"]
 
 
 def test_list_escapes_what_a_terminal_would_obey(call: Call) -> None:
     call("qmp", "chardev-add", json.dumps({"id": "\x1b[2Jé\n", **NULL}))
     _, table, _ = call("list")
     assert table.splitlines()[-1].startswith("\\x1b[2Jé\\n  null")
+
+
+def test_list_of_a_server_that_is_qemus(call: Call, tmp_path: Path) -> None:
+    """Which knows no query-chardev-details, and here has ids that a terminal would obey."""
+    row = {"label": "\x1b[2J", "filename": "pty:/dev/\x9b", "frontend-open": True}
+    answers = [
+        {"return": {}},
+        {"error": {"class": "CommandNotFound", "desc": "no"}},
+        {"return": [row]},
+    ]
+    with answering(f"{tmp_path}/q", answers):
+        status, table, errors = call("list", "-s", f"{tmp_path}/q")
+    assert (status, errors) == (0, "")
+    header, line = table.splitlines()
+    assert header.split() == ["ID", "FILENAME", "FRONTEND"]
+    assert line.split() == [r"\x1b[2J", r"pty:/dev/\x9b", "open"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        ({"return": {"pty": "/dev/\x1b]0;x\x07"}}, (0, "/dev/\\x1b]0;x\\x07\n", "")),
+        (
+            {"error": {"class": "Generic\x1b", "desc": "a\r\nb\x9b"}},
+            (1, "", "Generic\\x1b: a b\\x9b\n"),
+        ),
+    ],
+)
+def test_what_a_server_says_cannot_drive_the_terminal(
+    call: Call, tmp_path: Path, answer: object, shown: tuple[int, str, str]
+) -> None:
+    with answering(f"{tmp_path}/q", [{"return": {}}, answer]):
+        assert call("change", "-s", f"{tmp_path}/q", "n", "pty") == shown
+    with answering(f"{tmp_path}/q2", [{"return": {}}, answer]):
+        status, out, errors = call("qmp", "-s", f"{tmp_path}/q2", "query-block")
+    assert (status, errors) == (shown[0], shown[2])
+    assert out.rstrip("\n").isprintable()
+
+
+@contextmanager
+def answering(path: str, answers: Sequence[object]) -> Iterator[None]:
+    """A QMP server that gives *answers* to whatever one client sends."""
+
+    def serve() -> None:
+        client, _ = listener.accept()
+        with client, client.makefile("rwb") as wire:
+            greeting = {"version": {"qemu": {}, "package": ""}, "capabilities": []}
+            wire.write(json.dumps({"QMP": greeting}).encode() + b"\r\n")
+            wire.flush()
+            for answer in answers:
+                command = json.loads(wire.readline())
+                wire.write(json.dumps({**answer, "id": command.get("id")}).encode() + b"\r\n")  # type: ignore[dict-item]
+                wire.flush()
+            while wire.readline():  # until the client leaves
+                pass
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
+
+
+# ---------------------------------------------------------------- busy, mute, stopped
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["qmp", "query-version"], ["change", "n", "null"], ["events"]]
+)
+def test_a_monitor_in_use_is_told_within_seconds(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_TIMEOUT", 0.2)
+    monitor = f"socket,id=m,path={tmp_path}/q,server=on,wait=off"
+    with running("--chardev", monitor, "--monitor", "m"), Qmp(tmp_path / "q"):
+        status, out, errors = call(*arguments, "-s", f"{tmp_path}/q")
+    assert (status, out) == (1, "")
+    assert errors == (
+        f"trio-chardev: The QMP server '{tmp_path}/q' sent no greeting within 0.2 seconds: "
+        "it is busy with another client, or hangs\n"
+    )
+
+
+def test_a_stopped_service_is_told_within_seconds(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_TIMEOUT", 0.2)
+    path = tmp_path / "q"
+    with running("--qmp", f"unix:{path},server=on,wait=off") as service:
+        with Qmp(path):
+            pass
+        pid = service.process.pid
+        os.kill(pid, signal.SIGSTOP)
+        os.waitpid(pid, os.WUNTRACED)  # until it has
+        status, out, errors = call("list", "-s", f"{path}")
+        os.kill(pid, signal.SIGCONT)
+    assert (status, out) == (1, "")
+    assert errors == (
+        f"trio-chardev: The QMP server '{path}' sent no greeting within 0.2 seconds: "
+        f"its process {pid} is stopped\n"
+    )
+
+
+def test_one_that_never_answers_is_told_too(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_TIMEOUT", 0.2)
+    with answering(f"{tmp_path}/q", [{"return": {}}]):
+        status, _, errors = call("list", "-s", f"{tmp_path}/q")
+    assert status == 1
+    assert errors == (
+        f"trio-chardev: The QMP server '{tmp_path}/q' did not answer query-chardev-details "
+        "within 0.2 seconds\n"
+    )
 
 
 # ---------------------------------------------------------------- change

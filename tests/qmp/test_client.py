@@ -180,8 +180,8 @@ async def test_second_client_gets_no_greeting(qmp_server: Server) -> None:
                 async with open_qmp_client(qmp_server.path, timeout=0.05):
                     pass
     assert str(caught.value) == (
-        f"The QMP server '{qmp_server.path}' sent no greeting within 0.05 seconds; "
-        "does it serve another client?"
+        f"The QMP server '{qmp_server.path}' sent no greeting within 0.05 seconds: "
+        "it is busy with another client, or hangs"
     )
 
 
@@ -509,7 +509,10 @@ async def test_connecting_has_a_deadline(autojump_clock: trio.abc.Clock, tmp_pat
         with pytest.raises(QmpConnectionError) as caught:
             async with open_qmp_client(path):
                 pass
-    assert str(caught.value) == f"Failed to connect to '{path}': Connection timed out"
+    assert str(caught.value) == (
+        f"Failed to connect to '{path}': Connection timed out; "
+        "it is busy or stopped, and others wait for it already"
+    )
 
 
 async def test_tcp() -> None:

@@ -210,6 +210,29 @@ async def test_change_gives_the_path_of_a_pty() -> None:
         assert await run.change("a", "null") == {}
 
 
+async def test_details_tell_the_options_and_the_users() -> None:
+    async with open_commands() as run:
+        await run.add("a")
+        await run("chardev-add", id="m", backend=backend("mux", chardev="a"))
+        await run("device_add", driver="discard", id="d", chardev="m")
+        base, mux = await run("query-chardev-details")
+        assert base == {
+            "label": "a",
+            "filename": "ringbuf",
+            "backend": backend("ringbuf"),
+            "open": True,
+            "others-wait": False,
+            "is-used": True,
+            "users": ["m"],
+        }
+        assert (mux["backend"], mux["users"]) == (backend("mux", chardev="a"), ["d"])
+        await run.change("a", "null")
+        assert (await run("query-chardev-details"))[0]["backend"] == backend("null")
+        with pytest.raises(ChardevError):
+            await run.change("a", "file", out="/missing/x")
+        assert (await run("query-chardev-details"))[0]["backend"] == backend("null")
+
+
 async def test_errors_of_change_in_their_order() -> None:
     bad = {"out": "/missing/x"}
     could_not = "Could not open '/missing/x': No such file or directory"

@@ -13,12 +13,16 @@ import logging
 import os
 import socket
 import struct
+from typing import TypeAlias
+
+import trio
 
 from trio_chardev.backends.addresses import InetAddress, SocketAddress, VsockAddress
 from trio_chardev.errors import BackendError
 
 log = logging.getLogger(__name__)
 
+AnySocket: TypeAlias = "socket.socket | trio.socket.SocketType"
 _UCRED = struct.Struct("iII")  # pid, uid, gid
 PRIVATE = 0o600
 """The mode of a monitor's socket file."""
@@ -48,9 +52,33 @@ class Guard:
 
 def peer_uid(sock: socket.socket) -> int:
     """The effective user of who connected, or began to listen, at the other end. Raises OSError."""
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    uid: int = _UCRED.unpack(credentials)[1]
-    return uid
+    return _credentials(sock)[1]
+
+
+def peer_pid(sock: AnySocket) -> int:
+    """The process of who connected, or began to listen, at the other end; 0 if that is hidden.
+
+    Raises OSError.
+    """
+    return _credentials(sock)[0]
+
+
+def peer_name(sock: socket.socket) -> str:
+    """Who is at the other end of a UNIX socket, for the log; "" for others and who has left."""
+    try:
+        if sock.family != socket.AF_UNIX:
+            return ""
+        pid, uid, _ = _credentials(sock)
+    except OSError:
+        return ""
+    return f" (process {pid}, user {uid})"
+
+
+def _credentials(sock: AnySocket) -> tuple[int, int, int]:
+    found: tuple[int, int, int] = _UCRED.unpack(
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    )
+    return found
 
 
 def check_listening(sock: socket.socket) -> None:

@@ -68,6 +68,11 @@ class HubOptions(BackendOptions):
     """Whether a chardev that does not take the output as fast as the others makes them wait,
     or loses some of it."""
 
+    @property
+    def stands_on(self) -> tuple[str, ...]:
+        """Its members."""
+        return self.chardevs
+
 
 class HubBackend(BackendOnBases):
     """Stands on up to 32 chardevs (QEMU: 4)."""

@@ -40,6 +40,11 @@ class MuxOptions(BackendOptions):
     chardev: str
     """The chardev to share."""
 
+    @property
+    def stands_on(self) -> tuple[str, ...]:
+        """Its base."""
+        return (self.chardev,)
+
 
 class MuxBackend(BackendOnBases):
     """Stands on another chardev, for up to 32 users (QEMU: 4)."""

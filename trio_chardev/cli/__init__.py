@@ -198,10 +198,15 @@ def qmp_command(socket: str | None, command: str, words: Sequence[str]) -> None:
 @cli.command("list")
 @SOCKET
 def list_command(socket: str | None) -> None:
-    """Print a table of the chardevs: their backend, and whether their user is there."""
-    from trio_chardev.cli import qmp
+    """Print a table of the chardevs.
 
-    qmp.run(socket, qmp.list_chardevs)
+    KIND and AT tell of the backend; PEER says whether somebody is at its other end, USER who
+    uses the chardev, by the id of a device or of a mux. On a terminal it fits into its width.
+    """
+    from trio_chardev.cli import qmp
+    from trio_chardev.cli.table import list_chardevs
+
+    qmp.run(socket, list_chardevs)
 
 
 @cli.command("change")

@@ -11,10 +11,9 @@ from typing import Any
 from trio_chardev.backends.addresses import SocketAddress
 from trio_chardev.cli.options import GRAMMAR
 from trio_chardev.cli.output import printable, say
-from trio_chardev.cli.qmp import Client
+from trio_chardev.cli.qmp import Client, connected
 from trio_chardev.errors import OptionsError
 from trio_chardev.keyval import split_items
-from trio_chardev.qmp.client import open_qmp_client
 
 
 def change(
@@ -28,7 +27,7 @@ def change(
     arguments = {"id": id, "backend": parse_backend(id, text, warn), **(more or {})}
 
     async def client(address: SocketAddress) -> None:
-        async with open_qmp_client(address) as qmp:
+        async with connected(address) as qmp:
             result = await qmp.execute("chardev-change", arguments)
         if "pty" in result:
             say(printable(str(result["pty"])))

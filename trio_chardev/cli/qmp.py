@@ -9,7 +9,10 @@ import json
 import math
 import sys
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeAlias
+
+import trio
 
 from trio_chardev.backends.addresses import SocketAddress
 from trio_chardev.cli.address import parse_address
@@ -17,10 +20,19 @@ from trio_chardev.cli.errors import STATUS_OF_INTERRUPT
 from trio_chardev.cli.output import complain, printable, say
 from trio_chardev.cli.running import run_until_signal
 from trio_chardev.cli.words import parse_arguments
-from trio_chardev.qmp.client import QmpError, QmpEvent, QmpEvents, open_qmp_client
+from trio_chardev.qmp.client import (
+    QmpClient,
+    QmpConnectionError,
+    QmpError,
+    QmpEvent,
+    QmpEvents,
+    open_qmp_client,
+)
 from trio_chardev.qmp.encoder import encode
 
 Client: TypeAlias = Callable[[SocketAddress], Awaitable[None]]
+
+ANSWER_TIMEOUT = 5.0  # seconds for what a server that is not busy does at once
 
 # So many may wait while who reads our output does not; more are lost, and that is told.
 MAX_EVENTS: Final = 1 << 16
@@ -39,12 +51,28 @@ def run(socket: str | None, client: Client, status_of_interrupt: int = STATUS_OF
         sys.exit(1)
 
 
+def connected(
+    address: SocketAddress, *, negotiate: bool = True
+) -> AbstractAsyncContextManager[QmpClient]:
+    """A client of the server, which is given up if it is busy or stopped."""
+    return open_qmp_client(address, timeout=ANSWER_TIMEOUT, negotiate=negotiate)
+
+
+async def ask(qmp: QmpClient, name: str, address: SocketAddress) -> Any:
+    """What a command that never waits returns. Raises QmpConnectionError if it does."""
+    with trio.move_on_after(ANSWER_TIMEOUT):
+        return await qmp.execute(name)
+    raise QmpConnectionError(
+        f"The QMP server '{address}' did not answer {name} within {ANSWER_TIMEOUT:g} seconds"
+    )
+
+
 def command(name: str, words: Iterable[str]) -> Client:
     """Runs a command and prints what it returns, as JSON: indented for people, else in a line."""
     arguments = parse_arguments(words)
 
     async def client(address: SocketAddress) -> None:
-        async with open_qmp_client(address) as qmp:
+        async with connected(address) as qmp:
             result = await qmp.execute(name, arguments)
         say(_json(result))
 
@@ -57,22 +85,9 @@ def _json(value: Any) -> str:
     return text.replace("\x7f", r"\u007f")  # which JSON leaves as it is, and a terminal obeys
 
 
-async def list_chardevs(address: SocketAddress) -> None:
-    """Print a table of the chardevs."""
-    async with open_qmp_client(address) as qmp:
-        chardevs = await qmp.execute("query-chardev")
-    rows = [("ID", "FILENAME", "FRONTEND")]
-    for chardev in chardevs:
-        state = "open" if chardev["frontend-open"] else "closed"
-        rows.append((printable(chardev["label"]), printable(chardev["filename"]), state))
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    for id, filename, state in rows:
-        say(f"{id:<{widths[0]}}  {filename:<{widths[1]}}  {state}")
-
-
 async def print_events(address: SocketAddress) -> None:
     """Print the events, a line of JSON each, for as long as the server is there."""
-    async with open_qmp_client(address, negotiate=False) as qmp:
+    async with connected(address, negotiate=False) as qmp:
         with qmp.open_events(max_pending=MAX_EVENTS) as events:
             await qmp.execute("qmp_capabilities")  # only now, so that not even one is missed
             await _print_all(events)

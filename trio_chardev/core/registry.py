@@ -83,6 +83,7 @@ class Registry(Mapping[str, Chardev]):
     object_devices: Devices = attrs.field(init=False)
     """The *objects* that use chardevs, as monitors do: devices by the ids of objects."""
     _chardevs: dict[str, Chardev] = attrs.Factory(dict)
+    _options: dict[str, BackendOptions] = attrs.Factory(dict)
     _adding: set[str] = attrs.Factory(set)  # ids whose first backend is being opened
     _told: dict[Chardev, Backend] = attrs.Factory(dict)  # which backend was told last
 
@@ -108,6 +109,17 @@ class Registry(Mapping[str, Chardev]):
     def query(self) -> list[ChardevInfo]:
         """All chardevs, in the order in which they were added."""
         return [chardev.info for chardev in self._chardevs.values()]
+
+    def options_of(self, id: str) -> BackendOptions:
+        """What the backend of chardev *id* was opened with. Raises ChardevNotFoundError."""
+        return self._options[self[id].id]
+
+    def users_of(self, id: str) -> list[str]:
+        """The ids of the devices, muxes and hubs that stand on chardev *id*."""
+        return [
+            *(device.id for device in self.devices.values() if id in device.options.chardevs),
+            *(other for other, options in self._options.items() if id in options.stands_on),
+        ]
 
     async def add(
         self,
@@ -141,6 +153,7 @@ class Registry(Mapping[str, Chardev]):
         finally:
             self._adding.discard(id)
         self._told[chardev] = chardev.backend
+        self._options[id] = options
         self.tell(ChardevAdded(id, chardev.backend.filename))
         if chardev.is_open:
             self._note_event(chardev, Event.OPENED)
@@ -183,6 +196,7 @@ class Registry(Mapping[str, Chardev]):
                 carry=carry,
                 keep_peer=keep_peer,
             )
+        self._options[id] = options
         chardev.is_replayed = options.rr is not None
         self._note_change(chardev)
         return _returned(backend)
@@ -198,7 +212,7 @@ class Registry(Mapping[str, Chardev]):
             raise ChardevBusyError(f"Chardev '{id}' is busy")
         if chardev.is_replayed:
             raise ChangeRefusedError(f"Chardev '{id}' cannot be unplugged in record/replay mode")
-        del self._chardevs[id], self._told[chardev]
+        del self._chardevs[id], self._told[chardev], self._options[id]
         self.tell(ChardevRemoved(id))
         await chardev.aclose()
 

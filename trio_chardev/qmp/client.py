@@ -15,7 +15,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any, Final, TypeAlias
 
@@ -24,6 +24,7 @@ import trio
 from trio_chardev.backends.addresses import InetAddress, SocketAddress, UnixAddress
 from trio_chardev.backends.connection import MAX_FDS
 from trio_chardev.backends.dialer import connect
+from trio_chardev.backends.guard import peer_pid
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import BackendError, ChardevError, OptionsError, strerror
 from trio_chardev.qmp.codec import Decoder
@@ -190,14 +191,17 @@ async def open_qmp_client(
             nursery.start_soon(client._read)
             nursery.start_soon(client._write)
             with _fail_at(
-                deadline, f"{peer} sent no greeting {within}; does it serve another client?"
+                deadline, lambda: f"{peer} sent no greeting {within}: {_why_mute(stream)}"
             ):
                 await conversation.greeted.wait()
             conversation.check()
             if negotiate:
                 client.is_oob_enabled = oob and "oob" in client.greeting["capabilities"]
                 enable = {"enable": ["oob"]} if client.is_oob_enabled else {}
-                with _fail_at(deadline, f"{peer} did not answer qmp_capabilities {within}"):
+                with _fail_at(
+                    deadline,
+                    lambda: f"{peer} did not answer qmp_capabilities {within}: {_why_mute(stream)}",
+                ):
                     await client.execute("qmp_capabilities", enable)
             yield client
     finally:
@@ -214,7 +218,9 @@ async def _open_stream(address: QmpAddress, deadline: float) -> tuple[trio.abc.S
     elif isinstance(address, str | os.PathLike):
         address = UnixAddress(os.fspath(address))
     timed_out = f"Failed to connect to '{address}': {os.strerror(errno.ETIMEDOUT)}"
-    with _fail_at(deadline, timed_out):
+    if isinstance(address, UnixAddress):  # it can only be that its queue is full
+        timed_out += "; it is busy or stopped, and others wait for it already"
+    with _fail_at(deadline, lambda: timed_out):
         try:
             sock = await connect(address)
         except BackendError as exc:
@@ -223,12 +229,29 @@ async def _open_stream(address: QmpAddress, deadline: float) -> tuple[trio.abc.S
 
 
 @contextmanager
-def _fail_at(deadline: float, text: str) -> Iterator[None]:
+def _fail_at(deadline: float, text: Callable[[], str]) -> Iterator[None]:
     try:
         with trio.fail_at(deadline):
             yield
     except trio.TooSlowError as exc:
-        raise QmpConnectionError(text) from exc
+        raise QmpConnectionError(text()) from exc
+
+
+def _why_mute(stream: trio.abc.Stream) -> str:
+    """Why the server at the other end may say nothing."""
+    sock = _unix_socket(stream)
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            pid = peer_pid(sock)
+            if pid and _is_stopped(pid):
+                return f"its process {pid} is stopped"
+    return "it is busy with another client, or hangs"
+
+
+def _is_stopped(pid: int) -> bool:
+    """Is the process *pid* stopped, by a signal or a debugger (proc(5))? Raises OSError."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b") ")[2][:1] in b"Tt"
 
 
 def _unix_socket(stream: trio.abc.Stream) -> trio.socket.SocketType | None:

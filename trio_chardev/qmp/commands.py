@@ -19,7 +19,7 @@ import attrs
 from trio_chardev.backends import BACKEND, KINDS, NOT_IN_QEMU
 from trio_chardev.backends.ringbuf import RingbufBackend
 from trio_chardev.core.chardev import Chardev, ChardevInfo
-from trio_chardev.core.registry import ChardevReturn
+from trio_chardev.core.registry import ChardevReturn, Registry
 from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.options import BackendOptions, unstructure
 from trio_chardev.qmp.codec import Encoded, encode
@@ -85,6 +85,23 @@ class RingbufReadArguments:
     format: DataFormat = "utf8"
 
 
+@attrs.frozen(kw_only=True)
+class ChardevDetails:
+    """A row of query-chardev-details, which QEMU does not have."""
+
+    label: str
+    filename: str
+    backend: Annotated[BackendOptions, BACKEND]
+    """As it was added or changed."""
+    open: bool
+    """Is somebody at its other end?"""
+    others_wait: bool
+    """Do more clients wait until that one leaves?"""
+    is_used: bool
+    users: tuple[str, ...]
+    """The ids of the devices, muxes and hubs that use it; a --monitor has none."""
+
+
 @attrs.frozen
 class VersionTriple:
     """A version of QEMU."""
@@ -144,6 +161,22 @@ def _row(chardev: Chardev) -> bytes:
     info = unstructure(chardev.info)
     chardev.row = row = encode(info)[:-2]
     return row
+
+
+def query_chardev_details(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
+    return [_details(context.host.registry, chardev) for chardev in context.host.registry.values()]
+
+
+def _details(registry: Registry, chardev: Chardev) -> dict[str, Any]:
+    return {
+        "label": chardev.id,
+        "filename": chardev.backend.filename,
+        "backend": unstructure(registry.options_of(chardev.id), BACKEND),
+        "open": chardev.is_open,
+        "others-wait": chardev.backend.others_wait,
+        "is-used": bool(chardev.frontends),
+        "users": registry.users_of(chardev.id),
+    }
 
 
 def query_chardev_backends(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
@@ -266,6 +299,9 @@ COMMANDS: dict[str, Command] = {
     # SchemaInfo is a union without "data", which no options class is.
     "query-qmp-schema": Command(NoArguments, query_qmp_schema, tuple[Any, ...]),
     "query-chardev": Command(NoArguments, query_chardev, tuple[ChardevInfo, ...]),
+    "query-chardev-details": Command(
+        NoArguments, query_chardev_details, tuple[ChardevDetails, ...]
+    ),
     "query-chardev-backends": Command(NoArguments, query_chardev_backends, tuple[NamedInfo, ...]),
     "chardev-add": Command(BackendArguments, chardev_add, ChardevReturn),
     "chardev-change": Command(ChangeArguments, chardev_change, ChardevReturn),
