@@ -15,8 +15,8 @@ from trio_chardev.backends.connection import (
     MAX_FDS,
     Connection,
     UnixConnection,
-    socket_from_fd,
 )
+from trio_chardev.backends.passed import socket_from_fd
 from trio_chardev.errors import BackendError
 
 PATIENCE = 5  # seconds
@@ -360,10 +360,22 @@ def test_only_stream_sockets_can_be_passed_in() -> None:
         socket_from_fd(10**12, "10**12")
 
 
-def test_passed_sockets_become_non_blocking_and_are_not_inherited() -> None:
+def test_passed_sockets_never_wait_and_are_as_blocking_as_they_were() -> None:
+    """Who has passed one may use it still. They are not inherited."""
     a, b = socket.socketpair()
     fd = a.detach()
     os.set_inheritable(fd, True)
     with b, socket_from_fd(fd, "a") as sock:
-        assert not os.get_blocking(fd)
+        assert os.get_blocking(fd)
         assert not sock.get_inheritable()
+        for connection in (Connection(sock, "x"), UnixConnection(sock, "x")):
+            with pytest.raises(BlockingIOError):
+                connection.receive(10)
+            with contextlib.suppress(BlockingIOError):
+                while connection.send(memoryview(bytes(1 << 16))):
+                    pass
+            b.send(b"hello")
+            assert connection.receive(10) == b"hello"
+            while len(b.recv(1 << 20)) == 1 << 20:
+                pass
+        assert os.get_blocking(fd)

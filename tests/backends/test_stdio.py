@@ -67,12 +67,14 @@ async def test_pipes_are_read_and_written(pipes: tuple[int, int, int, int]) -> N
         assert os.read(pipes[2], 100) == b"out"
 
 
-async def test_descriptors_stay_open_and_blocking_is_restored(
+async def test_descriptors_stay_open_and_are_as_blocking_as_they_were(
     pipes: tuple[int, int, int, int],
 ) -> None:
+    """Others have the same descriptions: of `2>&1 | tee`, and of a terminal."""
     os.set_blocking(pipes[3], False)
     async with open_it((pipes[0], pipes[3])):
-        assert not os.get_blocking(pipes[0])
+        assert os.get_blocking(pipes[0])
+        assert not os.get_blocking(pipes[3])
     assert os.get_blocking(pipes[0])
     assert not os.get_blocking(pipes[3])
 
@@ -194,10 +196,9 @@ async def test_sigcont_sets_up_again_what_the_shell_has_changed(
     async with open_it((tty, tty)) as backend:
         backend.activate()
         termios.tcsetattr(tty, termios.TCSANOW, found)
-        os.set_blocking(tty, True)
         os.kill(os.getpid(), signal.SIGCONT)
         assert not termios.tcgetattr(tty)[LFLAG] & RAW_BITS
-        assert not os.get_blocking(tty)
+        assert os.get_blocking(tty)
     assert signal.getsignal(signal.SIGCONT) == before
 
 
@@ -249,7 +250,7 @@ async def test_refused_second_one_does_not_disturb_the_first(terminal: tuple[int
                 async with open_it((tty, tty)):
                     pass
         assert termios.tcgetattr(tty) == modes
-        assert not os.get_blocking(tty)
+        assert os.get_blocking(tty)
 
 
 async def test_change_to_stdio_takes_over(terminal: tuple[int, int]) -> None:
@@ -264,7 +265,7 @@ async def test_change_to_stdio_takes_over(terminal: tuple[int, int]) -> None:
         new.activate()
         await leave.aclose()
         assert not termios.tcgetattr(tty)[LFLAG] & (termios.ISIG | RAW_BITS)
-        assert not os.get_blocking(tty)
+        assert os.get_blocking(tty)
         os.write(user, b"typed")
         with trio.fail_after(5):
             assert (await new.receive_some(100)).startswith(b"t")
@@ -292,7 +293,7 @@ async def test_failed_change_to_stdio_leaves_the_original(terminal: tuple[int, i
         async with open_it((tty, tty), replaces=old, keys=False):
             pass
         assert termios.tcgetattr(tty) == modes
-        assert not os.get_blocking(tty)
+        assert os.get_blocking(tty)
         os.write(user, b"typed")
         with trio.fail_after(5):
             assert (await old.receive_some(100)).startswith(b"t")

@@ -20,7 +20,6 @@ from time import perf_counter
 import trio
 
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
-from trio_chardev.errors import BackendError
 from trio_chardev.events import Event
 
 Take = Callable[[bytes], None]
@@ -366,20 +365,3 @@ def _count_unacknowledged(sock: socket.socket) -> int:
     (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
     assert isinstance(count, int)
     return count
-
-
-def socket_from_fd(fd: int, name: str) -> socket.socket:
-    """Make a non-blocking socket of *fd*, which is owned, also if this raises BackendError."""
-    try:
-        os.fstat(fd)  # refuses what Python's socket would cut down to another descriptor
-        sock = socket.socket(fileno=fd)
-    except (OSError, OverflowError) as exc:
-        with contextlib.suppress(OSError, OverflowError):
-            os.close(fd)
-        raise BackendError(f"File descriptor '{name}' is not a socket") from exc
-    if sock.type != socket.SOCK_STREAM:
-        sock.close()
-        raise BackendError(f"File descriptor '{name}' is not a stream socket")
-    sock.setblocking(False)
-    sock.set_inheritable(False)
-    return sock

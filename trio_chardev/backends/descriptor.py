@@ -1,8 +1,4 @@
-"""What backends on file descriptors share: owning one, reading, writing and waiting.
-
-A descriptor lives in an `FdHolder`, which forgets the number when it closes it: the kernel
-gives the same number to the next file that is opened, perhaps in another backend.
-"""
+"""What backends on file descriptors share: opening one, reading, writing and waiting."""
 
 from __future__ import annotations
 
@@ -13,10 +9,11 @@ import os
 import stat
 import struct
 import termios
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import trio
 
+from trio_chardev.backends.holder import FdHolder as FdHolder, hold_shared, owned
 from trio_chardev.core.backend import Backend, OpenRequest, open_path
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 
@@ -28,71 +25,16 @@ TERMINAL_READS = 4  # in a row; more of them at once bring little
 DRAIN_INTERVAL = 0.001  # seconds; nothing tells when a reader has taken all
 
 
-class FdHolder:
-    """Owns one descriptor, which is put into non-blocking mode.
-
-    That mode belongs to the open file description (open(2)), which other processes may
-    share, so closing puts it back as it was found.
-    """
-
-    __slots__ = ("_is_waited_for", "_was_blocking", "fd")
-
-    fd: int
-    """The descriptor, or -1 when closed."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self._is_waited_for = False  # ever; else Trio does not know it
-        self._was_blocking = os.get_blocking(fd)
-        if self._was_blocking:
-            os.set_blocking(fd, False)
-
-    @property
-    def closed(self) -> bool:
-        return self.fd == -1
-
-    def close(self) -> None:
-        """Close it, if it is open; who waits for it gets BackendError. Never fails."""
-        if self.closed:
-            return
-        fd, self.fd = self.fd, -1
-        if self._is_waited_for:
-            trio.lowlevel.notify_closing(fd)
-        # What close(2) reports is of earlier writes, and the descriptor is gone anyway.
-        with contextlib.suppress(OSError):
-            if self._was_blocking:
-                os.set_blocking(fd, True)
-        with contextlib.suppress(OSError):
-            os.close(fd)
-
-    async def wait_readable(self) -> None:
-        """Wait for input, end of file or hang-up. Raises BackendError if it is closed."""
-        await self._wait(trio.lowlevel.wait_readable)
-
-    async def wait_writable(self) -> None:
-        """Wait for room, or an error to be had. Raises BackendError if it is closed."""
-        await self._wait(trio.lowlevel.wait_writable)
-
-    async def _wait(self, wait: Callable[[int], Awaitable[None]]) -> None:
-        try:
-            if self.closed:
-                raise trio.ClosedResourceError
-            self._is_waited_for = True
-            await wait(self.fd)
-        except PermissionError:
-            # epoll_ctl(2) refuses what never blocks: regular files, /dev/null.
-            await trio.lowlevel.checkpoint()
-        except trio.ClosedResourceError:
-            raise BackendError("The file descriptor was closed") from None
-
-
 def open_fd(path: str, flags: int, opener: Callable[[str, int], int] = open_path) -> FdHolder:
     """Open *path* by *opener*, without waiting for it.
 
     Raises BackendError, ``Could not open 'PATH': strerror``.
     """
     try:
-        return FdHolder(opener(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
+        fd = opener(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with owned(lambda: os.close(fd)):
+            is_shared = os.get_blocking(fd)  # a duplicate of what a client has passed
+        return hold_shared(fd) if is_shared else FdHolder(fd)
     except (OSError, ValueError) as exc:
         raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
 
@@ -144,7 +86,7 @@ class DescriptorBackend(Backend):
         if self.source is None or max_bytes == 0:  # reading 0 bytes looks like the end
             return b""
         try:
-            data = self.read(self.source.fd, max_bytes)
+            data = self.read(self.source, max_bytes)
         except BlockingIOError:
             return b""
         except OSError as exc:
@@ -154,9 +96,9 @@ class DescriptorBackend(Backend):
             self.input_ended(None)
         return data
 
-    def read(self, fd: int, max_bytes: int) -> bytes:
+    def read(self, source: FdHolder, max_bytes: int) -> bytes:
         """As read(2). Raises OSError."""
-        return os.read(fd, max_bytes)
+        return source.read(max_bytes)
 
     def input_ended(self, error: OSError | None) -> None:
         """A read met the end of file (None), or failed with *error*.
@@ -176,7 +118,7 @@ class DescriptorBackend(Backend):
 
     def send_nowait(self, data: memoryview) -> int:
         try:
-            return os.write(self.sink.fd, data)
+            return self.sink.write(data)
         except BlockingIOError:
             return 0
         except OSError as exc:

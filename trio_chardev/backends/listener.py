@@ -35,7 +35,9 @@ from trio_chardev.backends.addresses import (
     listening_address,
     resolve,
 )
+from trio_chardev.backends.borrowed import NonBlocking
 from trio_chardev.backends.guard import PRIVATE, check_listening
+from trio_chardev.backends.holder import owned
 from trio_chardev.backends.socket_file import SocketFile
 from trio_chardev.errors import BackendError
 
@@ -50,7 +52,8 @@ class Listener:
     """Listens at *address*; `wait` for a client, then `take` it."""
 
     __slots__ = (
-        *("_inherited", "_is_failing", "_is_over", "_poll", "_replaced", "_sockets"),
+        *("_inherited", "_is_failing", "_is_over", "_non_blocking", "_poll", "_replaced"),
+        "_sockets",
         *("address", "file"),
     )
 
@@ -72,13 +75,22 @@ class Listener:
         self._is_failing = False
         self._is_over = False
         self._poll: select.epoll | None = None
-        if len(sockets) > 1:  # one descriptor to wait for
-            try:
-                self._poll = select.epoll(len(sockets))
-            except OSError as exc:
-                self.close()
-                raise BackendError.from_os_error("Failed to listen on socket", exc) from exc
-            for sock in sockets:
+        self._non_blocking: list[NonBlocking] = []  # those that were passed may be others', too
+        try:
+            with owned(self.close):
+                self._make_ready()
+        except OSError as exc:
+            raise BackendError.from_os_error("Failed to listen on socket", exc) from exc
+
+    def _make_ready(self) -> None:
+        """Have what is to be waited for. Raises OSError."""
+        for sock in self._sockets:
+            self._non_blocking.append(NonBlocking(sock.fileno()))
+            if sock.gettimeout() != 0:
+                sock.setblocking(False)
+        if len(self._sockets) > 1:  # one descriptor to wait for
+            self._poll = select.epoll(len(self._sockets))
+            for sock in self._sockets:
                 self._poll.register(sock, select.EPOLLIN)
 
     @property
@@ -114,6 +126,8 @@ class Listener:
         for sock in self._sockets:
             try:
                 client, _ = sock.accept()
+                with owned(client.close):
+                    client.setblocking(False)
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             except OSError as exc:  # EMFILE: the client stays in the queue, and waiting would spin
@@ -121,7 +135,6 @@ class Listener:
                 if not was_failing:
                     log.warning("can't accept a client of %s: %s", self.address.name, exc)
                 continue
-            client.setblocking(False)
             return client
         return None
 
@@ -180,6 +193,8 @@ class Listener:
         for sock in self._sockets:
             trio.lowlevel.notify_closing(sock)
             sock.close()
+        for non_blocking in self._non_blocking:
+            non_blocking.release()
 
 
 async def listen(
@@ -195,11 +210,8 @@ async def listen(
     endpoints = await resolve(address, passive=True)
     if isinstance(address, InetAddress):
         sockets, is_shared = _listen_in_range(address, endpoints, replaced)
-        return Listener(
-            listening_address(address, sockets[0]),
-            sockets,
-            replaced=replaced if is_shared else None,
-        )
+        found = _found_address(address, sockets)
+        return Listener(found, sockets, replaced=replaced if is_shared else None)
     try:
         sock, is_shared = _share_or_listen(endpoints[0], replaced)
     except OSError as exc:
@@ -216,7 +228,17 @@ def listen_on(address: FdAddress, sock: socket.socket) -> Listener:
     except OSError as exc:
         sock.close()
         raise BackendError.from_os_error("Failed to listen on fd socket", exc) from exc
-    return Listener(listening_address(address, sock), [sock])
+    return Listener(_found_address(address, [sock]), [sock])
+
+
+def _found_address(address: SocketAddress, sockets: Sequence[socket.socket]) -> SocketAddress:
+    """Where the first one listens. Raises BackendError, having closed them."""
+    try:
+        return listening_address(address, sockets[0])
+    except OSError as exc:
+        for sock in sockets:
+            sock.close()
+        raise BackendError.from_os_error("Failed to listen on socket", exc) from exc
 
 
 # ---------------------------------------------------------------- ports and names

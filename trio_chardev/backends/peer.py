@@ -12,11 +12,13 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeGuard
 
 import trio
 
 from trio_chardev.backends.connection import Connection, Take, UnixConnection
 from trio_chardev.backends.layer import Link
+from trio_chardev.backends.passed import SharedSocket
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
@@ -90,12 +92,12 @@ class PeerBackend(Backend):
 
     @property
     def can_splice(self) -> bool:
-        return isinstance(self._connection, Connection)
+        return _is_plain(self._connection)
 
     @property
     def plain_socket(self) -> socket.socket | None:
         link = self._connection
-        return link.sock if isinstance(link, Connection) and not link.passes_fds else None
+        return link.sock if _is_plain(link) and not link.passes_fds else None
 
     def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
         return self._spliceable().receive_into(pipe, max_bytes)
@@ -105,7 +107,7 @@ class PeerBackend(Backend):
 
     def _spliceable(self) -> Connection:
         """The peer, if no protocol is on its socket. Raises CannotSplice."""
-        if not isinstance(self._connection, Connection):
+        if not _is_plain(self._connection):
             raise CannotSplice
         return self._connection
 
@@ -196,6 +198,11 @@ class PeerBackend(Backend):
             self._connection.send_fds(fds)
         except OSError as exc:
             raise BackendError.from_os_error("Could not pass file descriptors", exc) from exc
+
+
+def _is_plain(link: Link | None) -> TypeGuard[Connection]:
+    """Are its bytes those on its socket, which is ours alone?"""
+    return isinstance(link, Connection) and not isinstance(link.sock, SharedSocket)
 
 
 async def _flush(link: Link) -> None:

@@ -63,7 +63,7 @@ class PipeBackend(DescriptorBackend):
         if self.source is self.sink:
             return b""
         with contextlib.suppress(BlockingIOError):
-            return os.read(self.sink.fd, fcntl.fcntl(self.sink.fd, fcntl.F_GETPIPE_SZ))
+            return self.sink.read(fcntl.fcntl(self.sink.fd, fcntl.F_GETPIPE_SZ))
         return b""
 
 

@@ -17,8 +17,8 @@ import os
 import select
 import termios
 import tty
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import attrs
 import trio
@@ -31,6 +31,7 @@ from trio_chardev.backends.descriptor import (
     read_all,
     read_terminal,
 )
+from trio_chardev.backends.holder import owned
 from trio_chardev.backends.pty_line import PtyLine
 from trio_chardev.backends.pty_link import SlaveLink
 from trio_chardev.backends.pty_opens import OpenWatcher, get_watcher
@@ -258,7 +259,9 @@ async def open_pty(options: PtyOptions, request: OpenRequest) -> AsyncIterator[B
     Raises BackendError, ``Failed to create PTY: strerror``, or ``Failed to create PTY
     symlink: strerror`` if anything is at that path but the replaced backend's link.
     """
-    backend = PtyBackend(request, *_open_pair())
+    master, slave = _open_pair()
+    with owned(master.close), _creating():
+        backend = PtyBackend(request, master, slave)
     try:
         backend.watch()
         if options.path is not None:
@@ -271,17 +274,24 @@ async def open_pty(options: PtyOptions, request: OpenRequest) -> AsyncIterator[B
 
 def _open_pair() -> tuple[FdHolder, str]:
     """The master, and the path of the slave, which nobody has open."""
-    try:
+    with _creating():
         master, slave = os.openpty()
+        try:
+            with owned(lambda: os.close(master)):
+                os.set_blocking(master, False)  # nobody else has it: nothing to put back
+            holder = FdHolder(master)
+            with owned(holder.close):
+                tty.setraw(slave)
+                return holder, os.ttyname(slave)
+        finally:
+            os.close(slave)
+
+
+@contextmanager
+def _creating() -> Iterator[None]:
+    try:
+        yield
     except OSError as exc:
         raise BackendError.from_os_error("Failed to create PTY", exc) from exc
-    os.set_blocking(master, False)  # nobody else has it, so `FdHolder` has nothing to put back
-    holder = FdHolder(master)
-    try:
-        tty.setraw(slave)
-        return holder, os.ttyname(slave)
-    except (OSError, termios.error) as exc:
-        holder.close()
-        raise BackendError(f"Failed to create PTY: {exc}") from exc
-    finally:
-        os.close(slave)
+    except termios.error as exc:  # it is no OSError
+        raise BackendError(f"Failed to create PTY: {exc.args[-1]}") from exc

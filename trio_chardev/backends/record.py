@@ -27,6 +27,7 @@ import attrs
 import trio
 
 from trio_chardev.backends.descriptor import truncate
+from trio_chardev.backends.holder import owned
 from trio_chardev.backends.spool import Output, Spool, create, log
 from trio_chardev.core.backend import Backend, OpenRequest, Tap
 from trio_chardev.errors import BackendError, strerror
@@ -102,14 +103,16 @@ class _LinesOutput(Output):
 
 def _open_output(path: str, request: OpenRequest, before: Recording | None) -> Output:
     """The file, locked if it is a regular one; the same lock as that of *before*."""
-    if before is not None and before.spool.output is not None:
-        return _LinesOutput(os.dup(before.spool.output.fd))
-    output = _LinesOutput(create(path, request.open_path))
     try:
-        lock(output.fd, fcntl.LOCK_EX)
+        if before is not None and before.spool.output is not None:
+            return _LinesOutput(os.dup(before.spool.output.fd))
+        output = _LinesOutput(create(path, request.open_path))
+        with owned(output.close):
+            lock(output.fd, fcntl.LOCK_EX)
     except BlockingIOError as exc:
-        output.close()
         raise BackendError(f"Could not create '{path}': it is recorded or replayed now") from exc
+    except OSError as exc:
+        raise BackendError.from_os_error(f"Could not create '{path}'", exc) from exc
     return output
 
 

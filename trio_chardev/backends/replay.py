@@ -337,12 +337,14 @@ async def open_replay(options: ReplayOptions, request: OpenRequest) -> AsyncIter
     """Open the recording. Raises BackendError, ``Could not open 'PATH': strerror``."""
     file = open_fd(options.path, os.O_RDONLY, request.open_path)
     try:
-        if not stat.S_ISREG(os.fstat(file.fd).st_mode):
-            raise BackendError(f"Could not open '{options.path}': Not a regular file")
         try:
+            if not stat.S_ISREG(os.fstat(file.fd).st_mode):
+                raise BackendError(f"Could not open '{options.path}': Not a regular file")
             lock(file.fd, fcntl.LOCK_SH)
         except BlockingIOError as exc:
             raise BackendError(f"Could not open '{options.path}': it is being recorded") from exc
+        except OSError as exc:
+            raise BackendError.from_os_error(f"Could not open '{options.path}'", exc) from exc
         backend = ReplayBackend(request, options, file)
         while not backend.fetch():
             await trio.lowlevel.checkpoint()

@@ -157,8 +157,8 @@ class SerialBackend(PlainBackend):
                 self._decode(raw)
         return b""
 
-    def read(self, fd: int, max_bytes: int) -> bytes:
-        return read_terminal(fd, max_bytes)
+    def read(self, source: FdHolder, max_bytes: int) -> bytes:
+        return read_terminal(source.fd, max_bytes)
 
     def _decode(self, raw: bytes) -> None:
         """Another program may have PARMRK turned off: each that opens a line sets it up."""

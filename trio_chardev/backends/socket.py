@@ -36,13 +36,13 @@ from trio_chardev.backends.connection import (
     SharedConnection,
     UnixConnection,
     set_tcp_options,
-    socket_from_fd,
 )
 from trio_chardev.backends.dialer import Backoff, Nobody, Peers, Redialer, connect
 from trio_chardev.backends.guard import Guard, check_remote
 from trio_chardev.backends.layer import Layer, Link
 from trio_chardev.backends.listener import Listener, listen, listen_on
 from trio_chardev.backends.lobby import Lobby
+from trio_chardev.backends.passed import SharedSocket, socket_from_fd
 from trio_chardev.backends.peer import PeerBackend
 from trio_chardev.backends.socket_options import SocketOptions as SocketOptions
 from trio_chardev.backends.stack import Stack
@@ -107,7 +107,9 @@ class SocketBackend(PeerBackend):
         if self.is_open:
             return  # with the peer that is kept
         if isinstance(self.address, FdAddress):
-            sock = socket_from_fd(request.take_fd(self.address.str_), self.address.str_)
+            sock: socket.socket = socket_from_fd(
+                request.take_fd(self.address.str_), self.address.str_
+            )
         else:
             sock = await connect(self.address, request.sandbox)
         await self.begin_with(sock, f"Failed to connect to '{self.address}'")
@@ -282,7 +284,8 @@ class SocketBackend(PeerBackend):
         try:
             if self._connection is not None or (self._lobby and not self._options.server):
                 raise BackendError("failed to add client")
-            sock.setblocking(False)
+            if not isinstance(sock, SharedSocket):
+                sock.setblocking(False)
             self._meet(sock)
         except OSError as exc:
             raise BackendError("failed to add client") from exc

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from trio_chardev.backends.holder import owned
 from trio_chardev.errors import BackendError, strerror
 from trio_chardev.workers import NoThreadError, run_in_worker
 
@@ -172,7 +173,8 @@ def create(path: str, opener: Callable[[str, int], int]) -> int:
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
         fd = opener(path, flags | os.O_CLOEXEC)
+        with owned(lambda: os.close(fd)):
+            os.set_blocking(fd, True)  # for the thread
+            return fd
     except (OSError, ValueError) as exc:
         raise BackendError.from_os_error(f"Could not create '{path}'", exc) from exc
-    os.set_blocking(fd, True)  # for the thread
-    return fd

@@ -142,11 +142,12 @@ class FdSets:
 
 
 def _duplicate(fd: int, flags: int) -> int:
-    """Duplicate *fd*, which gets O_APPEND and O_NONBLOCK if they are in *flags*.
+    """Duplicate *fd*, which gets O_APPEND if that is in *flags*.
 
-    Set but never cleared: another chardev may have opened the same descriptor with them.
-    Raises OSError.
+    It is set but never cleared: another chardev may have opened the same descriptor with it.
+    O_NONBLOCK is for who uses the duplicate, see `hold_shared`. Raises OSError.
     """
     before = fcntl.fcntl(fd, fcntl.F_GETFL)
-    fcntl.fcntl(fd, fcntl.F_SETFL, before | flags & (os.O_APPEND | os.O_NONBLOCK))
+    if flags & os.O_APPEND & ~before:
+        fcntl.fcntl(fd, fcntl.F_SETFL, before | os.O_APPEND)
     return os.dup(fd)

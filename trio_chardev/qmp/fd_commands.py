@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import attrs
 
-from trio_chardev.backends.connection import socket_from_fd
+from trio_chardev.backends.passed import socket_from_fd
 from trio_chardev.backends.socket import SocketBackend
 from trio_chardev.core.abilities import DisconnectControl
 from trio_chardev.errors import BackendError

@@ -15,9 +15,9 @@ import attrs
 import trio
 
 from trio_chardev.backends.addresses import FdAddress
-from trio_chardev.backends.connection import socket_from_fd
 from trio_chardev.backends.guard import PRIVATE, Guard
 from trio_chardev.backends.listener import Listener, listen, listen_on
+from trio_chardev.backends.passed import socket_from_fd
 from trio_chardev.backends.socket import SocketOptions, open_accepted
 from trio_chardev.backends.socket_options import check_options, find_credentials
 from trio_chardev.core.backend import Backend, OpenRequest, number_as_fd

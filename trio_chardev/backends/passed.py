@@ -1,0 +1,61 @@
+"""Sockets that are open already, and that others may have open, too: given by descriptor."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+from trio_chardev.backends.holder import owned
+from trio_chardev.errors import BackendError
+
+
+class SharedSocket(socket.socket):
+    """Reads and writes never wait, though others find it as blocking as it was.
+
+    So it can't be spliced, for which there is no such flag.
+    """
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        return super().recv(bufsize, flags | socket.MSG_DONTWAIT)
+
+    def recvmsg(
+        self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
+        return super().recvmsg(bufsize, ancbufsize, flags | socket.MSG_DONTWAIT)
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        return super().send(data, flags | socket.MSG_DONTWAIT)
+
+    def sendmsg(
+        self,
+        buffers: Iterable[Any],
+        ancdata: Iterable[tuple[int, int, Any]] = (),
+        flags: int = 0,
+        address: Any = None,
+        /,
+    ) -> int:
+        return super().sendmsg(buffers, ancdata, flags | socket.MSG_DONTWAIT, address)
+
+
+def socket_from_fd(fd: int, name: str) -> SharedSocket:
+    """Make a socket of *fd*, which is owned, also if this raises BackendError."""
+    try:
+        os.fstat(fd)  # refuses what Python's socket would cut down to another descriptor
+        sock = SharedSocket(fileno=fd)
+    except (OSError, OverflowError) as exc:
+        with contextlib.suppress(OSError, OverflowError):
+            os.close(fd)
+        raise BackendError(f"File descriptor '{name}' is not a socket") from exc
+    with owned(sock.close):
+        if sock.type != socket.SOCK_STREAM:
+            raise BackendError(f"File descriptor '{name}' is not a stream socket")
+        try:
+            sock.set_inheritable(False)
+        except OSError as exc:
+            raise BackendError.from_os_error(
+                f"Could not use file descriptor '{name}'", exc
+            ) from exc
+    return sock
