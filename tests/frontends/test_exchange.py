@@ -30,6 +30,7 @@ def make_pair() -> tuple[socket.socket, tc.SocketOptions]:
     """The peer of a chardev, and the options for that."""
     ours, theirs = socket.socketpair()
     ours.settimeout(60)
+    theirs.setblocking(False)  # else others might have it, too, and it is not spliced
     return ours, tc.SocketOptions(addr=tc.FdAddress(str(theirs.detach())), server=False)
 
 

@@ -116,7 +116,7 @@ class FdAddress:
     """A socket that is open already: it listens for a server, is connected for a client."""
 
     str_: str
-    """Name of a descriptor given with getfd, or its number. Empty for a server that gets
+    """Name of a descriptor given with getfd or by systemd, or its number. Empty for a server that gets
     its clients by add_client."""
 
     def __str__(self) -> str:

@@ -40,11 +40,15 @@ class SharedSocket(socket.socket):
         return super().sendmsg(buffers, ancdata, flags | socket.MSG_DONTWAIT, address)
 
 
-def socket_from_fd(fd: int, name: str) -> SharedSocket:
-    """Make a socket of *fd*, which is owned, also if this raises BackendError."""
+def socket_from_fd(fd: int, name: str) -> socket.socket:
+    """Make a socket of *fd*, which is owned, also if this raises BackendError.
+
+    It never waits. One that is non-blocking already can be spliced.
+    """
     try:
         os.fstat(fd)  # refuses what Python's socket would cut down to another descriptor
-        sock = SharedSocket(fileno=fd)
+        is_shared = os.get_blocking(fd)
+        sock = (SharedSocket if is_shared else socket.socket)(fileno=fd)
     except (OSError, OverflowError) as exc:
         with contextlib.suppress(OSError, OverflowError):
             os.close(fd)
@@ -54,6 +58,8 @@ def socket_from_fd(fd: int, name: str) -> SharedSocket:
             raise BackendError(f"File descriptor '{name}' is not a stream socket")
         try:
             sock.set_inheritable(False)
+            if not is_shared:
+                sock.setblocking(False)  # to Python; the kernel has it so
         except OSError as exc:
             raise BackendError.from_os_error(
                 f"Could not use file descriptor '{name}'", exc

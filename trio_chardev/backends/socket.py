@@ -107,9 +107,7 @@ class SocketBackend(PeerBackend):
         if self.is_open:
             return  # with the peer that is kept
         if isinstance(self.address, FdAddress):
-            sock: socket.socket = socket_from_fd(
-                request.take_fd(self.address.str_), self.address.str_
-            )
+            sock = socket_from_fd(request.take_fd(self.address.str_), self.address.str_)
         else:
             sock = await connect(self.address, request.sandbox)
         await self.begin_with(sock, f"Failed to connect to '{self.address}'")
