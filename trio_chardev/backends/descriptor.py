@@ -39,6 +39,14 @@ def open_fd(path: str, flags: int, opener: Callable[[str, int], int] = open_path
         raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
 
 
+def mode_of(holder: FdHolder, path: str) -> int:
+    """What kind of file was opened, for stat.S_ISREG() and the like. Raises BackendError."""
+    try:
+        return os.fstat(holder.fd).st_mode
+    except OSError as exc:
+        raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
+
+
 def count_unread(fd: int) -> int:
     """How many bytes a read of a FIFO or terminal would find. Raises OSError."""
     (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))

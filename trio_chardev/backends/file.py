@@ -21,7 +21,7 @@ from contextlib import ExitStack, asynccontextmanager
 
 import attrs
 
-from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, open_fd, truncate
+from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, mode_of, open_fd, truncate
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.options import BackendOptions
@@ -107,7 +107,7 @@ async def open_file(options: FileOptions, request: OpenRequest) -> AsyncIterator
         if options.in_ is not None:
             source = open_fd(options.in_, os.O_RDONLY, request.open_path)
             undo.callback(source.close)
-            if stat.S_ISDIR(os.fstat(source.fd).st_mode):  # which can be opened, but not read
+            if stat.S_ISDIR(mode_of(source, options.in_)):  # which can be opened, but not read
                 raise BackendError(f"Could not open '{options.in_}': Is a directory")
         sink = open_fd(options.out, os.O_WRONLY | os.O_CREAT | append, request.open_path)
         undo.pop_all()

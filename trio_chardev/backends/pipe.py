@@ -22,8 +22,10 @@ from trio_chardev.backends.descriptor import (
     DescriptorBackend,
     FdHolder,
     count_unread,
+    mode_of,
     open_fd,
 )
+from trio_chardev.backends.holder import owned
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.options import BackendOptions
@@ -101,7 +103,7 @@ def _open_fifo(path: str, opener: Callable[[str, int], int]) -> FdHolder:
     Raises BackendError.
     """
     holder = open_fd(path, os.O_RDWR, opener)
-    if stat.S_ISREG(os.fstat(holder.fd).st_mode):
-        holder.close()
-        raise BackendError(f"Could not open '{path}': it is not a FIFO")
-    return holder
+    with owned(holder.close):
+        if stat.S_ISREG(mode_of(holder, path)):
+            raise BackendError(f"Could not open '{path}': it is not a FIFO")
+        return holder

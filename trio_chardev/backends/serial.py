@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager, suppress
 import trio
 
 from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, open_fd, read_terminal
+from trio_chardev.backends.holder import owned
 from trio_chardev.backends.marks import MarkDecoder
 from trio_chardev.backends.serial_line import (
     MODEM_INPUTS,
@@ -320,17 +321,15 @@ def _make(options: SerialOptions, request: OpenRequest) -> PlainBackend:
             holder = FdHolder(os.dup(original.sink.fd))
         return SerialBackend(request, holder, options, owner=original)
     holder = open_fd(options.device, os.O_RDWR, request.open_path)
-    try:
-        found = Found.at(holder.fd)
-    except OSError as exc:
-        is_null = os.fstat(holder.fd).st_rdev == NULL_DEVICE
-        if is_null:
-            return PlainBackend(request, holder, holder)
-        holder.close()
-        if exc.errno in NO_SUCH_CONTROL:
-            raise BackendError(f"Could not open '{options.device}': it is not a tty") from exc
-        # Such as EIO from a serial port that the machine does not have.
-        raise BackendError.from_os_error(f"Could not open '{options.device}'", exc) from exc
+    with owned(holder.close), backend_errors(f"Could not open '{options.device}'"):
+        try:
+            found = Found.at(holder.fd)
+        except OSError as exc:
+            if os.fstat(holder.fd).st_rdev == NULL_DEVICE:
+                return PlainBackend(request, holder, holder)
+            if exc.errno in NO_SUCH_CONTROL:
+                raise BackendError(f"Could not open '{options.device}': it is not a tty") from exc
+            raise  # such as EIO from a serial port that the machine does not have
     return SerialBackend(request, holder, options, found=found)
 
 
