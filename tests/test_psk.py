@@ -20,7 +20,7 @@ import trio
 
 from tests.certificates import peer_context
 from tests.peers import need
-from tests.services import until
+from tests.services import TIMEOUT, until
 from trio_chardev.backends.addresses import InetAddress
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.socket import SocketOptions
@@ -269,7 +269,7 @@ async def receive(registry: Registry, id: str, data: bytes) -> None:
     """*data*, and no more, comes from chardev *id*."""
     async with registry[id].attach() as frontend:
         got = b""
-        with trio.fail_after(10):
+        with trio.fail_after(TIMEOUT):
             while len(got) < len(data):
                 got += await frontend.receive_some()
         assert got == data
@@ -297,7 +297,7 @@ async def test_who_is_not_on_the_list_is_let_go(
         registry.objects["bob"] = credentials(tmp_path, "client", username="bob")
         addr = InetAddress("127.0.0.1", str(port))
         await registry.add("d", SocketOptions(addr=addr, tls_creds="bob", server=False))
-        with trio.fail_after(10):
+        with trio.fail_after(TIMEOUT):
             await until(lambda: "TLS PSK authz check for bob is denied" in caplog.text)
         assert not registry["c"].is_open
 
@@ -367,10 +367,10 @@ async def test_a_name_that_nobody_has_ends_nobody_else(
                 ],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                timeout=10,
+                timeout=TIMEOUT,
             )
         )
-        with trio.fail_after(10):
+        with trio.fail_after(TIMEOUT):
             await until(lambda: "TLS handshake failed" in caplog.text)
         registry.objects["bob"] = credentials(tmp_path, "client", username="bob")
         addr = InetAddress("127.0.0.1", str(port))
@@ -393,11 +393,11 @@ async def test_openssl_s_server(version: str, tmp_path: Path) -> None:
             options = SocketOptions(addr=addr, tls_creds="psk", server=False, reconnect_ms=50)
             await registry.add("c", options)
             async with registry["c"].attach() as frontend:
-                with trio.fail_after(10):
+                with trio.fail_after(TIMEOUT):
                     await until(lambda: frontend.is_open)
                 await frontend.send_all(b"hello\n")
                 assert process.stdout is not None
-                with trio.fail_after(10):
+                with trio.fail_after(TIMEOUT):
                     line = await trio.to_thread.run_sync(
                         process.stdout.readline, abandon_on_cancel=True
                     )

@@ -279,7 +279,7 @@ def test_a_mistake_ends_serve_with_one_line(text: str, error: str) -> None:
         [*PROGRAM, "serve", "--chardev", "null,id=c", "--object", text],
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=TIMEOUT,
     )
     assert (ended.returncode, ended.stderr) == (1, f"trio-chardev: --object {text}: {error}\n")
 
@@ -287,7 +287,7 @@ def test_a_mistake_ends_serve_with_one_line(text: str, error: str) -> None:
 def test_help() -> None:
     def ask(text: str) -> str:
         command = [*PROGRAM, "serve", "--object", text]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT).stdout
 
     assert "  monitor-qmp " in ask("help")
     assert "  close-action=<none|delete> " in ask("monitor-qmp,help")

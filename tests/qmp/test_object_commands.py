@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tests.peers import need
-from tests.services import PROGRAM, Qmp, running
+from tests.services import PROGRAM, TIMEOUT, Qmp, running
 from trio_chardev.core.registry import Registry
 from trio_chardev.errors import ChardevError
 from trio_chardev.objects import OBJECT, Secret
@@ -122,7 +122,7 @@ def test_serve_makes_objects_before_chardevs(tmp_path: Path) -> None:
 )
 def test_a_bad_object_ends_serve_with_one_line(text: str) -> None:
     ended = subprocess.run(
-        [*PROGRAM, "serve", "--object", text], capture_output=True, text=True, timeout=10
+        [*PROGRAM, "serve", "--object", text], capture_output=True, text=True, timeout=TIMEOUT
     )
     assert ended.returncode == 1
     assert ended.stderr.startswith("trio-chardev: --object ")
