@@ -4,12 +4,15 @@ import errno
 import fcntl
 import os
 import random
+import re
 import socket
 import struct
 import subprocess
+import sys
 import termios
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +26,9 @@ from trio_serial.linux import LinuxSerialStream
 
 from tests.peers import need
 from tests.users import Seen, join
-from trio_chardev.backends import serial as module, serial_line
+from trio_chardev.backends import serial as module, serial_holders, serial_line
 from trio_chardev.backends.descriptor import open_fd
+from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.serial import SerialBackend, SerialOptions, open_serial
 from trio_chardev.backends.serial_line import TIOCCBRK, TIOCSBRK, Termios2
 from trio_chardev.core.abilities import BreakControl, LineControl, ModemControl
@@ -33,6 +37,7 @@ from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import stateless
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
 from trio_chardev.events import Event, LineSettings, ModemLines
+from trio_chardev.service import open_registry
 
 OPENED, CLOSED, BREAK = Event.OPENED, Event.CLOSED, Event.BREAK
 TIOCGEXCL = 0x80045440  # asm-generic/ioctls.h and termbits.h
@@ -750,10 +755,154 @@ def is_flocked(line: Tty) -> bool:
     return False
 
 
-async def test_no_lock_by_default(line: Tty) -> None:
+async def test_a_pty_is_not_locked_by_default(line: Tty) -> None:
     async with opened(line.path):
         assert not is_exclusive(line)
         assert not is_flocked(line)
+
+
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slaves of PTYs count as real lines."""
+    monkeypatch.setattr(serial_line, "UNIX98_PTY_SLAVES", ())
+
+
+@pytest.mark.usefixtures("real")
+async def test_any_other_line_is_locked_unless_told_otherwise(line: Tty) -> None:
+    async with opened(line.path):
+        assert is_exclusive(line)
+        assert is_flocked(line)
+    assert not is_exclusive(line)
+    assert not is_flocked(line)
+    async with opened(line.path, exclusive=False):
+        assert not is_exclusive(line)
+        assert not is_flocked(line)
+
+
+def test_the_controlling_terminal_may_be_a_pty() -> None:
+    assert not serial_line.is_locked_unless_told(os.stat("/dev/tty"))
+
+
+HOLD = """
+import fcntl, os, sys, termios
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)
+fcntl.flock(fd, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_by_another(path: str) -> Iterator[int]:
+    """The line is locked by the process with that id."""
+    command = [sys.executable, "-c", HOLD, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        try:
+            yield other.pid
+        finally:
+            other.kill()
+
+
+async def test_a_line_that_another_process_holds_is_an_error_that_names_it(
+    line: Tty, tmp_path: Path
+) -> None:
+    (tmp_path / "by-id").symlink_to(line.path)
+    with held_by_another(line.path) as pid:
+        for path in (line.path, str(tmp_path / "by-id")):
+            with pytest.raises(BackendError) as caught:
+                async with opened(path, exclusive=True):
+                    pass
+            pattern = rf"Could not lock '{path}': .+ \(pid {pid}\) has it"
+            assert re.fullmatch(pattern, str(caught.value))
+    async with opened(line.path, exclusive=True):
+        pass
+
+
+async def test_a_line_that_others_may_not_open_is_an_error_that_names_the_holder(
+    line: Tty,
+) -> None:
+    """TIOCEXCL, for all but root."""
+
+    def busy(path: str, flags: int) -> int:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    request = OpenRequest(id="x", on_event=lambda event: None, open_path=busy)
+    with held_by_another(line.path) as pid, pytest.raises(BackendError) as caught:
+        async with open_serial(SerialOptions(device=line.path), request):
+            pass
+    failed = f"Could not open '{line.path}': Device or resource busy: "
+    assert re.fullmatch(rf"{failed}.+ \(pid {pid}\) has it", str(caught.value))
+
+
+async def test_a_search_for_holders_that_takes_long_is_given_up(
+    line: Tty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serial_holders, "SEARCH_TIME", 0.01)
+
+    def look(pid: str, path: str) -> bool:
+        time.sleep(0.1)
+        return False
+
+    monkeypatch.setattr(serial_holders, "_has_open", look)
+    fcntl.flock(line.slave, fcntl.LOCK_EX)
+    with pytest.raises(BackendError, match="another program has it$"):
+        async with opened(line.path, exclusive=True):
+            pass
+
+
+# ---------------------------------------------------------------- two chardevs on a line
+
+
+@pytest.mark.usefixtures("real")
+async def test_two_chardevs_on_one_line_are_an_error_that_names_the_other(
+    line: Tty, tmp_path: Path
+) -> None:
+    (tmp_path / "by-id").symlink_to(line.path)
+    by_id = SerialOptions(device=str(tmp_path / "by-id"))
+    async with open_registry() as registry:
+        await registry.add("board", SerialOptions(device=line.path))
+        await registry.add("other", NullOptions())
+        failed = f"'{by_id.device}' is in use by chardev 'board'"
+        for options in (by_id, attrs.evolve(by_id, exclusive=False)):
+            with pytest.raises(BackendError, match=failed):
+                await registry.add("second", options)
+            with pytest.raises(BackendError, match=failed):
+                await registry.change("other", options)
+        assert is_exclusive(line)
+        assert registry["other"].info.filename == "null"
+
+
+@pytest.mark.usefixtures("real")
+async def test_a_change_to_the_own_line_keeps_it_locked_and_the_end_undoes_that(
+    line: Tty,
+) -> None:
+    async with open_registry() as registry:
+        await registry.add("board", SerialOptions(device=line.path))
+        for speed in (9600, 19200):
+            await registry.change("board", SerialOptions(device=line.path, speed=speed))
+            assert is_exclusive(line)
+            assert is_flocked(line)
+            line.write(b"still read")
+            async with registry["board"].attach(be_change=stateless) as user:
+                assert await user.receive_some() == b"still read"
+        await registry.change("board", NullOptions())
+        assert not is_exclusive(line)
+        assert not is_flocked(line)
+        await registry.add("second", SerialOptions(device=line.path))
+
+
+async def test_two_chardevs_may_share_a_line_that_neither_locks(line: Tty) -> None:
+    options = SerialOptions(device=line.path)
+    async with open_registry() as registry:
+        await registry.add("one", options)
+        await registry.add("two", options)
+        with pytest.raises(BackendError, match="is in use by chardev"):
+            await registry.add("three", attrs.evolve(options, exclusive=True))
+
+
+# ---------------------------------------------------------------- exclusive, asked for
 
 
 async def test_exclusive_takes_both_locks_and_gives_them_back(line: Tty) -> None:

@@ -22,6 +22,7 @@ import trio
 from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, open_fd, read_terminal
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.marks import MarkDecoder
+from trio_chardev.backends.serial_holders import explain_busy
 from trio_chardev.backends.serial_line import (
     MODEM_INPUTS,
     NO_SUCH_CONTROL,
@@ -36,6 +37,7 @@ from trio_chardev.backends.serial_line import (
     control_errors,
     count_unsent,
     is_hung_up,
+    is_locked_unless_told,
     read_modem,
     write_modem,
 )
@@ -84,7 +86,10 @@ class SerialBackend(PlainBackend):
         super().__init__(request, holder, holder)
         self._open_path = request.open_path
         self.device = options.device
-        self._wanted = Line(options.device, options.line, options.exclusive)
+        exclusive = options.exclusive
+        if exclusive is None:
+            exclusive = is_locked_unless_told(os.fstat(holder.fd))
+        self._wanted = Line(options.device, options.line, exclusive)
         self._reopen_interval = options.reopen_ms / 1000
         self._found = found
         self._owner = owner
@@ -97,6 +102,11 @@ class SerialBackend(PlainBackend):
         return self._wanted.settings
 
     # ------------------------------------------------------------ opening, the commit, closing
+
+    @property
+    def is_locked(self) -> bool:
+        """Is the line for nobody else?"""
+        return self._wanted.is_locked
 
     def has_open(self, device: str) -> bool:
         """Is *device* the line that is open here?"""
@@ -333,13 +343,31 @@ def _make(options: SerialOptions, request: OpenRequest) -> PlainBackend:
     return SerialBackend(request, holder, options, found=found)
 
 
+def _check_free(options: SerialOptions, request: OpenRequest) -> None:
+    """Raise BackendError if another chardev has the line, and one of the two is exclusive."""
+    wants = options.exclusive
+    with suppress(OSError, ValueError):  # opening it says what is wrong
+        if wants is None:
+            wants = is_locked_unless_told(os.stat(options.device))
+        for id, chardev in request.chardevs.items():
+            other = chardev.backend
+            if id == request.id or not isinstance(other, SerialBackend):
+                continue
+            if (wants or other.is_locked) and other.has_open(options.device):
+                raise BackendError(f"'{options.device}' is in use by chardev '{id}'")
+
+
 @asynccontextmanager
 async def open_serial(options: SerialOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Open the line. Raises BackendError, also for what is no tty and not /dev/null."""
     if options.reopen_ms < 0:
         raise BackendError("reopen-ms must not be negative")
     check_speed(options.device, options.line)
-    backend = _make(options, request)
+    _check_free(options, request)
+    try:
+        backend = _make(options, request)
+    except BackendError as exc:
+        raise await explain_busy(options.device, exc) from exc.__cause__
     try:
         await backend.open()
         yield backend

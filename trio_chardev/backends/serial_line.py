@@ -19,6 +19,7 @@ from typing import ClassVar
 import attrs
 from trio_serial.linux import LinuxSerialStream
 
+from trio_chardev.backends.serial_holders import name_holders
 from trio_chardev.errors import BackendError, NotSupportedError
 from trio_chardev.events import LineSettings, ModemLines
 
@@ -31,6 +32,7 @@ PARITY_MASK = termios.PARENB | termios.PARODD | LinuxSerialStream.CMSPAR
 LINE_MASK = RATE_MASK | PARITY_MASK | termios.CSIZE | termios.CSTOPB | termios.CRTSCTS
 SPEED_TOLERANCE = 0.03  # some drivers report the rate that their divider can do
 UNIX98_PTY_SLAVES = range(136, 144)  # major numbers, from the kernel's devices.txt
+CONTROLLING_TERMINAL = os.makedev(5, 0)  # /dev/tty, which may be such a slave
 
 DATA_BITS = {5: termios.CS5, 6: termios.CS6, 7: termios.CS7, 8: termios.CS8}
 STOP_BITS = {1: 0, 2: termios.CSTOPB}
@@ -106,6 +108,12 @@ class Termios2:
 def is_pty(fd: int) -> bool:
     """Is it the slave of a PTY? No break comes there, and to look for one halves the rate."""
     return os.major(os.fstat(fd).st_rdev) in UNIX98_PTY_SLAVES
+
+
+def is_locked_unless_told(status: os.stat_result) -> bool:
+    """Is a device with *status* one that two programs have at a time only by mistake?"""
+    device = status.st_rdev
+    return os.major(device) not in UNIX98_PTY_SLAVES and device != CONTROLLING_TERMINAL
 
 
 def are_breaks_marked(fd: int) -> bool:
@@ -238,7 +246,10 @@ class Line:
     async def set_up(self, fd: int) -> None:
         """Make a line so that was just opened. Raises BackendError, and it may be half done."""
         if self.exclusive:
-            self._lock(fd)
+            try:
+                self._lock(fd)
+            except BlockingIOError as exc:
+                raise self._held(await name_holders(self.device)) from exc
         with backend_errors(f"Could not set up '{self.device}'"):
             # It opens the line a second time, and leaves it raw when it closes that.
             async with LinuxSerialStream(self.device):
@@ -258,10 +269,12 @@ class Line:
                 self._apply(fd)
                 if locks:
                     self._refuse_opens(fd)
-            except BaseException:
+            except BaseException as exc:
                 found.restore(fd)
                 if locks:  # closing would not, for the descriptor is shared
                     fcntl.flock(fd, fcntl.LOCK_UN)
+                if isinstance(exc, BlockingIOError):
+                    raise self._held("another program has it") from exc
                 raise
         if before.is_locked and not self.exclusive:
             before.unlock(fd)
@@ -276,11 +289,19 @@ class Line:
                 fcntl.flock(fd, fcntl.LOCK_UN)
 
     def _lock(self, fd: int) -> None:
-        """The lock that terminal programs ask for; the others heed TIOCEXCL only."""
+        """The lock that terminal programs ask for; the others heed TIOCEXCL only.
+
+        Raises BlockingIOError; BackendError for what the file system can't.
+        """
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
         except OSError as exc:
-            raise BackendError(f"Could not lock '{self.device}': another program has it") from exc
+            raise BackendError.from_os_error(f"Could not lock '{self.device}'", exc) from exc
+
+    def _held(self, by: str) -> BackendError:
+        return BackendError(f"Could not lock '{self.device}': {by}")
 
     def _refuse_opens(self, fd: int) -> None:
         fcntl.ioctl(fd, termios.TIOCEXCL)

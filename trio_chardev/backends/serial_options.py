@@ -35,8 +35,9 @@ class SerialOptions(BackendOptions):
     rtscts: bool = False
     """Flow control by the RTS and CTS lines."""
 
-    exclusive: bool = False
-    """Lock the line, or fail if another program has locked it."""
+    exclusive: bool | None = None
+    """Lock the line (flock, TIOCEXCL), or fail if another program or chardev has it; the default
+    is on, but off for the slave of a PTY."""
 
     reopen_ms: int = 500
     """Milliseconds between looks for a line that went away; 0 ends the backend instead."""
