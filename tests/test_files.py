@@ -11,13 +11,18 @@ import pytest
 import trio
 
 from tests.certificates import client_certificate, server_certificate, write_folder
-from tests.disk import eventually
+from tests.disk import eventually, is_held_open
 from tests.threads import Threads
 from trio_chardev import files as module
+from trio_chardev.backends.file import FileOptions
+from trio_chardev.backends.null import NullOptions
+from trio_chardev.backends.pipe import PipeOptions
+from trio_chardev.backends.replay import ReplayOptions
+from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.errors import BackendError
 from trio_chardev.files import SlowFileError, read_file, work_on_files
 from trio_chardev.objects import MAX_SECRET, ObjectOptions, Secret, TlsCredsX509
-from trio_chardev.options import structure
+from trio_chardev.options import BackendOptions, structure
 from trio_chardev.qmp.object_commands import add_object
 from trio_chardev.qmp.session import QmpError
 from trio_chardev.service import open_registry
@@ -234,3 +239,49 @@ async def test_without_a_thread_an_object_that_reads_files_is_refused(
     Threads(monkeypatch).run_out()
     options: Any = structure(Secret, {"id": "o", "file": str(tmp_path)})
     assert await refusal(options) == "object 'o' can't be made: no thread can be started"
+
+
+# ---------------------------------------------------------------- chardevs
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "replay", "ringbuf", "logfile", "record"])
+async def test_a_chardev_whose_disk_hangs_holds_up_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(module, "FILE_TIMEOUT", 0.5)
+    path = tmp_path / "f"
+    options: BackendOptions = {
+        "file": FileOptions(out=str(path)),
+        "pipe": PipeOptions(device=str(path)),
+        "replay": ReplayOptions(path=str(path)),
+        "ringbuf": RingbufOptions(path=str(path)),
+        "logfile": NullOptions(logfile=str(path)),
+        "record": NullOptions(record=str(path)),
+    }[kind]
+    go, begun = hang_in(monkeypatch, Path(f"{path}.in") if kind == "pipe" else path)
+    refused: list[str] = []
+
+    async def add() -> None:
+        try:
+            await registry.add("slow", options)
+        except BackendError as exc:
+            refused.append(str(exc))
+
+    before = fds()
+    async with open_registry() as registry:
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(add)
+                await eventually(begun.is_set)
+                await registry.add("other", NullOptions())
+                assert refused == []
+        go.set()
+        assert refused == [f"Failed to add chardev 'slow': {failure(kind, path)}"]
+        await eventually(lambda: module._places().borrowed_tokens == 0)
+        await eventually(lambda: not any(is_held_open(some) for some in tmp_path.iterdir()))
+    await eventually(lambda: fds() <= before)
+
+
+def failure(kind: str, path: Path) -> str:
+    what = "create" if kind in ("logfile", "record") else "open"
+    return f"Could not {what} '{path}': its file takes longer than 0.5 s"

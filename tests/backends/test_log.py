@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from tests.disk import Disk, eventually, is_held_open, wait_written
-from trio_chardev.backends import log as module, spool
+from trio_chardev.backends import spool
 from trio_chardev.backends.log import LogFile, open_log
 from trio_chardev.backends.null import NullBackend
 from trio_chardev.core.backend import Backend, OpenRequest
@@ -84,7 +84,7 @@ async def test_truncated_only_by_the_commit(tmp_path: Path) -> None:
         assert log is not None
         assert path.read_bytes() == b"precious"
         log.activate()
-        assert path.read_bytes() == b""
+    assert path.read_bytes() == b""
 
 
 async def test_logappend_appends(tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ async def test_failing_truncation_is_only_complained_about(
     def fail(fd: int) -> None:
         raise OSError(errno.EIO, "disk")
 
-    monkeypatch.setattr(module, "truncate", fail)
+    monkeypatch.setattr(spool, "truncate", fail)
     async with opened(tmp_path / "log"):
         pass
-    assert f"Could not truncate '{tmp_path}/log': Input/output error" in caplog.text
+    assert f"Could not truncate log file '{tmp_path}/log': Input/output error" in caplog.text
 
 
 async def test_errors_of_the_body_leave_as_they_are(tmp_path: Path) -> None:

@@ -434,16 +434,16 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     return Disk(monkeypatch)
 
 
-def make_recording(path: Path, version: Version = 2) -> Recording:
+async def make_recording(path: Path, version: Version = 2) -> Recording:
     request = OpenRequest(id="c", on_event=lambda event: None)
-    output = module._open_output(str(path), request, None)
+    output = await module._open_output(str(path), request, None)
     return Recording("c", str(path), output, None, version)
 
 
 @asynccontextmanager
 async def recording(path: Path, version: Version = 2) -> AsyncIterator[Recording]:
     """In place."""
-    it = make_recording(path, version)
+    it = await make_recording(path, version)
     async with it.spool.running():
         it.activate()
         it.event(Event.OPENED)

@@ -9,13 +9,14 @@ import os
 import stat
 import struct
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import trio
 
 from trio_chardev.backends.holder import FdHolder as FdHolder, hold_shared, owned
 from trio_chardev.core.backend import Backend, OpenRequest, open_path
 from trio_chardev.errors import BackendDisconnectedError, BackendError
+from trio_chardev.files import work_on_files
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,23 @@ def mode_of(holder: FdHolder, path: str) -> int:
         return os.fstat(holder.fd).st_mode
     except OSError as exc:
         raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
+
+
+async def open_fd_in_worker(
+    path: str, flags: int, opener: Callable[[str, int], int] = open_path
+) -> FdHolder:
+    """`open_fd` in a thread, for the disk may hang. Raises as it does; see `work_on_files`."""
+    with slow_errors(f"Could not open '{path}'"):
+        return await work_on_files(open_fd, path, flags, opener, discard=FdHolder.close)
+
+
+@contextlib.contextmanager
+def slow_errors(failed: str) -> Iterator[None]:
+    """Make a BackendError of an OSError, such as those of `work_on_files`."""
+    try:
+        yield
+    except OSError as exc:
+        raise BackendError.from_os_error(failed, exc) from exc
 
 
 def count_unread(fd: int) -> int:

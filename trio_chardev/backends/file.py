@@ -14,6 +14,7 @@ descriptor is open before the old one is closed.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -21,7 +22,14 @@ from contextlib import ExitStack, asynccontextmanager
 
 import attrs
 
-from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, mode_of, open_fd, truncate
+from trio_chardev.backends.descriptor import (
+    DescriptorBackend,
+    FdHolder,
+    mode_of,
+    open_fd,
+    open_fd_in_worker,
+    truncate,
+)
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.options import BackendOptions
@@ -32,6 +40,8 @@ PIECE = 1 << 16  # bytes
 @attrs.frozen(kw_only=True)
 class FileOptions(BackendOptions):
     """Writes output to a file, and may read input from another."""
+
+    open_timeout = math.inf  # that of `work_on_files`
 
     in_: str | None = None
     """File or FIFO from which input is read."""
@@ -105,11 +115,12 @@ async def open_file(options: FileOptions, request: OpenRequest) -> AsyncIterator
     with ExitStack() as undo:
         source = None
         if options.in_ is not None:
-            source = open_fd(options.in_, os.O_RDONLY, request.open_path)
+            source = await open_fd_in_worker(options.in_, os.O_RDONLY, request.open_path)
             undo.callback(source.close)
             if stat.S_ISDIR(mode_of(source, options.in_)):  # which can be opened, but not read
                 raise BackendError(f"Could not open '{options.in_}': Is a directory")
-        sink = open_fd(options.out, os.O_WRONLY | os.O_CREAT | append, request.open_path)
+        flags = os.O_WRONLY | os.O_CREAT | append
+        sink = await open_fd_in_worker(options.out, flags, request.open_path)
         undo.pop_all()
     backend = FileBackend(request, options, source, sink)
     try:

@@ -11,10 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 
-from trio_chardev.backends.descriptor import truncate
-from trio_chardev.backends.spool import Output, Spool, create, log
+from trio_chardev.backends.spool import Output, Spool, create_output
 from trio_chardev.core.backend import Backend, OpenRequest, Tap
-from trio_chardev.errors import strerror
 from trio_chardev.options import BackendOptions
 
 _no_log = contextlib.nullcontext(None)
@@ -36,7 +34,7 @@ async def _open_log(
     path: str, options: BackendOptions, request: OpenRequest
 ) -> AsyncIterator[LogFile]:
     before = _log_of(request.replaces, path)
-    output = Output(create(path, request.open_path))
+    output = await create_output(path, request.open_path)
     file = LogFile(path, output, options.logappend, options.logtimestamp, before)
     async with file.spool.running():
         yield file
@@ -64,17 +62,14 @@ class LogFile(Tap):
         self._at_line_start = True
 
     def activate(self) -> None:
-        """Truncate the file, unless it is to be appended to. Failing is only complained about."""
+        """Have the file truncated, unless it is to be appended to."""
         if self._before is not None:
             if not self._append:
                 self._before.spool.pending.clear()
             self.spool.follow(self._before.spool)
             self._before = None
-        try:
-            if not self._append and self.spool.output is not None:
-                truncate(self.spool.output.fd)
-        except OSError as exc:
-            log.warning("Could not truncate '%s': %s", self.path, strerror(exc))
+        if not self._append:
+            self.spool.empty()
 
     def sent(self, data: memoryview) -> None:
         """Have *data* written soon."""

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, open_fd
+from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, open_fd_in_worker
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.options import BackendOptions
@@ -62,7 +62,7 @@ async def open_parallel(options: ParallelOptions, request: OpenRequest) -> Async
     """Open and claim the port. Raises BackendError, also for what is no parallel port."""
     port = _share(options.device, request.replaces)
     is_claimed = port is not None
-    port = port or open_fd(options.device, os.O_RDWR, request.open_path)
+    port = port or await open_fd_in_worker(options.device, os.O_RDWR, request.open_path)
     try:
         if not is_claimed:
             await _claim(port)

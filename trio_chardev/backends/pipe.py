@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -24,16 +25,20 @@ from trio_chardev.backends.descriptor import (
     count_unread,
     mode_of,
     open_fd,
+    slow_errors,
 )
 from trio_chardev.backends.holder import owned
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
+from trio_chardev.files import work_on_files
 from trio_chardev.options import BackendOptions
 
 
 @attrs.frozen(kw_only=True)
 class PipeOptions(BackendOptions):
     """Reads from and writes to FIFOs that exist."""
+
+    open_timeout = math.inf  # that of `work_on_files`
 
     device: str
     """Input comes from DEVICE.in and output goes to DEVICE.out, or both use DEVICE."""
@@ -72,12 +77,21 @@ class PipeBackend(DescriptorBackend):
 @asynccontextmanager
 async def open_pipe(options: PipeOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Open the FIFOs. Raises BackendError, ``Could not open 'PATH': strerror``."""
-    backend = PipeBackend(request, *_open_ways(options.device, request.open_path))
+    with slow_errors(f"Could not open '{options.device}'"):
+        ways = await work_on_files(
+            _open_ways, options.device, request.open_path, discard=_close_ways
+        )
+    backend = PipeBackend(request, *ways)
     try:
         backend.set_open(True)
         yield backend
     finally:
         backend.close()
+
+
+def _close_ways(ways: tuple[FdHolder, FdHolder]) -> None:
+    for way in ways:
+        way.close()
 
 
 def _open_ways(device: str, opener: Callable[[str, int], int]) -> tuple[FdHolder, FdHolder]:

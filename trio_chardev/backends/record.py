@@ -26,11 +26,10 @@ from functools import partial
 import attrs
 import trio
 
-from trio_chardev.backends.descriptor import truncate
 from trio_chardev.backends.holder import owned
-from trio_chardev.backends.spool import Output, Spool, create, log
+from trio_chardev.backends.spool import Output, Spool, create_output
 from trio_chardev.core.backend import Backend, OpenRequest, Tap
-from trio_chardev.errors import BackendError, strerror
+from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.options import BackendOptions
 from trio_chardev.protocols.asciicast import Direction, Encoder, Version, header
@@ -73,7 +72,9 @@ async def _open_recording(
     before = _recording_of(request.replaces, path)
     if before is not None and before.version != version:
         raise BackendError(f"recording '{path}' is in asciicast v{before.version}: it can't go on")
-    recording = Recording(request.id, path, _open_output(path, request, before), before, version)
+    recording = Recording(
+        request.id, path, await _open_output(path, request, before), before, version
+    )
     async with recording.spool.running():
         try:
             yield recording
@@ -101,12 +102,12 @@ class _LinesOutput(Output):
             raise
 
 
-def _open_output(path: str, request: OpenRequest, before: Recording | None) -> Output:
+async def _open_output(path: str, request: OpenRequest, before: Recording | None) -> Output:
     """The file, locked if it is a regular one; the same lock as that of *before*."""
     try:
         if before is not None and before.spool.output is not None:
             return _LinesOutput(os.dup(before.spool.output.fd))
-        output = _LinesOutput(create(path, request.open_path))
+        output = await create_output(path, request.open_path, _LinesOutput)
         with owned(output.close):
             lock(output.fd, fcntl.LOCK_EX)
     except BlockingIOError as exc:
@@ -177,10 +178,7 @@ class Recording(Tap):
         self._is_in_place = False
 
     def activate(self) -> None:
-        """Go on with what the replaced one was at, or begin anew: then empty the file.
-
-        Failing in that is only complained about.
-        """
+        """Go on with what the replaced one was at, or begin anew: then the file is emptied."""
         before, self._before = self._before, None
         self._is_in_place = True
         if before is not None:
@@ -189,11 +187,7 @@ class Recording(Tap):
             self.spool.follow(before.spool)
             return
         self._tape.begin = trio.current_time()
-        try:
-            if self.spool.output is not None:
-                truncate(self.spool.output.fd)
-        except OSError as exc:
-            log.warning("Could not truncate '%s': %s", self.path, strerror(exc))
+        self.spool.empty()
 
     def received(self, data: bytes) -> None:
         self._data("o", memoryview(data))

@@ -28,7 +28,7 @@ from typing import ClassVar, Literal
 import attrs
 import trio
 
-from trio_chardev.backends.descriptor import FdHolder, open_fd
+from trio_chardev.backends.descriptor import FdHolder, open_fd_in_worker
 from trio_chardev.backends.record import lock
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
@@ -47,6 +47,8 @@ SHOWN = 40  # bytes of what was sent, and of what was expected, that an error sh
 @attrs.frozen(kw_only=True)
 class ReplayOptions(BackendOptions):
     """Plays a recording as input, with its timing."""
+
+    open_timeout = math.inf  # that of `work_on_files`
 
     path: str
     """The recording, a file in asciicast v2 or v3."""
@@ -335,7 +337,7 @@ def _shown(data: bytes | memoryview) -> str:
 @asynccontextmanager
 async def open_replay(options: ReplayOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Open the recording. Raises BackendError, ``Could not open 'PATH': strerror``."""
-    file = open_fd(options.path, os.O_RDONLY, request.open_path)
+    file = await open_fd_in_worker(options.path, os.O_RDONLY, request.open_path)
     try:
         try:
             if not stat.S_ISREG(os.fstat(file.fd).st_mode):

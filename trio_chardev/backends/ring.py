@@ -85,6 +85,10 @@ class Ring:
     def release(self) -> None:
         """One user less; the last closes the file."""
         self.users -= 1
+        self.close_unused()
+
+    def close_unused(self) -> None:
+        """Close the file, unless somebody uses it."""
         if not self.users and self.file is not None:
             self.file.close()
 

@@ -13,9 +13,11 @@ from contextlib import asynccontextmanager
 
 import attrs
 
+from trio_chardev.backends.descriptor import slow_errors
 from trio_chardev.backends.ring import Ring, open_ring
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
+from trio_chardev.files import work_on_files
 from trio_chardev.options import BackendOptions
 
 MAX_SIZE = 1 << 30
@@ -85,7 +87,7 @@ async def open_ringbuf(options: RingbufOptions, request: OpenRequest) -> AsyncIt
         raise BackendError("size of ringbuf chardev must be power of two")
     if size > MAX_SIZE:
         raise BackendError(f"size of ringbuf chardev must be at most {MAX_SIZE}")
-    ring = _ring(options, request)
+    ring = await _ring(options, request)
     ring.users += 1
     try:
         name = "memory" if isinstance(options, MemoryOptions) else "ringbuf"
@@ -96,10 +98,18 @@ async def open_ringbuf(options: RingbufOptions, request: OpenRequest) -> AsyncIt
         ring.release()
 
 
-def _ring(options: RingbufOptions, request: OpenRequest) -> Ring:
+async def _ring(options: RingbufOptions, request: OpenRequest) -> Ring:
     if options.path is not None:
         replaced = request.replaces.ring if isinstance(request.replaces, RingbufBackend) else None
-        return open_ring(options.path, options.size, request.open_path, replaced)
+        with slow_errors(f"Could not open '{options.path}'"):
+            return await work_on_files(
+                open_ring,
+                options.path,
+                options.size,
+                request.open_path,
+                replaced,
+                discard=Ring.close_unused,
+            )
     try:
         return Ring(options.size)
     except OSError as exc:

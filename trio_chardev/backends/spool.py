@@ -16,8 +16,10 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from trio_chardev.backends.descriptor import slow_errors, truncate
 from trio_chardev.backends.holder import owned
 from trio_chardev.errors import BackendError, strerror
+from trio_chardev.files import work_on_files
 from trio_chardev.workers import NoThreadError, run_in_worker
 
 log = logging.getLogger("trio_chardev.log")
@@ -67,6 +69,7 @@ class Spool:
         """Is told what could not be written."""
         self._what = what
         self._unit = unit
+        self._is_full = False  # of what was there before, which is not to stay
         self._is_dropping = False
         self._is_failing = False
         self._wake = trio.Event()
@@ -92,6 +95,14 @@ class Spool:
         if not self._is_dropping:
             log.warning("%s is too slow: what comes is dropped", self._what)
             self._is_dropping = True
+        self._wake.set()
+
+    def empty(self) -> None:
+        """Empty the file before anything is written, if it is a regular one.
+
+        Failing in that is only complained about.
+        """
+        self._is_full = True
         self._wake.set()
 
     def follow(self, before: Spool) -> None:
@@ -123,7 +134,7 @@ class Spool:
         """Write what gathers, until closed and done, or out of time."""
         try:
             with self._scope:
-                while self.pending or not self._closing:
+                while self.pending or self._is_full or not self._closing:
                     await self._wake.wait()
                     self._wake = trio.Event()
                     await self._write_pending()
@@ -136,9 +147,10 @@ class Spool:
             self._done.set()
 
     async def _write_pending(self) -> None:
-        if self._turn is not None and self.pending:
+        if self._turn is not None and (self.pending or self._is_full):
             await self._turn.wait()
             self._turn = None
+        await self._empty()
         chunk = bytearray()
         while (chunk or self.pending) and self.output is not None:
             if not chunk:
@@ -159,10 +171,30 @@ class Spool:
             log.warning("%s lacks %d %s by now", self._what, self.dropped, self._unit)
             self._is_dropping = False
 
+    async def _empty(self) -> None:
+        while self._is_full and self.output is not None:
+            try:
+                await run_in_worker(truncate, self.output.fd, limiter=self._limiter)
+            except NoThreadError as exc:
+                self._note_failure(exc)
+                await trio.sleep(RETRY_INTERVAL)
+                continue
+            except OSError as exc:
+                log.warning("Could not truncate %s: %s", self._what, strerror(exc))
+            self._is_full = False
+
     def _note_failure(self, error: OSError) -> None:
         if not self._is_failing:
             log.warning("Could not write to %s: %s", self._what, strerror(error))
             self._is_failing = True
+
+
+async def create_output(
+    path: str, opener: Callable[[str, int], int], kind: type[Output] = Output
+) -> Output:
+    """`create` in a thread, for the disk may hang. Raises as it does; see `work_on_files`."""
+    with slow_errors(f"Could not create '{path}'"):
+        return kind(await work_on_files(create, path, opener, discard=os.close))
 
 
 def create(path: str, opener: Callable[[str, int], int]) -> int:
