@@ -223,6 +223,15 @@ def test_a_secret_in_a_damaged_file_is_not_told(tmp_path: Path, text: str) -> No
     assert "hunter2" not in str(raised.value)
 
 
+def test_a_fifo_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "s")
+    with (
+        pytest.raises(OptionsError, match=r"^Could not open '.*/s': Not a regular file$"),
+        open_journal(f"{tmp_path}/s"),
+    ):
+        pass
+
+
 def test_what_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "s").write_bytes(b"\xff\xfe")
     with pytest.raises(OptionsError, match="is not a state file"), open_journal(f"{tmp_path}/s"):

@@ -22,6 +22,7 @@ import attrs
 import trio
 
 from trio_chardev.errors import OptionsError, strerror
+from trio_chardev.files import read_file
 from trio_chardev.workers import run_in_worker
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 Table = Literal["objects", "chardevs", "devices"]
 TABLES: Final[tuple[Table, ...]] = get_args(Table)  # in the order in which to restore them
 VERSION: Final = 1
+MAX_SIZE: Final = 1 << 30  # bytes
 RETRY_INTERVAL = 5.0  # seconds after a failure
 SAY_AGAIN_INTERVAL = 60.0  # seconds until a failure that lasts is in the log once more
 _NAME: Final = "trio-chardev"
@@ -153,8 +155,7 @@ class Journal:
         """Take what is in the file, if there is one. Raises OptionsError."""
         assert self.path is not None
         try:
-            with open(self.path, encoding="utf-8") as file:
-                text = file.read()
+            text = read_file(self.path, MAX_SIZE, os.open).decode()
         except FileNotFoundError:
             return
         except OSError as exc:
