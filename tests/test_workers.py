@@ -186,7 +186,6 @@ async def test_a_log_or_recording_is_written_when_there_are_threads_again(
 ) -> None:
     monkeypatch.setattr(spool, "RETRY_INTERVAL", 0.001)
     path = tmp_path / "f"
-    threads.run_out()
     opened: AbstractAsyncContextManager[Tap | None]
     if kind == "log":
         opened = open_log(BackendOptions(logfile=str(path)), request())
@@ -194,9 +193,11 @@ async def test_a_log_or_recording_is_written_when_there_are_threads_again(
         opened = open_recording(BackendOptions(record=str(path)), request())
     async with opened as tap:
         assert tap is not None
+        threads.run_out()
+        asked = threads.asked
         tap.activate()
         tap.sent(memoryview(b"first "))
-        await until(lambda: threads.asked > 3)
+        await until(lambda: threads.asked > asked + 3)
         tap.sent(memoryview(b"second"))
         assert path.read_bytes() == b""
         threads.error = None
@@ -214,15 +215,23 @@ async def test_a_log_holds_no_more_than_it_may_while_there_are_no_threads(
     monkeypatch.setattr(spool, "RETRY_INTERVAL", 0.001)
     monkeypatch.setattr(spool, "FLUSH_TIMEOUT", 0.1)
     monkeypatch.setattr(spool, "MAX_PENDING", 10)
-    threads.run_out()
     async with open_log(BackendOptions(logfile=str(tmp_path / "f")), request()) as log:
         assert log is not None
+        threads.run_out()
         for _ in range(10):
             log.sent(memoryview(b"12345"))
             await trio.sleep(0.001)
         assert len(log.spool.pending) == 10
         assert log.spool.dropped >= 30
     assert (tmp_path / "f").read_bytes() == b""
+
+
+async def test_a_file_is_not_opened_without_a_thread(threads: Threads, tmp_path: Path) -> None:
+    threads.run_out()
+    expected = f"^Could not create '{tmp_path}/f': no thread can be started$"
+    with pytest.raises(BackendError, match=expected):
+        async with open_log(BackendOptions(logfile=str(tmp_path / "f")), request()):
+            pass
 
 
 async def test_a_look_up_says_what_is_lacking(threads: Threads) -> None:
