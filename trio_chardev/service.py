@@ -188,6 +188,8 @@ class Service:
         that it caused.) Some are rate-limited, see `Throttle`.
         """
         cause = None if isinstance(event, Shutdown | DeviceDeleted) else Cause.of_now()
+        if log.isEnabledFor(logging.INFO):
+            log.info("%s", event)
         news = News(event, time.time_ns(), cause, getattr(event, "id", None))
         for key in outdated_keys(event):
             self._throttle.drop(key)

@@ -118,7 +118,9 @@ def cli() -> None:
     help="Keep there what QMP clients add, change and remove, and begin with it the next time.",
 )
 @click.option("--pidfile", metavar="FILE", help="Write the process id there; removed at exit.")
-@click.option("-v", "--verbose", count=True, help="Log more; twice for all.")
+@click.option(
+    "-v", "--verbose", count=True, help="Log who comes and goes; twice: each QMP command, too."
+)
 @click.pass_obj
 def serve_command(
     inherited: Inherited,

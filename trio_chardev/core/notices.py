@@ -14,6 +14,9 @@ class ChardevAdded:
     id: str
     filename: str
 
+    def __str__(self) -> str:
+        return f"chardev '{self.id}' is added: {self.filename}"
+
 
 @attrs.frozen
 class ChardevChanged:
@@ -23,12 +26,18 @@ class ChardevChanged:
     old_filename: str
     filename: str
 
+    def __str__(self) -> str:
+        return f"chardev '{self.id}' is changed: {self.old_filename} -> {self.filename}"
+
 
 @attrs.frozen
 class ChardevRemoved:
     """A chardev was removed."""
 
     id: str
+
+    def __str__(self) -> str:
+        return f"chardev '{self.id}' is removed"
 
 
 @attrs.frozen
@@ -38,6 +47,9 @@ class ChardevOpened:
     id: str
     filename: str
 
+    def __str__(self) -> str:
+        return f"chardev '{self.id}': somebody has come: {self.filename}"
+
 
 @attrs.frozen
 class ChardevClosed:
@@ -46,12 +58,18 @@ class ChardevClosed:
     id: str
     filename: str
 
+    def __str__(self) -> str:
+        return f"chardev '{self.id}': nobody is there any more: {self.filename}"
+
 
 @attrs.frozen
 class ChardevBreak:
     """A break came from the other end of a chardev, or by chardev-send-break."""
 
     id: str
+
+    def __str__(self) -> str:
+        return f"chardev '{self.id}': a break"
 
 
 @attrs.frozen
@@ -61,6 +79,9 @@ class DeviceDeleted:
     device: str
     path: str
     """QEMU's name of it, for clients that expect one."""
+
+    def __str__(self) -> str:
+        return f"device '{self.device}' is deleted"
 
 
 Notice: TypeAlias = (

@@ -37,6 +37,9 @@ class Shutdown:
     reason: ShutdownReason
     """QAPI's ShutdownCause."""
 
+    def __str__(self) -> str:
+        return f"stopping: {self.reason}"
+
 
 EVENTS: Final[dict[str, type[Any]]] = {
     "SHUTDOWN": Shutdown,

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from trio_chardev.backends.addresses import FdAddress
-from trio_chardev.backends.guard import PRIVATE, Guard
+from trio_chardev.backends.guard import PRIVATE, Guard, peer_name
 from trio_chardev.backends.listener import Listener, listen, listen_on
 from trio_chardev.backends.passed import socket_from_fd
 from trio_chardev.backends.socket import SocketOptions, open_accepted
@@ -123,6 +123,7 @@ class _Crowd:
     async def _serve(self, sock: socket.socket, monitor: Monitor, scope: trio.CancelScope) -> None:
         """Run *monitor* for the client *sock* until that leaves."""
         chardev = monitor.chardev
+        log.info("QMP client '%s' has come%s", chardev.id, peer_name(sock))
         try:
             with scope:
                 async with open_background_nursery() as nursery:
@@ -135,6 +136,7 @@ class _Crowd:
         finally:
             self._clients.pop(monitor, None)
             sock.close()  # if nobody took it
+            log.info("QMP client '%s' has left", chardev.id)
 
     def _open(
         self, request: OpenRequest, sock: socket.socket

@@ -43,6 +43,8 @@ OUTPUT_SUSPENDS = 1 << 24  # bytes unsent: no command is taken any more
 OUTPUT_LIMIT = OUTPUT_SUSPENDS + (1 << 20)  # bytes unsent: the client is let go
 PATIENCE = 0.5  # seconds that a command may take before the client's leaving is looked for
 READ_AHEAD = 1 << 16  # bytes of commands kept meanwhile, or a little more
+TOLD = ("id", "device", "qom-type", "driver", "chardev", "backend.type", "fdname", "protocol")
+LOGGED = 80  # characters of each in the log
 OOB_QUEUE = 8  # commands that wait or run while oob is enabled (QEMU's)
 SILENCE = 30.0  # seconds without qmp_capabilities; then a client gives way to others that wait
 
@@ -242,6 +244,9 @@ class Monitor:
         command = client.context.session.check(request, self.commands)
         if request.is_oob and not command.allow_oob:
             raise QmpError(f"The command {request.name} does not support OOB")
+        if log.isEnabledFor(logging.DEBUG):
+            shown = _shown(request.arguments)
+            log.debug("QMP '%s': %s%s", self.chardev.id, request.name, shown)
         return command.run(client.context, request.arguments)
 
     def _answer_now(self, client: MonitorClient, request: Request) -> dict[str, Any]:
@@ -316,6 +321,8 @@ class Monitor:
     # ------------------------------------------------------------ output
 
     def _put_reply(self, request: Request, reply: dict[str, Any]) -> None:
+        if "error" in reply:
+            log.debug("QMP '%s': %s: %s", self.chardev.id, request.name, reply["error"]["desc"])
         if request.reply_id is not NOTHING:
             reply["id"] = request.reply_id
         if not self.host.is_quitting or request.name == "quit":
@@ -328,6 +335,16 @@ class Monitor:
             self._out.flush()
             self._count_memory()
         self._read_or_pause()
+
+
+def _shown(arguments: dict[str, Any]) -> str:
+    """What *arguments* say of what the command is about, for the log: nothing secret."""
+    given = dict(arguments)
+    if isinstance(backend := given.get("backend"), dict):
+        given["backend.type"] = backend.get("type")
+    return "".join(
+        f" {name}={given[name][:LOGGED]}" for name in TOLD if isinstance(given.get(name), str)
+    )
 
 
 def _error(exc: Exception) -> dict[str, Any]:
