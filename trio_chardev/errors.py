@@ -9,6 +9,9 @@ import os
 
 import trio
 
+NOTICE = 25
+"""The level of what a user should see in the log without asking, though nothing is wrong."""
+
 
 class ChardevError(Exception):
     """The base of what this package raises; ``str()`` is one line for the user."""

@@ -368,26 +368,6 @@ def no_leak() -> Iterator[None]:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize("function", ["inotify_init1", "inotify_add_watch"])
-async def test_failing_inotify(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
-    call = opens._call
-
-    def fail(name: str, *args: int | bytes) -> int:
-        if name == function:
-            raise OSError(errno.EMFILE, "too many")
-        return call(name, *args)
-
-    if function != "inotify_init1":
-        opens.get_watcher()  # it stays
-    monkeypatch.setattr(opens, "_call", fail)
-    with (
-        no_leak(),
-        pytest.raises(BackendError, match=r"^Failed to create PTY: Too many open files"),
-    ):
-        async with opened():
-            pass
-
-
 async def test_no_more_ptys(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> tuple[int, int]:
         raise OSError(errno.ENOSPC, "kernel.pty.max")
@@ -430,6 +410,54 @@ async def test_link_that_a_crash_has_left_is_replaced(tmp_path: Path) -> None:
     with no_leak():
         async with opened(link) as backend:
             assert os.readlink(link) == backend.pty
+
+
+@pytest.mark.parametrize("when", [1_000_000_000, 10_000_000_000], ids=["before", "in the future"])
+async def test_link_whose_number_somebody_else_has_now_is_replaced(
+    tmp_path: Path, when: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A link is older than the PTY that it leads to, if the number is another's by now."""
+    opens.get_watcher()  # it stays
+    master, slave = os.openpty()
+    link = tmp_path / "link"
+    link.symlink_to(os.ttyname(slave))
+    os.utime(link, (when, when), follow_symlinks=False)
+    with no_leak():
+        async with opened(link) as backend:
+            assert os.readlink(link) == backend.pty
+    assert "is replaced: it was for another PTY" in caplog.text
+    os.close(master)
+    os.close(slave)
+
+
+async def visit(backend: PtyBackend, seen: list[BackendEvent | bytes]) -> None:
+    """Open the slave, write, and close it when that was read."""
+    before = len(seen)
+    fd = open_slave(backend)
+    os.write(fd, b"x")
+    await until(lambda: b"x" in seen[before:])
+    os.close(fd)
+    await until(lambda: CLOSED in seen[before:])
+
+
+@pytest.mark.parametrize("failing", ["inotify_init1", "inotify_add_watch"])
+async def test_without_inotify_it_looks_for_its_user(
+    failing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A user has 128 instances, and other programs have them, too (EMFILE, ENOSPC)."""
+    call = opens._call
+
+    def refuse(function: str, *args: int | bytes) -> int:
+        if function == failing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return call(function, *args)
+
+    monkeypatch.setattr(opens, "_call", refuse)
+    async with reading() as (backend, seen):
+        assert "no inotify watch to be had (No space left on device)" in caplog.text
+        for _ in range(2):
+            await visit(backend, seen)
+    assert [item for item in seen if not isinstance(item, bytes)] == [OPENED, CLOSED] * 2
 
 
 async def test_link_to_a_pty_that_is_there_is_left_alone(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from trio_chardev.backends.pty_line import PtyLine
 from trio_chardev.backends.pty_link import SlaveLink
 from trio_chardev.backends.pty_opens import OpenWatcher, get_watcher
 from trio_chardev.core.backend import Backend, OpenRequest
-from trio_chardev.errors import BackendDisconnectedError, BackendError
+from trio_chardev.errors import BackendDisconnectedError, BackendError, strerror
 from trio_chardev.events import LineSettings
 from trio_chardev.options import BackendOptions
 
@@ -53,6 +53,7 @@ class PtyOptions(BackendOptions):
     """Symbolic link to make to the pseudoterminal's slave."""
 
 
+LOOK_INTERVAL = 0.1  # seconds between looks for a user, where inotify(7) can't tell
 LOOKS = 10  # the kernel holds up to 25 KiB for a PTY (pty.c, tty_buffer.c), 4095 bytes a look
 QUIET_TIME = 0.02  # seconds; whose unread bytes are as many as before does not read
 
@@ -142,7 +143,13 @@ class PtyBackend(DescriptorBackend):
         if self.is_open:
             await super().wait_readable()
         else:
+            await self._wait_opened()
+
+    async def _wait_opened(self) -> None:
+        if self._watch is not None and self._watch[0].works:
             await self.slave_opened.wait()
+        else:
+            await trio.sleep(LOOK_INTERVAL)
 
     def activate(self) -> None:
         """Put the link in place of the replaced backend's. Raises BackendError."""
@@ -212,12 +219,13 @@ class PtyBackend(DescriptorBackend):
             raise BackendError.from_os_error(f"Could not open '{self.pty}'", exc) from exc
 
     def watch(self) -> None:
-        """Begin to hear of opens. Raises BackendError."""
+        """Begin to hear of opens; where inotify has no room, they are looked for."""
         try:
             watcher = get_watcher()
             self._watch = (watcher, watcher.add(self.pty, lambda: self.slave_opened.set()))
         except OSError as exc:
-            raise BackendError.from_os_error("Failed to create PTY", exc) from exc
+            text = "chardev '%s': no inotify watch to be had (%s): looks for users now and then"
+            log.warning(text, self.id, strerror(exc))
 
     def link(self, path: str, replaces: Backend | None) -> None:
         """Make the link. Raises BackendError."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from trio_chardev.errors import BackendError
+
+log = logging.getLogger(__name__)
 
 
 class SlaveLink:
@@ -60,7 +64,30 @@ def _is_left_behind(path: str, slave: str) -> bool:
         leads_to = os.readlink(path)
     except OSError:  # nothing, or no link
         return False
-    return leads_to.startswith("/dev/pts/") and (leads_to == slave or not os.path.exists(path))
+    if not leads_to.startswith("/dev/pts/"):
+        return False
+    if leads_to == slave or not os.path.exists(path):
+        return True
+    if _is_older_than_its_pty(path):
+        log.warning("'%s' is replaced: it was for another PTY than '%s' is now", path, leads_to)
+        return True
+    return False
+
+
+def _is_older_than_its_pty(path: str) -> bool:
+    """Was the number given to somebody else since the link was made? Raises OSError.
+
+    A PTY that was there before its link, and is still, is in use. All three times of a PTY begin
+    with its making. Where a clock was set back a link is old that is from before this boot, or
+    from the future.
+    """
+    made = os.lstat(path).st_mtime_ns
+    pty = os.stat(path)
+    now = time.time_ns()
+    booted = now - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return (
+        made < min(pty.st_atime_ns, pty.st_mtime_ns, pty.st_ctime_ns) or not booted <= made <= now
+    )
 
 
 @contextmanager

@@ -47,6 +47,11 @@ class OpenWatcher:
         self._watches[wd] = opened
         return wd
 
+    @property
+    def works(self) -> bool:
+        """Will it tell? Once it does not, it never does again."""
+        return not self.inotify.closed
+
     def remove(self, wd: int) -> None:
         """Watch no more."""
         del self._watches[wd]
@@ -64,6 +69,8 @@ class OpenWatcher:
             pass  # closed while it waited
         finally:
             self.inotify.close()
+            for opened in self._watches.values():  # from now on they look for themselves
+                opened()
 
     def _read(self) -> None:
         try:

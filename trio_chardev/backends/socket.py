@@ -47,7 +47,7 @@ from trio_chardev.backends.peer import PeerBackend
 from trio_chardev.backends.socket_options import SocketOptions as SocketOptions
 from trio_chardev.backends.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import NOTICE, BackendError
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class SocketBackend(PeerBackend):
             self._keep_peer_of(request.replaces)
         # Clients of an address that is being taken over go to its holder until the commit.
         if self._options.wait and not listener.is_taking_over:
-            log.info("chardev '%s': waiting for connection on: %s", self.id, self.filename)
+            log.log(NOTICE, "chardev '%s': waiting for connection on: %s", self.id, self.filename)
             while self._connection is None:
                 await self._wait_for_peer()
 

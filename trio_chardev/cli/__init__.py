@@ -15,6 +15,7 @@ import trio
 from trio_chardev.cli.errors import status_of
 from trio_chardev.cli.inherited import Inherited, fill_standard
 from trio_chardev.cli.output import say, warn
+from trio_chardev.errors import NOTICE
 from trio_chardev.version import __version__
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -145,7 +146,7 @@ def serve_command(
     from trio_chardev.cli.serve import serve
     from trio_chardev.keyval import HelpRequested
 
-    level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
+    level = [NOTICE, logging.INFO, logging.DEBUG][min(verbose, 2)]
     try:
         with printing_in_background(level):
             options = ServeOptions.parse(
