@@ -16,7 +16,7 @@ from trio_chardev.qmp.codec import encode
         ("5", 5),
         ("-1.5", -1.5),
         ("true", True),
-        ("null", None),
+        ("null", "null"),
         ("[1, 'a']", [1, "a"]),
         ("{}", {}),
         ('"5"', "5"),
@@ -95,7 +95,17 @@ _values = st.recursive(
 
 @given(st.dictionaries(_names, _values, max_size=3))
 def test_every_value_can_be_spelt(arguments: dict[str, Any]) -> None:
-    """As one object, and member by member."""
+    """As one object, and member by member; a null by itself only in an object."""
     assert parse_arguments([encode(arguments).decode()]) == arguments
-    words = [f"{name}={encode(value).decode().strip()}" for name, value in arguments.items()]
+    words = [
+        encode({key: value}).decode().strip()
+        if value is None
+        else f"{key}={encode(value).decode().strip()}"
+        for key, value in arguments.items()
+    ]
     assert parse_arguments(words) == arguments
+
+
+def test_the_kind_null_needs_no_quotes() -> None:
+    assert parse_arguments(["backend.type=null"]) == {"backend": {"type": "null"}}
+    assert parse_arguments(['x={"y": null}', "z=[null]"]) == {"x": {"y": None}, "z": [None]}

@@ -20,7 +20,7 @@ from trio_chardev.qmp.codec import Decoder, Malformed, Message
 def parse_arguments(words: Iterable[str]) -> dict[str, Any]:
     """The arguments that *words* spell, each ``KEY=VALUE``, ``KEY.KEY=VALUE`` or a JSON object.
 
-    A value is JSON if it can be read as that, else a string. What is given twice is merged if
+    A value is JSON if it can be read as that and is not a bare ``null``, else a string. What is given twice is merged if
     it is an object, else the last one counts. Raises OptionsError.
     """
     arguments: dict[str, Any] = {}
@@ -47,7 +47,8 @@ def _value(text: str) -> Any:
     if text.startswith("{"):  # else a typing error in it would make it a string
         return _json_object(text)
     messages = _read(text)
-    is_json = len(messages) == 1 and not isinstance(messages[0], Malformed)
+    # A bare null is the kind of backend: no argument of QMP's is wanted as JSON's null.
+    is_json = len(messages) == 1 and not isinstance(messages[0], Malformed | None)
     return messages[0] if is_json else text
 
 
