@@ -61,7 +61,17 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "core/seat.py": (
         (
-            *("commit", "_check_fit", "_drain", "_switch_taps", "_end_taps", "_tell", "see_off"),
+            *(
+                "commit",
+                "_check_fit",
+                "_drain",
+                "_switch_taps",
+                "_end_taps",
+                "_tell",
+                "see_off",
+                "hear_out",
+                "_drain_slowly",
+            ),
             *("backend_event", "note_end", "check_not_closed", "touch"),
         ),
         CORE_TESTS,

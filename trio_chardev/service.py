@@ -212,6 +212,10 @@ class Service:
             for news in self._throttle.take_due(trio.current_time()):
                 self._send(news)
 
+    async def settle(self) -> None:
+        """See `Devices.settle`."""
+        await self.registry.devices.settle()
+
     def close(self) -> None:
         """End the devices, and give up what is not a task."""
         self.registry.on_notice = lambda notice: None
@@ -279,5 +283,6 @@ async def open_service(
             nursery.start_soon(journal.run)
         try:
             yield service
+            await service.settle()
         finally:
             service.close()

@@ -16,17 +16,20 @@ import pytest
 import trio
 
 from tests.matrix import eventually
-from tests.places import socket_stream
+from tests.places import connect_to, socket_stream
 from tests.talkers import KINDS, Meeting, Talker, meeting, pattern
 from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.core import chardev, devices
 from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.core.registry import Registry
-from trio_chardev.service import open_registry
+from trio_chardev.frontends.bridge import BridgeOptions
+from trio_chardev.service import open_registry, open_service
 
 PATIENCE = 20  # seconds
+QUIET = 0.5  # seconds; longer than TCP waits before it sends again
 DRAIN = 10  # seconds; more than any of it takes
 SIZES = (70_000, 150_000, 500_000)
 NEW = pattern(40_000, "new")
@@ -155,3 +158,60 @@ async def test_a_peer_that_reads_nothing_is_heard_until_it_is_silent(
         await rig.registry.change("c", NullOptions(), drain_timeout=0.5)
         await rig.read_until(lambda: len(rig.got) >= len(data))
         assert rig.got == data
+
+
+# ---------------------------------------------------------------- the end
+
+
+@ALL
+async def test_a_user_of_a_chardev_that_is_closed_gets_it_before_the_end(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chardev, "DRAIN_TIMEOUT", DRAIN)
+    async with rigged(kind, tmp_path, pattern(500_000)) as rig:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.registry["c"].aclose)
+            await rig.read()
+        assert rig.got == rig.peer.data[: rig.peer.sent]
+        assert rig.peer.sent > 100_000
+
+
+@pytest.mark.parametrize(
+    ("stops", "kind"),
+    [*(("registry", kind) for kind in ("tcp", "unix", "tls", "websocket")), ("service", "telnet")],
+)
+async def test_at_the_end_of_all_the_other_side_of_a_bridge_gets_it(
+    kind: str, stops: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was not read before, and so most of it is with the kernels when the end begins."""
+    monkeypatch.setattr(devices, "SETTLE_TIMEOUT", DRAIN)
+    monkeypatch.setattr(devices, "QUIET", QUIET)
+    data, got = pattern(500_000), bytearray()
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery, opened(stops) as registry:
+            async with meeting(kind, tmp_path, registry.objects, data, server=True) as met:
+                peer = await add_and_meet(registry, met)
+            await registry.add("u", SocketOptions(addr=UnixAddress(str(tmp_path / "user"))))
+            registry.devices.add(BridgeOptions(chardev="c", peer="u", id="b"))
+            user = connect_to(registry["u"].backend)
+            await eventually(lambda: registry["c"].is_open and registry["u"].is_open)
+            nursery.start_soon(peer.run)
+            await peer.get_going()
+
+            async def read() -> None:
+                async with user:
+                    async for piece in user:
+                        got.extend(piece)
+
+            nursery.start_soon(read)
+        assert got == data[: peer.sent]
+
+
+@asynccontextmanager
+async def opened(stops: str) -> AsyncIterator[Registry]:
+    if stops == "registry":
+        async with open_registry() as registry:
+            yield registry
+    else:
+        async with open_service() as service:
+            yield service.registry

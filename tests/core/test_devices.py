@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 import attrs
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_chardev.core.device import Device, DeviceInfo, DeviceOptions
-from trio_chardev.core.devices import Driver
+from trio_chardev.core.devices import QUIET, SETTLE_TIMEOUT, Driver
 from trio_chardev.core.frontend import stateless
 from trio_chardev.core.notices import DeviceDeleted
 from trio_chardev.core.registry import Registry, open_registry_with
@@ -173,3 +173,43 @@ async def test_devices_end_before_the_chardevs() -> None:
     assert seen == [(DeviceDeleted("d", "/machine/peripheral/d"), False)]
     with pytest.raises(ChardevClosedError):
         registry.devices.add(UserOptions(chardev="a"))
+
+
+# ---------------------------------------------------------------- settling
+
+
+class Passer(User):
+    """Passes on a byte whenever it is asked how many, as long as it has some."""
+
+    rest = 3
+
+    @property
+    def moved(self) -> int:
+        self.rest = max(0, self.rest - 1)
+        return -self.rest
+
+
+class EndlessPasser(Passer):
+    rest = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("make", "seconds"),
+    [(User, 0), (Passer, 3 * QUIET), (EndlessPasser, SETTLE_TIMEOUT)],
+    ids=["passes-nothing-on", "until-nothing-moves", "endless"],
+)
+async def test_settling_has_a_deadline(
+    make: type[User], seconds: float, autojump_clock: MockClock
+) -> None:
+    def driver_of(options: DeviceOptions) -> Driver:
+        return Driver("user", make)
+
+    async with open_registry_with(fake_opener, driver_of) as registry:
+        await registry.add("c", FakeOptions(device=FakeDevice("c")))
+        registry.devices.add(UserOptions(chardev="c", id="d"))
+        begin = trio.current_time()
+        await registry.devices.settle()
+        assert trio.current_time() - begin == pytest.approx(seconds)
+        registry.devices.shut()
+        await registry.devices.settle()
+        assert trio.current_time() - begin == pytest.approx(seconds)

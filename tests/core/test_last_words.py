@@ -225,3 +225,40 @@ async def test_a_chardev_that_is_closed_meanwhile_does_not_wait_for_them() -> No
             await chardev.aclose()
         assert await frontend.receive_some() == b"late"
         assert await frontend.receive_some() == b""
+
+
+# ---------------------------------------------------------------- a chardev that is closed
+
+
+async def test_users_of_a_chardev_that_is_closed_get_them_before_the_end() -> None:
+    device = FakeDevice("old", last_words=b"bye")
+    async with open_chardev(device) as chardev:
+        frontend = chardev.attach()
+        device.feed(b"unread, ")
+        got = b""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(chardev.aclose)
+            while data := await frontend.receive_some():
+                got += data
+    assert got == b"unread, bye"
+
+
+async def test_closing_a_chardev_waits_for_them_for_the_drain_timeout(
+    autojump_clock: MockClock,
+) -> None:
+    device, user = FakeDevice("old", answers=False), FakeFrontend()
+    async with open_chardev(device) as chardev:
+        attach(chardev, user)
+        begin = trio.current_time()
+        await chardev.aclose()
+        assert trio.current_time() - begin == DRAIN_TIMEOUT
+        assert user.events == [OPENED]
+
+
+async def test_closing_a_chardev_that_nobody_uses_waits_for_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_chardev(FakeDevice("old", answers=False)) as chardev:
+        begin = trio.current_time()
+        await chardev.aclose()
+        assert trio.current_time() == begin

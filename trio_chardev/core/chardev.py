@@ -142,8 +142,14 @@ class Chardev:
         await self._start(opener, None, timeout)
 
     async def aclose(self) -> None:
-        """Close the backend and end `run`; readers get ``b""``. Not undone by Cancelled."""
+        """Close the backend and end `run`; readers get ``b""``. Not undone by Cancelled.
+
+        Users that are there get what the peer had sent first, see `Backend.finish`.
+        """
+        was_closed = self.is_closed
         self.shut()
+        if not was_closed and not self._change_lock.locked():
+            await self._seat.hear_out(DRAIN_TIMEOUT)
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
             with trio.move_on_after(2 * CLEANUP_TIMEOUT, shield=True) as cut:

@@ -97,6 +97,11 @@ class Device(abc.ABC):
         self._frontends: list[Frontend] = []
 
     @property
+    def moved(self) -> int | None:
+        """How many bytes it has passed on by now; None if that is not what it does."""
+        return None
+
+    @property
     @abc.abstractmethod
     def info(self) -> DeviceInfo:
         """What query-devices shows."""

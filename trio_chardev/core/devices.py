@@ -24,12 +24,16 @@ from trio_chardev.core.device import (
     DeviceOptions,
     DeviceRequest,
 )
+from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.errors import ChardevClosedError, DeviceExistsError, DeviceNotFoundError
 
 if TYPE_CHECKING:
     from trio_chardev.core.registry import Registry
 
 log = logging.getLogger(__name__)
+
+QUIET = 0.05  # seconds without a byte, and no more are thought to be on their way
+SETTLE_TIMEOUT = DRAIN_TIMEOUT
 
 MakeDevice = Callable[[DeviceOptions, DeviceRequest], Device]
 
@@ -123,6 +127,25 @@ class Devices(Mapping[str, Device]):
         device = self[id]
         device.scope.cancel()
         await device.closed.wait()
+
+    async def settle(self) -> None:
+        """Let devices pass on what has come, until nothing moves, for SETTLE_TIMEOUT at most.
+
+        Called when all is to end. Cancelled is not heard here.
+        """
+        if self._is_shut:
+            return
+        with trio.move_on_after(SETTLE_TIMEOUT, shield=True):
+            before = None
+            while (moved := self._moved()) != before:
+                before = moved
+                await trio.sleep(QUIET)
+
+    def _moved(self) -> int | None:
+        """How many bytes those that pass on have; None if there are none of these."""
+        counts = [device.moved for device in self._devices.values()]
+        known = [count for count in counts if count is not None]
+        return sum(known) if known else None
 
     def shut(self) -> None:
         """End all devices."""

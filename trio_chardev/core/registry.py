@@ -295,6 +295,7 @@ async def open_registry_with(
                 registry.object_devices.on_end = registry.forget_object
                 try:
                     yield registry
+                    await registry.devices.settle()
                 finally:
                     registry.devices.shut()
                     registry.object_devices.shut()

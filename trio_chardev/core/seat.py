@@ -177,23 +177,47 @@ class Seat:
 
         For *timeout* seconds. Cancelled is not heard here.
         """
+        try:
+            await self._drain_slowly(old, timeout)
+        finally:
+            if self.leaving is not None:
+                self.leaving = None
+                self._end_taps(old)
+                self.outlets.release(is_open=self.slot.started and self.backend.is_open)
+
+    async def hear_out(self, timeout: float) -> None:
+        """The chardev is to be closed: have its users get all that the peer says, as `see_off`."""
+        slot = self.slot
+        if not self.frontends or not slot.started or slot.closed.is_set():
+            return
+        if slot.backend.is_finished:
+            return
+        try:
+            slot.backend.prepare_to_leave(carry=False)
+        except BackendError as exc:
+            log.warning("chardev '%s': its peer is not heard out: %s", self.id, exc)
+            return
+        self.outlets.hold(closed=False)
+        try:
+            self._drain(slot)
+            slot.is_replaced = True
+            await self._drain_slowly(slot, timeout)
+        finally:
+            self.outlets.release(is_open=False)
+
+    async def _drain_slowly(self, slot: Slot, timeout: float) -> None:
+        """Let the peer of *slot* have and say its last, behind what `_drain` has read."""
         lost = 0
 
         def take(data: bytes) -> None:
             nonlocal lost
             if kept := data[: max(0, self._room)]:
-                self.outlets.late_data(kept, old.backend.taps)
+                self.outlets.late_data(kept, slot.backend.taps)
             lost += len(data) - len(kept)
 
-        try:
-            await old.drain(timeout, take)
-        finally:
-            if lost:
-                log.warning("chardev '%s': nobody has read %d bytes of the old one", self.id, lost)
-            if self.leaving is not None:
-                self.leaving = None
-                self._end_taps(old)
-                self.outlets.release(is_open=self.slot.started and self.backend.is_open)
+        await slot.drain(timeout, take)
+        if lost:
+            log.warning("chardev '%s': %d bytes that nobody has read are lost", self.id, lost)
 
     # ------------------------------------------------------------ in place
 

@@ -153,6 +153,10 @@ class Bridge(Device):
                 peer.show_line(line)
 
     @property
+    def moved(self) -> int:
+        return self.to_peer.sent + self.to_chardev.sent
+
+    @property
     def info(self) -> BridgeInfo:
         device, user = self.chardev.is_open, self.peer.is_open
         return BridgeInfo(
