@@ -313,6 +313,8 @@ MISTAKES = {
         ("serial,id=a,path=/dev/null,speed=-1", "no such speed"),
         ("socket,id=a,host=127.0.0.1,port=70000", "a port is at most 65535"),
         ("socket,id=a,path=x,reconnect=-1", "'reconnect' must not be negative"),
+        ("socket,id=a,path=x,linger-ms=-1", "'linger-ms' must not be negative"),
+        ("socket,id=a,path=x,linger-ms=soon", "'linger-ms'"),
         ("socket,id=a,path=x,reconnect-max-ms=1", "requires 'reconnect' or 'reconnect-ms'"),
         ("socket,id=a,path=x,reconnect=1,reconnect-max-ms=x", "'reconnect-max-ms'"),
         ("udp,id=a,host=127.0.0.1,port=1,localport=70000", "a port is at most 65535"),
@@ -355,6 +357,7 @@ MISTAKES = {
         ("echo,chardev=n,nope=1", "nope"),
         ("bridge,chardev=n,peer=n", "'n'"),
         ("bridge,chardev=n,peer=m,when-closed=x", "'x'"),
+        ("bridge,chardev=n,peer=m,eof=x", "'x'"),
         ("monitor,chardev=n,pretty=x", "'pretty'"),
     ],
     "object": [

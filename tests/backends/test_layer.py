@@ -25,6 +25,8 @@ def frame(kind: bytes, data: bytes = b"") -> bytes:
 class Frames:
     """A protocol of length-prefixed frames: Hello, Data, Break, Ping and its echo, Close."""
 
+    ends_one_way = False
+
     def __init__(self, hello: bytes = b"") -> None:
         self.is_established = False
         self.end: str | None = None

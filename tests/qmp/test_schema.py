@@ -218,7 +218,7 @@ OURS_ALONE = [
     "*(pty).data.path?: string",  # QEMU 9.2
     *(f"*({kind}).data.path?: string" for kind in ("ringbuf", "memory")),
     "*(socket).data.reconnect-ms?: int",  # QEMU 9.2
-    "*(socket).data.reconnect-max-ms?: int",
+    *(f"*(socket).data.{member}?: int" for member in ("reconnect-max-ms", "linger-ms")),
     *(f"*({kind}).data.encoding? = *" for kind in ("vc", "dbus")),  # QEMU 11.1
     *("object-add.qom-type = monitor-qmp", "object-add(monitor-qmp)*"),  # QEMU 11.1
     *(

@@ -71,6 +71,13 @@ class Base:
         """Is somebody at its other end, now?"""
         return self.frontend.is_attached and self.chardev.is_open
 
+    @property
+    def takes_output(self) -> bool:
+        """Is somebody there, or was and still reads?"""
+        return self.frontend.is_attached and (
+            self.chardev.is_open or self.chardev.backend.is_lingering
+        )
+
     async def _be_change(self, backend: Controls) -> None:
         if self.owner is not None:
             await self.owner.base_changes(backend)
@@ -169,6 +176,10 @@ class BackendOnBases(Backend):
         self._nursery = nursery
         self._waited_for: set[Base] = set()
         self._senders = trio.lowlevel.ParkingLot()
+
+    @property
+    def is_lingering(self) -> bool:
+        return not self.is_open and any(base.takes_output for base in self.on_bases)
 
     @property
     def is_used(self) -> bool:

@@ -128,6 +128,32 @@ class Connection:
         """Wait for room, or the end. Raises ClosedResourceError if another task closes it."""
         await trio.lowlevel.wait_writable(self._sock)
 
+    @property
+    def ends_one_way(self) -> bool:
+        """See `Link.ends_one_way`."""
+        return True
+
+    @property
+    def takes_more(self) -> bool:
+        """See `Link.takes_more`."""
+        return self._sock.fileno() != -1 and not _is_over(self._sock)
+
+    async def wait_gone(self) -> None:
+        """See `Link.wait_gone`."""
+        if self._sock.fileno() == -1:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._hangup is None:
+            self._hangup = _make_hangup_epoll(self._sock, 0)
+        else:
+            self._hangup.modify(self._sock, 0)
+        with contextlib.suppress(trio.ClosedResourceError):
+            await trio.lowlevel.wait_readable(self._hangup)
+
+    def send_eof(self) -> None:
+        """See `Link.send_eof`."""
+        self._sock.shutdown(socket.SHUT_WR)
+
     def shut_down(self) -> None:
         """End it both ways: what has come can still be read, then `receive` gives ``b""``."""
         with contextlib.suppress(OSError):  # the peer was faster
@@ -182,7 +208,7 @@ class Connection:
 
     def _has_arrived(self) -> bool:
         """Has the peer's kernel what was sent, the FIN excepted, which it may confirm late?"""
-        return self._sock.family not in INTERNET or _count_unacknowledged(self._sock) <= 1
+        return self._sock.family not in INTERNET or count_unacknowledged(self._sock) <= 1
 
     def _is_reset(self) -> bool:
         """Has the peer reset the connection? What it has not confirmed still counts then."""
@@ -226,11 +252,14 @@ class Connection:
             self._sock.close()
 
 
-def _make_hangup_epoll(sock: socket.socket) -> select.epoll:
-    """Trio does not wait for EPOLLRDHUP, but it waits for an epoll that does. Raises OSError."""
+def _make_hangup_epoll(sock: socket.socket, events: int = select.EPOLLRDHUP) -> select.epoll:
+    """Trio does not wait for EPOLLRDHUP, but it waits for an epoll that does. Raises OSError.
+
+    With no *events* it tells of EPOLLHUP and EPOLLERR alone.
+    """
     epoll = select.epoll(1)
     try:
-        epoll.register(sock, select.EPOLLRDHUP)
+        epoll.register(sock, events)
     except BaseException:
         epoll.close()
         raise
@@ -360,8 +389,18 @@ def _is_on_this_host(sock: socket.socket) -> bool:
     return bool(sock.getsockname()[0] == sock.getpeername()[0])
 
 
-def _count_unacknowledged(sock: socket.socket) -> int:
+def count_unacknowledged(sock: socket.socket) -> int:
     """How many bytes the peer's kernel has not confirmed (SIOCOUTQ, tcp(7)). Raises OSError."""
     (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
     assert isinstance(count, int)
     return count
+
+
+def _is_over(sock: socket.socket) -> bool:
+    """Is it over both ways? So it is when the peer has reset it, or closed a UNIX socket.
+
+    What a TCP peer has not confirmed still counts then.
+    """
+    poll = select.poll()
+    poll.register(sock, 0)  # for POLLHUP and POLLERR only, which always tell
+    return bool(poll.poll(0))

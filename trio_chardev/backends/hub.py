@@ -180,9 +180,9 @@ class HubBackend(BackendOnBases):
     def _open_members(self) -> list[Base]:
         """Those that output is for. Raises BackendDisconnectedError if there are none."""
         for base in self.on_bases:
-            if base.owed and not base.is_open:
+            if base.owed and not base.takes_output:
                 base.forgive("nobody is there any more")
-        if members := [base for base in self.on_bases if base.is_open]:
+        if members := [base for base in self.on_bases if base.takes_output]:
             return members
         raise BackendDisconnectedError(f"no member of hub '{self.id}' is open")
 

@@ -76,6 +76,23 @@ class Link(Protocol):
         May be too early. Raises ClosedResourceError if another task closes it.
         """
 
+    @property
+    def ends_one_way(self) -> bool:
+        """Can one side end while the other goes on?"""
+
+    @property
+    def takes_more(self) -> bool:
+        """`receive` has come to the end: can it still be sent to, as far as one can tell?"""
+
+    async def wait_gone(self) -> None:
+        """Wait until it is over both ways: it was reset, for one. Raises OSError if it can't know."""
+
+    def send_eof(self) -> None:
+        """Tell the peer that no more will come, behind what was sent. Raises OSError.
+
+        Only where `ends_one_way`. It can be received from as before.
+        """
+
     async def finish(self, take: Take) -> None:
         """Say that nothing more will be sent, and have *take* get what the peer sends until it knows.
 
@@ -132,6 +149,10 @@ class Codec(Protocol):
         """
 
     @property
+    def ends_one_way(self) -> bool:
+        """Does a goodbye, this side's or the peer's, leave the other way open?"""
+
+    @property
     def awaits_goodbye(self) -> bool:
         """Has this side said goodbye, and will the peer answer, behind all that it was sent?"""
 
@@ -147,7 +168,9 @@ class BreakCodec(Protocol):
 class Layer:
     """A protocol on a link, and itself a link."""
 
-    __slots__ = ("_codec", "_is_at_end", "_is_ending", "_lower", "_on_event", "_unsent")
+    __slots__ = (
+        *("_codec", "_is_at_end", "_is_ending", "_lower", "_on_event", "_owes_eof", "_unsent"),
+    )
 
     def __init__(self, lower: Link, codec: Codec, on_event: Callable[[Event], None]) -> None:
         """Own *lower*; *on_event* gets the codec's events, each in its place in the input."""
@@ -157,6 +180,7 @@ class Layer:
         self._unsent = bytearray()
         self._is_at_end = False
         self._is_ending = False  # said goodbye
+        self._owes_eof = False  # to the link below, when all is sent
 
     @property
     def name(self) -> str:
@@ -255,7 +279,7 @@ class Layer:
         self.flush()
 
     def _check_not_over(self) -> None:
-        if self._is_ending or self._codec.end is not None:
+        if self._is_ending or (self._codec.end is not None and not self.ends_one_way):
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def flush(self) -> None:
@@ -272,6 +296,9 @@ class Layer:
             self._unsent = bytearray()  # not cleared: a frame of the traceback may have a view
             raise
         self._lower.flush()
+        if self._owes_eof and not self.unsent:
+            self._owes_eof = False
+            self._lower.send_eof()
 
     def has_input(self) -> bool:
         """See `Link.has_input`."""
@@ -300,6 +327,27 @@ class Layer:
     async def wait_writable(self) -> None:
         """See `Link.wait_writable`."""
         await self._lower.wait_writable()
+
+    @property
+    def ends_one_way(self) -> bool:
+        """See `Link.ends_one_way`."""
+        return self._codec.ends_one_way and self._lower.ends_one_way
+
+    @property
+    def takes_more(self) -> bool:
+        """See `Link.takes_more`."""
+        return self.ends_one_way and not self._is_ending and self._lower.takes_more
+
+    async def wait_gone(self) -> None:
+        """See `Link.wait_gone`."""
+        await self._lower.wait_gone()
+
+    def send_eof(self) -> None:
+        """See `Link.send_eof`."""
+        self._owes_eof = True
+        self._is_ending = True
+        self._codec.say_goodbye()
+        self.flush()
 
     async def finish(self, take: Take) -> None:
         """See `Link.finish`.

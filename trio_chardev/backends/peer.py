@@ -18,6 +18,7 @@ import trio
 
 from trio_chardev.backends.connection import Connection, Take, UnixConnection
 from trio_chardev.backends.layer import Link
+from trio_chardev.backends.leaver import Leaver
 from trio_chardev.backends.passed import SharedSocket
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.nursery import open_background_nursery
@@ -32,10 +33,16 @@ class PeerBackend(Backend):
 
     is_polled = True
 
-    def __init__(self, request: OpenRequest, *, has_layers: bool) -> None:
-        """*has_layers*: do protocols stand on the sockets? They may hold back what is sent."""
+    def __init__(self, request: OpenRequest, *, has_layers: bool, linger: float) -> None:
+        """*has_layers*: do protocols stand on the sockets? They may hold back what is sent.
+
+        *linger* is how long one who sends no more is still sent to, in seconds; see `Leaver`.
+        """
         super().__init__(request)
         self._connection: Link | None = None
+        self._leaver: Leaver | None = None  # was the last peer, while there is none
+        self._linger = linger
+        self._has_sent_eof = False  # to the peer
         self._has_layers = has_layers
         self._has_unsent = trio.Event()  # wakes `_keep_flushing`
 
@@ -45,7 +52,9 @@ class PeerBackend(Backend):
 
     def _connect(self, link: Link) -> None:
         """*link*, which is owned from now on, is the peer."""
+        self._let_go()
         self._connection = link
+        self._has_sent_eof = False
         self._note_unsent(link)
         self.set_open(True)
 
@@ -55,6 +64,34 @@ class PeerBackend(Backend):
             self._connection = None
             self.is_hung_up = False
             self.set_open(False)
+
+    def _note_end(self) -> None:
+        """The peer will send no more. It is lost, or sent to for some time, if it may still read."""
+        link, is_ended = self._connection, self._has_sent_eof
+        if link is None or self._linger <= 0 or self.others_wait:
+            self._lose()
+        elif link.unsent if is_ended else link.takes_more:
+            self._connection = None
+            self.is_hung_up = False
+            self._leaver = Leaver(link, self._linger, is_ended)
+            self.set_open(False)
+        else:
+            self._lose()
+
+    def _let_go(self) -> None:
+        """Close the one who sends no more, if there is one."""
+        if self._leaver is not None:
+            leaver, self._leaver = self._leaver, None
+            leaver.link.close()
+
+    @property
+    def is_lingering(self) -> bool:
+        return self._leaver is not None
+
+    @property
+    def _reader(self) -> Link | None:
+        """Who gets what is sent."""
+        return self._connection if self._leaver is None else self._leaver.link
 
     # ------------------------------------------------------------ bytes
 
@@ -68,16 +105,19 @@ class PeerBackend(Backend):
             return b""
         except OSError as exc:
             log.info("chardev '%s': %s: %s", self.id, connection.name, exc)
-            data = b""
+            self._lose()
+            return b""
         finally:
             self._note_unsent(connection)
         if not data and max_bytes:
-            self._lose()
+            self._note_end()
         return data
 
     def send_nowait(self, data: memoryview) -> int:
         connection = self._connection
         if connection is None:
+            return self._send_to_leaver(data)
+        if self._has_sent_eof:
             raise self._disconnected()
         try:
             return connection.send(data)
@@ -90,6 +130,43 @@ class PeerBackend(Backend):
         finally:
             self._note_unsent(connection)
 
+    def _send_to_leaver(self, data: memoryview) -> int:
+        leaver = self._leaver
+        if leaver is None or leaver.is_ended:
+            raise self._disconnected()
+        try:
+            return leaver.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            self._let_go()
+            raise self._disconnected() from exc
+        finally:
+            self._note_unsent(leaver.link)
+
+    def send_eof(self) -> None:
+        """See `EofControl`: nothing more can be sent to this peer. Raises NotSupportedError.
+
+        Also BackendDisconnectedError, if nobody is there.
+        """
+        link = self._reader
+        if link is None or self._has_sent_eof:
+            raise self._disconnected()
+        if not link.ends_one_way:
+            raise NotSupportedError(f"'{self.filename}' can't end in one direction only")
+        try:
+            link.send_eof()
+        except OSError as exc:  # it has left, which its reader meets
+            raise self._disconnected() from exc
+        finally:
+            self._note_unsent(link)
+        if self._leaver is None:
+            self._has_sent_eof = True
+            return
+        self._leaver.is_ended = True
+        if not link.unsent:
+            self._let_go()
+
     @property
     def can_splice(self) -> bool:
         return _is_plain(self._connection)
@@ -97,7 +174,9 @@ class PeerBackend(Backend):
     @property
     def plain_socket(self) -> socket.socket | None:
         link = self._connection
-        return link.sock if _is_plain(link) and not link.passes_fds else None
+        if not _is_plain(link) or link.passes_fds or self._has_sent_eof:
+            return None
+        return link.sock
 
     def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
         return self._spliceable().receive_into(pipe, max_bytes)
@@ -116,14 +195,32 @@ class PeerBackend(Backend):
 
     async def wait_readable(self) -> None:
         if self._connection is None:
-            await self._wait_for_peer()
+            await self._wait_for_next()
         else:
             await self._connection.wait_readable()
+
+    async def _wait_for_next(self) -> None:
+        """Wait until there may be a peer; meanwhile let go the one who sends no more, in time."""
+        leaver = self._leaver
+        if leaver is None:
+            await self._wait_for_peer()
+            return
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                await leaver.wait_over()
+                if leaver is self._leaver:
+                    self._let_go()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            await self._wait_for_peer()
+            nursery.cancel_scope.cancel()
 
     async def attend(self) -> None:
         connection = self._connection
         if connection is None:
-            await self._wait_for_peer()
+            await self._wait_for_next()
         elif self.is_hung_up:
             await trio.sleep_forever()
         else:
@@ -134,12 +231,15 @@ class PeerBackend(Backend):
             self.is_hung_up = connection is self._connection
 
     async def wait_writable(self) -> None:
-        if self._connection is None:
+        target, link = self._connection or self._leaver, self._reader
+        if target is None:
             raise self._disconnected()
         try:
-            await self._connection.wait_writable()
+            await target.wait_writable()
         except trio.ClosedResourceError:
             raise self._disconnected() from None
+        if link is not self._reader:  # what is to be sent is not for the next one
+            raise self._disconnected()
 
     # ------------------------------------------------------------ what layers hold back
 
@@ -161,19 +261,21 @@ class PeerBackend(Backend):
         while True:
             await self._has_unsent.wait()
             self._has_unsent = trio.Event()
-            if self._connection is not None:
+            if (link := self._reader) is not None:
                 # The reader meets these.
                 with contextlib.suppress(OSError, trio.ClosedResourceError):
-                    await _flush(self._connection)
+                    await _flush(link)
+                if self._leaver is not None and self._leaver.is_ended:
+                    self._let_go()
 
     @property
     def is_finished(self) -> bool:
-        return self._connection is None
+        return self._reader is None
 
     async def finish(self, take: Take) -> None:
-        if self._connection is not None:
+        if (link := self._reader) is not None:
             with contextlib.suppress(OSError, trio.ClosedResourceError):  # it has left
-                await self._connection.finish(take)
+                await link.finish(take)
 
     # ------------------------------------------------------------ descriptors
 

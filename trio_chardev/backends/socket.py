@@ -57,7 +57,7 @@ class SocketBackend(PeerBackend):
 
     def __init__(self, request: OpenRequest, options: SocketOptions) -> None:
         self._stack = Stack(options, request)
-        super().__init__(request, has_layers=not self._stack.is_empty)
+        super().__init__(request, has_layers=not self._stack.is_empty, linger=options.linger)
         self.address = options.addr
         """Where it listens, as soon as it does, or connects to."""
         self._options = options
@@ -180,6 +180,7 @@ class SocketBackend(PeerBackend):
         if listener is not None:
             listener.make_private()
         self._guard = Guard(f"chardev '{self.id}'")
+        self._let_go()
         if self._connection is not None:  # a newcomer is looked at after its handshakes
             try:
                 self._check(self._connection.sock)
@@ -199,6 +200,7 @@ class SocketBackend(PeerBackend):
         """Close everything; for the opener, when it leaves."""
         self._peers.close()
         self._lobby.close()
+        self._let_go()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -292,7 +294,9 @@ class SocketBackend(PeerBackend):
 
     def disconnect(self) -> None:
         """Drop the peer, or all who want to be, as if it had left: what it sent can be read."""
-        if self._connection is not None:
+        if self._leaver is not None:
+            self._let_go()
+        elif self._connection is not None:
             self._connection.shut_down()
         else:
             self._lobby.shut_down()

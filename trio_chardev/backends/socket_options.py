@@ -59,6 +59,10 @@ class SocketOptions(BackendOptions):
     reconnect_max_ms: int | None = None
     """Milliseconds up to which they double while it fails, with some jitter; else they stay."""
 
+    linger_ms: int = 2000
+    """Milliseconds that a peer which sends no more (half-close) is still sent to, from its end or
+    from the last byte; 0: it is closed at once, as QEMU does. The next client ends it, too."""
+
     binary_only: bool = False
     """Refuse WebSocket's text messages, as QEMU does."""
 
@@ -87,6 +91,11 @@ class SocketOptions(BackendOptions):
     def longest_reconnect_delay(self) -> float | None:
         """Seconds up to which the delay grows; None if it does not."""
         return None if self.reconnect_max_ms is None else self.reconnect_max_ms / 1000
+
+    @property
+    def linger(self) -> float:
+        """`linger_ms` in seconds."""
+        return self.linger_ms / 1000
 
     @property
     def protocols(self) -> tuple[object, ...]:
@@ -147,6 +156,8 @@ def check_options(options: SocketOptions, credentials: AnyCredentials | None) ->
             raise BackendError("'reconnect-max-ms' option requires 'reconnect' or 'reconnect-ms'")
         if longest < options.reconnect_delay:
             raise BackendError(f"'reconnect-max-ms' must not be less than '{reconnect}'")
+    if options.linger_ms < 0:
+        raise BackendError("'linger-ms' must not be negative")
     if options.binary_only and not options.websocket:
         raise BackendError("'binary-only' option requires 'websocket' option")
     if options.origins and not (options.websocket and options.server):

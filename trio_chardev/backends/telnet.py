@@ -75,6 +75,7 @@ class TelnetCodec:
         return wire
 
     awaits_goodbye = False
+    ends_one_way = True
 
     def say_goodbye(self) -> None:
         """Nothing is said: telnet ends with the connection."""

@@ -47,6 +47,7 @@ class TlsCodec:
         self._input = bytearray()
         self.is_established = False
         self.end: str | None = None
+        self._is_cut_off = False  # the peer's end came without its goodbye
         self._advance()  # a client speaks first
 
     @property
@@ -72,11 +73,23 @@ class TlsCodec:
             self.end = self.end or ""  # the peer has said goodbye
         except ssl.SSLWantReadError:
             pass
+        except ssl.SSLZeroReturnError:  # as above, when this side has said so, too
+            self.end = ""
         except ssl.SSLEOFError:  # it has left without; a socket's end says no more
             self.end = "" if self.is_established else "TLS handshake failed: the peer has left"
+            self._is_cut_off = True
         except ssl.SSLError as exc:
             what = "TLS failed" if self.is_established else "TLS handshake failed"
             self.end = f"{what}: {text_of(exc)}"
+            self._is_cut_off = True
+
+    @property
+    def ends_one_way(self) -> bool:
+        """See `Codec.ends_one_way`.
+
+        So it is since TLS 1.3 (RFC 8446, 6.1); before, who is told goodbye has to close at once.
+        """
+        return self._tls.version() == "TLSv1.3" and not self._is_cut_off
 
     def _authorize(self) -> None:
         if self._allows is not None:

@@ -60,6 +60,9 @@ class WebSocketCodec:
         """See `Codec.say_goodbye`: sends the Close of the closing handshake (RFC 6455, 7.1.2)."""
         self._websocket.close()
 
+    ends_one_way = False
+    """A Close is of both ways (RFC 6455, 7.1.2)."""
+
     @property
     def awaits_goodbye(self) -> bool:
         """See `Codec.awaits_goodbye`."""

@@ -72,6 +72,13 @@ class DisconnectControl(Protocol):
 
 
 @runtime_checkable
+class EofControl(Protocol):
+    """Can tell its peer that no more will come, and receive from it as before (shutdown(2))."""
+
+    def send_eof(self) -> None: ...
+
+
+@runtime_checkable
 class FdControl(Protocol):
     """Passes file descriptors beside the bytes (chr_get_msgfds, chr_set_msgfds)."""
 

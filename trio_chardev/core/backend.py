@@ -173,6 +173,11 @@ class Backend(abc.ABC):
         return self._open
 
     @property
+    def is_lingering(self) -> bool:
+        """CLOSED was reported, for nothing more will come: can that peer still be sent to?"""
+        return False
+
+    @property
     def others_wait(self) -> bool:
         """Does somebody wait for the peer to leave, to take its place?"""
         return False

@@ -7,6 +7,7 @@ import attrs
 from trio_chardev.core.abilities import (
     BreakControl,
     EchoControl,
+    EofControl,
     LineControl,
     LineDisplay,
     LineState,
@@ -91,6 +92,12 @@ class Controls:
         if not isinstance(self.backend, EchoControl):
             raise self._lacks("echo")
         self.backend.set_echo(echo)
+
+    def send_eof(self) -> None:
+        """Tell the peer that no more will come, behind what was sent."""
+        if not isinstance(self.backend, EofControl):
+            raise self._lacks("end of its own in each direction")
+        self.backend.send_eof()
 
     def _lacks(self, what: str) -> NotSupportedError:
         return NotSupportedError(f"'{self.filename}' has no {what}")

@@ -138,6 +138,14 @@ class Frontend(trio.abc.Stream):
         if self.is_attached:
             self._outbound.give_up(memoryview(data).cast("B"))
 
+    async def send_eof(self) -> None:
+        """Tell the peer that no more will come, behind what was sent; it can go on sending.
+
+        Raises as `send_all`, and NotSupportedError where there is no such thing. This peer can be
+        sent nothing more, the next can.
+        """
+        await self._outbound.send_eof(lambda slot: Controls(slot.backend).send_eof(), self._check)
+
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until no other write is under way, no change, and the backend may take something.
 

@@ -153,6 +153,22 @@ class Outbound:
         if not self.slot.closed.is_set():
             self.slot.show_refused(data)
 
+    async def send_eof(self, end: Callable[[Slot], None], check: Callable[[], None]) -> None:
+        """Have *end* tell the peer that no more will come, behind what was sent or carried over."""
+
+        async def use(slot: Slot) -> None:
+            while carried := slot.carried:
+                slot.carried = carried[await slot.backend.send_some(carried) :]
+            end(slot)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._acquire_write_lock()
+        try:
+            await self._at_slot(use, check)
+        finally:
+            self._write_lock.release()
+
     def push_nowait(self, slot: Slot) -> None:
         """Send what was carried over to *slot*, as much as goes at once. Never raises."""
         try:

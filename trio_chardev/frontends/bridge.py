@@ -27,6 +27,7 @@ LOOK_INTERVAL = 0.1  # seconds between looks at lines that do not tell when they
 LOOK_BELOW_INTERVAL = 1.0  # seconds; a mux or hub does not tell that what it stands on is another
 
 WhenClosed = Literal["drop", "hold"]
+Eof = Literal["keep", "pass"]
 
 
 @attrs.frozen(kw_only=True)
@@ -43,6 +44,10 @@ class BridgeOptions(DeviceOptions):
 
     when_closed: WhenClosed = "drop"
     """What is sent to a side where nobody is: drop it, or hold it until somebody comes."""
+
+    eof: Eof = "keep"
+    """When one side's peer ends: keep the other's for the next who comes, or pass the end on to
+    it, where that is a socket, behind all that came before; then it can be sent nothing more."""
 
 
 @attrs.frozen
@@ -87,6 +92,7 @@ class Bridge(Device):
         self.to_peer = Flow(holds)
         self.to_chardev = Flow(holds)
         self.to_peer.exchange = self.to_chardev.exchange = Exchange(self.to_peer, self.to_chardev)
+        self.to_peer.passes_eof = self.to_chardev.passes_eof = options.eof == "pass"
         self._opened = trio.Event()
         self._shown: LineSettings | None = None  # to the users, of the device's line
 
@@ -108,8 +114,9 @@ class Bridge(Device):
                 self._show_line(backend)
 
         def on_event(event: BackendEvent) -> None:
-            if event is Event.OPENED:
+            if event in (Event.OPENED, Event.CLOSED):
                 self._opened.set()
+                away.source_told(event, self._chardevs[getattr(self.options, name)])
             elif event is Event.BREAK or not isinstance(event, Event):
                 away.control(event)
 

@@ -33,7 +33,7 @@ class Echo(Device):
 
     def __init__(self, options: EchoOptions, request: DeviceRequest) -> None:
         super().__init__(options, request)
-        self._flow = Flow()
+        self._flow = Flow(passes_eof=True)
 
     def start(self) -> None:
         self._flow.source = self._flow.sink = self.attach(
@@ -46,6 +46,8 @@ class Echo(Device):
     def _on_event(self, event: BackendEvent) -> None:
         if event is Event.OPENED:
             self._flow.sink_opened()
+        if event in (Event.OPENED, Event.CLOSED):
+            self._flow.source_told(event, self._chardevs[self.options.chardev])
 
     async def run(self) -> None:
         await self._flow.run()

@@ -17,6 +17,8 @@ from contextlib import suppress
 import attrs
 import trio
 
+from trio_chardev.core.backend import Backend
+from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.errors import (
@@ -54,6 +56,10 @@ class Flow:
     """The last line settings that came and were not refused."""
     modem: ModemLines | None = None
     """The last modem lines that came and were not refused."""
+    passes_eof: bool = False
+    """When the source's peer has ended the sink's is told, behind all that came before."""
+    _opened: Backend | None = None
+    """Whose peer the source has last told of."""
     _controls: deque[BackendEvent] = attrs.Factory(deque)
     is_at_work: bool = True
     """Does its task do the sending? At first, because the source may bring something too soon."""
@@ -86,12 +92,19 @@ class Flow:
         return taken
 
     def control(self, event: BackendEvent) -> None:
-        """The source has reported a break, line settings or modem lines."""
+        """The source has reported a break, line settings or modem lines, or its peer's end."""
         self._controls.append(event)
         if len(self._controls) > MAX_CONTROLS:
             oldest = next(e for e in self._controls if type(e) is type(event))
             self._controls.remove(oldest)
         self.set_to_work()
+
+    def source_told(self, event: Event, chardev: Chardev) -> None:
+        """*chardev*, the source, has opened or closed. A CLOSED of a change is no peer's end."""
+        if event is Event.OPENED:
+            self._opened = chardev.backend
+        elif self.passes_eof and chardev.backend is self._opened and not chardev.is_open:
+            self.control(event)
 
     def sink_opened(self) -> None:
         """Somebody has come to the sink."""
@@ -181,6 +194,8 @@ class Flow:
                         await self._set_modem(event)
                     case Event.BREAK:
                         await self.sink.send_break()
+                    case Event.CLOSED:
+                        await self.sink.send_eof()
             except BackendDisconnectedError:
                 raise
             except BackendError as exc:

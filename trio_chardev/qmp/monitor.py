@@ -7,7 +7,8 @@ command that waits goes to the worker task, and so does all that comes after it,
 without end meets the backpressure of its socket, and one that sends its commands, shuts down
 its side and waits for the answers (``printf ... | socat - UNIX:...``) gets them all: its end
 has not been read before. Only when a command takes longer than PATIENCE it is read on, for
-then it matters whether the client leaves: the command is cancelled.
+then it matters whether the client leaves: the command is cancelled, at once or, if the client may
+have shut down its side only, as soon as its backend lets it go.
 
 A client that does not read its replies is not read either; when even its events do not fit
 into the `Output`, it is disconnected.
@@ -46,6 +47,7 @@ READ_AHEAD = 1 << 16  # bytes of commands kept meanwhile, or a little more
 TOLD = ("id", "device", "qom-type", "driver", "chardev", "backend.type", "fdname", "protocol")
 LOGGED = 80  # characters of each in the log
 OOB_QUEUE = 8  # commands that wait or run while oob is enabled (QEMU's)
+LEAVING_INTERVAL = 0.01  # seconds between looks at a client that waits for its last answers
 SILENCE = 30.0  # seconds without qmp_capabilities; then a client gives way to others that wait
 
 
@@ -67,6 +69,7 @@ class Monitor:
     _work_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _worker: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _watcher: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _leaver: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _newcomer: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -105,6 +108,7 @@ class Monitor:
                 nursery.start_soon(self._out.run, self._go_on)
                 nursery.start_soon(self._work)
                 nursery.start_soon(self._watch)
+                nursery.start_soon(self._watch_leaving)
                 if self.chardev.is_started:  # its backend has other clients, one by one
                     nursery.start_soon(self._watch_silence)
         finally:
@@ -153,8 +157,11 @@ class Monitor:
             self._newcomer.unpark_all()
             self._came.set()
         elif event is Event.CLOSED:
-            self._end_client()
-            self._left.set()
+            if self._client is not None and self._is_owed(self._client):
+                self._client.is_leaving = True
+                self._leaver.unpark_all()
+            else:
+                self._see_off()
 
     def _end_client(self) -> None:
         if self._client is not None:
@@ -166,6 +173,9 @@ class Monitor:
 
     def _disconnect(self, why: str) -> None:
         log.warning("monitor '%s': its client %s; it is let go", self.chardev.id, why)
+        self._let_go()
+
+    def _let_go(self) -> None:
         backend = self.chardev.backend
         self._end_client()
         if isinstance(backend, DisconnectControl):
@@ -179,6 +189,30 @@ class Monitor:
             before, self._held = self._held, held
             if self.host.memory.is_too_much(before, held):
                 self._disconnect(f"has {held} bytes kept, and there are too many in all")
+
+    def _is_owed(self, client: MonitorClient) -> bool:
+        """Is *client*, who sends no more, to be told something, and does it read?"""
+        owed = client.queue or client.backlog or len(self._out)
+        return bool(owed) and self.chardev.backend.is_lingering
+
+    def _see_off(self) -> None:
+        """The client sends no more, and has all its answers: nobody needs to wait for more."""
+        if self.chardev.backend.is_lingering:
+            self._let_go()
+        else:
+            self._end_client()
+        self._left.set()
+
+    async def _watch_leaving(self) -> None:
+        """Let a client that sends no more go when it has its last answer, or has gone."""
+        while True:
+            client = self._client
+            if client is None or not client.is_leaving:
+                await self._leaver.park()
+            elif self._is_owed(client):
+                await trio.sleep(LEAVING_INTERVAL)
+            else:
+                self._see_off()
 
     async def _watch_silence(self) -> None:
         """Let a silent client go once it keeps others waiting."""

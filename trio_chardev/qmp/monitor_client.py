@@ -30,6 +30,8 @@ class MonitorClient:
     queue: deque[Request] = attrs.Factory(deque)
     """Requests for the worker; the first is being run."""
     came: float = attrs.Factory(trio.current_time)
+    is_leaving: bool = False
+    """It sends no more, but may wait for answers."""
     ahead: int = 0
     """Bytes that were taken while it was suspended."""
     pending: int = 0
