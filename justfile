@@ -52,6 +52,11 @@ fuzz minutes="5":
 soak minutes="20" *args:
     {{ bin }}/python -m tests.soak {{ minutes }} {{ args }}
 
+# Make each system call of many scenarios fail, one at a time; every promise must hold
+[group('check')]
+faults *args:
+    {{ bin }}/python -m tests.faults {{ args }}
+
 # Lint: ruff, and flake8-async for the rules of Trio that ruff lacks
 [group('check')]
 lint:

@@ -1,0 +1,160 @@
+"""The command line: which trials, their table, and how to play one again."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import attrs
+
+from tests.faults.calls import Fault
+from tests.faults.scenarios import SCENARIOS
+from tests.faults.trial import Outcome, Trial
+
+WORD: Final = "python -m tests.faults"
+
+
+@attrs.frozen
+class Job:
+    """One trial that is to be done."""
+
+    scenario: str
+    fault: Fault | None
+    reference: Counter[str]
+    shown: bool = False
+
+    def run(self) -> tuple[Job, Outcome]:
+        """In a process of the pool."""
+        return self, Trial(self.scenario, self.fault, self.reference).run()
+
+    @property
+    def command(self) -> str:
+        """Plays it again."""
+        return f"{WORD} --scenario '{self.scenario}' --fault {self.fault}"
+
+
+def run_job(job: Job) -> tuple[Job, Outcome]:
+    """For a pool."""
+    return job.run()
+
+
+def jobs_of(counted: Iterable[tuple[Job, Outcome]], wanted: argparse.Namespace) -> list[Job]:
+    """What there is to fail; with one error for each call, in turn, or with all."""
+    jobs = []
+    for job, outcome in counted:
+        by_call: dict[tuple[str, int], list[Fault]] = {}
+        for fault in outcome.faults:
+            by_call.setdefault((fault.call, fault.when), []).append(fault)
+        for (call, when), faults in by_call.items():
+            if wanted.call in (None, call) and call not in wanted.leave_out:
+                chosen = faults if wanted.all_errors else [faults[when % len(faults)]]
+                jobs += [Job(job.scenario, fault, outcome.descriptors) for fault in chosen]
+    part, parts = wanted.part
+    return jobs[part - 1 :: parts]
+
+
+def part(text: str) -> tuple[int, int]:
+    """K/N."""
+    number, _, parts = text.partition("/")
+    if not 1 <= int(number) <= int(parts):
+        raise argparse.ArgumentTypeError("K/N is a part, from 1/N to N/N")
+    return int(number), int(parts)
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """What is to be done."""
+    parser = argparse.ArgumentParser(prog=WORD, description=__doc__)
+    parser.add_argument("--scenario", help="only those with this in their name")
+    parser.add_argument("--call", help="only this system call")
+    parser.add_argument(
+        "--leave-out",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="WORD,...",
+        help="not these system calls, nor scenarios with such a word in their name",
+    )
+    parser.add_argument("--fault", type=Fault.parse, help="only this one: CALL:error=E:when=N")
+    parser.add_argument("--part", type=part, default=(1, 1), metavar="K/N", help="each N-th trial")
+    parser.add_argument("--all-errors", action="store_true", help="each call with each error")
+    parser.add_argument(
+        "--jobs", type=int, default=2 * (os.cpu_count() or 1), help="trials at a time"
+    )
+    parser.add_argument("--list", action="store_true", help="list the scenarios")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> int:
+    """Give the exit status: 1 if a promise is broken."""
+    wanted = arguments(argv)
+    names = [name for name in SCENARIOS if (wanted.scenario or "") in name]
+    if wanted.scenario in SCENARIOS:
+        names = [wanted.scenario]
+    names = [name for name in names if not any(word in name for word in wanted.leave_out)]
+    if wanted.list or not names:
+        print("\n".join(names or SCENARIOS))
+        return 0 if names else 2
+    begin = time.monotonic()
+    with multiprocessing.get_context("fork").Pool(wanted.jobs) as pool:
+        counted, broken = [], 0
+        for job, outcome in pool.imap(run_job, [Job(name, None, Counter()) for name in names]):
+            if not outcome.problems:
+                counted.append((job, outcome))
+            for problem in outcome.problems:
+                broken += 1
+                print(f"{job.scenario}: BROKEN WITHOUT A FAULT: {problem}", flush=True)
+        if wanted.fault is not None:
+            jobs = [Job(job.scenario, wanted.fault, it.descriptors) for job, it in counted]
+        else:
+            jobs = jobs_of(counted, wanted)
+        print(f"{len(names)} scenarios, {len(jobs)} trials", flush=True)
+        table = Table(begin)
+        for job, outcome in pool.imap_unordered(run_job, jobs):
+            table.note(job, outcome)
+            if wanted.fault is not None:
+                print("\n".join(outcome.injected) or "not reached, or no kernel does that")
+    table.show()
+    return 1 if broken or table.broken else 0
+
+
+@attrs.define
+class Table:
+    """The figures, a row for each system call."""
+
+    begin: float
+    trials: Counter[str] = attrs.Factory(Counter)
+    reached: Counter[str] = attrs.Factory(Counter)
+    broken: Counter[str] = attrs.Factory(Counter)
+
+    def note(self, job: Job, outcome: Outcome) -> None:
+        """Count a trial, and say at once what is broken."""
+        assert job.fault is not None
+        call = job.fault.call
+        self.trials[call] += 1
+        self.reached[call] += bool(outcome.injected)
+        if outcome.problems:
+            self.broken[call] += 1
+            print(f"{job.scenario}: {job.fault}")
+            for line in outcome.injected[:2]:
+                print(f"    {line[:160]}")
+            for problem in outcome.problems:
+                print(f"    BROKEN: {problem}")
+            print(f"    {job.command}", flush=True)
+
+    def show(self) -> None:
+        """Print it."""
+        row: Callable[..., str] = "{:20} {:>8} {:>8} {:>8}".format
+        print(row("call", "trials", "failed", "broken"))
+        for call in sorted(self.trials):
+            print(row(call, self.trials[call], self.reached[call], self.broken[call]))
+        totals = (counts.total() for counts in (self.trials, self.reached, self.broken))
+        print(row("all", *totals), f"in {time.monotonic() - self.begin:.0f} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

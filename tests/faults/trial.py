@@ -1,0 +1,232 @@
+"""One trial: a service, a scenario, a call that fails, and the promises."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import signal
+import ssl
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import trio
+
+from tests.certificates import authority, server_certificate, write_folder
+from tests.faults.calls import Fault, faults_of, injected_in
+from tests.faults.scenarios import SCENARIOS, Scenario
+from tests.faults.service import LOOK_INTERVAL, PATIENCE, Service, Tracer
+from tests.faults.world import BrokenPromiseError, World, soon
+from tests.soak.places import Peer, Site
+from trio_chardev.backends.parallel import PPCLAIM
+
+COSTS_A_PEER: Final = re.compile(r"\w+\(\d+<(socket|pipe|/dev/)|accept|epoll_")
+"""What fails there may cost somebody the connection."""
+WRONG_WORDS: Final = ("Traceback (most recent call last)", "raised what it must not")
+TIMEOUT: Final = 90.0  # seconds; each wait has its own, so this is for bugs of ours
+NOTHING: Final = Counter[str]()
+
+
+@attrs.frozen
+class Outcome:
+    """What a trial has found."""
+
+    injected: list[str]
+    problems: list[str]
+    faults: list[Fault]
+    """What can be made to fail, if nothing was."""
+    descriptors: Counter[str]
+    """That were open when all was removed."""
+    seconds: float
+
+
+def fake_devices() -> None:
+    """Let a file be a parallel port."""
+    ioctl = fcntl.ioctl
+
+    def pretend(fd: int, request: int, *arguments: Any) -> Any:
+        return 0 if request == PPCLAIM else ioctl(fd, request, *arguments)
+
+    fcntl.ioctl = pretend  # type: ignore[assignment]
+
+
+@attrs.define
+class Trial:
+    """Plays *scenario* with *fault*, or with none, to see what there is to fail."""
+
+    scenario: str
+    fault: Fault | None
+    reference: Counter[str] = NOTHING
+    """The descriptors that are open without a fault when all is removed."""
+    before: Callable[[], object] = fake_devices
+    """Is called in the service's process before it begins."""
+    _problems: list[str] = attrs.Factory(list)
+    _descriptors: Counter[str] = attrs.Factory(Counter)
+    _tracer: Tracer | None = None
+
+    def run(self) -> Outcome:
+        """Have a service, and see."""
+        begin = time.monotonic()
+        folder = Path(tempfile.mkdtemp(prefix="faults."))
+        source, sink = os.pipe()
+        scenario = SCENARIOS[self.scenario]()
+        service = self._start(scenario, folder, source)  # no fork within trio.run
+        try:
+            try:
+                trio.run(self._main, scenario, service, sink)
+            except Exception as exc:
+                self._problems.append(f"the trial failed: {exc!r}")
+            log = folder / "strace"
+            injected = injected_in(log)
+            if self.fault is not None and not injected:
+                self._problems.clear()  # what no kernel does, or was not reached
+            faults = faults_of(log) if self.fault is None else []
+        finally:
+            service.kill()
+            os.close(source)
+            os.close(sink)
+            shutil.rmtree(folder, ignore_errors=True)
+        return Outcome(
+            injected, self._problems, faults, self._descriptors, time.monotonic() - begin
+        )
+
+    async def _main(self, scenario: Scenario, service: Service, sink: int) -> None:
+        context = ssl.create_default_context()
+        authority().configure_trust(context)
+        async with trio.open_nursery() as nursery:
+            world = World(service.folder, service, sink, nursery, context)
+            world.site = Site(service.folder, service.path, "x", nursery, context)
+            try:
+                with trio.fail_after(TIMEOUT):
+                    await self._play(scenario, world)
+            except BrokenPromiseError as exc:
+                self._problems.append(str(exc))
+            except Exception as exc:
+                self._problems.append(f"the trial failed: {exc!r}")
+            finally:
+                self._stop_tracing()
+                await world.aclose()
+                service.kill()
+                self._problems += self._wrong_words(service.said)
+            nursery.cancel_scope.cancel()
+
+    def _start(self, scenario: Scenario, folder: Path, source: int) -> Service:
+        credentials = write_folder(folder / "tls", server=server_certificate())
+        service = Service.start(
+            folder,
+            *("--qmp", f"unix:{folder}/qmp,server=on,wait=off"),
+            *(
+                "--object",
+                f"tls-creds-x509,id=tls,dir={credentials},endpoint=server,verify-peer=off",
+            ),
+            *("--chardev", f"socket,id=witness,path={folder}/w,server=on,wait=off"),
+            *("--device", "echo,id=echo,chardev=witness"),
+            *scenario.arguments(folder),
+            stdin=source,
+            before=self.before,
+            is_held=scenario.is_start,
+        )
+        if scenario.is_start:
+            self._trace(service)
+            service.go_on()
+        return service
+
+    def _trace(self, service: Service) -> None:
+        self._tracer = Tracer(service, service.folder / "strace", self.fault)
+
+    def _stop_tracing(self) -> None:
+        if self._tracer is not None:
+            self._tracer.stop()
+            self._tracer = None
+
+    async def _play(self, scenario: Scenario, world: World) -> None:
+        if scenario.is_start and not await self._has_started(world):
+            return
+        await world.connect()
+        await scenario.set_up(world)
+        if not scenario.is_start:
+            self._trace(world.service)
+        if scenario.is_end:
+            self._end(world.service)
+            return
+        await scenario.act(world)
+        self._stop_tracing()
+        injected = injected_in(world.folder / "strace")
+        world.may_leave = any(COSTS_A_PEER.match(line) for line in injected)
+        await world.connect()  # that of before may be what has failed
+        await scenario.check(world)
+        await self._check_witness(world)
+        if not scenario.is_start:
+            await self._check_descriptors(scenario, world, injected)
+        world.leave()
+        self._end(world.service)
+
+    async def _has_started(self, world: World) -> bool:
+        """Is it there? If not it must have said why."""
+        deadline = trio.current_time() + PATIENCE
+        while not world.service.has_ended() and trio.current_time() < deadline:
+            with contextlib.suppress(OSError):
+                stream = await trio.open_unix_socket(str(world.service.path))
+                await stream.aclose()
+                self._stop_tracing()
+                return True
+            await trio.sleep(LOOK_INTERVAL)
+        self._stop_tracing()
+        if world.service.status is None:
+            self._problems.append("it neither starts nor ends")
+        elif (status := world.service.status) != 1:
+            self._problems.append(f"a start that fails has status {status}")
+        lines = [
+            line for line in world.service.said.splitlines() if line.startswith("trio-chardev: ")
+        ]
+        if len(lines) != 1:
+            self._problems.append(f"a start that fails says {world.service.said!r}")
+        return False
+
+    def _end(self, service: Service) -> None:
+        service.signal(signal.SIGTERM)
+        if (status := service.wait()) != 0:
+            self._problems.append(f"it ends with status {status}: {service.said[-300:]!r}")
+
+    async def _check_witness(self, world: World) -> None:
+        """The others work."""
+        try:
+            peer = Peer(await trio.open_unix_socket(str(world.folder / "w")))
+            end = world.meet(peer)
+        except OSError as exc:
+            raise BrokenPromiseError(f"nobody can come to another chardev: {exc}") from exc
+        await end.send(b"others")
+        await soon(lambda: end.got == b"others", "another chardev does not work")
+        await peer.aclose()
+
+    async def _check_descriptors(
+        self, scenario: Scenario, world: World, injected: list[str]
+    ) -> None:
+        """Remove all; as many are open then as when nothing fails."""
+        await scenario.clean_up(world)
+        if self.fault is None:
+            await trio.sleep(0.1)
+            self._descriptors = world.service.descriptors()
+            return
+        kept = sum(line.startswith("close(") for line in injected)  # strace has kept them open
+
+        def leaked() -> Counter[str]:
+            return world.service.descriptors() - self.reference
+
+        with contextlib.suppress(BrokenPromiseError):
+            await soon(lambda: leaked().total() <= kept, "")
+            return
+        raise BrokenPromiseError(f"descriptors are left: {dict(leaked())}")
+
+    def _wrong_words(self, said: str) -> list[str]:
+        for words in WRONG_WORDS:
+            if words in said:
+                return [f"its log has {words!r}: {said[-600:]}"]
+        return []

@@ -1,0 +1,241 @@
+"""What a scenario acts on: a service, a user who stays, who is at the other end; and promises."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import trio
+
+from tests.faults.places import FaultsPlace, Maker
+from tests.faults.service import PATIENCE, Service
+from tests.soak.places import Peer, Site
+from trio_chardev import QmpClient, QmpError, open_qmp_client
+from trio_chardev.qmp.client import QmpConnectionError
+
+LOOK_INTERVAL: Final = 0.002  # seconds
+ACT_TIMEOUT: Final = 10.0  # seconds; for one command
+
+_numbers = itertools.count()
+
+
+class BrokenPromiseError(Exception):
+    """What was promised is not so."""
+
+
+async def soon(condition: Callable[[], bool], what: str) -> None:
+    """Wait until *condition* holds. Raises BrokenPromiseError, which says *what* is not so."""
+    with trio.move_on_after(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - what happens elsewhere tells nobody
+            await trio.sleep(LOOK_INTERVAL)
+        return
+    raise BrokenPromiseError(what)
+
+
+@attrs.define(eq=False)
+class End:
+    """One end of a conversation: what it was sent, and has sent."""
+
+    peer: Peer
+    sent: bytearray = attrs.Factory(bytearray)
+    got: bytearray = attrs.Factory(bytearray)
+    has_left: bool = False
+    """It was disconnected."""
+
+    async def run(self) -> None:
+        """Receive until the end."""
+        with contextlib.suppress(Exception):  # a library's own, of a connection that has ended
+            while data := await self.peer.receive():
+                self.got += data
+        self.has_left = True
+
+    async def send(self, data: bytes) -> None:
+        """Send *data*, if it can."""
+        if self.peer.can_send and not self.has_left:
+            self.sent += data
+            try:
+                await self.peer.send(data)
+            except Exception:  # as above
+                self.has_left = True
+
+
+@attrs.define(eq=False)
+class World:
+    """One service, under trial."""
+
+    folder: Path
+    service: Service
+    stdin: int
+    nursery: trio.Nursery
+    tls: ssl.SSLContext
+    site: Site = attrs.field(init=False)
+    user: End = attrs.field(init=False)
+    ends: list[End] = attrs.Factory(list)
+    """Who has been at the other end of the chardev, in order."""
+    marks: set[str] = attrs.Factory(set)
+    """What has been done."""
+    may_leave: bool = False
+    """What was made to fail may cost somebody the connection."""
+    _met: list[Peer] = attrs.Factory(list)
+    _made: list[FaultsPlace] = attrs.Factory(list)
+    _leaving: trio.Event = attrs.Factory(trio.Event)
+    _qmp: QmpClient | None = None
+
+    # ------------------------------------------------------------ commands
+
+    async def connect(self) -> None:
+        """Be a client of the service, and have the peers that need one have another."""
+        self.leave()
+        try:
+            await self.site.qmp.execute("query-chardev")
+        except (AttributeError, QmpConnectionError):
+            self.site.qmp = await self._open_client()
+        self._qmp = await self._open_client()
+
+    async def _open_client(self) -> QmpClient:
+        with trio.move_on_after(PATIENCE):
+            while not self.service.has_ended():
+                with contextlib.suppress(QmpConnectionError):
+                    client: QmpClient = await self.nursery.start(self._be_client)
+                    return client
+                await trio.sleep(LOOK_INTERVAL)
+        raise BrokenPromiseError("the service does not answer")
+
+    async def _be_client(self, *, task_status: trio.TaskStatus[QmpClient]) -> None:
+        leaving = self._leaving = trio.Event()
+        async with open_qmp_client(self.service.path) as qmp:
+            task_status.started(qmp)
+            await leaving.wait()
+
+    def leave(self) -> None:
+        """Be no client any more."""
+        self._leaving.set()
+        self._qmp = None
+
+    async def ask(self, command: str, **arguments: Any) -> Any:
+        """Run *command*. Raises QmpError, or QmpConnectionError: whether it is done is not known."""
+        if self._qmp is None:
+            await self.connect()
+        assert self._qmp is not None
+        try:
+            with trio.fail_after(ACT_TIMEOUT):
+                return await self._qmp.execute(command, arguments)
+        except QmpConnectionError:
+            self.leave()
+            raise
+        except trio.TooSlowError:
+            raise BrokenPromiseError(f"{command} is not answered") from None
+
+    async def insist(self, command: str, **arguments: Any) -> Any:
+        """Run *command*, for which nothing is in the way any more."""
+        try:
+            return await self.ask(command, **arguments)
+        except QmpError as exc:
+            raise BrokenPromiseError(f"{command} is refused afterwards: {exc}") from exc
+        except QmpConnectionError as exc:
+            raise BrokenPromiseError(f"{command} ends the connection afterwards") from exc
+
+    async def filenames(self) -> dict[str, str]:
+        """What query-chardev shows."""
+        rows = await self.insist("query-chardev")
+        return {row["label"]: row["filename"] for row in rows}
+
+    async def attempt(self, command: str, **arguments: Any) -> bool:
+        """Run *command* while something fails; False if it was refused, or that is not known."""
+        try:
+            await self.ask(command, **arguments)
+        except QmpError as exc:
+            if "\n" in str(exc):
+                raise BrokenPromiseError(f"an error of several lines: {exc}") from exc
+            return False
+        except QmpConnectionError:
+            return False
+        return True
+
+    # ------------------------------------------------------------ ends
+
+    def meet(self, peer: Peer) -> End:
+        """*peer* is there."""
+        end = End(peer)
+        self._met.append(peer)
+        self.nursery.start_soon(end.run)
+        return end
+
+    def make(self, make: Maker) -> FaultsPlace:
+        """Make a place, until the end."""
+        self._made.append(made := make(self.site, self.stdin))
+        return made
+
+    async def aclose(self) -> None:
+        """Close whatever is at the other ends."""
+        self.leave()
+        with trio.move_on_after(1):
+            for peer in self._met:
+                with contextlib.suppress(Exception):
+                    await peer.aclose()
+        for made in self._made:
+            with contextlib.suppress(OSError):
+                made.place.clean_up()
+
+    async def meet_user(self) -> None:
+        """Be the user of the chardev, by a bridge to a socket."""
+        self.user = self.meet(Peer(await trio.open_unix_socket(str(self.folder / "user"))))
+
+    async def join(self, where: FaultsPlace) -> bool:
+        """Be at the other end of *where*, which is in place; False if that is not to be had."""
+        try:
+            with trio.fail_after(ACT_TIMEOUT):
+                self.ends.append(self.meet(await where.place.join()))
+        except (QmpConnectionError, BrokenPromiseError, trio.TooSlowError):
+            return False
+        except Exception:  # whatever a library says of it
+            return False
+        return True
+
+    async def talk(self, where: FaultsPlace, size: int = 20) -> None:
+        """Send *size* bytes there and back, and wait for what has come."""
+        end = self.ends[-1]
+        text = b"<%d>" % next(_numbers)
+        text += b"." * ((size if where.bulk else 20) - len(text))
+        self.nursery.start_soon(self.user.send, text)
+        self.nursery.start_soon(end.send, text)
+
+        def is_over() -> bool:
+            is_heard = self.user.got.endswith(text) or not end.peer.can_send
+            is_left = self.user.has_left or end.has_left
+            return is_left or (is_heard and end.got.endswith(text))
+
+        await soon(
+            is_over,
+            f"the ends have {bytes(end.got[-40:])!r} and {bytes(self.user.got[-40:])!r}, "
+            f"and not {text[:20]!r}",
+        )
+
+    async def check_bytes(self) -> None:
+        """Nothing is lost or repeated, if nobody has left."""
+        ends = self.ends
+        if self.user.has_left or any(end.has_left and not end.peer.is_replaced for end in ends):
+            if not self.may_leave:
+                raise BrokenPromiseError("somebody was disconnected, by what does not concern them")
+            return
+
+        def down() -> bytes:
+            return b"".join(bytes(end.got) for end in ends)
+
+        def up() -> bytes:
+            return b"".join(bytes(end.sent) for end in ends)
+
+        for to, got, sent in (
+            ("the peers", down, lambda: bytes(self.user.sent)),
+            ("the user", lambda: bytes(self.user.got), up),
+        ):
+            try:
+                await soon(lambda: got() == sent(), "")  # noqa: B023 - it is over before the next
+            except BrokenPromiseError:
+                what = f"bytes to {to} are lost or repeated: {got()[-60:]!r} of {sent()[-60:]!r}"
+                raise BrokenPromiseError(what) from None
