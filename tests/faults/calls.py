@@ -46,11 +46,10 @@ RULES: Final = tuple(
         ("connect", r".*AF_UNIX", "EAGAIN ECONNREFUSED ENOMEM"),
         ("connect", r"", "ECONNREFUSED ENOBUFS EADDRNOTAVAIL"),
         ("socket socketpair", r"", f"ENOBUFS {NO_DESCRIPTOR}"),
-        ("setsockopt", r"", "ENOMEM"),
         ("getsockname getpeername", r"", "ENOBUFS"),
         ("epoll_create1 eventfd2 pipe2 inotify_init1", r"", NO_DESCRIPTOR),
         ("epoll_ctl", r".*EPOLL_CTL_ADD", "ENOSPC ENOMEM"),
-        ("epoll_wait epoll_pwait poll ppoll", r"", "EINTR"),
+        ("poll ppoll", r"", "EINTR"),
         ("inotify_add_watch", r"", "ENOSPC ENOMEM"),
         ("link linkat symlink symlinkat", r"", "ENOSPC EIO EDQUOT"),
         ("rename renameat renameat2", r"", "ENOSPC EIO EDQUOT"),
@@ -67,7 +66,8 @@ RULES: Final = tuple(
 """For which calls, with which arguments, which errors; the first that fits counts.
 
 EIO of a PTY's master means that nobody has the slave open, which is so or not. EAGAIN is no fault but where it means that there is no thread, or no place in a UNIX socket's queue.
-EPOLL_CTL_MOD and DEL, F_SETFL, reading from a pipe, getsockopt and the like can't fail for want of
+EPOLL_CTL_MOD and DEL, epoll_wait (whose EINTR Python
+does not let through), F_SETFL, reading from a pipe, setsockopt and the like can't fail for want of
 anything. Memory that is asked for by mmap without MAP_STACK is Python's own affair.
 """
 
@@ -101,11 +101,14 @@ def errors_of(call: str, arguments: str) -> tuple[str, ...]:
     return ()
 
 
+def text_of(log: Path) -> str:
+    """What strace has written down; nothing if it was never there."""
+    return log.read_text(errors="replace") if log.exists() else ""
+
+
 def lines_of(log: Path) -> Iterator[tuple[str, str, str]]:
-    """Thread, call and the rest, of what strace has written down, if it has been there."""
-    if not log.exists():
-        return
-    for line in log.read_text(errors="replace").splitlines():
+    """Thread, call and the rest, of what strace has written down."""
+    for line in text_of(log).splitlines():
         if match := LINE.match(line):
             yield match[1], match[2], match[3]
 
@@ -122,9 +125,11 @@ def faults_of(log: Path) -> list[Fault]:
 
 
 def injected_in(log: Path) -> list[str]:
-    """What was made to fail; if no kernel would do that, it is not in the list."""
-    return [
-        f"{call}({arguments}"
-        for _, call, arguments in lines_of(log)
-        if "(INJECTED)" in arguments and errors_of(call, arguments)
-    ]
+    """What was made to fail; nothing if there is something among it that no kernel does.
+
+    For another thread the same number is another call.
+    """
+    found = [it for it in lines_of(log) if "(INJECTED)" in it[2]]
+    if not all(errors_of(call, arguments) for _, call, arguments in found):
+        return []
+    return [f"{call}({arguments}" for _, call, arguments in found]

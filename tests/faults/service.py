@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import logging
 import os
+import pkgutil
 import re
 import signal
 import subprocess
@@ -19,8 +21,13 @@ from typing import Final, NoReturn
 
 import attrs
 
+import trio_chardev
 from tests.faults.calls import CALLS, Fault
 from trio_chardev.cli import main
+
+for module in pkgutil.walk_packages(trio_chardev.__path__, "trio_chardev."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)  # so that no service does
 
 PATIENCE: Final = 10.0  # seconds; of a machine that is busy
 LOOK_INTERVAL: Final = 0.002  # seconds

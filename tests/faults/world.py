@@ -230,12 +230,13 @@ class World:
         def up() -> bytes:
             return b"".join(bytes(end.sent) for end in ends)
 
-        for to, got, sent in (
-            ("the peers", down, lambda: bytes(self.user.sent)),
-            ("the user", lambda: bytes(self.user.got), up),
-        ):
-            try:
-                await soon(lambda: got() == sent(), "")  # noqa: B023 - it is over before the next
-            except BrokenPromiseError:
-                what = f"bytes to {to} are lost or repeated: {got()[-60:]!r} of {sent()[-60:]!r}"
-                raise BrokenPromiseError(what) from None
+        await _same("the peers", down, lambda: bytes(self.user.sent))
+        await _same("the user", lambda: bytes(self.user.got), up)
+
+
+async def _same(to: str, got: Callable[[], bytes], sent: Callable[[], bytes]) -> None:
+    try:
+        await soon(lambda: got() == sent(), "")
+    except BrokenPromiseError:
+        what = f"bytes to {to} are lost or repeated: {got()[-60:]!r} of {sent()[-60:]!r}"
+        raise BrokenPromiseError(what) from None
