@@ -313,6 +313,8 @@ MISTAKES = {
         ("serial,id=a,path=/dev/null,speed=-1", "no such speed"),
         ("socket,id=a,host=127.0.0.1,port=70000", "a port is at most 65535"),
         ("socket,id=a,path=x,reconnect=-1", "'reconnect' must not be negative"),
+        ("socket,id=a,path=x,on-busy=kick", "'kick'"),
+        ("socket,id=a,path=x,server=off,on-busy=refuse", "incompatible with socket in client"),
         ("socket,id=a,path=x,linger-ms=-1", "'linger-ms' must not be negative"),
         ("socket,id=a,path=x,linger-ms=soon", "'linger-ms'"),
         ("socket,id=a,path=x,reconnect-max-ms=1", "requires 'reconnect' or 'reconnect-ms'"),

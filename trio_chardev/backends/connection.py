@@ -150,6 +150,10 @@ class Connection:
         with contextlib.suppress(trio.ClosedResourceError):
             await trio.lowlevel.wait_readable(self._hangup)
 
+    def turn_away(self, why: str) -> None:
+        """See `Link.turn_away`."""
+        self.send(memoryview(f"{why}\r\n".encode()))
+
     def send_eof(self) -> None:
         """See `Link.send_eof`."""
         self._sock.shutdown(socket.SHUT_WR)

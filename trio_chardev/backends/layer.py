@@ -93,6 +93,9 @@ class Link(Protocol):
         Only where `ends_one_way`. It can be received from as before.
         """
 
+    def turn_away(self, why: str) -> None:
+        """Tell a newcomer that it can't come. Raises OSError."""
+
     async def finish(self, take: Take) -> None:
         """Say that nothing more will be sent, and have *take* get what the peer sends until it knows.
 
@@ -163,6 +166,14 @@ class BreakCodec(Protocol):
 
     def encode_break(self) -> None:
         """Put a break behind what was encoded."""
+
+
+@runtime_checkable
+class RefusingCodec(Protocol):
+    """A codec whose protocol can say why it ends."""
+
+    def refuse(self, why: str) -> None:
+        """As `Codec.say_goodbye`, because of *why*."""
 
 
 class Layer:
@@ -341,6 +352,14 @@ class Layer:
     async def wait_gone(self) -> None:
         """See `Link.wait_gone`."""
         await self._lower.wait_gone()
+
+    def turn_away(self, why: str) -> None:
+        """See `Link.turn_away`."""
+        if isinstance(self._codec, RefusingCodec):
+            self._codec.refuse(why)
+            self.flush()
+        else:
+            self.send(memoryview(f"{why}\r\n".encode()))
 
     def send_eof(self) -> None:
         """See `Link.send_eof`."""

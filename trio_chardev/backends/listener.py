@@ -71,7 +71,9 @@ class Listener:
         self.file = file
         self._sockets = sockets
         self._replaced = replaced
-        self._inherited: deque[socket.socket] = deque()  # who waited at the socket replaced
+        self._inherited: deque[socket.socket] = (
+            deque()
+        )  # who waits, and waited at the socket replaced
         self._is_failing = False
         self._is_over = False
         self._poll: select.epoll | None = None
@@ -112,6 +114,12 @@ class Listener:
         if self._inherited:
             await trio.lowlevel.checkpoint()
             return
+        await self.wait_for_more()
+
+    async def wait_for_more(self) -> None:
+        """As `wait`, beside those that were `keep`-ed."""
+        if self._is_over:
+            await trio.sleep_forever()
         if self._is_failing:
             await trio.sleep(ACCEPT_PAUSE)
         await trio.lowlevel.wait_readable(self._sockets[0] if self._poll is None else self._poll)
@@ -122,6 +130,21 @@ class Listener:
             return None
         if self._inherited:
             return self._inherited.popleft()
+        return self.accept()
+
+    def keep(self, client: socket.socket) -> None:
+        """*client*, which is owned, is to be taken later, behind those that are kept already."""
+        self._inherited.append(client)
+
+    @property
+    def waiting(self) -> int:
+        """How many are kept."""
+        return len(self._inherited)
+
+    def accept(self) -> socket.socket | None:
+        """The next of the kernel's queue, or None if there is none after all."""
+        if self._is_over:
+            return None
         was_failing, self._is_failing = self._is_failing, False
         for sock in self._sockets:
             try:
@@ -147,6 +170,8 @@ class Listener:
             self.file.place()
         if (replaced := self._replaced) is not None:
             self._replaced = None
+            self._inherited.extend(replaced._inherited)
+            replaced._inherited.clear()
             if self.file is not None:
                 while (client := replaced.take()) is not None:
                     self._inherited.append(client)

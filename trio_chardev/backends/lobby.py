@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import trio
 
@@ -92,6 +92,16 @@ class Lobby:
         """*link* is the peer now, and owned by the caller."""
         del self._deadlines[link]
         self._deadlines = dict.fromkeys(self._deadlines, math.inf)
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(self._deadlines)
+
+    def empty(self) -> list[Link]:
+        """Those who are here leave, and are owned by the caller."""
+        links = list(self._deadlines)
+        self._deadlines.clear()
+        self._ready = None
+        return links
 
     def shut_down(self) -> None:
         """End all handshakes; who waits notices."""

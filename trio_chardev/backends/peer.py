@@ -45,6 +45,7 @@ class PeerBackend(Backend):
         self._has_sent_eof = False  # to the peer
         self._has_layers = has_layers
         self._has_unsent = trio.Event()  # wakes `_keep_flushing`
+        self._nursery: trio.Nursery | None = None
 
     @abc.abstractmethod
     async def _wait_for_peer(self) -> None:
@@ -250,12 +251,22 @@ class PeerBackend(Backend):
     @asynccontextmanager
     async def flushing(self) -> AsyncIterator[None]:
         """Within the block what counts as sent is sent, also when nobody reads or writes."""
-        if not self._has_layers:
+        if not (self._has_layers or self._watches):
             yield
             return
-        async with open_background_nursery() as nursery:
-            nursery.start_soon(self._keep_flushing)
+        async with open_background_nursery() as self._nursery:
+            if self._has_layers:
+                self._nursery.start_soon(self._keep_flushing)
+            self._watch()
             yield
+
+    @property
+    def _watches(self) -> bool:
+        """Is there something to `_watch`?"""
+        return False
+
+    def _watch(self) -> None:
+        """A peer may have come: start in the nursery, if there is one, what is to be done now."""
 
     async def _keep_flushing(self) -> None:
         while True:

@@ -38,6 +38,7 @@ from trio_chardev.backends.connection import (
     set_tcp_options,
 )
 from trio_chardev.backends.dialer import Backoff, Nobody, Peers, Redialer, connect
+from trio_chardev.backends.door import Door
 from trio_chardev.backends.guard import Guard, check_remote
 from trio_chardev.backends.layer import Layer, Link
 from trio_chardev.backends.listener import Listener, listen, listen_on
@@ -65,6 +66,13 @@ class SocketBackend(PeerBackend):
         self._lobby = Lobby(self.id)
         self._waiting: trio.CancelScope | None = None  # for a peer; add_client cuts it short
         self._guard: Guard | None = None
+        self._door = Door(
+            self.id,
+            check=self._check,
+            link_on=self._newcomer_on,
+            refuses=options.on_busy == "refuse",
+            on_waiting=request.touch,
+        )
         self._original: SocketBackend | None = None  # whose peer is kept, until the commit
 
     # ------------------------------------------------------------ opening
@@ -193,6 +201,12 @@ class SocketBackend(PeerBackend):
             self._guard.check(sock)
 
     @property
+    def waiting(self) -> int:
+        if self._connection is None or not isinstance(self._peers, Listener):
+            return 0
+        return self._peers.waiting + len(self._lobby)
+
+    @property
     def others_wait(self) -> bool:
         return isinstance(self._peers, Listener) and self._peers.has_waiting
 
@@ -244,6 +258,29 @@ class SocketBackend(PeerBackend):
     def _connect(self, link: Link) -> None:
         self._peers.connected()
         super()._connect(link)
+        self._watch()
+
+    def set_open(self, is_open: bool) -> None:
+        if not is_open:  # who comes now is the next
+            self._door.leave()
+        super().set_open(is_open)
+
+    @property
+    def _watches(self) -> bool:
+        return isinstance(self._peers, Listener)
+
+    def _watch(self) -> None:
+        link, listener = self._connection, self._peers
+        if link is not None and self._nursery is not None and isinstance(listener, Listener):
+            with contextlib.suppress(OSError):  # it has left already
+                newcomers = self._lobby.empty() if self._door.refuses else list(self._lobby)
+                self._door.watch(self._nursery, listener, link.sock, newcomers)
+
+    def _newcomer_on(self, sock: socket.socket) -> Link:
+        """What stands on *sock* of one who is not to be the peer."""
+        if self._has_layers:
+            return self._stack.put_on(SharedConnection(sock, ""), lambda event: None)
+        return Connection(sock, "")
 
     def _admit(self, newcomer: Link) -> None:
         """*newcomer*, whose handshakes are over, is the peer.
@@ -258,6 +295,7 @@ class SocketBackend(PeerBackend):
         self._connect(newcomer)
 
     async def _wait_for_peer(self) -> None:
+        self._door.leave()
         with trio.CancelScope() as self._waiting:
             if not self._lobby:
                 await self._peers.wait()

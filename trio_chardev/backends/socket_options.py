@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import attrs
 
@@ -14,6 +15,8 @@ from trio_chardev.options import BackendOptions
 from trio_chardev.protocols.origin import can_be_allowed
 from trio_chardev.protocols.websocket_handshake import is_path
 from trio_chardev.psk import PskCredentials
+
+OnBusy = Literal["wait", "refuse"]
 
 
 @attrs.frozen(kw_only=True)
@@ -62,6 +65,10 @@ class SocketOptions(BackendOptions):
     linger_ms: int = 2000
     """Milliseconds that a peer which sends no more (half-close) is still sent to, from its end or
     from the last byte; 0: it is closed at once, as QEMU does. The next client ends it, too."""
+
+    on_busy: OnBusy = "wait"
+    """What a server does with who comes while it has a client: make it wait, or refuse it, and
+    say why, as its protocol has it."""
 
     binary_only: bool = False
     """Refuse WebSocket's text messages, as QEMU does."""
@@ -156,6 +163,8 @@ def check_options(options: SocketOptions, credentials: AnyCredentials | None) ->
             raise BackendError("'reconnect-max-ms' option requires 'reconnect' or 'reconnect-ms'")
         if longest < options.reconnect_delay:
             raise BackendError(f"'reconnect-max-ms' must not be less than '{reconnect}'")
+    if options.on_busy == "refuse" and not options.server:
+        raise BackendError("'on-busy' option is incompatible with socket in client connect mode")
     if options.linger_ms < 0:
         raise BackendError("'linger-ms' must not be negative")
     if options.binary_only and not options.websocket:

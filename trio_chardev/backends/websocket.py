@@ -6,8 +6,12 @@ import errno
 import os
 from collections.abc import Sequence
 
+from wsproto.frame_protocol import CloseReason
+
 from trio_chardev.protocols.websocket import WebSocketConnection
 from trio_chardev.protocols.websocket_handshake import ClientHandshake, Handshake, ServerHandshake
+
+MAX_REASON = 123  # bytes; a control frame has 125, and two are the code
 
 
 class WebSocketCodec:
@@ -59,6 +63,12 @@ class WebSocketCodec:
     def say_goodbye(self) -> None:
         """See `Codec.say_goodbye`: sends the Close of the closing handshake (RFC 6455, 7.1.2)."""
         self._websocket.close()
+
+    def refuse(self, why: str) -> None:
+        """See `RefusingCodec.refuse`: the Close says so (1013, try again later)."""
+        self._websocket.close(
+            CloseReason.TRY_AGAIN_LATER, why.encode()[:MAX_REASON].decode(errors="ignore")
+        )
 
     ends_one_way = False
     """A Close is of both ways (RFC 6455, 7.1.2)."""

@@ -65,6 +65,9 @@ class OpenRequest:
     chardevs: Mapping[str, Chardev] = attrs.field(factory=dict)
     """The chardevs beside this one, for backends that stand on others."""
 
+    touch: Callable[[], None] = lambda: None
+    """To be called when what a list shows of it has changed without an event."""
+
     objects: Mapping[str, object] = attrs.field(factory=dict)
     """What options name by an id beside chardevs, such as TLS credentials."""
 
@@ -181,6 +184,11 @@ class Backend(abc.ABC):
     def others_wait(self) -> bool:
         """Does somebody wait for the peer to leave, to take its place?"""
         return False
+
+    @property
+    def waiting(self) -> int:
+        """How many are known to wait for the peer to leave, to take its place."""
+        return 0
 
     def set_open(self, is_open: bool) -> None:
         """Report OPENED or CLOSED, if it is a change."""

@@ -47,6 +47,8 @@ class ChardevInfo:
     frontend_open: bool
     lost: int = 0
     """Bytes that a hub has not sent to it, because it was too slow or has failed."""
+    waiting: int = 0
+    """Clients that wait for the one that a server has to leave."""
 
 
 @attrs.define(eq=False)
@@ -82,7 +84,8 @@ class Chardev:
     def info(self) -> ChardevInfo:
         """What query-chardev shows."""
         lost = sum(frontend.lost for frontend in self.frontends)
-        return ChardevInfo(self.id, self.backend.filename, self.frontend_open, lost)
+        waiting = self.backend.waiting
+        return ChardevInfo(self.id, self.backend.filename, self.frontend_open, lost, waiting)
 
     @property
     def row(self) -> bytes | None:
@@ -334,6 +337,7 @@ class Chardev:
             replaces=replaces.backend if replaces else None,
             keep_peer=keep_peer,
             outlets=self._seat.outlets,
+            touch=self._seat.touch,
         )
         if self._nursery is None:
             self._first = slot, opener, request

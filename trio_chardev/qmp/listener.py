@@ -53,6 +53,8 @@ async def serve_clients(
     """
     if not options.server:
         raise OptionsError("a QMP listener needs server=on")
+    if options.on_busy != "wait":
+        raise OptionsError("a QMP listener serves many clients: 'on-busy' is for chardevs")
     if options.logfile is not None:
         raise OptionsError("a QMP listener has no log file")
     credentials = find_credentials(options, objects)
