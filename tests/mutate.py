@@ -99,7 +99,10 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "backends/pty_link.py": (("move",), ("tests/backends/test_pty.py",)),
     "backends/socket.py": (("activate", "_keep_peer_of", "_take_over"), SOCKET_TESTS),
-    "backends/peer.py": (("finish",), SOCKET_TESTS),
+    "backends/peer.py": (
+        ("finish", "_dismiss", "_drop_in_time", "_dropping_in_time"),
+        SOCKET_TESTS,
+    ),
     "backends/connection.py": (
         ("finish", "_take_all", "hand_over", "_discard_input"),
         ("tests/backends/test_connection.py", *SOCKET_TESTS),

@@ -18,13 +18,16 @@ import trio
 from tests.matrix import eventually
 from tests.places import connect_to, socket_stream
 from tests.talkers import KINDS, Meeting, Talker, meeting, pattern
+from trio_chardev.backends import connection, peer
 from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core import chardev, devices
+from trio_chardev.core.abilities import DisconnectControl
 from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.core.registry import Registry
+from trio_chardev.errors import BackendDisconnectedError
 from trio_chardev.frontends.bridge import BridgeOptions
 from trio_chardev.service import open_registry, open_service
 
@@ -62,13 +65,13 @@ async def rigged(
     with trio.fail_after(PATIENCE):
         async with open_registry() as registry, trio.open_nursery() as nursery:
             async with meeting(kind, folder, registry.objects, data, server=server) as met:
-                peer = await add_and_meet(registry, met)
+                talker = await add_and_meet(registry, met)
             frontend = registry["c"].attach(be_change=stateless)
             await eventually(lambda: registry["c"].is_open)
-            peer.reads = reads
-            nursery.start_soon(peer.run)
-            await peer.get_going()
-            yield Rig(registry, frontend, peer, nursery)
+            talker.reads = reads
+            nursery.start_soon(talker.run)
+            await talker.get_going()
+            yield Rig(registry, frontend, talker, nursery)
             nursery.cancel_scope.cancel()
 
 
@@ -190,13 +193,13 @@ async def test_at_the_end_of_all_the_other_side_of_a_bridge_gets_it(
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery, opened(stops) as registry:
             async with meeting(kind, tmp_path, registry.objects, data, server=True) as met:
-                peer = await add_and_meet(registry, met)
+                talker = await add_and_meet(registry, met)
             await registry.add("u", SocketOptions(addr=UnixAddress(str(tmp_path / "user"))))
             registry.devices.add(BridgeOptions(chardev="c", peer="u", id="b"))
             user = connect_to(registry["u"].backend)
             await eventually(lambda: registry["c"].is_open and registry["u"].is_open)
-            nursery.start_soon(peer.run)
-            await peer.get_going()
+            nursery.start_soon(talker.run)
+            await talker.get_going()
 
             async def read() -> None:
                 async with user:
@@ -204,7 +207,7 @@ async def test_at_the_end_of_all_the_other_side_of_a_bridge_gets_it(
                         got.extend(piece)
 
             nursery.start_soon(read)
-        assert got == data[: peer.sent]
+        assert got == data[: talker.sent]
 
 
 @asynccontextmanager
@@ -215,3 +218,70 @@ async def opened(stops: str) -> AsyncIterator[Registry]:
     else:
         async with open_service() as service:
             yield service.registry
+
+
+# ---------------------------------------------------------------- a kick
+
+
+@ALL
+async def test_of_a_peer_that_is_kicked_all_arrives_before_closed(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer, "DRAIN_TIMEOUT", DRAIN)
+    async with rigged(kind, tmp_path, pattern(500_000)) as rig:
+        kick(rig)
+        await eventually(lambda: not rig.registry["c"].is_open)
+        await rig.read_until(lambda: len(rig.got) >= rig.peer.sent)
+        assert rig.got == rig.peer.data[: rig.peer.sent]
+
+
+@ALL
+async def test_one_who_is_silent_is_dropped_at_once(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one whose network hangs."""
+    monkeypatch.setattr(peer, "DRAIN_TIMEOUT", 2 * PATIENCE)
+    async with rigged(kind, tmp_path, b"", reads=False) as rig:
+        await trio.sleep(2 * connection.SILENCE)
+        kick(rig)
+        await eventually(lambda: not rig.registry["c"].is_open)
+
+
+@pytest.mark.parametrize("is_behind", [False, True], ids=["read", "behind"])
+async def test_one_who_goes_on_sending_is_dropped_in_the_end(
+    is_behind: bool, tmp_path: Path
+) -> None:
+    async with rigged("unix", tmp_path, pattern(30_000_000), reads=False) as rig:
+        if not is_behind:
+            rig.nursery.start_soon(rig.read)
+        kick(rig)
+        await eventually(lambda: rig.peer.has_sent_all.is_set())
+        assert rig.peer.data.startswith(rig.got)
+
+
+async def test_a_writer_hears_at_once_and_does_not_cut_it_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer, "DRAIN_TIMEOUT", DRAIN)
+    async with rigged("tcp", tmp_path, pattern(500_000)) as rig:
+        kick(rig)
+        with pytest.raises(BackendDisconnectedError):
+            await rig.frontend.send_all(b"x")
+        await rig.read_until(lambda: len(rig.got) >= rig.peer.sent)
+        assert rig.got == rig.peer.data[: rig.peer.sent]
+
+
+def kick(rig: Rig) -> None:
+    backend = rig.registry["c"].backend
+    assert isinstance(backend, DisconnectControl)
+    backend.disconnect()
+
+
+async def test_one_who_is_kicked_is_not_kept(tmp_path: Path) -> None:
+    async with rigged("unix", tmp_path, pattern(500_000), reads=False) as rig:
+        kick(rig)
+        options = SocketOptions(addr=UnixAddress(str(tmp_path / "old")))
+        await rig.registry.change("c", options, keep_peer=True, drain_timeout=DRAIN)
+        assert not rig.registry["c"].is_open
+        await rig.read_until(lambda: len(rig.got) == len(rig.peer.data))
+        assert rig.got == rig.peer.data

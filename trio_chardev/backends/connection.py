@@ -163,6 +163,16 @@ class Connection:
         with contextlib.suppress(OSError):  # the peer was faster
             self._sock.shutdown(socket.SHUT_RDWR)
 
+    def dismiss(self) -> bool:
+        """See `Link.dismiss`."""
+        if perf_counter() - self._heard >= SILENCE and not self.has_input():
+            self.shut_down()
+            return False
+        with contextlib.suppress(OSError):  # the peer was faster
+            self._sock.shutdown(socket.SHUT_WR)
+        self._wake()
+        return True
+
     async def finish(self, take: Take) -> None:
         """See `Link.finish`: the peer knows by a FIN, and answers it by its own.
 

@@ -111,6 +111,12 @@ class Link(Protocol):
     def shut_down(self) -> None:
         """End it both ways: what has come can still be read, then `receive` gives ``b""``."""
 
+    def dismiss(self) -> bool:
+        """Tell the peer to leave; is it worth to hear it until it knows? Else it is shut down.
+
+        Nothing can be sent any more, and those who wait for input look again.
+        """
+
     def close(self) -> None:
         """Close the socket and wake those who wait for it. Never fails."""
 
@@ -415,6 +421,11 @@ class Layer:
         """See `Link.shut_down`; the peer is told, if there is room for it."""
         self._say_goodbye()
         self._lower.shut_down()
+
+    def dismiss(self) -> bool:
+        """See `Link.dismiss`."""
+        self._say_goodbye()
+        return self._lower.dismiss()
 
     def close(self) -> None:
         """See `Link.close`; the peer is told, if there is room for it."""

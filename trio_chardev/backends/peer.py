@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import logging
+import math
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from trio_chardev.backends.leaver import Leaver
 from trio_chardev.backends.passed import SharedSocket
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
 
@@ -43,6 +45,7 @@ class PeerBackend(Backend):
         self._leaver: Leaver | None = None  # was the last peer, while there is none
         self._linger = linger
         self._has_sent_eof = False  # to the peer
+        self._dismissed_until: float | None = None  # when it is dropped, having been told to leave
         self._has_layers = has_layers
         self._has_unsent = trio.Event()  # wakes `_keep_flushing`
         self._nursery: trio.Nursery | None = None
@@ -63,13 +66,14 @@ class PeerBackend(Backend):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            self._dismissed_until = None
             self.is_hung_up = False
             self.set_open(False)
 
     def _note_end(self) -> None:
         """The peer will send no more. It is lost, or sent to for some time, if it may still read."""
         link, is_ended = self._connection, self._has_sent_eof
-        if link is None or self._linger <= 0 or self.others_wait:
+        if link is None or self.is_dismissed or self._linger <= 0 or self.others_wait:
             self._lose()
         elif link.unsent if is_ended else link.takes_more:
             self._connection = None
@@ -94,12 +98,43 @@ class PeerBackend(Backend):
         """Who gets what is sent."""
         return self._connection if self._leaver is None else self._leaver.link
 
+    def _dismiss(self, connection: Link) -> None:
+        """Have the peer leave: what it has sent until it knows is read, as if it had left.
+
+        One that does not leave is dropped after DRAIN_TIMEOUT.
+        """
+        if self._dismissed_until is None and connection.dismiss():
+            self._dismissed_until = trio.current_time() + DRAIN_TIMEOUT
+            self.is_hung_up = True
+
+    @property
+    def is_dismissed(self) -> bool:
+        """Has the peer been told to leave?"""
+        return self._dismissed_until is not None
+
+    def _drop_in_time(self, connection: Link) -> None:
+        """Drop the peer if it was dismissed and its time is over."""
+        if self._dismissed_until is not None and trio.current_time() >= self._dismissed_until:
+            self._dismissed_until = math.inf
+            connection.shut_down()
+
+    @asynccontextmanager
+    async def _dropping_in_time(self, connection: Link) -> AsyncIterator[None]:
+        """Around a wait, which ends when the peer is dropped."""
+        if self._dismissed_until is None:
+            yield
+            return
+        with trio.CancelScope(deadline=self._dismissed_until):
+            yield
+        self._drop_in_time(connection)
+
     # ------------------------------------------------------------ bytes
 
     def receive_nowait(self, max_bytes: int) -> bytes:
         connection = self._connection
         if connection is None:
             return b""
+        self._drop_in_time(connection)
         try:
             data = connection.receive(max_bytes)
         except BlockingIOError:
@@ -125,8 +160,8 @@ class PeerBackend(Backend):
         except BlockingIOError:
             return 0
         except OSError as exc:
-            if not connection.has_input():  # else the reader meets the end, behind the input
-                self._lose()
+            if not (self.is_dismissed or connection.has_input()):
+                self._lose()  # else the reader meets the end, behind the input
             raise self._disconnected() from exc
         finally:
             self._note_unsent(connection)
@@ -187,7 +222,7 @@ class PeerBackend(Backend):
 
     def _spliceable(self) -> Connection:
         """The peer, if no protocol is on its socket. Raises CannotSplice."""
-        if not _is_plain(self._connection):
+        if not _is_plain(self._connection) or self.is_dismissed:
             raise CannotSplice
         return self._connection
 
@@ -198,7 +233,8 @@ class PeerBackend(Backend):
         if self._connection is None:
             await self._wait_for_next()
         else:
-            await self._connection.wait_readable()
+            async with self._dropping_in_time(self._connection):
+                await self._connection.wait_readable()
 
     async def _wait_for_next(self) -> None:
         """Wait until there may be a peer; meanwhile let go the one who sends no more, in time."""
@@ -223,7 +259,8 @@ class PeerBackend(Backend):
         if connection is None:
             await self._wait_for_next()
         elif self.is_hung_up:
-            await trio.sleep_forever()
+            async with self._dropping_in_time(connection):
+                await trio.sleep_forever()
         else:
             try:
                 await connection.wait_hangup()

@@ -160,7 +160,7 @@ class SocketBackend(PeerBackend):
 
     def activate(self) -> None:
         original, self._original = self._original, None
-        peer = None if original is None else original._connection
+        peer = None if original is None or original.is_dismissed else original._connection
         can_get_another = self._options.server or self._options.reconnect_delay > 0
         if original and not (peer or self._connection or can_get_another):
             raise BackendError(f"the peer at '{self.address}' has left")
@@ -331,11 +331,14 @@ class SocketBackend(PeerBackend):
             self._waiting.cancel()
 
     def disconnect(self) -> None:
-        """Drop the peer, or all who want to be, as if it had left: what it sent can be read."""
+        """Drop the peer, or all who want to be, as if it had left: what it sent can be read.
+
+        A peer that is sending is heard until it knows, see `_dismiss`.
+        """
         if self._leaver is not None:
             self._let_go()
         elif self._connection is not None:
-            self._connection.shut_down()
+            self._dismiss(self._connection)
         else:
             self._lobby.shut_down()
 
