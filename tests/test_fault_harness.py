@@ -116,6 +116,8 @@ def test_errors_are_the_kernels() -> None:
         ('7 write(3</dev/pts/4>, "a", 1) = 1', {"EIO", "ENOMEM"}),
         ('7 write(3<anon_inode:[eventfd]>, "a", 8) = 8', set()),
         ("7 read(3<pipe:[1]>, 0x1, 1) = 0", set()),
+        ('7 sendto(3<socket:[1]>, "\\0", 1, 0, NULL, 0) = 1', set()),
+        ('7 sendto(3<socket:[1]>, "a", 1, MSG_NOSIGNAL, NULL, 0) = 1', {"ENOBUFS", "ENOMEM"}),
         ("7 epoll_ctl(3<anon_inode:[eventpoll]>, EPOLL_CTL_ADD, 4<socket:[1]>, {}) = 0", {"ENOSPC", "ENOMEM"}),
         ("7 epoll_ctl(3<anon_inode:[eventpoll]>, EPOLL_CTL_MOD, 4<socket:[1]>, {}) = 0", set()),
         ("7 mmap(NULL, 8392704, PROT_NONE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f", set()),
