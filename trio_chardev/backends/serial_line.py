@@ -269,12 +269,12 @@ class Line:
                 self._apply(fd)
                 if locks:
                     self._refuse_opens(fd)
-            except BaseException as exc:
+            except BlockingIOError as exc:
+                raise self._held("another program has it") from exc
+            except BaseException:
                 found.restore(fd)
                 if locks:  # closing would not, for the descriptor is shared
                     fcntl.flock(fd, fcntl.LOCK_UN)
-                if isinstance(exc, BlockingIOError):
-                    raise self._held("another program has it") from exc
                 raise
         if before.is_locked and not self.exclusive:
             before.unlock(fd)
