@@ -791,3 +791,148 @@ async def test_a_commit_that_fails_leaves_no_slave_open(tmp_path: Path) -> None:
             await registry.change("x", PtyOptions(path=str(link)))
         assert chardev.backend is old
         assert old._is_hung_up()
+
+
+# ---------------------------------------------------------------- left locked
+
+
+def lock_and_leave(path: str) -> None:
+    """As GNU screen does."""
+    slave = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    fcntl.ioctl(slave, termios.TIOCEXCL)
+    os.close(slave)
+
+
+def is_locked(path: str) -> bool:
+    """Root may open it and look."""
+    slave = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    try:
+        (locked,) = struct.unpack("i", fcntl.ioctl(slave, module.TIOCGEXCL, bytes(4)))
+        return bool(locked)
+    finally:
+        os.close(slave)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root may undo the lock")
+async def test_a_lock_is_undone_when_its_user_has_left(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with reading() as (backend, seen):
+        path = backend.pty
+        lock_and_leave(path)
+        await until(lambda: "was left locked by its user, and is free" in caplog.text)
+        assert not is_locked(path)
+        assert backend.pty == path
+        slave = open_slave(backend)
+        os.write(slave, b"next")
+        await until(lambda: b"next" in seen)
+        os.close(slave)
+
+
+@pytest.fixture
+def no_root(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Locks hold for this process, too, as for all but root."""
+    real = module.unlock
+
+    def refuse(slave: str) -> bool:
+        if is_locked(slave):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return real(slave)
+
+    monkeypatch.setattr(module, "unlock", refuse)
+    return monkeypatch.undo
+
+
+@pytest.mark.usefixtures("no_root")
+async def test_who_may_not_undo_a_lock_has_another_pty_behind_the_link(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = tmp_path / "link"
+    async with open_registry() as registry:
+        await registry.add("x", PtyOptions(path=str(link)))
+        before = os.readlink(link)
+        slave = os.open(link, os.O_RDWR | os.O_NOCTTY)
+        settings = termios.tcgetattr(slave)
+        settings[4] = settings[5] = termios.B1200
+        termios.tcsetattr(slave, termios.TCSANOW, settings)
+        fcntl.ioctl(slave, termios.TIOCEXCL)
+        await until(lambda: registry["x"].is_open)
+        os.close(slave)
+        await until(lambda: os.readlink(link) != before)
+        now = os.readlink(link)
+        assert os.listdir(tmp_path) == ["link"]
+        assert f"'{before}' was left locked by its user; it is at '{now}' now" in caplog.text
+        assert registry["x"].info.filename == f"pty:{now}"
+        slave = os.open(link, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        assert termios.tcgetattr(slave)[4] == termios.B1200
+        async with registry["x"].attach(be_change=stateless) as user:
+            os.write(slave, b"in")
+            with trio.fail_after(5):
+                assert await user.receive_some() == b"in"
+                await user.send_all(b"out")
+            assert os.read(slave, 10) == b"out"
+        os.close(slave)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.usefixtures("no_root")
+async def test_without_another_pty_it_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "RETRY_INTERVAL", 0.01)
+    open_pair, tries = module._open_pair, []
+
+    def fail() -> tuple[FdHolder, str]:
+        tries.append(1)
+        if len(tries) < 3:
+            raise BackendError("Failed to create PTY: No space left on device")
+        return open_pair()
+
+    async with reading() as (backend, _):
+        before = backend.pty
+        monkeypatch.setattr(module, "_open_pair", fail)
+        lock_and_leave(before)
+        await until(lambda: backend.pty != before)
+        assert caplog.text.count("No space left on device") == 1
+
+
+async def test_a_user_who_locks_nothing_costs_no_loop_of_looks() -> None:
+    """Our look is an open of the slave, too."""
+    async with reading() as (backend, seen):
+        for _ in range(3):
+            os.close(open_slave(backend))
+            await until(lambda: seen[-1:] in ([], [CLOSED]))
+        looks, unlock = [], module.unlock
+
+        def look(slave: str) -> bool:
+            looks.append(slave)
+            return unlock(slave)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "unlock", look)
+            os.close(open_slave(backend))
+            await until(lambda: bool(looks))
+            for _ in range(50):
+                await trio.lowlevel.checkpoint()
+            await wait_all_tasks_blocked(0.05)
+        assert len(looks) <= 2
+
+
+async def test_after_a_session_of_screen_others_can_open_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = need("screen")
+    (tmp_path / "sessions").mkdir(mode=0o700)
+    monkeypatch.setenv("SCREENDIR", str(tmp_path / "sessions"))
+    monkeypatch.setenv("TERM", "xterm")
+    async with reading() as (backend, seen):
+        path = backend.pty
+        await trio.run_process([screen, "-dmS", "here", path])
+        await until(lambda: seen[-1:] == [OPENED])
+        await until(lambda: is_locked(path))
+        await trio.run_process([screen, "-S", "here", "-X", "quit"])
+        await until(lambda: seen[-1:] == [CLOSED])
+        assert not is_locked(backend.pty)
+        slave = open_slave(backend)
+        os.write(slave, b"next")
+        await until(lambda: b"next" in seen)
+        os.close(slave)

@@ -4,6 +4,9 @@ The master tells what happens there:
 
 * with the slave open, reading gives bytes or EAGAIN; with nobody there and nothing left to
   read, it gives EIO. So bytes that were written before a close come before CLOSED.
+* a user may have locked the slave for himself (TIOCEXCL, as GNU screen does), which lasts as long
+  as the master is open: then nobody but root can open it any more. The lock can be undone at the
+  slave only, not at the master (nor by TIOCGPTPEER), so who is not root needs another PTY.
 * when the last user closes, epoll reports a hang-up, and goes on doing so for ever. While
   nobody is there we therefore wait for inotify(7)'s word that the slave was opened.
 """
@@ -11,10 +14,12 @@ The master tells what happens there:
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import math
 import os
 import select
+import struct
 import termios
 import tty
 from collections.abc import AsyncIterator, Iterator
@@ -55,6 +60,8 @@ class PtyOptions(BackendOptions):
 
 LOOK_INTERVAL = 0.1  # seconds between looks for a user, where inotify(7) can't tell
 LOOKS = 10  # the kernel holds up to 25 KiB for a PTY (pty.c, tty_buffer.c), 4095 bytes a look
+RETRY_INTERVAL = 5.0  # seconds until another PTY is tried for again
+TIOCGEXCL = 0x80045440  # asm-generic/ioctls.h
 QUIET_TIME = 0.02  # seconds; whose unread bytes are as many as before does not read
 
 
@@ -73,6 +80,8 @@ class PtyBackend(DescriptorBackend):
         self._link: SlaveLink | None = None
         self._line = PtyLine(master)
         self._is_looked_at = False
+        self._is_locked = False
+        """Its last user has locked it and left, and there was no other PTY to be had."""
         self._slave: int | None = None
         """Open from the commit of a change on, to look at what is left and to read it."""
         self._has_user = False
@@ -121,9 +130,56 @@ class PtyBackend(DescriptorBackend):
             self._line.show(settings)
 
     def _slave_closed(self) -> None:
+        has_left = self.is_open or self.slave_opened.is_set()
         if self.slave_opened.is_set():
             self.slave_opened = trio.Event()
+        if (has_left or self._is_locked) and self._slave is None:
+            self._free()
         self.set_open(False)
+
+    def _free(self) -> None:
+        """Undo the lock that the user who has left may have put on the slave. Never raises."""
+        try:
+            was_locked = unlock(self.pty)
+        except OSError as exc:
+            if exc.errno != errno.EBUSY:  # no descriptor, for one
+                return
+            try:
+                self._move()
+            except (BackendError, OSError) as failure:
+                if not self._is_locked:
+                    log.warning("'%s' was left locked by its user: %s", self.pty, failure)
+                self._is_locked = True
+                return
+        else:
+            if was_locked:
+                log.info(
+                    "chardev '%s': '%s' was left locked by its user, and is free", self.id, self.pty
+                )
+        self._is_locked = False
+        if self._watch is not None:  # it has seen our own look
+            self._watch[0].catch_up()
+            self.slave_opened = trio.Event()
+            if not self._is_hung_up():
+                self.slave_opened.set()
+
+    def _move(self) -> None:
+        """Become another PTY, at the same link. Raises BackendError, OSError."""
+        master, slave = _open_pair()
+        with owned(master.close):
+            if self._link is not None:
+                self._link.lead_to(slave)
+        self.set_open(True)  # if nobody has seen him; that it closes tells that it is another
+        log.warning(
+            "chardev '%s': '%s' was left locked by its user; it is at '%s' now",
+            *(self.id, self.pty, slave),
+        )
+        self._unwatch()
+        self._line.move(master)
+        self.sink.close()
+        self.source = self.sink = master
+        self.pty = slave
+        self.watch()
 
     def send_nowait(self, data: memoryview) -> int:
         """One attempt. What is sent to a closed slave would get lost or to a later user."""
@@ -143,13 +199,22 @@ class PtyBackend(DescriptorBackend):
         if self.is_open:
             await super().wait_readable()
         else:
-            await self._wait_opened()
+            with trio.move_on_after(RETRY_INTERVAL if self._is_locked else math.inf):
+                await self._wait_opened()
 
     async def _wait_opened(self) -> None:
         if self._watch is not None and self._watch[0].works:
             await self.slave_opened.wait()
         else:
             await trio.sleep(LOOK_INTERVAL)
+
+    async def wait_writable(self) -> None:
+        sink = self.sink
+        try:
+            await super().wait_writable()
+        except BackendError:
+            if self.sink is sink:  # else it is another PTY now
+                raise
 
     def activate(self) -> None:
         """Put the link in place of the replaced backend's. Raises BackendError."""
@@ -237,10 +302,14 @@ class PtyBackend(DescriptorBackend):
         self.stay()
         if self._link is not None:
             self._link.remove()
+        self._unwatch()
+        super().close()
+
+    def _unwatch(self) -> None:
         if self._watch is not None:
             watcher, wd = self._watch
+            self._watch = None
             watcher.remove(wd)
-        super().close()
 
 
 def _is_empty(slave: int) -> bool:
@@ -258,6 +327,18 @@ def _has_input(slave: int) -> bool:
     poll.register(slave, select.POLLIN)
     # poll(2) waits for what is on its way (n_tty_poll), FIONREAD for a reader (n_tty_ioctl).
     return bool(poll.poll(0)) or count_unread(slave) > 0
+
+
+def unlock(slave: str) -> bool:
+    """Undo TIOCEXCL, if it is set: was it? Raises OSError, EBUSY if only root may do that."""
+    fd = os.open(slave, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        (is_locked,) = struct.unpack("i", fcntl.ioctl(fd, TIOCGEXCL, bytes(4)))
+        if is_locked:
+            fcntl.ioctl(fd, termios.TIOCNXCL)
+        return bool(is_locked)
+    finally:
+        os.close(fd)
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ can read them. What Linux tells of that, tried on 6.18:
 from __future__ import annotations
 
 import termios
+from contextlib import suppress
 
 import attrs
 
@@ -53,6 +54,13 @@ class PtyLine:
         if not self._master.closed:
             Termios2.of(self._master.fd).showing(settings).apply(self._master.fd)
             self._raw = self._read()
+
+    def move(self, master: FdHolder) -> None:
+        """Be at *master* from now on, whose user finds what the one before has left."""
+        with suppress(OSError):
+            Termios2.of(self._master.fd).apply(master.fd)
+        self._master = master
+        self._raw = self._read()
 
     def _read(self) -> bytes:
         """The kernel's settings; empty once the master is closed."""

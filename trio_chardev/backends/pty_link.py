@@ -51,6 +51,19 @@ class SlaveLink:
                 os.rename(self._made, self.path)
             self._made = self.path
 
+    def lead_to(self, slave: str) -> None:
+        """Have it lead to *slave* from now on, if it is still ours. Raises BackendError."""
+        if self.is_ours:
+            beside = f"{self._made}.{os.path.basename(slave)}"
+            with _link_errors(self.path):
+                os.symlink(slave, beside)
+                try:
+                    os.rename(beside, self._made)
+                except OSError:
+                    os.unlink(beside)
+                    raise
+            self._slave = slave
+
     def remove(self) -> None:
         """Unlink it, if it is still ours."""
         if self.is_ours:

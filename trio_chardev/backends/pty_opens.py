@@ -52,6 +52,10 @@ class OpenWatcher:
         """Will it tell? Once it does not, it never does again."""
         return not self.inotify.closed
 
+    def catch_up(self) -> None:
+        """Tell of the opens until now at once."""
+        self._read()
+
     def remove(self, wd: int) -> None:
         """Watch no more."""
         del self._watches[wd]
