@@ -53,7 +53,7 @@ async def test_a_change_to_it_leaves_the_original() -> None:
         ("spiceport", {}, r"^Parameter 'backend.data.fqdn' is missing$"),
         ("dbus", {}, r"^Parameter 'backend.data.name' is missing$"),
         ("vc", {"width": "1"}, r"'backend.data.width', expected: integer$"),
-        ("qemu-vdagent", {"mouse": 1}, r"'backend.data.mouse', expected: boolean$"),
+        ("qemu-vdagent", {"mouse": 1}, r"'backend.data.mouse', expected: boolean\n"),
     ],
 )
 def test_its_options_are_checked_first(kind: str, data: dict[str, Any], text: str) -> None:

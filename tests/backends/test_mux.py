@@ -19,7 +19,7 @@ from tests.links import until
 from tests.places import connect_to
 from trio_chardev.backends import mux as module
 from trio_chardev.backends.addresses import UnixAddress
-from trio_chardev.backends.mux import LOOK_AHEAD, MuxBackend, MuxOptions
+from trio_chardev.backends.mux import LOOK_AHEAD, PIECES_AT_ONCE, MuxBackend, MuxOptions
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core.controls import Controls
@@ -188,7 +188,7 @@ async def test_help_goes_to_the_base(registry: Registry, device: FakeDevice, key
     user = FakeFrontend()
     attach(registry["m"], user)
     await type_in(device, b"\x01" + key)
-    assert device.sent == EscapeParser().help_text()
+    assert device.sent == EscapeParser().help_text(may_quit=False)
     assert bytes_of(user) == b""
 
 
@@ -210,10 +210,10 @@ async def test_help_that_finds_the_base_full_goes_as_soon_as_it_can(
     attach(registry["m"], FakeFrontend())
     device.room = 10
     await type_in(device, b"\x01h")
-    assert device.sent == EscapeParser().help_text()[:10]
+    assert device.sent == EscapeParser().help_text(may_quit=False)[:10]
     device.make_room(1000)
     await wait_all_tasks_blocked()
-    assert device.sent == EscapeParser().help_text()
+    assert device.sent == EscapeParser().help_text(may_quit=False)
 
 
 async def test_another_escape_character_can_be_chosen(device: FakeDevice) -> None:
@@ -225,19 +225,56 @@ async def test_another_escape_character_can_be_chosen(device: FakeDevice) -> Non
         attach(registry["m"], user)
         await type_in(device, b"\x01c\x14\x14\x14h")
         assert bytes_of(user) == b"\x01c\x14"
-        assert device.sent == EscapeParser(0x14).help_text()
+        assert device.sent == EscapeParser(0x14).help_text(may_quit=False)
 
 
-async def test_the_service_can_be_stopped_by_a_key(device: FakeDevice) -> None:
+@pytest.mark.parametrize("escape_quit", [False, True])
+async def test_only_with_escape_quit_a_peer_can_stop_the_service(
+    device: FakeDevice, *, escape_quit: bool
+) -> None:
+    """With stdio below it needs no option: tests/cli/test_serve.py has a terminal."""
     quits = []
     async with open_registry_with(any_opener) as registry:
         registry.quit = lambda: quits.append(True)
         await registry.add("b", FakeOptions(device=device))
-        await registry.add("m", MuxOptions(chardev="b"))
-        attach(registry["m"], FakeFrontend())
-        await type_in(device, b"\x01x")
-        assert quits == [True]
-        assert device.sent == b"trio-chardev: Terminated\r\n"
+        await registry.add("m", MuxOptions(chardev="b", escape_quit=escape_quit))
+        user = FakeFrontend()
+        attach(registry["m"], user)
+        await type_in(device, b"a\x01xb")
+        assert bytes_of(user) == b"ab"
+        assert quits == [True] * escape_quit
+        assert device.sent == b"trio-chardev: Terminated\r\n" * escape_quit
+        await type_in(device, b"\x01h")
+        assert (b" x " in device.sent) is escape_quit
+
+
+async def test_nothing_is_said_while_what_was_said_before_waits(
+    registry: Registry, device: FakeDevice
+) -> None:
+    """A peer that asks for help again and again and does not read it costs no memory."""
+    attach(registry["m"], FakeFrontend())
+    device.room = 10
+    await type_in(device, b"\x01h" * 8192)
+    device.make_room(1 << 20)
+    await wait_all_tasks_blocked()
+    assert device.sent == EscapeParser().help_text(may_quit=False)
+
+
+@pytest.mark.parametrize("keys", [b"\x01h", b"\x01\x01", b"\x01b", b"\x01c", b"\x01t"])
+async def test_others_have_a_turn_while_a_peer_sends_nothing_but_commands(
+    registry: Registry, device: FakeDevice, keys: bytes
+) -> None:
+    """And all of them are carried out, also while the focused user has no room."""
+    for _ in range(2):
+        registry["m"].attach(be_change=FakeFrontend().be_change)
+    device.feed(keys * 8192)
+    base = registry["b"].frontends[0].delivery.inbound
+    turns = 0
+    with trio.fail_after(30):
+        while device.unread or len(base):
+            await trio.lowlevel.checkpoint()
+            turns += 1
+    assert turns >= 8192 // PIECES_AT_ONCE  # two pieces a command, and some turns are missed
 
 
 @pytest.mark.parametrize(
@@ -700,7 +737,7 @@ async def test_a_line_behind_help_that_had_to_wait_is_stamped(
     assert frontend.send_nowait(b"line\n") == 0
     device.make_room(1000)
     await frontend.send_all(b"line\n")
-    help_text = re.escape(EscapeParser().help_text())
+    help_text = re.escape(EscapeParser().help_text(may_quit=False))
     assert re.fullmatch(b"\n" + help_text + STAMP + b"line\n", device.sent)
 
 
@@ -712,7 +749,7 @@ async def test_help_in_the_midst_of_a_line_does_not_have_it_stamped(
     await frontend.send_all(b"\nab")
     await type_in(device, b"\x01h")
     await frontend.send_all(b"cd\n")
-    help_text = re.escape(EscapeParser().help_text())
+    help_text = re.escape(EscapeParser().help_text(may_quit=False))
     assert re.fullmatch(b"\n" + STAMP + b"ab" + help_text + b"cd\n", device.sent)
 
 
@@ -1144,4 +1181,4 @@ async def test_the_base_has_in_its_log_what_the_mux_says_to_nobody_once(
     attach(registry["m"], FakeFrontend())
     device.connect(False)
     await type_in(device, b"\x01h")
-    assert log.data == EscapeParser(1).help_text()
+    assert log.data == EscapeParser(1).help_text(may_quit=False)

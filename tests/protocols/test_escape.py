@@ -58,6 +58,7 @@ def test_doubling_the_escape_character_passes_every_byte(data: bytes) -> None:
 
 
 def test_help_names_the_escape_character() -> None:
-    assert b"\r\nC-a x " in EscapeParser().help_text()
-    assert b"\r\nC-t C-t " in EscapeParser(0x14).help_text()
-    assert b"\r\n0xff h " in EscapeParser(0xFF).help_text()
+    assert b"\r\nC-a x " in EscapeParser().help_text(may_quit=True)
+    assert b"C-a x" not in EscapeParser().help_text(may_quit=False)
+    assert b"\r\nC-t C-t " in EscapeParser(0x14).help_text(may_quit=True)
+    assert b"\r\n0xff h " in EscapeParser(0xFF).help_text(may_quit=True)

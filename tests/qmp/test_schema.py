@@ -228,6 +228,7 @@ OURS_ALONE = [
         )
     ),
     "*(serial).data.parity?*",
+    "*(mux).data.escape-quit?*",
     "query-chardev ->[].lost?: int",  # by a hub
     "query-chardev ->[].waiting?: int",  # for a server's client to leave
     "*(socket).data.on-busy? = *",

@@ -9,6 +9,11 @@ All users' output goes to the base; a `send_all` of one is not mixed with anothe
 the users are frontends of one chardev.
 
 The base can be changed under the mux: its `be_change` is that of all the users.
+
+Whoever is behind the base can type commands, a board's output among them. So what commands cost
+is bounded: after PIECES_AT_ONCE steps other tasks have a turn, nothing is said while what was
+said before still waits, and only the operator's own terminal, or one who may by `escape-quit`,
+ends the service.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ import attrs
 import trio
 
 from trio_chardev.backends.bases import BackendOnBases, Base, base_errors, open_on_bases
+from trio_chardev.backends.stdio import StdioBackend
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.delivery import Delivery
 from trio_chardev.errors import BackendError
@@ -30,6 +36,7 @@ from trio_chardev.options import BackendOptions
 from trio_chardev.protocols.escape import Command, EscapeParser
 
 LOOK_AHEAD = 1 << 16  # bytes
+PIECES_AT_ONCE = 128  # ends of commands, or stamped lines, before other tasks have a turn
 STAMPED_AT_ONCE = 1 << 12  # bytes that are searched for the end of a line
 
 
@@ -39,6 +46,9 @@ class MuxOptions(BackendOptions):
 
     chardev: str
     """The chardev to share."""
+
+    escape_quit: bool = False
+    """Does x behind the escape character end the service? With stdio below it always does."""
 
     @property
     def stands_on(self) -> tuple[str, ...]:
@@ -51,10 +61,18 @@ class MuxBackend(BackendOnBases):
 
     max_frontends = 32
 
-    def __init__(self, request: OpenRequest, bases: Sequence[Base], nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        options: MuxOptions,
+        request: OpenRequest,
+        bases: Sequence[Base],
+        nursery: trio.Nursery,
+    ) -> None:
         super().__init__(request, bases, nursery)
         [self.base] = bases
         self._frontend = self.base.frontend
+        self._escape_quit = options.escape_quit
+        self._is_cut = False  # input of the base waits for others to have a turn
         self._escape = EscapeParser(request.escape)
         self._stamps_since: float | None = None
         self._is_at_line_start = False
@@ -77,7 +95,9 @@ class MuxBackend(BackendOnBases):
         is that of who has it.
         """
         taken = 0
-        while taken < len(data) and (room := self._room()) > 0:
+        for _ in range(PIECES_AT_ONCE):
+            if taken == len(data) or self._is_cut or (room := self._room()) <= 0:
+                return taken
             if self._escape.is_escaped:
                 end = taken + 1
             else:
@@ -89,6 +109,8 @@ class MuxBackend(BackendOnBases):
                     self._outlets.data(piece)
                 else:
                     self._carry_out(piece)
+        self._is_cut = True
+        self._outlets.focus.inbound.wake_writers()  # wakes who goes on, see `_take_base_input`
         return taken
 
     def _room(self) -> int:
@@ -101,9 +123,22 @@ class MuxBackend(BackendOnBases):
     async def wait_readable(self) -> None:
         """There is never anything to read here: take the base's again, as users have read."""
         while True:
-            if self._frontend.is_attached:
-                self._frontend.accept_input()
+            await self._take_base_input()
             await self._outlets.wait_room()
+
+    async def attend(self) -> None:
+        """Go on with the base's input while the focused user has no room; see LOOK_AHEAD."""
+        await self._take_base_input()
+        await trio.sleep_forever()
+
+    async def _take_base_input(self) -> None:
+        """Take what the base has, with turns for others between PIECES_AT_ONCE steps."""
+        while self._frontend.is_attached:
+            self._is_cut = False
+            self._frontend.accept_input()
+            if not self._is_cut:
+                return
+            await trio.lowlevel.checkpoint()
 
     def base_event(self, base: Base, event: BackendEvent) -> None:
         """An event of the base goes to all users."""
@@ -125,8 +160,8 @@ class MuxBackend(BackendOnBases):
     def _carry_out(self, command: Command) -> None:
         match command:
             case Command.HELP:
-                self._say(self._escape.help_text())
-            case Command.QUIT:
+                self._say(self._escape.help_text(may_quit=self._may_quit))
+            case Command.QUIT if self._may_quit:
                 self._say(b"trio-chardev: Terminated\r\n")
                 self._request.quit()
             case Command.BREAK:
@@ -137,6 +172,11 @@ class MuxBackend(BackendOnBases):
                 self._stamps_since = time.monotonic() if self._stamps_since is None else None
                 self._is_at_line_start = False
 
+    @property
+    def _may_quit(self) -> bool:
+        """May who types at the base, as it is now, end the service?"""
+        return self._escape_quit or isinstance(self.base.chardev.backend, StdioBackend)
+
     def _focus_next(self) -> None:
         deliveries = self._outlets.deliveries
         place = deliveries.index(self._outlets.focus)
@@ -145,7 +185,9 @@ class MuxBackend(BackendOnBases):
     # ------------------------------------------------------------ output
 
     def _say(self, text: bytes) -> None:
-        """Send *text* of our own, before what is sent next."""
+        """Send *text* of our own, before what is sent next; not while something is owed."""
+        if self.base.owed:
+            return
         self.base.owed += text
         try:
             if not self.base.pay_nowait():
@@ -156,12 +198,12 @@ class MuxBackend(BackendOnBases):
 
     def send_nowait(self, data: memoryview) -> int:
         sent = 0
-        while sent < len(data):
+        for _ in range(PIECES_AT_ONCE):
             stretch = self._stretch(data[sent:])
             count = self.base.send_nowait(stretch)
             self._note_sent(stretch[:count])
             sent += count
-            if count < len(stretch):
+            if count < len(stretch) or sent == len(data):
                 break
         return sent
 
@@ -228,7 +270,7 @@ async def open_mux(options: MuxOptions, request: OpenRequest) -> AsyncIterator[B
     id = options.chardev
     if id == request.id or id not in request.chardevs:
         raise BackendError(f"mux: base chardev {id} not found")
-    make = functools.partial(MuxBackend, request)
+    make = functools.partial(MuxBackend, options, request)
     async with open_on_bases([request.chardevs[id]], request, make) as backend:
         yield backend
 

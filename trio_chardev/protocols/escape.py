@@ -58,8 +58,8 @@ class EscapeParser:
             self._is_escaped = True
             start = end + 1
 
-    def help_text(self) -> bytes:
-        """What HELP shows, with CR LF line ends."""
+    def help_text(self, *, may_quit: bool) -> bytes:
+        """What HELP shows, with CR LF line ends; QUIT only if it *may_quit*."""
         name = (
             f"C-{chr(self.character + 96)}"
             if 0 < self.character < 27
@@ -67,7 +67,7 @@ class EscapeParser:
         )
         rows = [
             (f"{name} h", "print this help"),
-            (f"{name} x", "stop the service"),
+            *([(f"{name} x", "stop the service")] if may_quit else []),
             (f"{name} b", "send a break"),
             (f"{name} c", "switch to the next user of this mux"),
             (f"{name} t", "toggle timestamps"),
