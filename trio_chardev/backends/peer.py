@@ -124,7 +124,7 @@ class PeerBackend(Backend):
         if self._dismissed_until is None:
             yield
             return
-        with trio.CancelScope(deadline=self._dismissed_until):
+        with trio.CancelScope(deadline=self._dismissed_until):  # noqa: ASYNC100 - the block waits
             yield
         self._drop_in_time(connection)
 
