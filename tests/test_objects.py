@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, strategies as st
 
 from tests.certificates import (
     authority,
@@ -30,6 +32,7 @@ from trio_chardev.objects import (
     Secret,
     SecretValue,
     TlsCredsX509,
+    matches_glob,
 )
 from trio_chardev.options import structure
 
@@ -70,6 +73,18 @@ def test_the_first_rule_that_matches_decides() -> None:
 def test_globs_know_two_wildcards(pattern: str, kind: Any, name: str, matches: bool) -> None:
     rule = AuthzListRule(match=pattern, policy="allow", format=kind)
     assert rule.matches(name) is matches
+
+
+@given(st.text("*?a.\n", max_size=12), st.text("?*a.\n", max_size=12))
+def test_a_glob_matches_what_an_expression_does(pattern: str, text: str) -> None:
+    expression = "".join({"*": ".*", "?": "."}.get(char) or re.escape(char) for char in pattern)
+    assert matches_glob(pattern, text) is bool(re.fullmatch(expression, text, re.DOTALL))
+
+
+@pytest.mark.parametrize("pattern", ["*.*" * 20 + "x", "*?" * 2000 + "x", "*" * 1_000_000 + "x"])
+def test_a_glob_takes_one_step_a_character(pattern: str) -> None:
+    """One that goes back and tries again does not end."""
+    assert not matches_glob(pattern, "." * 4000)
 
 
 def test_simple_allows_one() -> None:

@@ -1,7 +1,9 @@
 """TLS credentials: QEMU's folder of PEM files made into contexts of Python's ssl.
 
-TLS 1.2 and later, without renegotiation, compression and session tickets: each handshake is a
-full one, so that what was checked of a peer was checked now. Nothing here talks to a socket.
+TLS 1.2 and later, without renegotiation, compression, session tickets and resumption by session
+ids: each handshake is a full one, so that what was checked of a peer was checked now. With lists of
+what was revoked each certificate of a chain is looked for, that of an authority too, so each
+authority must have its list. Nothing here talks to a socket.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from trio_chardev.sandbox import EVERYWHERE, Sandbox
 MAX_PEM = 1 << 24  # bytes of a file; lists of what was revoked are long
 
 Endpoint = Literal["client", "server"]
+
+CRL_IS_LACKING = 3
+"""X509_V_ERR_UNABLE_TO_GET_CRL."""
 
 UNSUPPORTED_PURPOSE = 26
 """X509_V_ERR_INVALID_PURPOSE: "not for servers", which is right for a client's."""
@@ -127,27 +132,23 @@ class TlsCredentials:
         self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, peer_name: str | None
     ) -> ssl.SSLObject:
         """A connection, to *peer_name* if it is a client that knows it. Raises BackendError."""
+        if self.endpoint == "server":
+            made = _without_sessions(self.context).wrap_bio(incoming, outgoing, server_side=True)
+            made.context = self.context
+            return made
         context = self.context if peer_name is None else self.naming_context
-        is_server = self.endpoint == "server"
         try:
-            return context.wrap_bio(incoming, outgoing, is_server, peer_name)
+            return context.wrap_bio(incoming, outgoing, server_hostname=peer_name)
         except ValueError as exc:
             raise BackendError(f"'{peer_name}' can't be the name of a certificate: {exc}") from exc
 
 
 def _load_context(files: TlsFiles, verify_peer: bool, password: bytes) -> ssl.SSLContext:
-    is_server = files.endpoint == "server"
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if is_server else ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
-    if is_server:
-        context.num_tickets = 0
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_REQUIRED if verify_peer else ssl.CERT_NONE
+    verify_mode = ssl.CERT_REQUIRED if verify_peer else ssl.CERT_NONE
+    context = _new_context(files.endpoint, verify_mode)
     _load_authorities(context, files.ca, "CA certificate list")
     if files.revoked is not None:
-        _load_authorities(context, files.revoked, "CA CRL list")
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        _load_revocations(context, files.revoked)
     if files.cert is not None and (key := files.key) is not None:
         try:
             # Without a password OpenSSL would ask for it at the terminal.
@@ -157,6 +158,45 @@ def _load_context(files: TlsFiles, verify_peer: bool, password: bytes) -> ssl.SS
                 f"Cannot load certificate '{files.cert}' & key '{key}': {text_of(exc)}"
             ) from exc
     return context
+
+
+def _new_context(endpoint: Endpoint, verify_mode: ssl.VerifyMode) -> ssl.SSLContext:
+    is_server = endpoint == "server"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if is_server else ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    if is_server:
+        context.num_tickets = 0
+    context.check_hostname = False
+    context.verify_mode = verify_mode
+    return context
+
+
+def _without_sessions(context: ssl.SSLContext) -> ssl.SSLContext:
+    """A server's context without certificates and sessions, that else is as *context*.
+
+    OpenSSL keeps the sessions of TLS 1.2, for two hours, with the context that a connection was
+    made of, and ssl can't switch that off; all else is of the one that the connection has later
+    (SSL_set_SSL_CTX), but for the settings which are copied when it is made.
+    """
+    fresh = _new_context("server", context.verify_mode)
+    fresh.verify_flags = context.verify_flags
+    return fresh
+
+
+def _load_revocations(context: ssl.SSLContext, file: PemFile) -> None:
+    """Have each certificate of a chain looked for in *file*. Raises BackendError.
+
+    OpenSSL would trust a certificate in it.
+    """
+    before = context.cert_store_stats()
+    _load_authorities(context, file, "CA CRL list")
+    after = context.cert_store_stats()
+    if after["crl"] == before["crl"] or after["x509"] != before["x509"]:
+        raise BackendError(
+            f"Unable to import CA CRL list {file}: it must have CRLs, and no certificates"
+        )
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
 
 
 def _load_authorities(context: ssl.SSLContext, file: PemFile, what: str) -> None:
@@ -191,6 +231,10 @@ def _check_own_certificate(files: TlsFiles, password: bytes) -> None:
     except ssl.SSLCertVerificationError as exc:
         if files.endpoint == "client" and exc.verify_code == UNSUPPORTED_PURPOSE:
             return
+        hint = ""
+        if exc.verify_code == CRL_IS_LACKING:
+            hint = f" ({files.revoked} must have one of each CA of a chain, the root's included)"
         raise BackendError(
-            f"Our own certificate {files.cert} failed validation against {files.ca}: {text_of(exc)}"
+            f"Our own certificate {files.cert} failed validation against {files.ca}: "
+            f"{text_of(exc)}{hint}"
         ) from exc

@@ -79,9 +79,31 @@ class AuthzListRule:
         """Is it about *identity*?"""
         if self.format == "exact":
             return self.match == identity
-        wildcards = {"*": ".*", "?": "."}
-        pattern = "".join(wildcards.get(char) or re.escape(char) for char in self.match)
-        return re.fullmatch(pattern, identity, re.DOTALL) is not None
+        return matches_glob(self.match, identity)
+
+
+def matches_glob(pattern: str, text: str) -> bool:
+    """Does all of *text* match *pattern*, in which ``*`` is any text and ``?`` any character?
+
+    As GLib's g_pattern_match. It takes one step for each character, whatever they are: all the
+    places in the pattern that the text so far may have led to are the bits of a number.
+    """
+    wanted = pattern.replace("*", "")  # ... and which of its places have a "*" before them
+    if len(wanted) > len(text):
+        return False
+    loops, at, places = 0, 0, dict.fromkeys(wanted, 0)
+    for char in re.sub(r"\*+", "*", pattern):
+        if char == "*":
+            loops |= 1 << at
+        else:
+            places[char] |= 1 << at
+            at += 1
+    any_char = places.get("?", 0)
+    reached = 1
+    for char in text:
+        fits = places.get(char, 0) | any_char
+        reached = ((reached & fits) << 1) | (reached & loops)
+    return bool(reached >> at & 1)
 
 
 @attrs.frozen(kw_only=True)
@@ -179,7 +201,7 @@ class TlsCredsX509(ObjectOptions):
 
     The folder must have ``ca-cert.pem``, and for a server ``server-cert.pem`` and
     ``server-key.pem``; it may have ``client-cert.pem`` with ``client-key.pem``, for a client, and
-    ``ca-crl.pem``, the revoked ones.
+    ``ca-crl.pem``, what was revoked: a list of each authority, one behind the other.
     """
 
     verify_peer: bool = True

@@ -207,6 +207,21 @@ def test_a_ring_that_is_cut_off_or_scribbled_on(tmp_path: Path) -> None:
     assert refusal(path) == f"'{path}' is a damaged ring"
 
 
+def test_a_ring_that_says_it_was_written_without_end(tmp_path: Path) -> None:
+    """For what its user writes then the head would have no room."""
+    end = (1 << 64) - 1
+    path = tmp_path / "r"
+    with opened(path):
+        pass
+    whole = path.read_bytes()
+    bounds = (end - 3).to_bytes(8, "little") + end.to_bytes(8, "little")
+    path.write_bytes(whole[:32] + bounds + whole[48:])
+    with opened(path) as ring:
+        ring.write(b"goes on")
+    with opened(path) as ring:
+        assert ring.read(SIZE) == bytes(3) + b"goes on"
+
+
 def test_what_cannot_be_a_ring(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path, why in [

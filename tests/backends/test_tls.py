@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.certificates import (
     peer_context,
     server_credentials,
 )
+from trio_chardev.backends import tls
 from trio_chardev.backends.tls import TlsCodec, distinguished_name
 from trio_chardev.errors import BackendError
 
@@ -203,6 +205,18 @@ def test_only_whom_the_authorizer_allows_is_served(tmp_path: Path, may: bool) ->
     assert codec.is_established is may
     assert take_all(codec) == (b"eager" if may else b"")
     assert codec.end == (None if may else f"TLS x509 authz check for {name} is denied")
+
+
+def test_nobody_with_a_name_without_end_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No list is asked."""
+    monkeypatch.setattr(tls, "MAX_NAME", 20)
+    codec = TlsCodec(server_credentials(tmp_path), allows=lambda name: True)
+    context = peer_context(server=False, certificate=client_certificate())
+    exchange(codec, MemoryPeer(context, server=False))
+    assert codec.end is not None
+    assert re.fullmatch(r"TLS x509 authz check for a name of \d+ characters is denied", codec.end)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ class Ring:
 class RingFile:
     """The file of a ring; locked, so that it is that of one ring only."""
 
-    __slots__ = ("_fd", "_is_failing", "_size", "path")
+    __slots__ = ("_bounds", "_fd", "_is_failing", "_size", "path")
 
     def __init__(self, path: str, fd: int, size: int) -> None:
         """Own *fd*, also if this raises BackendError, OSError."""
@@ -104,6 +104,7 @@ class RingFile:
         self._fd = fd
         self._size = size
         self._is_failing = False
+        self._bounds = 0, 0  # of what it has
         try:
             self._check()
         except BaseException:
@@ -129,6 +130,8 @@ class RingFile:
             raise BackendError(f"'{self.path}' is a ring of {size} bytes, not {self._size}")
         if length != total or not start <= end <= start + size:
             raise BackendError(f"'{self.path}' is a damaged ring")
+        # Counted from a round ago: however far somebody says it has come, there is room for more.
+        self._bounds = start % size, start % size + end - start
 
     def _make(self, total: int) -> None:
         try:
@@ -143,14 +146,13 @@ class RingFile:
         return os.path.sameopenfile(self._fd, fd)
 
     def load(self, memory: mmap.mmap) -> tuple[int, int]:
-        """Read the bytes into *memory*, and give the bounds. Raises OSError."""
+        """Read the bytes into *memory*, and give the bounds, which were checked. Raises OSError."""
         view = memoryview(memory)
         at = 0
         while at < self._size and (count := os.preadv(self._fd, [view[at:]], HEAD_SIZE + at)):
             at += count
         view.release()
-        start, end = _BOUNDS.unpack(os.pread(self._fd, _BOUNDS.size, _BOUNDS_AT))
-        return start, end
+        return self._bounds
 
     def append(self, newest: memoryview, start: int, end: int, memory: mmap.mmap) -> None:
         """*newest* came, and now *memory* has the bytes from *start* to *end*. Never fails."""

@@ -24,6 +24,7 @@ Allows = Callable[[str], bool]
 AnyCredentials = TlsCredentials | PskCredentials
 
 READ_SIZE = 1 << 14  # bytes; a record has no more
+MAX_NAME = 1 << 12  # characters; nobody with a longer one is authorized
 
 
 class TlsCodec:
@@ -93,9 +94,8 @@ class TlsCodec:
 
     def _authorize(self) -> None:
         if self._allows is not None:
-            kind, name = _who_is_there(self._tls)
-            if not self._allows(name):
-                self.end = f"TLS {kind} authz check for {name} is denied"
+            self.end = refusal_by(self._allows, self._tls)
+            if self.end is not None:
                 return
         self.is_established = True
 
@@ -120,6 +120,14 @@ class TlsCodec:
 
 
 # ---------------------------------------------------------------- names
+
+
+def refusal_by(allows: Allows, tls: ssl.SSLObject) -> str | None:
+    """Why the peer of *tls* may not, if *allows* says so."""
+    kind, name = _who_is_there(tls)
+    if len(name) > MAX_NAME:
+        return f"TLS {kind} authz check for a name of {len(name)} characters is denied"
+    return None if allows(name) else f"TLS {kind} authz check for {name} is denied"
 
 
 def _who_is_there(tls: ssl.SSLObject) -> tuple[str, str]:
