@@ -24,6 +24,7 @@ BASE = (
         "files",
         "objects",
         "options",
+        "place",
         "psk",
         "qdict",
         "sandbox",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ import trio
 from tests.certificates import server_certificate, write_folder
 from tests.services import PROGRAM, Qmp, running
 from trio_chardev.backends.addresses import UnixAddress
+from trio_chardev.backends.null import NullOptions
+from trio_chardev.backends.serial import SerialOptions
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.qmp.client import QmpClient, QmpError, open_qmp_client
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
-from trio_chardev.service import open_service
+from trio_chardev.service import Service, open_service
 
 RDONLY, CREATE = os.O_RDONLY, os.O_WRONLY | os.O_CREAT
 
@@ -254,3 +258,91 @@ def test_serve(inside: Path, outside: Path) -> None:
     assert done.stderr == (
         "trio-chardev: --sandbox: Could not open '/missing': No such file or directory\n"
     )
+
+
+# ---------------------------------------------------------------- what the operator has open
+
+
+@asynccontextmanager
+async def client_of(service: Service, folder: Path) -> AsyncIterator[QmpClient]:
+    await service.listen_qmp(SocketOptions(addr=UnixAddress(str(folder / "q"))))
+    async with open_qmp_client(folder / "q") as qmp:
+        yield qmp
+
+
+async def test_a_serial_line_that_is_open_is_not_had_by_its_path(inside: Path) -> None:
+    master, terminal = os.openpty()
+    line = os.ttyname(terminal)
+    async with open_service(Sandbox([str(inside)])) as service:
+        await service.registry.add("x", SerialOptions(device=line))
+        async with client_of(service, inside.parent) as qmp:
+            again = {"type": "serial", "data": {"device": line}}
+            with pytest.raises(QmpError, match=f"'{line}' is outside of the sandbox$"):
+                await qmp.execute("chardev-change", id="x", backend=again)
+    os.close(master)
+    os.close(terminal)
+
+
+async def test_a_recording_that_is_going_on_is_not_had_by_its_path(
+    inside: Path, outside: Path
+) -> None:
+    async with open_service(Sandbox([str(inside)])) as service:
+        await service.registry.add("x", NullOptions(record=str(outside / "r")))
+        async with client_of(service, inside.parent) as qmp:
+            again = {"type": "null", "data": {"record": f"{outside}/r"}}
+            with pytest.raises(QmpError, match="/r' is outside of the sandbox$"):
+                await qmp.execute("chardev-change", id="x", backend=again)
+
+
+async def test_a_recording_goes_on_in_its_file_only(inside: Path, outside: Path) -> None:
+    """What is at the path by now is another file: it begins anew in that."""
+    (inside / "r").symlink_to(outside / "r")
+    async with open_service(Sandbox([str(inside)])) as service:
+        await service.registry.add("x", NullOptions(record=str(inside / "r")))
+        (inside / "r").unlink()
+        async with client_of(service, inside.parent) as qmp:
+            again = {"type": "null", "data": {"record": f"{inside}/r"}}
+            await qmp.execute("chardev-change", id="x", backend=again)
+    first, second = ((folder / "r").read_text() for folder in (outside, inside))
+    assert "CHANGED" in first
+    assert second.startswith('{"version": 2')
+    assert "CHANGED" not in second
+
+
+async def test_standard_input_and_output_are_outside(inside: Path) -> None:
+    async with open_service(Sandbox([str(inside)])) as service:
+        async with client_of(service, inside.parent) as qmp:
+            with pytest.raises(QmpError, match="input and output are outside of the sandbox$"):
+                await add(qmp, "stdio", {})
+
+
+async def test_whom_to_trust_is_not_for_a_client_to_say(inside: Path) -> None:
+    async with open_service(Sandbox([str(inside)])) as service:
+        async with client_of(service, inside.parent) as qmp:
+            inet = {"type": "inet", "data": {"host": "0.0.0.0", "port": "0"}}
+            await add(qmp, "socket", {"addr": inet, "wait": False})
+            monitor: dict[str, Any] = {"id": "m", "chardev": "x", "insecure": True}
+            refused = "^'insecure' is for the operator to say: the service has a sandbox$"
+            with pytest.raises(QmpError, match=refused):
+                await qmp.execute("device_add", driver="monitor", **monitor)
+            with pytest.raises(QmpError, match=refused):
+                await qmp.execute("object-add", {"qom-type": "monitor-qmp", **monitor})
+            with pytest.raises(QmpError, match="needs TLS with 'verify-peer'"):
+                await qmp.execute("device_add", driver="monitor", **(monitor | {"insecure": False}))
+
+
+async def test_a_name_that_is_long_by_way_of_its_folder_is_bound_all_the_same(
+    inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/proc/self/fd/N/NAME is longer than bind(2) takes."""
+    monkeypatch.chdir(inside)
+    name = "n" * 108
+    async with open_service(Sandbox([str(inside)])) as service:
+        async with client_of(service, inside.parent) as qmp:
+            await add(qmp, "socket", unix(Path(name), wait=False), "s")
+            await add(qmp, "socket", unix(Path(name), server=False), "c")
+            again = {"type": "socket", "data": unix(Path(name), wait=False)}
+            await qmp.execute("chardev-change", id="s", backend=again)
+            assert os.listdir(inside) == [name]
+            await qmp.execute("chardev-remove", id="s")
+    assert os.listdir(inside) == []

@@ -1,19 +1,21 @@
 """Which paths may be named by who is not the operator (``serve --sandbox``).
 
 A path is resolved first, symbolic links and all, and is then opened folder by folder without
-following any: so what a link is turned into meanwhile can't lead out. `check` is for what the
-kernel takes by path only (sockets, symbolic links); there a moment is left for who may rename
-folders within the sandbox.
+following any: so what a link is turned into meanwhile can't lead out. Sockets and symbolic links are
+made, moved and removed in a folder that is opened in this way and stays open (`Sandbox.locate`).
+`Sandbox.check` only tells early what will be refused.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 
 from trio_chardev.errors import BackendError, OptionsError, strerror
+from trio_chardev.place import FOLDER, Place
 
-_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDERS = ("", ".", "..")  # names that are never of anything else
 
 
 class Sandbox:
@@ -25,21 +27,38 @@ class Sandbox:
         """Raises OptionsError for one that does not exist."""
         self._folders = None if folders is None else tuple(map(_existing, folders))
 
-    def open(self, path: str, flags: int) -> int:
-        """Open a file; one that O_CREAT makes is 0666 & ~umask.
+    @property
+    def is_limited(self) -> bool:
+        """Is there anything outside of it?"""
+        return self._folders is not None
+
+    def open(self, path: str, flags: int, *, mode: int = 0o666) -> int:
+        """Open a file; one that O_CREAT makes has *mode*, less the umask.
 
         Raises OSError, ValueError as os.open does, BackendError if it is outside.
         """
         if self._folders is None or not path:
-            return os.open(path, flags, 0o666)
+            return os.open(path, flags, mode)
         real = os.path.realpath(path)
         self._find(real, path)
         folder, name = os.path.split(real)
         parent = _open_folder(folder)
         try:
-            return os.open(name or ".", flags | os.O_NOFOLLOW, 0o666, dir_fd=parent)
+            return os.open(name or ".", flags | os.O_NOFOLLOW, mode, dir_fd=parent)
         finally:
             os.close(parent)
+
+    def locate(self, path: str) -> Place:
+        """The place *path*, where a link is not followed. Raises as `open`."""
+        folder, name = os.path.split(path)
+        if self._folders is None:
+            return Place(os.open(folder or ".", FOLDER), path)
+        if name in _FOLDERS:
+            self._find(os.path.realpath(path), path)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        real = os.path.realpath(folder)
+        self._find(os.path.join(real, name), path)
+        return Place(_open_folder(real), path, is_limited=True)
 
     def check(self, path: str, *, follow: bool = True) -> None:
         """Raise BackendError if *path* is outside; unless *follow* a link there is not followed."""
@@ -47,7 +66,7 @@ class Sandbox:
             return
         folder, name = os.path.split(path)
         try:
-            if follow or name in ("", ".", ".."):
+            if follow or name in _FOLDERS:
                 self._find(os.path.realpath(path), path)
             else:
                 self._find(os.path.join(os.path.realpath(folder), name), path)
@@ -76,10 +95,11 @@ def _existing(folder: str) -> str:
 
 def _open_folder(path: str) -> int:
     """A descriptor of the folder *path*, which is absolute, without a link on the way."""
-    fd = os.open("/", _FOLDER)
+    flags = FOLDER | os.O_NOFOLLOW
+    fd = os.open("/", flags)
     try:
         for name in filter(None, path.split("/")):
-            inner = os.open(name, _FOLDER, dir_fd=fd)
+            inner = os.open(name, flags, dir_fd=fd)
             os.close(fd)
             fd = inner
     except BaseException:

@@ -220,7 +220,7 @@ async def test_a_pipe_by_another_name_than_a_fifos_ends_with_its_writers() -> No
     os.close(sink)
     events: list[BackendEvent] = []
     request = OpenRequest(
-        id="x", on_event=events.append, open_path=lambda path, flags: os.dup(source)
+        id="x", on_event=events.append, open_path=lambda path, flags, *, mode=0: os.dup(source)
     )
     options = FileOptions(out="/dev/null", in_="/dev/fdset/0")
     async with open_file(options, request) as backend:

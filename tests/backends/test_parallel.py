@@ -154,7 +154,9 @@ async def test_a_printer_that_is_busy_is_asked_again(
     write, answers = os.write, [0, 0, 3]
     async with open_parallel(
         ParallelOptions(device="/dev/parport0"),
-        OpenRequest(id="x", on_event=lambda event: None, open_path=lambda *_: never_writable),
+        OpenRequest(
+            id="x", on_event=lambda event: None, open_path=lambda *_, mode=0: never_writable
+        ),
     ) as backend:
         monkeypatch.setattr(
             os,

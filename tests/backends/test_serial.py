@@ -825,7 +825,7 @@ async def test_a_line_that_others_may_not_open_is_an_error_that_names_the_holder
 ) -> None:
     """TIOCEXCL, for all but root."""
 
-    def busy(path: str, flags: int) -> int:
+    def busy(path: str, flags: int, *, mode: int = 0) -> int:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
     request = OpenRequest(id="x", on_event=lambda event: None, open_path=busy)

@@ -11,7 +11,6 @@ import contextlib
 import encodings.idna  # noqa: F401 - else at the first name, when it may be too late for it
 import os
 import socket
-import tempfile
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -20,7 +19,7 @@ import trio
 
 from trio_chardev.errors import BackendError
 from trio_chardev.members import IntRange, TaggedUnion
-from trio_chardev.sandbox import Sandbox
+from trio_chardev.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.workers import run_in_worker
 
 SUN_PATH_SIZE = 108  # bytes, unix(7); the kernel wants a NUL within, unless it is abstract
@@ -153,12 +152,12 @@ class Endpoint:
         return socket.socket(self.family, kind | socket.SOCK_NONBLOCK, self.protocol)
 
     @contextlib.contextmanager
-    def for_connect(self) -> Iterator[Any]:
-        """The address to give to connect(2). Raises OSError."""
+    def for_connect(self, sandbox: Sandbox = EVERYWHERE) -> Iterator[Any]:
+        """The address to give to connect(2). Raises OSError, BackendError if it is not in *sandbox*."""
         if self.family != socket.AF_UNIX or self.address[:1] == b"\0":
             yield self.address
         else:
-            with path_for_kernel(self.address) as path:
+            with path_for_kernel(self.address, sandbox) as path:
                 yield path
 
 
@@ -241,12 +240,10 @@ def fixed_endpoint(address: UnixAddress | VsockAddress | FdAddress) -> Endpoint:
     return Endpoint(socket.AF_VSOCK, (cid, _vsock_number("port", address.port)))
 
 
-def check_path(address: SocketAddress, sandbox: Sandbox, *, is_server: bool = False) -> None:
-    """Raise BackendError if *address* is a file that is not in *sandbox*."""
-    if isinstance(address, UnixAddress) and not address.abstract:
-        # A server does not follow a link there, and without a path chooses one in that folder.
-        path = address.path or os.path.join(tempfile.gettempdir(), "x")
-        sandbox.check(path, follow=not is_server)
+def check_path(address: SocketAddress, sandbox: Sandbox) -> None:
+    """Raise BackendError if the server's *address* is a file that is not in *sandbox*."""
+    if isinstance(address, UnixAddress) and address.path and not address.abstract:
+        sandbox.check(address.path)
 
 
 def _family(address: InetAddress) -> int:
@@ -288,19 +285,15 @@ def _sun_path(address: UnixAddress) -> bytes:
 
 
 @contextlib.contextmanager
-def path_for_kernel(path: bytes) -> Iterator[bytes]:
-    """A name of the existing file *path* that is short enough for connect(2). Raises OSError."""
-    if len(path) < SUN_PATH_SIZE:
+def path_for_kernel(path: bytes, sandbox: Sandbox = EVERYWHERE) -> Iterator[bytes]:
+    """A name of the existing file *path* for connect(2): short enough, and not out of *sandbox*.
+
+    Raises OSError, BackendError.
+    """
+    if len(path) < SUN_PATH_SIZE and not sandbox.is_limited:
         yield path
         return
-    with path_of_descriptor(path) as short:
-        yield short
-
-
-@contextlib.contextmanager
-def path_of_descriptor(path: bytes) -> Iterator[bytes]:
-    """A short name of the existing file *path*, by way of proc(5). Raises OSError."""
-    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    fd = sandbox.open(os.fsdecode(path), os.O_PATH | os.O_CLOEXEC)
     try:
         yield b"/proc/self/fd/%d" % fd
     finally:

@@ -40,6 +40,23 @@ def open_fd(path: str, flags: int, opener: Callable[[str, int], int] = open_path
         raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
 
 
+def status_of(path: str, request: OpenRequest, flags: int = os.O_PATH) -> os.stat_result | None:
+    """What is at *path*; None if nothing can be opened there with *flags*, and as /dev/fdset/N.
+
+    Raises BackendError, too if it is outside of the sandbox.
+    """
+    try:
+        fd = request.open_path(path, flags | os.O_CLOEXEC)
+    except (OSError, ValueError):  # opening it says what is wrong
+        return None
+    try:
+        return os.fstat(fd)
+    except OSError as exc:
+        raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
+    finally:
+        os.close(fd)
+
+
 def mode_of(holder: FdHolder, path: str) -> int:
     """What kind of file was opened, for stat.S_ISREG() and the like. Raises BackendError."""
     try:

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import trio
 
-from trio_chardev.backends.addresses import Endpoint, SocketAddress, check_path, resolve
+from trio_chardev.backends.addresses import Endpoint, SocketAddress, resolve
 from trio_chardev.errors import BackendError
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
@@ -73,20 +73,19 @@ async def connect(address: SocketAddress, sandbox: Sandbox = EVERYWHERE) -> sock
 
     *sandbox* says which paths may be its. Raises BackendError, with the last endpoint's error. Cancelled: nothing is left open.
     """
-    check_path(address, sandbox)
     error = OSError("there is no endpoint")
     for endpoint in await resolve(address, passive=False):
         try:
-            return await _connect_to(endpoint)
+            return await _connect_to(endpoint, sandbox)
         except OSError as exc:
             error = exc
     raise BackendError.from_os_error(f"Failed to connect to '{address}'", error) from error
 
 
-async def _connect_to(endpoint: Endpoint) -> socket.socket:
+async def _connect_to(endpoint: Endpoint, sandbox: Sandbox) -> socket.socket:
     sock = endpoint.socket()
     try:
-        code = await _start_connecting(sock, endpoint)
+        code = await _start_connecting(sock, endpoint, sandbox)
         if code == errno.EINPROGRESS:
             await trio.lowlevel.wait_writable(sock)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -98,12 +97,12 @@ async def _connect_to(endpoint: Endpoint) -> socket.socket:
     return sock
 
 
-async def _start_connecting(sock: socket.socket, endpoint: Endpoint) -> int:
+async def _start_connecting(sock: socket.socket, endpoint: Endpoint, sandbox: Sandbox) -> int:
     """connect(2)'s error code, once the server's queue has room."""
     await trio.lowlevel.checkpoint_if_cancelled()
     pause = QUEUE_PAUSE
     while True:
-        with endpoint.for_connect() as address:
+        with endpoint.for_connect(sandbox) as address:
             code = sock.connect_ex(address)
         if code != errno.EAGAIN or sock.family != socket.AF_UNIX:
             return code

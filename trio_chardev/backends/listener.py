@@ -40,6 +40,7 @@ from trio_chardev.backends.guard import PRIVATE, check_listening
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.socket_file import SocketFile
 from trio_chardev.errors import BackendError
+from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 log = logging.getLogger(__name__)
 
@@ -223,15 +224,18 @@ class Listener:
 
 
 async def listen(
-    address: SocketAddress, replaced: Listener | None, mode: int | None = None
+    address: SocketAddress,
+    replaced: Listener | None,
+    mode: int | None = None,
+    sandbox: Sandbox = EVERYWHERE,
 ) -> Listener:
     """Listen at *address*, if need be together with *replaced*.
 
-    A socket file gets the permissions *mode*, see `SocketFile`. Raises BackendError. Cancelled:
-    nothing happened.
+    A socket file is made in *sandbox*, with the permissions *mode*; see `SocketFile`. Raises
+    BackendError. Cancelled: nothing happened.
     """
     if isinstance(address, UnixAddress) and not address.abstract:
-        return _listen_at_path(address, replaced, mode)
+        return _listen_at_path(address, replaced, mode, sandbox)
     endpoints = await resolve(address, passive=True)
     if isinstance(address, InetAddress):
         sockets, is_shared = _listen_in_range(address, endpoints, replaced)
@@ -353,12 +357,14 @@ def _listening_socket(endpoint: Endpoint, bind: Callable[[socket.socket], None])
 # ---------------------------------------------------------------- paths
 
 
-def _listen_at_path(address: UnixAddress, replaced: Listener | None, mode: int | None) -> Listener:
+def _listen_at_path(
+    address: UnixAddress, replaced: Listener | None, mode: int | None, sandbox: Sandbox
+) -> Listener:
     if not address.path:
         name = f"qemu-socket-{secrets.token_hex(4)}"
         address = attrs.evolve(address, path=os.path.join(tempfile.gettempdir(), name))
     endpoint = fixed_endpoint(address)
-    file = SocketFile(endpoint.address, mode)
+    file = SocketFile(endpoint.address, mode, sandbox)
     try:
         file.choose_place(None if replaced is None else replaced.file)
         sock = _listening_socket(endpoint, file.bind)

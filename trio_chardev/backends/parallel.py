@@ -18,7 +18,12 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, open_fd_in_worker
+from trio_chardev.backends.descriptor import (
+    DescriptorBackend,
+    FdHolder,
+    open_fd_in_worker,
+    status_of,
+)
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.options import BackendOptions
@@ -46,12 +51,9 @@ class ParallelBackend(DescriptorBackend):
     def filename(self) -> str:
         return "parallel"
 
-    def has_open(self, device: str) -> bool:
+    def has_open(self, device: os.stat_result) -> bool:
         """Is *device* the port that is open here?"""
-        try:
-            return os.path.samestat(os.fstat(self.sink.fd), os.stat(device))
-        except (OSError, ValueError):  # one of them is not there, or is no path
-            return False
+        return os.path.samestat(os.fstat(self.sink.fd), device)
 
     async def wait_writable(self) -> None:
         await trio.sleep(BUSY_POLL)
@@ -60,7 +62,7 @@ class ParallelBackend(DescriptorBackend):
 @asynccontextmanager
 async def open_parallel(options: ParallelOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Open and claim the port. Raises BackendError, also for what is no parallel port."""
-    port = _share(options.device, request.replaces)
+    port = _share(options.device, request)
     is_claimed = port is not None
     port = port or await open_fd_in_worker(options.device, os.O_RDWR, request.open_path)
     try:
@@ -73,11 +75,15 @@ async def open_parallel(options: ParallelOptions, request: OpenRequest) -> Async
         port.close()
 
 
-def _share(device: str, replaced: Backend | None) -> FdHolder | None:
-    """The port that *replaced* has claimed, if it is *device*. Raises BackendError."""
-    if not (isinstance(replaced, ParallelBackend) and replaced.has_open(device)):
+def _share(device: str, request: OpenRequest) -> FdHolder | None:
+    """The port that the replaced one has claimed, if it is *device*. Raises BackendError."""
+    replaced = request.replaces
+    if not isinstance(replaced, ParallelBackend):
         return None
+    status = status_of(device, request)
     try:
+        if status is None or not replaced.has_open(status):
+            return None
         return FdHolder(os.dup(replaced.sink.fd))
     except OSError as exc:
         raise BackendError.from_os_error(f"Could not open '{device}'", exc) from exc

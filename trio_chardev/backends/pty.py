@@ -44,6 +44,7 @@ from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError, strerror
 from trio_chardev.events import LineSettings
 from trio_chardev.options import BackendOptions
+from trio_chardev.sandbox import Sandbox
 
 log = logging.getLogger(__name__)
 
@@ -90,10 +91,6 @@ class PtyBackend(DescriptorBackend):
     @property
     def filename(self) -> str:
         return f"pty:{self.pty}"
-
-    def has_link(self, path: str) -> bool:
-        """Is the link at *path* this backend's?"""
-        return self._link is not None and self._link.path == path and self._link.is_ours
 
     def receive_nowait(self, max_bytes: int) -> bytes:
         if max_bytes == 0:
@@ -292,10 +289,10 @@ class PtyBackend(DescriptorBackend):
             text = "chardev '%s': no inotify watch to be had (%s): looks for users now and then"
             log.warning(text, self.id, strerror(exc))
 
-    def link(self, path: str, replaces: Backend | None) -> None:
-        """Make the link. Raises BackendError."""
-        takes_over = isinstance(replaces, PtyBackend) and replaces.has_link(path)
-        self._link = SlaveLink(path, self.pty, takes_over=takes_over)
+    def link(self, path: str, replaces: Backend | None, sandbox: Sandbox) -> None:
+        """Make the link, in *sandbox*. Raises BackendError."""
+        replaced = replaces._link if isinstance(replaces, PtyBackend) else None
+        self._link = SlaveLink(path, self.pty, replaced=replaced, sandbox=sandbox)
 
     def close(self) -> None:
         """Undo all; for the opener, when it leaves."""
@@ -354,8 +351,7 @@ async def open_pty(options: PtyOptions, request: OpenRequest) -> AsyncIterator[B
     try:
         backend.watch()
         if options.path is not None:
-            request.sandbox.check(options.path, follow=False)
-            backend.link(options.path, request.replaces)
+            backend.link(options.path, request.replaces, request.sandbox)
         yield backend
     finally:
         backend.close()

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from trio_chardev.errors import BackendError
+from trio_chardev.place import Place
+from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 log = logging.getLogger(__name__)
 
@@ -18,84 +20,111 @@ class SlaveLink:
     """A symbolic link to a slave.
 
     It is made beside its place if the backend to be replaced has its own there, and is moved
-    by the commit.
+    by the commit. All of it is done in the folder that is opened first, see `trio_chardev.place`.
     """
 
-    def __init__(self, path: str, slave: str, *, takes_over: bool) -> None:
-        """*takes_over*: the link at *path* is that of the PTY to be replaced.
+    def __init__(
+        self,
+        path: str,
+        slave: str,
+        *,
+        replaced: SlaveLink | None = None,
+        sandbox: Sandbox = EVERYWHERE,
+    ) -> None:
+        """*replaced* is the link of the PTY to be replaced.
 
-        Raises BackendError, also if anything else is at *path*.
+        Raises BackendError, also if anything else is at *path*, or that is not in *sandbox*.
         """
-        self.path = path
         self._slave = slave
-        self._made = path
-        if takes_over:
-            self._made = f"{path}.{os.path.basename(slave)}"
         with _link_errors(path):
-            if _is_left_behind(path, slave):
-                os.unlink(path)
-            os.symlink(slave, self._made)
+            self._place = self._made = sandbox.locate(path)
+        self.path = path
+        try:
+            with _link_errors(path):
+                if (
+                    replaced is not None
+                    and replaced.is_ours
+                    and replaced._made.is_same(self._place)
+                ):
+                    self._made = _beside(self._place, slave)
+                elif _is_left_behind(self._place, slave):
+                    self._place.unlink()
+                self._made.symlink(slave)
+        except BaseException:
+            self._close()
+            raise
 
     @property
     def is_ours(self) -> bool:
         """Nobody has put another link, or file, in its place."""
         try:
-            return os.readlink(self._made) == self._slave
+            return self._made.readlink() == self._slave
         except OSError:
             return False
 
     def move(self) -> None:
         """Put it in its place. Raises BackendError."""
-        if self._made != self.path:
+        if self._made is not self._place:
             with _link_errors(self.path):
-                os.rename(self._made, self.path)
-            self._made = self.path
+                self._place.check_reached()
+                self._made.rename_to(self._place)
+            beside, self._made = self._made, self._place
+            beside.close()
 
     def lead_to(self, slave: str) -> None:
         """Have it lead to *slave* from now on, if it is still ours. Raises BackendError."""
         if self.is_ours:
-            beside = f"{self._made}.{os.path.basename(slave)}"
-            with _link_errors(self.path):
-                os.symlink(slave, beside)
+            with _link_errors(self.path), contextlib.closing(_beside(self._made, slave)) as beside:
+                beside.symlink(slave)
                 try:
-                    os.rename(beside, self._made)
+                    beside.rename_to(self._made)
                 except OSError:
-                    os.unlink(beside)
+                    beside.unlink()
                     raise
             self._slave = slave
 
     def remove(self) -> None:
-        """Unlink it, if it is still ours."""
+        """Unlink it, if it is still ours, and be done with it."""
         if self.is_ours:
             with contextlib.suppress(OSError):
-                os.unlink(self._made)
+                self._made.unlink()
+        self._close()
+
+    def _close(self) -> None:
+        self._made.close()
+        self._place.close()
 
 
-def _is_left_behind(path: str, slave: str) -> bool:
+def _beside(place: Place, slave: str) -> Place:
+    return place.beside(f"{place.name}.{os.path.basename(slave)}")
+
+
+def _is_left_behind(place: Place, slave: str) -> bool:
     """Is it a link to a PTY that is gone, or is ours now? A crash leaves such."""
     try:
-        leads_to = os.readlink(path)
+        leads_to = place.readlink()
     except OSError:  # nothing, or no link
         return False
-    if not leads_to.startswith("/dev/pts/"):
+    if os.path.dirname(leads_to) != "/dev/pts":
         return False
-    if leads_to == slave or not os.path.exists(path):
+    if leads_to == slave or not os.path.exists(leads_to):
         return True
-    if _is_older_than_its_pty(path):
-        log.warning("'%s' is replaced: it was for another PTY than '%s' is now", path, leads_to)
+    if _is_older_than_its_pty(place, leads_to):
+        text = "'%s' is replaced: it was for another PTY than '%s' is now"
+        log.warning(text, place.path, leads_to)
         return True
     return False
 
 
-def _is_older_than_its_pty(path: str) -> bool:
+def _is_older_than_its_pty(place: Place, leads_to: str) -> bool:
     """Was the number given to somebody else since the link was made? Raises OSError.
 
     A PTY that was there before its link, and is still, is in use. All three times of a PTY begin
     with its making. Where a clock was set back a link is old that is from before this boot, or
     from the future.
     """
-    made = os.lstat(path).st_mtime_ns
-    pty = os.stat(path)
+    made = place.stat().st_mtime_ns
+    pty = os.stat(leads_to)
     now = time.time_ns()
     booted = now - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     return (

@@ -26,15 +26,18 @@ from functools import partial
 import attrs
 import trio
 
+from trio_chardev.backends.descriptor import slow_errors, status_of
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.spool import Output, Spool, create_output
-from trio_chardev.core.backend import Backend, OpenRequest, Tap
+from trio_chardev.core.backend import OpenRequest, Tap
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event
+from trio_chardev.files import work_on_files
 from trio_chardev.options import BackendOptions
 from trio_chardev.protocols.asciicast import Direction, Encoder, Version, header
 
 PIECE = 1 << 14  # bytes; more are several events at one time
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
 
 _no_recording = contextlib.nullcontext(None)
 
@@ -69,12 +72,12 @@ def open_recording(
 async def _open_recording(
     path: str, version: Version, request: OpenRequest
 ) -> AsyncIterator[Recording]:
-    before = _recording_of(request.replaces, path)
+    before = await _same_recording(request, path)
     if before is not None and before.version != version:
         raise BackendError(f"recording '{path}' is in asciicast v{before.version}: it can't go on")
-    recording = Recording(
-        request.id, path, await _open_output(path, request, before), before, version
-    )
+    output = await _open_output(path, request, before)
+    with owned(output.close), slow_errors(f"Could not create '{path}'"):
+        recording = Recording(request.id, path, output, before, version)
     async with recording.spool.running():
         try:
             yield recording
@@ -82,11 +85,19 @@ async def _open_recording(
             recording.close()
 
 
-def _recording_of(backend: Backend | None, path: str) -> Recording | None:
-    for tap in backend.taps if backend is not None else ():
+async def _same_recording(request: OpenRequest, path: str) -> Recording | None:
+    """The recording of the replaced backend, if it is in the file that *path* leads to now."""
+    for tap in request.replaces.taps if request.replaces is not None else ():
         if isinstance(tap, Recording) and tap.path == path:
-            return tap
+            with slow_errors(f"Could not create '{path}'"):
+                there = await work_on_files(_status, path, request)
+            if there is not None and os.path.samestat(there, tap.file):
+                return tap
     return None
+
+
+def _status(path: str, request: OpenRequest) -> os.stat_result | None:
+    return status_of(path, request) or status_of(path, request, _FLAGS)  # of an fd set
 
 
 class _LinesOutput(Output):
@@ -169,6 +180,8 @@ class Recording(Tap):
     ) -> None:
         """*before* is the recording of the replaced backend, if it is the same file."""
         self.path = path
+        self.file = os.fstat(output.fd)
+        """What is at the path may be another one by now."""
         self.version = version
         self.spool = Spool(f"recording '{path}'", "events", output)
         self.spool.on_failure = self._note_failure

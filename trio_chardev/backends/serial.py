@@ -19,7 +19,13 @@ from contextlib import asynccontextmanager, suppress
 
 import trio
 
-from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, open_fd, read_terminal
+from trio_chardev.backends.descriptor import (
+    DescriptorBackend,
+    FdHolder,
+    open_fd,
+    read_terminal,
+    status_of,
+)
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.marks import MarkDecoder
 from trio_chardev.backends.serial_holders import explain_busy
@@ -108,11 +114,11 @@ class SerialBackend(PlainBackend):
         """Is the line for nobody else?"""
         return self._wanted.is_locked
 
-    def has_open(self, device: str) -> bool:
+    def has_open(self, device: os.stat_result) -> bool:
         """Is *device* the line that is open here?"""
         try:
-            same = os.fstat(self.sink.fd).st_rdev == os.stat(device).st_rdev
-        except (OSError, ValueError):  # one of them is not there, or is no path
+            same = os.fstat(self.sink.fd).st_rdev == device.st_rdev
+        except OSError:  # it is away
             return False
         return same and not is_hung_up(self.sink.fd)
 
@@ -324,12 +330,15 @@ class SerialBackend(PlainBackend):
             await trio.sleep(POLL_INTERVAL)
 
 
-def _make(options: SerialOptions, request: OpenRequest) -> PlainBackend:
+def _make(
+    options: SerialOptions, request: OpenRequest, device: os.stat_result | None
+) -> PlainBackend:
     original = request.replaces
-    if isinstance(original, SerialBackend) and original.has_open(options.device):
+    if isinstance(original, SerialBackend) and device and original.has_open(device):
         with backend_errors(f"Could not open '{options.device}'"):
             holder = FdHolder(os.dup(original.sink.fd))
-        return SerialBackend(request, holder, options, owner=original)
+            with owned(holder.close):
+                return SerialBackend(request, holder, options, owner=original)
     holder = open_fd(options.device, os.O_RDWR, request.open_path)
     with owned(holder.close), backend_errors(f"Could not open '{options.device}'"):
         try:
@@ -340,21 +349,18 @@ def _make(options: SerialOptions, request: OpenRequest) -> PlainBackend:
             if exc.errno in NO_SUCH_CONTROL:
                 raise BackendError(f"Could not open '{options.device}': it is not a tty") from exc
             raise  # such as EIO from a serial port that the machine does not have
-    return SerialBackend(request, holder, options, found=found)
+        return SerialBackend(request, holder, options, found=found)
 
 
-def _check_free(options: SerialOptions, request: OpenRequest) -> None:
+def _check_free(options: SerialOptions, request: OpenRequest, device: os.stat_result) -> None:
     """Raise BackendError if another chardev has the line, and one of the two is exclusive."""
-    wants = options.exclusive
-    with suppress(OSError, ValueError):  # opening it says what is wrong
-        if wants is None:
-            wants = is_locked_unless_told(os.stat(options.device))
-        for id, chardev in request.chardevs.items():
-            other = chardev.backend
-            if id == request.id or not isinstance(other, SerialBackend):
-                continue
-            if (wants or other.is_locked) and other.has_open(options.device):
-                raise BackendError(f"'{options.device}' is in use by chardev '{id}'")
+    wants = is_locked_unless_told(device) if options.exclusive is None else options.exclusive
+    for id, chardev in request.chardevs.items():
+        other = chardev.backend
+        if id == request.id or not isinstance(other, SerialBackend):
+            continue
+        if (wants or other.is_locked) and other.has_open(device):
+            raise BackendError(f"'{options.device}' is in use by chardev '{id}'")
 
 
 @asynccontextmanager
@@ -363,9 +369,11 @@ async def open_serial(options: SerialOptions, request: OpenRequest) -> AsyncIter
     if options.reopen_ms < 0:
         raise BackendError("reopen-ms must not be negative")
     check_speed(options.device, options.line)
-    _check_free(options, request)
+    device = status_of(options.device, request)
+    if device is not None:
+        _check_free(options, request, device)
     try:
-        backend = _make(options, request)
+        backend = _make(options, request, device)
     except BackendError as exc:
         raise await explain_busy(options.device, exc) from exc.__cause__
     try:

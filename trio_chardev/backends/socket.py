@@ -85,10 +85,13 @@ class SocketBackend(PeerBackend):
             passed = socket_from_fd(request.take_fd(self.address.str_), self.address.str_)
             listener = listen_on(self.address, passed)
         else:
-            check_path(self.address, request.sandbox, is_server=True)
             replaces = request.replaces
             shared = replaces._peers if isinstance(replaces, SocketBackend) else None
-            listener = await listen(self.address, shared if isinstance(shared, Listener) else None)
+            listener = await listen(
+                self.address,
+                shared if isinstance(shared, Listener) else None,
+                sandbox=request.sandbox,
+            )
         self._peers = listener
         self.address = listener.address
         if request.keep_peer and listener.is_taking_over:

@@ -2,7 +2,8 @@
 
 A path is not taken from who listens there, and what is not a socket is not removed. A
 socket that its owner left behind is, and the socket file of the listener that is to be
-replaced is renamed over. Nobody unlinks what another has bound: inodes are compared.
+replaced is renamed over. Nobody unlinks what another has bound: inodes are compared. All of it is
+done in the folder that is opened first; see `trio_chardev.place`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import secrets
 import socket
 import stat
 
-from trio_chardev.backends.addresses import SUN_PATH_SIZE, path_for_kernel, path_of_descriptor
+from trio_chardev.backends.addresses import SUN_PATH_SIZE
 from trio_chardev.errors import BackendError
+from trio_chardev.place import Place
+from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 log = logging.getLogger(__name__)
 
@@ -25,59 +28,62 @@ Inode = tuple[int, int]
 class SocketFile:
     """A socket file, for *path*; bound there, or beside it until `place`."""
 
-    __slots__ = ("_bound", "_inode", "_mode", "path", "replaced_inode")
+    __slots__ = ("_bound", "_inode", "_mode", "_place", "_sandbox", "path", "replaced_inode")
 
-    def __init__(self, path: bytes, mode: int | None = None) -> None:
+    def __init__(self, path: bytes, mode: int | None = None, sandbox: Sandbox = EVERYWHERE) -> None:
         """It gets the permissions *mode*, less the umask; None: what the kernel gives."""
         self.path = path
         self._mode = mode
+        self._sandbox = sandbox
         self.replaced_inode: Inode | None = None
         """What `place` may rename it over: the file of the listener that is replaced."""
-        self._bound = path  # where it is now
+        self._place: Place | None = None  # where it is to be
+        self._bound: Place | None = None  # where it is now
         self._inode: Inode | None = None
 
     def choose_place(self, replaced: SocketFile | None) -> None:
         """Decide where to bind, and clear that place of a socket left behind.
 
-        Raises BackendError if the path is in use, OSError.
+        Raises BackendError if the path is in use or outside of the sandbox, OSError.
         """
-        if replaced is not None and replaced.is_at(self.path):
+        self._place = self._bound = place = self._sandbox.locate(os.fsdecode(self.path))
+        if replaced is not None and replaced._is_in(place):
             self.replaced_inode = replaced._inode
-            self._bound = _beside(self.path)
+            self._bound = _beside(place)
             return
-        _make_way(self.path)
-        if len(self.path) >= SUN_PATH_SIZE:  # one byte too long for bind(2)
-            self._bound = _beside(self.path)
+        self._make_way(place)
+        if len(_kernel_name(place)) >= SUN_PATH_SIZE:
+            self._bound = _beside(place)
 
     def bind(self, sock: socket.socket) -> None:
         """Bind *sock* at the place chosen. Raises BackendError, OSError."""
+        assert self._bound is not None
         if self._mode is not None:
             os.fchmod(sock.fileno(), self._mode)  # bind(2) makes the file with the socket's mode
-        if len(self._bound) < SUN_PATH_SIZE:
-            sock.bind(self._bound)
-        else:
-            directory, name = os.path.split(self._bound)
-            with path_of_descriptor(directory or b".") as short:
-                sock.bind(os.path.join(short, name))
+        sock.bind(_kernel_name(self._bound))
         self._inode = _inode(self._bound)
         if self.replaced_inode is None:
             self.place()
 
     def place(self) -> None:
         """Rename it to its path, unless it is there already. Raises BackendError."""
-        if self._bound == self.path:
+        bound, place = self._bound, self._place
+        if bound is place or bound is None or place is None:
             return
-        if _inode(self.path) not in (None, self.replaced_inode):
-            raise _in_use(self.path, "somebody has taken it meanwhile")
+        if _inode(place) not in (None, self.replaced_inode):
+            raise self._in_use("somebody has taken it meanwhile")
         try:
-            os.rename(self._bound, self.path)
+            place.check_reached()
+            bound.rename_to(place)
         except OSError as exc:
             raise self.failed_to_bind(exc) from exc
-        self._bound = self.path
+        self._bound = place
+        bound.close()
 
     def restrict(self, mode: int) -> None:
         """Give it the permissions *mode* now. Raises OSError."""
-        fd = os.open(self._bound, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        assert self._bound is not None
+        fd = self._bound.open(os.O_PATH | os.O_CLOEXEC)
         try:
             status = os.fstat(fd)
             if (status.st_dev, status.st_ino) == self._inode:
@@ -85,66 +91,84 @@ class SocketFile:
         finally:
             os.close(fd)
 
-    def is_at(self, path: bytes) -> bool:
-        """Is this the file at *path*?"""
-        return self._inode is not None and _inode(path) == self._inode
+    @property
+    def is_there(self) -> bool:
+        """Is it still where it was put?"""
+        return self._bound is not None and self._is_in(self._bound)
+
+    def _is_in(self, place: Place) -> bool:
+        return self._inode is not None and _inode(place) == self._inode
 
     def unlink(self) -> None:
-        """Remove it, if it is still there. Never fails."""
-        if self.is_at(self._bound):
+        """Remove it, if it is still there, and be done with it. Never fails."""
+        if self.is_there and self._bound is not None:
             try:
-                os.unlink(self._bound)
+                self._bound.unlink()
             except OSError as exc:
-                log.warning("can't remove socket %s: %s", os.fsdecode(self._bound), exc)
+                log.warning("can't remove socket %s: %s", self._bound.path, exc)
+        for place in (self._bound, self._place):
+            if place is not None:
+                place.close()
+        self._bound = self._place = None
+
+    def _make_way(self, place: Place) -> None:
+        """Unlink a socket that its owner has left behind. Raises BackendError, OSError.
+
+        connect(2) tells whether the owner lives. With another type of socket it does so without
+        giving that owner a client: EPROTOTYPE, or success if the types match after all.
+        """
+        try:
+            fd = place.open(os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISDIR(mode):
+                raise BackendError.from_os_error(
+                    f"Failed to unlink socket {os.fsdecode(self.path)}",
+                    IsADirectoryError(errno.EISDIR, ""),
+                )
+            if not stat.S_ISSOCK(mode):
+                raise self._in_use("what is there is not a socket")
+            kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+            with socket.socket(socket.AF_UNIX, kind) as probe:
+                code = probe.connect_ex(f"/proc/self/fd/{fd}")
+        finally:
+            os.close(fd)
+        if code != errno.ECONNREFUSED:
+            is_alive = code in (0, errno.EPROTOTYPE)
+            raise self._in_use("somebody listens there" if is_alive else os.strerror(code))
+        place.unlink()
 
     def failed_to_bind(self, error: OSError) -> BackendError:
         """*error* in QEMU's words."""
-        return _failed_to_bind(self.path, error)
-
-
-def _beside(path: bytes) -> bytes:
-    """A path that nobody uses, in the same directory, with a short name."""
-    return os.path.join(os.path.dirname(path), b".%b" % secrets.token_hex(6).encode())
-
-
-def _make_way(path: bytes) -> None:
-    """Unlink a socket that its owner has left behind. Raises BackendError, OSError.
-
-    connect(2) tells whether the owner lives. With another type of socket it does so without
-    giving that owner a client: EPROTOTYPE, or success if the types match after all.
-    """
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    if stat.S_ISDIR(mode):
-        raise BackendError.from_os_error(
-            f"Failed to unlink socket {os.fsdecode(path)}", IsADirectoryError(errno.EISDIR, "")
+        return BackendError.from_os_error(
+            f"Failed to bind socket to {os.fsdecode(self.path)}", error
         )
-    if not stat.S_ISSOCK(mode):
-        raise _in_use(path, "what is there is not a socket")
-    with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe,
-        path_for_kernel(path) as short,
-    ):
-        code = probe.connect_ex(short)
-    if code != errno.ECONNREFUSED:
-        is_alive = code in (0, errno.EPROTOTYPE)
-        raise _in_use(path, "somebody listens there" if is_alive else os.strerror(code))
-    os.unlink(path)
+
+    def _in_use(self, why: str) -> BackendError:
+        return BackendError(f"{self.failed_to_bind(OSError(errno.EADDRINUSE, ''))} ({why})")
 
 
-def _inode(path: bytes) -> Inode | None:
+def _beside(place: Place) -> Place:
+    """A place that nobody uses, in the same folder, with a short name."""
+    return place.beside(f".{secrets.token_hex(6)}")
+
+
+def _kernel_name(place: Place) -> bytes:
+    """What to give to bind(2), which takes a path only.
+
+    Its own path if that will do, for ss(8) and the socket's peers are told it.
+    """
+    path = os.fsencode(place.path)
+    if not place.is_limited and len(path) < SUN_PATH_SIZE:
+        return path
+    return os.fsencode(place.short)
+
+
+def _inode(place: Place) -> Inode | None:
     try:
-        status = os.lstat(path)
+        status = place.stat()
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _failed_to_bind(path: bytes, error: OSError) -> BackendError:
-    return BackendError.from_os_error(f"Failed to bind socket to {os.fsdecode(path)}", error)
-
-
-def _in_use(path: bytes, why: str) -> BackendError:
-    return BackendError(f"{_failed_to_bind(path, OSError(errno.EADDRINUSE, ''))} ({why})")

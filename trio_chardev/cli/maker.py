@@ -68,4 +68,4 @@ class Maker:
         if by_client and id in devices:  # the command line's, see `make_all`
             await devices.remove(id)
         with contextlib.nullcontext() if by_client else saying(self.said["devices", id]):
-            add_device(devices, options, id)
+            add_device(devices, options, id, self.sandbox if by_client else EVERYWHERE)

@@ -16,7 +16,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import attrs
 import trio
@@ -43,9 +43,26 @@ def number_as_fd(name: str) -> int:
     return int(name)
 
 
-def open_path(path: str, flags: int, sandbox: Sandbox = EVERYWHERE) -> int:
+class OpenPath(Protocol):
+    """As os.open; a file that is made has *mode*, less the umask.
+
+    Raises OSError, ValueError, BackendError.
+    """
+
+    def __call__(self, path: str, flags: int, /, *, mode: int = 0o666) -> int: ...
+
+
+class OpenPathIn(Protocol):
+    """The same for what is in a sandbox; else it raises BackendError."""
+
+    def __call__(
+        self, path: str, flags: int, /, sandbox: Sandbox = ..., *, mode: int = 0o666
+    ) -> int: ...
+
+
+def open_path(path: str, flags: int, sandbox: Sandbox = EVERYWHERE, *, mode: int = 0o666) -> int:
     """Open a file; see `Sandbox.open`. Raises OSError, ValueError, BackendError."""
-    return sandbox.open(path, flags)
+    return sandbox.open(path, flags, mode=mode)
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -74,7 +91,7 @@ class OpenRequest:
     outlets: Outlets | None = None
     """The users of the chardev, for a backend that chooses who gets the input."""
 
-    open_path: Callable[[str, int], int] = open_path
+    open_path: OpenPath = open_path
     """Opens a file by path and os.open's flags, for all that a user may name by a path."""
 
     sandbox: Sandbox = EVERYWHERE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, ValuesView
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -14,6 +15,7 @@ from trio_chardev.core.backend import (
     DEFAULT_ESCAPE,
     Backend,
     Opener,
+    OpenPathIn,
     OpenRequest,
     number_as_fd,
     open_path,
@@ -70,7 +72,7 @@ class Registry(Mapping[str, Chardev]):
     _opener_of: OpenerOf
     on_notice: Callable[[Notice], None] = lambda notice: None
     """Is told what happens to the chardevs; what it raises is logged."""
-    open_path: Callable[[str, int, Sandbox], int] = open_path
+    open_path: OpenPathIn = open_path
     """Opens what options name by a path; see OpenRequest."""
     quit: Callable[[], None] = lambda: None
     """Stops the service; see OpenRequest."""
@@ -270,7 +272,7 @@ class Registry(Mapping[str, Chardev]):
         def open_beside(request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
             request.chardevs = self
             request.objects = self.objects
-            request.open_path = lambda path, flags: self.open_path(path, flags, sandbox)
+            request.open_path = functools.partial(self.open_path, sandbox=sandbox)
             request.sandbox = sandbox
             request.quit = self.quit
             request.escape = self.escape

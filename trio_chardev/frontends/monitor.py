@@ -26,6 +26,7 @@ from trio_chardev.errors import (
     NotSupportedError,
     OptionsError,
 )
+from trio_chardev.sandbox import Sandbox
 
 
 @attrs.frozen(kw_only=True)
@@ -56,6 +57,12 @@ class MonitorObjectOptions(MonitorOptions):
 
     ends_with_client: bool = False
     """Delete it, and the chardev, when the first client has left."""
+
+
+def check_monitor(options: DeviceOptions, sandbox: Sandbox) -> None:
+    """Raise OptionsError for a monitor that who is limited to *sandbox* may not make."""
+    if sandbox.is_limited and isinstance(options, MonitorOptions) and options.insecure:
+        raise OptionsError("'insecure' is for the operator to say: the service has a sandbox")
 
 
 class MonitorDevice(Device):

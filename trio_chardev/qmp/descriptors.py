@@ -120,10 +120,14 @@ class FdSets:
         """All sets."""
         return [FdsetInfo(fdset_id=i, fds=tuple(infos)) for i, infos in self._sets.items()]
 
-    def open_path(self, path: str, flags: int, sandbox: Sandbox = EVERYWHERE) -> int:
+    def open_path(
+        self, path: str, flags: int, sandbox: Sandbox = EVERYWHERE, *, mode: int = 0o666
+    ) -> int:
         """Open *path*, which may be ``/dev/fdset/N``. Raises as `Sandbox.open`."""
         if not path.startswith(DIRECTORY):
-            return sandbox.open(path, flags)
+            return sandbox.open(path, flags, mode=mode)
+        if flags & os.O_PATH:  # who has a descriptor has not a place in a folder
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         number = path.removeprefix(DIRECTORY)
         if not re.fullmatch(r"[0-9]{1,19}", number):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)

@@ -9,10 +9,12 @@ import attrs
 from trio_chardev.core.device import Device, DeviceInfo, DeviceOptions
 from trio_chardev.core.devices import Devices
 from trio_chardev.frontends import DEVICE, DEVICE_INFO
+from trio_chardev.frontends.monitor import check_monitor
 from trio_chardev.grammar import check_id
 from trio_chardev.options import unstructure
 from trio_chardev.qmp.context import Command, Context, NoArguments
 from trio_chardev.qmp.session import QmpError
+from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 
 @attrs.frozen(kw_only=True)
@@ -22,11 +24,17 @@ class DeviceIdArguments:
     id: str
 
 
-def add_device(devices: Devices, options: DeviceOptions, id: str | None = None) -> Device:
+def add_device(
+    devices: Devices,
+    options: DeviceOptions,
+    id: str | None = None,
+    sandbox: Sandbox = EVERYWHERE,
+) -> Device:
     """Make a device, which has the name *id* if the options have none.
 
-    Raises OptionsError, and what `Devices.add` raises.
+    *sandbox* limits who asks for it. Raises OptionsError, and what `Devices.add` raises.
     """
+    check_monitor(options, sandbox)
     if options.id is not None:
         check_id(options.id)
     elif id is not None:
@@ -36,7 +44,7 @@ def add_device(devices: Devices, options: DeviceOptions, id: str | None = None) 
 
 async def device_add(context: Context, arguments: DeviceOptions) -> dict[str, Any]:
     host = context.host
-    device = add_device(host.registry.devices, arguments)
+    device = add_device(host.registry.devices, arguments, sandbox=host.sandbox)
     if host.journal.is_kept:
         await host.journal.keep("devices", device.id, unstructure(arguments, DEVICE))
     return {}

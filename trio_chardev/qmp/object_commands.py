@@ -10,7 +10,11 @@ from trio_chardev.core.device import Device
 from trio_chardev.core.registry import Registry
 from trio_chardev.errors import BackendError
 from trio_chardev.files import work_on_files
-from trio_chardev.frontends.monitor import MonitorObject, MonitorObjectOptions
+from trio_chardev.frontends.monitor import (
+    MonitorObject,
+    MonitorObjectOptions,
+    check_monitor,
+)
 from trio_chardev.grammar import check_id
 from trio_chardev.objects import OBJECT, MonitorQmp, ObjectOptions
 from trio_chardev.options import unstructure
@@ -43,7 +47,9 @@ async def add_object(
     objects = registry.objects
     _check_is_new(registry, options.id)
     if isinstance(options, MonitorQmp):
-        objects[options.id] = registry.object_devices.add(_device_of(options))
+        device = _device_of(options)
+        check_monitor(device, sandbox)
+        objects[options.id] = registry.object_devices.add(device)
     elif options.reads_files:
         made = await _create(options, dict(objects), sandbox)
         _check_is_new(registry, options.id)  # another client may have been quicker
