@@ -310,25 +310,29 @@ async def test_a_recording_goes_on_in_its_file_only(inside: Path, outside: Path)
 
 
 async def test_standard_input_and_output_are_outside(inside: Path) -> None:
-    async with open_service(Sandbox([str(inside)])) as service:
-        async with client_of(service, inside.parent) as qmp:
-            with pytest.raises(QmpError, match="input and output are outside of the sandbox$"):
-                await add(qmp, "stdio", {})
+    async with (
+        open_service(Sandbox([str(inside)])) as service,
+        client_of(service, inside.parent) as qmp,
+    ):
+        with pytest.raises(QmpError, match="input and output are outside of the sandbox$"):
+            await add(qmp, "stdio", {})
 
 
 async def test_whom_to_trust_is_not_for_a_client_to_say(inside: Path) -> None:
-    async with open_service(Sandbox([str(inside)])) as service:
-        async with client_of(service, inside.parent) as qmp:
-            inet = {"type": "inet", "data": {"host": "0.0.0.0", "port": "0"}}
-            await add(qmp, "socket", {"addr": inet, "wait": False})
-            monitor: dict[str, Any] = {"id": "m", "chardev": "x", "insecure": True}
-            refused = "^'insecure' is for the operator to say: the service has a sandbox$"
-            with pytest.raises(QmpError, match=refused):
-                await qmp.execute("device_add", driver="monitor", **monitor)
-            with pytest.raises(QmpError, match=refused):
-                await qmp.execute("object-add", {"qom-type": "monitor-qmp", **monitor})
-            with pytest.raises(QmpError, match="needs TLS with 'verify-peer'"):
-                await qmp.execute("device_add", driver="monitor", **(monitor | {"insecure": False}))
+    async with (
+        open_service(Sandbox([str(inside)])) as service,
+        client_of(service, inside.parent) as qmp,
+    ):
+        inet = {"type": "inet", "data": {"host": "0.0.0.0", "port": "0"}}
+        await add(qmp, "socket", {"addr": inet, "wait": False})
+        monitor: dict[str, Any] = {"id": "m", "chardev": "x", "insecure": True}
+        refused = "^'insecure' is for the operator to say: the service has a sandbox$"
+        with pytest.raises(QmpError, match=refused):
+            await qmp.execute("device_add", driver="monitor", **monitor)
+        with pytest.raises(QmpError, match=refused):
+            await qmp.execute("object-add", {"qom-type": "monitor-qmp", **monitor})
+        with pytest.raises(QmpError, match="needs TLS with 'verify-peer'"):
+            await qmp.execute("device_add", driver="monitor", **(monitor | {"insecure": False}))
 
 
 async def test_a_name_that_is_long_by_way_of_its_folder_is_bound_all_the_same(
@@ -337,12 +341,14 @@ async def test_a_name_that_is_long_by_way_of_its_folder_is_bound_all_the_same(
     """/proc/self/fd/N/NAME is longer than bind(2) takes."""
     monkeypatch.chdir(inside)
     name = "n" * 108
-    async with open_service(Sandbox([str(inside)])) as service:
-        async with client_of(service, inside.parent) as qmp:
-            await add(qmp, "socket", unix(Path(name), wait=False), "s")
-            await add(qmp, "socket", unix(Path(name), server=False), "c")
-            again = {"type": "socket", "data": unix(Path(name), wait=False)}
-            await qmp.execute("chardev-change", id="s", backend=again)
-            assert os.listdir(inside) == [name]
-            await qmp.execute("chardev-remove", id="s")
+    async with (
+        open_service(Sandbox([str(inside)])) as service,
+        client_of(service, inside.parent) as qmp,
+    ):
+        await add(qmp, "socket", unix(Path(name), wait=False), "s")
+        await add(qmp, "socket", unix(Path(name), server=False), "c")
+        again = {"type": "socket", "data": unix(Path(name), wait=False)}
+        await qmp.execute("chardev-change", id="s", backend=again)
+        assert os.listdir(inside) == [name]
+        await qmp.execute("chardev-remove", id="s")
     assert os.listdir(inside) == []
