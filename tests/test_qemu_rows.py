@@ -27,6 +27,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.disk import wait_written
 from tests.samples import KINDS
 from trio_chardev import (
     BackendError,
@@ -207,6 +208,7 @@ async def test_char_file(registry: Registry, tmp_path: Path) -> None:
     await registry.add("x", FileOptions(out=str(tmp_path / "out")))
     async with attached(registry) as user:
         await user.frontend.send_all(b"hello!")
+        await wait_written(tmp_path / "out", 6)
     assert (tmp_path / "out").read_bytes() == b"hello!"
 
 
@@ -414,6 +416,7 @@ async def test_char_hotswap(registry: Registry, tmp_path: Path) -> None:
             await registry.change("x", file)
             assert registry["x"].frontends == [user.frontend]
             await user.frontend.send_all(b"hello!")
+            await wait_written(tmp_path / "out", 6)
     assert (tmp_path / "out").read_bytes() == b"hello!"
 
 

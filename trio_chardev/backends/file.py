@@ -1,10 +1,9 @@
 """file: output goes to a file, input may come from another file or a FIFO.
 
-Writing to a regular file never says that it would block, so it is done at once, in pieces
-of 64 KiB: into the page cache each takes about 15 us, a tenth of what a worker thread costs
-for one byte. Only a disk that can't keep up makes the kernel hold the writer, for one piece
-at a time. A thread would also have to be waited for through a cancellation, since
-"Cancelled: nothing was sent" can't be said of a write that is under way.
+A disk can be slow, or hang, and who writes to it or reads from it then stands still: so regular
+files are written and read in threads, see `Spool` and `ReadAhead`. What could not be written is
+kept and tried again; up to 1 MiB of it, and then whoever sends waits. FIFOs and devices are never
+waited for, and need no thread.
 
 The input is opened first, so that a missing one leaves no empty output behind. A FIFO whose
 last writer leaves gives the end of file and then a hang-up for ever; it is opened anew, which
@@ -17,24 +16,29 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import attrs
+import trio
 
+from trio_chardev.backends.ahead import ReadAhead, RegularFile
 from trio_chardev.backends.descriptor import (
     DescriptorBackend,
     FdHolder,
     mode_of,
     open_fd,
-    open_fd_in_worker,
-    truncate,
+    slow_errors,
 )
+from trio_chardev.backends.holder import owned
+from trio_chardev.backends.spool import Output, Spool
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
+from trio_chardev.files import SlowFileError, work_on_files
 from trio_chardev.options import BackendOptions
+from trio_chardev.workers import NoThreadError
 
-PIECE = 1 << 16  # bytes
+RETRY_INTERVAL = 1.0  # seconds, where a FIFO can't be opened again for now
 
 
 @attrs.frozen(kw_only=True)
@@ -54,7 +58,7 @@ class FileOptions(BackendOptions):
 
 
 class FileBackend(DescriptorBackend):
-    """A file for output and perhaps another for input."""
+    """A file for output, here a FIFO or a device, and perhaps another for input."""
 
     def __init__(
         self,
@@ -66,38 +70,149 @@ class FileBackend(DescriptorBackend):
         super().__init__(request, source, sink)
         self._options = options
         self._open_path = request.open_path
+        self._is_left = False  # the FIFO, by its last writer
 
     @property
     def filename(self) -> str:
         return "file"
 
-    def send_nowait(self, data: memoryview) -> int:
-        return super().send_nowait(data[:PIECE])
-
     def input_ended(self, error: OSError | None) -> None:
-        if error is not None or not self._reopen_fifo():
+        if error is None and not isinstance(self.source, ReadAhead):
+            self._is_left = True  # `wait_readable` opens it again
+        else:
             super().input_ended(error)
 
-    def _reopen_fifo(self) -> bool:
-        """Wait for the next writer, if the input is a FIFO; else, or if it is gone, False."""
-        path = self._options.in_
-        if path is None or self.source is None or not is_fifo(path):
-            return False
+    async def wait_readable(self) -> None:
+        if self._is_left:
+            await self._reopen_fifo()
+        else:
+            await super().wait_readable()
+
+    async def _reopen_fifo(self) -> None:
+        """Wait for the next writer, if the input is a FIFO; else, or if it is gone, it has ended."""
+        assert self._options.in_ is not None
         try:
-            source = open_fd(path, os.O_RDONLY, self._open_path)
+            source = await work_on_files(
+                _open_fifo, self._options.in_, self._open_path, discard=FdHolder.close
+            )
+        except (SlowFileError, NoThreadError):
+            await trio.sleep(RETRY_INTERVAL)
+            return
         except BackendError:
-            return False
-        self.source.close()
+            self._is_left = False
+            super().input_ended(None)
+            return
+        self._is_left = False
+        if self.source is not None:
+            self.source.close()
         self.source = source
-        return True
+
+
+class RegularFileBackend(FileBackend):
+    """The output is a regular file."""
+
+    def __init__(
+        self, request: OpenRequest, options: FileOptions, source: FdHolder | None, sink: _Sink
+    ) -> None:
+        super().__init__(request, options, source, sink)
+        self.inode = sink.inode
+        self.spool = sink.spool
+        self._before: Spool | None = None
+        if isinstance(request.replaces, RegularFileBackend):
+            if request.replaces.inode == self.inode:
+                self._before = request.replaces.spool
 
     def activate(self) -> None:
-        """Truncate the output, if it is a regular file. Raises BackendError."""
-        try:
-            if not self._options.append:
-                truncate(self.sink.fd)
-        except OSError as exc:
-            raise BackendError.from_os_error(f"Could not open '{self._options.out}'", exc) from exc
+        """Have the output truncated before anything is written to it."""
+        if self._before is not None:
+            self.spool.follow(self._before)
+            self._before = None
+        if not self._options.append:
+            self.spool.empty()
+
+    @property
+    def is_drained(self) -> bool:
+        return self.spool.is_idle
+
+    async def drain(self) -> None:
+        """Wait until all is written."""
+        await self.spool.wait_idle()
+
+    async def settle(self) -> None:
+        """Wait until all is written, or can't be: then that is carried over."""
+        await self.spool.wait_idle(while_it_works=True)
+
+    def take_back(self) -> bytes:
+        return self.spool.take_back()
+
+
+class _Sink(FdHolder):
+    """The regular file for output, which is written by a spool."""
+
+    __slots__ = ("inode", "spool")
+
+    def __init__(self, path: str, output: Output, inode: tuple[int, int]) -> None:
+        self.inode = inode
+        self.spool = Spool(f"file '{path}'", "bytes", output, keeps=True)
+        super().__init__(output.fd)
+
+    def _have_non_blocking(self) -> None:
+        return None
+
+    def close(self) -> None:
+        """Have the spool close it."""
+        self.fd = -1
+        self.spool.close()
+
+    def write(self, data: memoryview) -> int:
+        if not (room := self.spool.room):
+            raise BlockingIOError
+        self.spool.put(data[:room])
+        return min(room, len(data))
+
+    async def wait_writable(self) -> None:
+        await self.spool.wait_room()
+
+
+# ---------------------------------------------------------------- in a thread
+
+
+def _open_source(path: str, opener: Callable[[str, int], int]) -> FdHolder:
+    """The input, with its first piece if it is a regular file. Raises BackendError, OSError."""
+    holder = open_fd(path, os.O_RDONLY, opener)
+    with owned(holder.close):
+        mode = mode_of(holder, path)
+        if stat.S_ISDIR(mode):  # which can be opened, but not read
+            raise BackendError(f"Could not open '{path}': Is a directory")
+        if not stat.S_ISREG(mode):
+            return holder
+        ahead = ReadAhead(RegularFile(os.dup(holder.fd)), os.lseek(holder.fd, 0, os.SEEK_CUR))
+    holder.close()
+    ahead.read_first()
+    return ahead
+
+
+def _open_output(
+    path: str, flags: int, opener: Callable[[str, int], int]
+) -> tuple[Output, tuple[int, int]] | FdHolder:
+    """The output and its inode, if it is a regular file. Raises BackendError, OSError."""
+    holder = open_fd(path, flags, opener)
+    with owned(holder.close):
+        status = os.fstat(holder.fd)
+        if not stat.S_ISREG(status.st_mode):
+            return holder
+        output = Output(os.dup(holder.fd))
+    holder.close()
+    return output, (status.st_dev, status.st_ino)
+
+
+def _open_fifo(path: str, opener: Callable[[str, int], int]) -> FdHolder:
+    """Another end of a FIFO. Raises BackendError, also for what is none, as /dev/fdset/N."""
+    holder = open_fd(path, os.O_RDONLY, opener)
+    with owned(holder.close):
+        if not (stat.S_ISFIFO(mode_of(holder, path)) and is_fifo(path)):
+            raise BackendError(f"'{path}' is no FIFO any more")
+        return holder
 
 
 def is_fifo(path: str) -> bool:
@@ -108,23 +223,48 @@ def is_fifo(path: str) -> bool:
         return False
 
 
+def _close(opened: tuple[Output, tuple[int, int]] | FdHolder) -> None:
+    (opened if isinstance(opened, FdHolder) else opened[0]).close()
+
+
+# ---------------------------------------------------------------- opening
+
+
 @asynccontextmanager
 async def open_file(options: FileOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Open the files. Raises BackendError, ``Could not open 'PATH': strerror``."""
-    append = os.O_APPEND if options.append else 0
-    with ExitStack() as undo:
-        source = None
-        if options.in_ is not None:
-            source = await open_fd_in_worker(options.in_, os.O_RDONLY, request.open_path)
-            undo.callback(source.close)
-            if stat.S_ISDIR(mode_of(source, options.in_)):  # which can be opened, but not read
-                raise BackendError(f"Could not open '{options.in_}': Is a directory")
-        flags = os.O_WRONLY | os.O_CREAT | append
-        sink = await open_fd_in_worker(options.out, flags, request.open_path)
-        undo.pop_all()
-    backend = FileBackend(request, options, source, sink)
+    source = None
+    if (path := options.in_) is not None:
+        with slow_errors(f"Could not open '{path}'"):
+            source = await work_on_files(
+                _open_source, path, request.open_path, discard=FdHolder.close
+            )
     try:
-        backend.set_open(True)
-        yield backend
+        async with _open_sink(options, request) as sink:
+            if isinstance(sink, _Sink):
+                backend: FileBackend = RegularFileBackend(request, options, source, sink)
+            else:
+                backend = FileBackend(request, options, source, sink)
+            try:
+                backend.set_open(True)
+                yield backend
+            finally:
+                backend.close()
     finally:
-        backend.close()
+        if source is not None:
+            source.close()
+
+
+@asynccontextmanager
+async def _open_sink(options: FileOptions, request: OpenRequest) -> AsyncIterator[FdHolder]:
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if options.append else 0)
+    with slow_errors(f"Could not open '{options.out}'"):
+        opened = await work_on_files(
+            _open_output, options.out, flags, request.open_path, discard=_close
+        )
+    if isinstance(opened, FdHolder):
+        yield opened
+        return
+    sink = _Sink(options.out, *opened)
+    async with sink.spool.running():
+        yield sink

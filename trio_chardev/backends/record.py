@@ -106,7 +106,7 @@ class _LinesOutput(Output):
     def write(self, data: bytearray) -> None:
         size = os.fstat(self.fd).st_size
         try:
-            super().write(data)
+            super().write(bytearray(data))  # who is told of a failure wants the whole
         except OSError:
             with contextlib.suppress(OSError):  # no regular file
                 os.ftruncate(self.fd, size)

@@ -1,9 +1,11 @@
-"""A file that is written in the background: what a log file and a recording have in common.
+"""A file that is written in the background: a log file, a recording, the output of kind file.
 
 The data path only appends to a bounded buffer. A task takes what has gathered there and writes
-it in a worker thread, so that a slow disk holds up nobody. The file is opened for appending
-always: when a backend is replaced by one with the same file, two tasks have it open for a
-moment, and the new one waits for its turn.
+it in a worker thread, so that a slow disk holds up nobody. When a backend is replaced by one with
+the same file, two tasks have it open for a moment, and the new one waits for its turn.
+
+A copy (a log, a recording) lacks what could not be written; what is nowhere else is kept, and
+tried again.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from trio_chardev.workers import NoThreadError, run_in_worker
 log = logging.getLogger("trio_chardev.log")
 
 MAX_PENDING = 1 << 20  # bytes
-RETRY_INTERVAL = 1.0  # seconds, where no thread can be started
+RETRY_INTERVAL = 1.0  # seconds, where no thread can be started, or what is kept can't be written
+GATHER_TIME = 0.001  # seconds
+GATHER_SIZE = 1 << 16  # bytes that are worth a visit to a thread
 FLUSH_TIMEOUT = 3.0  # seconds; less than the core waits for a backend to close
 
 
@@ -39,10 +43,12 @@ class Output:
         self.fd = fd
 
     def write(self, data: bytearray) -> None:
-        """Write all of *data*, for as long as it takes. Raises OSError."""
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self.fd, rest) :]
+        """Write *data*, and take what was written out of it, for as long as it takes.
+
+        Raises OSError.
+        """
+        while data:
+            del data[: os.write(self.fd, data)]
 
     def close(self) -> None:
         """Close it, if it is open. Never fails."""
@@ -58,8 +64,11 @@ class Output:
 class Spool:
     """The buffer before an output, and the task behind it."""
 
-    def __init__(self, what: str, unit: str, output: Output) -> None:
-        """*what* is for complaints, such as ``log file 'PATH'``; so is *unit*, of `drop`."""
+    def __init__(self, what: str, unit: str, output: Output, *, keeps: bool = False) -> None:
+        """*what* is for complaints, such as ``log file 'PATH'``; so is *unit*, of `drop`.
+
+        With *keeps* what can't be written is tried again.
+        """
         self.output: Output | None = output
         """None once it is closed, or hangs."""
         self.pending = bytearray()
@@ -71,9 +80,13 @@ class Spool:
         self._unit = unit
         self._is_full = False  # of what was there before, which is not to stay
         self._is_dropping = False
+        self._keeps = keeps
         self._is_failing = False
+        self._chunk = bytearray()  # what a thread is writing, or has tried to
+        self._is_writing = False
         self._wake = trio.Event()
-        self._closing = False
+        self._progress = trio.lowlevel.ParkingLot()
+        self._closing = trio.Event()
         self._done = trio.Event()
         self._turn: trio.Event | None = None  # of the spool that has to be done first
         self._scope = trio.CancelScope(shield=True)  # gets its deadline in close()
@@ -82,7 +95,33 @@ class Spool:
     @property
     def room(self) -> int:
         """How many bytes may be put."""
-        return MAX_PENDING - len(self.pending)
+        return max(0, MAX_PENDING - len(self.pending))
+
+    @property
+    def is_idle(self) -> bool:
+        """Has all been written, or is no more to be?"""
+        return not (self.pending or self._chunk or self._is_full) or self.output is None
+
+    async def wait_room(self) -> None:
+        """Wait until there may be room."""
+        if self.room:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._progress.park()
+
+    async def wait_idle(self, *, while_it_works: bool = False) -> None:
+        """Wait until all has been written; or, if wanted, until that fails."""
+        while not (self.is_idle or (while_it_works and self._is_failing)):
+            await self._progress.park()
+
+    def take_back(self) -> bytes:
+        """Take back what no thread is writing."""
+        data = bytearray()
+        if not self._is_writing:
+            data, self._chunk = self._chunk, data
+        data += self.pending
+        self.pending.clear()
+        return bytes(data)
 
     def put(self, data: bytes | memoryview) -> None:
         """Have *data*, no more than there is `room` for, written soon."""
@@ -126,7 +165,7 @@ class Spool:
 
     def close(self) -> None:
         """Have the rest written, and then no more."""
-        self._closing = True
+        self._closing.set()
         self._scope.deadline = trio.current_time() + FLUSH_TIMEOUT
         self._wake.set()
 
@@ -134,42 +173,76 @@ class Spool:
         """Write what gathers, until closed and done, or out of time."""
         try:
             with self._scope:
-                while self.pending or self._is_full or not self._closing:
+                while self.pending or self._is_full or not self._closing.is_set():
                     await self._wake.wait()
                     self._wake = trio.Event()
                     await self._write_pending()
+                await self._close_output()
             if self._scope.cancelled_caught:
-                log.error("%s hangs: its end is lost", self._what)
-            elif self.output is not None:
-                self.output.close()
+                count = len(self._chunk) + len(self.pending)
+                log.error("%s hangs: its end is lost, %d bytes", self._what, count)
         finally:
             self.output = None
             self._done.set()
+            self._progress.unpark_all()
+
+    async def _close_output(self) -> None:
+        """Close it in a thread: a network's file is written then."""
+        if self.output is not None:
+            try:
+                await run_in_worker(self.output.close, limiter=self._limiter)
+            except NoThreadError:
+                self.output.close()
 
     async def _write_pending(self) -> None:
         if self._turn is not None and (self.pending or self._is_full):
             await self._turn.wait()
             self._turn = None
         await self._empty()
-        chunk = bytearray()
-        while (chunk or self.pending) and self.output is not None:
-            if not chunk:
-                chunk, self.pending = self.pending, chunk
+        while (self._chunk or self.pending) and self.output is not None:
+            if not self._chunk:
+                await self._gather()
+                self._chunk, self.pending = self.pending, self._chunk
+                self._progress.unpark_all()
+            self._is_writing = True
             try:
-                await run_in_worker(self.output.write, chunk, limiter=self._limiter)
-            except NoThreadError as exc:
-                self._note_failure(exc)
-                await trio.sleep(RETRY_INTERVAL)
-                continue
+                await run_in_worker(self.output.write, self._chunk, limiter=self._limiter)
             except OSError as exc:
-                self._note_failure(exc)
-                self.on_failure(chunk)
+                self._is_writing = False
+                await self._cope(exc)
             else:
-                self._is_failing = False
-            chunk = bytearray()
+                self._is_writing = self._is_failing = False
+                self._chunk = bytearray()
+            self._progress.unpark_all()
         if self._is_dropping:
             log.warning("%s lacks %d %s by now", self._what, self.dropped, self._unit)
             self._is_dropping = False
+
+    async def _gather(self) -> None:
+        """Of what comes byte by byte let more come: each visit to a thread costs 50 us."""
+        if self._keeps and len(self.pending) < GATHER_SIZE:
+            await self._pause(GATHER_TIME)
+
+    async def _cope(self, error: OSError) -> None:
+        """The chunk could not be written, or not its end."""
+        self._note_failure(error)
+        has_tried = not isinstance(error, NoThreadError)
+        if has_tried and not self._keeps:
+            self.on_failure(self._chunk)
+            self._chunk = bytearray()
+        elif has_tried and self._closing.is_set():
+            log.error("%s lacks its end: %d bytes are lost", self._what, len(self.take_back()))
+        else:
+            self._progress.unpark_all()
+            if has_tried:
+                await self._pause(RETRY_INTERVAL)
+            else:
+                await trio.sleep(RETRY_INTERVAL)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not if it is to be closed."""
+        with trio.move_on_after(seconds):
+            await self._closing.wait()
 
     async def _empty(self) -> None:
         while self._is_full and self.output is not None:
@@ -182,6 +255,7 @@ class Spool:
             except OSError as exc:
                 log.warning("Could not truncate %s: %s", self._what, strerror(exc))
             self._is_full = False
+            self._progress.unpark_all()
 
     def _note_failure(self, error: OSError) -> None:
         if not self._is_failing:

@@ -1,0 +1,112 @@
+"""A regular file that is read ahead, in threads, for its disk may hang.
+
+One piece is there before anybody asks, and the next is fetched when that has been taken. It is
+read at an offset of our own: one that was passed keeps its place for who else has it, and what a
+cancelled call has read is read again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from functools import partial
+
+import trio
+
+from trio_chardev.backends.holder import FdHolder
+from trio_chardev.errors import BackendError
+from trio_chardev.workers import NoThreadError, run_in_worker
+
+PIECE = 1 << 16  # bytes
+NO_THREAD_PAUSE = 1.0  # seconds
+
+
+class RegularFile:
+    """A descriptor, which is closed when nobody refers to it: a thread may be reading it."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        """Own *fd*."""
+        self.fd = fd
+
+    def read(self, offset: int) -> bytes:
+        """At most `PIECE` bytes. Raises OSError."""
+        return os.pread(self.fd, PIECE, offset)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self.fd)
+
+
+class ReadAhead(FdHolder):
+    """What was read of a file, from *offset* on, and has not been taken."""
+
+    __slots__ = ("_data", "_error", "_file", "_is_at_end", "_limiter", "_offset")
+
+    def __init__(self, file: RegularFile, offset: int = 0) -> None:
+        self._file: RegularFile | None = file
+        self._offset = offset  # of what is read next
+        self._data = b""
+        self._is_at_end = False
+        self._error: OSError | None = None
+        self._limiter = trio.CapacityLimiter(2)  # one of them may have been left behind
+        super().__init__(file.fd)
+
+    def _have_non_blocking(self) -> None:
+        return None
+
+    def close(self) -> None:
+        """Read no more. The descriptor is closed with its last reader."""
+        self.fd = -1
+        self._file = None
+
+    def read_first(self) -> None:
+        """Read the first piece; for a thread. What is wrong `read` tells."""
+        if self._file is not None:
+            try:
+                self._note(self._file.read(self._offset))
+            except OSError as exc:
+                self._error = exc
+
+    def read(self, max_bytes: int) -> bytes:
+        """What is there, at most *max_bytes*; ``b""`` at the end.
+
+        Raises BlockingIOError if nothing is there yet, OSError.
+        """
+        if self._data:
+            data, self._data = self._data[:max_bytes], self._data[max_bytes:]
+            return data
+        if self._error is not None:
+            raise self._error
+        if self._is_at_end:
+            return b""
+        raise BlockingIOError
+
+    @property
+    def is_waiting(self) -> bool:
+        """Has `read` nothing to say yet?"""
+        return not (self._data or self._error is not None or self._is_at_end)
+
+    async def wait_readable(self) -> None:
+        """Read the next piece, if all was taken. Raises BackendError if it is closed."""
+        if self._file is None:
+            raise BackendError("The file descriptor was closed")
+        if not self.is_waiting:
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            data = await run_in_worker(
+                partial(self._file.read, self._offset), limiter=self._limiter
+            )
+        except NoThreadError:
+            await trio.sleep(NO_THREAD_PAUSE)
+        except OSError as exc:
+            self._error = exc
+        else:
+            self._note(data)
+
+    def _note(self, data: bytes) -> None:
+        self._offset += len(data)
+        self._data = data
+        self._is_at_end = not data
