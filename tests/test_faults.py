@@ -26,9 +26,8 @@ import trio.testing
 
 import trio_chardev
 from tests.services import until
-from trio_chardev.backends import listener as listener_module
+from trio_chardev.backends import listener as listener_module, spool
 from trio_chardev.backends.addresses import FdAddress, InetAddress, UnixAddress
-from trio_chardev.backends import spool
 from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.pty import PtyOptions
 from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions

@@ -118,9 +118,9 @@ class RegularFileBackend(FileBackend):
         self.inode = sink.inode
         self.spool = sink.spool
         self._before: Spool | None = None
-        if isinstance(request.replaces, RegularFileBackend):
-            if request.replaces.inode == self.inode:
-                self._before = request.replaces.spool
+        old = request.replaces
+        if isinstance(old, RegularFileBackend) and old.inode == self.inode:
+            self._before = old.spool
 
     def activate(self) -> None:
         """Have the output truncated before anything is written to it."""
