@@ -181,6 +181,7 @@ async def test_socat_feeds_the_fifo_and_reads_the_output(tmp_path: Path) -> None
             await trio.run_process([socat, "-u", "STDIN", f"OPEN:{in_}"], stdin=b"from socat")
             assert await backend.receive_some(100) == b"from socat"
             await backend.send_some(memoryview(b"to socat"))
+            await wait_written(out, 8)
             read = [socat, "-u", f"OPEN:{out},rdonly", "STDOUT"]
             done = await trio.run_process(read, capture_stdout=True)
             assert done.stdout == b"to socat"
