@@ -489,7 +489,7 @@ async def test_a_passed_input_is_read_from_where_it_stands(tmp_path: Path) -> No
     request = OpenRequest(
         id="x",
         on_event=lambda event: None,
-        open_path=lambda path, flags: (
+        open_path=lambda path, flags, mode=0o666: (
             os.dup(fd) if path == "/dev/fdset/0" else os.open(path, flags)
         ),
     )
