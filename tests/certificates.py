@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
 import ssl
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any
 
 import attrs
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from trio_chardev.credentials import TlsCredentials
 from trio_chardev.objects import TlsCredsX509
@@ -29,6 +34,38 @@ def server_certificate(*names: str) -> trustme.LeafCert:
 def client_certificate(common_name: str = "laptop") -> trustme.LeafCert:
     return authority().issue_cert(
         "laptop.example", common_name=common_name, organization_name="Acme, Inc."
+    )
+
+
+def unreadable_certificate(oid: str, value: bytes) -> trustme.LeafCert:
+    """One of the same authority for a client, whose extension *oid* is *value*, whatever that says."""
+    ca = authority()
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.load_pem_x509_certificate(ca.cert_pem.bytes()).subject
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "laptop")]))
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), critical=False
+        )
+        .sign(
+            serialization.load_pem_private_key(ca.private_key_pem.bytes(), None),  # type: ignore[arg-type]
+            hashes.SHA256(),
+        )
+    )
+    pem = serialization.Encoding.PEM
+    return trustme.LeafCert(
+        key.private_bytes(
+            pem, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+        ),
+        certificate.public_bytes(pem),
+        [],
     )
 
 

@@ -16,10 +16,15 @@ import trio
 
 from tests.certificates import client_certificate, peer_context, server_credentials
 from tests.services import until
-from trio_chardev.backends.addresses import InetAddress, UnixAddress, VsockAddress
+from trio_chardev.backends.addresses import (
+    FdAddress,
+    InetAddress,
+    UnixAddress,
+    VsockAddress,
+)
 from trio_chardev.backends.guard import Guard, check_remote, is_loopback, peer_uid
 from trio_chardev.backends.mux import MuxOptions
-from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.backends.socket import SocketBackend, SocketOptions
 from trio_chardev.backends.udp import UdpOptions
 from trio_chardev.errors import BackendError, ChangeRefusedError
 from trio_chardev.qmp import listener, monitor
@@ -224,6 +229,76 @@ async def test_one_who_came_before_the_monitor_is_dropped_with_what_he_said() ->
             assert await first_byte(stranger) == b""
         with connected(address) as friend:
             assert await first_byte(friend) == b"{"
+
+
+@contextmanager
+def from_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of TCP; each is told that the other is on another machine."""
+    monkeypatch.setattr("trio_chardev.backends.guard.is_loopback", lambda host: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+async def test_a_peer_that_came_as_a_descriptor_is_looked_at_too(
+    insecure: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with from_elsewhere(monkeypatch) as (ours, theirs):
+        async with open_service() as service:
+            options = SocketOptions(addr=FdAddress(str(ours.detach())), server=False)
+            await service.registry.add("m", options)
+            if not insecure:
+                with pytest.raises(BackendError, match=f"'127.0.0.1' {EXPOSED}"):
+                    await service.add_monitor("m")
+            else:
+                await service.add_monitor("m", insecure=True)
+                assert await first_byte(theirs) == b"{"
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+async def test_a_peer_that_add_client_gives_is_looked_at_too(
+    insecure: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with from_elsewhere(monkeypatch) as (ours, theirs):
+        async with open_service() as service:
+            await add_monitor(service, UnixAddress(str(tmp_path / "m")), insecure=insecure)
+            backend = service.registry["m"].backend
+            assert isinstance(backend, SocketBackend)
+            if not insecure:
+                with pytest.raises(BackendError, match="failed to add client"):
+                    backend.add_client(ours)
+                assert not backend.is_open
+            else:
+                backend.add_client(ours.dup())
+                assert await first_byte(theirs) == b"{"
+
+
+async def test_a_peer_who_proves_who_it_is_may_come_from_anywhere_however_it_came(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with from_elsewhere(monkeypatch) as (ours, theirs):
+        async with open_service() as service:
+            service.registry.objects["tls"] = server_credentials(tmp_path)
+            options = SocketOptions(addr=UnixAddress(str(tmp_path / "m")), tls_creds="tls")
+            await service.registry.add("m", options)
+            await service.add_monitor("m")
+            backend = service.registry["m"].backend
+            assert isinstance(backend, SocketBackend)
+            backend.add_client(ours.dup())
+            context = peer_context(server=False, certificate=client_certificate())
+            theirs.setblocking(False)
+            stream = trio.SSLStream(
+                trio.SocketStream(trio.socket.from_stdlib_socket(theirs.dup())),
+                context,
+                server_hostname="localhost",
+            )
+            with trio.fail_after(5):
+                assert await stream.receive_some(1) == b"{"
 
 
 async def test_a_monitor_on_tcp_stays_on_this_machine_also_behind_a_mux() -> None:

@@ -18,7 +18,7 @@ class Newcomer(Connection):
     """Shakes hands when it is told to."""
 
     name: str = "somebody"
-    error: OSError | None = None
+    error: Exception | None = None
     is_closed: bool = False
     is_shut_down: bool = False
     told: trio.Event = attrs.Factory(trio.Event)
@@ -37,7 +37,7 @@ class Newcomer(Connection):
 
 @pytest.fixture
 def lobby() -> Lobby:
-    return Lobby("x")
+    return Lobby("chardev 'x'")
 
 
 async def test_the_first_that_is_ready_is_the_peer_and_the_others_stay(lobby: Lobby) -> None:
@@ -84,6 +84,42 @@ async def test_who_fails_is_logged_and_gone(lobby: Lobby, caplog: pytest.LogCapt
     assert len(lobby) == 0
     assert bad.is_closed
     assert caplog.messages == ["chardev 'x': him: no hand"]
+
+
+async def test_whatever_one_raises_is_the_end_of_that_one(
+    lobby: Lobby, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, good = Newcomer(error=UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no text")), Newcomer()
+    for newcomer in (bad, good):
+        lobby.let_in(newcomer)
+    bad.told.set()
+    await lobby.wait(trio.sleep_forever)
+    assert bad.is_closed
+    good.told.set()
+    await lobby.wait(trio.sleep_forever)
+    assert lobby.take() is good
+    assert not good.is_closed
+    assert "chardev 'x': a newcomer is let go: UnicodeDecodeError" in caplog.messages[0]
+
+
+async def test_at_a_listener_of_many_time_goes_on_when_another_is_ready(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    lobby = Lobby("QMP at x", serves_many=True)
+    slow = Newcomer()
+    lobby.let_in(slow)
+    begin = trio.current_time()
+    while len(lobby):
+        quick = Newcomer()
+        lobby.let_in(quick)
+        quick.told.set()
+        while not (taken := lobby.take()) and len(lobby):
+            await lobby.wait(trio.sleep_forever)
+        assert taken is quick
+        with trio.move_on_after(1):
+            await lobby.wait(trio.sleep_forever)
+    assert HANDSHAKE_TIMEOUT <= trio.current_time() - begin <= HANDSHAKE_TIMEOUT + 1
+    assert slow.is_closed
 
 
 async def test_time_passes_in_spite_of_cancelled_waits(

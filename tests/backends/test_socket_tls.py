@@ -28,6 +28,7 @@ from tests.certificates import (
     peer_context,
     server_certificate,
     server_credentials,
+    unreadable_certificate,
     write_folder,
 )
 from tests.peers import need
@@ -257,6 +258,41 @@ async def test_failed_handshake_is_no_event_and_the_next_is_served(server: TlsCr
             await stream.send_all(b"x")
             await until(lambda: got == b"x")
             assert events == [OPENED]
+
+
+SAN, CDP, AIA = "2.5.29.17", "2.5.29.31", "1.3.6.1.5.5.7.1.1"
+NO_TEXT = b"http://\xff\xfe"
+
+
+def der(tag: int, value: bytes) -> bytes:
+    assert len(value) < 128
+    return bytes((tag, len(value))) + value
+
+
+UNREADABLE = {
+    "san": (SAN, der(0x30, der(0x82, NO_TEXT))),
+    "cdp": (CDP, der(0x30, der(0x30, der(0xA0, der(0xA0, der(0x86, NO_TEXT)))))),
+    "aia": (AIA, der(0x30, der(0x30, bytes.fromhex("06082b06010505073001") + der(0x86, NO_TEXT)))),
+}
+
+
+@pytest.mark.parametrize("where", UNREADABLE)
+async def test_a_certificate_that_is_no_text_ends_who_has_it_and_the_next_is_served(
+    where: str, tmp_path: Path
+) -> None:
+    everybody = AuthzList(id="who", policy="allow").create({})
+    objects = {"tls": server_credentials(tmp_path), "who": everybody}
+    context = peer_context(server=False, certificate=unreadable_certificate(*UNREADABLE[where]))
+    good = peer_context(server=False, certificate=client_certificate())
+    async with opened(objects, tls_authz="who") as (backend, _), reading(backend):
+        with dial(backend) as sock:
+            stream = over_tls(sock, context)
+            with suppress(trio.BrokenResourceError):
+                await stream.do_handshake()
+                assert await stream.receive_some() == b""
+        async with client_of(backend, good) as stream:
+            await stream.do_handshake()
+            await until(lambda: backend.is_open)
 
 
 async def test_slow_handshake_is_ended(

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import socket
 import stat
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
+import trustme
 
+from tests.certificates import client_certificate, peer_context, server_credentials
 from tests.services import until
+from trio_chardev.backends import lobby
 from trio_chardev.backends.addresses import InetAddress, UnixAddress
+from trio_chardev.backends.lobby import MAX_NEWCOMERS
 from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.backends.tls import TlsCodec
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.qmp import listener, monitor
 from trio_chardev.qmp.client import QmpConnectionError, QmpError, open_qmp_client
@@ -150,3 +156,81 @@ async def test_what_it_cannot_be(tmp_path: Path) -> None:
         with pytest.raises(BackendError, match="No such file or directory"):
             await listen(service, tmp_path / "missing" / "q")
         await listen(service, tmp_path / "q")
+
+
+# ---------------------------------------------------------------- handshakes
+
+
+async def listen_by_tls(service: Service, folder: Path) -> int:
+    service.registry.objects["tls"] = server_credentials(folder)
+    options = SocketOptions(addr=InetAddress("127.0.0.1", "0"), tls_creds="tls")
+    return int((await service.listen_qmp(options)).removesuffix(",server=on").rpartition(":")[2])
+
+
+async def greeting_by_tls(port: int, certificate: trustme.LeafCert) -> bytes:
+    """What a client reads first; nothing if it is let go."""
+    context = peer_context(server=False, certificate=certificate)
+    tcp = await trio.open_tcp_stream("127.0.0.1", port)
+    async with trio.SSLStream(
+        tcp, context, server_hostname="localhost", https_compatible=True
+    ) as stream:
+        try:
+            return bytes(await stream.receive_some(1))
+        except trio.BrokenResourceError:
+            return b""
+
+
+async def test_those_who_shake_hands_for_ever_keep_no_client_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(listener, "MAX_CLIENTS", 2)
+    async with open_service() as service:
+        port = await listen_by_tls(service, tmp_path)
+        async with AsyncExitStack() as silent:
+            silent.enter_context(trio.fail_after(20))
+            for _ in range(MAX_NEWCOMERS + 8):
+                stream = await trio.open_tcp_stream("127.0.0.1", port)
+                await silent.enter_async_context(stream)
+            for _ in range(3):
+                assert await greeting_by_tls(port, client_certificate()) == b"{"
+    assert not caplog.messages
+
+
+async def test_who_shakes_hands_for_too_long_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lobby, "HANDSHAKE_TIMEOUT", 0.05)
+    async with open_service() as service:
+        port = await listen_by_tls(service, tmp_path)
+        with trio.fail_after(20):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as silent:
+                assert await silent.receive_some() == b""
+
+
+async def test_a_client_that_makes_the_protocols_raise_is_let_go_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_service() as service:
+        port = await listen_by_tls(service, tmp_path)
+        with trio.fail_after(20):
+            with monkeypatch.context() as broken:
+
+                def receive_wire(codec: TlsCodec, wire: bytes) -> None:
+                    raise UnicodeDecodeError("utf-8", wire, 0, 1, "no text")
+
+                broken.setattr(TlsCodec, "receive_wire", receive_wire)
+                assert await greeting_by_tls(port, client_certificate()) == b""
+            assert await greeting_by_tls(port, client_certificate()) == b"{"
+    assert "a newcomer is let go: UnicodeDecodeError" in caplog.text
+
+
+async def test_a_client_of_a_listener_without_its_credentials_is_let_go_alone(
+    tmp_path: Path,
+) -> None:
+    async with open_service() as service:
+        port = await listen_by_tls(service, tmp_path)
+        credentials = service.registry.objects.pop("tls")
+        with trio.fail_after(20):
+            assert await greeting_by_tls(port, client_certificate()) == b""
+            service.registry.objects["tls"] = credentials
+            assert await greeting_by_tls(port, client_certificate()) == b"{"

@@ -17,6 +17,7 @@ import trio
 
 from trio_chardev.backends.layer import Link
 from trio_chardev.backends.listener import Listener
+from trio_chardev.backends.lobby import ending
 
 log = logging.getLogger(__name__)
 
@@ -87,17 +88,20 @@ class Door:
                     await listener.wait_for_more()
                 if scope.cancel_called or (sock := listener.accept()) is None:
                     continue
-                try:
-                    self._check(sock)
-                    self._tell_of(sock, client)
-                except OSError:  # it may not, or has left
-                    sock.close()
-                    continue
-                if self.refuses:
-                    nursery.start_soon(self._refuse, self._link_on(sock), client)
-                else:
-                    listener.keep(sock)
-                    self._on_waiting()
+                with contextlib.suppress(OSError), ending(sock.close, f"chardev '{self._label}'"):
+                    self._take_in(sock, nursery, listener, client)
+
+    def _take_in(
+        self, sock: socket.socket, nursery: trio.Nursery, listener: Listener, client: str
+    ) -> None:
+        """*sock* has come. Raises OSError, and leaves it to the caller, if it may not or has left."""
+        self._check(sock)
+        self._tell_of(sock, client)
+        if self.refuses:
+            nursery.start_soon(self._refuse, self._link_on(sock), client)
+        else:
+            listener.keep(sock)
+            self._on_waiting()
 
     async def _refuse(self, newcomer: Link, client: str) -> None:
         """Tell *newcomer*, as its protocol has it, that it can't come, and close it."""

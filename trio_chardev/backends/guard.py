@@ -2,18 +2,20 @@
 
 A UNIX peer is asked the kernel for (SO_PEERCRED, unix(7)). TCP tells nothing of who is there,
 so it has to stay on this machine, unless TLS with certificates for both sides is on it. A
-vsock leads out of a virtual machine, or into all of them.
+vsock leads out of a virtual machine, or into all of them. Addresses are looked at before
+somebody can come, and each peer when it has come: by a listener, as a descriptor, by add_client.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import logging
 import os
 import socket
 import struct
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import trio
 
@@ -35,19 +37,27 @@ class Guard:
 
     def __init__(self, label: str) -> None:
         self._label = label
-        self._refused: set[int] = set()  # whom the log knows already
+        self._refused: set[object] = set()  # whom the log knows already
 
-    def check(self, sock: socket.socket) -> None:
-        """Raise PermissionError if the peer of *sock* is another user of this machine."""
-        if sock.family != socket.AF_UNIX:
-            return
-        uid = peer_uid(sock)
-        if uid in (os.geteuid(), 0):
-            return
-        if uid not in self._refused:
-            self._refused.add(uid)
-            log.warning("%s: user %d may not use a monitor; let go", self._label, uid)
-        raise PermissionError(errno.EPERM, f"user {uid} may not use a monitor")
+    def check(self, sock: socket.socket, *, is_proved: bool = False) -> None:
+        """Raise PermissionError if the peer of *sock* is another user, or on another machine.
+
+        *is_proved*: TLS will have it prove who it is, wherever it is. Another user may not even
+        so. Raises OSError if it has left.
+        """
+        if sock.family == socket.AF_UNIX:
+            uid = peer_uid(sock)
+            if uid not in (os.geteuid(), 0):
+                self._refuse(uid, f"user {uid}")
+        elif not is_proved and (where := _exposed_peer(sock)) is not None:
+            self._refuse("", f"who is at {where}")
+
+    def _refuse(self, key: object, who: str) -> NoReturn:
+        """Raise PermissionError. The log has it once for each *key*."""
+        if key not in self._refused:
+            self._refused.add(key)
+            log.warning("%s: %s may not use a monitor; let go", self._label, who)
+        raise PermissionError(errno.EPERM, f"{who} may not use a monitor")
 
 
 def peer_uid(sock: socket.socket) -> int:
@@ -96,6 +106,24 @@ def check_remote(address: SocketAddress) -> None:
         raise _exposed(address.cid)
     if isinstance(address, InetAddress) and not is_loopback(address.host):
         raise _exposed(address.host)
+
+
+def check_peer(sock: socket.socket) -> None:
+    """Raise BackendError if the peer of *sock*, however that was come by, is on another machine."""
+    with contextlib.suppress(OSError):  # it has left
+        if (where := _exposed_peer(sock)) is not None:
+            raise _exposed(where)
+
+
+def _exposed_peer(sock: socket.socket) -> str | None:
+    """Where the peer of *sock* is, if that may be another machine. Raises OSError if it has left."""
+    if sock.family == socket.AF_UNIX:
+        return None
+    address = sock.getpeername()
+    host = str(address[0]) if isinstance(address, tuple) and address else "an unknown address"
+    if sock.family in (socket.AF_INET, socket.AF_INET6) and is_loopback(host):
+        return None
+    return host
 
 
 def is_loopback(host: str) -> bool:

@@ -2,7 +2,9 @@
 
 Several shake hands at a time, so one who is slow, or says nothing, keeps nobody out: whoever is
 done first is the peer. The others stay, as those in the kernel's queue do, and go on when that
-peer has left.
+peer has left; or at once, at a listener that serves many.
+
+Whatever a newcomer makes the protocols raise is the end of that newcomer, and of nobody else.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -24,13 +27,33 @@ MAX_NEWCOMERS = 32
 """So many may be here; then the one that has been here longest gives way to the next."""
 
 
+@contextmanager
+def ending(close: Callable[[], object], label: str) -> Iterator[None]:
+    """Around what is done with a newcomer: whatever is raised, *close* ends that one.
+
+    Raises OSError. *label* begins the line of the log about what should not have been raised.
+    """
+    try:
+        yield
+    except OSError:
+        close()
+        raise
+    except Exception as exc:
+        close()
+        log.warning("%s: a newcomer is let go: %s: %s", label, type(exc).__name__, exc)
+        log.debug("%s: a newcomer", label, exc_info=exc)
+        raise OSError(f"{type(exc).__name__}: {exc}") from exc
+
+
 class Lobby:
-    """The newcomers of one backend; `wait` until one is ready, then `take` it."""
+    """The newcomers of one socket; `wait` until one is ready, then `take` it."""
 
-    __slots__ = ("_deadlines", "_label", "_ready")
+    __slots__ = ("_deadlines", "_label", "_ready", "_serves_many")
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, *, serves_many: bool = False) -> None:
+        """*label* begins the lines of the log. Unless it *serves_many* one alone is the peer."""
         self._label = label
+        self._serves_many = serves_many
         self._deadlines: dict[Link, float] = {}  # infinite while there is another peer
         self._ready: Link | None = None
 
@@ -41,7 +64,7 @@ class Lobby:
         """*link* has come, and is owned."""
         if len(self._deadlines) == MAX_NEWCOMERS:
             oldest = next(iter(self._deadlines))
-            log.info("chardev '%s': %s gives way to others", self._label, oldest.name)
+            log.info("%s: %s gives way to others", self._label, oldest.name)
             self._close(oldest)
         self._deadlines[link] = math.inf
 
@@ -61,7 +84,7 @@ class Lobby:
             await self.shake_hands(link)
             self._ready = self._ready or link
         except OSError as exc:
-            log.info("chardev '%s': %s: %s", self._label, link.name, exc)
+            log.info("%s: %s: %s", self._label, link.name, exc)
         waiting.cancel()
 
     async def shake_hands(self, link: Link) -> None:
@@ -71,27 +94,28 @@ class Lobby:
         """
         if math.isinf(self._deadlines[link]):
             self._deadlines[link] = trio.current_time() + HANDSHAKE_TIMEOUT
-        try:
-            with trio.fail_at(self._deadlines[link]):
-                await link.handshake()
-        except OSError:
-            self._close(link)
-            raise
-        except trio.TooSlowError as exc:
-            self._close(link)
-            raise TimeoutError(f"no handshake in {HANDSHAKE_TIMEOUT:g} seconds") from exc
+        with ending(lambda: self._close(link), self._label):
+            try:
+                with trio.fail_at(self._deadlines[link]):
+                    await link.handshake()
+            except trio.TooSlowError as exc:
+                raise TimeoutError(f"no handshake in {HANDSHAKE_TIMEOUT:g} seconds") from exc
 
     def take(self) -> Link | None:
-        """The first that is ready, if one is: the peer. The others have all their time again."""
+        """The first that is ready, if one is: a peer.
+
+        The others have all their time again, if they have to wait until that one has left.
+        """
         link, self._ready = self._ready, None
         if link is not None:
             self.leave(link)
         return link
 
     def leave(self, link: Link) -> None:
-        """*link* is the peer now, and owned by the caller."""
+        """*link* is a peer now, and owned by the caller."""
         del self._deadlines[link]
-        self._deadlines = dict.fromkeys(self._deadlines, math.inf)
+        if not self._serves_many:
+            self._deadlines = dict.fromkeys(self._deadlines, math.inf)
 
     def __iter__(self) -> Iterator[Link]:
         return iter(self._deadlines)

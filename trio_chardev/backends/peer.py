@@ -143,6 +143,12 @@ class PeerBackend(Backend):
             log.info("chardev '%s': %s: %s", self.id, connection.name, exc)
             self._lose()
             return b""
+        except Exception as exc:  # whatever it is, it is the end of this peer only
+            what = type(exc).__name__
+            log.warning("chardev '%s': %s is let go: %s: %s", self.id, connection.name, what, exc)
+            log.debug("chardev '%s'", self.id, exc_info=exc)
+            self._lose()
+            return b""
         finally:
             self._note_unsent(connection)
         if not data and max_bytes:

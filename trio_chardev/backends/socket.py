@@ -31,18 +31,14 @@ from trio_chardev.backends.addresses import (
     connection_name,
     fixed_endpoint,
 )
-from trio_chardev.backends.connection import (
-    Connection,
-    SharedConnection,
-    UnixConnection,
-    set_tcp_options,
-)
+from trio_chardev.backends.connection import set_tcp_options
 from trio_chardev.backends.dialer import Backoff, Nobody, Peers, Redialer, connect
 from trio_chardev.backends.door import Door
-from trio_chardev.backends.guard import Guard, check_remote
+from trio_chardev.backends.guard import Guard, check_peer, check_remote
+from trio_chardev.backends.holder import owned
 from trio_chardev.backends.layer import Layer, Link
 from trio_chardev.backends.listener import Listener, listen, listen_on
-from trio_chardev.backends.lobby import Lobby
+from trio_chardev.backends.lobby import Lobby, ending
 from trio_chardev.backends.passed import SharedSocket, socket_from_fd
 from trio_chardev.backends.peer import PeerBackend
 from trio_chardev.backends.socket_options import SocketOptions as SocketOptions
@@ -57,19 +53,19 @@ class SocketBackend(PeerBackend):
     """A server with at most one client, or a client."""
 
     def __init__(self, request: OpenRequest, options: SocketOptions) -> None:
-        self._stack = Stack(options, request)
+        self._stack = Stack(options, request.objects)
         super().__init__(request, has_layers=not self._stack.is_empty, linger=options.linger)
         self.address = options.addr
         """Where it listens, as soon as it does, or connects to."""
         self._options = options
         self._peers: Peers = Nobody()
-        self._lobby = Lobby(self.id)
+        self._lobby = Lobby(f"chardev '{self.id}'")
         self._waiting: trio.CancelScope | None = None  # for a peer; add_client cuts it short
         self._guard: Guard | None = None
         self._door = Door(
             self.id,
             check=self._check,
-            link_on=self._newcomer_on,
+            link_on=self._stack.link_on,
             refuses=options.on_busy == "refuse",
             on_waiting=request.touch,
         )
@@ -136,6 +132,10 @@ class SocketBackend(PeerBackend):
         except OSError as exc:
             raise BackendError.from_os_error(failed, exc) from exc
 
+    def serve_only(self, link: Link) -> None:
+        """*link*, which is owned from now on, is the peer; nobody comes after it."""
+        self._take_over(link)
+
     def _is_client_of_same_server(self, original: Backend | None) -> bool:
         return (
             isinstance(original, SocketBackend)
@@ -173,8 +173,8 @@ class SocketBackend(PeerBackend):
             self._take_over(peer)
 
     def _take_over(self, peer: Link) -> None:
-        """*peer* is of the backend that is replaced; one of our own would be a second."""
-        if self._connection is not None:
+        """*peer* is another's no more, as that of the backend that is replaced."""
+        if self._connection is not None:  # would be a second
             self._connection.close()
         keep_alive = isinstance(self.address, InetAddress) and self.address.keep_alive
         peer.hand_over(self._on_event, nodelay=self._options.nodelay, keep_alive=keep_alive)
@@ -188,6 +188,8 @@ class SocketBackend(PeerBackend):
                 listener.check_local()
             elif not self._options.server:
                 check_remote(self.address)
+                if self._connection is not None:
+                    check_peer(self._connection.sock)
         if listener is not None:
             listener.make_private()
         self._guard = Guard(f"chardev '{self.id}'")
@@ -201,7 +203,7 @@ class SocketBackend(PeerBackend):
     def _check(self, sock: socket.socket) -> None:
         """Raise OSError if there is a guard, and the peer of *sock* may not."""
         if self._guard is not None:
-            self._guard.check(sock)
+            self._guard.check(sock, is_proved=self._stack.proves_peers)
 
     @property
     def waiting(self) -> int:
@@ -233,11 +235,8 @@ class SocketBackend(PeerBackend):
 
     def _take_in(self, sock: socket.socket) -> Link | None:
         """As `_meet`, but *sock* is closed if this raises OSError."""
-        try:
+        with ending(sock.close, f"chardev '{self.id}'"):
             return self._meet(sock)
-        except OSError:
-            sock.close()
-            raise
 
     def _meet(self, sock: socket.socket) -> Link | None:
         """*sock* is owned, and the peer now (None), or when it leaves the lobby.
@@ -250,11 +249,10 @@ class SocketBackend(PeerBackend):
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             keep_alive = isinstance(self.address, InetAddress) and self.address.keep_alive
             set_tcp_options(sock, nodelay=self._options.nodelay, keep_alive=keep_alive)
+        newcomer = self._stack.link_on(sock, name, self._on_event)
         if not self._has_layers:
-            kind = UnixConnection if sock.family == socket.AF_UNIX else Connection
-            self._connect(kind(sock, name))
+            self._connect(newcomer)
             return None
-        newcomer = self._stack.put_on(SharedConnection(sock, name), self._on_event)
         self._lobby.let_in(newcomer)
         return newcomer
 
@@ -279,22 +277,13 @@ class SocketBackend(PeerBackend):
                 newcomers = self._lobby.empty() if self._door.refuses else list(self._lobby)
                 self._door.watch(self._nursery, listener, link.sock, newcomers)
 
-    def _newcomer_on(self, sock: socket.socket) -> Link:
-        """What stands on *sock* of one who is not to be the peer."""
-        if self._has_layers:
-            return self._stack.put_on(SharedConnection(sock, ""), lambda event: None)
-        return Connection(sock, "")
-
     def _admit(self, newcomer: Link) -> None:
         """*newcomer*, whose handshakes are over, is the peer.
 
         Raises OSError, having closed it, if the guard, that may have come meanwhile, refuses it.
         """
-        try:
+        with ending(newcomer.close, f"chardev '{self.id}'"):
             self._check(newcomer.sock)
-        except OSError:
-            newcomer.close()
-            raise
         self._connect(newcomer)
 
     async def _wait_for_peer(self) -> None:
@@ -328,7 +317,9 @@ class SocketBackend(PeerBackend):
             if not isinstance(sock, SharedSocket):
                 sock.setblocking(False)
             self._meet(sock)
-        except OSError as exc:
+        except BackendError:
+            raise
+        except Exception as exc:  # whatever it is, it is the end of this one only
             raise BackendError("failed to add client") from exc
         if self._waiting is not None:
             self._waiting.cancel()
@@ -381,15 +372,16 @@ async def open_socket(options: SocketOptions, request: OpenRequest) -> AsyncIter
 
 @asynccontextmanager
 async def open_accepted(
-    options: SocketOptions, request: OpenRequest, sock: socket.socket
+    options: SocketOptions, request: OpenRequest, link: Link
 ) -> AsyncIterator[Backend]:
-    """Serve *sock*, a client that a listener with *options* has accepted. Raises BackendError.
+    """Serve *link*, a client of a listener with *options*, whose handshakes are over.
 
-    It stays the caller's if nothing is opened.
+    It is owned from now on. Raises BackendError.
     """
-    backend = SocketBackend(request, options)
+    with owned(link.close):
+        backend = SocketBackend(request, options)
     try:
-        await backend.begin_with(sock, "Failed to serve a client")
+        backend.serve_only(link)
         async with backend.flushing():
             yield backend
     finally:

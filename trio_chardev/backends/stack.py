@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from trio_chardev.backends.addresses import InetAddress
+from trio_chardev.backends.connection import Connection, SharedConnection, UnixConnection
 from trio_chardev.backends.layer import Codec, Layer, Link
 from trio_chardev.backends.socket_options import SocketOptions, check_options, find_credentials
 from trio_chardev.backends.telnet import telnet_codec
 from trio_chardev.backends.tls import TlsCodec
 from trio_chardev.backends.websocket import websocket_codec
-from trio_chardev.core.backend import OpenRequest
 from trio_chardev.events import Event
 from trio_chardev.objects import Authorizer
+
+
+def _ignore(event: Event) -> None:
+    """Nobody is told."""
 
 
 class Stack:
     """The protocols that options ask for."""
 
-    def __init__(self, options: SocketOptions, request: OpenRequest) -> None:
-        """Raises BackendError for options that can't be, in QEMU's words."""
-        self._credentials = find_credentials(options, request.objects)
+    def __init__(self, options: SocketOptions, objects: Mapping[str, object]) -> None:
+        """*objects* are those that *options* name. Raises BackendError, in QEMU's words."""
+        self._credentials = find_credentials(options, objects)
         check_options(options, self._credentials)
         self._options = options
-        self._objects = request.objects
+        self._objects = objects
         for _ in self._codecs():
             pass  # what can't be made now never can
 
@@ -39,8 +44,16 @@ class Stack:
         """Does TLS demand a certificate, or the knowledge of a key, of the peer?"""
         return self._credentials is not None and self._credentials.verify_peer
 
-    def put_on(self, link: Link, on_event: Callable[[Event], None]) -> Link:
-        """The uppermost layer on *link*."""
+    def link_on(
+        self, sock: socket.socket, name: str = "", on_event: Callable[[Event], None] = _ignore
+    ) -> Link:
+        """What stands on *sock*, a connection called *name*. Raises OSError, BackendError.
+
+        *sock* is owned by it then.
+        """
+        if self.is_empty:
+            return (UnixConnection if sock.family == socket.AF_UNIX else Connection)(sock, name)
+        link: Link = SharedConnection(sock, name)
         for codec in self._codecs():
             link = Layer(link, codec, on_event)
         return link

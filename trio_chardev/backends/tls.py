@@ -83,6 +83,9 @@ class TlsCodec:
             what = "TLS failed" if self.is_established else "TLS handshake failed"
             self.end = f"{what}: {text_of(exc)}"
             self._is_cut_off = True
+        except ValueError as exc:  # a name in the certificate is no text, for one
+            self.end = f"TLS failed: what the peer has sent can't be read: {exc}"
+            self._is_cut_off = True
 
     @property
     def ends_one_way(self) -> bool:

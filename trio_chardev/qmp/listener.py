@@ -1,11 +1,13 @@
 """A listener that serves many QMP clients at once, each with a session of its own.
 
 In QEMU the second client of a monitor waits without a word. Here each gets a monitor on a
-chardev of its own, which is in no registry, so that there is one kind of monitor.
+chardev of its own, which is in no registry, so that there is one kind of monitor. Those whose
+handshakes (TLS, WebSocket) are not over stay in a `Lobby`, and count as clients when they leave it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,12 +16,14 @@ from contextlib import AbstractAsyncContextManager
 import attrs
 import trio
 
-from trio_chardev.backends.addresses import FdAddress
+from trio_chardev.backends.addresses import FdAddress, SocketAddress, connection_name
 from trio_chardev.backends.guard import PRIVATE, Guard, peer_name
+from trio_chardev.backends.layer import Link
 from trio_chardev.backends.listener import Listener, listen, listen_on
+from trio_chardev.backends.lobby import Lobby, ending
 from trio_chardev.backends.passed import socket_from_fd
 from trio_chardev.backends.socket import SocketOptions, open_accepted
-from trio_chardev.backends.socket_options import check_options, find_credentials
+from trio_chardev.backends.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest, number_as_fd
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.nursery import open_background_nursery
@@ -57,22 +61,25 @@ async def serve_clients(
         raise OptionsError("a QMP listener serves many clients: 'on-busy' is for chardevs")
     if options.logfile is not None:
         raise OptionsError("a QMP listener has no log file")
-    credentials = find_credentials(options, objects)
-    check_options(options, credentials)
+    stack = Stack(options, objects)
     if isinstance(options.addr, FdAddress):
         passed = socket_from_fd(take_fd(options.addr.str_), options.addr.str_)
         listener = listen_on(options.addr, passed)
     else:
         listener = await listen(options.addr, None, None if insecure else PRIVATE)
     try:
-        if not insecure and not (credentials and credentials.verify_peer):
+        if not insecure and not stack.proves_peers:
             listener.check_local()
         listener.activate()
         listener.set_backlog(MAX_CLIENTS)
         guard = None if insecure else Guard(listener.address.name)
         async with trio.open_nursery() as nursery:
             task_status.started(listener.address.name)
-            await _Crowd(options, objects, monitor_of, run, nursery).admit_all(listener, guard)
+            crowd = _Crowd(options, objects, monitor_of, run, nursery, listener.address, guard)
+            try:
+                await crowd.admit_all(listener)
+            finally:
+                crowd.close()
     finally:
         listener.close()
 
@@ -86,26 +93,51 @@ class _Crowd:
     monitor_of: Callable[[Chardev], Monitor]
     run: Run
     nursery: trio.Nursery
+    address: SocketAddress
+    guard: Guard | None
+    _lobby: Lobby = attrs.field(init=False)
     _clients: dict[Monitor, trio.CancelScope] = attrs.Factory(dict)  # who came first is first
     _number: int = 0
 
-    async def admit_all(self, listener: Listener, guard: Guard | None) -> None:
+    def __attrs_post_init__(self) -> None:
+        self._lobby = Lobby(self._label, serves_many=True)
+
+    @property
+    def _label(self) -> str:
+        return f"QMP at {self.address.name}"
+
+    async def admit_all(self, listener: Listener) -> None:
         """Take client after client, for ever."""
         while True:
-            await listener.wait()
-            if (sock := listener.take()) is None:
-                continue
-            try:
-                if guard is not None:
-                    guard.check(sock)
-            except OSError:
-                sock.close()
-                continue
-            if len(self._clients) < MAX_CLIENTS or self._let_one_go():
-                self._admit(sock, listener.address.name)
+            if self._lobby:
+                await self._lobby.wait(listener.wait)
             else:
-                log.warning("a QMP client is let go: there are %d", MAX_CLIENTS)
-                sock.close()
+                await listener.wait()
+            if (link := self._lobby.take()) is not None:
+                self._admit(link)
+            if (sock := listener.take()) is not None:
+                with contextlib.suppress(OSError), ending(sock.close, self._label):
+                    self._take_in(sock)
+
+    def _take_in(self, sock: socket.socket) -> None:
+        """*sock* has come: it is a client, or becomes one by its handshakes.
+
+        Raises OSError if it may not or has left, BackendError if the credentials are gone; then
+        it is the caller's still.
+        """
+        stack = Stack(self.options, self.objects)  # the credentials may be others by now
+        if self.guard is not None:
+            self.guard.check(sock, is_proved=stack.proves_peers)
+        name = connection_name(self.address, sock, is_server=True)
+        link = stack.link_on(sock, self.options.named(name))
+        if stack.is_empty:
+            self._admit(link)
+        else:
+            self._lobby.let_in(link)
+
+    def close(self) -> None:
+        """Close those who are no clients yet."""
+        self._lobby.close()
 
     def _let_one_go(self) -> bool:
         """Make room for a newcomer; False if all clients use the service."""
@@ -116,31 +148,36 @@ class _Crowd:
         self._clients.pop(silent).cancel()
         return True
 
-    def _admit(self, sock: socket.socket, name: str) -> None:
+    def _admit(self, link: Link) -> None:
+        """*link* is a client, if there is a place for one more."""
+        if len(self._clients) >= MAX_CLIENTS and not self._let_one_go():
+            log.warning("a QMP client is let go: there are %d", MAX_CLIENTS)
+            link.close()
+            return
         self._number += 1
-        monitor = self.monitor_of(Chardev(f"{name}#{self._number}"))
+        monitor = self.monitor_of(Chardev(f"{self.address.name}#{self._number}"))
         self._clients[monitor] = trio.CancelScope()
-        self.nursery.start_soon(self._serve, sock, monitor, self._clients[monitor])
+        self.nursery.start_soon(self._serve, link, monitor, self._clients[monitor])
 
-    async def _serve(self, sock: socket.socket, monitor: Monitor, scope: trio.CancelScope) -> None:
-        """Run *monitor* for the client *sock* until that leaves."""
+    async def _serve(self, link: Link, monitor: Monitor, scope: trio.CancelScope) -> None:
+        """Run *monitor* for the client *link* until that leaves; what is raised ends that alone."""
         chardev = monitor.chardev
-        log.info("QMP client '%s' has come%s", chardev.id, peer_name(sock))
+        log.info("QMP client '%s' has come%s", chardev.id, peer_name(link.sock))
         try:
             with scope:
                 async with open_background_nursery() as nursery:
                     await nursery.start(self.run, monitor)  # before there is anything to be read
                     nursery.start_soon(chardev.run)
-                    await chardev.open(lambda request: self._open(request, sock))
+                    await chardev.open(lambda request: self._open(request, link))
                     await monitor.wait_left()
         except ChardevError as exc:
             log.warning("a QMP client is let go: %s", exc)
+        except Exception:
+            log.exception("a QMP client is let go")
         finally:
             self._clients.pop(monitor, None)
-            sock.close()  # if nobody took it
+            link.close()  # if nobody took it
             log.info("QMP client '%s' has left", chardev.id)
 
-    def _open(
-        self, request: OpenRequest, sock: socket.socket
-    ) -> AbstractAsyncContextManager[Backend]:
-        return open_accepted(self.options, attrs.evolve(request, objects=self.objects), sock)
+    def _open(self, request: OpenRequest, link: Link) -> AbstractAsyncContextManager[Backend]:
+        return open_accepted(self.options, attrs.evolve(request, objects=self.objects), link)
