@@ -27,6 +27,7 @@ BASE = (
         "place",
         "psk",
         "qdict",
+        "reproof",
         "sandbox",
         "spelling",
         "workers",

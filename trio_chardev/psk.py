@@ -7,6 +7,7 @@ certificates, tickets and renegotiation. Python's ssl knows of such keys since 3
 
 from __future__ import annotations
 
+import hmac
 import ssl
 import sys
 from collections.abc import Mapping
@@ -75,6 +76,9 @@ class PskObject(ssl.SSLObject):
     name: str = ""
     """Of the key that was used last; that of the peer, once the handshake is over."""
 
+    key: bytes = b""
+    """That key."""
+
 
 @attrs.frozen(kw_only=True)
 class PskCredentials:
@@ -120,7 +124,8 @@ class PskCredentials:
 
         def key_of(name: str | None) -> bytes:
             tls.name = name or ""
-            return self.keys.get(tls.name, b"")
+            tls.key = self.keys.get(tls.name, b"")
+            return tls.key
 
         if sys.version_info >= (3, 13):
             if is_server:
@@ -132,6 +137,13 @@ class PskCredentials:
         assert isinstance(made, PskObject)
         tls = made
         return tls
+
+
+def refusal_of_key(credentials: PskCredentials, tls: PskObject) -> str | None:
+    """Why *credentials* would refuse the peer of *tls*, by the key that it knows."""
+    if tls.key and hmac.compare_digest(credentials.keys.get(tls.name, b""), tls.key):
+        return None
+    return f"the pre-shared key of '{tls.name}' is another by now, or gone"
 
 
 def check_is_had() -> None:

@@ -136,7 +136,11 @@ class Service:
 
     def __attrs_post_init__(self) -> None:
         self._host = Host(
-            self.registry, self._on_quit, sandbox=self._sandbox, journal=self._journal
+            self.registry,
+            self._on_quit,
+            sandbox=self._sandbox,
+            journal=self._journal,
+            chardevs_beside=self._chardevs_beside,
         )
         self.registry.on_notice = self.emit
         self.registry.open_path = self._host.fdsets.open_path
@@ -246,6 +250,11 @@ class Service:
             task_status.started()
             async for _ in signals:
                 self.quit("host-signal")
+
+    def _chardevs_beside(self) -> list[Chardev]:
+        """Those of the clients of listeners."""
+        known = set(self.registry.values())
+        return [m.chardev for m in self._monitors if m.chardev not in known]
 
     def _on_quit(self, reason: ShutdownReason) -> None:
         self.emit(Shutdown(guest=False, reason=reason))

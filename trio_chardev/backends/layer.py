@@ -200,6 +200,16 @@ class Layer:
         self._owes_eof = False  # to the link below, when all is sent
 
     @property
+    def codec(self) -> Codec:
+        """The protocol."""
+        return self._codec
+
+    @property
+    def lower(self) -> Link:
+        """What it stands on."""
+        return self._lower
+
+    @property
     def name(self) -> str:
         """See `Link.name`."""
         return self._lower.name

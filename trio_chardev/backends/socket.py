@@ -41,6 +41,7 @@ from trio_chardev.backends.listener import Listener, listen, listen_on
 from trio_chardev.backends.lobby import Lobby, ending
 from trio_chardev.backends.passed import SharedSocket, socket_from_fd
 from trio_chardev.backends.peer import PeerBackend
+from trio_chardev.backends.recheck import recheck
 from trio_chardev.backends.socket_options import SocketOptions as SocketOptions
 from trio_chardev.backends.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest
@@ -146,7 +147,7 @@ class SocketBackend(PeerBackend):
     def _keep_peer_of(self, original: Backend | None) -> None:
         """Be open as long as *original* is, whose peer the commit takes over.
 
-        Raises BackendError if the protocols differ.
+        Raises BackendError if the protocols differ, or the peer would not be let in.
         """
         assert isinstance(original, SocketBackend)
         if original._options.protocols != self._options.protocols:
@@ -154,8 +155,14 @@ class SocketBackend(PeerBackend):
                 "'keep-peer' requires the same 'tls-creds', 'tls-authz', 'websocket', "
                 "'binary-only', 'ws-path', 'telnet' and 'tn3270'"
             )
+        self._check_kept(original._connection)
         self._original = original
         self.keeps_peer = True
+
+    def _check_kept(self, peer: Link | None) -> None:
+        """Raise BackendError if *peer* would not be let in by our own options, if it came now."""
+        if peer is not None and (why := self._refusal_of(peer)) is not None:
+            raise BackendError(f"'keep-peer': {peer.name} would not be let in: {why}")
 
     @property
     def is_open(self) -> bool:
@@ -167,6 +174,7 @@ class SocketBackend(PeerBackend):
         can_get_another = self._options.server or self._options.reconnect_delay > 0
         if original and not (peer or self._connection or can_get_another):
             raise BackendError(f"the peer at '{self.address}' has left")
+        self._check_kept(peer)  # it may be another one by now
         self._peers.activate()
         if original and peer:
             original._connection = None
@@ -323,6 +331,28 @@ class SocketBackend(PeerBackend):
             raise BackendError("failed to add client") from exc
         if self._waiting is not None:
             self._waiting.cancel()
+
+    def recheck_peers(self, *, drop: bool) -> list[tuple[str, str]]:
+        """See `PeerControl`: the peer, and those who shake hands. What was not read is lost."""
+        links = (*(() if self._reader is None else (self._reader,)), *self._lobby)
+        return recheck(self.id, links, self._refusal_of, self._end if drop else None)
+
+    def _refusal_of(self, link: Link) -> str | None:
+        """Why the peer on *link* would not be let in if it came now."""
+        try:
+            self._check(link.sock)
+        except OSError as exc:
+            return exc.strerror or str(exc)
+        return self._stack.refusal_of(link)
+
+    def _end(self, link: Link) -> None:
+        """*link* is the peer, or wants to be, or has been: no more."""
+        if link is self._connection:
+            self._lose()
+        elif link is self._reader:
+            self._let_go()
+        else:
+            link.shut_down()  # the lobby notices
 
     def disconnect(self) -> None:
         """Drop the peer, or all who want to be, as if it had left: what it sent can be read.

@@ -27,7 +27,9 @@ class SocketOptions(BackendOptions):
     """Address to listen at or to connect to."""
 
     tls_creds: str | None = None
-    """Id of the TLS credentials; without them it is not encrypted."""
+    """Id of the TLS credentials; without them it is not encrypted.
+
+    Others that are made under it hold for who comes then, see chardev-recheck-peers."""
 
     tls_authz: str | None = None
     """Id of the list of those who may, by the distinguished name of their certificate, or by

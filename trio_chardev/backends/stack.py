@@ -12,7 +12,8 @@ from trio_chardev.backends.layer import Codec, Layer, Link
 from trio_chardev.backends.socket_options import SocketOptions, check_options, find_credentials
 from trio_chardev.backends.telnet import telnet_codec
 from trio_chardev.backends.tls import TlsCodec
-from trio_chardev.backends.websocket import websocket_codec
+from trio_chardev.backends.websocket import WebSocketCodec, websocket_codec
+from trio_chardev.errors import BackendError
 from trio_chardev.events import Event
 from trio_chardev.objects import Authorizer
 
@@ -51,12 +52,46 @@ class Stack:
 
         *sock* is owned by it then.
         """
+        self._renew()
         if self.is_empty:
             return (UnixConnection if sock.family == socket.AF_UNIX else Connection)(sock, name)
         link: Link = SharedConnection(sock, name)
         for codec in self._codecs():
             link = Layer(link, codec, on_event)
         return link
+
+    def refusal_of(self, link: Link) -> str | None:
+        """Why the peer on *link*, which is of such a stack, would not be let in if it came now.
+
+        By the credentials that are there by now, the list of who may, and the origins.
+        """
+        self._renew()
+        while isinstance(link, Layer):
+            why = None
+            if isinstance(link.codec, TlsCodec) and self._credentials is not None:
+                why = link.codec.refusal_by(self._credentials)
+            elif isinstance(link.codec, WebSocketCodec):
+                why = link.codec.refusal_by(self._options.origins)
+            if why is not None:
+                return why
+            link = link.lower
+        return None
+
+    def _renew(self) -> None:
+        """Use the credentials that are there by now under the id.
+
+        While there are none, or none that fit, or such as prove less, those that were there stay.
+        """
+        before = self._credentials
+        if before is None or self._objects.get(self._options.tls_creds or "") is before:
+            return
+        try:
+            found = find_credentials(self._options, self._objects)
+            check_options(self._options, found)
+        except BackendError:
+            return
+        if found is not None and (found.verify_peer or not before.verify_peer):
+            self._credentials = found
 
     def _codecs(self) -> Iterator[Codec]:
         options = self._options

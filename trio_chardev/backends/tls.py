@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 from trio_chardev.credentials import TlsCredentials, text_of
-from trio_chardev.psk import PskCredentials, PskObject
+from trio_chardev.psk import PskCredentials, PskObject, refusal_of_key
+from trio_chardev.reproof import chain_of, refusal_of_chain
 
 Allows = Callable[[str], bool]
 """May the peer of that name?"""
@@ -43,6 +44,8 @@ class TlsCodec:
         """*peer_name* is what a client has dialled. Raises BackendError if it can't be a name."""
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
+        self._credentials = credentials
+        self._peer_name = peer_name
         self._tls = credentials.start(self._incoming, self._outgoing, peer_name)
         self._allows = allows
         self._input = bytearray()
@@ -101,6 +104,25 @@ class TlsCodec:
             if self.end is not None:
                 return
         self.is_established = True
+
+    def refusal_by(self, credentials: AnyCredentials) -> str | None:
+        """Why the peer would not be let in now, if it came to *credentials*, or by the authorizer."""
+        if not self.is_established:
+            return (
+                None if credentials is self._credentials else "the TLS credentials are others now"
+            )
+        if (why := self._refusal_of_proof(credentials)) is not None:
+            return f"TLS: {why}"
+        return None if self._allows is None else refusal_by(self._allows, self._tls)
+
+    def _refusal_of_proof(self, credentials: AnyCredentials) -> str | None:
+        if isinstance(credentials, TlsCredentials):
+            if isinstance(self._tls, PskObject):
+                return "it has a pre-shared key, and no certificate"
+            return refusal_of_chain(credentials, chain_of(self._tls), self._peer_name)
+        if not isinstance(self._tls, PskObject):
+            return "it has no pre-shared key"
+        return refusal_of_key(credentials, self._tls)
 
     def take_input(self, max_bytes: int) -> bytes | None:
         """See `Codec.take_input`."""

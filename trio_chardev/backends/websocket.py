@@ -19,6 +19,7 @@ class WebSocketCodec:
 
     def __init__(self, handshake: Handshake, *, binary_only: bool = False) -> None:
         """*binary_only* refuses text messages, which else are input, as UTF-8."""
+        self._handshake = handshake
         self._websocket = WebSocketConnection(handshake, binary_only=binary_only)
         self._input = bytearray()
         self._wire = bytearray()
@@ -41,6 +42,12 @@ class WebSocketCodec:
     def receive_wire(self, wire: bytes) -> None:
         """See `Codec.receive_wire`."""
         self._input += self._websocket.receive_data(wire)
+
+    def refusal_by(self, origins: Sequence[str]) -> str | None:
+        """Why a server with *origins* would not let in the page that has connected."""
+        if not isinstance(self._handshake, ServerHandshake):
+            return None
+        return self._handshake.refusal_by(origins)
 
     def take_input(self, max_bytes: int) -> bytes | None:
         """See `Codec.take_input`."""

@@ -72,6 +72,14 @@ class DisconnectControl(Protocol):
 
 
 @runtime_checkable
+class PeerControl(Protocol):
+    """Lets in only some, and can ask again whether they would be let in."""
+
+    def recheck_peers(self, *, drop: bool) -> list[tuple[str, str]]:
+        """Who is there and would not be let in now, by name, and why; with *drop* no more there."""
+
+
+@runtime_checkable
 class EofControl(Protocol):
     """Can tell its peer that no more will come, and receive from it as before (shutdown(2))."""
 

@@ -98,6 +98,8 @@ class ServerHandshake(Handshake):
         super().__init__(h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD))
         self._origins = origins
         self._path = path
+        self._host = ""  # as the client called it
+        self._pages: list[str] = []  # the origins of who asks
 
     def _take_head(self) -> bool:
         request = self._http.next_event()
@@ -106,7 +108,10 @@ class ServerHandshake(Handshake):
         if self._path is not None and _path_of(request) != self._path:
             raise HandshakeError(f"there is only '{self._path}'", HTTPStatus.NOT_FOUND)
         key, subprotocols = _check_request(request)
-        _check_origin(request, self._origins)
+        self._host, *_ = _lines(request, b"host")  # h11 wants one
+        self._pages = _lines(request, b"origin")
+        if (reason := self.refusal_by(self._origins)) is not None:
+            raise HandshakeError(reason, HTTPStatus.FORBIDDEN)
         if not isinstance(self._http.next_event(), h11.EndOfMessage):
             raise HandshakeError("the request has a body")
         headers = [
@@ -121,6 +126,13 @@ class ServerHandshake(Handshake):
             h11.InformationalResponse(status_code=status, headers=headers, reason=status.phrase)
         )
         return True
+
+    def refusal_by(self, allowed: Sequence[str]) -> str | None:
+        """Why the web page that has asked may not connect, where *allowed* are those that may."""
+        for origin in self._pages:
+            if not may_connect(origin, self._host, allowed):
+                return f"a page of '{origin}' may not connect (see the option 'origins')"
+        return None
 
     def _refuse(self, error: HandshakeError) -> None:
         connection = "close"
@@ -199,15 +211,6 @@ def _check_request(request: h11.Request) -> tuple[bytes, list[bytes]]:
     if subprotocols and SUBPROTOCOL.encode() not in subprotocols:
         raise HandshakeError(f"the sub-protocols do not contain '{SUBPROTOCOL}'")
     return keys[0], subprotocols
-
-
-def _check_origin(request: h11.Request, allowed: Sequence[str]) -> None:
-    """Raise HandshakeError for a web page that may not connect."""
-    host, *_ = _lines(request, b"host")  # h11 wants one
-    for origin in _lines(request, b"origin"):
-        if not may_connect(origin, host, allowed):
-            reason = f"a page of '{origin}' may not connect (see the option 'origins')"
-            raise HandshakeError(reason, HTTPStatus.FORBIDDEN)
 
 
 def _check_answer(answer: h11.Response | h11.InformationalResponse, key: bytes) -> None:

@@ -28,6 +28,7 @@ from trio_chardev.qmp.device_commands import DEVICE_COMMANDS
 from trio_chardev.qmp.events import EVENTS
 from trio_chardev.qmp.fd_commands import FD_COMMANDS
 from trio_chardev.qmp.object_commands import OBJECT_COMMANDS
+from trio_chardev.qmp.peer_commands import PEER_COMMANDS
 from trio_chardev.qmp.schema import qmp_schema
 from trio_chardev.qmp.session import QmpError
 from trio_chardev.qmp.utf8 import MAX_LENGTH, count_whole, decode_replacing
@@ -309,6 +310,7 @@ COMMANDS: dict[str, Command] = {
     "chardev-send-break": Command(IdArguments, chardev_send_break),
     "ringbuf-write": Command(RingbufWriteArguments, ringbuf_write),
     "ringbuf-read": Command(RingbufReadArguments, ringbuf_read, str),
+    **PEER_COMMANDS,
     **FD_COMMANDS,
     **OBJECT_COMMANDS,
     **DEVICE_COMMANDS,

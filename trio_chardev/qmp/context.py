@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -33,6 +33,8 @@ class Host:
     """The paths that clients may name."""
     journal: Journal = attrs.Factory(Journal)
     """Keeps what clients do."""
+    chardevs_beside: Callable[[], Iterable[Chardev]] = tuple
+    """Those in no registry: of the clients of QMP listeners."""
 
     def quit(self, reason: ShutdownReason) -> None:
         """Begin to stop."""
