@@ -1,4 +1,4 @@
-"""docs/guarantees.md and docs/peers.md name tests that there are."""
+"""docs/guarantees.md, docs/security.md and docs/peers.md name tests that there are."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def named(page: str) -> Iterator[tuple[str, str]]:
             yield module, span.removesuffix("...")
 
 
-@pytest.mark.parametrize(("page", "count"), [("guarantees.md", 40), ("peers.md", 20)])
+@pytest.mark.parametrize(
+    ("page", "count"), [("guarantees.md", 40), ("security.md", 40), ("peers.md", 20)]
+)
 def test_every_test_that_is_named_exists(page: str, count: int) -> None:
     names = list(named(page))
     assert len(names) > count
@@ -34,3 +36,10 @@ def test_every_test_that_is_named_exists(page: str, count: int) -> None:
         if f"def test_{name}" not in (TESTS / f"{module}.py").read_text()
     ]
     assert not missing
+
+
+def test_no_row_of_security_is_without_a_test() -> None:
+    _, table = (DOCS / "security.md").read_text().split("## What holds it to this")
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 25
+    assert [row for row in rows if "test_" not in row.split("|")[3]] == []

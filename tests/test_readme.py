@@ -16,7 +16,10 @@ from tests.services import PROGRAM, Qmp, running
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/bridge.md"]
+PAGES = [
+    *("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/bridge.md", "docs/security.md"),
+    ".github/SECURITY.md",
+]
 
 
 def blocks(language: str) -> list[str]:
@@ -46,7 +49,7 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_the_example_for_the_shell(tmp_path: Path) -> None:
     """The command of the service, and what is typed into it."""
     command = next(block for block in blocks("sh") if "--qmp" in block)
-    arguments = command.replace("/tmp/", f"{tmp_path}/").split()
+    arguments = command.replace("$dir/", f"{tmp_path}/").split()
     assert arguments[:2] == ["trio-chardev", "serve"]
     (dialogue,) = blocks("console")
     with running(*arguments[2:]), Qmp(tmp_path / "qmp.sock", negotiate=False) as qmp:
@@ -60,9 +63,10 @@ def test_the_example_for_the_shell(tmp_path: Path) -> None:
 def test_the_commands_that_find_the_service_by_themselves(tmp_path: Path) -> None:
     """In a session of their own, so that no other service is found."""
     (script,) = (block for block in blocks("sh") if "trio-chardev list" in block)
-    script = script.replace("/tmp/", f"{tmp_path}/").replace("trio-chardev ", "program ")
-    serve, *others = script.replace("\\\n", "").splitlines()
+    script = script.replace("trio-chardev ", "program ")
+    folder, serve, *others = script.replace("\\\n", "").splitlines()
     lines = [
+        folder,
         f'program() {{ {shlex.join(PROGRAM)} "$@"; }}',
         f"{serve.removesuffix('&')} > {tmp_path}/said &",
         f"until grep -q QMP {tmp_path}/said; do sleep 0.05; done",
@@ -77,7 +81,12 @@ def test_the_commands_that_find_the_service_by_themselves(tmp_path: Path) -> Non
         capture_output=True,
         text=True,
         timeout=30,
-        env={**os.environ, "XDG_RUNTIME_DIR": str(runtime), "PYTHONUNBUFFERED": "1"},
+        env={
+            **os.environ,
+            "XDG_RUNTIME_DIR": str(runtime),
+            "TMPDIR": str(tmp_path),
+            "PYTHONUNBUFFERED": "1",
+        },
     )
     assert ended.returncode == 0, ended.stderr
     assert re.search(r"console +ringbuf", ended.stdout)
@@ -89,9 +98,13 @@ def test_the_example_for_python(tmp_path: Path) -> None:
     (example,) = blocks("python")
     link = tmp_path / "console0"
     program = tmp_path / "example.py"
-    program.write_text(example.replace("/tmp/console0", str(link)))
+    program.write_text(example)
     process = subprocess.Popen(
-        [sys.executable, str(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(program)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
     )
     try:
         assert process.stdout is not None

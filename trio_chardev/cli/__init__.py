@@ -187,7 +187,7 @@ def qmp_command(socket: str | None, command: str, words: Sequence[str]) -> None:
     can be read as that, else a string; dots nest; a JSON object is merged with the rest:
 
     \b
-      trio-chardev qmp chardev-add id=log backend.type=file backend.data.out=/tmp/log
+      trio-chardev qmp chardev-add id=log backend.type=file backend.data.out=/var/log/board
       trio-chardev qmp ringbuf-read device=console size=1024
       trio-chardev qmp chardev-remove '{"id": "log"}'
 
@@ -238,8 +238,8 @@ def change_command(
     and sockets are opened by the server, so a path is better absolute:
 
     \b
-      trio-chardev change console pty,path=/tmp/console
-      trio-chardev change console socket,path=/tmp/console.sock,server=on,wait=off
+      trio-chardev change console pty,path=$XDG_RUNTIME_DIR/console
+      trio-chardev change console socket,path=$XDG_RUNTIME_DIR/sock,server=on,wait=off
       trio-chardev change --carry console ringbuf,size=64k
 
     KIND 'help' lists the kinds, 'KIND,help' the options of one.

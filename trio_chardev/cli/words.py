@@ -1,6 +1,6 @@
 """The arguments of a QMP command as words of a command line.
 
-    trio-chardev qmp chardev-add id=x backend.type=file backend.data.out=/tmp/log
+    trio-chardev qmp chardev-add id=x backend.type=file backend.data.out=/var/log/board
     trio-chardev qmp chardev-add '{"id": "x"}' 'backend={"type": "null", "data": {}}'
 
 JSON is what QMP reads, so strings may have single quotes. Names and the texts of the errors
