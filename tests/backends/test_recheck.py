@@ -297,6 +297,37 @@ async def test_a_qmp_client_is_ended_too(tmp_path: Path) -> None:
         await trio.aclose_forcefully(peer)
 
 
+async def test_who_asks_and_would_not_be_let_in_is_the_last_to_go(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without an answer; the others go all the same."""
+    async with open_service() as service:
+        registry = service.registry
+        registry.objects["s"] = server_credentials(tmp_path / "tls")
+        registry.objects["who"] = AuthzList(id="who", policy="allow")
+        options = SocketOptions(
+            addr=InetAddress("127.0.0.1", "0"), tls_creds="s", tls_authz="who", wait=False
+        )
+        qmp = int((await service.listen_qmp(options)).rsplit(":", 1)[1].split(",")[0])
+        await registry.add("c", options)
+        c = int(registry["c"].backend.filename.rsplit(":", 1)[1].split(",")[0])
+        first, other = await come(qmp), await come(c)
+        with trio.fail_after(TIMEOUT):
+            await until(lambda: registry["c"].is_open)
+            assert b"QMP" in await first.receive_some()
+            await first.send_all(b'{"execute": "qmp_capabilities"}')
+            assert b"return" in await first.receive_some()
+            registry.objects["who"] = AuthzList(id="who")
+            await first.send_all(b'{"execute": "chardev-recheck-peers"}')
+            with contextlib.suppress(trio.BrokenResourceError):
+                assert await first.receive_some() == b""
+            await until(lambda: not registry["c"].is_open)
+        gone = [record.message for record in caplog.records if "it is let go" in record.message]
+        assert ["chardev 'c'" in line for line in gone] == [True, False]
+        for stream in (first, other):
+            await trio.aclose_forcefully(stream)
+
+
 async def test_there_must_be_such_a_chardev() -> None:
     async with open_registry() as registry:
         context = Context(Host(registry, lambda reason: None))
