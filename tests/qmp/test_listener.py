@@ -186,13 +186,13 @@ async def test_those_who_shake_hands_for_ever_keep_no_client_out(
     monkeypatch.setattr(listener, "MAX_CLIENTS", 2)
     async with open_service() as service:
         port = await listen_by_tls(service, tmp_path)
-        async with AsyncExitStack() as silent:
-            silent.enter_context(trio.fail_after(20))
-            for _ in range(MAX_NEWCOMERS + 8):
-                stream = await trio.open_tcp_stream("127.0.0.1", port)
-                await silent.enter_async_context(stream)
-            for _ in range(3):
-                assert await greeting_by_tls(port, client_certificate()) == b"{"
+        with trio.fail_after(20):
+            async with AsyncExitStack() as silent:
+                for _ in range(MAX_NEWCOMERS + 8):
+                    stream = await trio.open_tcp_stream("127.0.0.1", port)
+                    await silent.enter_async_context(stream)
+                for _ in range(3):
+                    assert await greeting_by_tls(port, client_certificate()) == b"{"
     assert not caplog.messages
 
 
