@@ -299,6 +299,7 @@ async def test_a_peer_who_proves_who_it_is_may_come_from_anywhere_however_it_cam
             )
             with trio.fail_after(5):
                 assert await stream.receive_some(1) == b"{"
+            await trio.aclose_forcefully(stream)
 
 
 async def test_a_monitor_on_tcp_stays_on_this_machine_also_behind_a_mux() -> None:

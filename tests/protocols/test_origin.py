@@ -10,8 +10,6 @@ from trio_chardev.protocols.origin import can_be_allowed, may_connect
 @pytest.mark.parametrize(
     ("origin", "host"),
     [
-        ("http://console.example", "console.example:5700"),
-        ("https://console.example:8443", "Console.Example:5700"),
         ("http://192.0.2.1:8000", "192.0.2.1:5700"),
         ("http://[2001:db8::1]:8000", "[2001:db8::1]:5700"),
         ("http://localhost:8000", "127.0.0.1:5700"),
@@ -20,6 +18,23 @@ from trio_chardev.protocols.origin import can_be_allowed, may_connect
 )
 def test_pages_of_the_same_host_may(origin: str, host: str) -> None:
     assert may_connect(origin, host, [])
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("http://console.example", "console.example:5700"),
+        ("https://console.example:8443", "Console.Example:5700"),
+    ],
+)
+def test_a_name_that_anybody_can_have_lead_here_counts_only_if_it_is_known(
+    origin: str, host: str
+) -> None:
+    """DNS rebinding: the page's own name leads here by now."""
+    assert not may_connect(origin, host, [])
+    assert not may_connect(origin, host, [], {"box", "box.example"})
+    assert may_connect(origin, host, [], {"box", "console.example"})
+    assert not may_connect("http://evil.example", host, [], {"box", "console.example"})
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_the_answer_names_the_sub_protocol(offer: bytes) -> None:
 
 
 def test_a_web_page_of_the_same_host_may_connect_and_others_that_are_listed() -> None:
-    party = WebSocketConnection(ServerHandshake())
+    party = WebSocketConnection(ServerHandshake(names={"me.example"}))
     party.receive_data(request(host=b"me.example:1", more=b"Origin: http://me.example"))
     assert party.is_established
     party = WebSocketConnection(ServerHandshake(["https://you.example"]))

@@ -234,3 +234,33 @@ async def test_a_client_of_a_listener_without_its_credentials_is_let_go_alone(
             assert await greeting_by_tls(port, client_certificate()) == b""
             service.registry.objects["tls"] = credentials
             assert await greeting_by_tls(port, client_certificate()) == b"{"
+
+
+# ---------------------------------------------------------------- web pages
+
+
+@pytest.mark.parametrize(
+    ("host", "origins", "status"),
+    [
+        ("evil.example", (), b"403"),  # its name leads here by now
+        ("evil.example", ("http://evil.example:*",), b"101"),
+        ("127.0.0.1", (), b"101"),
+        (socket.gethostname(), (), b"101"),
+    ],
+)
+async def test_a_web_page_must_know_the_machine_by_its_own_name(
+    host: str, origins: tuple[str, ...], status: bytes
+) -> None:
+    options = SocketOptions(addr=InetAddress("127.0.0.1", "0"), websocket=True, origins=origins)
+    async with open_service() as service:
+        name = await service.listen_qmp(options)
+        port = int(name.removesuffix(",server=on").rpartition(":")[2])
+        head = (
+            f"GET / HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: http://{host}:{port}\r\n"
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        with trio.fail_after(20):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as page:
+                await page.send_all(head.encode())
+                assert (await page.receive_some()).split()[1] == status

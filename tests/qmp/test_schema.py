@@ -231,6 +231,7 @@ OURS_ALONE = [
     "*(mux).data.escape-quit?*",
     "query-chardev ->[].lost?: int",  # by a hub
     "query-chardev ->[].waiting?: int",  # for a server's client to leave
+    "*(socket).data.http-guard?: boolean",
     "*(socket).data.on-busy? = *",
     *(f"chardev-change.{member}" for member in ("carry?: *", "keep-peer?: *", "drain-timeout?: *")),
     "object-add(*).id: string",  # the same for a client: it is beside the members of the variant

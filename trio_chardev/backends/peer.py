@@ -18,6 +18,7 @@ from typing import TypeGuard
 import trio
 
 from trio_chardev.backends.connection import Connection, Take, UnixConnection
+from trio_chardev.backends.http_guard import HttpGuard
 from trio_chardev.backends.layer import Link
 from trio_chardev.backends.leaver import Leaver
 from trio_chardev.backends.passed import SharedSocket
@@ -35,9 +36,12 @@ class PeerBackend(Backend):
 
     is_polled = True
 
-    def __init__(self, request: OpenRequest, *, has_layers: bool, linger: float) -> None:
+    def __init__(
+        self, request: OpenRequest, *, has_layers: bool, linger: float, http_guard: bool = False
+    ) -> None:
         """*has_layers*: do protocols stand on the sockets? They may hold back what is sent.
 
+        *http_guard*: a peer that turns out to be a web browser is let go, see `HttpGuard`.
         *linger* is how long one who sends no more is still sent to, in seconds; see `Leaver`.
         """
         super().__init__(request)
@@ -47,6 +51,8 @@ class PeerBackend(Backend):
         self._has_sent_eof = False  # to the peer
         self._dismissed_until: float | None = None  # when it is dropped, having been told to leave
         self._has_layers = has_layers
+        self._refuses_browsers = http_guard
+        self._http_guard: HttpGuard | None = None  # of the peer, until it is known to be none
         self._has_unsent = trio.Event()  # wakes `_keep_flushing`
         self._nursery: trio.Nursery | None = None
 
@@ -59,6 +65,7 @@ class PeerBackend(Backend):
         self._let_go()
         self._connection = link
         self._has_sent_eof = False
+        self._http_guard = HttpGuard() if self._refuses_browsers else None
         self._note_unsent(link)
         self.set_open(True)
 
@@ -151,9 +158,23 @@ class PeerBackend(Backend):
             return b""
         finally:
             self._note_unsent(connection)
+        if self._http_guard is not None and self._let_browser_go(data):
+            return b""
         if not data and max_bytes:
             self._note_end()
         return data
+
+    def _let_browser_go(self, data: bytes) -> bool:
+        """*data* is the next of a peer's first bytes: let it go if it is a browser's."""
+        guard = self._http_guard
+        assert guard is not None
+        if guard.is_browser(data):
+            log.warning("chardev '%s': a web browser has come; it is let go", self.id)
+            self._lose()
+            return True
+        if guard.is_done:
+            self._http_guard = None
+        return False
 
     def send_nowait(self, data: memoryview) -> int:
         connection = self._connection
@@ -216,7 +237,7 @@ class PeerBackend(Backend):
     @property
     def plain_socket(self) -> socket.socket | None:
         link = self._connection
-        if not _is_plain(link) or link.passes_fds or self._has_sent_eof:
+        if not _is_plain(link) or link.passes_fds or self._has_sent_eof or self._http_guard:
             return None
         return link.sock
 
@@ -228,7 +249,7 @@ class PeerBackend(Backend):
 
     def _spliceable(self) -> Connection:
         """The peer, if no protocol is on its socket. Raises CannotSplice."""
-        if not _is_plain(self._connection) or self.is_dismissed:
+        if not _is_plain(self._connection) or self.is_dismissed or self._http_guard:
             raise CannotSplice
         return self._connection
 

@@ -55,7 +55,12 @@ class SocketBackend(PeerBackend):
 
     def __init__(self, request: OpenRequest, options: SocketOptions) -> None:
         self._stack = Stack(options, request.objects)
-        super().__init__(request, has_layers=not self._stack.is_empty, linger=options.linger)
+        super().__init__(
+            request,
+            has_layers=not self._stack.is_empty,
+            linger=options.linger,
+            http_guard=options.http_guard,
+        )
         self.address = options.addr
         """Where it listens, as soon as it does, or connects to."""
         self._options = options

@@ -72,14 +72,20 @@ class SocketOptions(BackendOptions):
     """What a server does with who comes while it has a client: make it wait, or refuse it, and
     say why, as its protocol has it."""
 
+    http_guard: bool = False
+    """Let a server's peer go at once that begins with a method of HTTP, or with TLS where none is
+    spoken: it is a web browser, and what it sends is a page's. A monitor always does so."""
+
     binary_only: bool = False
     """Refuse WebSocket's text messages, as QEMU does."""
 
     origins: tuple[str, ...] = ()
     """Web pages that may connect by WebSocket, as ``https://console.example``; ``*`` is any.
 
-    With ``:*`` behind the host its port may be any. The default is those of the same host. A page from a file is ``null``. Who is no browser
-    names no origin, and may always."""
+    With ``:*`` behind the host its port may be any. The default is those of the same host, if they
+    call it by an address, localhost, this machine's name or the host in the options: where others
+    lead here, such as a proxy's, list them. A page from a file is ``null``. Who is no browser names
+    no origin, and may always."""
 
     ws_path: str | None = None
     """Path that a WebSocket's client asks for, ``/`` unless said; a server then takes no other.
@@ -167,6 +173,10 @@ def check_options(options: SocketOptions, credentials: AnyCredentials | None) ->
             raise BackendError(f"'reconnect-max-ms' must not be less than '{reconnect}'")
     if options.on_busy == "refuse" and not options.server:
         raise BackendError("'on-busy' option is incompatible with socket in client connect mode")
+    if options.http_guard and not options.server:
+        raise BackendError("'http-guard' option is incompatible with socket in client connect mode")
+    if options.http_guard and options.websocket:
+        raise BackendError("'http-guard' option is incompatible with 'websocket': see 'origins'")
     if options.linger_ms < 0:
         raise BackendError("'linger-ms' must not be negative")
     if options.binary_only and not options.websocket:

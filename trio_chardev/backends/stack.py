@@ -105,6 +105,7 @@ class Stack:
                 host=_host_header(options),
                 origins=options.origins,
                 path=options.ws_path,
+                names=_own_names(options),
             )
         if options.telnet or options.tn3270:
             yield telnet_codec(is_server=options.server, tn3270=options.tn3270)
@@ -119,6 +120,15 @@ def _peer_name(options: SocketOptions) -> str | None:
     if options.server or not isinstance(options.addr, InetAddress):
         return None
     return options.addr.host
+
+
+def _own_names(options: SocketOptions) -> frozenset[str]:
+    """What a web page may call this machine: its name, also without its domain, and what is listened at."""
+    name = socket.gethostname()
+    names = {name, name.partition(".")[0]}
+    if isinstance(options.addr, InetAddress):
+        names.add(options.addr.host)
+    return frozenset(name.lower() for name in names if name)
 
 
 def _host_header(options: SocketOptions) -> str:

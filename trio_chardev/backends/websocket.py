@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from wsproto.frame_protocol import CloseReason
 
@@ -93,8 +93,15 @@ def websocket_codec(
     binary_only: bool,
     origins: Sequence[str] = (),
     path: str | None = None,
+    names: Collection[str] = (),
 ) -> WebSocketCodec:
-    """For a socket's options; *host* is what a client's Host header shall say."""
+    """For a socket's options; *host* is what a client's Host header shall say.
+
+    *names* are those of this machine, see `ServerHandshake`.
+    """
     handshake: Handshake
-    handshake = ServerHandshake(origins, path) if is_server else ClientHandshake(host, path)
+    if is_server:
+        handshake = ServerHandshake(origins, path, names=names)
+    else:
+        handshake = ClientHandshake(host, path)
     return WebSocketCodec(handshake, binary_only=binary_only)

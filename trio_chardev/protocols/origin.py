@@ -2,12 +2,16 @@
 
 A browser lets every page that is open in it connect to every WebSocket that the computer
 reaches, and says only where the page has come from. Who is no browser does not say so.
+
+That a page has come from the host that it connects to says nothing where its owner can have the
+host's name lead here, after it was loaded (DNS rebinding). So only addresses and names that are
+known to be this machine's count; for others the origins have to be listed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -25,17 +29,20 @@ def can_be_allowed(text: str) -> bool:
     return text == ANY or _ORIGIN.fullmatch(text) is not None
 
 
-def may_connect(origin: str, host: str, allowed: Sequence[str]) -> bool:
+def may_connect(
+    origin: str, host: str, allowed: Sequence[str], names: Collection[str] = ()
+) -> bool:
     """May a page of *origin* use what it calls *host* (a Host header)?
 
     *allowed* are origins, as ``https://console.example`` or, whatever its port,
     ``https://console.example:*``; or `ANY`. Without them the page must
-    have come from the same host, by whatever port; names of the own computer are one host.
+    have come from the same host, by whatever port, and that host must be called by an address,
+    ``localhost``, or one of *names*, which are in lower case. Loopback's are one host.
     """
     if allowed:
         return ANY in allowed or any(_is_meant(_normal(origin), _normal(one)) for one in allowed)
     theirs, ours = _host_of(origin), _host_of(f"//{host}")
-    if theirs is None or ours is None:
+    if theirs is None or ours is None or not _is_known(ours, names):
         return False
     return theirs == ours or (_is_loopback(theirs) and _is_loopback(ours))
 
@@ -58,6 +65,17 @@ def _host_of(url: str) -> str | None:
         return urlsplit(url).hostname
     except ValueError:  # an IPv6 address that is none
         return None
+
+
+def _is_known(host: str, names: Collection[str]) -> bool:
+    """Can nobody else have *host*, as it is in a URL, lead here?"""
+    if host == "localhost" or host in names:
+        return True
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(host: str) -> bool:

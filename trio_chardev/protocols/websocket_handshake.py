@@ -6,7 +6,7 @@ import abc
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 
@@ -90,13 +90,20 @@ class ServerHandshake(Handshake):
 
     side = SERVER
 
-    def __init__(self, origins: Sequence[str] = (), path: str | None = None) -> None:
-        """*origins* are those of the web pages that may connect, see `may_connect`.
+    def __init__(
+        self,
+        origins: Sequence[str] = (),
+        path: str | None = None,
+        *,
+        names: Collection[str] = (),
+    ) -> None:
+        """*origins* are those of the web pages that may connect, *names* this machine's.
 
-        *path* is the one that a client must ask for, with any query; None is any.
+        See `may_connect`. *path* is the one that a client must ask for, with any query; None is any.
         """
         super().__init__(h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD))
         self._origins = origins
+        self._names = names
         self._path = path
         self._host = ""  # as the client called it
         self._pages: list[str] = []  # the origins of who asks
@@ -130,7 +137,7 @@ class ServerHandshake(Handshake):
     def refusal_by(self, allowed: Sequence[str]) -> str | None:
         """Why the web page that has asked may not connect, where *allowed* are those that may."""
         for origin in self._pages:
-            if not may_connect(origin, self._host, allowed):
+            if not may_connect(origin, self._host, allowed, self._names):
                 return f"a page of '{origin}' may not connect (see the option 'origins')"
         return None
 

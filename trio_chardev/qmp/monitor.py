@@ -231,6 +231,9 @@ class Monitor:
         client = self._client
         if client is None:  # the rest of one that was let go
             return len(data)
+        if client.http_guard.is_browser(data):
+            self._disconnect("is a web browser")
+            return len(data)
         was_suspended = self._is_suspended(client)
         if was_suspended and client.ahead >= READ_AHEAD:
             return 0

@@ -7,6 +7,7 @@ from collections import deque
 import attrs
 import trio
 
+from trio_chardev.backends.http_guard import HttpGuard
 from trio_chardev.qmp.codec import Decoder
 from trio_chardev.qmp.context import Context
 from trio_chardev.qmp.session import Request
@@ -25,6 +26,7 @@ class MonitorClient:
 
     context: Context
     decoder: Decoder = attrs.Factory(Decoder)
+    http_guard: HttpGuard = attrs.Factory(HttpGuard)
     backlog: deque[object] = attrs.Factory(deque)
     """Messages that have come but are not taken yet."""
     queue: deque[Request] = attrs.Factory(deque)
