@@ -27,6 +27,7 @@ BASE = (
         "place",
         "psk",
         "qdict",
+        "readiness",
         "reproof",
         "sandbox",
         "spelling",

@@ -25,7 +25,7 @@ from trio_chardev.core.slot import CLEANUP_TIMEOUT
 from trio_chardev.errors import ChardevBusyError, ChardevClosedError, ChardevNotFoundError
 from trio_chardev.qmp.client import open_qmp_client
 from trio_chardev.qmp.events import Throttle
-from trio_chardev.service import Service, open_service
+from trio_chardev.service import Service, catching_signals, open_service
 
 
 def server(path: Path, *, wait: bool | None = None) -> SocketOptions:
@@ -51,8 +51,8 @@ async def negotiated(path: Path) -> trio.SocketStream:
 
 async def serve_until_quit(service: Service) -> None:
     """As `trio-chardev serve` does."""
-    async with trio.open_nursery() as nursery:
-        await nursery.start(service.watch_signals)
+    async with catching_signals() as signalled, trio.open_nursery() as nursery:
+        nursery.start_soon(service.quit_at, signalled)
         await service.run_until_quit()
         nursery.cancel_scope.cancel()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from trio._core._wakeup_socketpair import WakeupSocketpair
 
 from tests.disk import eventually, wait_written
 from tests.services import until
@@ -59,6 +61,26 @@ async def test_without_a_thread_it_is_an_error_of_the_system(
     assert limit().borrowed_tokens == 0
     threads.error = None
     assert await run_in_worker(int) == 0
+
+
+async def test_a_wake_up_that_fails_is_repeated(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A send finds no buffer: what was to be run is with Trio, which sleeps."""
+    wake = WakeupSocketpair.wakeup_thread_and_signal_safe
+    failures = 2
+
+    def fail(sockets: WakeupSocketpair) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(errno.ENOBUFS, "no buffers")
+        wake(sockets)
+
+    monkeypatch.setattr(WakeupSocketpair, "wakeup_thread_and_signal_safe", fail)
+    with trio.fail_after(5):
+        assert await run_in_worker(divmod, 7, 2) == (3, 1)
+    assert not failures
 
 
 async def test_errors_of_the_function_are_its_own(threads: Threads) -> None:

@@ -239,17 +239,10 @@ class Service:
             for monitor in list(self._monitors):
                 await monitor.wait_drained()
 
-    async def watch_signals(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Quit at SIGINT, SIGTERM and SIGHUP, as QEMU does, but for nohup(1) not at SIGHUP."""
-        numbers = set(QUIT_SIGNALS)
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-            numbers.discard(signal.SIGHUP)
-        with trio.open_signal_receiver(*numbers) as signals:
-            task_status.started()
-            async for _ in signals:
-                self.quit("host-signal")
+    async def quit_at(self, signalled: trio.Event) -> None:
+        """Quit when *signalled* is set; see `catching_signals`."""
+        await signalled.wait()
+        self.quit("host-signal")
 
     def _chardevs_beside(self) -> list[Chardev]:
         """Those of the clients of listeners."""
@@ -275,6 +268,28 @@ class Service:
             await monitor.run(task_status=task_status)
         finally:
             self._monitors.discard(monitor)
+
+
+@asynccontextmanager
+async def catching_signals() -> AsyncIterator[trio.Event]:
+    """An event for `Service.quit_at`, set at SIGINT, SIGTERM and SIGHUP, but for nohup(1) not that.
+
+    Within the block they do nothing else: it belongs round that of the service, for a second one
+    must not end the process before all is put back as it was.
+    """
+    numbers = set(QUIT_SIGNALS)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        numbers.discard(signal.SIGHUP)
+    signalled = trio.Event()
+
+    async def note(signals: AsyncIterator[int]) -> None:
+        async for _ in signals:
+            signalled.set()
+
+    with trio.open_signal_receiver(*numbers) as signals:
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(note, signals)
+            yield signalled
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ goes on working when threads become short.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -136,6 +137,19 @@ class _Job(Generic[T]):
             except MemoryError:  # else the task would wait for ever
                 time.sleep(NO_MEMORY_PAUSE)
                 continue
+            except OSError:  # Trio has it, but no buffer for the byte that wakes it
+                self._wake()
+            return
+
+    def _wake(self) -> None:
+        """Have Trio do what it has."""
+        while True:
+            time.sleep(NO_MEMORY_PAUSE)
+            with contextlib.suppress(trio.RunFinishedError):  # then it has done it
+                try:
+                    self._token.run_sync_soon(_nothing)
+                except (OSError, MemoryError):
+                    continue
             return
 
     # ------------------------------------------------------------ in the event loop

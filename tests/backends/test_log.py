@@ -58,6 +58,29 @@ async def test_without_a_logfile_there_is_nothing() -> None:
         assert len(trio.lowlevel.current_task().child_nurseries) == nurseries
 
 
+async def test_a_pipe_that_a_client_has_passed_stays_as_it_is() -> None:
+    """Non-blocking, which others share, and it is written as its reader takes it."""
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    options = BackendOptions(logfile="/dev/fdset/1", logappend=True)
+    request = make_request()
+    request.open_path = lambda path, flags, /, *, mode=0: os.dup(writer)
+    data, read = bytes(range(256)) * 1000, b""
+    with trio.fail_after(10):
+        async with open_log(options, request) as log:
+            assert log is not None
+            log.activate()
+            log.sent(memoryview(data))
+            while len(read) < len(data):
+                try:
+                    read += os.read(reader, 65536)
+                except BlockingIOError:
+                    await trio.sleep(0.001)
+    assert read == data
+    assert not os.get_blocking(writer)
+    os.close(reader)
+    os.close(writer)
+
+
 async def test_what_is_sent_is_in_the_file_after_closing(tmp_path: Path) -> None:
     path = tmp_path / "log"
     async with opened(path) as log:

@@ -15,12 +15,17 @@ import time
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
-from tests.services import PROGRAM, Qmp, running
+from tests.services import PROGRAM, Qmp, running, until
 from trio_chardev.cli import main
 from trio_chardev.cli.address import default_monitor_path
+from trio_chardev.cli.options import ServeOptions
+from trio_chardev.cli.serve import serve
 from trio_chardev.core.slot import CLEANUP_TIMEOUT
 from trio_chardev.errors import OptionsError
+from trio_chardev.service import Service
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -427,3 +432,30 @@ def read_until(fd: int, end: bytes) -> bytes:
         assert select.select([fd], [], [], 5)[0], data
         data += os.read(fd, 4096)
     return data
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_second_signal_lets_all_be_put_back(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while the service is closed: what would be left is a raw terminal, for one."""
+    closed = []
+    close = Service.close
+
+    async def settle(service: Service) -> None:
+        signal.raise_signal(number)
+        await trio.testing.wait_all_tasks_blocked()
+
+    def note_close(service: Service) -> None:
+        close(service)
+        closed.append(service)
+
+    monkeypatch.setattr(Service, "settle", settle)
+    monkeypatch.setattr(Service, "close", note_close)
+    options = ServeOptions.parse([], [], [f"unix:{tmp_path}/q,server=on"], None, print)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, options)
+            await until((tmp_path / "q").exists)
+            signal.raise_signal(number)
+    assert closed

@@ -21,6 +21,7 @@ import trio
 
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.events import Event
+from trio_chardev.readiness import NO_MEMORY, Shortage, wait_readable, wait_writable
 
 Take = Callable[[bytes], None]
 """Gets the bytes that a peer still sends when it is left."""
@@ -46,7 +47,7 @@ _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 class Connection:
     """Owns a stream socket, which is connected and non-blocking. A `layer.Link`."""
 
-    __slots__ = ("_hangup", "_heard", "_sock", "name")
+    __slots__ = ("_hangup", "_heard", "_receiving", "_sending", "_sock", "name")
 
     unsent = False
     """What it has accepted the kernel has."""
@@ -55,6 +56,7 @@ class Connection:
         self._sock = sock
         self._heard = -math.inf  # when something came; by the clock that is cheapest
         self._hangup: select.epoll | None = None  # from the first `wait_hangup` on
+        self._receiving, self._sending = Shortage(), Shortage()
         self.name = name
         """What query-chardev shows."""
 
@@ -69,12 +71,30 @@ class Connection:
 
     def receive(self, max_bytes: int) -> bytes:
         """What has come, ``b""`` at the end. Raises BlockingIOError, or another OSError."""
-        data = self._sock.recv(max_bytes)
+        try:
+            data = self._receive(max_bytes)
+        except BlockingIOError:
+            raise
+        except OSError as exc:
+            self._receiving.meet(exc, self.name)
+            raise
         self._heard = perf_counter()
         return data
 
+    def _receive(self, max_bytes: int) -> bytes:
+        return self._sock.recv(max_bytes)
+
     def send(self, data: memoryview) -> int:
         """Send a prefix. Raises BlockingIOError, or another OSError if that is the end."""
+        try:
+            return self._send(data)
+        except BlockingIOError:
+            raise
+        except OSError as exc:
+            self._sending.meet(exc, self.name)
+            raise
+
+    def _send(self, data: memoryview) -> int:
         return self._sock.send(data, socket.MSG_NOSIGNAL)
 
     def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
@@ -110,8 +130,10 @@ class Connection:
 
     async def wait_readable(self) -> None:
         """Wait for input, or the end; or until it is closed by another task."""
-        with contextlib.suppress(trio.ClosedResourceError):
-            await trio.lowlevel.wait_readable(self._sock)
+        if self._receiving.is_met:
+            await self._receiving.wait()
+        else:
+            await _wait_readable(self._sock)
 
     async def wait_hangup(self) -> None:
         """Wait until no more can come, whatever can be read before; else as `wait_readable`.
@@ -121,12 +143,14 @@ class Connection:
         """
         if self._hangup is None:
             self._hangup = _make_hangup_epoll(self._sock)
-        with contextlib.suppress(trio.ClosedResourceError):
-            await trio.lowlevel.wait_readable(self._hangup)
+        await _wait_readable(self._hangup)
 
     async def wait_writable(self) -> None:
         """Wait for room, or the end. Raises ClosedResourceError if another task closes it."""
-        await trio.lowlevel.wait_writable(self._sock)
+        if self._sending.is_met:
+            await self._sending.wait()
+        else:
+            await wait_writable(self._sock)
 
     @property
     def ends_one_way(self) -> bool:
@@ -147,8 +171,7 @@ class Connection:
             self._hangup = _make_hangup_epoll(self._sock, 0)
         else:
             self._hangup.modify(self._sock, 0)
-        with contextlib.suppress(trio.ClosedResourceError):
-            await trio.lowlevel.wait_readable(self._hangup)
+        await _wait_readable(self._hangup)
 
     def turn_away(self, why: str) -> None:
         """See `Link.turn_away`."""
@@ -266,6 +289,13 @@ class Connection:
             self._sock.close()
 
 
+async def _wait_readable(file: socket.socket | select.epoll) -> None:
+    try:
+        await wait_readable(file)
+    except trio.ClosedResourceError:  # such as by an earlier task, before this one came here
+        await trio.lowlevel.checkpoint()
+
+
 def _make_hangup_epoll(sock: socket.socket, events: int = select.EPOLLRDHUP) -> select.epoll:
     """Trio does not wait for EPOLLRDHUP, but it waits for an epoll that does. Raises OSError.
 
@@ -295,8 +325,6 @@ class SharedConnection(Connection):
 
     async def wait_writable(self) -> None:
         async with self._turn:
-            if self._sock.fileno() == -1:
-                raise trio.ClosedResourceError("another task closed this socket")
             await super().wait_writable()
 
 
@@ -310,9 +338,8 @@ class UnixConnection(Connection):
         self._received_fds: list[int] = []
         self._fds_to_send: list[int] = []
 
-    def receive(self, max_bytes: int) -> bytes:
+    def _receive(self, max_bytes: int) -> bytes:
         data, ancillary, _, _ = self._sock.recvmsg(max_bytes, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
-        self._heard = perf_counter()
         if ancillary:
             self._keep(ancillary)
         return data
@@ -349,9 +376,9 @@ class UnixConnection(Connection):
         _close_all(self._fds_to_send)
         self._fds_to_send = duplicates
 
-    def send(self, data: memoryview) -> int:
+    def _send(self, data: memoryview) -> int:
         if not self._fds_to_send:
-            return self._sock.send(data, socket.MSG_NOSIGNAL)
+            return super()._send(data)
         rights = array.array("i", self._fds_to_send)
         try:
             sent = self._sock.sendmsg(
@@ -359,10 +386,9 @@ class UnixConnection(Connection):
                 [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)],
                 socket.MSG_NOSIGNAL,
             )
-        except BlockingIOError:
-            raise
-        except BaseException:
-            self._drop_fds_to_send()
+        except BaseException as exc:
+            if not (isinstance(exc, BlockingIOError) or getattr(exc, "errno", 0) in NO_MEMORY):
+                self._drop_fds_to_send()
             raise
         self._drop_fds_to_send()
         return sent

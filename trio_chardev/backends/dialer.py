@@ -19,6 +19,7 @@ import trio
 
 from trio_chardev.backends.addresses import Endpoint, SocketAddress, resolve
 from trio_chardev.errors import BackendError
+from trio_chardev.readiness import wait_writable
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ async def _connect_to(endpoint: Endpoint, sandbox: Sandbox) -> socket.socket:
     try:
         code = await _start_connecting(sock, endpoint, sandbox)
         if code == errno.EINPROGRESS:
-            await trio.lowlevel.wait_writable(sock)
+            await wait_writable(sock)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise OSError(code, os.strerror(code))

@@ -13,6 +13,8 @@ descriptor is open before the old one is closed.
 
 from __future__ import annotations
 
+import errno
+import logging
 import math
 import os
 import stat
@@ -36,9 +38,12 @@ from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.files import SlowFileError, work_on_files
 from trio_chardev.options import BackendOptions
+from trio_chardev.readiness import RETRY_INTERVAL
 from trio_chardev.workers import NoThreadError
 
-RETRY_INTERVAL = 1.0  # seconds, where a FIFO can't be opened again for now
+log = logging.getLogger(__name__)
+
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 @attrs.frozen(kw_only=True)
@@ -71,6 +76,7 @@ class FileBackend(DescriptorBackend):
         self._options = options
         self._open_path = request.open_path
         self._is_left = False  # the FIFO, by its last writer
+        self._lacks_descriptor = False
 
     @property
     def filename(self) -> str:
@@ -83,13 +89,16 @@ class FileBackend(DescriptorBackend):
             super().input_ended(error)
 
     async def wait_readable(self) -> None:
-        if self._is_left:
-            await self._reopen_fifo()
-        else:
+        # A FIFO that was opened anew is at the end of file, too, but it can be waited for.
+        if not self._is_left or await self._reopen_fifo():
             await super().wait_readable()
 
-    async def _reopen_fifo(self) -> None:
-        """Wait for the next writer, if the input is a FIFO; else, or if it is gone, it has ended."""
+    async def _reopen_fifo(self) -> bool:
+        """Open it for the next writer, if the input is a FIFO; else, or if it is gone, it has ended.
+
+        False: it is to be tried again. While it can't be opened the old descriptor gives what comes, but it is at the end of file
+        again and again, so it is looked at each second.
+        """
         assert self._options.in_ is not None
         try:
             source = await work_on_files(
@@ -97,15 +106,22 @@ class FileBackend(DescriptorBackend):
             )
         except (SlowFileError, NoThreadError):
             await trio.sleep(RETRY_INTERVAL)
-            return
-        except BackendError:
+            return False
+        except BackendError as exc:
+            if getattr(exc.__cause__, "errno", None) in NO_DESCRIPTOR:
+                if not self._lacks_descriptor:
+                    log.warning("chardev '%s': %s; trying again each second", self.id, exc)
+                self._lacks_descriptor = True
+                await trio.sleep(RETRY_INTERVAL)
+                return False
             self._is_left = False
             super().input_ended(None)
-            return
-        self._is_left = False
+            return True
+        self._is_left = self._lacks_descriptor = False
         if self.source is not None:
             self.source.close()
         self.source = source
+        return True
 
 
 class RegularFileBackend(FileBackend):

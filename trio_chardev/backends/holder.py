@@ -18,16 +18,21 @@ import stat
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import trio
 
 from trio_chardev.backends.borrowed import NonBlocking
 from trio_chardev.errors import BackendError
+from trio_chardev.readiness import Shortage, wait_readable, wait_writable
 
 ANY_TERMINAL = "/dev/tty"  # tty(4): the one that controls this process
 CLONING_MASTER = (5, 2)  # /dev/ptmx: to open it again would make another PTY
 MEMORY = 1  # the major number of /dev/null, /dev/zero and the like, which never block
 TIOCGDEV = 0x80045432  # ioctl_tty(2); the number of the terminal that /dev/tty stands for
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 
 @contextmanager
@@ -46,7 +51,7 @@ class FdHolder:
     Whom that may harm should be asked before, see `hold_shared`; closing puts it back as it was.
     """
 
-    __slots__ = ("_is_waited_for", "_non_blocking", "fd")
+    __slots__ = ("_is_waited_for", "_non_blocking", "_reading", "_writing", "fd")
 
     fd: int
     """The descriptor, or -1 when closed."""
@@ -55,6 +60,7 @@ class FdHolder:
         """Own *fd*, also if this raises OSError."""
         self.fd = fd
         self._is_waited_for = False  # ever; else Trio does not know it
+        self._reading, self._writing = Shortage(), Shortage()
         with owned(lambda: os.close(fd)):
             self._non_blocking = self._have_non_blocking()
 
@@ -64,6 +70,10 @@ class FdHolder:
     @property
     def closed(self) -> bool:
         return self.fd == -1
+
+    def fileno(self) -> int:
+        """See `fd`."""
+        return self.fd
 
     def close(self) -> None:
         """Close it, if it is open; who waits for it gets BackendError. Never fails."""
@@ -80,31 +90,58 @@ class FdHolder:
 
     def read(self, max_bytes: int) -> bytes:
         """As read(2). Raises OSError, BlockingIOError if there is nothing yet."""
-        return os.read(self.fd, max_bytes)
+        return self._try(self._read, max_bytes, self._reading)
 
     def write(self, data: memoryview) -> int:
         """As write(2). Raises OSError, BlockingIOError if there is no room."""
+        return self._try(self._write, data, self._writing)
+
+    def _try(self, call: Callable[[A], R], argument: A, shortage: Shortage) -> R:
+        """What *call* gives. No memory is as if it would block."""
+        try:
+            return call(argument)
+        except BlockingIOError:
+            raise
+        except OSError as exc:
+            shortage.meet(exc, _name_of(self.fd))
+            raise
+
+    def _read(self, max_bytes: int) -> bytes:
+        return os.read(self.fd, max_bytes)
+
+    def _write(self, data: memoryview) -> int:
         return os.write(self.fd, data)
 
     async def wait_readable(self) -> None:
         """Wait for input, end of file or hang-up. Raises BackendError if it is closed."""
-        await self._wait(trio.lowlevel.wait_readable)
+        await self._wait(wait_readable, self._reading)
 
     async def wait_writable(self) -> None:
         """Wait for room, or an error to be had. Raises BackendError if it is closed."""
-        await self._wait(trio.lowlevel.wait_writable)
+        await self._wait(wait_writable, self._writing)
 
-    async def _wait(self, wait: Callable[[int], Awaitable[None]]) -> None:
+    async def _wait(self, wait: Callable[[FdHolder], Awaitable[None]], shortage: Shortage) -> None:
+        if shortage.is_met:
+            await shortage.wait()
+            return
         try:
-            if self.closed:
-                raise trio.ClosedResourceError
             self._is_waited_for = True
-            await wait(self.fd)
+            await wait(self)
         except PermissionError:
             # epoll_ctl(2) refuses what never blocks: regular files, /dev/null.
             await trio.lowlevel.checkpoint()
         except trio.ClosedResourceError:
             raise BackendError("The file descriptor was closed") from None
+        except OSError as exc:
+            raise BackendError.from_os_error("Could not wait for a file descriptor", exc) from exc
+
+
+def _name_of(fd: int) -> str:
+    """For the log."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return f"descriptor {fd}"
 
 
 class _NeverBlocking(FdHolder):
@@ -131,10 +168,10 @@ class _SharedSocket(_NeverBlocking):
             self._sock.detach()
         super().close()
 
-    def read(self, max_bytes: int) -> bytes:
+    def _read(self, max_bytes: int) -> bytes:
         return self._sock.recv(max_bytes, socket.MSG_DONTWAIT)
 
-    def write(self, data: memoryview) -> int:
+    def _write(self, data: memoryview) -> int:
         return self._sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
@@ -146,13 +183,13 @@ class _SharedPipe(_NeverBlocking):
 
     __slots__ = ()
 
-    def read(self, max_bytes: int) -> bytes:
+    def _read(self, max_bytes: int) -> bytes:
         self._check(select.POLLIN)
-        return super().read(max_bytes)
+        return super()._read(max_bytes)
 
-    def write(self, data: memoryview) -> int:
+    def _write(self, data: memoryview) -> int:
         self._check(select.POLLOUT)
-        return super().write(data[: select.PIPE_BUF])
+        return super()._write(data[: select.PIPE_BUF])
 
     def _check(self, mask: int) -> None:
         poll = select.poll()

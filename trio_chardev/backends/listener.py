@@ -40,6 +40,7 @@ from trio_chardev.backends.guard import PRIVATE, check_listening
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.socket_file import SocketFile
 from trio_chardev.errors import BackendError
+from trio_chardev.readiness import wait_readable
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 log = logging.getLogger(__name__)
@@ -121,9 +122,13 @@ class Listener:
         """As `wait`, beside those that were `keep`-ed."""
         if self._is_over:
             await trio.sleep_forever()
-        if self._is_failing:
-            await trio.sleep(ACCEPT_PAUSE)
-        await trio.lowlevel.wait_readable(self._sockets[0] if self._poll is None else self._poll)
+        while True:
+            if self._is_failing:
+                await trio.sleep(ACCEPT_PAUSE)
+            try:
+                return await wait_readable(self._poll or self._sockets[0])
+            except OSError as exc:
+                self._note_failure(exc, self._is_failing)
 
     def take(self) -> socket.socket | None:
         """The next client, or None if there is none after all."""
@@ -155,12 +160,15 @@ class Listener:
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             except OSError as exc:  # EMFILE: the client stays in the queue, and waiting would spin
-                self._is_failing = True
-                if not was_failing:
-                    log.warning("can't accept a client of %s: %s", self.address.name, exc)
+                self._note_failure(exc, was_failing)
                 continue
             return client
         return None
+
+    def _note_failure(self, error: OSError, was_failing: bool) -> None:
+        self._is_failing = True
+        if not was_failing:
+            log.warning("can't accept a client of %s: %s", self.address.name, error)
 
     def connected(self) -> None:
         """Nothing to do."""

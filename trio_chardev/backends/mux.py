@@ -200,7 +200,12 @@ class MuxBackend(BackendOnBases):
         sent = 0
         for _ in range(PIECES_AT_ONCE):
             stretch = self._stretch(data[sent:])
-            count = self.base.send_nowait(stretch)
+            try:
+                count = self.base.send_nowait(stretch)
+            except BackendError:
+                if not sent:
+                    raise
+                break  # the next call meets it
             self._note_sent(stretch[:count])
             sent += count
             if count < len(stretch) or sent == len(data):

@@ -261,7 +261,16 @@ class PeerBackend(Backend):
             await self._wait_for_next()
         else:
             async with self._dropping_in_time(self._connection):
-                await self._connection.wait_readable()
+                await self._wait_for(self._connection)
+
+    async def _wait_for(self, connection: Link) -> None:
+        """Wait for input; a peer that can't be waited for is lost."""
+        try:
+            await connection.wait_readable()
+        except OSError as exc:
+            log.warning("chardev '%s': %s: %s", self.id, connection.name, exc)
+            if connection is self._connection:
+                self._lose()
 
     async def _wait_for_next(self) -> None:
         """Wait until there may be a peer; meanwhile let go the one who sends no more, in time."""
@@ -301,7 +310,7 @@ class PeerBackend(Backend):
             raise self._disconnected()
         try:
             await target.wait_writable()
-        except trio.ClosedResourceError:
+        except (trio.ClosedResourceError, OSError):  # whoever waits for input finds out why
             raise self._disconnected() from None
         if link is not self._reader:  # what is to be sent is not for the next one
             raise self._disconnected()

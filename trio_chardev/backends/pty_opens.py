@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import struct
 from collections.abc import Callable
@@ -17,6 +18,8 @@ import trio
 
 from trio_chardev.backends.descriptor import FdHolder
 from trio_chardev.errors import BackendError
+
+log = logging.getLogger(__name__)
 
 IN_OPEN = 0x20  # inotify(7), <sys/inotify.h>
 IN_Q_OVERFLOW = 0x4000
@@ -69,8 +72,9 @@ class OpenWatcher:
             while not self.inotify.closed:
                 await self.inotify.wait_readable()
                 self._read()
-        except BackendError:
-            pass  # closed while it waited
+        except BackendError as exc:
+            if not self.inotify.closed:  # else it was closed while it waited
+                log.warning("opens of PTYs are looked for now and then: %s", exc)
         finally:
             self.inotify.close()
             for opened in self._watches.values():  # from now on they look for themselves

@@ -210,8 +210,10 @@ class SerialBackend(PlainBackend):
         return super().send_nowait(data)
 
     def send_failed(self, error: OSError) -> BackendError:
-        # CLOSED is for the reader to report, after what has come before it.
-        return BackendDisconnectedError.from_os_error(f"Could not write to '{self.device}'", error)
+        # CLOSED is for the reader to report, after what has come before it. A line that is still
+        # there takes more later: drivers pass on what a USB transfer fails with once.
+        kind = BackendDisconnectedError if is_hung_up(self.sink.fd) else BackendError
+        return kind.from_os_error(f"Could not write to '{self.device}'", error)
 
     async def wait_writable(self) -> None:
         try:

@@ -13,13 +13,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
 
 from trio_chardev.backends.descriptor import slow_errors, truncate
-from trio_chardev.backends.holder import owned
 from trio_chardev.errors import BackendError, strerror
 from trio_chardev.files import work_on_files
 from trio_chardev.workers import NoThreadError, run_in_worker
@@ -48,7 +48,12 @@ class Output:
         Raises OSError.
         """
         while data:
-            del data[: os.write(self.fd, data)]
+            try:
+                del data[: os.write(self.fd, data)]
+            except BlockingIOError:  # others may share that mode, so it stays
+                poll = select.poll()
+                poll.register(self.fd, select.POLLOUT)
+                poll.poll()
 
     def close(self) -> None:
         """Close it, if it is open. Never fails."""
@@ -278,9 +283,6 @@ def create(path: str, opener: Callable[[str, int], int]) -> int:
     """
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
-        fd = opener(path, flags | os.O_CLOEXEC)
-        with owned(lambda: os.close(fd)):
-            os.set_blocking(fd, True)  # for the thread
-            return fd
+        return opener(path, flags | os.O_CLOEXEC)
     except (OSError, ValueError) as exc:
         raise BackendError.from_os_error(f"Could not create '{path}'", exc) from exc

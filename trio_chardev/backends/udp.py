@@ -20,6 +20,7 @@ from trio_chardev.backends.guard import check_remote
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.options import BackendOptions
+from trio_chardev.readiness import wait_readable, wait_writable
 
 log = logging.getLogger(__name__)
 
@@ -103,11 +104,11 @@ class UdpBackend(Backend):
         if self._rest:
             await trio.lowlevel.checkpoint()
         else:
-            await trio.lowlevel.wait_readable(self._sock)
+            await wait_readable(self._sock)
 
     async def wait_writable(self) -> None:
         try:
-            await trio.lowlevel.wait_writable(self._sock)
+            await wait_writable(self._sock)
         except trio.ClosedResourceError:
             raise BackendError("The socket was closed") from None
 

@@ -22,7 +22,7 @@ from trio_chardev.errors import ChardevError, OptionsError, strerror
 from trio_chardev.frontends import DEVICE
 from trio_chardev.objects import OBJECT
 from trio_chardev.qmp.journal import Journal, open_journal
-from trio_chardev.service import Service, open_service
+from trio_chardev.service import Service, catching_signals, open_service
 
 # Python's default thresholds have a full collection, which walks all that lives, every few
 # dozen chardev-adds once thousands of chardevs exist; there are next to no cycles to find.
@@ -35,16 +35,17 @@ async def serve(options: ServeOptions) -> None:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     errors: list[ChardevError] = []
-    with _pidfile(options.pidfile), _journal(options.state) as journal:
-        async with (
-            open_service(options.sandbox, journal) as service,
-            open_background_nursery() as nursery,
-        ):
-            await nursery.start(service.watch_signals)
-            nursery.start_soon(_begin, service, options, journal, errors)
-            await service.run_until_quit()
-        if errors:
-            raise errors[0]
+    async with catching_signals() as signalled:
+        with _pidfile(options.pidfile), _journal(options.state) as journal:
+            async with (
+                open_service(options.sandbox, journal) as service,
+                open_background_nursery() as nursery,
+            ):
+                nursery.start_soon(service.quit_at, signalled)
+                nursery.start_soon(_begin, service, options, journal, errors)
+                await service.run_until_quit()
+    if errors:
+        raise errors[0]
 
 
 async def _begin(

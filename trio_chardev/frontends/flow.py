@@ -11,6 +11,7 @@ outside of a queue: a byte leaves the source's when the sink has it.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from contextlib import suppress
 
@@ -81,6 +82,7 @@ class Flow:
             if taken < len(data):
                 taken += self._pour.send_rest(memoryview(data)[taken:])
             self.sent += taken
+            self._trouble = "" if taken else self._trouble
         except BackendDisconnectedError:
             taken = 0 if self.holds else self._drop(data)
         except (ChardevError, trio.ClosedResourceError):  # the task finds out what it is
@@ -154,20 +156,25 @@ class Flow:
             sent = await self.sink.send_some(data)
         except BackendDisconnectedError:
             if self.holds:
-                await self._sink_opened.wait()
+                await self._wait_for_sink()
             else:
                 self.source.consume(self._drop(data))
         except BackendError as exc:
             self._tell(exc)
-            if self.holds:
-                with trio.move_on_after(RETRY_INTERVAL):
-                    await self._sink_opened.wait()
+            if self.holds or self.sink.is_open:
+                await self._wait_for_sink()
             else:
                 self.source.consume(self._drop(data))
         else:
             self._note_sent(sent)
 
+    async def _wait_for_sink(self) -> None:
+        """Wait for somebody to come, or if the sink is open a moment: nothing may tell then."""
+        with trio.move_on_after(RETRY_INTERVAL if self.sink.is_open else math.inf):
+            await self._sink_opened.wait()
+
     def _note_sent(self, size: int) -> None:
+        self._trouble = ""
         self.source.consume(size)
         self.sent += size
 

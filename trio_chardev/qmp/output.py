@@ -5,6 +5,7 @@ What the peer takes at once is sent by who puts it there, the rest by the task o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +13,15 @@ import attrs
 import trio
 
 from trio_chardev.core.frontend import Frontend
-from trio_chardev.errors import ChardevError
+from trio_chardev.errors import BackendDisconnectedError, ChardevClosedError, ChardevError
 from trio_chardev.qmp.codec import encode, encode_pretty
+from trio_chardev.readiness import RETRY_INTERVAL
+
+log = logging.getLogger(__name__)
 
 SEND_CHUNK = 1 << 16  # bytes
 FLUSH_CHUNK = 1 << 20  # bytes; far more than a socket takes at once
+ON_LEAVING = BackendDisconnectedError, ChardevClosedError, trio.ClosedResourceError
 
 
 @attrs.define(eq=False)
@@ -26,6 +31,7 @@ class Output:
     pretty: bool = False
     frontend: Frontend | None = None
     """Where it goes; None: it has to wait."""
+    _trouble: str = attrs.field(default="", init=False)
     _unsent: bytearray = attrs.field(factory=bytearray, init=False)
     _client: object = attrs.field(factory=object, init=False)  # stands for who gets it
     _send_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
@@ -46,8 +52,10 @@ class Output:
         client = self._client
         try:
             sent = self.frontend.send_nowait(bytes(self._unsent[:FLUSH_CHUNK]))
-        except (ChardevError, trio.ClosedResourceError):
+        except ON_LEAVING:
             sent = len(self._unsent)  # it left: CLOSED will follow, or came just now
+        except ChardevError:
+            sent = 0  # `run` tries again
         if client is self._client:
             del self._unsent[:sent]
         if self._unsent:
@@ -81,8 +89,19 @@ class Output:
             with trio.CancelScope() as self._send_scope:
                 try:
                     sent = await self.frontend.send_some(bytes(self._unsent[:SEND_CHUNK]))
-                except (ChardevError, trio.ClosedResourceError):
+                except ON_LEAVING:
                     sent = len(self._unsent)
+                except ChardevError as exc:
+                    self._tell(exc)
+                    await trio.sleep(RETRY_INTERVAL)
+                else:
+                    self._trouble = ""
             if client is self._client:  # else it is another's output
                 del self._unsent[:sent]
             on_sent()
+
+    def _tell(self, error: ChardevError) -> None:
+        """Log *error*, but once if it comes again and again."""
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            log.warning("monitor: %s; trying again each second", error)
