@@ -92,6 +92,14 @@ def _open(path: str, opener: Opener) -> int:
     return opener(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
 
 
+def check_own(status: os.stat_result) -> None:
+    """Raise OSError unless *status* is of a regular file that nobody but us, or root, has made."""
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("Not a regular file")
+    if status.st_uid not in (os.geteuid(), 0):
+        raise OSError(f"It belongs to user {status.st_uid}")
+
+
 def _check(fd: int, max_size: int) -> None:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):

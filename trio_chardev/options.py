@@ -55,6 +55,18 @@ class BackendOptions:
     record_format: Literal["asciicast-v2", "asciicast-v3"] | None = None
     """The format of the recording; v3 is for asciinema 3 only. The default is asciicast-v2."""
 
+    log_mode: str | None = None
+    """Permissions of a log file that is made, in octal and less the umask; the default is 0600."""
+
+    log_max: int | None = None
+    """Size in bytes that the log file may reach; what comes then is left out, and counted."""
+
+    record_mode: str | None = None
+    """Permissions of a recording that is made, in octal and less the umask; the default is 0600."""
+
+    record_max: int | None = None
+    """Size in bytes that the recording may reach; what comes then is left out, and counted."""
+
     rr: Literal["record", "play"] | None = None
     """Is deterministic: it records or is replayed, and so is neither changed nor removed."""
 

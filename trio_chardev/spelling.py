@@ -145,4 +145,5 @@ REFUSED: Final[Mapping[str, str]] = {
 }
 """Options that QEMU refuses, since 11.1, where a kind does not have them: what it calls them."""
 
-SIZES: Final = frozenset({"size"})  # options that take k, M, G; QMP has plain integers
+SIZES: Final = frozenset({"size", "max-size", "log-max", "record-max"})
+"""Options that take k, M, G; QMP has plain integers."""

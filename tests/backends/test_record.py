@@ -436,7 +436,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 async def make_recording(path: Path, version: Version = 2) -> Recording:
     request = OpenRequest(id="c", on_event=lambda event: None)
-    output = await module._open_output(str(path), request, None)
+    output = await module._open_output(str(path), NullOptions(), request, None)
     return Recording("c", str(path), output, None, version)
 
 

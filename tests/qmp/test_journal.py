@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -265,3 +266,76 @@ def test_an_empty_file_is_the_state_in_which_nothing_was_done(tmp_path: Path, te
     path.write_text(text)
     with open_journal(str(path)) as journal:
         assert not any(journal.entries.values())
+
+
+# ---------------------------------------------------------------- who else can write in its folder
+
+
+async def write_one(path: Path) -> None:
+    with open_journal(str(path)) as journal:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.run)
+            with trio.fail_after(5):
+                await journal.keep("chardevs", "a", {"kind": "null"})
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "fifo", "hard link"])
+async def test_what_was_put_beside_it_before_does_not_become_it(tmp_path: Path, kind: str) -> None:
+    path, beside, precious = (tmp_path / name for name in ("s", "s.tmp", "precious"))
+    precious.write_text("precious")
+    held = None
+    match kind:
+        case "file":
+            held = beside.open("w+")
+        case "link":
+            beside.symlink_to(precious)
+        case "fifo":
+            os.mkfifo(beside)
+        case _:
+            beside.hardlink_to(precious)
+    await write_one(path)
+    assert "null" in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert precious.read_text() == "precious"
+    if held is not None:
+        held.seek(0)
+        assert held.read() == ""
+        held.close()
+
+
+async def test_what_is_put_there_while_it_is_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def swap_and_rename(source: str, target: str) -> None:
+        os.unlink(source)
+        Path(source).write_text("mine")
+        os.replace(source, target)
+
+    monkeypatch.setattr(os, "rename", swap_and_rename)
+    await write_one(tmp_path / "s")
+    assert (
+        f"Could not write '{tmp_path}/s': Somebody else has put his own file there" in caplog.text
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("name", ["s", "s.lock"])
+def test_the_state_of_another_user_is_not_taken(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    os.chown(tmp_path / name, 12345, 12345)
+    refused = rf"^Could not open '{tmp_path}/{name}': It belongs to user 12345$"
+    with pytest.raises(OptionsError, match=refused), open_journal(str(tmp_path / "s")):
+        pass
+
+
+def test_want_of_locks_is_not_another_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    refused = rf"^Could not lock '{tmp_path}/s.lock': No locks available$"
+    with pytest.raises(OptionsError, match=refused), open_journal(str(tmp_path / "s")):
+        pass

@@ -210,6 +210,9 @@ NOT_HERE = [
 OURS_ALONE = [
     "*.data.logtimestamp?: boolean",
     *("*.data.record?: string", "*.data.record-format? = *", "*.data.rr? = *"),
+    *(f"*.data.{of}-{what}" for of in ("log", "record") for what in ("mode?: string", "max?: int")),
+    "*(file).data.max-size?: int",
+    *(f"*({kind}).data.mode?: string" for kind in ("ringbuf", "memory")),
     *("*(replay)*", "*.backend.type = replay"),
     "*(socket).data.binary-only?: boolean",
     "*(socket).data.origins?[]: string",

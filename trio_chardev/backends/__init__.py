@@ -11,6 +11,7 @@ import attrs
 from trio_chardev.backends.file import FileOptions, open_file
 from trio_chardev.backends.foreign import FOREIGN as FOREIGN, refuse
 from trio_chardev.backends.hub import HubOptions, open_hub
+from trio_chardev.backends.limit import check_limits
 from trio_chardev.backends.log import open_log
 from trio_chardev.backends.mux import MuxOptions, open_mux
 from trio_chardev.backends.null import NullOptions, open_null
@@ -85,6 +86,7 @@ def opener_of(options: BackendOptions) -> Opener:
 
 def _opener_of_kind(kind: Kind, options: BackendOptions) -> Opener:
     check_recording(options)
+    check_limits(options)
     if options.logfile is None and options.record is None:
         return lambda request: kind.open(options, request)
 

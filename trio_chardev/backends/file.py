@@ -33,6 +33,7 @@ from trio_chardev.backends.descriptor import (
     slow_errors,
 )
 from trio_chardev.backends.holder import owned
+from trio_chardev.backends.limit import check_size, no_size
 from trio_chardev.backends.spool import Output, Spool
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
@@ -60,6 +61,9 @@ class FileOptions(BackendOptions):
 
     append: bool = False
     """Append to the output file instead of truncating it."""
+
+    max_size: int | None = None
+    """Size in bytes that the output file may reach; what comes then is left out, and counted."""
 
 
 class FileBackend(DescriptorBackend):
@@ -167,9 +171,11 @@ class _Sink(FdHolder):
 
     __slots__ = ("inode", "spool")
 
-    def __init__(self, path: str, output: Output, inode: tuple[int, int]) -> None:
+    def __init__(
+        self, path: str, output: Output, inode: tuple[int, int], max_size: int | None
+    ) -> None:
         self.inode = inode
-        self.spool = Spool(f"file '{path}'", "bytes", output, keeps=True)
+        self.spool = Spool(f"file '{path}'", output, max_size, keeps=True)
         super().__init__(output.fd)
 
     def _have_non_blocking(self) -> None:
@@ -249,6 +255,7 @@ def _close(opened: tuple[Output, tuple[int, int]] | FdHolder) -> None:
 @asynccontextmanager
 async def open_file(options: FileOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Open the files. Raises BackendError, ``Could not open 'PATH': strerror``."""
+    check_size("max-size", options.max_size)
     source = None
     if (path := options.in_) is not None:
         with slow_errors(f"Could not open '{path}'"):
@@ -279,8 +286,11 @@ async def _open_sink(options: FileOptions, request: OpenRequest) -> AsyncIterato
             _open_output, options.out, flags, request.open_path, discard=_close
         )
     if isinstance(opened, FdHolder):
+        if options.max_size is not None:
+            opened.close()
+            raise no_size(options.out)
         yield opened
         return
-    sink = _Sink(options.out, *opened)
+    sink = _Sink(options.out, *opened, options.max_size)
     async with sink.spool.running():
         yield sink

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 
+from trio_chardev.backends.limit import parse_mode
 from trio_chardev.backends.spool import Output, Spool, create_output
 from trio_chardev.core.backend import Backend, OpenRequest, Tap
 from trio_chardev.options import BackendOptions
@@ -34,8 +35,13 @@ async def _open_log(
     path: str, options: BackendOptions, request: OpenRequest
 ) -> AsyncIterator[LogFile]:
     before = _log_of(request.replaces, path)
-    output = await create_output(path, request.open_path)
-    file = LogFile(path, output, options.logappend, options.logtimestamp, before)
+    output = await create_output(
+        path,
+        request.open_path,
+        mode=parse_mode("log-mode", options.log_mode),
+        is_limited=options.log_max is not None,
+    )
+    file = LogFile(path, output, options.logappend, options.logtimestamp, before, options.log_max)
     async with file.spool.running():
         yield file
 
@@ -51,11 +57,17 @@ class LogFile(Tap):
     """A log file."""
 
     def __init__(
-        self, path: str, output: Output, append: bool, timestamps: bool, before: LogFile | None
+        self,
+        path: str,
+        output: Output,
+        append: bool,
+        timestamps: bool,
+        before: LogFile | None,
+        max_size: int | None = None,
     ) -> None:
         """*before* is the log of the replaced backend, if it is the same file."""
         self.path = path
-        self.spool = Spool(f"log file '{path}'", "bytes", output)
+        self.spool = Spool(f"log file '{path}'", output, max_size)
         self._append = append
         self._timestamps = timestamps
         self._before = before

@@ -28,6 +28,7 @@ import trio
 
 from trio_chardev.backends.descriptor import slow_errors, status_of
 from trio_chardev.backends.holder import owned
+from trio_chardev.backends.limit import parse_mode
 from trio_chardev.backends.spool import Output, Spool, create_output
 from trio_chardev.core.backend import OpenRequest, Tap
 from trio_chardev.errors import BackendError
@@ -65,19 +66,19 @@ def open_recording(
     if options.record is None:
         return _no_recording
     version: Version = 3 if options.record_format == "asciicast-v3" else 2
-    return _open_recording(options.record, version, request)
+    return _open_recording(options.record, version, options, request)
 
 
 @asynccontextmanager
 async def _open_recording(
-    path: str, version: Version, request: OpenRequest
+    path: str, version: Version, options: BackendOptions, request: OpenRequest
 ) -> AsyncIterator[Recording]:
     before = await _same_recording(request, path)
     if before is not None and before.version != version:
         raise BackendError(f"recording '{path}' is in asciicast v{before.version}: it can't go on")
-    output = await _open_output(path, request, before)
+    output = await _open_output(path, options, request, before)
     with owned(output.close), slow_errors(f"Could not create '{path}'"):
-        recording = Recording(request.id, path, output, before, version)
+        recording = Recording(request.id, path, output, before, version, options.record_max)
     async with recording.spool.running():
         try:
             yield recording
@@ -103,6 +104,14 @@ def _status(path: str, request: OpenRequest) -> os.stat_result | None:
 class _LinesOutput(Output):
     """Of lines only whole ones stay in the file."""
 
+    unit = "events"
+
+    def count(self, data: bytes | bytearray) -> int:
+        return data.count(b"\n")
+
+    def fitting(self, data: bytearray, room: int) -> int:
+        return data.rfind(b"\n", 0, room) + 1
+
     def write(self, data: bytearray) -> None:
         size = os.fstat(self.fd).st_size
         try:
@@ -113,12 +122,20 @@ class _LinesOutput(Output):
             raise
 
 
-async def _open_output(path: str, request: OpenRequest, before: Recording | None) -> Output:
+async def _open_output(
+    path: str, options: BackendOptions, request: OpenRequest, before: Recording | None
+) -> Output:
     """The file, locked if it is a regular one; the same lock as that of *before*."""
     try:
         if before is not None and before.spool.output is not None:
             return _LinesOutput(os.dup(before.spool.output.fd))
-        output = await create_output(path, request.open_path, _LinesOutput)
+        output = await create_output(
+            path,
+            request.open_path,
+            _LinesOutput,
+            mode=parse_mode("record-mode", options.record_mode),
+            is_limited=options.record_max is not None,
+        )
         with owned(output.close):
             lock(output.fd, fcntl.LOCK_EX)
     except BlockingIOError as exc:
@@ -177,13 +194,14 @@ class Recording(Tap):
         output: Output,
         before: Recording | None,
         version: Version = 2,
+        max_size: int | None = None,
     ) -> None:
         """*before* is the recording of the replaced backend, if it is the same file."""
         self.path = path
         self.file = os.fstat(output.fd)
         """What is at the path may be another one by now."""
         self.version = version
-        self.spool = Spool(f"recording '{path}'", "events", output)
+        self.spool = Spool(f"recording '{path}'", output, max_size)
         self.spool.on_failure = self._note_failure
         self._before = before
         self._next: Recording | None = None

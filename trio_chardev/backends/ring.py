@@ -18,8 +18,9 @@ import mmap
 import os
 import stat
 import struct
-from collections.abc import Callable
 
+from trio_chardev.backends.limit import PRIVATE
+from trio_chardev.core.backend import OpenPath
 from trio_chardev.errors import BackendError, strerror
 
 log = logging.getLogger(__name__)
@@ -191,14 +192,14 @@ class RingFile:
 
 
 def open_ring(
-    path: str, size: int, opener: Callable[[str, int], int], replaced: Ring | None
+    path: str, size: int, opener: OpenPath, replaced: Ring | None, mode: int = PRIVATE
 ) -> Ring:
-    """The ring of the file *path*, which may be *replaced*; a new file is made a ring.
+    """The ring of the file *path*, which may be *replaced*; a new file, with *mode*, is made a ring.
 
     Raises BackendError, and then the file is as it was.
     """
     try:
-        fd = opener(path, _FLAGS)
+        fd = opener(path, _FLAGS, mode=mode)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise BackendError(f"'{path}' is not a ring")

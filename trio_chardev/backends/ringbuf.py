@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 import attrs
 
 from trio_chardev.backends.descriptor import slow_errors
+from trio_chardev.backends.limit import parse_mode
 from trio_chardev.backends.ring import Ring, open_ring
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
@@ -35,6 +36,9 @@ class RingbufOptions(BackendOptions):
 
     path: str | None = None
     """File that has a copy, with which it begins again after a crash."""
+
+    mode: str | None = None
+    """Permissions of a file that is made, in octal and less the umask; the default is 0600."""
 
 
 @attrs.frozen(kw_only=True)
@@ -87,6 +91,8 @@ async def open_ringbuf(options: RingbufOptions, request: OpenRequest) -> AsyncIt
         raise BackendError("size of ringbuf chardev must be power of two")
     if size > MAX_SIZE:
         raise BackendError(f"size of ringbuf chardev must be at most {MAX_SIZE}")
+    if options.mode is not None and options.path is None:
+        raise BackendError("mode needs path=FILE")
     ring = await _ring(options, request)
     ring.users += 1
     try:
@@ -108,6 +114,7 @@ async def _ring(options: RingbufOptions, request: OpenRequest) -> Ring:
                 options.size,
                 request.open_path,
                 replaced,
+                parse_mode("mode", options.mode),
                 discard=Ring.close_unused,
             )
     try:

@@ -11,6 +11,7 @@ tried again.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import select
@@ -20,6 +21,9 @@ from contextlib import asynccontextmanager
 import trio
 
 from trio_chardev.backends.descriptor import slow_errors, truncate
+from trio_chardev.backends.holder import owned
+from trio_chardev.backends.limit import PRIVATE, check_has_size
+from trio_chardev.core.backend import OpenPath
 from trio_chardev.errors import BackendError, strerror
 from trio_chardev.files import work_on_files
 from trio_chardev.workers import NoThreadError, run_in_worker
@@ -41,6 +45,23 @@ class Output:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+
+    unit = "bytes"
+    """What `count` counts."""
+
+    def count(self, data: bytes | bytearray) -> int:
+        """How much *data* is."""
+        return len(data)
+
+    def fitting(self, data: bytearray, room: int) -> int:
+        """How many bytes of *data* can be written where there is *room* for no more."""
+        return room
+
+    def size(self) -> int:
+        """Where the next byte goes. Raises OSError."""
+        if fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_APPEND:
+            return os.fstat(self.fd).st_size
+        return os.lseek(self.fd, 0, os.SEEK_CUR)
 
     def write(self, data: bytearray) -> None:
         """Write *data*, and take what was written out of it, for as long as it takes.
@@ -69,8 +90,10 @@ class Output:
 class Spool:
     """The buffer before an output, and the task behind it."""
 
-    def __init__(self, what: str, unit: str, output: Output, *, keeps: bool = False) -> None:
-        """*what* is for complaints, such as ``log file 'PATH'``; so is *unit*, of `drop`.
+    def __init__(
+        self, what: str, output: Output, max_size: int | None = None, *, keeps: bool = False
+    ) -> None:
+        """*what* is for complaints, such as ``log file 'PATH'``; the file grows to *max_size*.
 
         With *keeps* what can't be written is tried again.
         """
@@ -78,11 +101,14 @@ class Spool:
         """None once it is closed, or hangs."""
         self.pending = bytearray()
         self.dropped = 0
-        """What is not in the file because that was too slow or full, in *unit*."""
+        """What is not in the file because that was too slow, or had reached its size, in `Output.unit`."""
         self.on_failure: Callable[[bytearray], None] = lambda data: None
         """Is told what could not be written."""
         self._what = what
-        self._unit = unit
+        self._unit = output.unit
+        self._max_size = max_size
+        self._full_at: int | None = None
+        """The size at which it had no room; until it is emptied nothing is written to it."""
         self._is_full = False  # of what was there before, which is not to stay
         self._is_dropping = False
         self._keeps = keeps
@@ -186,6 +212,8 @@ class Spool:
             if self._scope.cancelled_caught:
                 count = len(self._chunk) + len(self.pending)
                 log.error("%s hangs: its end is lost, %d bytes", self._what, count)
+            elif self._full_at is not None:
+                log.warning("%s lacks %d %s", self._what, self.dropped, self._unit)
         finally:
             self.output = None
             self._done.set()
@@ -211,13 +239,17 @@ class Spool:
                 self._progress.unpark_all()
             self._is_writing = True
             try:
-                await run_in_worker(self.output.write, self._chunk, limiter=self._limiter)
+                was_full = self._full_at is not None
+                left = await run_in_worker(
+                    self._write_within_limit, self.output, self._chunk, limiter=self._limiter
+                )
             except OSError as exc:
                 self._is_writing = False
                 await self._cope(exc)
             else:
                 self._is_writing = self._is_failing = False
                 self._chunk = bytearray()
+                self._note_left_out(left, was_full)
             self._progress.unpark_all()
         if self._is_dropping:
             log.warning("%s lacks %d %s by now", self._what, self.dropped, self._unit)
@@ -249,6 +281,37 @@ class Spool:
         with trio.move_on_after(seconds):
             await self._closing.wait()
 
+    def _write_within_limit(self, output: Output, data: bytearray) -> bytearray:
+        """Write what there is room for, and give the rest. In a thread. Raises as `Output.write`."""
+        left = bytearray()
+        if self._max_size is not None:
+            size = output.size()
+            if self._full_at is not None and size >= self._full_at:
+                return data
+            room = max(0, self._max_size - size)
+            end = len(data) if len(data) <= room else output.fitting(data, room)
+            left = data[end:]
+            del data[end:]
+            self._full_at = size + end if left else None
+        try:
+            output.write(data)
+        except BaseException:
+            data += left
+            raise
+        return left
+
+    def _note_left_out(self, left: bytearray, was_full: bool) -> None:
+        """*left* was not written, for want of room."""
+        if left and self.output is not None:
+            self.dropped += self.output.count(left)
+            self.on_failure(left)
+        if self._full_at is not None and not was_full:
+            text = "%s has reached its size of %d bytes: what comes is left out"
+            log.warning(text, self._what, self._max_size)
+        elif was_full and self._full_at is None:
+            text = "%s has room again; it lacks %d %s by now"
+            log.warning(text, self._what, self.dropped, self._unit)
+
     async def _empty(self) -> None:
         while self._is_full and self.output is not None:
             try:
@@ -269,20 +332,30 @@ class Spool:
 
 
 async def create_output(
-    path: str, opener: Callable[[str, int], int], kind: type[Output] = Output
+    path: str,
+    opener: OpenPath,
+    kind: type[Output] = Output,
+    *,
+    mode: int = PRIVATE,
+    is_limited: bool = False,
 ) -> Output:
     """`create` in a thread, for the disk may hang. Raises as it does; see `work_on_files`."""
     with slow_errors(f"Could not create '{path}'"):
-        return kind(await work_on_files(create, path, opener, discard=os.close))
+        return kind(await work_on_files(create, path, opener, mode, is_limited, discard=os.close))
 
 
-def create(path: str, opener: Callable[[str, int], int]) -> int:
-    """Open *path* for appending, 0666 & ~umask if it is new, without waiting for a peer.
+def create(path: str, opener: OpenPath, mode: int = PRIVATE, is_limited: bool = False) -> int:
+    """Open *path* for appending, without waiting for a peer; if it is new, with *mode*.
 
-    Raises BackendError, ``Could not create 'PATH': strerror``.
+    It must have a size if that *is_limited*. Raises BackendError, ``Could not create 'PATH':
+    strerror``.
     """
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
-        return opener(path, flags | os.O_CLOEXEC)
+        fd = opener(path, flags | os.O_CLOEXEC, mode=mode)
+        with owned(lambda: os.close(fd)):
+            if is_limited:
+                check_has_size(fd, path)
+        return fd
     except (OSError, ValueError) as exc:
         raise BackendError.from_os_error(f"Could not create '{path}'", exc) from exc

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gc
-import os
 from collections.abc import Iterable, Iterator
 
 from trio_chardev.backends import BACKEND
@@ -16,9 +14,10 @@ from trio_chardev.cli.errors import saying
 from trio_chardev.cli.maker import Maker
 from trio_chardev.cli.options import ServeOptions
 from trio_chardev.cli.output import announce, complain, printable
+from trio_chardev.cli.pidfile import keeping_pid
 from trio_chardev.cli.restore import Wanted, is_monitor, make_all, plan
 from trio_chardev.core.nursery import open_background_nursery
-from trio_chardev.errors import ChardevError, OptionsError, strerror
+from trio_chardev.errors import ChardevError
 from trio_chardev.frontends import DEVICE
 from trio_chardev.objects import OBJECT
 from trio_chardev.qmp.journal import Journal, open_journal
@@ -35,8 +34,9 @@ async def serve(options: ServeOptions) -> None:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     errors: list[ChardevError] = []
+    pid = contextlib.nullcontext() if options.pidfile is None else keeping_pid(options.pidfile)
     async with catching_signals() as signalled:
-        with _pidfile(options.pidfile), _journal(options.state) as journal:
+        with pid, _journal(options.state) as journal:
             async with (
                 open_service(options.sandbox, journal) as service,
                 open_background_nursery() as nursery,
@@ -108,24 +108,3 @@ def _journal(path: str | None) -> Iterator[Journal]:
         with saying(f"--state {path}"):
             journal = stack.enter_context(open_journal(path))
         yield journal
-
-
-@contextlib.contextmanager
-def _pidfile(path: str | None) -> Iterator[None]:
-    """Keep the process id in a locked file while the service runs."""
-    if path is None:
-        yield
-        return
-    try:
-        fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(fd, 0)
-        os.write(fd, b"%d\n" % os.getpid())
-    except OSError as exc:
-        raise OptionsError(f"cannot create PID file '{path}': {strerror(exc)}") from exc
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-        os.close(fd)

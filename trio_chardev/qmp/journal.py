@@ -22,7 +22,7 @@ import attrs
 import trio
 
 from trio_chardev.errors import OptionsError, strerror
-from trio_chardev.files import read_file
+from trio_chardev.files import check_own, read_file
 from trio_chardev.workers import run_in_worker
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ class Journal:
         """Take what is in the file, if there is one. Raises OptionsError."""
         assert self.path is not None
         try:
-            text = read_file(self.path, MAX_SIZE, os.open).decode()
+            text = read_file(self.path, MAX_SIZE, _open_own).decode()
         except FileNotFoundError:
             return
         except OSError as exc:
@@ -209,14 +209,16 @@ def open_journal(path: str) -> Iterator[Journal]:
     path = os.path.realpath(path)
     lock = f"{path}.lock"
     try:
-        fd = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = _open_own(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as exc:
         raise OptionsError(f"Could not open '{lock}': {strerror(exc)}") from exc
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
+        except BlockingIOError as exc:
             raise OptionsError(f"'{path}' is the state of another service") from exc
+        except OSError as exc:
+            raise OptionsError(f"Could not lock '{lock}': {strerror(exc)}") from exc
         journal = Journal(path)
         journal.read()
         yield journal
@@ -224,23 +226,48 @@ def open_journal(path: str) -> Iterator[Journal]:
         os.close(fd)
 
 
+def _open_own(path: str, flags: int) -> int:
+    """Open a file that nobody else has made, 0600 if it is new. Raises OSError, ValueError."""
+    fd = os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    try:
+        check_own(os.fstat(fd))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def _replace(path: str, text: str) -> None:
     """Write *text* to the file *path*: all of it, or none. Raises OSError."""
     beside = f"{path}.tmp"
-    # Nobody else writes there, see `open_journal`; one that was left by a crash is taken.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(beside, flags, 0o600)
+    fd = _create(beside)
     try:
         os.fchmod(fd, 0o600)
         rest = memoryview(text.encode())
         while rest:
             rest = rest[os.write(fd, rest) :]
         os.fsync(fd)
+        os.rename(beside, path)
+        if not os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False)):
+            raise OSError("Somebody else has put his own file there")
     finally:
         os.close(fd)
-    os.rename(beside, path)
     folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _create(path: str) -> int:
+    """A new file. Raises OSError.
+
+    Nobody else writes there, see `open_journal`; what is there was left by a crash, or put there by
+    who wants to have what is written.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except FileExistsError:
+        os.unlink(path)
+    return os.open(path, flags, 0o600)
