@@ -14,11 +14,17 @@ from tests.certificates import client_certificate, server_certificate, write_fol
 from tests.disk import eventually, is_held_open
 from tests.threads import Threads
 from trio_chardev import files as module
+from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.null import NullOptions
+from trio_chardev.backends.parallel import ParallelOptions
 from trio_chardev.backends.pipe import PipeOptions
+from trio_chardev.backends.pty import PtyOptions
+from trio_chardev.backends.pty_opens import get_watcher
 from trio_chardev.backends.replay import ReplayOptions
 from trio_chardev.backends.ringbuf import RingbufOptions
+from trio_chardev.backends.serial import SerialOptions
+from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.errors import BackendError
 from trio_chardev.files import SlowFileError, read_file, work_on_files
 from trio_chardev.objects import MAX_SECRET, ObjectOptions, Secret, TlsCredsX509
@@ -244,7 +250,21 @@ async def test_without_a_thread_an_object_that_reads_files_is_refused(
 # ---------------------------------------------------------------- chardevs
 
 
-@pytest.mark.parametrize("kind", ["file", "pipe", "replay", "ringbuf", "logfile", "record"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "file",
+        "pipe",
+        "replay",
+        "ringbuf",
+        "logfile",
+        "record",
+        "serial",
+        "parallel",
+        "pty",
+        "socket",
+    ],
+)
 async def test_a_chardev_whose_disk_hangs_holds_up_nobody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -257,9 +277,15 @@ async def test_a_chardev_whose_disk_hangs_holds_up_nobody_else(
         "ringbuf": RingbufOptions(path=str(path)),
         "logfile": NullOptions(logfile=str(path)),
         "record": NullOptions(record=str(path)),
+        "serial": SerialOptions(device=str(path)),
+        "parallel": ParallelOptions(device=str(path)),
+        "pty": PtyOptions(path=str(path)),
+        "socket": SocketOptions(addr=UnixAddress(str(path)), wait=False),
     }[kind]
-    go, begun = hang_in(monkeypatch, Path(f"{path}.in") if kind == "pipe" else path)
+    hangs = {"pipe": Path(f"{path}.in"), "pty": tmp_path, "socket": tmp_path}.get(kind, path)
+    go, begun = hang_in(monkeypatch, hangs)
     refused: list[str] = []
+    get_watcher()  # which stays to the end of the run
 
     async def add() -> None:
         try:
@@ -279,9 +305,15 @@ async def test_a_chardev_whose_disk_hangs_holds_up_nobody_else(
         assert refused == [f"Failed to add chardev 'slow': {failure(kind, path)}"]
         await eventually(lambda: module._places().borrowed_tokens == 0)
         await eventually(lambda: not any(is_held_open(some) for some in tmp_path.iterdir()))
+        if kind in ("pty", "socket"):
+            assert os.listdir(tmp_path) == []
     await eventually(lambda: fds() <= before)
 
 
 def failure(kind: str, path: Path) -> str:
-    what = "create" if kind in ("logfile", "record") else "open"
-    return f"Could not {what} '{path}': its file takes longer than 0.5 s"
+    what = {
+        **dict.fromkeys(("logfile", "record"), f"Could not create '{path}'"),
+        "pty": f"Failed to create PTY symlink '{path}'",
+        "socket": f"Failed to bind socket to {path}",
+    }.get(kind, f"Could not open '{path}'")
+    return f"{what}: its file takes longer than 0.5 s"

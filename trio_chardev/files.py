@@ -46,6 +46,18 @@ async def work_on_files(
     raise SlowFileError
 
 
+async def finish_on_files(
+    function: Callable[..., T], *arguments: Any, discard: Callable[[T], object] | None = None
+) -> T:
+    """`work_on_files`, but Cancelled is not heard before *function* is done, or takes too long.
+
+    For what leaves a name behind: whoever cancels shall find either all of it or nothing.
+    """
+    with trio.move_on_after(real_timeout(FILE_TIMEOUT), shield=True):
+        return await run_in_worker(function, *arguments, limiter=_places(), discard=discard)
+    raise SlowFileError
+
+
 _places_of_run: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("file places")
 
 

@@ -44,6 +44,7 @@ async def test_a_change_to_a_server_that_waits_for_its_client_holds_up_nobody(
     with place_for("socket-unix", tmp_path) as place:
         async with using(place) as user, trio.open_nursery() as nursery:
             nursery.start_soon(user.registry.change, "c", waiting)
+            await until((tmp_path / "s").is_socket)
             await wait_all_tasks_blocked()
             await user.talk()
             await user.registry.add("other", RING)

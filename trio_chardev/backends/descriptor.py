@@ -73,6 +73,12 @@ async def open_fd_in_worker(
         return await work_on_files(open_fd, path, flags, opener, discard=FdHolder.close)
 
 
+async def status_in_worker(path: str, request: OpenRequest) -> os.stat_result | None:
+    """`status_of` in a thread. Raises BackendError; see `work_on_files`."""
+    with slow_errors(f"Could not open '{path}'"):
+        return await work_on_files(status_of, path, request)
+
+
 @contextlib.contextmanager
 def slow_errors(failed: str) -> Iterator[None]:
     """Make a BackendError of an OSError, such as those of `work_on_files`."""

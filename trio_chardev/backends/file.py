@@ -199,6 +199,11 @@ class _Sink(FdHolder):
 # ---------------------------------------------------------------- in a thread
 
 
+def _is_on_disk(mode: int) -> bool:
+    """Is it one that a disk can hold up? O_NONBLOCK is of no use there."""
+    return stat.S_ISREG(mode) or stat.S_ISBLK(mode)
+
+
 def _open_source(path: str, opener: Callable[[str, int], int]) -> FdHolder:
     """The input, with its first piece if it is a regular file. Raises BackendError, OSError."""
     holder = open_fd(path, os.O_RDONLY, opener)
@@ -206,7 +211,7 @@ def _open_source(path: str, opener: Callable[[str, int], int]) -> FdHolder:
         mode = mode_of(holder, path)
         if stat.S_ISDIR(mode):  # which can be opened, but not read
             raise BackendError(f"Could not open '{path}': Is a directory")
-        if not stat.S_ISREG(mode):
+        if not _is_on_disk(mode):
             return holder
         ahead = ReadAhead(RegularFile(os.dup(holder.fd)), os.lseek(holder.fd, 0, os.SEEK_CUR))
     holder.close()
@@ -221,7 +226,7 @@ def _open_output(
     holder = open_fd(path, flags, opener)
     with owned(holder.close):
         status = os.fstat(holder.fd)
-        if not stat.S_ISREG(status.st_mode):
+        if not _is_on_disk(status.st_mode):
             return holder
         output = Output(os.dup(holder.fd))
     holder.close()

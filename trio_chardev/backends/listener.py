@@ -40,6 +40,7 @@ from trio_chardev.backends.guard import PRIVATE, check_listening
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.socket_file import SocketFile
 from trio_chardev.errors import BackendError
+from trio_chardev.files import finish_on_files
 from trio_chardev.readiness import wait_readable
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
@@ -243,7 +244,7 @@ async def listen(
     BackendError. Cancelled: nothing happened.
     """
     if isinstance(address, UnixAddress) and not address.abstract:
-        return _listen_at_path(address, replaced, mode, sandbox)
+        return await _listen_at_path(address, replaced, mode, sandbox)
     endpoints = await resolve(address, passive=True)
     if isinstance(address, InetAddress):
         sockets, is_shared = _listen_in_range(address, endpoints, replaced)
@@ -365,7 +366,7 @@ def _listening_socket(endpoint: Endpoint, bind: Callable[[socket.socket], None])
 # ---------------------------------------------------------------- paths
 
 
-def _listen_at_path(
+async def _listen_at_path(
     address: UnixAddress, replaced: Listener | None, mode: int | None, sandbox: Sandbox
 ) -> Listener:
     if not address.path:
@@ -373,12 +374,29 @@ def _listen_at_path(
         address = attrs.evolve(address, path=os.path.join(tempfile.gettempdir(), name))
     endpoint = fixed_endpoint(address)
     file = SocketFile(endpoint.address, mode, sandbox)
-    try:
-        file.choose_place(None if replaced is None else replaced.file)
-        sock = _listening_socket(endpoint, file.bind)
-    except (BackendError, OSError) as exc:
+    other = None if replaced is None else replaced.file
+
+    def discard(sock: socket.socket) -> None:
         file.unlink()
-        raise file.failed_to_bind(exc) if isinstance(exc, OSError) else exc from exc
+        sock.close()
+
+    try:
+        sock = await finish_on_files(_bind_file, file, other, endpoint, discard=discard)
+    except OSError as exc:
+        raise file.failed_to_bind(exc) from exc
     return Listener(
         address, [sock], file=file, replaced=None if file.replaced_inode is None else replaced
     )
+
+
+def _bind_file(file: SocketFile, replaced: SocketFile | None, endpoint: Endpoint) -> socket.socket:
+    """In a thread, for the disk may hang: a socket that listens at *file*.
+
+    Raises BackendError, OSError.
+    """
+    try:
+        file.choose_place(replaced)
+        return _listening_socket(endpoint, file.bind)
+    except (BackendError, OSError):
+        file.unlink()
+        raise

@@ -22,7 +22,7 @@ from trio_chardev.backends.descriptor import (
     DescriptorBackend,
     FdHolder,
     open_fd_in_worker,
-    status_of,
+    status_in_worker,
 )
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
@@ -62,7 +62,7 @@ class ParallelBackend(DescriptorBackend):
 @asynccontextmanager
 async def open_parallel(options: ParallelOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Open and claim the port. Raises BackendError, also for what is no parallel port."""
-    port = _share(options.device, request)
+    port = await _share(options.device, request)
     is_claimed = port is not None
     port = port or await open_fd_in_worker(options.device, os.O_RDWR, request.open_path)
     try:
@@ -75,12 +75,12 @@ async def open_parallel(options: ParallelOptions, request: OpenRequest) -> Async
         port.close()
 
 
-def _share(device: str, request: OpenRequest) -> FdHolder | None:
+async def _share(device: str, request: OpenRequest) -> FdHolder | None:
     """The port that the replaced one has claimed, if it is *device*. Raises BackendError."""
     replaced = request.replaces
     if not isinstance(replaced, ParallelBackend):
         return None
-    status = status_of(device, request)
+    status = await status_in_worker(device, request)
     try:
         if status is None or not replaced.has_open(status):
             return None

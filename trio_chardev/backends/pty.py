@@ -24,6 +24,7 @@ import termios
 import tty
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import attrs
 import trio
@@ -35,6 +36,7 @@ from trio_chardev.backends.descriptor import (
     count_unread,
     read_all,
     read_terminal,
+    slow_errors,
 )
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.pty_line import PtyLine
@@ -43,6 +45,7 @@ from trio_chardev.backends.pty_opens import OpenWatcher, get_watcher
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError, strerror
 from trio_chardev.events import LineSettings
+from trio_chardev.files import finish_on_files
 from trio_chardev.options import BackendOptions
 from trio_chardev.sandbox import Sandbox
 
@@ -289,10 +292,12 @@ class PtyBackend(DescriptorBackend):
             text = "chardev '%s': no inotify watch to be had (%s): looks for users now and then"
             log.warning(text, self.id, strerror(exc))
 
-    def link(self, path: str, replaces: Backend | None, sandbox: Sandbox) -> None:
+    async def link(self, path: str, replaces: Backend | None, sandbox: Sandbox) -> None:
         """Make the link, in *sandbox*. Raises BackendError."""
         replaced = replaces._link if isinstance(replaces, PtyBackend) else None
-        self._link = SlaveLink(path, self.pty, replaced=replaced, sandbox=sandbox)
+        make = partial(SlaveLink, path, self.pty, replaced=replaced, sandbox=sandbox)
+        with slow_errors(f"Failed to create PTY symlink '{path}'"):
+            self._link = await finish_on_files(make, discard=SlaveLink.remove)
 
     def close(self) -> None:
         """Undo all; for the opener, when it leaves."""
@@ -351,7 +356,7 @@ async def open_pty(options: PtyOptions, request: OpenRequest) -> AsyncIterator[B
     try:
         backend.watch()
         if options.path is not None:
-            backend.link(options.path, request.replaces, request.sandbox)
+            await backend.link(options.path, request.replaces, request.sandbox)
         yield backend
     finally:
         backend.close()

@@ -137,7 +137,7 @@ async def _open_output(
             is_limited=options.record_max is not None,
         )
         with owned(output.close):
-            lock(output.fd, fcntl.LOCK_EX)
+            await work_on_files(lambda: lock(output.fd, fcntl.LOCK_EX))
     except BlockingIOError as exc:
         raise BackendError(f"Could not create '{path}': it is recorded or replayed now") from exc
     except OSError as exc:

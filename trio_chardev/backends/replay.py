@@ -10,7 +10,7 @@ What the frontend sends is compared, as one stream of bytes, with all that is re
 what is recorded before it has been sent, and all that follows is later by as much. What is
 sent while the recording is closed is refused and so is not compared, as it is not recorded.
 
-The file is read as it is played, in pieces of 64 KiB: out of the page cache, as by kind file. After
+The file is read as it is played, in pieces of 64 KiB: most of it out of the page cache. After
 one piece, or a hundred lines in which nothing comes, others have their turn.
 """
 
@@ -33,6 +33,7 @@ from trio_chardev.backends.record import lock
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import Event
+from trio_chardev.files import work_on_files
 from trio_chardev.options import BackendOptions
 from trio_chardev.protocols.asciicast import Decoder, Entry, FormatError
 
@@ -342,7 +343,7 @@ async def open_replay(options: ReplayOptions, request: OpenRequest) -> AsyncIter
         try:
             if not stat.S_ISREG(os.fstat(file.fd).st_mode):
                 raise BackendError(f"Could not open '{options.path}': Not a regular file")
-            lock(file.fd, fcntl.LOCK_SH)
+            await work_on_files(lambda: lock(file.fd, fcntl.LOCK_SH))
         except BlockingIOError as exc:
             raise BackendError(f"Could not open '{options.path}': it is being recorded") from exc
         except OSError as exc:

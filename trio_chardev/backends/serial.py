@@ -14,7 +14,7 @@ import fcntl
 import logging
 import os
 import termios
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import trio
@@ -24,7 +24,8 @@ from trio_chardev.backends.descriptor import (
     FdHolder,
     open_fd,
     read_terminal,
-    status_of,
+    slow_errors,
+    status_in_worker,
 )
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.marks import MarkDecoder
@@ -51,6 +52,7 @@ from trio_chardev.backends.serial_options import SerialOptions as SerialOptions
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import Event, LineSettings, ModemLines
+from trio_chardev.files import work_on_files
 
 log = logging.getLogger(__name__)
 
@@ -240,7 +242,7 @@ class SerialBackend(PlainBackend):
                     log.info("chardev '%s': %s", self.id, trouble)
 
     async def _open_again(self) -> None:
-        holder = open_fd(self.device, os.O_RDWR, self._open_path)
+        holder, _ = await _open_line(self.device, self._open_path)
         try:
             await self._wanted.set_up(holder.fd)
         except BaseException:
@@ -332,7 +334,35 @@ class SerialBackend(PlainBackend):
             await trio.sleep(POLL_INTERVAL)
 
 
-def _make(
+async def _open_line(
+    device: str, opener: Callable[[str, int], int]
+) -> tuple[FdHolder, Found | None]:
+    """The line, and how it was; None if it is /dev/null. Raises BackendError.
+
+    In a thread: the driver of an adaptor that hangs may take its time, also to close it.
+    """
+    with slow_errors(f"Could not open '{device}'"):
+        return await work_on_files(_open_and_look, device, opener, discard=_close_line)
+
+
+def _close_line(opened: tuple[FdHolder, Found | None]) -> None:
+    opened[0].close()
+
+
+def _open_and_look(device: str, opener: Callable[[str, int], int]) -> tuple[FdHolder, Found | None]:
+    holder = open_fd(device, os.O_RDWR, opener)
+    with owned(holder.close), backend_errors(f"Could not open '{device}'"):
+        try:
+            return holder, Found.at(holder.fd)
+        except OSError as exc:
+            if os.fstat(holder.fd).st_rdev == NULL_DEVICE:
+                return holder, None
+            if exc.errno in NO_SUCH_CONTROL:
+                raise BackendError(f"Could not open '{device}': it is not a tty") from exc
+            raise  # such as EIO from a serial port that the machine does not have
+
+
+async def _make(
     options: SerialOptions, request: OpenRequest, device: os.stat_result | None
 ) -> PlainBackend:
     original = request.replaces
@@ -341,16 +371,10 @@ def _make(
             holder = FdHolder(os.dup(original.sink.fd))
             with owned(holder.close):
                 return SerialBackend(request, holder, options, owner=original)
-    holder = open_fd(options.device, os.O_RDWR, request.open_path)
+    holder, found = await _open_line(options.device, request.open_path)
     with owned(holder.close), backend_errors(f"Could not open '{options.device}'"):
-        try:
-            found = Found.at(holder.fd)
-        except OSError as exc:
-            if os.fstat(holder.fd).st_rdev == NULL_DEVICE:
-                return PlainBackend(request, holder, holder)
-            if exc.errno in NO_SUCH_CONTROL:
-                raise BackendError(f"Could not open '{options.device}': it is not a tty") from exc
-            raise  # such as EIO from a serial port that the machine does not have
+        if found is None:
+            return PlainBackend(request, holder, holder)
         return SerialBackend(request, holder, options, found=found)
 
 
@@ -371,11 +395,11 @@ async def open_serial(options: SerialOptions, request: OpenRequest) -> AsyncIter
     if options.reopen_ms < 0:
         raise BackendError("reopen-ms must not be negative")
     check_speed(options.device, options.line)
-    device = status_of(options.device, request)
+    device = await status_in_worker(options.device, request)
     if device is not None:
         _check_free(options, request, device)
     try:
-        backend = _make(options, request, device)
+        backend = await _make(options, request, device)
     except BackendError as exc:
         raise await explain_busy(options.device, exc) from exc.__cause__
     try:

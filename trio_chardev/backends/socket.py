@@ -32,6 +32,7 @@ from trio_chardev.backends.addresses import (
     fixed_endpoint,
 )
 from trio_chardev.backends.connection import set_tcp_options
+from trio_chardev.backends.descriptor import slow_errors
 from trio_chardev.backends.dialer import Backoff, Nobody, Peers, Redialer, connect
 from trio_chardev.backends.door import Door
 from trio_chardev.backends.guard import Guard, check_peer, check_remote
@@ -46,6 +47,7 @@ from trio_chardev.backends.socket_options import SocketOptions as SocketOptions
 from trio_chardev.backends.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import NOTICE, BackendError
+from trio_chardev.files import work_on_files
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +115,8 @@ class SocketBackend(PeerBackend):
         if (delay := self._options.reconnect_delay) > 0:
             if not isinstance(self.address, InetAddress):
                 fixed_endpoint(self.address)  # what is wrong now will always be
-            check_path(self.address, request.sandbox)
+            with slow_errors(f"Failed to connect to '{self.address}'"):
+                await work_on_files(check_path, self.address, request.sandbox)
             backoff = Backoff(delay, self._options.longest_reconnect_delay)
             self._peers = Redialer(self.id, self.address, backoff, request.sandbox)
             return

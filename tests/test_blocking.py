@@ -1,0 +1,153 @@
+"""Each call that a file can hold up is listed here with what keeps it from holding up all."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from tests.test_layers import read_sources
+
+CALLS = re.compile(
+    r"os\.(open|stat|lstat|access|listdir|scandir|mkdir|makedirs|rmdir|link|symlink|readlink|rename"
+    r"|replace|unlink|remove|truncate|ftruncate|posix_fallocate|chmod|fchmod|chown|utime|mkfifo"
+    r"|read|readv|pread|preadv|write|writev|pwrite|pwritev|sendfile|fsync|fdatasync|sync"
+    r"|path\.(exists|lexists|is\w+|get\w+|realpath|samefile|sameopenfile|ismount))"
+    r"|fcntl\.(flock|lockf)|termios\.tc(drain|sendbreak|setattr)|open|io\.open|shutil\.\w+"
+    r"|.*\.(read_text|read_bytes|write_text|write_bytes|connect_ex)"
+)
+
+THREAD = "a worker thread does it, and is not waited for longer than 5 s, or not by all"
+READY = "the descriptor is non-blocking, and of a FIFO, terminal, socket or pipe"
+KERNEL = "there is no disk behind it: /proc, /dev/pts, /dev/null, an unnamed pipe"
+ALONE = "there is no service that could be held up: at the start, in a client or a demo"
+HELD_UP = "docs/security.md: what a disk that hangs still holds up"
+
+ALLOWED = {
+    # regular files, and what may be one
+    "backends.ahead.RegularFile.read": THREAD,
+    "backends.descriptor.truncate": THREAD,
+    "backends.file.is_fifo": THREAD,
+    "backends.record._LinesOutput.write": THREAD,
+    "backends.record.lock": THREAD,
+    "backends.replay._Reader.next": HELD_UP,
+    "backends.ring.RingFile._check": THREAD,
+    "backends.ring.RingFile._make": THREAD,
+    "backends.ring.RingFile._set_bounds": HELD_UP,
+    "backends.ring.RingFile._write": HELD_UP,
+    "backends.ring.RingFile.is_same": THREAD,
+    "backends.ring.RingFile.load": THREAD,
+    "backends.spool.Output.write": THREAD,
+    "cli.log.LineWriter._write": THREAD,
+    "files._is_unnamed_pipe": KERNEL,
+    "files._read": THREAD,
+    "qmp.journal.Journal.read": ALONE,
+    "qmp.journal._replace": THREAD,
+    "qmp.journal.open_journal": ALONE,
+    # names
+    "backends.dialer._start_connecting": HELD_UP,
+    "backends.pty_link._is_left_behind": THREAD,
+    "backends.pty_link._is_older_than_its_pty": THREAD,
+    "backends.socket_file.SocketFile._make_way": THREAD,
+    "backends.socket_file.SocketFile.bind": THREAD,
+    "backends.socket_file.SocketFile.restrict": HELD_UP,
+    "place.Place.check_reached": HELD_UP,
+    "place.Place.open": THREAD,
+    "place.Place.readlink": HELD_UP,
+    "place.Place.rename_to": HELD_UP,
+    "place.Place.stat": HELD_UP,
+    "place.Place.symlink": THREAD,
+    "place.Place.unlink": HELD_UP,
+    "sandbox.Sandbox.check": THREAD,
+    "sandbox.Sandbox.locate": THREAD,
+    "sandbox.Sandbox.open": THREAD,
+    "sandbox._existing": ALONE,
+    "sandbox._open_folder": THREAD,
+    # what is no file on a disk
+    "backends.descriptor.read_all": READY,
+    "backends.descriptor.read_terminal": READY,
+    "backends.holder.FdHolder.read": READY,
+    "backends.holder.FdHolder.write": READY,  # and stdio's, see docs/security.md
+    "backends.holder._open_controlling": KERNEL,
+    "backends.holder.reopen": KERNEL,
+    "backends.pty.PtyBackend._open_slave": KERNEL,
+    "backends.pty.unlock": KERNEL,
+    "backends.pty_opens.OpenWatcher._read": READY,
+    "backends.serial_holders._find_holders": THREAD,
+    "backends.serial_holders._has_open": THREAD,
+    "backends.serial_line.Line._lock": KERNEL,
+    "backends.serial_line.Line.take_over": KERNEL,
+    "backends.serial_line.Line.unlock": KERNEL,
+    "backends.stdio_terminal.Terminal.redo": KERNEL,  # TCSANOW
+    "backends.stdio_terminal.Terminal.undo": KERNEL,
+    "cli.inherited._open_now": KERNEL,
+    "cli.inherited.fill_standard": KERNEL,
+    "cli.output._discard": KERNEL,
+    "core.splicing.SplicePipe.read_all": READY,
+    # who serves nobody
+    "cli.demo.Demo._read_pty": ALONE,
+    "cli.demo.Demo.to_file.finish": ALONE,
+    "cli.demo.Demo.to_pty": ALONE,
+    "cli.demo.show_progress": ALONE,
+    "cli.serve._pidfile": ALONE,
+    "cli.table.list_chardevs": ALONE,
+    "qmp.client._is_stopped": ALONE,
+}
+"""By function; what is in `trio_chardev.testing` is for tests."""
+
+
+def calls_of(sources: Mapping[str, str]) -> set[str]:
+    """The functions that have such a call, or pass one on."""
+    return {
+        function
+        for module, text in sources.items()
+        if not module.startswith("trio_chardev.testing")
+        for function in _calling(ast.parse(text), module.removeprefix("trio_chardev."))
+    }
+
+
+def _calling(node: ast.AST, name: str) -> Iterator[str]:
+    for child in ast.iter_child_nodes(node):
+        inner = name
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            inner = f"{name}.{child.name}"
+        is_named = isinstance(child, ast.Name) and isinstance(child.ctx, ast.Load)
+        if (isinstance(child, ast.Attribute) or is_named) and CALLS.fullmatch(ast.unparse(child)):
+            yield inner
+        yield from _calling(child, inner)
+
+
+def test_each_call_that_may_block_has_been_decided() -> None:
+    """One that is new needs a row here, and a thread if a disk or a FIFO can hold it up."""
+    found = calls_of(read_sources()) - ONLY_NAMED
+    assert found - set(ALLOWED) == set()
+    assert set(ALLOWED) - found == set(), "these are gone"
+
+
+ONLY_NAMED = {"backends.Kind", "qmp.commands.ChardevDetails"}
+"""They have an attribute `open`."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f():\n    os.stat('x')",
+        "def f():\n    return run(os.path.realpath, 'x')",
+        "async def f():\n    with open('x') as file: pass",
+        "def f(fd):\n    fcntl.flock(fd, 1)",
+        "def f(path):\n    return path.read_text()",
+        "def f(fd):\n    termios.tcdrain(fd)",
+    ],
+)
+def test_a_new_call_is_found(text: str) -> None:
+    assert calls_of({"trio_chardev.new": text}) == {"new.f"}
+
+
+def test_nothing_waits_for_a_line_to_send_all() -> None:
+    """tcdrain(3), and TCSADRAIN, take as long as the other end likes."""
+    for text in read_sources().values():
+        tree = ast.parse(text)
+        names = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not names & {"termios.tcdrain", "termios.TCSADRAIN", "termios.TCSAFLUSH"}
