@@ -68,8 +68,9 @@ ALLOWED = {
     # what is no file on a disk
     "backends.descriptor.read_all": READY,
     "backends.descriptor.read_terminal": READY,
-    "backends.holder.FdHolder.read": READY,
-    "backends.holder.FdHolder.write": READY,  # and stdio's, see docs/security.md
+    "backends.holder.FdHolder._read": READY,
+    "backends.holder.FdHolder._write": READY,  # and stdio's, see docs/security.md
+    "backends.holder._name_of": KERNEL,
     "backends.holder._open_controlling": KERNEL,
     "backends.holder.reopen": KERNEL,
     "backends.pty.PtyBackend._open_slave": KERNEL,
