@@ -246,15 +246,6 @@ def test_mistakes(
     assert capsys.readouterr() == ("", f"trio-chardev: {line}\n")
 
 
-def test_a_fifo_as_pid_file_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    os.mkfifo(tmp_path / "f")
-    assert call(monkeypatch, "--pidfile", f"{tmp_path}/f") == 1
-    text = f"cannot create PID file '{tmp_path}/f': No such device or address"
-    assert capsys.readouterr() == ("", f"trio-chardev: {text}\n")
-
-
 def test_a_port_in_use(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
