@@ -108,14 +108,19 @@ class Shortage:
 
         *name* is that of the descriptor, for the log.
         """
+        if self.note(error, name):
+            raise BlockingIOError(errno.EAGAIN, "no memory") from error
+
+    def note(self, error: OSError, name: str) -> bool:
+        """As `meet`, but then give True."""
         if error.errno not in NO_MEMORY:
-            return
+            return False
         now = trio.current_time()
         self._until = now + RETRY_INTERVAL
         if now >= self._quiet_until:
             log.warning("%s: %s; trying again each second", name, error)
         self._quiet_until = now + QUIET_TIME
-        raise BlockingIOError(errno.EAGAIN, "no memory") from error
+        return True
 
     @property
     def is_met(self) -> bool:

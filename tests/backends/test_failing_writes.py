@@ -25,6 +25,7 @@ from trio_chardev.backends.pipe import PipeOptions
 from trio_chardev.backends.pty import PtyOptions
 from trio_chardev.backends.serial import SerialOptions
 from trio_chardev.backends.socket import SocketBackend, SocketOptions
+from trio_chardev.backends.udp import UdpOptions
 from trio_chardev.core.registry import Registry
 from trio_chardev.errors import BackendError
 from trio_chardev.frontends import flow
@@ -34,6 +35,7 @@ from trio_chardev.qmp import output
 from trio_chardev.service import open_registry, open_service
 
 PIECE = b"0123456789"
+DATAGRAM = socket.SOCK_DGRAM
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -189,6 +191,32 @@ async def test_the_answer_to_a_handshake_is_sent_again(monkeypatch: pytest.Monke
             while not data.endswith(PIECE):
                 data += await peer.receive_some()
             assert data[-len(PIECE) - 2 :] == bytes((0x82, len(PIECE))) + PIECE
+
+
+@pytest.mark.parametrize("code", [errno.ENOBUFS, errno.ENOMEM])
+async def test_a_datagram_without_memory_is_sent_again(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.settimeout(10)
+        remote = InetAddress("127.0.0.1", str(peer.getsockname()[1]))
+        async with bridged(UdpOptions(remote=remote), server(tmp_path / "s")) as (_, bridge):
+            with client(tmp_path / "s") as user:
+                await until(lambda: bridge.info.state == "open")
+                send = Fault(
+                    socket.socket.send, code, lambda sock, data, *flags: sock.type == DATAGRAM
+                )
+                receive = Fault(socket.socket.recv, code, lambda sock, *size: sock.type == DATAGRAM)
+                monkeypatch.setattr(socket.socket, "send", send.method())
+                monkeypatch.setattr(socket.socket, "recv", receive.method())
+                os.write(user.fileno(), PIECE)
+                data, sender = await trio.to_thread.run_sync(peer.recvfrom, 100)
+                assert data == PIECE
+                peer.sendto(b"answer", sender)
+                assert await read_all(user, 6) == b"answer"
+                assert not send.times
+                assert not receive.times
 
 
 # ---------------------------------------------------------------- files and lines

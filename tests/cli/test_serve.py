@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
 import select
@@ -459,3 +460,18 @@ async def test_a_second_signal_lets_all_be_put_back(
             await until((tmp_path / "q").exists)
             signal.raise_signal(number)
     assert closed
+
+
+@pytest.mark.parametrize("call", ["epoll", "socketpair"])
+def test_without_descriptors_for_trio_itself_it_says_so(
+    call: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(sys, "argv", ["trio-chardev", "serve"])
+    monkeypatch.setattr(select if call == "epoll" else socket, call, fail)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "trio-chardev: Could not begin: Too many open files\n"

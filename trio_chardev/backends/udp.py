@@ -20,7 +20,7 @@ from trio_chardev.backends.guard import check_remote
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.options import BackendOptions
-from trio_chardev.readiness import wait_readable, wait_writable
+from trio_chardev.readiness import Shortage, wait_readable, wait_writable
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ class UdpBackend(Backend):
         self._addresses = addresses
         self._rest = b""  # of a datagram that was larger than the reader's room
         self._is_failing = False
+        self._receiving, self._sending = Shortage(), Shortage()
 
     @property
     def filename(self) -> str:
@@ -80,6 +81,8 @@ class UdpBackend(Backend):
             except BlockingIOError:
                 break
             except OSError as exc:
+                if self._receiving.note(exc, f"chardev '{self.id}'"):
+                    break
                 log.debug("chardev '%s': %s", self.id, exc)
         return b""
 
@@ -93,6 +96,8 @@ class UdpBackend(Backend):
         except BlockingIOError:
             return 0
         except OSError as exc:
+            if self._sending.note(exc, f"chardev '{self.id}'"):
+                return 0
             if not self._is_failing:
                 log.warning("chardev '%s': datagrams get lost: %s", self.id, exc)
             self._is_failing = True
@@ -103,10 +108,15 @@ class UdpBackend(Backend):
     async def wait_readable(self) -> None:
         if self._rest:
             await trio.lowlevel.checkpoint()
+        elif self._receiving.is_met:
+            await self._receiving.wait()
         else:
             await wait_readable(self._sock)
 
     async def wait_writable(self) -> None:
+        if self._sending.is_met:
+            await self._sending.wait()
+            return
         try:
             await wait_writable(self._sock)
         except trio.ClosedResourceError:

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 
 import click
-import trio
 
 from trio_chardev.cli.errors import status_of
 from trio_chardev.cli.inherited import Inherited, fill_standard
@@ -143,6 +142,7 @@ def serve_command(
     """
     from trio_chardev.cli.log import printing_in_background
     from trio_chardev.cli.options import ServeOptions
+    from trio_chardev.cli.running import run
     from trio_chardev.cli.serve import serve
     from trio_chardev.keyval import HelpRequested
 
@@ -162,7 +162,7 @@ def serve_command(
                 state,
                 inherited,
             )
-            trio.run(serve, options)
+            run(serve, options)
     except HelpRequested as request:
         say(ServeOptions.help_text(request))
 

@@ -11,8 +11,26 @@ import trio
 
 from trio_chardev.cli.errors import STATUS_OF_INTERRUPT
 from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.errors import OptionsError, strerror
 
 T = TypeVar("T")
+
+
+def run(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
+    """As trio.run, but a Trio that can't begin, for want of descriptors, is an OptionsError."""
+    has_begun = False
+
+    async def main() -> T:
+        nonlocal has_begun
+        has_begun = True
+        return await function(*arguments)
+
+    try:
+        return trio.run(main)
+    except OSError as exc:
+        if has_begun:
+            raise
+        raise OptionsError(f"Could not begin: {strerror(exc)}") from exc
 
 
 def run_until_signal(
@@ -22,7 +40,7 @@ def run_until_signal(
 
     Ctrl-C and SIGTERM cancel it and end the program with *status_of_interrupt*.
     """
-    results: list[T] = trio.run(_run, function)
+    results: list[T] = run(_run, function)
     if not results:
         sys.exit(status_of_interrupt)
     return results[0]
