@@ -261,7 +261,8 @@ async def test_socat_is_a_peer() -> None:
                 while True:  # lost until socat listens
                     backend.send_nowait(memoryview(b"ping"))
                     with trio.move_on_after(0.02):
-                        assert await backend.receive_some(100) == b"ping"
+                        answer = await backend.receive_some(100)
+                        assert answer.startswith(b"ping")  # cat may join two
                         break
     finally:
         process.kill()
