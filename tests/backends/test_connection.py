@@ -267,6 +267,16 @@ def test_descriptors_come_with_a_read_and_are_closed_on_exec(pair: Pair) -> None
         os.close(fd)
 
 
+async def read_soon(fd: int) -> bytes:
+    """What can be read of *fd*, when a thread has closed the other end."""
+    with trio.fail_after(20):
+        while True:
+            try:
+                return os.read(fd, 1)
+            except BlockingIOError:
+                await trio.sleep(0.001)
+
+
 async def test_unclaimed_descriptors_are_closed_when_others_come_and_at_the_end(
     pair: Pair,
 ) -> None:
@@ -281,18 +291,18 @@ async def test_unclaimed_descriptors_are_closed_when_others_come_and_at_the_end(
         os.close(w)
         await connection.wait_readable()
         assert connection.receive(10) == b"x"
-    assert os.read(r1, 1) == b""
+    assert await read_soon(r1) == b""
     peer.send(b"without any")
     connection.receive(100)
     with pytest.raises(BlockingIOError):
         os.read(r2, 1)
     connection.close()
-    assert os.read(r2, 1) == b""
+    assert await read_soon(r2) == b""
     os.close(r1)
     os.close(r2)
 
 
-def test_more_descriptors_than_qemu_takes_are_closed_by_the_kernel(pair: Pair) -> None:
+def test_more_descriptors_than_qemu_takes_are_closed(pair: Pair) -> None:
     connection, peer = pair
     r, w = os.pipe()
     socket.send_fds(peer, [b"x"], [r] * (MAX_FDS + 4))

@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import termios
+import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,6 +25,7 @@ import trio
 from tests.places import MAKERS, Place, place_for
 from trio_chardev.backends import pty_opens
 from trio_chardev.backends.parallel import PPCLAIM, ParallelOptions
+from trio_chardev.backends.rights import CLOSER
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 
@@ -85,6 +87,10 @@ def failing(fault: Fault) -> Iterator[None]:
 def open_now() -> dict[str, str]:
     """What is open, by number; but for the descriptor of this very look."""
     found = {}
+    deadline = time.monotonic() + 20
+    while not CLOSER.is_idle:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
     for name in os.listdir("/proc/self/fd"):
         try:
             found[name] = os.readlink(f"/proc/self/fd/{name}")

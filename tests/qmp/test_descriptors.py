@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import trio
 import trio.testing
 
 from trio_chardev.backends.file import FileOptions
+from trio_chardev.backends.rights import CLOSER
 from trio_chardev.errors import BackendError
 from trio_chardev.qmp.descriptors import FdSets, NamedFds, close_quietly
 from trio_chardev.qmp.session import QmpError
@@ -46,6 +48,10 @@ def sets() -> Iterator[FdSets]:
 
 
 def is_open(fd: int) -> bool:
+    deadline = time.monotonic() + 20
+    while not CLOSER.is_idle:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
     try:
         os.fstat(fd)
     except OSError:

@@ -19,6 +19,7 @@ from time import perf_counter
 
 import trio
 
+from trio_chardev.backends import rights
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.events import Event
 from trio_chardev.readiness import NO_MEMORY, Shortage, wait_readable, wait_writable
@@ -27,7 +28,7 @@ Take = Callable[[bytes], None]
 """Gets the bytes that a peer still sends when it is left."""
 
 MAX_FDS = 16
-"""Descriptors taken with one read, as QEMU; the kernel closes those beyond."""
+"""Descriptors taken with one read, as QEMU; those beyond are closed."""
 
 INTERNET = (socket.AF_INET, socket.AF_INET6)
 TAKEN_INTERVAL = 0.001  # seconds; nothing tells when a peer has confirmed
@@ -40,8 +41,6 @@ ROUND_TRIPS = 2  # one, and some time to spare
 # Of struct tcp_info, see linux/tcp.h.
 TCP_CLOSE = 7
 _TCP_INFO = struct.Struct("B147xI")  # the state, and the shortest round trip that was seen, in us
-
-_FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 
 class Connection:
@@ -98,7 +97,7 @@ class Connection:
         return self._sock.send(data, socket.MSG_NOSIGNAL)
 
     def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
-        """See `Backend.receive_into`. Descriptors beside the bytes are closed by the kernel."""
+        """See `Backend.receive_into`."""
         size = pipe.fill(self._sock.fileno(), max_bytes)
         self._heard = perf_counter()
         return size
@@ -111,6 +110,10 @@ class Connection:
     def passes_fds(self) -> bool:
         """Do descriptors go with the next bytes that are sent?"""
         return False
+
+    def has_only_bytes(self) -> bool:
+        """Can nothing but bytes come? Who asks wants nothing else from now on."""
+        return True
 
     def flush(self) -> None:
         """Nothing to do."""
@@ -285,8 +288,7 @@ class Connection:
         if self._hangup is not None:
             self._hangup.close()
             self._hangup = None
-        with contextlib.suppress(OSError):  # ECONNRESET: it is closed all the same
-            self._sock.close()
+        rights.close_socket(self._sock)
 
 
 async def _wait_readable(file: socket.socket | select.epoll) -> None:
@@ -322,6 +324,15 @@ class SharedConnection(Connection):
         super().__init__(sock, name)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         self._turn = trio.Lock()
+        if sock.family == socket.AF_UNIX:
+            rights.refuse(sock)
+
+    def _receive(self, max_bytes: int) -> bytes:
+        if self._sock.family != socket.AF_UNIX:
+            return super()._receive(max_bytes)
+        data, fds = rights.receive(self._sock, max_bytes)
+        rights.close_fds(fds)
+        return data
 
     async def wait_writable(self) -> None:
         async with self._turn:
@@ -331,27 +342,45 @@ class SharedConnection(Connection):
 class UnixConnection(Connection):
     """Takes and passes descriptors beside the bytes (SCM_RIGHTS, unix(7))."""
 
-    __slots__ = ("_fds_to_send", "_received_fds")
+    __slots__ = ("_fds_to_send", "_may_bring", "_received_fds")
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         super().__init__(sock, name)
         self._received_fds: list[int] = []
         self._fds_to_send: list[int] = []
+        self._may_bring: int | None = None  # of how many bytes, once no more are let to
 
     def _receive(self, max_bytes: int) -> bytes:
-        data, ancillary, _, _ = self._sock.recvmsg(max_bytes, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
-        if ancillary:
-            self._keep(ancillary)
+        if self._may_bring == 0:
+            return super()._receive(max_bytes)
+        data, fds = rights.receive(self._sock, max_bytes)
+        if self._may_bring is not None:
+            self._may_bring = max(0, self._may_bring - len(data)) if data else 0
+        if fds:
+            self._keep(fds)
         return data
 
-    def _keep(self, ancillary: Sequence[tuple[int, int, bytes]]) -> None:
-        fds = array.array("i")
-        for level, kind, payload in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-        if fds:
-            _close_all(self._received_fds)
-            self._received_fds = fds.tolist()
+    def _keep(self, fds: list[int]) -> None:
+        """Keep *fds* instead of those before. Raises OSError if too many wait to be closed."""
+        rights.close_fds([*self._received_fds, *fds[MAX_FDS:]])
+        self._received_fds = fds[:MAX_FDS]
+        if rights.CLOSER.is_full:
+            raise ConnectionAbortedError("too many descriptors that were passed wait to be closed")
+
+    def has_only_bytes(self) -> bool:
+        """See `Connection.has_only_bytes`: the peer may pass no descriptors from now on.
+
+        Those on their way come first, with bytes that `receive` has to give.
+        """
+        if self._may_bring is None and rights.refuse(self._sock):
+            with contextlib.suppress(OSError):
+                self._may_bring = rights.count_unread(self._sock)
+        return self._may_bring == 0
+
+    def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
+        if not self.has_only_bytes():
+            raise CannotSplice
+        return super().receive_into(pipe, max_bytes)
 
     def take_fds(self) -> list[int]:
         """The descriptors of the last read that brought any; the caller owns them now.
@@ -408,7 +437,7 @@ class UnixConnection(Connection):
 
     def close(self) -> None:
         super().close()
-        _close_all(self.take_fds())
+        rights.close_fds(self.take_fds())
         self._drop_fds_to_send()
 
 

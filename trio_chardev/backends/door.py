@@ -12,12 +12,14 @@ import math
 import socket
 import struct
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import trio
 
 from trio_chardev.backends.layer import Link
 from trio_chardev.backends.listener import Listener
 from trio_chardev.backends.lobby import ending
+from trio_chardev.backends.rights import close_socket
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +90,8 @@ class Door:
                     await listener.wait_for_more()
                 if scope.cancel_called or (sock := listener.accept()) is None:
                     continue
-                with contextlib.suppress(OSError), ending(sock.close, f"chardev '{self._label}'"):
+                close = partial(close_socket, sock)
+                with contextlib.suppress(OSError), ending(close, f"chardev '{self._label}'"):
                     self._take_in(sock, nursery, listener, client)
 
     def _take_in(

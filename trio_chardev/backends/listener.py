@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 import attrs
 import trio
 
+from trio_chardev.backends import rights
 from trio_chardev.backends.addresses import (
     Endpoint,
     FdAddress,
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 1  # as QEMU; Linux lets one more wait
 ACCEPT_PAUSE = 1.0  # seconds; after an error that leaves the client in the queue
+MAX_LATE = 1024  # clients that wait when it stops listening; more are the kernel's to close
 PORT_0_TRIES = 16  # a port that is free for one family may be in use for the other
 
 
@@ -55,8 +57,8 @@ class Listener:
     """Listens at *address*; `wait` for a client, then `take` it."""
 
     __slots__ = (
-        *("_inherited", "_is_failing", "_is_over", "_non_blocking", "_poll", "_replaced"),
-        "_sockets",
+        *("_inherited", "_is_failing", "_is_over", "_is_passed", "_non_blocking", "_poll"),
+        *("_replaced", "_sockets"),
         *("address", "file"),
     )
 
@@ -67,8 +69,13 @@ class Listener:
         *,
         file: SocketFile | None = None,
         replaced: Listener | None = None,
+        is_passed: bool = False,
     ) -> None:
-        """Own *sockets*, also if it raises BackendError; *replaced* has the same address."""
+        """Own *sockets*, also if it raises BackendError; *replaced* has the same address.
+
+        *is_passed*: others may have them open, too.
+        """
+        self._is_passed = is_passed
         self.address = address
         """Where it listens really: with the port that the system chose."""
         self.file = file
@@ -155,6 +162,8 @@ class Listener:
         was_failing, self._is_failing = self._is_failing, False
         for sock in self._sockets:
             try:
+                if sock.family == socket.AF_UNIX and rights.CLOSER.is_full:
+                    raise OSError(errno.EMFILE, "too many descriptors wait to be closed")
                 client, _ = sock.accept()
                 with owned(client.close):
                     client.setblocking(False)
@@ -216,12 +225,32 @@ class Listener:
         for sock in self._sockets:
             sock.listen(backlog)
 
+    def let_pass_descriptors(self, is_allowed: bool) -> None:
+        """May clients pass descriptors from now on? Where the kernel can't refuse them they may."""
+        for sock in self._sockets:
+            if sock.family == socket.AF_UNIX:
+                (rights.allow if is_allowed else rights.refuse)(sock)
+
+    def _turn_all_away(self) -> None:
+        """Close those who wait, also in the kernel's queue, if that is not another's, too.
+
+        The kernel would close what they have passed, and wait for it, in the event loop.
+        """
+        for client in self._inherited:
+            rights.close_socket(client)
+        is_shared = self._is_over or self._replaced is not None or self._is_passed
+        if not is_shared and any(sock.family == socket.AF_UNIX for sock in self._sockets):
+            self.let_pass_descriptors(False)
+            for _ in range(MAX_LATE):
+                if (late := self.accept()) is None:
+                    break
+                rights.close_socket(late)
+
     def close(self) -> None:
         """Stop listening; the socket file goes first, so that nobody finds it dead."""
         if self.file is not None:
             self.file.unlink()
-        for client in self._inherited:
-            client.close()
+        self._turn_all_away()
         if self._poll is not None:
             trio.lowlevel.notify_closing(self._poll)
             self._poll.close()
@@ -266,7 +295,7 @@ def listen_on(address: FdAddress, sock: socket.socket) -> Listener:
     except OSError as exc:
         sock.close()
         raise BackendError.from_os_error("Failed to listen on fd socket", exc) from exc
-    return Listener(_found_address(address, [sock]), [sock])
+    return Listener(_found_address(address, [sock]), [sock], is_passed=True)
 
 
 def _found_address(address: SocketAddress, sockets: Sequence[socket.socket]) -> SocketAddress:

@@ -239,7 +239,7 @@ class PeerBackend(Backend):
         link = self._connection
         if not _is_plain(link) or link.passes_fds or self._has_sent_eof or self._http_guard:
             return None
-        return link.sock
+        return link.sock if link.has_only_bytes() else None
 
     def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
         return self._spliceable().receive_into(pipe, max_bytes)

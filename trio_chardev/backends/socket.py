@@ -21,6 +21,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
@@ -43,6 +44,7 @@ from trio_chardev.backends.lobby import Lobby, ending
 from trio_chardev.backends.passed import SharedSocket, socket_from_fd
 from trio_chardev.backends.peer import PeerBackend
 from trio_chardev.backends.recheck import recheck
+from trio_chardev.backends.rights import close_socket
 from trio_chardev.backends.socket_options import SocketOptions as SocketOptions
 from trio_chardev.backends.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest
@@ -97,6 +99,8 @@ class SocketBackend(PeerBackend):
                 sandbox=request.sandbox,
             )
         self._peers = listener
+        if not listener.is_taking_over:
+            listener.let_pass_descriptors(not self._has_layers)
         self.address = listener.address
         if request.keep_peer and listener.is_taking_over:
             self._keep_peer_of(request.replaces)
@@ -184,6 +188,8 @@ class SocketBackend(PeerBackend):
             raise BackendError(f"the peer at '{self.address}' has left")
         self._check_kept(peer)  # it may be another one by now
         self._peers.activate()
+        if isinstance(self._peers, Listener):  # perhaps that of another, with other protocols
+            self._peers.let_pass_descriptors(not self._has_layers)
         if original and peer:
             original._connection = None
             self._take_over(peer)
@@ -251,7 +257,7 @@ class SocketBackend(PeerBackend):
 
     def _take_in(self, sock: socket.socket) -> Link | None:
         """As `_meet`, but *sock* is closed if this raises OSError."""
-        with ending(sock.close, f"chardev '{self.id}'"):
+        with ending(partial(close_socket, sock), f"chardev '{self.id}'"):
             return self._meet(sock)
 
     def _meet(self, sock: socket.socket) -> Link | None:

@@ -7,7 +7,6 @@ status flags and its offset with the descriptor, in whatever process that is.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import itertools
@@ -16,6 +15,7 @@ import re
 
 import attrs
 
+from trio_chardev.backends.rights import close_fds
 from trio_chardev.errors import BackendError
 from trio_chardev.qmp.session import QmpError
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
@@ -24,9 +24,8 @@ DIRECTORY = "/dev/fdset/"
 
 
 def close_quietly(fd: int) -> None:
-    """Close *fd*, whatever it says."""
-    with contextlib.suppress(OSError):
-        os.close(fd)
+    """Close *fd* soon, whatever it says; it may take its time."""
+    close_fds([fd])
 
 
 @attrs.define

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Literal
 
 import attrs
 
 from trio_chardev.backends.passed import socket_from_fd
+from trio_chardev.backends.rights import close_socket
 from trio_chardev.backends.socket import SocketBackend
 from trio_chardev.core.abilities import DisconnectControl
 from trio_chardev.errors import BackendError
 from trio_chardev.options import unstructure
 from trio_chardev.qmp.context import Command, Context, NoArguments
-from trio_chardev.qmp.descriptors import AddfdInfo, FdsetInfo
+from trio_chardev.qmp.descriptors import AddfdInfo, FdsetInfo, close_quietly
 from trio_chardev.qmp.session import QmpError
 
 
@@ -104,7 +104,7 @@ def add_client(context: Context, arguments: AddClientArguments) -> dict[str, Any
         raise QmpError(str(exc)) from exc
     registry = context.host.registry
     if arguments.protocol not in registry:
-        os.close(fd)
+        close_quietly(fd)
         raise QmpError(f"protocol '{arguments.protocol}' is invalid")
     sock = socket_from_fd(fd, arguments.fdname)
     backend = registry[arguments.protocol].backend
@@ -113,7 +113,7 @@ def add_client(context: Context, arguments: AddClientArguments) -> dict[str, Any
             raise BackendError("not a socket")
         backend.add_client(sock)
     except BackendError as exc:
-        sock.close()
+        close_socket(sock)
         raise QmpError("failed to add client") from exc
     return {}
 

@@ -12,6 +12,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import attrs
 import trio
@@ -22,6 +23,7 @@ from trio_chardev.backends.layer import Link
 from trio_chardev.backends.listener import Listener, listen, listen_on
 from trio_chardev.backends.lobby import Lobby, ending
 from trio_chardev.backends.passed import socket_from_fd
+from trio_chardev.backends.rights import close_socket
 from trio_chardev.backends.socket import SocketOptions, open_accepted
 from trio_chardev.backends.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest, number_as_fd
@@ -70,6 +72,7 @@ async def serve_clients(
     try:
         if not insecure and not stack.proves_peers:
             listener.check_local()
+        listener.let_pass_descriptors(stack.is_empty)
         listener.activate()
         listener.set_backlog(MAX_CLIENTS)
         guard = None if insecure else Guard(listener.address.name)
@@ -116,7 +119,8 @@ class _Crowd:
             if (link := self._lobby.take()) is not None:
                 self._admit(link)
             if (sock := listener.take()) is not None:
-                with contextlib.suppress(OSError), ending(sock.close, self._label):
+                close = partial(close_socket, sock)
+                with contextlib.suppress(OSError), ending(close, self._label):
                     self._take_in(sock)
 
     def _take_in(self, sock: socket.socket) -> None:
