@@ -93,6 +93,8 @@ class Talker:
         self.knows = self.knows or not wire
         for codec in self.codecs:
             codec.receive_wire(wire)
+            while codec.is_behind:
+                codec.decode_more()
             pieces: list[bytes] = []
             while isinstance(piece := codec.take_input(1 << 16), bytes):
                 pieces.append(piece)

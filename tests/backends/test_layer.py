@@ -26,6 +26,7 @@ class Frames:
     """A protocol of length-prefixed frames: Hello, Data, Break, Ping and its echo, Close."""
 
     ends_one_way = False
+    is_behind = False
 
     def __init__(self, hello: bytes = b"") -> None:
         self.is_established = False
@@ -49,6 +50,9 @@ class Frames:
             data = bytes(self._unparsed[3 : 3 + size])
             del self._unparsed[: 3 + size]
             self._take(kind, data)
+
+    def decode_more(self) -> None:
+        raise AssertionError("it is never behind")
 
     def _take(self, kind: bytes, data: bytes) -> None:
         match kind:

@@ -36,6 +36,7 @@ SILENCE = 0.25  # seconds; who has sent nothing for so long is not about to, and
 # what was dropped for want of room it sends again after 0.2 s (tcp(7))
 READ_SIZE = 1 << 16  # bytes
 READS = 16  # in a row: a peer may send for ever
+DECODED_AT_ONCE = 1 << 11  # bytes; a protocol may have much to do with each of them
 ROUND_TRIPS = 2  # one, and some time to spare
 
 # Of struct tcp_info, see linux/tcp.h.
@@ -50,6 +51,9 @@ class Connection:
 
     unsent = False
     """What it has accepted the kernel has."""
+
+    _reads = READS, READ_SIZE
+    """How often it is read in a row when it is heard out, and how much at once."""
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         self._sock = sock
@@ -227,9 +231,10 @@ class Connection:
         How much it was; None at the end. Raises OSError.
         """
         size = 0
+        reads, read_size = self._reads
         with contextlib.suppress(BlockingIOError):
-            for _ in range(READS):
-                if not (data := self.receive(READ_SIZE)):
+            for _ in range(reads):
+                if not (data := self.receive(read_size)):
                     return None
                 take(data)
                 size += len(data)
@@ -319,6 +324,8 @@ class SharedConnection(Connection):
     """
 
     __slots__ = ("_turn",)
+
+    _reads = 1, DECODED_AT_ONCE
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         super().__init__(sock, name)

@@ -25,7 +25,8 @@ from trio_chardev.backends.connection import TAKEN_INTERVAL, Take
 from trio_chardev.events import Event
 
 RECORD_SIZE = 1 << 14  # bytes; TLS has no larger ones
-WIRE_CHUNK = 1 << 16  # bytes that are read and decoded at once
+WIRE_CHUNK = 1 << 16  # bytes that are read at once
+STEPS = 4  # of reading and decoding; then others have their turn, input or not
 MAX_UNSENT = 1 << 18  # bytes; a peer that asks for ever and never reads the replies is dropped
 
 
@@ -47,7 +48,11 @@ class Link(Protocol):
         """Wait until bytes may go. Raises OSError. Cancelled: may be called again, to go on."""
 
     def receive(self, max_bytes: int) -> bytes:
-        """What has come, ``b""`` at the end. Raises BlockingIOError, or another OSError."""
+        """What has come, ``b""`` at the end. Raises BlockingIOError, or another OSError.
+
+        BlockingIOError also when so much has come that is no input that others should have a
+        turn: then it `has_input`, and `wait_readable` does not wait.
+        """
 
     def send(self, data: memoryview) -> int:
         """Send a prefix. Raises BlockingIOError, or another OSError if that is the end."""
@@ -139,8 +144,19 @@ class Codec(Protocol):
     def has_input(self) -> bool:
         """Will `take_input` give something?"""
 
+    @property
+    def is_behind(self) -> bool:
+        """Was some of the wire not decoded yet? Never after the `end`."""
+
     def receive_wire(self, wire: bytes) -> None:
-        """Decode *wire*; ``b""`` says that no more will come. Not called after the `end`."""
+        """Decode *wire*, or begin to; ``b""`` says that no more will come.
+
+        Not called after the `end`, nor while it `is_behind`. A peer may send what takes long to
+        decode and gives nothing: so much is decoded at once as takes a millisecond, or two.
+        """
+
+    def decode_more(self) -> None:
+        """Go on, as much again; only while it `is_behind`."""
 
     def take_input(self, max_bytes: int) -> bytes | Event | None:
         """The next of what was decoded: 1 to *max_bytes* bytes, or an event (BREAK), or None."""
@@ -241,20 +257,20 @@ class Layer:
             elif self._is_over:
                 raise ConnectionAbortedError(self._codec.end or "the peer has left")
             else:
-                await self._lower.wait_readable()
+                await self.wait_readable()
                 with contextlib.suppress(BlockingIOError):
-                    self._receive_wire()
+                    self._decode()
 
     @property
     def _is_over(self) -> bool:
         """Will there be no more wire bytes to decode?"""
-        return self._is_at_end or self._codec.end is not None
+        return self._codec.end is not None or (self._is_at_end and not self._codec.is_behind)
 
     # ------------------------------------------------------------ bytes
 
     def receive(self, max_bytes: int) -> bytes:
         """See `Link.receive`."""
-        while True:
+        for _ in range(STEPS):
             item = self._codec.take_input(max_bytes)
             if isinstance(item, bytes):
                 return item
@@ -265,10 +281,20 @@ class Layer:
             elif self._is_over:
                 return b""
             else:
-                self._receive_wire()
+                self._decode()
                 self._reply()
+        item = self._codec.take_input(max_bytes)
+        if isinstance(item, bytes):
+            return item
+        if item is not None:
+            self._on_event(item)
+        raise BlockingIOError
 
-    def _receive_wire(self) -> None:
+    def _decode(self) -> None:
+        """Decode some of the wire. Raises as `Link.receive`."""
+        if self._codec.is_behind:
+            self._codec.decode_more()
+            return
         wire = self._lower.receive(WIRE_CHUNK)
         self._is_at_end = not wire
         self._codec.receive_wire(wire)
@@ -329,7 +355,9 @@ class Layer:
 
     def has_input(self) -> bool:
         """See `Link.has_input`."""
-        return self._codec.has_input or (not self._is_over and self._lower.has_input())
+        if self._codec.has_input or self._codec.is_behind:
+            return True
+        return not self._is_over and self._lower.has_input()
 
     def has_room(self) -> bool:
         """See `Link.has_room`."""
@@ -339,7 +367,7 @@ class Layer:
 
     async def wait_readable(self) -> None:
         """See `Link.wait_readable`."""
-        if self._codec.has_input or self._is_over:
+        if self._codec.has_input or self._codec.is_behind or self._is_over:
             await trio.lowlevel.checkpoint()
         else:
             await self._lower.wait_readable()
@@ -392,10 +420,10 @@ class Layer:
         read. (It is looked at again and again, as its reader may still be waiting for it.)
         """
         self._say_goodbye()
-        while self.unsent or (self._codec.awaits_goodbye and not self._is_over):
+        while self._has_to_go_on:
             try:
                 if not self._is_over:
-                    self._receive_wire()
+                    self._decode()
                 pause = TAKEN_INTERVAL if self._is_over else 0
             except BlockingIOError:
                 pause = TAKEN_INTERVAL
@@ -405,10 +433,21 @@ class Layer:
         self._give_input(take)
         await self._lower.finish(lambda wire: self._take_wire(wire, take))
 
+    @property
+    def _has_to_go_on(self) -> bool:
+        """Is there something to be sent, or decoded, or waited for before the link below ends?"""
+        codec = self._codec
+        return self.unsent or codec.is_behind or (codec.awaits_goodbye and not self._is_over)
+
     def _take_wire(self, wire: bytes, take: Take) -> None:
-        """Decode *wire*, which has come when nothing can be sent any more."""
-        if not self._is_over:
-            self._codec.receive_wire(wire)
+        """Decode *wire*, which has come when nothing can be sent any more; a few KiB."""
+        if self._is_over:
+            return
+        self._codec.receive_wire(wire)
+        self._codec.take_wire()
+        self._give_input(take)
+        while self._codec.is_behind:
+            self._codec.decode_more()
             self._codec.take_wire()
             self._give_input(take)
 

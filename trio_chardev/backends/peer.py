@@ -30,6 +30,8 @@ from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSuppo
 
 log = logging.getLogger(__name__)
 
+LAST_LOOKS = 32  # at what a peer with protocols has sent, in a commit; `finish` gets the rest
+
 
 class PeerBackend(Backend):
     """While there is a peer it is open."""
@@ -53,6 +55,7 @@ class PeerBackend(Backend):
         self._has_layers = has_layers
         self._refuses_browsers = http_guard
         self._http_guard: HttpGuard | None = None  # of the peer, until it is known to be none
+        self._last_looks: int | None = None  # how many are left, in a commit
         self._has_unsent = trio.Event()  # wakes `_keep_flushing`
         self._nursery: trio.Nursery | None = None
 
@@ -138,6 +141,27 @@ class PeerBackend(Backend):
     # ------------------------------------------------------------ bytes
 
     def receive_nowait(self, max_bytes: int) -> bytes:
+        if self._last_looks is None:
+            return self._receive(max_bytes)
+        while self._last_looks:
+            self._last_looks -= 1
+            data = self._receive(max_bytes)
+            if data or self._connection is None or not self._connection.has_input():
+                return data
+        return b""
+
+    def prepare_to_leave(self, *, carry: bool) -> None:
+        """See `Backend.prepare_to_leave`.
+
+        In the drain nothing is not the end as long as more has come, which may be no input.
+        """
+        if self._has_layers:
+            self._last_looks = LAST_LOOKS
+
+    def stay(self) -> None:
+        self._last_looks = None
+
+    def _receive(self, max_bytes: int) -> bytes:
         connection = self._connection
         if connection is None:
             return b""

@@ -58,6 +58,7 @@ log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 3.0  # seconds; so long may the last bytes take to be sent
 POLL_INTERVAL = 0.01  # seconds
+BREAKS_AT_ONCE = 1024  # with no byte between; then others have their turn
 NULL_DEVICE = os.makedev(1, 3)  # devices.txt of the kernel
 
 
@@ -163,10 +164,12 @@ class SerialBackend(PlainBackend):
     def receive_nowait(self, max_bytes: int) -> bytes:
         # What a shared line has received is read by its owner. In a drain, too, that is soon
         # enough, and a late read of the old backend can't take what is not its own any more.
-        while max_bytes > 0 and self._owner is None:
+        breaks = 0
+        while max_bytes > 0 and self._owner is None and breaks < BREAKS_AT_ONCE:
             item = self._marks.take(max_bytes)
             if isinstance(item, Event):
                 self._on_event(item)
+                breaks += 1
             elif item:
                 return item
             else:

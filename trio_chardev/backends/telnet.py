@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from trio_chardev.events import Event
 from trio_chardev.protocols.telnet import (
     CLIENT,
+    IAC,
     SERVER,
     TN3270_CLIENT,
     TN3270_SERVER,
     Role,
     TelnetConnection,
 )
+
+MAX_COMMANDS: Final = 512  # that are decoded at once; one takes a microsecond or two
 
 
 class TelnetCodec:
@@ -29,6 +33,7 @@ class TelnetCodec:
         self._telnet = TelnetConnection(role)
         self._input: deque[bytearray | Event] = deque()
         self._wire = bytearray()
+        self._undecoded = b""
 
     @property
     def is_established(self) -> bool:
@@ -40,8 +45,22 @@ class TelnetCodec:
         """See `Codec.has_input`."""
         return bool(self._input)
 
+    @property
+    def is_behind(self) -> bool:
+        """See `Codec.is_behind`."""
+        return bool(self._undecoded)
+
     def receive_wire(self, wire: bytes) -> None:
         """See `Codec.receive_wire`."""
+        self._undecoded = wire
+        self.decode_more()
+
+    def decode_more(self) -> None:
+        """See `Codec.decode_more`: all there is, or a slice of it if it is full of commands."""
+        size = len(self._undecoded)
+        while self._undecoded.count(IAC, 0, size) > MAX_COMMANDS:
+            size //= 2
+        wire, self._undecoded = self._undecoded[:size], self._undecoded[size:]
         for event in self._telnet.receive_data(wire):
             if isinstance(event, bytes):
                 self._input.append(bytearray(event))

@@ -26,6 +26,9 @@ AnyCredentials = TlsCredentials | PskCredentials
 
 READ_SIZE = 1 << 14  # bytes; a record has no more
 MAX_NAME = 1 << 12  # characters; nobody with a longer one is authorized
+HEADER_SIZE = 5  # bytes of a record, the last two its length (RFC 8446, 5.1)
+RECORDS_AT_ONCE = 64
+"""One that brings a new key, and nothing else, takes 16 us, and 27 bytes."""
 
 
 class TlsCodec:
@@ -52,6 +55,8 @@ class TlsCodec:
         self.is_established = False
         self.end: str | None = None
         self._is_cut_off = False  # the peer's end came without its goodbye
+        self._undecoded = b""  # where it is behind; else a header that is not whole
+        self._missing = 0  # bytes of the record that was decoded last
         self._advance()  # a client speaks first
 
     @property
@@ -59,12 +64,30 @@ class TlsCodec:
         """See `Codec.has_input`."""
         return bool(self._input)
 
+    @property
+    def is_behind(self) -> bool:
+        """See `Codec.is_behind`."""
+        return len(self._undecoded) >= HEADER_SIZE and self.end is None
+
     def receive_wire(self, wire: bytes) -> None:
         """See `Codec.receive_wire`."""
         if wire:
-            self._incoming.write(wire)
+            self._undecoded += wire
+            self.decode_more()
         else:
             self._incoming.write_eof()
+            self._advance()
+
+    def decode_more(self) -> None:
+        """See `Codec.decode_more`."""
+        wire, end = self._undecoded, self._missing
+        for _ in range(RECORDS_AT_ONCE):
+            if end + HEADER_SIZE > len(wire):
+                break
+            end += HEADER_SIZE + int.from_bytes(wire[end + 3 : end + HEADER_SIZE], "big")
+        self._missing = max(0, end - len(wire))
+        self._undecoded = wire[end:]
+        self._incoming.write(wire[:end])
         self._advance()
 
     def _advance(self) -> None:

@@ -39,6 +39,11 @@ class WebSocketCodec:
         """See `Codec.has_input`."""
         return bool(self._input)
 
+    @property
+    def is_behind(self) -> bool:
+        """See `Codec.is_behind`."""
+        return self._websocket.is_behind
+
     def receive_wire(self, wire: bytes) -> None:
         """See `Codec.receive_wire`."""
         self._input += self._websocket.receive_data(wire)
@@ -48,6 +53,10 @@ class WebSocketCodec:
         if not isinstance(self._handshake, ServerHandshake):
             return None
         return self._handshake.refusal_by(origins)
+
+    def decode_more(self) -> None:
+        """See `Codec.decode_more`."""
+        self._input += self._websocket.receive_data(b"")
 
     def take_input(self, max_bytes: int) -> bytes | None:
         """See `Codec.take_input`."""

@@ -1,0 +1,125 @@
+"""No peer, whatever it sends, keeps others waiting, nor makes memory grow beyond the bounds.
+
+What others wait for is the work of one step of a task; it is counted, see `tests.hostile.meter`,
+so that the machine's speed does not matter. ``python -m tests.hostile`` measures.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.hostile.floods import FLOODS, Place
+from tests.hostile.meter import metering
+from tests.hostile.peers import RIGHTS, Peer, Stream, fill
+from tests.matrix import eventually
+from tests.protocols.websocket_wire import BINARY, frame
+from trio_chardev.backends.null import NullOptions
+from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.core import slot
+from trio_chardev.core.delivery import INBOUND_CAPACITY
+from trio_chardev.core.frontend import stateless
+from trio_chardev.core.registry import Registry
+from trio_chardev.service import open_registry
+
+MOST = 60_000  # calls of functions in one step: 5 ms or so
+ROUNDS = 2  # of sending as much as goes
+MUCH = 1 << 17  # bytes, if so many go
+TURNS = 40  # of others, in each
+FDS = RIGHTS + 8  # descriptors that a chardev keeps more than at first
+
+
+@pytest.fixture(autouse=True)
+def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is fast enough nothing takes long: what ends by time does not count."""
+    monkeypatch.setattr(slot, "perf_counter", lambda: 0.0)
+
+
+async def flood(peer: Peer) -> None:
+    """Send as much as goes, let others have their turns, and again."""
+    for _ in range(ROUNDS):
+        fill(peer, MUCH)
+        for _ in range(TURNS):
+            await trio.lowlevel.checkpoint()
+
+
+async def begin(place: Place, registry: Registry, nursery: trio.Nursery) -> Peer:
+    """Make the chardev, and have its peer come."""
+    for id, options in place.bases.items():
+        await registry.add(id, options)
+    if place.creds is not None:
+        registry.objects["creds"] = place.creds.create({})
+    if isinstance(place.options, SocketOptions) and not place.options.server:
+        nursery.start_soon(registry.add, "flooded", place.options)  # until it has shaken hands
+    else:
+        await registry.add("flooded", place.options)
+    peer = await trio.to_thread.run_sync(place.come)
+    await eventually(lambda: "flooded" in registry)
+    await eventually(lambda: registry["flooded"].is_open or not place.is_open)
+    return peer
+
+
+def open_descriptors() -> int:
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("name", FLOODS)
+async def test_whatever_a_peer_sends_a_step_is_short_and_little_is_kept(
+    name: str, tmp_path: Path
+) -> None:
+    """While its chardev is read, when its user does not read, and by a change."""
+    place = FLOODS[name](tmp_path)
+    with trio.fail_after(60):
+        async with open_registry() as registry, trio.open_nursery() as nursery:
+            peer = await begin(place, registry, nursery)
+            before = open_descriptors()
+            user = registry["flooded"].attach(on_receive=len, be_change=stateless)
+            with metering() as meter:
+                await flood(peer)
+                user.pause_input()
+                await flood(peer)
+                assert len(user.delivery.inbound) <= 2 * INBOUND_CAPACITY
+                assert open_descriptors() <= before + FDS
+                await registry.change("flooded", NullOptions(), drain_timeout=0.05)
+            peer.close()
+            nursery.cancel_scope.cancel()
+    assert meter.most <= MOST, f"{meter.most} calls in a step of {meter.whose}"
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("telnet: NOP", b"end"),
+        ("telnet client: subnegotiation", b"end"),
+        ("websocket: ping", frame(BINARY, b"end")),
+        ("websocket client: empty message", frame(BINARY, b"end", mask=b"")),
+        ("tls: telnet NOP", b"end"),
+    ],
+)
+@pytest.mark.parametrize("way", ["change", "read"])
+async def test_what_comes_behind_it_is_not_lost(
+    way: str, name: str, last: bytes, tmp_path: Path
+) -> None:
+    """By a change, though the commit does not get so far, nor where it is read."""
+    got = bytearray()
+
+    def on_receive(data: bytes) -> int:
+        got.extend(data)
+        return len(data)
+
+    place = FLOODS[name](tmp_path)
+    with trio.fail_after(60):
+        async with open_registry() as registry, trio.open_nursery() as nursery:
+            peer = await begin(place, registry, nursery)
+            assert isinstance(peer, Stream)
+            registry["flooded"].attach(on_receive=on_receive, be_change=stateless)
+            fill(peer, MUCH)
+            nursery.start_soon(peer.finish, last)
+            if way == "change":
+                await registry.change("flooded", NullOptions(), drain_timeout=30)
+            await eventually(lambda: got == b"end")
