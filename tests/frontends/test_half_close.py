@@ -238,6 +238,25 @@ async def test_an_echo_ends_when_its_client_does() -> None:
                 assert await asked(registry, "nc", "-N", "127.0.0.1", "{port}") == b"question\n"
 
 
+@pytest.mark.parametrize("address", [LOOPBACK, None], ids=["tcp", "unix"])
+async def test_the_end_of_an_echos_client_is_not_the_next_ones(
+    tmp_path: Path, address: SocketAddress | None
+) -> None:
+    """Who was waiting, and is served in the moment in which the last leaves."""
+    with trio.fail_after(20):
+        async with tc.open_registry() as registry:
+            await registry.add("user", at(address or UnixAddress(str(tmp_path / "s"))))
+            registry.devices.add(EchoOptions(id="e0", chardev="user"))
+            client = await come(registry, "user")
+            for number in range(30):
+                waiting = await come(registry, "user")
+                await client.send_all(b"%2d" % number)
+                assert await exactly(client, 2) == b"%2d" % number
+                await client.aclose()
+                client = waiting
+            await client.aclose()
+
+
 @pytest.mark.parametrize("kind", ["mux", "hub"])
 async def test_it_gets_the_answer_of_who_is_above_a_mux_or_hub(kind: str) -> None:
     options = tc.MuxOptions(chardev="user") if kind == "mux" else tc.HubOptions(chardevs=("user",))

@@ -21,9 +21,10 @@ from tests.certificates import authority, server_certificate, write_folder
 from tests.soak.console import Console
 from tests.soak.faults import Faults
 from tests.soak.meter import Service
-from tests.soak.places import PLACES, Site, backend
+from tests.soak.places import HALF_CLOSED, PLACES, Site, backend
 from trio_chardev import open_qmp_client
 
+ALL_PLACES: Final = (*PLACES, *HALF_CLOSED)
 LAYERS: Final = (*["none"] * 6, *["mux"] * 2, *["hub"] * 2)  # a console for each
 SAMPLE_INTERVAL: Final = 1.0  # seconds
 WARM_UP: Final = 0.25  # of the time: then memory is measured first
@@ -104,7 +105,7 @@ class Soak:
         authority().configure_trust(context)
         changed = f"{name}-base" if layer != "none" else name
         site = Site(self.folder, service.path, changed, nursery, context)
-        places = tuple(place for place in PLACES if place.__name__ in self.places)
+        places = tuple(place for place in ALL_PLACES if place.__name__ in self.places)
         return Console(name, layer, site, places, chance, self.counts)
 
     async def _run(self, console: Console, is_over: Callable[[], bool]) -> None:
@@ -168,7 +169,7 @@ def main() -> int:
     parser.add_argument("minutes", type=float, nargs="?", default=20.0)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6)
     parser.add_argument("--layers", nargs="+", choices=("none", "mux", "hub"), default=LAYERS)
-    names = tuple(place.__name__ for place in PLACES)
+    names = tuple(place.__name__ for place in ALL_PLACES)
     parser.add_argument("--places", nargs="+", choices=names, default=names)
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)

@@ -235,7 +235,9 @@ class Console:
         while True:
             place = self._place
             peer = self._peer = await place.join()
-            while (await self.site.filename()).startswith("disconnected:"):
+            while not place.sends_no_more and (await self.site.filename()).startswith(
+                "disconnected:"
+            ):
                 pass  # what is sent to whom the service has not accepted goes when the kind does
             self._joined.set()
             if peer.can_send:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import os
 import random
@@ -11,7 +13,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,10 +21,12 @@ import attrs
 import trio
 
 from tests.soak.meter import Service
-from tests.soak.places import backend, listening
+from tests.soak.places import backend, listening, patiently
 from trio_chardev import QmpClient, QmpError
 
 SILENT_CLIENTS: Final = 30
+WAITING: Final = 5  # clients; fewer than are known to wait
+PATIENCE: Final = 60.0  # seconds
 GARBAGE: Final = (
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     b'{"execute": "qmp_capab',
@@ -58,6 +62,10 @@ class Faults:
             "a tty hung up": self._hang_up,
             "chardevs added and removed": self._come_and_go,
             "a name that does not resolve": self._bad_name,
+            "questions with an end, answered": self._question,
+            "clients that wait": self._wait_at_the_door,
+            "clients that are refused": self._refuse,
+            "a client kicked while it sends": self._kick,
         }
 
     async def run(self, is_over: Callable[[], bool]) -> None:
@@ -152,3 +160,111 @@ class Faults:
         address = {"type": "inet", "data": {"host": "no-such-host.invalid", "port": "1"}}
         if await self._add("name", backend("socket", addr=address, server=False)):
             raise AssertionError("a host of the domain .invalid was found")
+
+    # ------------------------------------------------------------ comers and goers of a socket
+
+    @contextlib.asynccontextmanager
+    async def _echoing(self, **options: Any) -> AsyncIterator[Path | None]:
+        """A server that sends back what comes; None if it can't be had now."""
+        path = self.folder / "echoing"
+        address = {"type": "unix", "data": {"path": str(path)}}
+        if not await self._add("echoing", listening(address, **options)):
+            yield None
+            return
+        await patiently(
+            self.qmp, "device_add", {"driver": "echo", "id": "echoes", "chardev": "echoing"}
+        )
+        try:
+            yield path
+        finally:
+            with trio.move_on_after(5, shield=True):
+                await patiently(self.qmp, "device_del", {"id": "echoes"})
+                await patiently(self.qmp, "chardev-remove", {"id": "echoing"})
+
+    async def _question(self) -> None:
+        """Who asks, and shuts down its side, gets its answer; a change afterwards takes nothing."""
+        async with self._echoing() as path:
+            if path is None:
+                return
+            question = self.chance.randbytes(self.chance.randrange(1, 1 << 17))
+            async with await come(path) as stream:
+                got = bytearray()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._read_into, got, stream, len(question))
+                    await stream.send_all(question)
+                    await stream.send_eof()
+                wanted = {"id": "echoing", "backend": backend("null")}
+                await patiently(self.qmp, "chardev-change", wanted)
+                check_same("an answer", bytes(got + await stream.receive_some()), question)
+
+    async def _wait_at_the_door(self) -> None:
+        """They are served one after the other, in the order in which they came."""
+        async with self._echoing() as path:
+            if path is None:
+                return
+            streams = [await come(path) for _ in range(WAITING)]
+            for number, stream in enumerate(streams):
+                got = bytearray()
+                await stream.send_all(b"%d" % number)
+                await self._read_into(got, stream, len(b"%d" % number))
+                check_same("who waits", bytes(got), b"%d" % number)
+                await stream.aclose()
+
+    async def _refuse(self) -> None:
+        """They are let go; who is there notices nothing."""
+        async with self._echoing(**{"on-busy": "refuse"}) as path:
+            if path is None:
+                return
+            async with await come(path) as stream:
+                got = bytearray()
+                await stream.send_all(b"1")
+                await self._read_into(got, stream, 1)
+                for _ in range(WAITING):
+                    async with await come(path) as other:
+                        await self._read_into(bytearray(), other, 1)
+                await stream.send_all(b"2")
+                await self._read_into(got, stream, 2)
+                check_same("who is there", bytes(got), b"12")
+
+    async def _kick(self) -> None:
+        """It gets back what it had sent, or a part; and nothing else."""
+        async with self._echoing() as path:
+            if path is None:
+                return
+            data = self.chance.randbytes(1 << 20)
+            got = bytearray()
+            async with (
+                await come(path) as stream,
+                trio.open_nursery() as nursery,
+            ):
+                nursery.start_soon(self._send_until_left, stream, data)
+                nursery.start_soon(self._read_into, got, stream, len(data))
+                await trio.sleep(self.chance.random() * 0.01)
+                instances = [{"type": "chardev", "id": "echoing"}]
+                await patiently(self.qmp, "yank", {"instances": instances})
+            check_same("who is kicked", bytes(got), data[: len(got)])
+
+    async def _send_until_left(self, stream: trio.SocketStream, data: bytes) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(data)
+
+    async def _read_into(self, got: bytearray, stream: trio.SocketStream, size: int) -> None:
+        """Read until there are *size* bytes, or the end."""
+        with contextlib.suppress(trio.BrokenResourceError), trio.fail_after(PATIENCE):
+            while len(got) < size and (data := await stream.receive_some()):
+                got += data
+
+
+async def come(path: Path) -> trio.SocketStream:
+    """Be a client of a server; while its queue is full, connecting again and again."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    while sock.connect_ex(str(path)) == errno.EAGAIN:  # noqa: ASYNC110 - nobody tells
+        await trio.sleep(0.001)
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+
+
+def check_same(whose: str, got: bytes, sent: bytes) -> None:
+    """Raise AssertionError."""
+    if got != sent:
+        raise AssertionError(f"{whose}: {len(got)} bytes {got[:32]!r}, not {len(sent)}")

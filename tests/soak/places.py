@@ -27,6 +27,8 @@ CHUNK: Final = 1 << 16  # bytes
 LOOK_INTERVAL: Final = 0.005  # seconds between looks at what can't be waited for
 INET: Final = {"type": "inet", "data": {"host": "127.0.0.1", "port": "0"}}
 
+LINGERS: Final = {"linger-ms": 600_000}
+
 NO_DESCRIPTORS: Final = os.strerror(errno.EMFILE)
 
 _numbers = itertools.count()
@@ -129,6 +131,9 @@ class Place:
 
     takes_another: bool = False
     """When the peer has left, another can come."""
+
+    sends_no_more: bool = False
+    """Its peer has shut down its side when it has joined: then it counts as disconnected."""
 
     clean_up: Callable[[], object] = lambda: None
     """Nobody uses it any more."""
@@ -276,6 +281,43 @@ def tls(site: Site) -> Place:
     return Place("tls", listening(INET, **{"tls-creds": "tls"}), join)
 
 
+class ListeningPeer(Peer):
+    """Has shut down its side, and reads what still comes."""
+
+    can_send = False
+
+
+async def _say_no_more(site: Site, stream: trio.SocketStream) -> Peer:
+    """Be known, then send no more, and be known for that."""
+    while (await site.filename()).startswith("disconnected:"):
+        pass
+    await stream.send_eof()
+    while not (await site.filename()).startswith("disconnected:"):
+        pass
+    return ListeningPeer(stream)
+
+
+def half_closed_unix(site: Site) -> Place:
+    path = site.path()
+
+    async def join() -> Peer:
+        return await _say_no_more(site, await trio.open_unix_socket(str(path)))
+
+    address = {"type": "unix", "data": {"path": str(path)}}
+    options = listening(address, **LINGERS)
+    return Place("half-closed unix", options, join, takes_another=True, sends_no_more=True)
+
+
+def half_closed_tcp(site: Site) -> Place:
+    """When it leaves altogether the first byte is lost, so no other follows it."""
+
+    async def join() -> Peer:
+        stream = await trio.open_tcp_stream("127.0.0.1", await site.port())
+        return await _say_no_more(site, stream)
+
+    return Place("half-closed tcp", listening(INET, **LINGERS), join, sends_no_more=True)
+
+
 # ---------------------------------------------------------------- descriptors
 
 
@@ -418,3 +460,6 @@ PLACES: Final[tuple[PlaceMaker, ...]] = (
     *(unix_server, abstract_server, unix_client, tcp_server, telnet, websocket, tls),
     *(pty, serial, pipe, file, ring),
 )
+"""Whose peers send as long as they are there."""
+
+HALF_CLOSED: Final[tuple[PlaceMaker, ...]] = (half_closed_unix, half_closed_tcp)

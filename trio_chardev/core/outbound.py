@@ -159,6 +159,7 @@ class Outbound:
         async def use(slot: Slot) -> None:
             while carried := slot.carried:
                 slot.carried = carried[await slot.backend.send_some(carried) :]
+            await trio.lowlevel.checkpoint_if_cancelled()  # it may be another's turn by now
             end(slot)
             await trio.lowlevel.cancel_shielded_checkpoint()
 

@@ -42,6 +42,7 @@ class Echo(Device):
             on_event=self._on_event,
             on_receive=self._flow.receive,
         )
+        self._flow.sink.on_open = self._flow.forget_end
 
     def _on_event(self, event: BackendEvent) -> None:
         if event is Event.OPENED:

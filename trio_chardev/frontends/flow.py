@@ -62,6 +62,8 @@ class Flow:
     _opened: Backend | None = None
     """Whose peer the source has last told of."""
     _controls: deque[BackendEvent] = attrs.Factory(deque)
+    _ending: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    """In which the sink's peer is told the end."""
     is_at_work: bool = True
     """Does its task do the sending? At first, because the source may bring something too soon."""
     _splicing: Splicing = attrs.Factory(Splicing, takes_self=True)
@@ -107,6 +109,12 @@ class Flow:
             self._opened = chardev.backend
         elif self.passes_eof and chardev.backend is self._opened and not chardev.is_open:
             self.control(event)
+
+    def forget_end(self) -> None:
+        """The source's peer that has ended was the sink's, too, which has another now."""
+        while Event.CLOSED in self._controls:
+            self._controls.remove(Event.CLOSED)
+        self._ending.cancel()
 
     def sink_opened(self) -> None:
         """Somebody has come to the sink."""
@@ -202,7 +210,8 @@ class Flow:
                     case Event.BREAK:
                         await self.sink.send_break()
                     case Event.CLOSED:
-                        await self.sink.send_eof()
+                        with trio.CancelScope() as self._ending:
+                            await self.sink.send_eof()
             except BackendDisconnectedError:
                 raise
             except BackendError as exc:
