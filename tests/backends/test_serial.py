@@ -1291,6 +1291,38 @@ async def test_waiting_for_the_line_is_no_busy_loop(
     assert looks == pytest.approx([0.5, 1.0, 1.5, 2.0])
 
 
+@pytest.mark.parametrize("has_link", [False, True], ids=["number", "link"])
+async def test_a_pty_that_is_gone_is_not_looked_for_by_its_number(
+    has_link: bool, tmp_path: Path
+) -> None:
+    """Which is given to the next who makes one: its bytes are not ours."""
+    master, slave = os.openpty()
+    number = os.ttyname(slave)
+    link = tmp_path / "link"
+    link.symlink_to(number)
+    async with reading(link if has_link else number) as (backend, _):
+        os.close(slave)
+        os.close(master)
+        await until(lambda: not backend.is_open)
+        others: list[int] = []
+        while len(others) < 50:
+            master, slave = os.openpty()
+            others.append(master)
+            last = os.ttyname(slave)
+            os.close(slave)
+            if last == number:
+                break
+        for _ in range(50):
+            await trio.sleep(0.001)
+            assert not backend.is_open
+        if has_link:  # then it leads there again, for somebody means it
+            link.unlink()
+            link.symlink_to(last)
+            await until(lambda: backend.is_open)
+    for master in others:
+        os.close(master)
+
+
 async def test_without_reopening_the_backend_ends(plug: Plug) -> None:
     plug.put_in()
     async with opened(plug.name, reopen_ms=0) as backend:

@@ -49,6 +49,7 @@ from trio_chardev.backends.serial_line import (
     write_modem,
 )
 from trio_chardev.backends.serial_options import SerialOptions as SerialOptions
+from trio_chardev.backends.serial_return import Links, links_to, links_to_return
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import Event, LineSettings, ModemLines
@@ -100,6 +101,8 @@ class SerialBackend(PlainBackend):
             exclusive = is_locked_unless_told(os.fstat(holder.fd))
         self._wanted = Line(options.device, options.line, exclusive)
         self._reopen_interval = options.reopen_ms / 1000
+        self.links: Links = ()
+        """Those that lead to the line, as they were when it was opened."""
         self._found = found
         self._owner = owner
         self._marks = MarkDecoder()
@@ -245,12 +248,14 @@ class SerialBackend(PlainBackend):
                     log.info("chardev '%s': %s", self.id, trouble)
 
     async def _open_again(self) -> None:
+        links = await links_to_return(self.device, self.links)
         holder, _ = await _open_line(self.device, self._open_path)
         try:
             await self._wanted.set_up(holder.fd)
         except BaseException:
             holder.close()
             raise
+        self.links = links
         self.source = self.sink = holder
         log.info("chardev '%s': '%s' is back", self.id, self.device)
         self.set_open(True)
@@ -406,6 +411,8 @@ async def open_serial(options: SerialOptions, request: OpenRequest) -> AsyncIter
     except BackendError as exc:
         raise await explain_busy(options.device, exc) from exc.__cause__
     try:
+        if isinstance(backend, SerialBackend):
+            backend.links = await links_to(options.device)
         await backend.open()
         yield backend
     finally:

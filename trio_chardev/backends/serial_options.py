@@ -40,7 +40,8 @@ class SerialOptions(BackendOptions):
     is on, but off for the slave of a PTY."""
 
     reopen_ms: int = 500
-    """Milliseconds between looks for a line that went away; 0 ends the backend instead."""
+    """Milliseconds between looks for a line that went away; 0 ends the backend instead. A PTY is
+    not looked for by its number, which others get, but by a link that is made anew."""
 
     @property
     def line(self) -> LineSettings:
