@@ -118,7 +118,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "backends/leaver.py": (
         ("__attrs_post_init__", "send", "_is_answered", "wait_writable", "wait_over"),
-        PEER_TESTS,
+        ("tests/backends/test_leaver.py", *PEER_TESTS),
     ),
     "backends/door.py": (
         ("watch", "leave", "_watch", "_refuse", "_tell_of", "_tell", "who"),
@@ -255,6 +255,16 @@ REASONS: dict[str, str] = {
     "and `if (users := len(self.frontends)) > new.backend.max_frontends:`": WHICH,
     "_check_fit: swapped `if (users := len(self.frontends)) > new.backend.max_frontends:` "
     "and `if new.closed.is_set():`": WHICH,
+    "__attrs_post_init__: swapped `self._deadline = trio.current_time() + self.linger` "
+    "and `self._is_there = self.link.sock.family not in INTERNET`": SAME,
+    "send: swapped `self._was_asked = True` "
+    "and `self._deadline = trio.current_time() + self.linger`": SAME,
+    "watch: without `self.leave()`": "it was left when the last peer went",
+    "watch: swapped `self._watching = trio.CancelScope()` and `in_use_by = who(client)`": SAME,
+    "watch: swapped `for newcomer in newcomers:` and `nursery.start_soon(self._watch, "
+    "self._watching, nursery, listener, in_use_by)`": NO_CHECKPOINT,
+    "watch: swapped `with contextlib.suppress(OSError):` and `if self.refuses:`": NO_CHECKPOINT,
+    "who: swapped `if sock.family == socket.AF_UNIX:` and `address = sock.getpeername()`": SAME,
     "ended: swapped `self._last = perf_counter()` "
     "and `self._missing = PAUSE if in_vain else 0`": SAME,
     "fill: swapped `self._size += size` and `self._on_change(size)`": SAME,
