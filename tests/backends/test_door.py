@@ -113,6 +113,24 @@ async def test_many_wait_in_their_order_and_the_log_is_not_flooded(
         assert got == b"".join(b"%d" % number for number in range(count))
 
 
+async def test_one_who_was_shaking_hands_is_told_of_when_another_is_served(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    credentials = server_credentials(tmp_path / "c", verify_peer=False)
+    async with (
+        served(credentials=credentials) as (_, backend),
+        await come(backend) as slow,
+        await come(backend) as quick,
+    ):
+        context = peer_context(server=False)
+        await trio.SSLStream(quick, context, server_hostname="localhost").do_handshake()
+        await until(lambda: bool(caplog.records))
+        assert caplog.records[0].message == (
+            f"chardev 'x': 127.0.0.1:{port_of(slow)} waits for 127.0.0.1:{port_of(quick)} to leave"
+        )
+
+
 async def test_those_who_wait_are_served_by_the_next_server_at_the_same_address() -> None:
     async with served() as (registry, backend):
         user = registry["x"].attach(be_change=tc.stateless)

@@ -33,6 +33,7 @@ from trio_chardev.backends import opener_of
 from trio_chardev.backends.hub import HubOptions
 from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.null import NullOptions
+from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.core.registry import Registry, open_registry_with
@@ -41,6 +42,7 @@ from trio_chardev.options import BackendOptions
 IS_FULL = os.environ.get("TRIO_CHARDEV_MATRIX") == "full"
 PATIENCE = 20  # seconds
 ABOVE = ("mux", "hub")
+HALF_CLOSED = ("unix", "tcp")  # whose peers can shut down their side, and read on
 FAR = [("pty", "unix"), ("websocket", "tcp"), ("unix", "pty")]
 ENOUGH = {"fast": 60_000, "slow": 30_000, "none": 600_000}
 """Bytes that are sent before the change, if nobody gets stuck."""
@@ -154,12 +156,19 @@ async def rigged(old: str, new: str, folder: Path, above: str | None = None) -> 
             ):
                 await old_lane.prepare(registry)
                 await new_lane.prepare(registry)
-                await registry.add("c", old_lane.options)
+                await registry.add("c", patient(old_lane.options))
                 top = "c" if above is None else await add_above(registry, above)
                 registry[top].attach(be_change=stateless)
                 rigs.append(Rig(registry, old_lane, new_lane, nursery, [], [], top))
                 yield rigs[0]
                 nursery.cancel_scope.cancel()
+
+
+def patient(options: BackendOptions) -> BackendOptions:
+    """A socket's peer that sends no more is kept for as long as a test takes."""
+    if isinstance(options, SocketOptions):
+        return attrs.evolve(options, linger_ms=1000 * PATIENCE)
+    return options
 
 
 async def add_above(registry: Registry, kind: str) -> str:
@@ -187,11 +196,21 @@ async def test_what_both_peers_of_a_base_receive_is_what_was_written_above(
 
 
 async def write_through_change(
-    old: str, new: str, speed: str, folder: Path, above: str | None = None
+    old: str,
+    new: str,
+    speed: str,
+    folder: Path,
+    above: str | None = None,
+    *,
+    sends_no_more: bool = False,
 ) -> None:
     async with rigged(old, new, folder, above) as rig:
         peer = await rig.meet(rig.old)
         first = rig.registry["c"].backend
+        if sends_no_more:
+            assert isinstance(peer, trio.SocketStream)
+            await peer.send_eof()
+            await eventually(lambda: first.is_lingering)
         before, after = bytearray(), bytearray()
 
         async def receive_late() -> None:
@@ -220,6 +239,17 @@ async def write_through_change(
         await eventually(lambda: len(before) + len(after) >= source.sent)
         assert bytes(before + after) == STREAM[: source.sent]
         assert after
+
+
+def cases_half_closed() -> Iterator[tuple[str, str, str]]:
+    return ((old, new, speed) for old, new, speed in cases(2) if old in HALF_CLOSED)
+
+
+@pytest.mark.parametrize(("old", "new", "speed"), list(cases_half_closed()))
+async def test_one_who_sends_no_more_receives_what_was_written_before_the_change(
+    old: str, new: str, speed: str, tmp_path: Path
+) -> None:
+    await write_through_change(old, new, speed, tmp_path, sends_no_more=True)
 
 
 @pytest.mark.parametrize(("old", "new", "speed"), list(cases(1)))
