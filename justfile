@@ -45,6 +45,7 @@ mutate *args:
 # Feed the parsers and the monitor with what is nearly right
 [group('check')]
 fuzz minutes="5":
+    {{ bin }}/python -m tests.sandbox_race --seconds 20
     {{ bin }}/python -m tests.fuzz --minutes {{ minutes }}
 
 # Change, break and check everything at random in a real service; nothing may be lost or grow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -103,6 +104,20 @@ def test_a_link_that_is_put_there_meanwhile_is_not_followed(
     monkeypatch.setattr(os.path, "realpath", resolve_and_swap)
     with pytest.raises(OSError, match="Not a directory|Too many levels of symbolic links"):
         sandbox.open(str(inside / "deep" / "f"), RDONLY)
+
+
+def test_a_link_that_is_a_folder_when_it_is_read_is_an_error_and_no_crash(
+    inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (inside / "link").symlink_to(inside)
+
+    def swapped(path: str, **_: object) -> str:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+
+    sandbox = Sandbox([str(inside)])
+    monkeypatch.setattr(os, "readlink", swapped)
+    with pytest.raises(BackendError, match="Invalid argument$"):
+        sandbox.check(str(inside / "link" / "f"))
 
 
 def test_nothing_of_another_name_that_begins_alike_is_in_it(inside: Path) -> None:

@@ -70,7 +70,7 @@ class Sandbox:
                 self._find(os.path.realpath(path), path)
             else:
                 self._find(os.path.join(os.path.realpath(folder), name), path)
-        except ValueError as exc:
+        except (OSError, ValueError) as exc:  # a link is something else as it is read
             raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
 
     def _find(self, real: str, path: str) -> None:
