@@ -47,6 +47,12 @@ mutate *args:
 fuzz minutes="5":
     {{ bin }}/python -m tests.sandbox_race --seconds 20
     {{ bin }}/python -m tests.fuzz --minutes {{ minutes }}
+    {{ bin }}/python -m tests.hostile 60
+
+# Flood each kind of chardev at full speed, and measure how long a client of QMP waits
+[group('check')]
+hostile seconds="60":
+    {{ bin }}/python -m tests.hostile {{ seconds }}
 
 # Change, break and check everything at random in a real service; nothing may be lost or grow
 [group('check')]
