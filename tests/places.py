@@ -126,6 +126,16 @@ class Receiver(trio.abc.ReceiveStream):
         await self._stream.aclose()
 
 
+class Follower(Receiver):
+    """A regular file, as ``tail -f`` reads it: a thread writes it, soon."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        with trio.fail_after(5):
+            while not (data := await super().receive_some(max_bytes)):
+                await trio.sleep(0.001)
+        return data
+
+
 class Listening(trio.abc.ReceiveStream):
     """A socket that nothing is sent to."""
 
@@ -257,7 +267,7 @@ def file(folder: Path) -> Iterator[Place]:
     out.touch()  # one that opening has made is not removed when a change fails: others may use it
 
     def read_it(backend: Backend) -> Receiver:
-        return Receiver(os.open(out, os.O_RDONLY))
+        return Follower(os.open(out, os.O_RDONLY))
 
     yield Place(options=FileOptions(out=str(out)), join=at_once(read_it))
 
@@ -280,7 +290,7 @@ def file_with_fifo(folder: Path) -> Iterator[Place]:
 
         def join(backend: Backend) -> trio.abc.AsyncResource:
             sender = Sender(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
-            return trio.StapledStream(sender, Receiver(os.open(folder / "out", os.O_RDONLY)))
+            return trio.StapledStream(sender, Follower(os.open(folder / "out", os.O_RDONLY)))
 
         yield attrs.evolve(
             place, options=attrs.evolve(place.options, in_=str(fifo)), join=at_once(join)
