@@ -131,7 +131,7 @@ class Follower(Receiver):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         with trio.fail_after(5):
-            while not (data := await super().receive_some(max_bytes)):
+            while not (data := await super().receive_some(max_bytes)):  # noqa: ASYNC110
                 await trio.sleep(0.001)
         return data
 
