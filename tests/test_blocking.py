@@ -51,6 +51,8 @@ ALLOWED = {
     "backends.dialer._start_connecting": HELD_UP,
     "backends.pty_link._is_left_behind": THREAD,
     "backends.pty_link._is_older_than_its_pty": THREAD,
+    "backends.serial_return._links_at": THREAD,
+    "backends.serial_return._look": THREAD,
     "backends.socket_file.SocketFile._make_way": THREAD,
     "backends.socket_file.SocketFile.bind": THREAD,
     "backends.socket_file.SocketFile.restrict": HELD_UP,
