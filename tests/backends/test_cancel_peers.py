@@ -219,7 +219,7 @@ async def is_reached(k: int, when: str, options: SocketOptions, whom: str, play:
     except BaseException as exc:
         exc.add_note(f"{when} step {k}")
         raise
-    assert count_descriptors() == before
+    await until(lambda: count_descriptors() <= before)  # a thread may have been given up
     return stage.injector.fired
 
 
