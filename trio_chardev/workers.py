@@ -15,6 +15,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -67,6 +68,10 @@ class Pool:
             worker.work, worker.deliver = work, deliver
             worker.wake.release()
 
+    def forget(self) -> None:
+        """The threads are another process's: this one was forked from it."""
+        self._idle.clear()
+
     def _start_one(self, work: Callable[[], None], deliver: Callable[[], None]) -> None:
         try:
             self._start(self._serve, (_Worker(work, deliver),))
@@ -92,6 +97,7 @@ def _nothing() -> None:
 
 POOL = Pool()
 """One for the process, as threads are."""
+os.register_at_fork(after_in_child=POOL.forget)
 
 
 class _Job(Generic[T]):

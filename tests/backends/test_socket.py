@@ -62,9 +62,23 @@ def dial(address: SocketAddress) -> socket.socket:
         return socket.create_connection((address.host, int(address.port)), timeout=5)
     assert isinstance(address, UnixAddress)
     client = socket.socket(socket.AF_UNIX)
-    client.settimeout(5)
-    client.connect(f"\0{address.path}" if address.abstract else address.path)
+    try:
+        client.settimeout(5)
+        client.connect(f"\0{address.path}" if address.abstract else address.path)
+    except BaseException:
+        client.close()
+        raise
     return client
+
+
+async def dial_soon(address: SocketAddress) -> socket.socket:
+    """As `dial`, as soon as a server is there: a thread makes its socket."""
+    with trio.fail_after(5):
+        while True:
+            try:
+                return dial(address)
+            except (FileNotFoundError, ConnectionRefusedError):
+                await trio.sleep(0.001)
 
 
 async def receive(backend: SocketBackend, size: int) -> bytes:
@@ -402,7 +416,7 @@ async def test_wait_opens_with_the_first_client(tmp_path: Path) -> None:
             nursery.start_soon(open_and_read)
             await trio.testing.wait_all_tasks_blocked()
             assert not ready.is_set()
-            with dial(options.addr) as client:
+            with await dial_soon(options.addr) as client:
                 client.send(b"x")
                 await ready.wait()
 

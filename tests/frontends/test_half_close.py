@@ -318,7 +318,7 @@ async def test_a_change_that_is_cancelled_at_every_step_keeps_who_waits_for_an_a
                 if scope.cancelled_caught:
                     board = registry["board"].backend
                     assert board.is_open
-                    registry["user"].backend.send_nowait(memoryview(b"a"))
+                    assert await registry["user"].backend.send_some(memoryview(b"a")) == 1
                     assert await exactly(user, 1) == b"a"
                 else:
                     assert await all_of(user) == b""

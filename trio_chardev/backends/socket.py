@@ -368,17 +368,19 @@ class SocketBackend(PeerBackend):
         else:
             link.shut_down()  # the lobby notices
 
-    def disconnect(self) -> None:
+    def disconnect(self, *, at_once: bool = False) -> None:
         """Drop the peer, or all who want to be, as if it had left: what it sent can be read.
 
-        A peer that is sending is heard until it knows, see `_dismiss`.
+        Unless *at_once* a peer that is sending is heard until it knows, see `_dismiss`.
         """
         if self._leaver is not None:
             self._let_go()
-        elif self._connection is not None:
-            self._dismiss(self._connection)
-        else:
+        elif self._connection is None:
             self._lobby.shut_down()
+        elif at_once:
+            self._connection.shut_down()
+        else:
+            self._dismiss(self._connection)
 
 
 class TelnetClientBackend(SocketBackend):

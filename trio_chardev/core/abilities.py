@@ -68,7 +68,8 @@ class EchoControl(Protocol):
 class DisconnectControl(Protocol):
     """Can drop its peer as if that had left (chr_disconnect)."""
 
-    def disconnect(self) -> None: ...
+    def disconnect(self, *, at_once: bool = False) -> None:
+        """Drop it; *at_once*: what it is sending is of no use to anybody."""
 
 
 @runtime_checkable

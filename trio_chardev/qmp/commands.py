@@ -168,11 +168,19 @@ def query_chardev_details(context: Context, arguments: NoArguments) -> list[dict
     return [_details(context.host.registry, chardev) for chardev in context.host.registry.values()]
 
 
+def _backend_of(options: BackendOptions) -> dict[str, Any]:
+    """The ChardevBackend of *options*; a kind of the program's own has a name, but no schema."""
+    if any(kind.options is type(options) for kind in KINDS.values()):
+        backend: dict[str, Any] = unstructure(options, BACKEND)
+        return backend
+    return {"type": type(options).__name__, "data": {}}
+
+
 def _details(registry: Registry, chardev: Chardev) -> dict[str, Any]:
     return {
         "label": chardev.id,
         "filename": chardev.backend.filename,
-        "backend": unstructure(registry.options_of(chardev.id), BACKEND),
+        "backend": _backend_of(registry.options_of(chardev.id)),
         "open": chardev.is_open,
         "others-wait": chardev.backend.others_wait,
         "is-used": bool(chardev.frontends),

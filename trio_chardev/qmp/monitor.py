@@ -179,7 +179,7 @@ class Monitor:
         backend = self.chardev.backend
         self._end_client()
         if isinstance(backend, DisconnectControl):
-            backend.disconnect()
+            backend.disconnect(at_once=True)
 
     def _count_memory(self) -> None:
         """Keep account of what is kept for the client, and let it go if that is too much."""
