@@ -308,16 +308,6 @@ def half_closed_unix(site: Site) -> Place:
     return Place("half-closed unix", options, join, takes_another=True, sends_no_more=True)
 
 
-def half_closed_tcp(site: Site) -> Place:
-    """When it leaves altogether the first byte is lost, so no other follows it."""
-
-    async def join() -> Peer:
-        stream = await trio.open_tcp_stream("127.0.0.1", await site.port())
-        return await _say_no_more(site, stream)
-
-    return Place("half-closed tcp", listening(INET, **LINGERS), join, sends_no_more=True)
-
-
 # ---------------------------------------------------------------- descriptors
 
 
@@ -462,4 +452,4 @@ PLACES: Final[tuple[PlaceMaker, ...]] = (
 )
 """Whose peers send as long as they are there."""
 
-HALF_CLOSED: Final[tuple[PlaceMaker, ...]] = (half_closed_unix, half_closed_tcp)
+HALF_CLOSED: Final[tuple[PlaceMaker, ...]] = (half_closed_unix,)

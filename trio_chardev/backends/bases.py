@@ -178,6 +178,10 @@ class BackendOnBases(Backend):
         self._senders = trio.lowlevel.ParkingLot()
 
     @property
+    def may_have_left(self) -> bool:
+        return any(base.chardev.backend.may_have_left for base in self.on_bases)
+
+    @property
     def is_lingering(self) -> bool:
         return not self.is_open and any(base.takes_output for base in self.on_bases)
 

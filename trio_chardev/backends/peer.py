@@ -100,6 +100,10 @@ class PeerBackend(Backend):
             leaver.link.close()
 
     @property
+    def may_have_left(self) -> bool:
+        return self._leaver is not None and not self._leaver.is_known
+
+    @property
     def is_lingering(self) -> bool:
         return self._leaver is not None
 

@@ -193,6 +193,11 @@ class Backend(abc.ABC):
         return self._open
 
     @property
+    def may_have_left(self) -> bool:
+        """Is the peer lingering, and only what it is sent will tell whether it is still there?"""
+        return False
+
+    @property
     def is_lingering(self) -> bool:
         """CLOSED was reported, for nothing more will come: can that peer still be sent to?"""
         return False

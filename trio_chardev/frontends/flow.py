@@ -76,7 +76,8 @@ class Flow:
 
     def receive(self, data: bytes) -> int:
         """The ``on_receive`` of the source."""
-        if self.is_at_work:
+        if self.is_at_work or self._may_be_lost:
+            self.set_to_work()
             return 0
         self._splicing.note_read(len(data))
         try:
@@ -156,6 +157,9 @@ class Flow:
     async def _push(self, data: bytes) -> None:
         """Have the sink take some of *data*, the next bytes of the source; or drop them."""
         self._sink_opened = trio.Event()
+        if self._may_be_lost:
+            await self._wait_for_sink()
+            return
         if sent := self._pour.send_rest(memoryview(data)):
             self._note_sent(sent)
             await trio.lowlevel.checkpoint()
@@ -175,6 +179,11 @@ class Flow:
                 self.source.consume(self._drop(data))
         else:
             self._note_sent(sent)
+
+    @property
+    def _may_be_lost(self) -> bool:
+        """Is the next byte to be held, as nobody can tell whether the peer is there to read it?"""
+        return self.holds and self.sink.chardev.backend.may_have_left
 
     async def _wait_for_sink(self) -> None:
         """Wait for somebody to come, or if the sink is open a moment: nothing may tell then."""
