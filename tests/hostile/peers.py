@@ -6,6 +6,7 @@ import abc
 import array
 import base64
 import contextlib
+import errno
 import hashlib
 import os
 import socket
@@ -126,8 +127,10 @@ class Rights(Stream):
         rights = array.array("i", [self._null] * RIGHTS)
         try:
             return self._sock.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        except (PermissionError, BrokenPipeError, ConnectionResetError) as exc:
+            raise BlockingIOError from exc  # so many wait to be closed that it was let go
         except OSError as exc:
-            if "many references" in str(exc):  # ETOOMANYREFS: so many are on their way
+            if exc.errno == errno.ETOOMANYREFS:  # so many are on their way
                 raise BlockingIOError from exc
             raise
 
