@@ -26,7 +26,7 @@ from trio_serial.linux import LinuxSerialStream
 
 from tests.peers import need
 from tests.users import Seen, join
-from trio_chardev.backends import serial as module, serial_holders, serial_line
+from trio_chardev.backends import serial as module, serial_holders, serial_line, serial_return
 from trio_chardev.backends.descriptor import open_fd
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.serial import SerialBackend, SerialOptions, open_serial
@@ -655,12 +655,13 @@ async def test_modem_lines_are_restored_without_a_commit(line: Tty, uart: Uart) 
 async def test_a_break_lasts_as_long_as_asked(
     line: Tty, uart: Uart, mock_clock: trio.testing.MockClock
 ) -> None:
-    mock_clock.rate = 1000
     async with opened(line.path) as backend:
         uart.history.clear()
+        mock_clock.rate = 1000  # only now: opening and closing have deadlines
         start = trio.current_time()
         await backend.send_break(2.5)
         assert trio.current_time() - start >= 2.5
+        mock_clock.rate = 0
         assert uart.history == ["break on", "break off"]
 
 
@@ -1284,7 +1285,8 @@ async def test_waiting_for_the_line_is_no_busy_loop(
             return function(*arguments)  # this clock does not wait for threads
 
         monkeypatch.setattr(module, "open_fd", look)
-        monkeypatch.setattr(module, "work_on_files", at_once)
+        for of in (module, serial_return):
+            monkeypatch.setattr(of, "work_on_files", at_once)
         mock_clock.autojump_threshold = 0.001
         with trio.move_on_after(2.25):
             await backend.receive_some(10)
