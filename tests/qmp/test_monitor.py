@@ -32,7 +32,7 @@ GREETING = "QMP"
 class DisconnectingBackend(FakeBackend):
     """Can drop its peer."""
 
-    def disconnect(self) -> None:
+    def disconnect(self, *, at_once: bool = False) -> None:
         self.set_open(False)
 
 

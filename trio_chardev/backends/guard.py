@@ -93,7 +93,10 @@ def _credentials(sock: AnySocket) -> tuple[int, int, int]:
 
 def check_listening(sock: socket.socket) -> None:
     """Raise BackendError if *sock*, that listens, can be reached from another machine."""
-    name = sock.getsockname()
+    try:
+        name = sock.getsockname()
+    except OSError as exc:  # for want of memory
+        raise BackendError.from_os_error("Could not look where it listens", exc) from exc
     if sock.family == socket.AF_VSOCK or (
         sock.family in (socket.AF_INET, socket.AF_INET6) and not is_loopback(name[0])
     ):

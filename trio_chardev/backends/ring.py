@@ -18,6 +18,7 @@ import mmap
 import os
 import stat
 import struct
+from contextlib import suppress
 
 from trio_chardev.backends.limit import PRIVATE
 from trio_chardev.core.backend import OpenPath
@@ -188,7 +189,8 @@ class RingFile:
         """Close it, which unlocks it."""
         if self._fd != -1:
             fd, self._fd = self._fd, -1
-            os.close(fd)
+            with suppress(OSError):  # it is closed all the same, close(2)
+                os.close(fd)
 
 
 def open_ring(
