@@ -32,7 +32,8 @@ def keeping_pid(path: str) -> Iterator[None]:
         yield
     finally:
         _remove(path, fd)
-        os.close(fd)
+        with contextlib.suppress(OSError):  # it is closed all the same, close(2)
+            os.close(fd)
 
 
 def _take(path: str) -> int:
