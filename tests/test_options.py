@@ -337,17 +337,17 @@ def ask_qemu(tmp_path: Path) -> Iterator[Callable[[object], str]]:
         while client.connect_ex(str(path)):
             assert time.monotonic() < deadline
             time.sleep(0.005)
-        lines = client.makefile("rb")
-        lines.readline()
+        with client.makefile("rb") as lines:
+            lines.readline()
 
-        def ask(arguments: object, command: str = "chardev-change") -> str:
-            message = {"execute": command, "arguments": arguments}
-            client.sendall(json.dumps(message).encode())
-            reply = json.loads(lines.readline())
-            return str(reply["error"]["desc"]) if "error" in reply else "ok"
+            def ask(arguments: object, command: str = "chardev-change") -> str:
+                message = {"execute": command, "arguments": arguments}
+                client.sendall(json.dumps(message).encode())
+                reply = json.loads(lines.readline())
+                return str(reply["error"]["desc"]) if "error" in reply else "ok"
 
-        ask({}, "qmp_capabilities")
-        yield ask
+            ask({}, "qmp_capabilities")
+            yield ask
         process.terminate()
 
 

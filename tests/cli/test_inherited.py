@@ -85,7 +85,8 @@ def high(sock: socket.socket) -> Iterator[socket.socket]:
 def greeting(sock: socket.socket) -> bool:
     """Does a monitor greet at *sock*?"""
     sock.settimeout(TIMEOUT)
-    return "QMP" in json.loads(sock.makefile().readline())
+    with sock.makefile() as lines:
+        return "QMP" in json.loads(lines.readline())
 
 
 # ---------------------------------------------------------------- by number
