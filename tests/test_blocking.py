@@ -48,7 +48,7 @@ ALLOWED = {
     "qmp.journal._replace": THREAD,
     "qmp.journal.open_journal": ALONE,
     # names
-    "backends.dialer._start_connecting": HELD_UP,
+    "backends.dialer._call_connect": THREAD,  # unless there is no path to be looked up
     "backends.pty_link._is_left_behind": THREAD,
     "backends.pty_link._is_older_than_its_pty": THREAD,
     "backends.serial_return._links_at": THREAD,

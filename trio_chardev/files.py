@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from trio_chardev.workers import real_timeout, run_in_worker
+from trio_chardev.workers import limiter_of_run, real_timeout, run_in_worker
 
 FILE_TIMEOUT = 5.0  # seconds
 MAX_HANGING = 16  # threads that may hang in files at a time
@@ -58,16 +58,11 @@ async def finish_on_files(
     raise SlowFileError
 
 
-_places_of_run: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("file places")
+_file_places: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("file places")
 
 
 def _places() -> trio.CapacityLimiter:
-    try:
-        return _places_of_run.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(MAX_HANGING)
-        _places_of_run.set(limiter)
-        return limiter
+    return limiter_of_run(_file_places, MAX_HANGING)
 
 
 def open_regular(path: str, max_size: int, opener: Opener) -> int:

@@ -213,6 +213,18 @@ def real_timeout(seconds: float) -> float:
     return seconds if sleep <= seconds + 1 else math.inf
 
 
+def limiter_of_run(
+    limiters: trio.lowlevel.RunVar[trio.CapacityLimiter], size: int
+) -> trio.CapacityLimiter:
+    """That of this run of Trio; the first call makes it, for *size* threads at a time."""
+    try:
+        return limiters.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(size)
+        limiters.set(limiter)
+        return limiter
+
+
 async def run_in_worker(
     function: Callable[..., T],
     *arguments: Any,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import select
 import socket
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
+from tests.disk import eventually
 from trio_chardev.backends.addresses import InetAddress, SocketAddress, UnixAddress
 from trio_chardev.backends.dialer import (
     QUIET_TIME,
@@ -82,6 +86,44 @@ async def test_cancelling_leaves_nothing_open(tmp_path: Path) -> None:
                 server.accept()
 
 
+async def test_a_path_that_hangs_holds_up_nobody_and_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a mount whose server is gone: connect(2) looks the path up, non-blocking or not."""
+    path = str(tmp_path / "s")
+    go, begun = threading.Event(), threading.Event()
+
+    class Hanging(socket.socket):
+        def connect_ex(self, address: Any) -> int:
+            begun.set()
+            go.wait(10)
+            return super().connect_ex(address)
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(1)
+        monkeypatch.setattr(socket, "socket", Hanging)
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connect, UnixAddress(path))
+                await eventually(begun.is_set)
+                assert not go.is_set()
+                nursery.cancel_scope.cancel()
+            monkeypatch.undo()
+            go.set()
+            server.setblocking(False)
+            with await trio.to_thread.run_sync(server_side, server) as late:
+                assert late.recv(1) == b""
+
+
+def server_side(server: socket.socket) -> socket.socket:
+    """Who has come at last."""
+    select.select([server], [], [], 5)
+    client = server.accept()[0]
+    client.settimeout(5)
+    return client
+
+
 async def test_all_endpoints_of_a_host_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     def both_families(host: str, port: str, *args: object) -> list[object]:
         tcp = (socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
@@ -126,48 +168,52 @@ async def tried(redialer: Redialer, seconds: float) -> socket.socket | None:
     return redialer.take()
 
 
-def serving(path: Path) -> socket.socket:
+@pytest.fixture
+def name(tmp_path: Path) -> str:
+    """Of nobody else."""
+    return str(tmp_path)
+
+
+def serving(name: str) -> socket.socket:
+    """At an abstract name, which is looked up in no folder, so that no thread has to."""
     server = socket.socket(socket.AF_UNIX)
-    server.bind(str(path))
+    server.bind(f"\0{name}")
     server.listen(5)
     return server
 
 
 async def test_that_it_is_tried_again_is_said_once_and_that_it_is_back(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+    name: str, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
     """The clock is a fake, and a UNIX socket connects, or not, at once."""
-    path = tmp_path / "s"
-    redialer = Redialer("x", UnixAddress(str(path)), Backoff(1.0))
+    redialer = Redialer("x", UnixAddress(name, abstract=True), Backoff(1.0))
     caplog.set_level(logging.WARNING)
     assert await tried(redialer, 10.5) is None
     assert spoken(caplog) == [
-        f"Unable to connect character device x: Failed to connect to '{path}': "
-        "No such file or directory; trying again every 1 s"
+        f"Unable to connect character device x: Failed to connect to '{name}': "
+        "Connection refused; trying again every 1 s"
     ]
     for _ in range(2):
-        with serving(path):
+        with serving(name):
             sock = await tried(redialer, 10)
             assert sock is not None
             redialer.connected()
-            assert spoken(caplog) == [f"chardev 'x': connected to '{path}' again"]
+            assert spoken(caplog) == [f"chardev 'x': connected to '{name}' again"]
             await trio.sleep(STEADY)
             sock.close()
-        path.unlink()
         assert await tried(redialer, 10.5) is None
         assert spoken(caplog) == [
-            f"chardev 'x': the connection to '{path}' has ended; trying again every 1 s"
+            f"chardev 'x': the connection to '{name}' has ended; trying again every 1 s"
         ]
     redialer.close()
 
 
 async def test_connections_that_end_at_once_do_not_flood_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+    name: str, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
-    path = tmp_path / "s"
-    redialer = Redialer("x", UnixAddress(str(path)), Backoff(1.0))
+    redialer = Redialer("x", UnixAddress(name, abstract=True), Backoff(1.0))
     caplog.set_level(logging.WARNING)
-    with serving(path) as server:
+    with serving(name) as server:
         for _ in range(100):
             sock = await tried(redialer, 10)
             assert sock is not None
@@ -177,18 +223,19 @@ async def test_connections_that_end_at_once_do_not_flood_the_log(
             server.accept()[0].close()
     lines = spoken(caplog)
     assert lines[0] == (
-        f"chardev 'x': the connection to '{path}' has ended after 0.1 s; trying again every 1 s"
+        f"chardev 'x': the connection to '{name}' has ended after 0.1 s; trying again every 1 s"
     )
     assert 1 <= len(lines) <= 1 + 110 / QUIET_TIME
 
 
 async def test_first_attempt_is_at_once_the_next_after_the_delay(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
+    name: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     """The clock is a fake, and the server is there: nothing waits for the kernel."""
-    path = tmp_path / "s"
-    with serving(path):
-        redialer = Redialer("x", UnixAddress(str(path)), Backoff(7.0, 60.0, jitter=lambda: 0.0))
+    with serving(name):
+        redialer = Redialer(
+            "x", UnixAddress(name, abstract=True), Backoff(7.0, 60.0, jitter=lambda: 0.0)
+        )
         socks = [await tried(redialer, 1)]
         assert trio.current_time() == 0
         socks.append(await tried(redialer, 100))
@@ -206,11 +253,12 @@ async def test_first_attempt_is_at_once_the_next_after_the_delay(
 
 
 async def test_a_connection_that_ends_at_once_does_not_begin_again_with_the_first_delay(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
+    name: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    path = tmp_path / "s"
-    with serving(path) as server:
-        redialer = Redialer("x", UnixAddress(str(path)), Backoff(1.0, 8.0, jitter=lambda: 0.0))
+    with serving(name) as server:
+        redialer = Redialer(
+            "x", UnixAddress(name, abstract=True), Backoff(1.0, 8.0, jitter=lambda: 0.0)
+        )
         times = []
         for lived in (0, 0, 0, STEADY, 0, 0):
             before = trio.current_time()

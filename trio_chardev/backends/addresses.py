@@ -20,12 +20,14 @@ import trio
 from trio_chardev.errors import BackendError
 from trio_chardev.members import IntRange, TaggedUnion
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
-from trio_chardev.workers import run_in_worker
+from trio_chardev.workers import limiter_of_run, run_in_worker
 
 SUN_PATH_SIZE = 108  # bytes, unix(7); the kernel wants a NUL within, unless it is abstract
 MAX_PORT = 65535
 MAX_LOOKUPS = 64  # of names, at a time; a resolver that hangs may keep one for a minute
 VMADDR_MAX = 0xFFFFFFFF  # vsock(7); also the "any" of both its numbers
+
+_lookups: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("lookups")
 
 
 @attrs.frozen
@@ -151,10 +153,15 @@ class Endpoint:
         """A socket of that family, non-blocking. Raises OSError."""
         return socket.socket(self.family, kind | socket.SOCK_NONBLOCK, self.protocol)
 
+    @property
+    def is_path(self) -> bool:
+        """Does the kernel look it up in folders, which may be on a disk that hangs?"""
+        return self.family == socket.AF_UNIX and self.address[:1] != b"\0"
+
     @contextlib.contextmanager
     def for_connect(self, sandbox: Sandbox = EVERYWHERE) -> Iterator[Any]:
         """The address to give to connect(2). Raises OSError, BackendError if it is not in *sandbox*."""
-        if self.family != socket.AF_UNIX or self.address[:1] == b"\0":
+        if not self.is_path:
             yield self.address
         else:
             with path_for_kernel(self.address, sandbox) as path:
@@ -213,21 +220,9 @@ async def _look_up(host: str | None, port: str, family: int, kind: int, flags: i
     except (OSError, ValueError):
         if flags & numeric:
             raise
-    return await run_in_worker(
-        socket.getaddrinfo, host, port, family, kind, 0, flags, limiter=_lookups()
-    )
-
-
-_lookups_of_run: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("lookups")
-
-
-def _lookups() -> trio.CapacityLimiter:
-    try:
-        return _lookups_of_run.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(MAX_LOOKUPS)
-        _lookups_of_run.set(limiter)
-        return limiter
+    limiter = limiter_of_run(_lookups, MAX_LOOKUPS)
+    arguments = host, port, family, kind, 0, flags
+    return await run_in_worker(socket.getaddrinfo, *arguments, limiter=limiter)
 
 
 def fixed_endpoint(address: UnixAddress | VsockAddress | FdAddress) -> Endpoint:

@@ -1,6 +1,6 @@
 """Where connected sockets come from: in general, and for a client.
 
-Nothing here blocks: host names are looked up in a thread, and a UNIX server whose queue is
+Nothing here blocks: names of hosts and files are looked up in a thread, and a UNIX server whose queue is
 full, of which a non-blocking connect(2) only says EAGAIN, is tried again after a pause.
 """
 
@@ -19,6 +19,7 @@ import trio
 
 from trio_chardev.backends.addresses import Endpoint, SocketAddress, resolve
 from trio_chardev.errors import BackendError
+from trio_chardev.files import work_on_files
 from trio_chardev.readiness import wait_writable
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
@@ -84,9 +85,8 @@ async def connect(address: SocketAddress, sandbox: Sandbox = EVERYWHERE) -> sock
 
 
 async def _connect_to(endpoint: Endpoint, sandbox: Sandbox) -> socket.socket:
-    sock = endpoint.socket()
+    sock, code = await _start_connecting(endpoint, sandbox)
     try:
-        code = await _start_connecting(sock, endpoint, sandbox)
         if code == errno.EINPROGRESS:
             await wait_writable(sock)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -98,17 +98,37 @@ async def _connect_to(endpoint: Endpoint, sandbox: Sandbox) -> socket.socket:
     return sock
 
 
-async def _start_connecting(sock: socket.socket, endpoint: Endpoint, sandbox: Sandbox) -> int:
-    """connect(2)'s error code, once the server's queue has room."""
-    await trio.lowlevel.checkpoint_if_cancelled()
+async def _start_connecting(endpoint: Endpoint, sandbox: Sandbox) -> tuple[socket.socket, int]:
+    """A socket and connect(2)'s error code, once the server's queue has room.
+
+    A path is looked up in a thread, for its disk may hang whatever the socket's mode is.
+    """
     pause = QUEUE_PAUSE
     while True:
-        with endpoint.for_connect(sandbox) as address:
-            code = sock.connect_ex(address)
-        if code != errno.EAGAIN or sock.family != socket.AF_UNIX:
-            return code
+        if endpoint.is_path:
+            sock, code = await work_on_files(_call_connect, endpoint, sandbox, discard=_discard)
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            sock, code = _call_connect(endpoint, sandbox)
+        if code != errno.EAGAIN or endpoint.family != socket.AF_UNIX:
+            return sock, code
+        sock.close()
         await trio.sleep(pause)
         pause = min(2 * pause, MAX_QUEUE_PAUSE)
+
+
+def _call_connect(endpoint: Endpoint, sandbox: Sandbox) -> tuple[socket.socket, int]:
+    sock = endpoint.socket()
+    try:
+        with endpoint.for_connect(sandbox) as address:
+            return sock, sock.connect_ex(address)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _discard(result: tuple[socket.socket, int]) -> None:
+    result[0].close()
 
 
 class Backoff:
