@@ -26,12 +26,14 @@ from tests.places import MAKERS, Place, place_for
 from trio_chardev.backends import pty_opens
 from trio_chardev.backends.parallel import PPCLAIM, ParallelOptions
 from trio_chardev.backends.rights import CLOSER
+from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 
 CALLS: tuple[tuple[Any, str], ...] = (
     *((os, name) for name in ("open", "dup", "fstat", "get_blocking", "set_blocking")),
     *((os, name) for name in ("openpty", "ttyname", "isatty", "ftruncate", "symlink")),
+    *((os, name) for name in ("pread", "preadv", "pwrite", "posix_fallocate", "lseek")),
     *((fcntl, name) for name in ("fcntl", "ioctl", "flock")),
     *((termios, name) for name in ("tcgetattr", "tcsetattr")),
     (tty, "setraw"),
@@ -155,6 +157,12 @@ def test_a_log_or_a_recording_leaks_no_descriptor(more: str, tmp_path: Path) -> 
 
     for again in (False, True):
         assert check_all(make, again) > 4
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["open", "change"])
+def test_a_ring_in_a_file_leaks_no_descriptor(again: bool, tmp_path: Path) -> None:
+    place = Place(options=RingbufOptions(size=4096, path=str(tmp_path / "ring")))
+    assert check_all(lambda: nullcontext(place), again) > 3
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["open", "change"])

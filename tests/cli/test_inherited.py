@@ -310,3 +310,13 @@ def test_nothing_is_open_by_the_time_of_the_snapshot() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert result.stdout == "[0, 1, 2]\n"
+
+
+def test_to_ask_whether_a_pipe_listens_opens_nothing() -> None:
+    source, sink = os.pipe()
+    found = Inherited.found({})
+    before = os.listdir("/proc/self/fd")
+    assert not found.is_listening(str(source))
+    assert os.listdir("/proc/self/fd") == before
+    os.close(source)
+    os.close(sink)

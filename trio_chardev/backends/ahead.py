@@ -60,6 +60,7 @@ class ReadAhead(FdHolder):
         """Read no more. The descriptor is closed with its last reader."""
         self.fd = -1
         self._file = None
+        self._error = None  # its traceback refers to the file
 
     def read_first(self) -> None:
         """Read the first piece; for a thread. What is wrong `read` tells."""

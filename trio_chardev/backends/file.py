@@ -213,7 +213,8 @@ def _open_source(path: str, opener: Callable[[str, int], int]) -> FdHolder:
             raise BackendError(f"Could not open '{path}': Is a directory")
         if not _is_on_disk(mode):
             return holder
-        ahead = ReadAhead(RegularFile(os.dup(holder.fd)), os.lseek(holder.fd, 0, os.SEEK_CUR))
+        offset = os.lseek(holder.fd, 0, os.SEEK_CUR)
+        ahead = ReadAhead(RegularFile(os.dup(holder.fd)), offset)
     holder.close()
     ahead.read_first()
     return ahead

@@ -20,6 +20,7 @@ import stat
 import struct
 from contextlib import suppress
 
+from trio_chardev.backends.holder import owned
 from trio_chardev.backends.limit import PRIVATE
 from trio_chardev.core.backend import OpenPath
 from trio_chardev.errors import BackendError, strerror
@@ -202,19 +203,24 @@ def open_ring(
     """
     try:
         fd = opener(path, _FLAGS, mode=mode)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        with owned(lambda: os.close(fd)):
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise BackendError(f"'{path}' is not a ring")
+            again = _same(path, fd, size, replaced)
+        if again is not None:
             os.close(fd)
-            raise BackendError(f"'{path}' is not a ring")
-        if replaced is not None and replaced.file is not None and replaced.file.is_same(fd):
-            os.close(fd)
-            if len(replaced) != size:
-                raise BackendError(f"'{path}' is a ring of {len(replaced)} bytes, not {size}")
-            return replaced
+            return again
         file = RingFile(path, fd, size)
-        try:
+        with owned(file.close):
             return Ring(size, file)
-        except BaseException:
-            file.close()
-            raise
     except (OSError, ValueError) as exc:
         raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
+
+
+def _same(path: str, fd: int, size: int, replaced: Ring | None) -> Ring | None:
+    """*replaced*, if *fd* is its file. Raises BackendError, OSError."""
+    if replaced is None or replaced.file is None or not replaced.file.is_same(fd):
+        return None
+    if len(replaced) != size:
+        raise BackendError(f"'{path}' is a ring of {len(replaced)} bytes, not {size}")
+    return replaced

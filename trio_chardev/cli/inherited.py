@@ -63,8 +63,11 @@ class Inherited:
         with contextlib.suppress(BackendError, OSError):
             fd = self._find(name)
             if fd in self._left:
-                with socket.socket(fileno=os.dup(fd)) as sock:
+                sock = socket.socket(fileno=fd)  # which costs no descriptor if it is none
+                try:
                     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+                finally:
+                    sock.detach()
         return False
 
     def _find(self, name: str) -> int:
