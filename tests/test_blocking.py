@@ -32,7 +32,6 @@ ALLOWED = {
     "backends.file.is_fifo": THREAD,
     "backends.record._LinesOutput.write": THREAD,
     "backends.record.lock": THREAD,
-    "backends.replay._Reader.next": HELD_UP,
     "backends.ring.RingFile._check": THREAD,
     "backends.ring.RingFile._make": THREAD,
     "backends.ring.RingFile._set_bounds": HELD_UP,

@@ -11,7 +11,7 @@ import os
 import select
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import trio
@@ -46,12 +46,20 @@ async def work_on_files(
     raise SlowFileError
 
 
+async def in_time(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+    """Await *function*, for as long as a file may take. Raises SlowFileError, and what it raises."""
+    with trio.move_on_after(real_timeout(FILE_TIMEOUT)):
+        return await function(*arguments)
+    raise SlowFileError
+
+
 async def finish_on_files(
     function: Callable[..., T], *arguments: Any, discard: Callable[[T], object] | None = None
 ) -> T:
     """`work_on_files`, but Cancelled is not heard before *function* is done, or takes too long.
 
-    For what leaves a name behind: whoever cancels shall find either all of it or nothing.
+    For what leaves something behind that others see, a name or a connection: whoever cancels shall
+    find either all of it or nothing.
     """
     with trio.move_on_after(real_timeout(FILE_TIMEOUT), shield=True):
         return await run_in_worker(function, *arguments, limiter=_places(), discard=discard)

@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from tests.disk import eventually
+from trio_chardev import files
 from trio_chardev.backends.addresses import InetAddress, SocketAddress, UnixAddress
 from trio_chardev.backends.dialer import (
     QUIET_TIME,
@@ -90,8 +91,10 @@ async def test_a_path_that_hangs_holds_up_nobody_and_leaves_nothing_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a mount whose server is gone: connect(2) looks the path up, non-blocking or not."""
+    monkeypatch.setattr(files, "FILE_TIMEOUT", 0.1)
     path = str(tmp_path / "s")
     go, begun = threading.Event(), threading.Event()
+    refused: list[BackendError] = []
 
     class Hanging(socket.socket):
         def connect_ex(self, address: Any) -> int:
@@ -99,21 +102,57 @@ async def test_a_path_that_hangs_holds_up_nobody_and_leaves_nothing_open(
             go.wait(10)
             return super().connect_ex(address)
 
+    async def dial() -> None:
+        with pytest.raises(BackendError) as caught:
+            await connect(UnixAddress(path))
+        refused.append(caught.value)
+
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen(1)
         monkeypatch.setattr(socket, "socket", Hanging)
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(connect, UnixAddress(path))
+                nursery.start_soon(dial)
                 await eventually(begun.is_set)
-                assert not go.is_set()
-                nursery.cancel_scope.cancel()
+            assert str(refused[0]) == (
+                f"Failed to connect to '{path}': its file takes longer than 0.1 s"
+            )
             monkeypatch.undo()
             go.set()
             server.setblocking(False)
             with await trio.to_thread.run_sync(server_side, server) as late:
                 assert late.recv(1) == b""
+
+
+async def test_one_that_is_cancelled_as_it_connects_has_the_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has taken it, and would see a client that comes and goes."""
+    path = str(tmp_path / "s")
+    connected, go = threading.Event(), threading.Event()
+
+    class Slow(socket.socket):
+        def connect_ex(self, address: Any) -> int:
+            code = super().connect_ex(address)
+            connected.set()
+            go.wait(10)
+            return code
+
+    monkeypatch.setattr(socket, "socket", Slow)
+    with socket.socket(socket.AF_UNIX) as server, trio.fail_after(5):
+        server.bind(path)
+        server.listen(1)
+        redialer = Redialer("x", UnixAddress(path), Backoff(60.0))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(redialer.wait)
+            await eventually(connected.is_set)
+            nursery.cancel_scope.cancel()
+            go.set()
+        await redialer.wait()
+        sock = redialer.take()
+        assert sock is not None
+        sock.close()
 
 
 def server_side(server: socket.socket) -> socket.socket:

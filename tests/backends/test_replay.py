@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -20,7 +21,10 @@ import trio.lowlevel
 from hypothesis import given, strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.disk import eventually, is_held_open
 from tests.peers import need
+from trio_chardev import files
+from trio_chardev.backends.ahead import PIECE
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.replay import LINES_AT_ONCE, ReplayOptions, parse_speed
 from trio_chardev.backends.ringbuf import RingbufOptions
@@ -496,6 +500,85 @@ async def test_much_that_was_recorded_byte_by_byte_is_compared_in_turns(
     async with viewing(cast, expect="strict") as viewer:
         most, _ = await longest_turn(lambda: viewer.frontend.send_all(b"x" * 5_000))
     assert most <= 4 * LINES_AT_ONCE  # who waits and who looks again
+
+
+# ---------------------------------------------------------------- a disk that hangs
+
+LONG = "".join(json.dumps([0, "o", "x" * 1000]) + "\n" for _ in range(200))  # several pieces
+
+
+@attrs.define
+class Disk:
+    """It hangs once *good* bytes of the recording have been read."""
+
+    good: int
+    go: threading.Event = attrs.Factory(threading.Event)
+    begun: threading.Event = attrs.Factory(threading.Event)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = os.pread
+
+        def pread(fd: int, size: int, offset: int) -> bytes:
+            if offset >= self.good:
+                self.begun.set()
+                self.go.wait(10)
+            return real(fd, size, offset)
+
+        monkeypatch.setattr(os, "pread", pread)
+
+
+async def test_while_its_disk_hangs_nothing_comes_and_others_go_on(
+    cast: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(PIECE)
+    disk.install(monkeypatch)
+    write(cast, '{"version": 3}\n' + LONG)
+    with trio.fail_after(10):
+        async with viewing(cast, speed="max") as viewer:
+            await eventually(disk.begun.is_set)
+            before = len(viewer.seen)
+            await viewer.registry.add("other", NullOptions())
+            assert CLOSED not in viewer.items
+            assert len(viewer.seen) == before
+            disk.go.set()
+            while CLOSED not in viewer.items:  # noqa: ASYNC110
+                await trio.sleep(0.001)
+    assert sum(len(item) for item in viewer.items if isinstance(item, bytes)) == 200_000
+
+
+async def test_who_sends_waits_while_the_disk_hangs_and_can_be_cancelled(
+    cast: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(PIECE)
+    disk.install(monkeypatch)
+    write(cast, '{"version": 3}\n[9, "o", ""]\n' + LONG + json.dumps([0, "i", "ab"]) + "\n")
+    with trio.fail_after(10):
+        async with viewing(cast, expect="strict") as viewer:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(viewer.frontend.send_all, b"ab")
+                await eventually(disk.begun.is_set)
+                nursery.cancel_scope.cancel()
+            disk.go.set()
+            await viewer.frontend.send_all(b"ab")
+            with pytest.raises(BackendError, match="but no more was recorded$"):
+                await viewer.frontend.send_all(b"c")
+
+
+async def test_one_that_hangs_before_anything_comes_is_given_up(
+    cast: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "FILE_TIMEOUT", 0.05)
+    disk = Disk(PIECE)
+    disk.install(monkeypatch)
+    write(cast, '{"version": 3}\n' + "#\n" * PIECE + LONG)
+    async with open_registry() as registry:
+        with trio.fail_after(5), pytest.raises(BackendError) as caught:
+            await registry.add("c", ReplayOptions(path=str(cast)))
+    disk.go.set()
+    assert str(caught.value) == (
+        f"Failed to add chardev 'c': Could not open '{cast}': its file takes longer than 0.05 s"
+    )
+    await eventually(lambda: not is_held_open(cast))
 
 
 # ---------------------------------------------------------------- from record to replay

@@ -19,7 +19,7 @@ import trio
 
 from trio_chardev.backends.addresses import Endpoint, SocketAddress, resolve
 from trio_chardev.errors import BackendError
-from trio_chardev.files import work_on_files
+from trio_chardev.files import finish_on_files
 from trio_chardev.readiness import wait_writable
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
@@ -101,12 +101,13 @@ async def _connect_to(endpoint: Endpoint, sandbox: Sandbox) -> socket.socket:
 async def _start_connecting(endpoint: Endpoint, sandbox: Sandbox) -> tuple[socket.socket, int]:
     """A socket and connect(2)'s error code, once the server's queue has room.
 
-    A path is looked up in a thread, for its disk may hang whatever the socket's mode is.
+    A path is looked up in a thread, for its disk may hang whatever the socket's mode is. Cancelled
+    meanwhile it is waited for, as long as a file may take: the server has us as a client already.
     """
     pause = QUEUE_PAUSE
     while True:
         if endpoint.is_path:
-            sock, code = await work_on_files(_call_connect, endpoint, sandbox, discard=_discard)
+            sock, code = await finish_on_files(_call_connect, endpoint, sandbox, discard=_discard)
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
             sock, code = _call_connect(endpoint, sandbox)

@@ -10,8 +10,8 @@ What the frontend sends is compared, as one stream of bytes, with all that is re
 what is recorded before it has been sent, and all that follows is later by as much. What is
 sent while the recording is closed is refused and so is not compared, as it is not recorded.
 
-The file is read as it is played, in pieces of 64 KiB: most of it out of the page cache. After
-one piece, or a hundred lines in which nothing comes, others have their turn.
+The file is read as it is played, in pieces of 64 KiB and by threads; while its disk hangs nothing
+comes. After a hundred lines in which nothing comes others have their turn.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ from typing import ClassVar, Literal
 import attrs
 import trio
 
-from trio_chardev.backends.descriptor import FdHolder, open_fd_in_worker
+from trio_chardev.backends.descriptor import slow_errors
+from trio_chardev.backends.holder import owned
 from trio_chardev.backends.record import lock
-from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.backends.replay_file import Reader, Recording
+from trio_chardev.core.backend import Backend, OpenPath, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import Event
-from trio_chardev.files import work_on_files
+from trio_chardev.files import in_time, work_on_files
 from trio_chardev.options import BackendOptions
-from trio_chardev.protocols.asciicast import Decoder, Entry, FormatError
+from trio_chardev.protocols.asciicast import Entry
 
 log = logging.getLogger(__name__)
 
-CHUNK = 1 << 16  # bytes that are read from the file at once
 LINES_AT_ONCE = 100  # take about 0.3 ms
 SHORTEST = 1e-3  # seconds; a recording that is shorter and has no bytes is not played in a loop
 SHOWN = 40  # bytes of what was sent, and of what was expected, that an error shows
@@ -79,52 +80,10 @@ def parse_speed(text: str) -> float:
     return speed
 
 
-class _Reader:
-    """Reads a recording from its beginning; several may read one file."""
-
-    def __init__(self, file: FdHolder, path: str) -> None:
-        self.path = path
-        self._file = file
-        self._decoder = Decoder()
-        self._offset = 0
-        self._is_at_end = False  # of the file
-        self.is_over = False
-        """There is no entry any more."""
-
-    @property
-    def is_torn(self) -> bool:
-        """Was a line skipped at the end that is not whole?"""
-        return self._decoder.is_torn
-
-    def next(self) -> Entry | None:
-        """The next entry; None if it `is_over`, or others should have a turn before.
-
-        Raises BackendError.
-        """
-        try:
-            entry = self._decoder.next_entry()
-            if entry is None and not self._is_at_end:
-                data = os.pread(self._file.fd, CHUNK, self._offset)
-                self._offset += len(data)
-                self._is_at_end = not data
-                self._decoder.receive_data(data)
-                entry = self._decoder.next_entry()
-        except OSError as exc:
-            raise BackendError.from_os_error(f"Could not read '{self.path}'", exc) from exc
-        except FormatError as exc:
-            raise BackendError(f"Could not replay '{self.path}': {exc}") from exc
-        self.is_over = self._is_at_end and entry is None
-        return entry
-
-    def again(self) -> _Reader:
-        """One at the beginning."""
-        return _Reader(self._file, self.path)
-
-
 class _Script:
     """What the frontend is expected to send."""
 
-    def __init__(self, reader: _Reader, loop: bool) -> None:
+    def __init__(self, reader: Reader, loop: bool) -> None:
         self._reader = reader
         self._loop = loop
         self._next = b""
@@ -154,17 +113,26 @@ class _Script:
             self._next = self._next[len(sent) :]
             taken += len(sent)
             self.sent += len(sent)
-            if taken == len(data) or not self._read_on():
+            if taken == len(data) or not self._look_on():
                 break
         if taken < len(data) and self._is_over:
             self.difference = f"{_shown(data[taken:])} was sent, but no more was recorded"
         return taken
 
     @property
+    def is_waiting(self) -> bool:
+        """Has the recording to be read before it is known what has to be sent next?"""
+        return not self._next and self._reader.is_waiting
+
+    async def read_on(self) -> None:
+        """See `Reader.read_on`."""
+        await self._reader.read_on()
+
+    @property
     def _is_over(self) -> bool:
         return not self._next and self._reader.is_over and not (self._loop and self._has_input)
 
-    def _read_on(self) -> bool:
+    def _look_on(self) -> bool:
         """Look at one line for what has to be sent next; False if others should have a turn."""
         if self._reader.is_over and not self._is_over:
             self._reader = self._reader.again()
@@ -178,12 +146,12 @@ class _Script:
 class ReplayBackend(Backend):
     """Plays one recording."""
 
-    def __init__(self, request: OpenRequest, options: ReplayOptions, file: FdHolder) -> None:
+    def __init__(self, request: OpenRequest, options: ReplayOptions, recording: Recording) -> None:
         """Raises BackendError if it is no recording."""
         super().__init__(request)
         self._options = options
         self._speed = parse_speed(options.speed)
-        self._reader = _Reader(file, options.path)
+        self._reader = Reader(recording)
         self._script = (
             None if options.expect == "off" else _Script(self._reader.again(), options.loop)
         )
@@ -238,7 +206,20 @@ class ReplayBackend(Backend):
                 self._open_as_recorded()
         return True
 
+    async def read_on(self) -> None:
+        """Have more of the recording read, if that `fetch` waits for it; always a checkpoint.
+
+        Raises BackendError.
+        """
+        if self._is_playing and self._is_played and self._reader.is_waiting:
+            await self._reader.read_on()
+        else:
+            await trio.lowlevel.checkpoint()
+
     async def wait_readable(self) -> None:
+        if self._is_playing and self._is_played and self._reader.is_waiting:
+            await self.read_on()
+            return
         with trio.move_on_at(self._due if self._is_playing else math.inf):
             await self._changed.park()
 
@@ -308,6 +289,12 @@ class ReplayBackend(Backend):
             raise BackendDisconnectedError(f"nobody is at {self.filename}")
         return len(data) if self._script is None else self._compare(self._script, data)
 
+    async def wait_writable(self) -> None:
+        if self._script is not None and self._script.is_waiting:
+            await self._script.read_on()
+        else:
+            await trio.lowlevel.checkpoint()
+
     def _compare(self, script: _Script, data: memoryview) -> int:
         """Compare *data* with what was recorded; how much was. Raises BackendError."""
         was_late = self._is_late
@@ -338,19 +325,32 @@ def _shown(data: bytes | memoryview) -> str:
 @asynccontextmanager
 async def open_replay(options: ReplayOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Open the recording. Raises BackendError, ``Could not open 'PATH': strerror``."""
-    file = await open_fd_in_worker(options.path, os.O_RDONLY, request.open_path)
+    with slow_errors(f"Could not open '{options.path}'"):
+        recording = await work_on_files(_open_recording, options.path, request.open_path)
     try:
-        try:
-            if not stat.S_ISREG(os.fstat(file.fd).st_mode):
-                raise BackendError(f"Could not open '{options.path}': Not a regular file")
-            await work_on_files(lambda: lock(file.fd, fcntl.LOCK_SH))
-        except BlockingIOError as exc:
-            raise BackendError(f"Could not open '{options.path}': it is being recorded") from exc
-        except OSError as exc:
-            raise BackendError.from_os_error(f"Could not open '{options.path}'", exc) from exc
-        backend = ReplayBackend(request, options, file)
-        while not backend.fetch():  # noqa: ASYNC110 - each call reads one more piece
-            await trio.lowlevel.checkpoint()
+        backend = ReplayBackend(request, options, recording)
+        with slow_errors(f"Could not open '{options.path}'"):
+            await in_time(_find_beginning, backend)
         yield backend
     finally:
-        file.close()
+        recording.close()
+
+
+async def _find_beginning(backend: ReplayBackend) -> None:
+    while not backend.fetch():
+        await backend.read_on()
+
+
+def _open_recording(path: str, opener: OpenPath) -> Recording:
+    """In a thread, for the disk may hang. Raises BackendError."""
+    try:
+        fd = opener(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with owned(lambda: os.close(fd)):
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise BackendError(f"Could not open '{path}': Not a regular file")
+            lock(fd, fcntl.LOCK_SH)
+        return Recording(path, fd)
+    except BlockingIOError as exc:
+        raise BackendError(f"Could not open '{path}': it is being recorded") from exc
+    except (OSError, ValueError) as exc:
+        raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
