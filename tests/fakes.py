@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from trio.testing import wait_all_tasks_blocked
 
 from trio_chardev.backends import opener_of
-from trio_chardev.core.backend import Backend, Opener, Tap
+from trio_chardev.core.backend import Backend, Opener, OpenRequest, Tap
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.registry import Registry
@@ -61,3 +64,21 @@ def bytes_of(user: FakeFrontend) -> bytes:
 def rows(registry: Registry) -> dict[str, tuple[str, bool]]:
     """What query-chardev shows: id -> file name and frontend-open."""
     return {info.label: (info.filename, info.frontend_open) for info in registry.query()}
+
+
+def open_feeding(new: FakeDevice, old: FakeDevice, data: bytes) -> Opener:
+    """The opener of *new*, whose activation has *data* come to *old* just before the drain."""
+
+    @asynccontextmanager
+    async def opener(request: OpenRequest) -> AsyncIterator[Backend]:
+        async with new.open(request) as backend:
+            activate = backend.activate
+
+            def activate_and_feed() -> None:
+                activate()
+                old.feed(data)
+
+            backend.activate = activate_and_feed  # type: ignore[method-assign]
+            yield backend
+
+    return opener

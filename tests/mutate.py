@@ -71,10 +71,15 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             *(
                 "commit",
+                "tell_all",
+                "_give_way",
                 "_check_fit",
                 "_drain",
+                "_late_data",
                 "_switch_taps",
                 "_end_taps",
+                "_let_go_on",
+                "_note",
                 "_tell",
                 "see_off",
                 "hear_out",
@@ -84,6 +89,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         CORE_TESTS,
     ),
+    "core/effects.py": (("add", "run"), CORE_TESTS),
     "core/slot.py": (("run", "settle", "drain", "take_back", "look_again", "retire"), CORE_TESTS),
     "core/outbound.py": (
         (
@@ -94,7 +100,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "core/frontend.py": (("send_some", "send_nowait", "_note_refused", "give_up"), GIVERS),
     "core/delivery.py": (("hold", "let_last_in", "release"), CORE_TESTS),
-    "core/outlets.py": (("hold", "let_last_in", "late_data", "release"), CORE_TESTS),
+    "core/outlets.py": (("hold", "let_last_in", "release"), CORE_TESTS),
     "core/bursts.py": (("goes_on", "input_came", "ended"), ("tests/core/test_bursts.py",)),
     "core/splicing.py": (("fill", "empty_into", "stream"), ("tests/core/test_splicing.py",)),
     "frontends/exchange.py": (

@@ -283,7 +283,7 @@ async def test_the_events_of_a_change_are_qemus(
     async with open_chardev(old) as chardev:
         attach(chardev, user)
         user.seen.clear()
-        chardev.on_event = lambda chardev, event: observed.append(event)
+        chardev.on_event = lambda chardev, event, backend: observed.append(event)
         await chardev.change(new.open)
         assert user.seen == events
         assert observed == [event for event in events if event != "fake:new"]
@@ -332,7 +332,7 @@ async def test_what_a_frontend_has_heard_is_true_also_if_a_peer_comes_or_goes_in
 
     observed: list[BackendEvent] = [CLOSED]
     async with open_chardev(old) as chardev:
-        chardev.on_event = lambda chardev, event: observed.append(event)
+        chardev.on_event = lambda chardev, event, backend: observed.append(event)
         chardev.attach(be_change=be_change, on_event=user.on_event)
         try:
             await chardev.change(new.open)
@@ -360,7 +360,7 @@ async def test_events_of_a_backend_that_is_not_in_place_are_not_heard() -> None:
 async def test_the_observer_is_told_events_also_without_a_frontend() -> None:
     device, observed = FakeDevice("old"), []
     async with open_chardev(device) as chardev:
-        chardev.on_event = lambda chardev, event: observed.append((chardev.id, event))
+        chardev.on_event = lambda chardev, event, backend: observed.append((chardev.id, event))
         device.connect(False)
         device.say(Event.BREAK)
         assert observed == [("serial0", CLOSED), ("serial0", Event.BREAK)]

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-import attrs
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_chardev.core.backend import Backend, Opener, OpenRequest, Tap
+from tests.fakes import open_feeding
 from trio_chardev.core.delivery import INBOUND_CAPACITY, INBOUND_LIMIT
 from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.core.seat import DRAIN_LIMIT
@@ -406,27 +402,6 @@ async def test_the_drain_of_a_backend_that_has_always_more_ends() -> None:
         while data := frontend.receive_nowait():
             size += len(data)
         assert DRAIN_LIMIT <= size <= DRAIN_LIMIT + INBOUND_CAPACITY
-
-
-@attrs.define
-class FeedAtCommit(Tap):
-    """A tap that lets bytes come to *device* at the last moment before the drain."""
-
-    device: FakeDevice
-    data: bytes
-
-    def activate(self) -> None:
-        self.device.feed(self.data)
-
-
-def open_feeding(new: FakeDevice, old: FakeDevice, data: bytes) -> Opener:
-    @asynccontextmanager
-    async def opener(request: OpenRequest) -> AsyncIterator[Backend]:
-        async with new.open(request) as backend:
-            backend.taps = (FeedAtCommit(old, data),)
-            yield backend
-
-    return opener
 
 
 async def test_without_a_frontend_the_drain_keeps_no_more_than_the_queue_does() -> None:

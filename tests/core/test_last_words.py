@@ -134,7 +134,7 @@ async def test_a_break_has_its_place_among_them() -> None:
     observed: list[BackendEvent] = []
     async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
         attach(chardev, user)
-        chardev.on_event = lambda _, event: observed.append(event)
+        chardev.on_event = lambda chardev, event, backend: observed.append(event)
         nursery.start_soon(chardev.change, new.open)
         await wait_all_tasks_blocked()
         observed.clear()

@@ -105,7 +105,7 @@ async def test_removed_is_the_last_that_is_told(registry: Registry, told: Told) 
     await registry.remove("c")
     assert told.take() == [ChardevRemoved("c")]
     assert chardev.on_event is not None
-    chardev.on_event(chardev, Event.CLOSED)
+    chardev.on_event(chardev, Event.CLOSED, chardev.backend)
     assert told.take() == []
 
 

@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.fakes import open_feeding
 from trio_chardev.core.backend import Backend, Opener, OpenRequest, Tap
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend, stateless
@@ -425,16 +426,6 @@ async def test_a_tap_is_shown_what_comes_in_its_order_and_before_the_user_answer
     assert tape.log == ["activate", "OPENED", *talk]
 
 
-class Feeder(Tap):
-    """Lets bytes come to *device* at the last moment before the drain."""
-
-    def __init__(self, device: FakeDevice) -> None:
-        self.device = device
-
-    def activate(self) -> None:
-        self.device.feed(b"last")
-
-
 async def test_a_tap_is_shown_the_drain_and_then_the_change_and_nothing_of_the_next() -> None:
     tape = Tape()
     first, old, new = (FakeDevice(name, eager=True) for name in ("first", "old", "new"))
@@ -442,7 +433,7 @@ async def test_a_tap_is_shown_the_drain_and_then_the_change_and_nothing_of_the_n
         await chardev.change(tapping(old, tape))
         frontend = chardev.attach(be_change=stateless)
         await frontend.send_all(b"a")
-        await chardev.change(tapping(new, Feeder(old)))
+        await chardev.change(open_feeding(new, old, b"last"))
         await frontend.send_all(b"b")
         new.feed(b"x")
         await wait_all_tasks_blocked()

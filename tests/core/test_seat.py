@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import pytest
@@ -11,6 +12,9 @@ import trio
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest, Tap
 from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.controls import Controls
+from trio_chardev.core.effects import Effects
+from trio_chardev.core.seat import Seat
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.testing import FakeDevice, FakeFrontend, open_chardev
@@ -42,7 +46,7 @@ class Witness(Tap):
         self._note(f"{before} gives way to {after}")
 
 
-def witnessed(device: FakeDevice, witness: Witness) -> Opener:
+def witnessed(device: FakeDevice, witness: Tap) -> Opener:
     """The opener of *device* with *witness* as its tap."""
 
     @asynccontextmanager
@@ -127,7 +131,7 @@ async def test_what_the_taps_are_told_in_which_order() -> None:
             ("unread", "fake:old"),
             ("fake:old gives way to fake:new", "fake:new"),
         ]
-        assert second.seen[:2] == [("activate", "fake:old"), (str(Event.CLOSED), "fake:new")]
+        assert second.seen[:2] == [("activate", "fake:new"), (str(Event.CLOSED), "fake:new")]
         nursery.cancel_scope.cancel()
 
 
@@ -149,7 +153,7 @@ async def test_a_peer_that_left_before_the_commit_is_told_of_before_the_next() -
     old, new = FakeDevice("old"), FakeDevice("new", connected=False)
     observed: list[tuple[BackendEvent, str]] = []
     async with open_chardev(old) as chardev:
-        chardev.on_event = lambda chardev, event: observed.append((event, chardev.backend.filename))
+        chardev.on_event = lambda _, event, backend: observed.append((event, backend.filename))
         old.has_left = True  # and nobody has looked since
         await chardev.change(new.open)
     assert observed == [(Event.CLOSED, "fake:old")]
@@ -165,6 +169,94 @@ async def test_what_is_carried_is_taken_back_after_the_drain_and_sent_first() ->
         await frontend.send_all(b", then this")
         assert old.sent == b""
         assert new.sent == b"untaken, then this"
+
+
+# ---------------------------------------------------------------- its effects
+
+
+@attrs.define(eq=False)
+class Watched:
+    """A chardev that is changed, and who may be told: each notes whether the commit is over."""
+
+    chardev: Chardev
+    is_committing: bool = False
+    seen: list[str] = attrs.Factory(list)
+
+    def note(self, who: str) -> None:
+        assert not self.is_committing, f"{who} was called by the commit"
+        self.seen.append(f"{who}: {self.chardev.backend.filename}")
+
+    def observe(self, chardev: Chardev, event: BackendEvent, backend: Backend) -> None:
+        self.note(f"{event} of {backend.filename}")
+
+    def receive(self, data: bytes) -> int:
+        self.note(data.decode())
+        return len(data)
+
+
+@attrs.define(eq=False)
+class WatchedTap(Tap):
+    """A tap that notes what it is told by the commit."""
+
+    watched: Watched
+
+    def activate(self) -> None:
+        self.watched.note("activate")
+
+    def event(self, event: BackendEvent) -> None:
+        self.watched.note(f"the tap's {event}")
+
+
+@pytest.fixture
+def commit_watcher(monkeypatch: pytest.MonkeyPatch) -> Callable[[Chardev], Watched]:
+    def watch(chardev: Chardev) -> Watched:
+        watched, commit = Watched(chardev), Seat.commit
+
+        def commit_it(*args: Any, **kwargs: Any) -> Effects:
+            watched.is_committing = True
+            try:
+                return commit(*args, **kwargs)
+            finally:
+                watched.is_committing = False
+
+        monkeypatch.setattr(Seat, "commit", commit_it)
+        return watched
+
+    return watch
+
+
+async def test_the_commit_calls_nobody_and_when_they_are_told_the_new_one_is_in_place(
+    commit_watcher: Callable[[Chardev], Watched],
+) -> None:
+    """Observer, taps and handlers: what the drain meets and what the commit does."""
+    old, new = FakeDevice("old"), FakeDevice("new")
+
+    async def leave_last_words(_: Controls) -> None:
+        """Nobody looks at the old one after this but the drain."""
+        old.feed(b"last words")
+        old.has_left = True
+
+    async with open_chardev(old) as chardev:
+        watched = commit_watcher(chardev)
+        chardev.on_event = watched.observe
+        frontend = chardev.attach(
+            be_change=leave_last_words,
+            on_event=lambda event: watched.note(str(event)),
+            on_receive=watched.receive,
+        )
+        frontend.on_open = lambda: watched.note("on_open")
+        watched.seen.clear()
+        await chardev.change(witnessed(new, WatchedTap(watched)))
+    assert watched.seen == [
+        "activate: fake:new",
+        "Event.CLOSED of fake:old: fake:new",
+        "the tap's Event.OPENED: fake:new",
+        "Event.OPENED of fake:new: fake:new",
+        "last words: fake:new",
+        "Event.CLOSED: fake:new",
+        "on_open: fake:new",
+        "Event.OPENED: fake:new",
+    ]
 
 
 # ---------------------------------------------------------------- what a list shows
@@ -201,7 +293,7 @@ async def test_a_row_of_a_list_is_forgotten_by_a_change() -> None:
 async def test_who_is_told_of_an_event_finds_no_row_of_before() -> None:
     rows = []
     async with open_chardev(FakeDevice("old")) as chardev:
-        chardev.on_event = lambda chardev, event: rows.append(chardev.row)
+        chardev.on_event = lambda chardev, *_: rows.append(chardev.row)
         chardev.row = b"a row"
         chardev.backend.set_open(False)
     assert rows == [None]
@@ -210,7 +302,7 @@ async def test_who_is_told_of_an_event_finds_no_row_of_before() -> None:
 async def test_who_is_told_of_a_change_finds_no_row_of_before() -> None:
     rows = []
     async with open_chardev(FakeDevice("old")) as chardev:
-        chardev.on_event = lambda chardev, event: rows.append(chardev.row)
+        chardev.on_event = lambda chardev, *_: rows.append(chardev.row)
         chardev.row = b"a row"
         await chardev.change(FakeDevice("new").open)
     assert rows == [None]

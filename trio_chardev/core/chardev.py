@@ -58,8 +58,11 @@ class Chardev:
     id: str
     is_replayed: bool = False
     """In record/replay mode, where a change would break determinism; it is refused."""
-    on_event: Callable[[Chardev, BackendEvent], None] | None = None
-    """Is told every event of the backend in place, whether a frontend is there or not."""
+    on_event: Callable[[Chardev, BackendEvent, Backend], None] | None = None
+    """Is told every event of the backend in place, whether a frontend is there or not.
+
+    When it is told of a change, and of what came before in it, that is done.
+    """
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _over: trio.Event = attrs.Factory(trio.Event)
     _first: tuple[Slot, Opener, OpenRequest] | None = None  # from `open`, if before `run`
@@ -213,6 +216,7 @@ class Chardev:
 
     # ------------------------------------------------------------ the change
 
+    @trio.lowlevel.enable_ki_protection  # control-C comes at a checkpoint, as Cancelled does
     async def change(
         self,
         opener: Opener,
@@ -277,10 +281,11 @@ class Chardev:
             asked: set[Frontend] = set()
             try:
                 await self._set_up(new, asked)
-                self._seat.commit(old, new, carry=carry)
+                effects = self._seat.commit(old, new, carry=carry)
             except BaseException:
                 await self._roll_back(old, asked)  # noqa: ASYNC102 - it shields itself, with a deadline
                 raise
+            self._seat.tell_all(effects)
             if new.carried:
                 assert self._nursery is not None, "it has had a backend before"
                 self._nursery.start_soon(self._seat.outbound.push, new)
@@ -362,13 +367,14 @@ class Chardev:
         await slot.run(opener, request, self._seat.outlets, when_open)
         self._seat.note_end(slot)
 
+    @trio.lowlevel.enable_ki_protection
     def _commit_first(self, slot: Slot) -> None:
-        self._seat.commit(None, slot)
+        self._seat.tell_all(self._seat.commit(None, slot))
 
-    def _observe(self, event: BackendEvent) -> None:
+    def _observe(self, event: BackendEvent, backend: Backend) -> None:
         if self.on_event is not None:
             try:
-                self.on_event(self, event)
+                self.on_event(self, event, backend)
             except Exception:
                 log.exception("chardev '%s': its on_event failed", self.id)
 

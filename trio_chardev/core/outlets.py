@@ -6,7 +6,7 @@ the one that has the focus, events of the backend to all.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -113,19 +113,13 @@ class Outlets:
         """*size* bytes have come from the backend in place into the pipe."""
         self.focus.piped(size)
 
-    def late_data(self, data: bytes, taps: Iterable[Tap]) -> None:
-        """*data* has come from the backend, with *taps*, that a commit puts out of place."""
-        show(taps, lambda tap: tap.received(data))
-        self.focus.data(data)
-
     def focus_event(self, event: BackendEvent) -> None:
         """*event* has come for the one that has the focus."""
-        self._show_event(event)
+        show(self.taps, lambda tap: tap.event(event))
         self.focus.event(event)
 
     def event(self, event: BackendEvent) -> None:
-        """*event* has come from the backend in place."""
-        self._show_event(event)
+        """*event* has come from the backend in place, and its taps have been shown it."""
         for delivery in list(self.deliveries):
             delivery.event(event)
 
@@ -155,6 +149,3 @@ class Outlets:
 
     def _show_received(self, data: bytes) -> None:
         show(self.taps, lambda tap: tap.received(data))
-
-    def _show_event(self, event: BackendEvent) -> None:
-        show(self.taps, lambda tap: tap.event(event))

@@ -158,7 +158,7 @@ class Registry(Mapping[str, Chardev]):
         self._options[id] = options
         self.tell(ChardevAdded(id, chardev.backend.filename))
         if chardev.is_open:
-            self._note_event(chardev, Event.OPENED)
+            self._note_event(chardev, Event.OPENED, chardev.backend)
         return _returned(chardev.backend)
 
     async def _open(self, chardev: Chardev, opener: Opener, timeout: float) -> None:
@@ -251,16 +251,17 @@ class Registry(Mapping[str, Chardev]):
             self._told[chardev] = chardev.backend
             self.tell(ChardevChanged(chardev.id, before.filename, chardev.backend.filename))
 
-    def _note_event(self, chardev: Chardev, event: BackendEvent) -> None:
+    def _note_event(self, chardev: Chardev, event: BackendEvent, backend: Backend) -> None:
         """Tell of *event*: behind ADDED, behind CHANGED of the same commit, before REMOVED."""
         if chardev not in self._told:
             return
-        self._note_change(chardev)
+        if backend is chardev.backend:
+            self._note_change(chardev)
         match event:
             case Event.OPENED:
-                self.tell(ChardevOpened(chardev.id, chardev.backend.filename))
+                self.tell(ChardevOpened(chardev.id, backend.filename))
             case Event.CLOSED:
-                self.tell(ChardevClosed(chardev.id, chardev.backend.filename))
+                self.tell(ChardevClosed(chardev.id, backend.filename))
             case Event.BREAK:
                 self.tell(ChardevBreak(chardev.id))
 

@@ -1,19 +1,21 @@
 """The place that a backend has in a chardev, and the commit, which gives it to another.
 
 The commit is one function without a checkpoint: before it every failure unwinds to the
-original, after it nothing can fail.
+original, after it nothing can fail. It calls nobody but the two backends: what others are to be
+told it returns as `Effects`, for when the state is whole.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import ParamSpec
 
 import attrs
-import trio
 
-from trio_chardev.core.backend import Backend, show
+from trio_chardev.core.backend import Backend, Tap, show
 from trio_chardev.core.delivery import INBOUND_LIMIT
+from trio_chardev.core.effects import Effects
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.outbound import Outbound
 from trio_chardev.core.outlets import Outlets
@@ -22,6 +24,7 @@ from trio_chardev.errors import BackendError, ChangeRefusedError, ChardevClosedE
 from trio_chardev.events import BackendEvent, Event
 
 log = logging.getLogger(__name__)
+P = ParamSpec("P")
 
 DRAIN_CHUNK = 1 << 16  # bytes
 DRAIN_LIMIT = INBOUND_LIMIT  # bytes that one change keeps; refused while more wait
@@ -32,7 +35,7 @@ class Seat:
     """Who has the place, and the ways from and to it, which outlive whoever has it."""
 
     id: str
-    on_event: Callable[[BackendEvent], None]
+    on_event: Callable[[BackendEvent, Backend], None]
     """Is told every event of the backend in place, whether a frontend is there or not."""
     row: bytes | None = attrs.field(default=None, init=False)
     """What a lister has written about it; None once something that a list shows has changed."""
@@ -42,6 +45,8 @@ class Seat:
     """Was replaced, and its last bytes come before those of the one in place."""
     _limit: int = attrs.field(default=0, init=False)  # of what is queued when they have come
     _names: tuple[str, str] = attrs.field(default=("", ""), init=False)  # the last two in place
+    _effects: Effects | None = attrs.field(default=None, init=False)
+    """Of the commit that is at work, until they are done: what happens meanwhile is told behind."""
     outbound: Outbound = attrs.field(init=False)
     outlets: Outlets = attrs.field(factory=Outlets, init=False)
 
@@ -76,10 +81,47 @@ class Seat:
 
     # ------------------------------------------------------------ the commit
 
-    @trio.lowlevel.enable_ki_protection
-    def commit(self, old: Slot | None, new: Slot, *, carry: bool = False) -> None:
-        """Put *new* in place of *old*. If it raises, the original is untouched."""
+    def commit(self, old: Slot | None, new: Slot, *, carry: bool = False) -> Effects:
+        """Put *new* in place of *old*. If it raises, the original is untouched.
+
+        `tell_all` does what it returns; nothing may come in between.
+        """
         self._check_fit(new)
+        self._effects = effects = Effects()
+        try:
+            self._give_way(old, new, carry=carry)
+        except BaseException:
+            self.tell_all(effects)
+            raise
+        # From here on nothing raises.
+        effects.add(show, new.backend.taps, lambda tap: tap.activate())
+        if old is not None:
+            self._drain(old)
+            if carry:
+                new.carried = old.take_back()
+            old.is_replaced = True
+            if not (old.closed.is_set() or old.backend.is_finished):
+                self.leaving = old
+        self.outbound.slot = new
+        effects.add(self.touch)
+        self._switch_taps(old, new)
+        if new.backend.is_open:
+            effects.add(self.on_event, Event.OPENED, new.backend)
+        elif old is not None and old.backend.is_open:
+            self._note(new, Event.CLOSED)
+        new.in_place.set()
+        if old is not None:
+            old.look_again()
+        effects.add(self._let_go_on)
+        return effects
+
+    def tell_all(self, effects: Effects) -> None:
+        """Tell what a commit has to tell; raises nothing."""
+        effects.run()
+        self._effects = None
+
+    def _give_way(self, old: Slot | None, new: Slot, *, carry: bool) -> None:
+        """Have both backends do what only they can; raising, all is as before."""
         if old is not None:
             old.backend.prepare_to_leave(carry=carry)
         try:
@@ -90,24 +132,6 @@ class Seat:
             if old is not None:
                 old.backend.stay()
             raise
-        # From here on nothing raises; code of others is called where that is caught.
-        show(new.backend.taps, lambda tap: tap.activate())
-        if old is not None:
-            self._drain(old)
-            if carry:
-                new.carried = old.take_back()
-            old.is_replaced = True
-            if not (old.closed.is_set() or old.backend.is_finished):
-                self.leaving = old
-        self.outbound.slot = new
-        self._switch_taps(old, new)
-        self.touch()
-        self._tell(old, new)
-        new.in_place.set()
-        if old is not None:
-            old.look_again()
-        if new.carried:
-            self.outbound.push_nowait(new)
 
     def _check_fit(self, new: Slot) -> None:
         """Raise what is against *new*."""
@@ -137,7 +161,7 @@ class Seat:
             while (room := self._room) > 0:
                 if not (data := old.backend.receive_nowait(min(room, DRAIN_CHUNK))):
                     break
-                self.outlets.late_data(data, old.backend.taps)
+                self._late_data(old, data)
         except Exception as exc:
             log.warning("chardev '%s': the old backend broke in the drain: %r", self.id, exc)
 
@@ -146,6 +170,11 @@ class Seat:
         """How many bytes of a backend that leaves are kept."""
         return self._limit - len(self.outlets.focus.inbound)
 
+    def _late_data(self, old: Slot, data: bytes) -> None:
+        """*data* has come from *old*, which is being replaced or was."""
+        self._tell(_show_received, old.backend.taps, data)
+        self.outlets.focus.data(data)
+
     def _switch_taps(self, old: Slot | None, new: Slot) -> None:
         if old is not None:
             self._names = old.backend.filename, new.backend.filename
@@ -153,22 +182,21 @@ class Seat:
                 self._end_taps(old)
         self.outlets.taps = new.backend.taps
         state = Event.OPENED if new.backend.is_open else Event.CLOSED
-        show(new.backend.taps, lambda tap: tap.event(state))
+        self._tell(_show_event, new.backend.taps, state)
 
     def _end_taps(self, old: Slot) -> None:
         """Those of *old* have been shown all."""
-        show(old.backend.taps, lambda tap: tap.replaced(*self._names))
+        before, after = self._names
+        self._tell(show, old.backend.taps, lambda tap: tap.replaced(before, after))
 
-    def _tell(self, old: Slot | None, new: Slot) -> None:
-        """Tell of the new one's state what `Outlets.hold` has not told."""
-        if new.backend.is_open:
-            self.on_event(Event.OPENED)
-        if old is not None and old.backend.is_open and not new.backend.is_open:
-            self.backend_event(new, Event.CLOSED)
+    def _let_go_on(self) -> None:
+        """Have everybody go on with the backend in place, once a commit has put it there."""
+        if self.slot.carried:
+            self.outbound.push_nowait(self.slot)
         if self.leaving is None:
-            self.outlets.release(is_open=new.backend.is_open)
+            self.outlets.release(is_open=self.backend.is_open)
         else:
-            self.outlets.let_last_in(is_open=new.backend.is_open)
+            self.outlets.let_last_in(is_open=self.backend.is_open)
 
     # ------------------------------------------------------------ the one who leaves
 
@@ -212,7 +240,7 @@ class Seat:
         def take(data: bytes) -> None:
             nonlocal lost
             if kept := data[: max(0, self._room)]:
-                self.outlets.late_data(kept, slot.backend.taps)
+                self._late_data(slot, kept)
             lost += len(data) - len(kept)
 
         await slot.drain(timeout, take)
@@ -225,13 +253,24 @@ class Seat:
         """An event of *slot*; only the backend in place is heard."""
         if slot is self.slot:
             self.row = None
-            self.on_event(event)
-            self.outlets.event(event)
+            self._note(slot, event)
             if event is Event.OPENED:
                 slot.look_again()
         elif slot is self.leaving and event is Event.BREAK:  # it has its place among the last bytes
-            self.on_event(event)
-            self.outlets.event(event)
+            self._note(slot, event)
+
+    def _note(self, slot: Slot, event: BackendEvent) -> None:
+        """Have *event* of *slot* told, and queued for the frontends, behind the bytes."""
+        self._tell(self.on_event, event, slot.backend)
+        self._tell(_show_event, self.outlets.taps, event)
+        self.outlets.event(event)
+
+    def _tell(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Make a call to others at once, or while a commit is at work behind what that has to tell."""
+        if self._effects is None:
+            call(*args, **kwargs)
+        else:
+            self._effects.add(call, *args, **kwargs)
 
     def note_end(self, slot: Slot) -> None:
         """The task of *slot* is over; if it was in place, its frontend is told."""
@@ -239,3 +278,11 @@ class Seat:
             log.error("chardev '%s': the backend is gone: %s", self.id, slot.error)
             self.outbound.interrupt()
             slot.backend.set_open(False)
+
+
+def _show_received(taps: Iterable[Tap], data: bytes) -> None:
+    show(taps, lambda tap: tap.received(data))
+
+
+def _show_event(taps: Iterable[Tap], event: BackendEvent) -> None:
+    show(taps, lambda tap: tap.event(event))
