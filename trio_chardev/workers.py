@@ -133,30 +133,8 @@ class _Job(Generic[T]):
 
     def deliver(self) -> None:
         """Tell the task."""
-        if self._raw is None:
-            return
-        while True:
-            try:
-                self._token.run_sync_soon(self._finish, self._raw)
-            except trio.RunFinishedError:
-                self._throw_away(self._raw)
-            except MemoryError:  # else the task would wait for ever
-                time.sleep(NO_MEMORY_PAUSE)
-                continue
-            except OSError:  # Trio has it, but no buffer for the byte that wakes it
-                self._wake()
-            return
-
-    def _wake(self) -> None:
-        """Have Trio do what it has."""
-        while True:
-            time.sleep(NO_MEMORY_PAUSE)
-            with contextlib.suppress(trio.RunFinishedError):  # then it has done it
-                try:
-                    self._token.run_sync_soon(_nothing)
-                except (OSError, MemoryError):
-                    continue
-            return
+        if self._raw is not None and not call_in_loop(self._token, self._finish, self._raw):
+            self._throw_away(self._raw)
 
     # ------------------------------------------------------------ in the event loop
 
@@ -200,6 +178,35 @@ class _Job(Generic[T]):
     def _throw_away(self, result: outcome.Outcome[T]) -> None:
         if self._discard is not None and isinstance(result, outcome.Value):
             outcome.capture(self._discard, result.value)
+
+
+def call_in_loop(
+    token: trio.lowlevel.TrioToken, function: Callable[..., object], *arguments: Any
+) -> bool:
+    """Have the event loop call *function*, from a thread; False if that run of Trio is over."""
+    while True:
+        try:
+            token.run_sync_soon(function, *arguments)
+        except trio.RunFinishedError:
+            return False
+        except MemoryError:  # else the task would wait for ever
+            time.sleep(NO_MEMORY_PAUSE)
+            continue
+        except OSError:  # Trio has it, but no buffer for the byte that wakes it
+            _wake(token)
+        return True
+
+
+def _wake(token: trio.lowlevel.TrioToken) -> None:
+    """Have Trio do what it has."""
+    while True:
+        time.sleep(NO_MEMORY_PAUSE)
+        with contextlib.suppress(trio.RunFinishedError):  # then it has done it
+            try:
+                token.run_sync_soon(_nothing)
+            except (OSError, MemoryError):
+                continue
+        return
 
 
 def real_timeout(seconds: float) -> float:

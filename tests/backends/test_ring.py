@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
+from tests.disk import eventually, is_held_open
 from tests.services import Qmp, running
-from trio_chardev.backends.ring import HEAD_SIZE, Ring, open_ring
+from tests.threads import Threads
+from trio_chardev import workers
+from trio_chardev.backends import ring_keeper
+from trio_chardev.backends.ring import Ring, open_ring
+from trio_chardev.backends.ring_file import HEAD_SIZE
+from trio_chardev.backends.ring_keeper import STEP
 from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
 from trio_chardev.core.backend import open_path
+from trio_chardev.core.registry import Registry
 from trio_chardev.errors import BackendError
 from trio_chardev.service import open_registry
 
@@ -26,6 +36,19 @@ class KilledError(BaseException):
     """The process ends here."""
 
 
+class AtOnce:
+    """Does what a thread would do, before it returns."""
+
+    def run(self, work: Callable[[], None], deliver: Callable[[], None]) -> None:
+        work()
+        deliver()
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring_keeper, "POOL", AtOnce())
+
+
 @contextmanager
 def opened(path: Path, size: int = SIZE, replaced: Ring | None = None) -> Iterator[Ring]:
     ring = open_ring(str(path), size, open_path, replaced)
@@ -33,7 +56,8 @@ def opened(path: Path, size: int = SIZE, replaced: Ring | None = None) -> Iterat
     try:
         yield ring
     finally:
-        ring.release()
+        ring.users -= 1
+        ring.close_unused()
 
 
 def refusal(path: Path, size: int = SIZE, replaced: Ring | None = None) -> str:
@@ -47,7 +71,7 @@ def refusal(path: Path, size: int = SIZE, replaced: Ring | None = None) -> str:
 # ---------------------------------------------------------------- what survives
 
 
-def test_what_was_not_read_is_there_again(tmp_path: Path) -> None:
+def test_what_was_not_read_is_there_again(tmp_path: Path, at_once: None) -> None:
     with opened(tmp_path / "r") as ring:
         ring.write(b"abcdefgh")
         ring.write(b"0123456789")
@@ -60,7 +84,7 @@ def test_what_was_not_read_is_there_again(tmp_path: Path) -> None:
 
 
 def test_killed_at_any_step_it_has_a_piece_of_the_stream(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: None
 ) -> None:
     """Before, within and after each system call."""
     pwrite = os.pwrite
@@ -145,7 +169,7 @@ async def test_a_change_to_another_backend_and_back_keeps_it(tmp_path: Path) -> 
 
 
 def test_a_file_that_fails_holds_nothing_up_and_is_whole_again_afterwards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, at_once: None
 ) -> None:
     def fail(*arguments: Any) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -195,7 +219,7 @@ def test_what_is_no_ring_is_left_alone(tmp_path: Path, content: bytes) -> None:
     assert refusal(path) == f"'{path}' is not a ring"
 
 
-def test_a_ring_that_is_cut_off_or_scribbled_on(tmp_path: Path) -> None:
+def test_a_ring_that_is_cut_off_or_scribbled_on(tmp_path: Path, at_once: None) -> None:
     path = tmp_path / "r"
     with opened(path) as ring:
         ring.write(b"abc")
@@ -207,7 +231,7 @@ def test_a_ring_that_is_cut_off_or_scribbled_on(tmp_path: Path) -> None:
     assert refusal(path) == f"'{path}' is a damaged ring"
 
 
-def test_a_ring_that_says_it_was_written_without_end(tmp_path: Path) -> None:
+def test_a_ring_that_says_it_was_written_without_end(tmp_path: Path, at_once: None) -> None:
     """For what its user writes then the head would have no room."""
     end = (1 << 64) - 1
     path = tmp_path / "r"
@@ -236,7 +260,142 @@ def test_what_cannot_be_a_ring(tmp_path: Path) -> None:
         assert str(raised.value) == why
 
 
-def test_two_can_not_have_one(tmp_path: Path) -> None:
+def test_two_can_not_have_one(tmp_path: Path, at_once: None) -> None:
     with opened(tmp_path / "r") as ring:
         ring.write(b"abc")
         assert refusal(tmp_path / "r") == f"'{tmp_path}/r' is the ring of somebody else"
+
+
+# ---------------------------------------------------------------- a disk that hangs
+
+
+class Disk:
+    """It hangs in pwrite(2) as long as it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go = threading.Event()
+        self.begun = threading.Event()
+        real = os.pwrite
+
+        def pwrite(fd: int, data: Any, at: int) -> int:
+            self.begun.set()
+            self.go.wait(10)
+            return real(fd, data, at)
+
+        monkeypatch.setattr(os, "pwrite", pwrite)
+
+
+def ring_of(registry: Registry) -> RingbufBackend:
+    backend = registry["r"].backend
+    assert isinstance(backend, RingbufBackend)
+    return backend
+
+
+async def test_while_its_disk_hangs_the_ring_goes_on_and_then_the_file_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = RingbufOptions(size=SIZE, path=str(tmp_path / "r"))
+    async with open_registry() as registry:
+        await registry.add("r", options)
+        disk = Disk(monkeypatch)
+        backend = ring_of(registry)
+        with trio.fail_after(5):
+            backend.write(b"one")
+            await eventually(disk.begun.is_set)
+            for _ in range(100):
+                backend.write(b"more than a ring has")
+            assert backend.read(4) == b" tha"
+            backend.write(b"end")
+            disk.go.set()
+            await backend.kept()
+        head, data = HEAD_SIZE, (tmp_path / "r").read_bytes()
+        assert len(data) == head + SIZE
+        with opened_copy(tmp_path) as copy:
+            assert copy.read(100) == b"n a ring hasend"
+
+
+@contextmanager
+def opened_copy(folder: Path) -> Iterator[Ring]:
+    """As after a crash in this moment: the lock is gone."""
+    shutil.copy(folder / "r", folder / "copy")
+    with opened(folder / "copy") as ring:
+        yield ring
+
+
+def in_file(folder: Path) -> bytes:
+    with opened_copy(folder) as ring:
+        return ring.peek(100)
+
+
+async def test_who_wants_to_know_waits_for_a_disk_that_hangs_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = RingbufOptions(size=SIZE, path=str(tmp_path / "r"))
+    monkeypatch.setattr(ring_keeper, "FILE_TIMEOUT", 0.05)
+    async with open_registry() as registry:
+        await registry.add("r", options)
+        disk = Disk(monkeypatch)
+        backend = ring_of(registry)
+        backend.write(b"one")
+        with trio.fail_after(5):
+            await backend.kept()
+            slow = f"Could not write to '{tmp_path}/r': it takes its time"
+            assert [record.message for record in caplog.records] == [slow]
+            backend.write(b"two")
+            await backend.kept()
+            assert len(caplog.records) == 1
+            disk.go.set()
+        await eventually(lambda: in_file(tmp_path) == b"onetwo")
+        backend.write(b"three")
+        await eventually(lambda: in_file(tmp_path) == b"onetwothree")
+
+
+async def test_a_ring_that_is_removed_while_its_disk_hangs_is_closed_by_the_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = RingbufOptions(size=SIZE, path=str(tmp_path / "r"))
+    monkeypatch.setattr(ring_keeper, "CLOSE_TIMEOUT", 0.05)
+    async with open_registry() as registry:
+        await registry.add("r", options)
+        disk = Disk(monkeypatch)
+        ring_of(registry).write(b"one")
+        with trio.fail_after(5):
+            await registry.remove("r")
+        lacks = f"'{tmp_path}/r' lacks what was written last: its disk hangs"
+        assert [record.message for record in caplog.records] == [lacks]
+        assert is_held_open(tmp_path / "r")
+        disk.go.set()
+        await eventually(lambda: not is_held_open(tmp_path / "r"))
+    with opened(tmp_path / "r") as ring:
+        assert ring.read(10) == b"one"
+
+
+async def test_without_a_thread_it_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = RingbufOptions(size=SIZE, path=str(tmp_path / "r"))
+    async with open_registry() as registry:
+        await registry.add("r", options)
+        threads = Threads(monkeypatch)
+        monkeypatch.setattr(ring_keeper, "POOL", workers.POOL)
+        threads.run_out()
+        ring_of(registry).write(b"one")
+        with opened_copy(tmp_path) as copy:
+            assert copy.read(10) == b"one"
+
+
+async def test_what_is_larger_than_a_step_is_brought_to_the_file_in_several(
+    tmp_path: Path,
+) -> None:
+    size = 4 * STEP
+    options = RingbufOptions(size=size, path=str(tmp_path / "r"))
+    async with open_registry() as registry:
+        await registry.add("r", options)
+        backend = ring_of(registry)
+        data = os.urandom(size + 1000)
+        backend.write(b"before")
+        backend.write(data)
+        await backend.kept()
+        shutil.copy(tmp_path / "r", tmp_path / "r.copy")
+        with opened(tmp_path / "r.copy", size) as copy:
+            assert copy.read(size) == data[-size:]

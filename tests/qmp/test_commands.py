@@ -6,8 +6,10 @@ import base64
 import io
 import json
 import random
+import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -16,8 +18,10 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.peers import need
+from trio_chardev.backends.ring_file import RingFile
 from trio_chardev.core.frontend import stateless
 from trio_chardev.errors import ChardevError
 from trio_chardev.events import Event
@@ -39,7 +43,7 @@ class Commands:
     async def __call__(self, name: str, /, **arguments: Any) -> Any:
         command = COMMANDS[name]
         result = command.run(self.context, arguments)
-        if command.is_async:
+        if command.waits(self.context, arguments):
             result = await result
         return json.loads(result) if isinstance(result, Encoded) else result
 
@@ -282,6 +286,44 @@ async def test_ringbuf_reads_what_was_written() -> None:
         assert await run("ringbuf-read", device="r", size=1) == "h"
         assert await run("ringbuf-read", device="r", size=100) == "éllo"
         assert await run("ringbuf-read", device="r", size=100) == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "more", "left"),
+    [("ringbuf-write", {"data": "2"}, "12"), ("ringbuf-read", {"size": 1}, "")],
+)
+async def test_ringbuf_commands_are_answered_when_the_file_has_it(
+    command: str,
+    more: dict[str, Any],
+    left: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go = threading.Event()
+    follow = RingFile.follow
+
+    def hang(file: RingFile, start: int, begin: int, data: bytes) -> None:
+        go.wait(10)
+        follow(file, start, begin, data)
+
+    async with open_commands() as run:
+        await run.add("r", path=str(tmp_path / "r"))
+        await run("ringbuf-write", device="r", data="1")
+        monkeypatch.setattr(RingFile, "follow", hang)
+        answered = []
+
+        async def ask() -> None:
+            answered.append(await run(command, device="r", **more))
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                await wait_all_tasks_blocked()
+                assert not answered
+                go.set()
+        shutil.copy(tmp_path / "r", tmp_path / "copy")
+        await run.add("copy", path=str(tmp_path / "copy"))
+        assert await run("ringbuf-read", device="copy", size=9) == left
 
 
 async def test_ringbuf_base64_is_exact() -> None:

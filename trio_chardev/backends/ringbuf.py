@@ -82,6 +82,15 @@ class RingbufBackend(Backend):
         """Take the oldest *size* bytes out, or fewer if there are not so many."""
         return self.ring.read(size)
 
+    @property
+    def has_file(self) -> bool:
+        """Is there a copy in a file?"""
+        return self.ring.has_file
+
+    async def kept(self) -> None:
+        """Wait until the file, if there is one, has what is in the ring; not if that fails."""
+        await self.ring.kept()
+
 
 @asynccontextmanager
 async def open_ringbuf(options: RingbufOptions, request: OpenRequest) -> AsyncIterator[Backend]:
@@ -101,7 +110,7 @@ async def open_ringbuf(options: RingbufOptions, request: OpenRequest) -> AsyncIt
         backend.set_open(True)
         yield backend
     finally:
-        ring.release()
+        await ring.release()  # noqa: ASYNC102 - it shields itself, with a deadline
 
 
 async def _ring(options: RingbufOptions, request: OpenRequest) -> Ring:

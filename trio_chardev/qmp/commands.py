@@ -237,25 +237,46 @@ def chardev_send_break(context: Context, arguments: IdArguments) -> dict[str, An
     return {}
 
 
-def ringbuf_write(context: Context, arguments: RingbufWriteArguments) -> dict[str, Any]:
+def ringbuf_write(context: Context, arguments: RingbufWriteArguments) -> Any:
     ring = _ringbuf(context, arguments.device)
     if arguments.format == "base64":
         ring.write(decode_base64(arguments.data))
     else:
         # QEMU's strings are C strings, so NUL is kept in modified UTF-8.
         ring.write(arguments.data.encode().replace(b"\0", b"\xc0\x80"))
-    return {}
+    return _once_kept(ring, {})
 
 
-def ringbuf_read(context: Context, arguments: RingbufReadArguments) -> str:
+def ringbuf_read(context: Context, arguments: RingbufReadArguments) -> Any:
     ring = _ringbuf(context, arguments.device)
     if arguments.size <= 0:
         raise QmpError("size must be greater than zero")
     size = min(arguments.size, ring.count)
     if arguments.format == "base64":
-        return base64.b64encode(ring.read(size)).decode()
-    size = count_whole(ring.peek(size + MAX_LENGTH), size)
-    return decode_replacing(ring.read(size))
+        text = base64.b64encode(ring.read(size)).decode()
+    else:
+        size = count_whole(ring.peek(size + MAX_LENGTH), size)
+        text = decode_replacing(ring.read(size))
+    return _once_kept(ring, text)
+
+
+def _has_file(context: Context, arguments: dict[str, Any]) -> bool:
+    """Is the chardev that *arguments* name a ring with a file?"""
+    device, registry = arguments.get("device"), context.host.registry
+    if not (isinstance(device, str) and device in registry and registry[device].is_started):
+        return False
+    backend = registry[device].backend
+    return isinstance(backend, RingbufBackend) and backend.has_file
+
+
+def _once_kept(ring: RingbufBackend, answer: Any) -> Any:
+    """*answer*; if there is a file a coroutine, which gives it when that has all."""
+
+    async def wait() -> Any:
+        await ring.kept()
+        return answer
+
+    return wait() if ring.has_file else answer
 
 
 def quit_(context: Context, arguments: NoArguments) -> dict[str, Any]:
@@ -316,8 +337,8 @@ COMMANDS: dict[str, Command] = {
     "chardev-change": Command(ChangeArguments, chardev_change, ChardevReturn),
     "chardev-remove": Command(IdArguments, chardev_remove),
     "chardev-send-break": Command(IdArguments, chardev_send_break),
-    "ringbuf-write": Command(RingbufWriteArguments, ringbuf_write),
-    "ringbuf-read": Command(RingbufReadArguments, ringbuf_read, str),
+    "ringbuf-write": Command(RingbufWriteArguments, ringbuf_write, may_wait=_has_file),
+    "ringbuf-read": Command(RingbufReadArguments, ringbuf_read, str, may_wait=_has_file),
     **PEER_COMMANDS,
     **FD_COMMANDS,
     **OBJECT_COMMANDS,

@@ -92,11 +92,17 @@ class Command:
     """The type of the result, as a hint that `trio_chardev.members` reads; None for ``{}``."""
 
     allow_oob: bool = False
+    may_wait: Callable[[Context, dict[str, Any]], bool] | None = None
+    """Does the handler, which is no coroutine function, give a coroutine for these arguments?"""
     is_async: bool = attrs.field(init=False)
 
     @is_async.default
     def _is_coroutine_function(self) -> bool:
         return inspect.iscoroutinefunction(self.handler)
+
+    def waits(self, context: Context, arguments: dict[str, Any]) -> bool:
+        """Will `run` give a coroutine?"""
+        return self.is_async or (self.may_wait is not None and self.may_wait(context, arguments))
 
     def run(self, context: Context, arguments: dict[str, Any]) -> Any:
         """The handler's result, or its coroutine. Raises OptionsError for bad arguments."""

@@ -265,16 +265,18 @@ class Monitor:
                 request = Request("", {}, NOTHING, error=QmpError(message.desc))
             else:
                 request = client.context.session.parse(message)
-            if not request.is_oob and (client.queue or self._waits(request)):
+            if not request.is_oob and (client.queue or self._waits(client, request)):
                 client.queue.append(request)
                 self._worker.unpark_all()
                 self._watcher.unpark_all()
             else:
                 self._put_reply(request, self._answer_now(client, request))
 
-    def _waits(self, request: Request) -> bool:
+    def _waits(self, client: MonitorClient, request: Request) -> bool:
         command = self.commands.get(request.name)
-        return command is not None and command.is_async and request.error is None
+        if command is None or request.error is not None:
+            return False
+        return command.waits(client.context, request.arguments)
 
     def _call(self, client: MonitorClient, request: Request) -> Any:
         """The result of the command, or the coroutine that gives it."""
