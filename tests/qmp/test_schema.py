@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import os
 import re
@@ -464,7 +465,7 @@ async def test_what_each_handler_gives_fits_its_type(monkeypatch: pytest.MonkeyP
         context = Context(Host(registry, on_quit=lambda reason: None))
         for name, arguments in CALLS + bare:
             result = COMMANDS[name].run(context, arguments)
-            if COMMANDS[name].is_async:
+            if inspect.isawaitable(result):
                 result = await result
             if isinstance(result, Encoded):
                 result = json.loads(result)

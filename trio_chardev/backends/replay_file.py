@@ -9,6 +9,7 @@ from __future__ import annotations
 import trio
 
 from trio_chardev.backends.ahead import NO_THREAD_PAUSE, PIECE, RegularFile
+from trio_chardev.backends.holder import owned
 from trio_chardev.errors import BackendError
 from trio_chardev.protocols.asciicast import Decoder, Entry, FormatError
 from trio_chardev.workers import NoThreadError, run_in_worker
@@ -21,7 +22,8 @@ class Recording:
         """Own *fd*, also if this raises OSError. For a thread."""
         self.path = path
         self.file: RegularFile | None = RegularFile(fd)
-        self.first = self.file.read(0)
+        with owned(self.close):
+            self.first = self.file.read(0)
 
     def close(self) -> None:
         """Read no more. The descriptor is closed when no thread reads it."""
