@@ -32,6 +32,7 @@ ALLOWED = {
     "backends.file.is_fifo": THREAD,
     "backends.record._LinesOutput.write": THREAD,
     "backends.record.lock": THREAD,
+    "backends.replay_file.Recording.__init__": THREAD,
     "backends.ring_file.RingFile._check": THREAD,
     "backends.ring_file.RingFile._make": THREAD,
     "backends.ring_file.RingFile._set_bounds": THREAD,

@@ -6,6 +6,8 @@ recordings are read once, when they are opened.
 
 from __future__ import annotations
 
+import os
+
 import trio
 
 from trio_chardev.backends.ahead import NO_THREAD_PAUSE, PIECE, RegularFile
@@ -21,9 +23,9 @@ class Recording:
     def __init__(self, path: str, fd: int) -> None:
         """Own *fd*, also if this raises OSError. For a thread."""
         self.path = path
+        with owned(lambda: os.close(fd)):
+            self.first = os.pread(fd, PIECE, 0)
         self.file: RegularFile | None = RegularFile(fd)
-        with owned(self.close):
-            self.first = self.file.read(0)
 
     def close(self) -> None:
         """Read no more. The descriptor is closed when no thread reads it."""
