@@ -54,7 +54,7 @@ fuzz minutes="5":
 hostile seconds="60":
     {{ bin }}/python -m tests.hostile {{ seconds }}
 
-# Change, break and check everything at random in a real service; nothing may be lost or grow
+# Change, break and check everything in a real service, at random; with `--short threads` and the like in a shortage
 [group('check')]
 soak minutes="20" *args:
     {{ bin }}/python -m tests.soak {{ minutes }} {{ args }}

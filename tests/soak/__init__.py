@@ -8,5 +8,7 @@ descriptors are measured.
     console    one console: a bridge of which one side is changed, and who checks its bytes
     places     what a console is changed to, and who is at the other end
     faults     what goes wrong meanwhile
+    shortage   with --short: what there is too little of, for spells
+    hog        takes the watches of a user
     meter      the service's process: memory, descriptors, life
 """

@@ -22,7 +22,8 @@ from tests.soak.console import Console
 from tests.soak.faults import Faults
 from tests.soak.meter import Service
 from tests.soak.places import HALF_CLOSED, PLACES, Site, backend
-from trio_chardev import open_qmp_client
+from tests.soak.shortage import SHORTAGES, Spells
+from trio_chardev import QmpClient, open_qmp_client
 
 ALL_PLACES: Final = (*PLACES, *HALF_CLOSED)
 LAYERS: Final = (*["none"] * 6, *["mux"] * 2, *["hub"] * 2)  # a console for each
@@ -40,6 +41,8 @@ class Soak:
     places: tuple[str, ...]
     layers: tuple[str, ...]
     folder: Path
+    short: str | None = None
+    """What the service goes short of, instead of all other faults."""
     changes: int = 0
     counts: Counter[str] = attrs.Factory(Counter)
     faults: Counter[str] = attrs.Factory(Counter)
@@ -55,6 +58,7 @@ class Soak:
             self.folder,
             "--object",
             f"tls-creds-x509,id=tls,dir={credentials},endpoint=server,verify-peer=off",
+            prefix=SHORTAGES[self.short].prefix if self.short else (),
         )
         try:
             await self._drive(service)
@@ -75,7 +79,7 @@ class Soak:
             await qmp.execute("chardev-add", id="pty", backend=backend("pty"))  # inotify's stays
             await qmp.execute("chardev-remove", id="pty")
             self.descriptors.append(service.descriptors)
-            faults = Faults(service, qmp, self.folder, random.Random(chance.random()), self.faults)
+            faults = self._faults(service, qmp, random.Random(chance.random()))
             nursery.start_soon(self._sample, service)
             async with trio.open_nursery() as actors:
                 actors.start_soon(faults.run, is_over)
@@ -85,12 +89,20 @@ class Soak:
                     actors.start_soon(self._run, console, is_over)
             nursery.cancel_scope.cancel()
         self.seconds = service.seconds
+        if self.short is not None:
+            words = (self.folder / "service.log").read_text()
+            self.faults["lines of the log about it"] = sum(map(words.count, SHORTAGES))
         async with open_qmp_client(service.path) as qmp:
             rows = await qmp.execute("query-chardev")
             if rows:
                 raise AssertionError(f"chardevs are left: {rows}")
             await trio.sleep(0.5)
             self.descriptors.append(service.descriptors)
+
+    def _faults(self, service: Service, qmp: QmpClient, chance: random.Random) -> Faults | Spells:
+        if self.short is None:
+            return Faults(service, qmp, self.folder, chance, self.faults)
+        return Spells(SHORTAGES[self.short](service), qmp, self.folder, chance, self.faults)
 
     def _console(
         self,
@@ -151,7 +163,7 @@ class Soak:
             ("consoles", len(self.layers)),
             ("changes and what was done instead", self.changes),
             *((f"  {name}", count) for name, count in sorted(self.counts.items())),
-            ("faults", sum(self.faults.values())),
+            ("short of", self.short) if self.short else ("faults", sum(self.faults.values())),
             *((f"  {name}", count) for name, count in sorted(self.faults.items())),
             ("bytes checked", f"{self.bytes_checked:,}"),
             ("lost, repeated", "0, 0"),
@@ -171,6 +183,9 @@ def main() -> int:
     parser.add_argument("--layers", nargs="+", choices=("none", "mux", "hub"), default=LAYERS)
     names = tuple(place.__name__ for place in ALL_PLACES)
     parser.add_argument("--places", nargs="+", choices=names, default=names)
+    parser.add_argument(
+        "--short", choices=SHORTAGES, help="have too little of it for spells, and no other faults"
+    )
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="soak") as folder:
@@ -180,6 +195,7 @@ def main() -> int:
             tuple(arguments.places),
             tuple(arguments.layers),
             Path(folder),
+            arguments.short,
         )
         try:
             wrong = trio.run(soak.run)

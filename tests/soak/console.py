@@ -144,8 +144,8 @@ class Console:
     async def _execute(self, command: str, **arguments: Any) -> Any:
         return await patiently(self.site.qmp, command, arguments, self._starved)
 
-    def _starved(self) -> None:
-        self.counts["commands refused for want of descriptors"] += 1
+    def _starved(self, what: str) -> None:
+        self.counts[f"commands refused for want of {what}"] += 1
 
     async def run(self, changed: Changed, is_over: Callable[[], bool]) -> None:
         """Change it until *is_over*, then take it down. *changed* is called after each."""

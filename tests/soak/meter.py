@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,13 +25,16 @@ class Service:
     path: Path
 
     @classmethod
-    def start(cls, folder: Path, *arguments: str) -> Service:
-        """Start it, and wait until it listens. What it logs goes into a file in *folder*."""
+    def start(cls, folder: Path, *arguments: str, prefix: Sequence[str] = ()) -> Service:
+        """Start it, by the command *prefix*, and wait until it listens.
+
+        What it logs goes into a file in *folder*.
+        """
         path = folder / "qmp.sock"
         path.unlink(missing_ok=True)
         with (folder / "service.log").open("ab") as log:
             process = subprocess.Popen(
-                [*PROGRAM, "--qmp", f"unix:{path},server=on,wait=off", *arguments],
+                [*prefix, *PROGRAM, "--qmp", f"unix:{path},server=on,wait=off", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

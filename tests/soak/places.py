@@ -29,25 +29,34 @@ INET: Final = {"type": "inet", "data": {"host": "127.0.0.1", "port": "0"}}
 
 LINGERS: Final = {"linger-ms": 600_000}
 
-NO_DESCRIPTORS: Final = os.strerror(errno.EMFILE)
+WANTS: Final = {os.strerror(errno.EMFILE): "descriptors", "no thread can be started": "threads"}
+"""What an error says, and what it is for want of."""
 
 _numbers = itertools.count()
+
+
+def check_refusal(error: QmpError) -> str:
+    """What *error* is for want of; raises it if it does not say so in one line."""
+    text = str(error)
+    for words, what in WANTS.items():
+        if words in text and "\n" not in text:
+            return what
+    raise error
 
 
 async def patiently(
     qmp: QmpClient,
     command: str,
     arguments: Mapping[str, Any],
-    starved: Callable[[], object] = lambda: None,
+    starved: Callable[[str], object] = lambda what: None,
 ) -> Any:
-    """Run a command, again if the service has no descriptors for it: then it has done nothing."""
+    """Run a command, again if the service lacks something for it: then it has done nothing."""
     while True:
         try:
             return await qmp.execute(command, arguments)
         except QmpError as exc:
-            if NO_DESCRIPTORS not in str(exc):
-                raise
-        starved()
+            what = check_refusal(exc)
+        starved(what)
         await trio.sleep(0.05)
 
 
