@@ -21,11 +21,14 @@ from trio_chardev.backends import file, spool
 from trio_chardev.backends.addresses import InetAddress, UnixAddress
 from trio_chardev.backends.descriptor import open_fd
 from trio_chardev.backends.file import FileOptions
+from trio_chardev.backends.mux import MuxOptions
+from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pipe import PipeOptions
 from trio_chardev.backends.pty import PtyOptions
 from trio_chardev.backends.serial import SerialOptions
 from trio_chardev.backends.socket import SocketBackend, SocketOptions
 from trio_chardev.backends.udp import UdpOptions
+from trio_chardev.core.frontend import stateless
 from trio_chardev.core.registry import Registry
 from trio_chardev.errors import BackendError
 from trio_chardev.frontends import flow
@@ -145,6 +148,25 @@ async def test_a_read_without_memory_loses_neither_bytes_nor_the_peer(
             os.write(board.fileno(), PIECE)
             assert await read_all(user, len(PIECE)) == PIECE
             assert (fault.times, bridge.info.state) == (0, "open")
+
+
+async def test_what_a_base_found_no_memory_to_read_before_a_change_is_for_its_next_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = Fault(socket.socket.recvmsg, errno.ENOMEM, times=1000)
+    with trio.fail_after(10):
+        async with open_registry() as registry:
+            await registry.add("base", server(tmp_path / "a"))
+            await registry.add("m", MuxOptions(chardev="base"))
+            registry["m"].attach(be_change=stateless)
+            with client(tmp_path / "a") as peer:
+                await until(lambda: registry["base"].is_open)
+                monkeypatch.setattr(socket.socket, "recvmsg", fault.method())
+                os.write(peer.fileno(), PIECE)
+                await until(lambda: fault.times < 1000)
+                await registry.change("m", NullOptions())
+                fault.times = 0
+                assert await registry["base"].attach().receive_some() == PIECE
 
 
 async def test_descriptors_go_with_the_bytes_that_were_sent_again(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import os
 import sys
@@ -18,6 +19,8 @@ from tests.faults.scenarios import SCENARIOS
 from tests.faults.trial import Outcome, Trial
 
 WORD: Final = "python -m tests.faults"
+PROGRESS: Final = 500  # trials between two words of it
+LONGEST: Final = 5  # trials that are named
 
 
 @attrs.frozen
@@ -100,6 +103,8 @@ def main(argv: list[str]) -> int:
         print("\n".join(names or SCENARIOS))
         return 0 if names else 2
     begin = time.monotonic()
+    gc.collect()
+    gc.freeze()  # so that the collection before each fork has little to look at
     with multiprocessing.get_context("fork").Pool(wanted.jobs) as pool:
         counted, broken = [], 0
         for job, outcome in pool.imap(run_job, [Job(name, None, Counter()) for name in names]):
@@ -113,7 +118,7 @@ def main(argv: list[str]) -> int:
         else:
             jobs = jobs_of(counted, wanted)
         print(f"{len(names)} scenarios, {len(jobs)} trials", flush=True)
-        table = Table(begin)
+        table = Table(begin, len(jobs))
         for job, outcome in pool.imap_unordered(run_job, jobs):
             table.note(job, outcome)
             if wanted.fault is not None:
@@ -127,9 +132,11 @@ class Table:
     """The figures, a row for each system call."""
 
     begin: float
+    wanted: int
     trials: Counter[str] = attrs.Factory(Counter)
     reached: Counter[str] = attrs.Factory(Counter)
     broken: Counter[str] = attrs.Factory(Counter)
+    longest: list[tuple[float, str]] = attrs.Factory(list)
 
     def note(self, job: Job, outcome: Outcome) -> None:
         """Count a trial, and say at once what is broken."""
@@ -137,6 +144,9 @@ class Table:
         call = job.fault.call
         self.trials[call] += 1
         self.reached[call] += bool(outcome.injected)
+        self.longest = sorted([*self.longest, (outcome.seconds, job.command)])[-LONGEST:]
+        if (done := self.trials.total()) % PROGRESS == 0:
+            print(f"{done} of {self.wanted} in {time.monotonic() - self.begin:.0f} s", flush=True)
         if outcome.problems:
             self.broken[call] += 1
             print(f"{job.scenario}: {job.fault}")
@@ -149,6 +159,8 @@ class Table:
     def show(self) -> None:
         """Print it."""
         row: Callable[..., str] = "{:20} {:>8} {:>8} {:>8}".format
+        for seconds, command in self.longest:
+            print(f"{seconds:.1f} s  {command}")
         print(row("call", "trials", "failed", "broken"))
         for call in sorted(self.trials):
             print(row(call, self.trials[call], self.reached[call], self.broken[call]))

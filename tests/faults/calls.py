@@ -22,7 +22,6 @@ RULES: Final = tuple(
         ("openat", r".*O_CREAT", f"ENOSPC EIO {NO_DESCRIPTOR}"),
         ("openat", r"", f"EIO {NO_DESCRIPTOR}"),
         ("read pread64 readv", FILE, "EIO"),
-        ("read", TTY, "EIO"),
         ("write pwrite64 writev", FILE, "ENOSPC EIO EDQUOT"),
         ("write writev", TTY, "EIO ENOMEM"),
         ("write writev", MASTER, "ENOMEM"),
@@ -66,10 +65,12 @@ RULES: Final = tuple(
 )
 """For which calls, with which arguments, which errors; the first that fits counts.
 
-EIO of a PTY's master means that nobody has the slave open, which is so or not. EAGAIN is no fault but where it means that there is no thread, or no place in a UNIX socket's queue.
-EPOLL_CTL_MOD and DEL, epoll_wait (whose EINTR Python
-does not let through), F_SETFL, reading from a pipe, setsockopt and the like can't fail for want of
-anything. Memory that is asked for by mmap without MAP_STACK is Python's own affair.
+EIO of a PTY's master means that nobody has the slave open, and EIO of a terminal that is read that
+it is hung up (n_tty.c): that is so, and stays so, or it is not. EAGAIN is no fault but where it
+means that there is no thread, or no place in a UNIX socket's queue. EPOLL_CTL_MOD and DEL,
+epoll_wait (whose EINTR Python does not let through), F_SETFL, reading from a pipe, setsockopt and
+the like can't fail for want of anything. Memory that is asked for by mmap without MAP_STACK is
+Python's own affair.
 """
 
 CALLS: Final = tuple(sorted(set().union(*(names for names, _, _ in RULES))))

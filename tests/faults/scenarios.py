@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from tests.faults.places import PLACES, FaultsPlace, Maker, _unix
+from tests.faults.service import PATIENCE
 from tests.faults.world import BrokenPromiseError, World, soon
 from tests.soak.places import Place, backend
 
@@ -103,7 +104,7 @@ async def be_usable(world: World, where: FaultsPlace) -> None:
         raise BrokenPromiseError("who was disconnected can't come again, or is not served")
 
 
-ACT_AGAIN: Final = 15.0  # seconds
+ACT_AGAIN: Final = 1.5 * PATIENCE  # seconds
 
 
 def _is_over(world: World, where: FaultsPlace) -> bool:
@@ -222,7 +223,9 @@ class Change(OnPlace):
                 end.peer.is_replaced = True
             if where.talks and not await world.join(where):
                 raise BrokenPromiseError("nobody can come to the new one")
-        if self.where.talks and self.new.talks:
+        if where is self.new and "base" in self.where.bases and self.new.talks:
+            await world.check_left("base")
+        elif self.where.talks and self.new.talks:
             await world.check_bytes()
         await be_usable(world, where)
 

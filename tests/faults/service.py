@@ -29,8 +29,8 @@ for module in pkgutil.walk_packages(trio_chardev.__path__, "trio_chardev."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)  # so that no service does
 
-PATIENCE: Final = 10.0  # seconds; of a machine that is busy
-LOOK_INTERVAL: Final = 0.002  # seconds
+PATIENCE: Final = 60.0  # seconds; of a machine that is busy, for no verdict may depend on that
+LOOK_INTERVAL: Final = 0.005  # seconds
 MAX_FDS: Final = 256
 
 

@@ -19,7 +19,7 @@ from trio_chardev import QmpClient, QmpError, open_qmp_client
 from trio_chardev.qmp.client import QmpConnectionError
 
 LOOK_INTERVAL: Final = 0.002  # seconds
-ACT_TIMEOUT: Final = 10.0  # seconds; for one command
+ACT_TIMEOUT: Final = PATIENCE  # seconds; for one command
 
 _numbers = itertools.count()
 
@@ -99,6 +99,8 @@ class World:
 
     async def _open_client(self) -> QmpClient:
         with trio.move_on_after(PATIENCE):
+            while not (self.service.path.exists() or self.service.has_ended()):  # noqa: ASYNC110
+                await trio.sleep(LOOK_INTERVAL)
             while not self.service.has_ended():
                 with contextlib.suppress(QmpConnectionError):
                     client: QmpClient = await self.nursery.start(self._be_client)
@@ -218,20 +220,48 @@ class World:
 
     async def check_bytes(self) -> None:
         """Nothing is lost or repeated, if nobody has left."""
-        ends = self.ends
-        if self.user.has_left or any(end.has_left and not end.peer.is_replaced for end in ends):
-            if not self.may_leave:
-                raise BrokenPromiseError("somebody was disconnected, by what does not concern them")
+        if self._has_somebody_left():
             return
 
         def down() -> bytes:
-            return b"".join(bytes(end.got) for end in ends)
-
-        def up() -> bytes:
-            return b"".join(bytes(end.sent) for end in ends)
+            return b"".join(bytes(end.got) for end in self.ends)
 
         await _same("the peers", down, lambda: bytes(self.user.sent))
-        await _same("the user", lambda: bytes(self.user.got), up)
+        await _same("the user", lambda: bytes(self.user.got), self._sent_up)
+
+    def _has_somebody_left(self) -> bool:
+        """Has somebody been disconnected? Raises BrokenPromiseError if nothing may cost that."""
+        others = [end for end in self.ends if not end.peer.is_replaced]
+        if not any(end.has_left for end in (self.user, *others)):
+            return False
+        if not self.may_leave:
+            raise BrokenPromiseError("somebody was disconnected, by what does not concern them")
+        return True
+
+    def _sent_up(self) -> bytes:
+        return b"".join(bytes(end.sent) for end in self.ends)
+
+    async def check_left(self, id: str) -> None:
+        """What chardev *id* had not received when it lost its user is for the next; an echo here.
+
+        Else nothing is lost or repeated. *id* is the base of what was replaced.
+        """
+        if self._has_somebody_left():
+            return
+        await self.insist("device_add", driver="echo", id="next", chardev=id)
+        *_, old, new = self.ends
+
+        def is_whole() -> bool:
+            left = self._sent_up().removeprefix(bytes(self.user.got))
+            came = bytes(old.got).removesuffix(left) + bytes(new.got)
+            is_there = self._sent_up() == self.user.got + left and old.got.endswith(left)
+            return is_there and came == self.user.sent
+
+        await soon(
+            is_whole,
+            f"of {self._sent_up()[-60:]!r} the user got {bytes(self.user.got[-60:])!r}, "
+            f"and the echo {bytes(old.got[-60:])!r}",
+        )
 
 
 async def _same(to: str, got: Callable[[], bytes], sent: Callable[[], bytes]) -> None:
