@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -32,6 +33,20 @@ def is_held_open(path: Path) -> bool:
 
 async def wait_written(path: Path, size: int) -> None:
     await eventually(lambda: path.stat().st_size >= size)
+
+
+def hang_in(monkeypatch: pytest.MonkeyPatch, name: str) -> tuple[threading.Event, threading.Event]:
+    """Have the function *name* of os hang; the events let it go on, and tell that it has begun."""
+    go, begun = threading.Event(), threading.Event()
+    real = getattr(os, name)
+
+    def hang(*arguments: Any, **more: Any) -> Any:
+        begun.set()
+        go.wait(10)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(os, name, hang)
+    return go, begun
 
 
 class Disk:

@@ -55,7 +55,7 @@ ALLOWED = {
     "backends.serial_return._look": THREAD,
     "backends.socket_file.SocketFile._make_way": THREAD,
     "backends.socket_file.SocketFile.bind": THREAD,
-    "backends.socket_file.SocketFile.restrict": HELD_UP,
+    "backends.socket_file.SocketFile._restrict": THREAD,
     "place.Place.check_reached": HELD_UP,
     "place.Place.open": THREAD,
     "place.Place.readlink": HELD_UP,

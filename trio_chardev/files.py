@@ -7,6 +7,7 @@ not waited for longer than `FILE_TIMEOUT`.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import stat
@@ -16,9 +17,12 @@ from typing import Any, TypeVar
 
 import trio
 
-from trio_chardev.workers import limiter_of_run, real_timeout, run_in_worker
+from trio_chardev.workers import NoThreadError, limiter_of_run, real_timeout, run_in_worker
+
+log = logging.getLogger(__name__)
 
 FILE_TIMEOUT = 5.0  # seconds
+CLOSE_TIMEOUT = 3.0  # seconds; less than the core waits for a backend to close
 MAX_HANGING = 16  # threads that may hang in files at a time
 READ_SIZE = 1 << 16  # bytes
 
@@ -64,6 +68,22 @@ async def finish_on_files(
     with trio.move_on_after(real_timeout(FILE_TIMEOUT), shield=True):
         return await run_in_worker(function, *arguments, limiter=_places(), discard=discard)
     raise SlowFileError
+
+
+async def end_on_files(what: str, function: Callable[[], object]) -> None:
+    """Have *function* do in a thread what is left at the end of *what*. Cancelled is not heard.
+
+    What takes longer than `CLOSE_TIMEOUT` is left to its thread, and the log says so. Raises what
+    *function* raises.
+    """
+    try:
+        with trio.move_on_after(real_timeout(CLOSE_TIMEOUT), shield=True):
+            await run_in_worker(function, limiter=_places())
+            return
+    except NoThreadError:
+        function()
+        return
+    log.warning("%s: its file takes longer than %g s, and is left", what, CLOSE_TIMEOUT)
 
 
 _file_places: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("file places")

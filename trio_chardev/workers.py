@@ -43,7 +43,7 @@ class _Worker:
 
     __slots__ = ("deliver", "wake", "work")
 
-    def __init__(self, work: Callable[[], None], deliver: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[[], object], deliver: Callable[[], None]) -> None:
         self.work, self.deliver = work, deliver
         self.wake = _thread.allocate_lock()  # free when there is a job
 
@@ -55,7 +55,7 @@ class Pool:
         self._start = start
         self._idle: dict[_Worker, None] = {}
 
-    def run(self, work: Callable[[], None], deliver: Callable[[], None]) -> None:
+    def run(self, work: Callable[[], object], deliver: Callable[[], None]) -> None:
         """Have a thread run *work*, and *deliver* when it is idle again; neither may raise.
 
         Raises NoThreadError.
@@ -72,7 +72,7 @@ class Pool:
         """The threads are another process's: this one was forked from it."""
         self._idle.clear()
 
-    def _start_one(self, work: Callable[[], None], deliver: Callable[[], None]) -> None:
+    def _start_one(self, work: Callable[[], object], deliver: Callable[[], None]) -> None:
         try:
             self._start(self._serve, (_Worker(work, deliver),))
         except (RuntimeError, MemoryError) as exc:
@@ -170,10 +170,7 @@ class _Job(Generic[T]):
 
     def _hand_away(self, result: outcome.Outcome[T]) -> None:
         """Throw the result away in a thread: to close a file may take its time."""
-        try:
-            POOL.run(partial(self._throw_away, result), _nothing)
-        except NoThreadError:
-            self._throw_away(result)
+        do_in_worker(partial(self._throw_away, result))
 
     def _throw_away(self, result: outcome.Outcome[T]) -> None:
         if self._discard is not None and isinstance(result, outcome.Value):
@@ -230,6 +227,14 @@ def limiter_of_run(
         limiter = trio.CapacityLimiter(size)
         limiters.set(limiter)
         return limiter
+
+
+def do_in_worker(function: Callable[[], object]) -> None:
+    """Have a thread call *function*, which must not raise; here, if there is none to be had."""
+    try:
+        POOL.run(function, _nothing)
+    except NoThreadError:
+        function()
 
 
 async def run_in_worker(

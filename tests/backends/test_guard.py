@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from tests.certificates import client_certificate, peer_context, server_credentials
+from tests.disk import eventually
 from tests.services import until
 from trio_chardev.backends.addresses import (
     FdAddress,
@@ -201,7 +202,7 @@ async def add_monitor(service: Service, addr: UnixAddress | InetAddress, **more:
 async def test_a_monitor_narrows_the_socket_file_of_its_chardev(tmp_path: Path) -> None:
     async with open_service() as service:
         await add_monitor(service, UnixAddress(str(tmp_path / "m")))
-        assert stat.S_IMODE((tmp_path / "m").stat().st_mode) == 0o600
+        await eventually(lambda: stat.S_IMODE((tmp_path / "m").stat().st_mode) == 0o600)
 
 
 @pytest.mark.parametrize("insecure", [False, True])

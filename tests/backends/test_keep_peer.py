@@ -21,13 +21,13 @@ from tests.places import Place, dial, place_for, socket_stream
 from tests.users import PATIENCE, Refuser, User, until, using
 from trio_chardev.backends.addresses import InetAddress, UnixAddress
 from trio_chardev.backends.connection import UnixConnection
+from trio_chardev.backends.listener import Listener
 from trio_chardev.backends.pty import PtyOptions
 from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.backends.socket import SocketBackend, SocketOptions
 from trio_chardev.backends.telnet import telnet_codec
 from trio_chardev.backends.websocket import websocket_codec
 from trio_chardev.core.backend import Backend
-from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import stateless
 from trio_chardev.errors import BackendError, ChangeFailedError, ChangeRefusedError
 from trio_chardev.events import BackendEvent, Event
@@ -80,17 +80,17 @@ async def test_a_change_that_fails_leaves_the_client_with_the_original(
             await user.talk()
 
 
-async def test_a_commit_that_fails_leaves_the_client_with_the_original(tmp_path: Path) -> None:
-    async def lose_the_path(_: Controls) -> None:
-        await path.unlink(missing_ok=True)
-        await path.write_bytes(b"somebody else's by now")
+async def test_a_commit_that_fails_leaves_the_client_with_the_original(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(listener: Listener) -> None:
+        raise BackendError("it can't be")
 
     with place_for("socket-unix", tmp_path) as place:
-        async with using(place, lose_the_path) as user:
+        async with using(place) as user:
             first = in_place(user)
-            assert isinstance(first.address, UnixAddress)
-            path = trio.Path(first.address.path)
-            with pytest.raises(BackendError, match="somebody has taken it meanwhile"):
+            monkeypatch.setattr(Listener, "activate", fail)
+            with pytest.raises(BackendError, match="it can't be"):
                 await keep(user, place)
             assert in_place(user) is first
             await user.talk()

@@ -46,7 +46,7 @@ class AtOnce:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ring_keeper, "POOL", AtOnce())
+    monkeypatch.setattr(workers, "POOL", AtOnce())
 
 
 @contextmanager
@@ -377,7 +377,6 @@ async def test_without_a_thread_it_is_written_all_the_same(
     async with open_registry() as registry:
         await registry.add("r", options)
         threads = Threads(monkeypatch)
-        monkeypatch.setattr(ring_keeper, "POOL", workers.POOL)
         threads.run_out()
         ring_of(registry).write(b"one")
         with opened_copy(tmp_path) as copy:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from trio_chardev.backends import socket_file as module
 from trio_chardev.backends.socket_file import SocketFile
 from trio_chardev.errors import BackendError
+from trio_chardev.sandbox import EVERYWHERE, Sandbox
 
 
 @pytest.fixture
@@ -19,9 +22,8 @@ def sock() -> Iterator[socket.socket]:
         yield made
 
 
-def bound(path: Path, sock: socket.socket, replaced: SocketFile | None = None) -> SocketFile:
+def bound(path: Path, sock: socket.socket) -> SocketFile:
     file = SocketFile(os.fsencode(path))
-    file.choose_place(replaced)
     file.bind(sock)
     sock.listen()
     return file
@@ -116,80 +118,66 @@ def test_paths_are_taken_up_to_108_bytes(tmp_path: Path, sock: socket.socket, si
     assert os.listdir(tmp_path) == []
 
 
-def test_the_file_of_the_replaced_listener_stays_until_place(
-    tmp_path: Path, sock: socket.socket
+def test_a_long_path_that_somebody_takes_meanwhile_is_not_renamed_over(
+    tmp_path: Path, sock: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "s"
-    with socket.socket(socket.AF_UNIX) as old_sock:
-        old = bound(path, old_sock)
-        new = bound(path, sock, old)
-        assert old.is_there
-        assert len(os.listdir(tmp_path)) == 2
-        new.place()
-        assert new.is_there
-        assert not old.is_there
-        assert os.listdir(tmp_path) == ["s"]
-        old.unlink()
-    assert answers(path)
-    new.unlink()
-    assert os.listdir(tmp_path) == []
+    monkeypatch.setattr(module, "SUN_PATH_SIZE", 20)
+    path = tmp_path / "socket"
+    bind = socket.socket.bind
 
-
-def test_binding_beside_works_in_a_folder_with_a_long_name(
-    tmp_path: Path, sock: socket.socket
-) -> None:
-    """The place beside the path may be too long for bind(2) though the path is not."""
-    folder = tmp_path / ("d" * (105 - len(str(tmp_path)) - 1))
-    folder.mkdir()
-    path = folder / "s"
-    assert len(os.fsencode(path)) == 107
-    with socket.socket(socket.AF_UNIX) as old_sock:
-        new = bound(path, sock, bound(path, old_sock))
-        new.place()
-    assert answers(path)
-
-
-def test_a_change_that_fails_leaves_the_replaced_file(tmp_path: Path, sock: socket.socket) -> None:
-    path = tmp_path / "s"
-    with socket.socket(socket.AF_UNIX) as old_sock:
-        new = bound(path, sock, bound(path, old_sock))
-        new.unlink()
-        assert os.listdir(tmp_path) == ["s"]
-        assert answers(path)
-
-
-def test_a_path_that_somebody_has_taken_meanwhile_is_not_renamed_over(
-    tmp_path: Path, sock: socket.socket
-) -> None:
-    path = tmp_path / "s"
-    with socket.socket(socket.AF_UNIX) as old_sock:
-        new = bound(path, sock, bound(path, old_sock))
-        path.unlink()
+    def bind_late(sock: socket.socket, address: bytes) -> None:
+        bind(sock, address)
         path.write_text("precious")
-        with pytest.raises(BackendError, match="somebody has taken it meanwhile"):
-            new.place()
-        new.unlink()
+
+    monkeypatch.setattr(socket.socket, "bind", bind_late)
+    with pytest.raises(BackendError, match="somebody has taken it meanwhile"):
+        bound(path, sock)
     assert path.read_text() == "precious"
-    assert os.listdir(tmp_path) == ["s"]
+    assert os.listdir(tmp_path) == [path.name]
 
 
-def test_a_path_that_was_removed_meanwhile_is_taken(tmp_path: Path, sock: socket.socket) -> None:
+def test_what_another_has_put_there_is_not_removed(tmp_path: Path, sock: socket.socket) -> None:
     path = tmp_path / "s"
-    with socket.socket(socket.AF_UNIX) as old_sock:
-        new = bound(path, sock, bound(path, old_sock))
-        path.unlink()
-        new.place()
-    assert answers(path)
+    file = bound(path, sock)
+    path.unlink()
+    path.write_text("precious")
+    file.unlink()
+    assert path.read_text() == "precious"
 
 
-def test_a_folder_that_went_away_is_an_error_in_qemus_words(
+def test_it_is_where_its_name_leads_as_long_as_it_is_there(
     tmp_path: Path, sock: socket.socket
 ) -> None:
-    folder = tmp_path / "d"
-    folder.mkdir()
-    with socket.socket(socket.AF_UNIX) as old_sock:
-        old = bound(folder / "s", old_sock)
-        new = bound(folder / "s", sock, old)
-        folder.rename(tmp_path / "e")
-        with pytest.raises(BackendError, match=r"^Failed to bind socket to .*: No such file"):
-            new.place()
+    path = tmp_path / "s"
+    file = bound(path, sock)
+    (tmp_path / "link").symlink_to(tmp_path)
+    for other, is_there in {
+        path: True,
+        tmp_path / "link" / "s": True,
+        tmp_path / "." / "s": True,
+        tmp_path / "t": False,
+    }.items():
+        assert file.is_at(os.fsencode(other), EVERYWHERE) is is_there
+    with pytest.raises(BackendError, match="outside of the sandbox"):
+        file.is_at(os.fsencode(path), Sandbox(["/proc"]))
+    os.link(path, tmp_path / "t")
+    assert not file.is_at(os.fsencode(tmp_path / "t"), EVERYWHERE)
+    path.unlink()
+    assert not file.is_at(os.fsencode(path), EVERYWHERE)
+
+
+def test_it_gets_its_permissions_only_where_it_is_still_ours(
+    tmp_path: Path, sock: socket.socket
+) -> None:
+    path = tmp_path / "s"
+    file = bound(path, sock)
+    file.restrict(0o600)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.unlink()
+    path.touch(0o644)
+    mode = path.stat().st_mode
+    file.restrict(0o600)
+    assert path.stat().st_mode == mode
+    file.unlink()
+    file.restrict(0o600)
+    assert path.stat().st_mode == mode

@@ -3,15 +3,13 @@
 A new listener must not harm the one that it is to replace, because the change may still
 fail, and yet may have the same address:
 
-* the same port or name: both have the same socket, by dup(2), and so the same queue. The
-  new one does not accept before it is in place, the old one not after.
-* the same path: the new one binds beside it, and `activate` renames that over the path,
-  see `SocketFile`. Who waits in the queue of the old one is accepted then, to be served in
-  turn.
+both have the same socket then, by dup(2), and so the same queue. The new one does not accept
+before it is in place, the old one not after. Of a path that goes for the socket file, too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -21,6 +19,7 @@ import socket
 import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import attrs
 import trio
@@ -41,9 +40,10 @@ from trio_chardev.backends.guard import PRIVATE, check_listening
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.socket_file import SocketFile
 from trio_chardev.errors import BackendError
-from trio_chardev.files import finish_on_files
+from trio_chardev.files import end_on_files, finish_on_files, work_on_files
 from trio_chardev.readiness import wait_readable
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.workers import do_in_worker
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +117,13 @@ class Listener:
                 return sock.dup()
         return None
 
+    def share_all(self) -> list[socket.socket]:
+        """Its sockets once more. Raises OSError."""
+        with contextlib.ExitStack() as made:
+            sockets = [made.enter_context(sock.dup()) for sock in self._sockets]
+            made.pop_all()
+        return sockets
+
     async def wait(self) -> None:
         """Wait until there may be a client to take."""
         if self._is_over:
@@ -184,16 +191,12 @@ class Listener:
         """Nothing to do."""
 
     def activate(self) -> None:
-        """Take the place of the one that is replaced. Raises BackendError."""
-        if self.file is not None:
-            self.file.place()
+        """Take the place of the one that is replaced."""
         if (replaced := self._replaced) is not None:
             self._replaced = None
+            self.file, replaced.file = replaced.file, None
             self._inherited.extend(replaced._inherited)
             replaced._inherited.clear()
-            if self.file is not None:
-                while (client := replaced.take()) is not None:
-                    self._inherited.append(client)
             replaced._is_over = True
 
     def check_local(self) -> None:
@@ -202,13 +205,9 @@ class Listener:
             check_listening(sock)
 
     def make_private(self) -> None:
-        """Let only this user connect to its socket file, if it has one. Raises BackendError."""
+        """Let only this user connect to its socket file, if it has one: a thread will see to it."""
         if self.file is not None:
-            try:
-                self.file.restrict(PRIVATE)
-            except OSError as exc:
-                message = f"Could not protect '{self.address}'"
-                raise BackendError.from_os_error(message, exc) from exc
+            do_in_worker(partial(self.file.restrict, PRIVATE))
 
     @property
     def has_waiting(self) -> bool:
@@ -246,10 +245,16 @@ class Listener:
                     break
                 rights.close_socket(late)
 
+    async def remove_file(self) -> None:
+        """Remove the socket file before it is closed, so that nobody finds it dead; see `end_on_files`."""
+        file, self.file = self.file, None
+        if file is not None:
+            await end_on_files(f"socket {self.address}", file.unlink)
+
     def close(self) -> None:
-        """Stop listening; the socket file goes first, so that nobody finds it dead."""
+        """Stop listening."""
         if self.file is not None:
-            self.file.unlink()
+            do_in_worker(self.file.unlink)
         self._turn_all_away()
         if self._poll is not None:
             trio.lowlevel.notify_closing(self._poll)
@@ -403,28 +408,28 @@ async def _listen_at_path(
         address = attrs.evolve(address, path=os.path.join(tempfile.gettempdir(), name))
     endpoint = fixed_endpoint(address)
     file = SocketFile(endpoint.address, mode, sandbox)
-    other = None if replaced is None else replaced.file
 
     def discard(sock: socket.socket) -> None:
         file.unlink()
         sock.close()
 
     try:
-        sock = await finish_on_files(_bind_file, file, other, endpoint, discard=discard)
+        if replaced is not None and replaced.file is not None:
+            is_there = partial(replaced.file.is_at, endpoint.address, sandbox)
+            if await work_on_files(is_there):
+                return Listener(address, replaced.share_all(), replaced=replaced)
+        sock = await finish_on_files(_bind_file, file, endpoint, discard=discard)
     except OSError as exc:
         raise file.failed_to_bind(exc) from exc
-    return Listener(
-        address, [sock], file=file, replaced=None if file.replaced_inode is None else replaced
-    )
+    return Listener(address, [sock], file=file)
 
 
-def _bind_file(file: SocketFile, replaced: SocketFile | None, endpoint: Endpoint) -> socket.socket:
+def _bind_file(file: SocketFile, endpoint: Endpoint) -> socket.socket:
     """In a thread, for the disk may hang: a socket that listens at *file*.
 
     Raises BackendError, OSError.
     """
     try:
-        file.choose_place(replaced)
         return _listening_socket(endpoint, file.bind)
     except (BackendError, OSError):
         file.unlink()

@@ -18,13 +18,12 @@ import trio
 
 from trio_chardev.backends.ring_file import Bounds, RingFile
 from trio_chardev.errors import strerror
-from trio_chardev.files import FILE_TIMEOUT
-from trio_chardev.workers import POOL, NoThreadError, call_in_loop, real_timeout, run_in_worker
+from trio_chardev.files import CLOSE_TIMEOUT, FILE_TIMEOUT, end_on_files
+from trio_chardev.workers import call_in_loop, do_in_worker, real_timeout
 
 log = logging.getLogger(__name__)
 
 STEP = 1 << 18  # bytes that are copied for the thread while the ring stands still
-CLOSE_TIMEOUT = 3.0  # seconds; less than the core waits for a backend to close
 
 
 class Source(Protocol):
@@ -70,10 +69,7 @@ class Keeper:
             if self._is_busy or self._is_closed:
                 return
             self._is_busy = True
-        try:
-            POOL.run(self._work, _nothing)
-        except NoThreadError:
-            self._work()
+        do_in_worker(self._work)
 
     async def kept(self) -> None:
         """Wait until the file has what the ring has now; not if that fails, or hangs.
@@ -108,11 +104,7 @@ class Keeper:
         if is_busy:
             log.warning("'%s' lacks what was written last: its disk hangs", self.file.path)
             return
-        with trio.move_on_after(real_timeout(CLOSE_TIMEOUT), shield=True):
-            try:
-                await run_in_worker(self.file.close)
-            except NoThreadError:
-                self.file.close()
+        await end_on_files(f"'{self.file.path}'", self.file.close)
 
     # ------------------------------------------------------------ in the thread
 
@@ -151,7 +143,3 @@ class Keeper:
         if is_closed:
             self.file.close()
         return step
-
-
-def _nothing() -> None:
-    """Do nothing."""

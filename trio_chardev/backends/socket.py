@@ -36,7 +36,7 @@ from trio_chardev.backends.connection import set_tcp_options
 from trio_chardev.backends.descriptor import slow_errors
 from trio_chardev.backends.dialer import Backoff, Nobody, Peers, Redialer, connect
 from trio_chardev.backends.door import Door
-from trio_chardev.backends.guard import Guard, check_peer, check_remote
+from trio_chardev.backends.guard import PRIVATE, Guard, check_peer, check_remote
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.layer import Layer, Link
 from trio_chardev.backends.listener import Listener, listen, listen_on
@@ -96,6 +96,7 @@ class SocketBackend(PeerBackend):
             listener = await listen(
                 self.address,
                 shared if isinstance(shared, Listener) else None,
+                PRIVATE if request.is_guarded else None,
                 sandbox=request.sandbox,
             )
         self._peers = listener
@@ -237,8 +238,10 @@ class SocketBackend(PeerBackend):
     def others_wait(self) -> bool:
         return isinstance(self._peers, Listener) and self._peers.has_waiting
 
-    def close(self) -> None:
-        """Close everything; for the opener, when it leaves."""
+    async def aclose(self) -> None:
+        """Close everything; for the opener, when it leaves. Cancelled is not heard."""
+        if isinstance(self._peers, Listener):
+            await self._peers.remove_file()
         self._peers.close()
         self._lobby.close()
         self._let_go()
@@ -413,7 +416,7 @@ async def open_socket(options: SocketOptions, request: OpenRequest) -> AsyncIter
         async with backend.flushing():
             yield backend
     finally:
-        backend.close()
+        await backend.aclose()  # noqa: ASYNC102 - it shields itself, with a deadline
 
 
 @asynccontextmanager
@@ -431,4 +434,4 @@ async def open_accepted(
         async with backend.flushing():
             yield backend
     finally:
-        backend.close()
+        await backend.aclose()  # noqa: ASYNC102 - it shields itself, with a deadline

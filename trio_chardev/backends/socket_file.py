@@ -1,19 +1,20 @@
-"""The file of a listening UNIX socket: binding it, moving it into place, removing it.
+"""The file of a listening UNIX socket: binding it, removing it.
 
 A path is not taken from who listens there, and what is not a socket is not removed. A
-socket that its owner left behind is, and the socket file of the listener that is to be
-replaced is renamed over. Nobody unlinks what another has bound: inodes are compared. All of it is
+socket that its owner left behind is. Nobody unlinks what another has bound: inodes are compared. All of it is
 done in the folder that is opened first; see `trio_chardev.place`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import secrets
 import socket
 import stat
+import threading
 
 from trio_chardev.backends.addresses import SUN_PATH_SIZE
 from trio_chardev.errors import BackendError
@@ -26,64 +27,66 @@ Inode = tuple[int, int]
 
 
 class SocketFile:
-    """A socket file, for *path*; bound there, or beside it until `place`."""
+    """A socket file at *path*."""
 
-    __slots__ = ("_bound", "_inode", "_mode", "_place", "_sandbox", "path", "replaced_inode")
+    __slots__ = ("_inode", "_lock", "_mode", "_place", "_sandbox", "path")
 
     def __init__(self, path: bytes, mode: int | None = None, sandbox: Sandbox = EVERYWHERE) -> None:
         """It gets the permissions *mode*, less the umask; None: what the kernel gives."""
         self.path = path
         self._mode = mode
         self._sandbox = sandbox
-        self.replaced_inode: Inode | None = None
-        """What `place` may rename it over: the file of the listener that is replaced."""
-        self._place: Place | None = None  # where it is to be
-        self._bound: Place | None = None  # where it is now
+        self._place: Place | None = None  # None again once it was removed
         self._inode: Inode | None = None
+        self._lock = threading.Lock()  # of the threads that give it permissions and remove it
 
-    def choose_place(self, replaced: SocketFile | None) -> None:
-        """Decide where to bind, and clear that place of a socket left behind.
+    # ------------------------------------------------------------ for threads: the disk may hang
+
+    def bind(self, sock: socket.socket) -> None:
+        """Bind *sock*, having cleared the path of a socket left behind.
 
         Raises BackendError if the path is in use or outside of the sandbox, OSError.
         """
-        self._place = self._bound = place = self._sandbox.locate(os.fsdecode(self.path))
-        if replaced is not None and replaced._is_in(place):
-            self.replaced_inode = replaced._inode
-            self._bound = _beside(place)
-            return
+        self._place = place = self._sandbox.locate(os.fsdecode(self.path))
         self._make_way(place)
-        if len(_kernel_name(place)) >= SUN_PATH_SIZE:
-            self._bound = _beside(place)
-
-    def bind(self, sock: socket.socket) -> None:
-        """Bind *sock* at the place chosen. Raises BackendError, OSError."""
-        assert self._bound is not None
         if self._mode is not None:
             os.fchmod(sock.fileno(), self._mode)  # bind(2) makes the file with the socket's mode
-        sock.bind(_kernel_name(self._bound))
-        self._inode = _inode(self._bound)
-        if self.replaced_inode is None:
-            self.place()
+        if len(_kernel_name(place)) < SUN_PATH_SIZE:
+            sock.bind(_kernel_name(place))
+        else:
+            self._bind_beside(sock, place)
+        self._inode = _inode(place)
 
-    def place(self) -> None:
-        """Rename it to its path, unless it is there already. Raises BackendError."""
-        bound, place = self._bound, self._place
-        if bound is place or bound is None or place is None:
-            return
-        if _inode(place) not in (None, self.replaced_inode):
-            raise self._in_use("somebody has taken it meanwhile")
-        try:
-            place.check_reached()
-            bound.rename_to(place)
-        except OSError as exc:
-            raise self.failed_to_bind(exc) from exc
-        self._bound = place
-        bound.close()
+    def _bind_beside(self, sock: socket.socket, place: Place) -> None:
+        """Bind at a short name in the same folder, and move that."""
+        with contextlib.closing(place.beside(f".{secrets.token_hex(6)}")) as beside:
+            sock.bind(_kernel_name(beside))
+            try:
+                if _inode(place) is not None:
+                    raise self._in_use("somebody has taken it meanwhile")
+                beside.rename_to(place)
+            except BaseException:
+                beside.unlink()
+                raise
+
+    def is_at(self, path: bytes, sandbox: Sandbox) -> bool:
+        """Is it at *path*, and still there? Raises BackendError if that is not in *sandbox*, OSError."""
+        with contextlib.closing(sandbox.locate(os.fsdecode(path))) as place:
+            ours = self._place
+            return ours is not None and place.is_same(ours) and self._is_in(place)
 
     def restrict(self, mode: int) -> None:
-        """Give it the permissions *mode* now. Raises OSError."""
-        assert self._bound is not None
-        fd = self._bound.open(os.O_PATH | os.O_CLOEXEC)
+        """Give it the permissions *mode*, if it is still there. Never fails."""
+        with self._lock:
+            if self._place is None:
+                return
+            try:
+                self._restrict(self._place, mode)
+            except OSError as exc:
+                log.warning("can't protect socket %s: %s", self._place.path, exc)
+
+    def _restrict(self, place: Place, mode: int) -> None:
+        fd = place.open(os.O_PATH | os.O_CLOEXEC)
         try:
             status = os.fstat(fd)
             if (status.st_dev, status.st_ino) == self._inode:
@@ -91,25 +94,21 @@ class SocketFile:
         finally:
             os.close(fd)
 
-    @property
-    def is_there(self) -> bool:
-        """Is it still where it was put?"""
-        return self._bound is not None and self._is_in(self._bound)
+    def unlink(self) -> None:
+        """Remove it, if it is still there, and be done with it. Never fails."""
+        with self._lock:
+            place, self._place = self._place, None
+            if place is None:
+                return
+            try:
+                if self._is_in(place):
+                    place.unlink()
+            except OSError as exc:
+                log.warning("can't remove socket %s: %s", place.path, exc)
+            place.close()
 
     def _is_in(self, place: Place) -> bool:
         return self._inode is not None and _inode(place) == self._inode
-
-    def unlink(self) -> None:
-        """Remove it, if it is still there, and be done with it. Never fails."""
-        if self.is_there and self._bound is not None:
-            try:
-                self._bound.unlink()
-            except OSError as exc:
-                log.warning("can't remove socket %s: %s", self._bound.path, exc)
-        for place in (self._bound, self._place):
-            if place is not None:
-                place.close()
-        self._bound = self._place = None
 
     def _make_way(self, place: Place) -> None:
         """Unlink a socket that its owner has left behind. Raises BackendError, OSError.
@@ -148,11 +147,6 @@ class SocketFile:
 
     def _in_use(self, why: str) -> BackendError:
         return BackendError(f"{self.failed_to_bind(OSError(errno.EADDRINUSE, ''))} ({why})")
-
-
-def _beside(place: Place) -> Place:
-    """A place that nobody uses, in the same folder, with a short name."""
-    return place.beside(f".{secrets.token_hex(6)}")
 
 
 def _kernel_name(place: Place) -> bytes:

@@ -6,7 +6,7 @@ leaving it closes, always in the one task that also reads. Accepting, connecting
 handshakes and reconnecting are the backend's own business, inside `wait_readable`.
 
 Opening must not harm what the backend to be replaced (`OpenRequest.replaces`) uses,
-because the change may still fail: truncate, rename, apply line settings in `activate`.
+because the change may still fail: truncate, apply line settings in `activate`.
 """
 
 from __future__ import annotations
@@ -78,6 +78,9 @@ class OpenRequest:
 
     keep_peer: bool = False
     """`Backend.activate` shall take over the peer of `replaces`."""
+
+    is_guarded: bool = False
+    """`Backend.guard` will be called: what others see before shall be for this user alone."""
 
     chardevs: Mapping[str, Chardev] = attrs.field(factory=dict)
     """The chardevs beside this one, for backends that stand on others."""

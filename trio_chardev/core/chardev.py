@@ -341,6 +341,7 @@ class Chardev:
             on_event=lambda event: self._seat.backend_event(slot, event),
             replaces=replaces.backend if replaces else None,
             keep_peer=keep_peer,
+            is_guarded=self._seat.is_guarded,
             outlets=self._seat.outlets,
             touch=self._seat.touch,
         )

@@ -84,6 +84,7 @@ async def serve_clients(
             finally:
                 crowd.close()
     finally:
+        await listener.remove_file()  # noqa: ASYNC102 - it shields itself, with a deadline
         listener.close()
 
 

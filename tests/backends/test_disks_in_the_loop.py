@@ -1,0 +1,160 @@
+"""The event loop opens, reads, writes and looks up nothing that is on a disk: threads do.
+
+Each kind is opened, used, changed to itself and closed, and each call of those that a disk can hold
+up is looked at: the loop's thread may make it for /proc and /dev only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from tests.places import MAKERS, place_for
+from trio_chardev.backends import opener_of
+from trio_chardev.backends.null import NullOptions
+from trio_chardev.backends.ringbuf import RingbufOptions
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.errors import BackendError
+from trio_chardev.options import BackendOptions
+
+BY_NAME = (
+    *("open", "stat", "lstat", "readlink", "symlink", "link", "rename", "replace", "unlink"),
+    *("chmod", "mkdir", "rmdir", "listdir", "scandir", "truncate", "access"),
+)
+BY_FD = (
+    *("read", "pread", "preadv", "write", "pwrite", "pwritev", "ftruncate", "posix_fallocate"),
+    *("fsync", "fdatasync", "lseek"),
+)
+NO_DISKS = ("/proc/", "/dev/")
+
+
+@attrs.define
+class Watch:
+    """What the loop has done that it must not."""
+
+    loop: int = attrs.Factory(threading.get_ident)
+    seen: list[str] = attrs.Factory(list)
+
+    def by_name(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(path: Any, *more: Any, **options: Any) -> Any:
+            text = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else ""
+            if not text.startswith(NO_DISKS):
+                self._note(f"{name} {text}")
+            return call(path, *more, **options)
+
+        return watched
+
+    def by_fd(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(fd: int, *more: Any, **options: Any) -> Any:
+            if threading.get_ident() == self.loop and stat.S_ISREG(os.fstat(fd).st_mode):
+                self._note(name)
+            return call(fd, *more, **options)
+
+        return watched
+
+    def of_socket(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(sock: socket.socket, address: Any) -> Any:
+            if sock.family == socket.AF_UNIX and address and os.fsencode(address)[:1] != b"\0":
+                self._note(f"{name} {address!r}")
+            return call(sock, address)
+
+        return watched
+
+    def _note(self, what: str) -> None:
+        if threading.get_ident() == self.loop:
+            self.seen.append(what)
+
+
+@contextmanager
+def watching() -> Iterator[Watch]:
+    watch = Watch()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in BY_NAME:
+            patch.setattr(os, name, watch.by_name(name, getattr(os, name)))
+        for name in BY_FD:
+            patch.setattr(os, name, watch.by_fd(name, getattr(os, name)))
+        patch.setattr(fcntl, "flock", watch.by_fd("flock", fcntl.flock))
+        for name in ("bind", "connect", "connect_ex"):
+            patch.setattr(socket.socket, name, watch.of_socket(name, getattr(socket.socket, name)))
+        yield watch
+
+
+async def use(backend: Backend) -> None:
+    """Send, receive and wait a little."""
+    for _ in range(3):
+        with suppress(BackendError):
+            backend.send_nowait(memoryview(b"some bytes"))
+        with suppress(BackendError), trio.move_on_after(0.01):
+            backend.receive_nowait(100)
+            await backend.wait_readable()
+
+
+async def check(open_it: Callable[[OpenRequest], Any], *, changes: bool = True) -> list[str]:
+    """What the loop does to disks while a backend is opened, used, replaced if wanted, and closed."""
+
+    def request(replaces: Backend | None = None) -> OpenRequest:
+        return OpenRequest(
+            id="x", on_event=lambda event: None, replaces=replaces, is_guarded=replaces is not None
+        )
+
+    with trio.fail_after(20), watching() as watch:
+        async with open_it(request()) as old:
+            old.activate()
+            await use(old)
+            if not changes:
+                return watch.seen
+            async with open_it(request(old)) as new:
+                old.prepare_to_leave(carry=True)
+                with suppress(BackendError):  # not all can be guarded
+                    new.guard()
+                new.activate()
+                old.take_back()
+                await use(new)
+    return watch.seen
+
+
+@pytest.mark.parametrize("name", [name for name in MAKERS if name != "pty"])
+async def test_nothing_on_a_disk_is_touched(name: str, tmp_path: Path) -> None:
+    with place_for(name, tmp_path) as place:
+        assert await check(place.open, changes=not place.bases) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        RingbufOptions(size=64, path="ring"),
+        NullOptions(logfile="log"),
+        NullOptions(record="recording"),
+    ],
+    ids=["ring", "logfile", "record"],
+)
+async def test_nor_by_what_any_kind_can_have(
+    options: BackendOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert await check(opener_of(options)) == []
+
+
+def test_the_watch_sees_it(tmp_path: Path) -> None:
+    """Else the tests above would find nothing either."""
+    with watching() as watch, open(tmp_path / "f", "wb") as file:
+        os.write(file.fileno(), b"x")
+        os.stat(tmp_path)
+        os.stat("/proc/self")
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(tmp_path / "s"))
+        thread = threading.Thread(target=os.stat, args=(tmp_path,))
+        thread.start()
+        thread.join()
+    assert [what.split()[0] for what in watch.seen] == ["write", "stat", "bind"]
