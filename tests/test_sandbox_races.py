@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -59,6 +60,7 @@ class Race:
     count: int = 0
     is_swapped: bool = False
     _busy: bool = False
+    _lock: threading.RLock = attrs.Factory(threading.RLock)  # threads make calls, too
     _before: dict[str, tuple[int, bytes]] = attrs.Factory(dict)
 
     def __attrs_post_init__(self) -> None:
@@ -66,16 +68,17 @@ class Race:
 
     def step(self) -> None:
         """A call with a name in it is about to be made."""
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            assert os.listdir(self.outside) == list(self._before)
-            self.count += 1
-            if self.count == self.at or (self.is_short and self.count == self.at + 1):
-                self._swap()
-        finally:
-            self._busy = False
+        with self._lock:
+            if self._busy:
+                return
+            self._busy = True
+            try:
+                assert os.listdir(self.outside) == list(self._before)
+                self.count += 1
+                if self.count == self.at or (self.is_short and self.count == self.at + 1):
+                    self._swap()
+            finally:
+                self._busy = False
 
     def _swap(self) -> None:
         if self.is_swapped:
@@ -88,11 +91,12 @@ class Race:
 
     def restore(self) -> None:
         """Put all back for the next round."""
-        self._busy = True
-        if self.is_swapped:
-            self._swap()
-        self._busy = False
-        self.count = 0
+        with self._lock:
+            self._busy = True
+            if self.is_swapped:
+                self._swap()
+            self._busy = False
+            self.count = 0
 
     def check(self) -> None:
         """Nothing has happened outside."""
