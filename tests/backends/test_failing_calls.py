@@ -117,12 +117,30 @@ async def use(make: MakePlace, fault: Fault, again: bool) -> None:
                 async with place.open(request()) as backend:
                     backend.activate()
             return
-        async with place.open(request()) as old:
-            old.activate()
+        is_left, is_closed = trio.Event(), trio.Event()
+
+        async def be_the_old_one(*, task_status: trio.TaskStatus[Backend]) -> None:
+            async with place.open(request()) as old:
+                old.activate()
+                task_status.started(old)
+                await is_left.wait()
+            is_closed.set()
+
+        error: BackendError | None = None  # raised below, where no nursery puts it into a group
+        async with trio.open_nursery() as nursery:
+            old = await nursery.start(be_the_old_one)
             with failing(fault):
-                async with place.open(request(old)) as new:
-                    old.prepare_to_leave(carry=True)
-                    new.activate()
+                try:
+                    async with place.open(request(old)) as new:
+                        old.prepare_to_leave(carry=True)
+                        new.activate()
+                        is_left.set()
+                        await is_closed.wait()  # some write nothing before
+                except BackendError as exc:
+                    error = exc
+            is_left.set()
+        if error is not None:
+            raise error
 
 
 def check_all(make: MakePlace, again: bool) -> int:

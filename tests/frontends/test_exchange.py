@@ -18,6 +18,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import trio_chardev as tc
 from trio_chardev.core import bursts
+from trio_chardev.core.slot import TURN
 from trio_chardev.frontends import exchange
 from trio_chardev.frontends.bridge import Bridge, BridgeOptions
 from trio_chardev.frontends.exchange import PIECE, Exchange
@@ -88,6 +89,15 @@ async def open_world() -> AsyncIterator[World]:
                 world.user.close()
 
 
+class Passes(trio.abc.Instrument):
+    """How many passes of the scheduler there were: in each, who can run has one turn."""
+
+    count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the other thread is, it is quick, and no burst is in vain."""
@@ -136,29 +146,23 @@ async def test_directly_or_not_it_comes_to_the_same(
 async def test_others_have_their_turn_between_bursts(
     patient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns = 0
-    begun: list[int] = []  # at which turn of the others each burst began
+    """Whoever can run has one turn in a pass of the scheduler, and each side has one burst."""
+    passes = Passes()
+    bursts_in_pass: Counter[int] = Counter()
     burst = Exchange._burst
 
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
-
     def note(its: Exchange, *ways: exchange.Way) -> bool:
-        begun.append(turns)
+        bursts_in_pass[passes.count] += 1
         return burst(its, *ways)
 
     monkeypatch.setattr(Exchange, "_burst", note)
-    monkeypatch.setattr(bursts, "BURST", 1e-3)
-    async with open_world() as world, trio.open_nursery() as nursery:
-        nursery.start_soon(count)
-        while len(begun) < 10:
+    monkeypatch.setattr(bursts, "BURST", 3 * TURN)  # so a reader's turn ends with a burst
+    async with open_world() as world:
+        trio.lowlevel.add_instrument(passes)
+        while bursts_in_pass.total() < 10:
             await world.talk(*[1] * 300)
-        nursery.cancel_scope.cancel()
-    # The tasks of both flows and of both readers have a turn, too.
-    assert max(Counter(begun).values()) <= 4
+        trio.lowlevel.remove_instrument(passes)
+    assert max(bursts_in_pass.values()) <= 2  # one by the reader of each side
 
 
 # ---------------------------------------------------------------- one piece
