@@ -17,6 +17,7 @@ import trio
 
 from tests.matrix import eventually
 from tests.places import connect_to
+from tests.steps import steps
 from tests.talkers import pattern
 from trio_chardev.backends import opener_of
 from trio_chardev.backends.addresses import InetAddress, SocketAddress, UnixAddress
@@ -204,9 +205,9 @@ WHOM = pytest.mark.parametrize("whom", ["caller", "service"])
 async def at_every_step(options: SocketOptions, whom: str, play: Play) -> None:
     """Before and after each; what is opened is closed afterwards."""
     for when in ("before", "after"):
-        k = 1
-        while await is_reached(k, when, options, whom, play):
-            k += 1
+        for k in steps(1000):
+            if not await is_reached(k, when, options, whom, play):
+                break
         assert k > FEWEST_STEPS
 
 

@@ -18,6 +18,7 @@ import trio._core._run as trio_run
 from trio.testing import wait_all_tasks_blocked
 
 from tests.places import Place, connect_to, dial, place_for
+from tests.steps import SEEDS, steps
 from tests.users import PATIENCE, Refuser, User, until, using
 from trio_chardev.backends import opener_of
 from trio_chardev.backends.addresses import FdAddress, InetAddress, UnixAddress
@@ -414,7 +415,7 @@ async def test_what_is_not_open_in_time_is_given_up(tmp_path: Path) -> None:
 
 # A schedule is a seed: what pytest-trio does for hypothesis.
 trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
-SEEDS = int(os.environ.get("TRIO_CHARDEV_SEEDS", "2"))
+SCHEDULES = int(SEEDS or 2)
 MESSAGE = b"".join(b"%07d\n" % i for i in range(40_000))  # more than a socket's buffer takes
 INPUT = b"".join(b"%03d\n" % i for i in range(200))
 
@@ -504,8 +505,8 @@ async def collect(peer: trio.abc.Stream, got: bytearray) -> None:
 @pytest.mark.parametrize("to_pty", [True, False])
 def test_cancelled_at_every_step_no_byte_is_lost(to_pty: bool, when: str, tmp_path: Path) -> None:
     endings = set()
-    for seed in range(SEEDS):
-        for k in range(1, 10_000):
+    for seed in range(SCHEDULES):
+        for k in steps(10_000):
             trio_run._r.seed(seed)
             run = Torn(tmp_path, to_pty, k, when)
             try:

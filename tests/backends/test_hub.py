@@ -14,6 +14,7 @@ import trio._core._run as trio_run
 from trio.testing import wait_all_tasks_blocked
 
 from tests.fakes import FakeLog, any_opener, attach, bytes_of, rows, type_in
+from tests.steps import steps
 from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.hub import BACKLOG, MAX_MEMBERS, PIECE, HubOptions, Slow
@@ -942,7 +943,7 @@ def test_cancelled_at_every_step_a_change_happens_whole_or_not_at_all(
     case: Case, when: str
 ) -> None:
     is_undone = is_done = False
-    for k in range(1, 1000):
+    for k in steps(1000):
         trio_run._r.seed(0)
         injector = CancelAtStep(k, when, trio.CancelScope())
         try:

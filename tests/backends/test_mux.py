@@ -17,6 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.fakes import FakeLog, any_opener, attach, bytes_of, rows, type_in
 from tests.links import until
 from tests.places import connect_to
+from tests.steps import steps
 from trio_chardev.backends import mux as module
 from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.mux import LOOK_AHEAD, PIECES_AT_ONCE, MuxBackend, MuxOptions
@@ -1120,7 +1121,7 @@ def test_cancelled_at_every_step_a_change_happens_whole_or_not_at_all(
 ) -> None:
     is_undone = is_done = False
     for seed in range(2):
-        for k in range(1, 1000):
+        for k in steps(1000):
             trio_run._r.seed(seed)
             injector = CancelAtStep(k, when, trio.CancelScope())
             try:

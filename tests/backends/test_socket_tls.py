@@ -32,6 +32,7 @@ from tests.certificates import (
     write_folder,
 )
 from tests.peers import need
+from tests.steps import steps
 from trio_chardev.backends import lobby, opener_of
 from trio_chardev.backends.addresses import (
     FdAddress,
@@ -620,7 +621,7 @@ async def test_change_under_a_writer_cancelled_at_any_step_loses_no_byte(
     def open_old(asked: OpenRequest) -> AbstractAsyncContextManager[Backend]:
         return open_socket(options, attrs.evolve(asked, objects={"tls": server}))
 
-    for k in range(1, 100):
+    for k in steps(100):
         new.unlink(missing_ok=True)
         async with chardev_on(open_old) as chardev, client_of(chardev.backend) as stream:
             await until(functools.partial(_is_open, chardev))

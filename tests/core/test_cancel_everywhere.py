@@ -1,13 +1,12 @@
 """Brute force: cancel at every scheduler step, then check what is in place.
 
-By default each scenario is cancelled before each step of one schedule and after each of another;
-with the environment variable TRIO_CHARDEV_SEEDS=N before and after each of N (`just brute-force`).
+By default under one schedule, see `tests.steps`; with the environment variable
+TRIO_CHARDEV_SEEDS=N before and after each step of N of them (`just brute-force`).
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 from collections import Counter
 from contextlib import suppress
 from itertools import pairwise
@@ -20,6 +19,7 @@ import trio._core._run as trio_run
 from trio.lowlevel import checkpoint
 from trio.testing import wait_all_tasks_blocked
 
+from tests.steps import SEEDS, steps
 from trio_chardev.core import polling
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
@@ -32,12 +32,7 @@ from trio_chardev.errors import (
 from trio_chardev.events import Event
 from trio_chardev.testing import CancelAtStep, FakeDevice, FakeFrontend
 
-SEEDS = os.environ.get("TRIO_CHARDEV_SEEDS")
-SCHEDULES = (
-    list(itertools.product(("before", "after"), range(int(SEEDS))))
-    if SEEDS
-    else [("before", 0), ("after", 1)]
-)
+SCHEDULES = list(itertools.product(("before", "after"), range(int(SEEDS or 1))))
 MESSAGE = b"<000><001><002><003><004>"  # two bytes at a time, it takes longer than a change
 
 # A schedule is a seed: what pytest-trio does for hypothesis.
@@ -249,7 +244,7 @@ def brute_force(scenario: Scenario) -> Counter[str]:
     """Cancel at step 1, 2, 3... until change() is over before that step; how it ended."""
     endings: Counter[str] = Counter()
     for when, seed in SCHEDULES:
-        for k in range(1, 10_000):
+        for k in steps(10_000):
             scheduler_random.seed(seed)
             run = Run(scenario, k, when)
             try:

@@ -1,12 +1,12 @@
 """Brute force: bytes go both ways while a side, or both, are changed or the bridge is removed.
 
 Whoever does that, or the whole service, is cancelled at every scheduler step: no byte is lost
-or comes twice. With the environment variable TRIO_CHARDEV_SEEDS=N each under N schedules.
+or comes twice. By default under one schedule, see `tests.steps`; with the environment variable
+TRIO_CHARDEV_SEEDS=N under N of them.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from contextlib import suppress
 from typing import Any, Literal
@@ -17,6 +17,7 @@ import trio
 import trio._core._run as trio_run
 from trio.testing import wait_all_tasks_blocked
 
+from tests.steps import SEEDS, steps
 from trio_chardev.core import bursts
 from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.errors import ChangeFailedError, ChardevClosedError
@@ -25,7 +26,6 @@ from trio_chardev.frontends import driver_of
 from trio_chardev.frontends.bridge import BridgeOptions
 from trio_chardev.testing import CancelAtStep, FakeDevice, FakeOptions, fake_opener
 
-SEEDS = int(os.environ.get("TRIO_CHARDEV_SEEDS", "1"))
 MESSAGE = b"".join(b"<%02d>" % i for i in range(6))
 LINE = LineSettings(9600)
 
@@ -188,7 +188,7 @@ def brute_force(scenario: Scenario, seeds: int) -> Counter[bool]:
     fired: Counter[bool] = Counter()
     for when in ("before", "after"):
         for seed in range(seeds):
-            for k in range(1, 10_000):
+            for k in steps(10_000):
                 scheduler_random.seed(seed)
                 run = Run(scenario, k, when)
                 try:
@@ -218,6 +218,6 @@ def test_cancelled_at_every_step_no_byte_is_lost_or_comes_twice(
         times = {"BURST": 1.5, "IDLE": 9, "LATE": 9, "QUICKLY": 1e9, "IN_A_ROW": 0}
         for name, value in times.items():
             monkeypatch.setattr(bursts, name, value)
-    fired = brute_force(scenario, SEEDS)
+    fired = brute_force(scenario, int(SEEDS or 1))
     assert fired[True] > 3
     assert (looks > 0) == scenario.bursts
