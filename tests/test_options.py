@@ -32,6 +32,7 @@ from tests.samples import (
     Udp,
     Unix,
 )
+from tests.services import TIMEOUT
 from trio_chardev.errors import OptionsError
 from trio_chardev.members import IntRange, Object, Scalar, TaggedUnion, describe, type_of
 from trio_chardev.options import BackendOptions, structure, unstructure
@@ -333,7 +334,7 @@ def ask_qemu(tmp_path: Path) -> Iterator[Callable[[object], str]]:
     chardev = f"socket,id=m,path={path},server=on,wait=on"
     command = [need("qemu-storage-daemon"), "--chardev", chardev, "--monitor", "m"]
     with subprocess.Popen(command) as process, socket.socket(socket.AF_UNIX) as client:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + TIMEOUT
         while client.connect_ex(str(path)):
             assert time.monotonic() < deadline
             time.sleep(0.005)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services import PROGRAM, Qmp, running
+from tests.services import PROGRAM, TIMEOUT, Qmp, running
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -80,7 +80,7 @@ def test_the_commands_that_find_the_service_by_themselves(tmp_path: Path) -> Non
         ["bash", "-e", "-c", "\n".join(lines)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=TIMEOUT,
         env={
             **os.environ,
             "XDG_RUNTIME_DIR": str(runtime),
@@ -112,7 +112,7 @@ def test_the_example_for_python(tmp_path: Path) -> None:
         user = os.open(link, os.O_RDWR | os.O_NOCTTY)
         try:
             os.write(user, b"hello\n")
-            out, errors = process.communicate(timeout=10)
+            out, errors = process.communicate(timeout=TIMEOUT)
         finally:
             os.close(user)
     finally:
@@ -122,7 +122,7 @@ def test_the_example_for_python(tmp_path: Path) -> None:
 
 
 def names(command: Sequence[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
     return done.stdout
 
 

@@ -59,8 +59,8 @@ class Race:
     is_short: bool = False
     count: int = 0
     is_swapped: bool = False
-    _busy: bool = False
-    _lock: threading.RLock = attrs.Factory(threading.RLock)  # threads make calls, too
+    _is_on: bool = False
+    _lock: threading.RLock = attrs.Factory(threading.RLock)  # files are opened in threads, too
     _before: dict[str, tuple[int, bytes]] = attrs.Factory(dict)
 
     def __attrs_post_init__(self) -> None:
@@ -69,16 +69,16 @@ class Race:
     def step(self) -> None:
         """A call with a name in it is about to be made."""
         with self._lock:
-            if self._busy:
+            if not self._is_on:
                 return
-            self._busy = True
+            self._is_on = False  # for the calls that are made here
             try:
                 assert os.listdir(self.outside) == list(self._before)
                 self.count += 1
                 if self.count == self.at or (self.is_short and self.count == self.at + 1):
                     self._swap()
             finally:
-                self._busy = False
+                self._is_on = True
 
     def _swap(self) -> None:
         if self.is_swapped:
@@ -91,12 +91,9 @@ class Race:
 
     def restore(self) -> None:
         """Put all back for the next round."""
-        with self._lock:
-            self._busy = True
-            if self.is_swapped:
-                self._swap()
-            self._busy = False
-            self.count = 0
+        if self.is_swapped:
+            self._swap()
+        self.count = 0
 
     def check(self) -> None:
         """Nothing has happened outside."""
@@ -138,7 +135,12 @@ class Race:
             for owner, names in ((os, OF_OS), (socket.socket, OF_SOCKETS)):
                 for name in names:
                     patch.setattr(owner, name, self._stepping(getattr(owner, name)))
-            yield
+            self._is_on = True
+            try:
+                yield
+            finally:
+                with self._lock:  # a thread that was given up may still make a call
+                    self._is_on = False
 
     def _stepping(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def stepped(*args: Any, **more: Any) -> Any:

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import trio
 
-from tests.services import PROGRAM
+from tests.services import PROGRAM, TIMEOUT
 from trio_chardev.cli.demo import LINE_SIZE, Demo, Peer, demo
 
 
@@ -19,7 +19,7 @@ def rows(text: str) -> dict[str, str]:
 
 def test_the_demo_loses_and_repeats_nothing() -> None:
     done = subprocess.run(
-        [*PROGRAM, "demo", "--changes", "8"], capture_output=True, text=True, timeout=30
+        [*PROGRAM, "demo", "--changes", "8"], capture_output=True, text=True, timeout=TIMEOUT
     )
     assert (done.returncode, done.stderr) == (0, "")
     table = rows(done.stdout)

@@ -21,7 +21,7 @@ from typing import Any
 import click
 import pytest
 
-from tests.services import PROGRAM, Qmp
+from tests.services import PROGRAM, TIMEOUT, Qmp
 from trio_chardev.cli import log as module
 from trio_chardev.cli.log import (
     BURST,
@@ -38,7 +38,7 @@ LINE = "x" * 99 + "\n"
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -399,7 +399,7 @@ def test_a_service_whose_output_is_stuck_serves_and_ends(
                 nowhere = {"type": "unix", "data": {"path": f"{tmp_path}/missing"}}
                 qmp.add(f"s{number}", "socket", addr=nowhere, server=False, reconnect=1)
             for sock, id in ((one, "a"), (two, "b")):
-                sock.settimeout(10)
+                sock.settimeout(TIMEOUT)
                 sock.connect(f"{tmp_path}/{id}")
             one.sendall(b"over the bridge")
             assert two.recv(100) == b"over the bridge"

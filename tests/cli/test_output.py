@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services import PROGRAM, Qmp, running
+from tests.services import PROGRAM, TIMEOUT, Qmp, running
 from trio_chardev.cli.output import OutputError, say
 from trio_chardev.version import __version__
 
@@ -69,7 +69,7 @@ def end_of(folder: Path, arguments: list[str], stdout: int) -> tuple[int, str]:
     try:
         if arguments == ["events"]:
             make_events(folder, process)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=TIMEOUT)
     finally:
         process.kill()
     return process.returncode, errors
@@ -100,7 +100,7 @@ def test_a_service_goes_on_when_nobody_hears_where_it_is(tmp_path: Path) -> None
     try:
         with Qmp(path) as qmp:
             qmp("quit")
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=TIMEOUT)
     finally:
         process.kill()
     assert (process.returncode, errors) == (0, "")
@@ -111,7 +111,7 @@ def test_a_service_goes_on_when_nobody_hears_where_it_is(tmp_path: Path) -> None
 )
 def test_errors_that_nobody_takes_leave_the_status(arguments: list[str], status: int) -> None:
     with open("/dev/full", "wb") as full:
-        done = subprocess.run([*PROGRAM, *arguments], stderr=full, timeout=30)
+        done = subprocess.run([*PROGRAM, *arguments], stderr=full, timeout=TIMEOUT)
     assert done.returncode == status
 
 
@@ -129,7 +129,7 @@ def test_an_interrupted_demo_cleans_up_and_says_nothing(tmp_path: Path, number: 
         process.stdout.readline()
         process.stdout.readline()
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=TIMEOUT)
     finally:
         process.kill()
     assert (process.returncode, errors) == (130, "")
@@ -138,7 +138,7 @@ def test_an_interrupted_demo_cleans_up_and_says_nothing(tmp_path: Path, number: 
 
 def test_it_is_a_module_too() -> None:
     command = [sys.executable, "-m", "trio_chardev", "-V"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"trio-chardev {__version__}\n", "")
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services import PROGRAM, Qmp, running
+from tests.services import PROGRAM, TIMEOUT, Qmp, running
 from trio_chardev.backends.addresses import InetAddress, UnixAddress
 from trio_chardev.cli import main, qmp as module
 from trio_chardev.cli.address import default_monitor_path, parse_address
@@ -125,7 +125,7 @@ def test_over_tcp(call: Call, form: str) -> None:
         port = free.getsockname()[1]
     host = f"[{host}]" if ":" in host else host
     with running("--qmp", f"tcp:{host}:{port},server=on,wait=off"):
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + TIMEOUT
         while (answer := call("qmp", "--socket", form.format(port), "query-chardev"))[0] == 1:
             assert "Connection refused" in answer[2]
             assert time.monotonic() < deadline
@@ -135,7 +135,9 @@ def test_over_tcp(call: Call, form: str) -> None:
 def test_on_a_terminal_it_is_indented(path: Path) -> None:
     master, terminal = pty.openpty()
     try:
-        subprocess.run([*PROGRAM, "qmp", "query-version"], stdout=terminal, check=True, timeout=10)
+        subprocess.run(
+            [*PROGRAM, "qmp", "query-version"], stdout=terminal, check=True, timeout=TIMEOUT
+        )
         shown = os.read(master, 4096)
     finally:
         os.close(master)
@@ -192,13 +194,13 @@ def test_a_signal_ends_a_command_that_waits(path: Path, tmp_path: Path, number: 
     )
     wait_for(listening.exists)
     process.send_signal(number)
-    assert process.communicate(timeout=5)[1] == b""
+    assert process.communicate(timeout=TIMEOUT)[1] == b""
     assert process.returncode == 130
     wait_for(lambda: not listening.exists())
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -450,7 +452,7 @@ def test_events_are_lines_of_json_until_interrupted(path: Path, call: Call) -> N
         assert event["data"]["id"] == "x"
         assert set(event["timestamp"]) == {"seconds", "microseconds"}
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=5)
+        _, errors = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, errors) == (0, "")
 
 
@@ -463,7 +465,7 @@ def test_events_end_with_the_server(tmp_path: Path) -> None:
     ):
         make_events_until_printed(qmp, process)
         service.stop()
-        out, errors = process.communicate(timeout=5)
+        out, errors = process.communicate(timeout=TIMEOUT)
     assert json.loads(out.splitlines()[-1])["event"] == "SHUTDOWN"
     text = f"trio-chardev: The QMP server '{tmp_path}/q' closed the connection\n"
     assert (process.returncode, errors) == (1, text)

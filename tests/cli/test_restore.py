@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.services import PROGRAM, Qmp, running
+from tests.services import PROGRAM, TIMEOUT, Qmp, running
 
 
 @contextmanager
@@ -245,7 +245,7 @@ def test_an_alien_file_is_one_line_and_status_1(tmp_path: Path) -> None:
         [*PROGRAM, "serve", "--state", f"{tmp_path}/state"],
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=TIMEOUT,
     )
     assert done.returncode == 1
     assert done.stderr.startswith(
@@ -265,7 +265,7 @@ def test_after_an_orderly_end_too(tmp_path: Path, end: str) -> None:
         assert qmp.add("a", "null") == {}
         if end == "quit":
             qmp("quit")
-            assert first.process.wait(timeout=5) == 0
+            assert first.process.wait(timeout=TIMEOUT) == 0
         else:
             assert first.stop()[0] == 0
     with running(*arguments), Qmp(tmp_path / "q") as qmp:

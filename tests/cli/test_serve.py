@@ -19,7 +19,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.services import PROGRAM, Qmp, running, until
+from tests.services import PROGRAM, TIMEOUT, Qmp, running, until
 from trio_chardev.cli import main
 from trio_chardev.cli.address import default_monitor_path
 from trio_chardev.cli.options import ServeOptions
@@ -99,7 +99,7 @@ def test_echr_is_a_number(
 def test_pretty(tmp_path: Path) -> None:
     chardev = f"socket,id=m,path={tmp_path}/m,server=on,wait=off"
     with running("--chardev", chardev, "--monitor", "chardev=m,mode=control,pretty=on"):
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + TIMEOUT
         with socket.socket(socket.AF_UNIX) as sock:
             while sock.connect_ex(f"{tmp_path}/m") != 0:
                 assert time.monotonic() < deadline
@@ -126,13 +126,13 @@ def test_quit_ends_it(tmp_path: Path) -> None:
             assert qmp("quit") == {}
             assert [event["data"]["reason"] for event in qmp.events] == ["host-qmp-quit"]
             assert qmp.read() is None
-        assert service.process.wait(timeout=5) == 0
+        assert service.process.wait(timeout=TIMEOUT) == 0
 
 
 def test_a_signal_comes_through_while_a_chardev_waits_for_its_client(tmp_path: Path) -> None:
     chardev = f"socket,id=w,path={tmp_path}/w,server=on,wait=on"
     with running("--chardev", chardev, "--pidfile", f"{tmp_path}/pid") as service:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + TIMEOUT
         while not (tmp_path / "w").exists():
             assert time.monotonic() < deadline
             time.sleep(0.005)
@@ -160,7 +160,10 @@ def test_a_start_that_stands_still_says_whom_it_waits_for(tmp_path: Path) -> Non
 
 def test_a_mistake_is_one_line_and_status_1() -> None:
     done = subprocess.run(
-        [*PROGRAM, "serve", "--chardev", "bogus,id=x"], capture_output=True, text=True, timeout=10
+        [*PROGRAM, "serve", "--chardev", "bogus,id=x"],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
     )
     line = "trio-chardev: --chardev bogus,id=x: 'bogus' is not a valid char driver name\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
@@ -168,7 +171,7 @@ def test_a_mistake_is_one_line_and_status_1() -> None:
 
 def test_misuse_is_status_2() -> None:
     done = subprocess.run(
-        [*PROGRAM, "serve", "--bogus"], capture_output=True, text=True, timeout=10
+        [*PROGRAM, "serve", "--bogus"], capture_output=True, text=True, timeout=TIMEOUT
     )
     assert done.returncode == 2
     assert "No such option" in done.stderr
@@ -393,7 +396,7 @@ def test_a_monitor_on_a_terminal_gives_it_back_as_it_was() -> None:
         assert b'"filename": "stdio"' in read_until(master, b"]}")
         process.terminate()
         assert b"SHUTDOWN" in read_until(master, b"\n")
-        assert process.communicate(timeout=5)[1] == b""
+        assert process.communicate(timeout=TIMEOUT)[1] == b""
         assert process.returncode == 0
         assert termios.tcgetattr(terminal) == before
     finally:
@@ -418,7 +421,7 @@ def test_a_monitor_and_keys_on_one_terminal() -> None:
         assert b"\nC-a x       stop the service\r" in read_until(master, b"send C-a")
         os.write(master, b"\x01x")
         assert b"trio-chardev: Terminated" in read_until(master, b"Terminated")
-        assert process.communicate(timeout=5)[1] == b""
+        assert process.communicate(timeout=TIMEOUT)[1] == b""
         assert process.returncode == 0
     finally:
         process.kill()
@@ -430,7 +433,7 @@ def test_a_monitor_and_keys_on_one_terminal() -> None:
 def read_until(fd: int, end: bytes) -> bytes:
     data = b""
     while end not in data:
-        assert select.select([fd], [], [], 5)[0], data
+        assert select.select([fd], [], [], TIMEOUT)[0], data
         data += os.read(fd, 4096)
     return data
 
