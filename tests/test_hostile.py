@@ -13,22 +13,25 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.hostile.floods import FLOODS, Place
+from tests.hostile.floods import FLOODS, QMP_FLOODS, QMP_SOCKET, Place
 from tests.hostile.meter import metering
 from tests.hostile.peers import RIGHTS, Peer, Stream, fill
 from tests.matrix import eventually
 from tests.protocols.websocket_wire import BINARY, frame
+from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core import slot
 from trio_chardev.core.delivery import INBOUND_CAPACITY
 from trio_chardev.core.frontend import stateless
 from trio_chardev.core.registry import Registry
-from trio_chardev.service import open_registry
+from trio_chardev.qmp.client import open_qmp_client
+from trio_chardev.service import open_registry, open_service
 
 MOST = 60_000  # calls of functions in one step: 5 ms or so
 ROUNDS = 2  # of sending as much as goes
 MUCH = 1 << 17  # bytes, if so many go
+COMMANDS = 1 << 15  # bytes of QMP: each is more work
 TURNS = 40  # of others, in each
 FDS = RIGHTS + 8  # descriptors that a chardev keeps more than at first
 
@@ -39,10 +42,10 @@ def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slot, "perf_counter", lambda: 0.0)
 
 
-async def flood(peer: Peer) -> None:
+async def flood(peer: Peer, much: int = MUCH) -> None:
     """Send as much as goes, let others have their turns, and again."""
     for _ in range(ROUNDS):
-        fill(peer, MUCH)
+        fill(peer, much)
         for _ in range(TURNS):
             await trio.lowlevel.checkpoint()
 
@@ -88,6 +91,25 @@ async def test_whatever_a_peer_sends_a_step_is_short_and_little_is_kept(
                 await registry.change("flooded", NullOptions(), drain_timeout=0.05)
             peer.close()
             nursery.cancel_scope.cancel()
+    assert meter.most <= MOST, f"{meter.most} calls in a step of {meter.whose}"
+
+
+@pytest.mark.parametrize("name", QMP_FLOODS)
+async def test_whatever_a_client_of_qmp_sends_a_step_is_short_and_another_is_answered(
+    name: str, tmp_path: Path
+) -> None:
+    """As it is let in: many clients at once, of one listener."""
+    place = QMP_FLOODS[name](tmp_path)
+    address = UnixAddress(str(tmp_path / QMP_SOCKET))
+    with trio.fail_after(60):
+        async with open_service() as service:
+            await service.listen_qmp(SocketOptions(addr=address))
+            async with open_qmp_client(address) as other:
+                with metering() as meter:
+                    peer = await trio.to_thread.run_sync(place.come)
+                    await flood(peer, COMMANDS)
+                    await other.execute("query-version")
+                peer.close()
     assert meter.most <= MOST, f"{meter.most} calls in a step of {meter.whose}"
 
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tests.hostile.floods import FLOODS, Make, Place
+from tests.hostile.floods import FLOODS, QMP_FLOODS, Make, Place
 from tests.hostile.peers import Peer
 from tests.services import Qmp
 from tests.soak.meter import Service
@@ -90,12 +90,13 @@ def measure(make: Make, folder: Path, seconds: float) -> tuple[list[float], int]
 
 def main() -> int:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
-    names = [name for name in FLOODS if name.startswith(tuple(sys.argv[2:]) or "")]
+    floods = {**FLOODS, **QMP_FLOODS}
+    names = [name for name in floods if name.startswith(tuple(sys.argv[2:]) or "")]
     print("round trips of a client of QMP: typical, 99 of 100, the longest; growth of memory")
     status = 0
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            times, growth = measure(FLOODS[name], Path(folder), seconds / len(names))
+            times, growth = measure(floods[name], Path(folder), seconds / len(names))
         half, most, longest = (times[int(part * (len(times) - 1))] for part in (0.5, 0.99, 1))
         is_bad = most > TYPICAL or longest > LONGEST or growth > GROWTH
         print(

@@ -23,6 +23,7 @@ from tests.hostile.peers import (
     Records,
     Rights,
     Stream,
+    Talker,
     Writer,
     accept_websocket,
     dial,
@@ -32,6 +33,7 @@ from tests.hostile.peers import (
 from tests.protocols.websocket_wire import BINARY, CONTINUATION, PING, PONG, TEXT, frame
 from trio_chardev.backends.addresses import InetAddress, UnixAddress
 from trio_chardev.backends.mux import MuxOptions
+from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pty import PtyOptions
 from trio_chardev.backends.replay import ReplayOptions
 from trio_chardev.backends.serial import SerialOptions
@@ -43,6 +45,7 @@ from trio_chardev.protocols.asciicast import header
 
 Come = Callable[[], Peer]
 LINES: Final = 100_000  # of a recording
+QMP_SOCKET: Final = "qmp.sock"  # where the service listens
 
 TELNET: Final = {
     "NOP": b"\xff\xf1",
@@ -88,7 +91,16 @@ QMP: Final = {
     "command": b'{"execute":"query-version"}',
     "unknown": b'{"execute":"x"}\n',
     "slow": b'{"execute":"chardev-remove","arguments":{"id":"x"}}',
+    "slow, then arrays": b'{"execute":"chardev-remove","arguments":{"id":"x"}}' + b"[]" * 500,
+    "slow, then objects": b'{"execute":"chardev-remove","arguments":{"id":"x"}}' + b"{}" * 500,
+    "array without end": b"1," * 500 + b"[" + b"1," * 500 + b"\xff",
+    "long and escaped": b"'" + rb"\n" * 8_000 + b"'",
+    "long and wrong": b'"' + b"\x80" * 16_000 + b"\x01",
+    "accents": b'{"id":"' + "é".encode() * 8_000 + b'"}',
+    "much to tell": b'{"execute":"query-qmp-schema"}',
+    "oob": b'{"exec-oob":"query-yank"}',
 }
+NEGOTIATE: Final = b'{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}'
 
 
 @attrs.frozen(kw_only=True)
@@ -218,6 +230,18 @@ def _mux(unit: bytes) -> Make:
     return make
 
 
+def _qmp(unit: bytes) -> Make:
+    """A client of the listener for QMP; the chardev is nobody's."""
+
+    def make(folder: Path) -> Place:
+        return Place(
+            options=NullOptions(),
+            come=lambda: Talker(dial(folder / QMP_SOCKET), unit, NEGOTIATE),
+        )
+
+    return make
+
+
 class _Recording(Peer):
     """Has sent all before."""
 
@@ -245,6 +269,7 @@ def _frames(frames: list[tuple[int, bytes]], mask: bytes = b"mask") -> bytes:
     return b"".join(frame(opcode, payload, mask=mask) for opcode, payload in frames)
 
 
+QMP_FLOODS: Final[Mapping[str, Make]] = {f"qmp: {name}": _qmp(unit) for name, unit in QMP.items()}
 FLOODS: Final[Mapping[str, Make]] = {
     **{f"telnet: {name}": _telnet(unit) for name, unit in TELNET.items()},
     **{
@@ -288,4 +313,4 @@ FLOODS: Final[Mapping[str, Make]] = {
     "replay: marks": _replay([0, "m", "x"]),
     "replay: bytes": _replay([0, "o", "x"]),
 }
-"""By name; the kind of chardev comes first."""
+"""By name; the kind of chardev comes first. Those of QMP are beside them."""

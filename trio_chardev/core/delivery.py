@@ -135,6 +135,13 @@ class Delivery:
         finally:
             self._is_flushing = False
 
+    def accept(self) -> None:
+        """Hand over what is queued, and have the backend read again, unless that pauses it anew."""
+        was_paused, self.inbound.is_paused = self.inbound.is_paused, False
+        self.flush()
+        if was_paused and not self.inbound.is_paused:
+            self.inbound.wake_writers()
+
     def _flush(self) -> None:
         if self.pipe:
             self.piped(0)

@@ -271,8 +271,7 @@ class Frontend(trio.abc.Stream):
     def accept_input(self) -> None:
         """Offer on_receive what it did not take before (QEMU's chr_fe_accept_input)."""
         self._check()
-        self._delivery.inbound.resume()
-        self._delivery.flush()
+        self._delivery.accept()
 
     async def aclose(self) -> None:
         """Detach from the chardev, which stays, with what was not read."""

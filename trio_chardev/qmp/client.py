@@ -27,7 +27,7 @@ from trio_chardev.backends.dialer import connect
 from trio_chardev.backends.guard import peer_pid
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import BackendError, ChardevError, OptionsError, strerror
-from trio_chardev.qmp.codec import Decoder
+from trio_chardev.qmp.codec import Decoder, Message
 from trio_chardev.qmp.conversation import (
     Call,
     Conversation,
@@ -123,11 +123,17 @@ class QmpClient:
         decoder = Decoder()
         conversation = self._conversation
         try:
-            while data := await self._stream.receive_some(RECEIVE_SIZE):
-                for message in decoder.feed(bytes(data)):
-                    conversation.take(message)
-                    if conversation.end_reason is not None:
-                        return
+            while data := bytes(await self._stream.receive_some(RECEIVE_SIZE)):
+                pos = 0
+                while pos < len(data):
+                    messages: list[Message] = []
+                    pos = decoder.feed_some(data, pos, messages)
+                    for message in messages:
+                        conversation.take(message)
+                        if conversation.end_reason is not None:
+                            return
+                    if pos < len(data):
+                        await trio.lowlevel.checkpoint()
         except _BROKEN as exc:
             conversation.end(self._end_reason(exc))
         else:

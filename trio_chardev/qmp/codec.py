@@ -13,6 +13,9 @@ bare zero, numbers beyond 64 bits and deep nesting by hooks and checks, characte
 QEMU rejects by not using it. Where it raises, the lexer reads that message instead, up to
 its end, in as many packets as that takes.
 
+`Decoder.feed_some` works through a portion of what has come, so that others have their turn
+between two portions, whatever it is.
+
 This differs from QEMU on purpose: a message that is too deep, too long or of too many
 tokens gets one error. QEMU forgets where it is, and then answers each left-over brace and
 bracket with an error of its own. Here the rest of that message is skipped.
@@ -22,7 +25,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Final, TypeAlias
+from collections.abc import MutableSequence
+from typing import Any, Final, TypeAlias
 
 import attrs
 
@@ -40,11 +44,16 @@ MAX_SIZE: Final = 64 << 20  # of the tokens of one message, without white space
 
 _TOO_LONG: Final = "JSON token size limit exceeded"
 
-# Data is worked through in pieces of this size, so that a message that the fast path tries
-# in vain costs no more than the piece; and within it no limit but nesting can be exceeded.
+PORTION: Final = 96  # messages of the fast path, or tokens of the lexer
+# The fast path tries so many bytes for a portion, then so many for one message: what it tries in
+# vain costs no more, and within that no limit but nesting can be exceeded.
+_WINDOW: Final = 4 << 10
 _PIECE: Final = 64 << 10
 
+_OPENING: Final = b"{ \t\r\n"  # what ordinary messages begin with, white space before them included
 _SEPARATORS: Final = (" ", "\t", "\r", "\n")
+_LONGEST_CUT: Final = len("\\uDEAD\\uBEE")  # of what is no string
+_SPACE = re.compile(r"[ \t\r\n]*+")
 # Surrogates and non-characters begin with D or F; what is no hexadecimal digit is wrong.
 _RISKY_ESCAPE = re.compile(rb"\\u[^0-9A-CEa-ce]")
 
@@ -65,6 +74,8 @@ class Decoder:
     def __init__(self) -> None:
         self._lexer = Lexer()
         self._frame = _Frame()
+        self.effort = 0
+        """How many messages of the fast path and tokens of the lexer it has found."""
 
     @property
     def held(self) -> int:
@@ -78,35 +89,40 @@ class Decoder:
         braces ends only with the byte behind it.
         """
         messages: list[Message] = []
-        for start in range(0, len(data), _PIECE):
-            piece = data[start : start + _PIECE]
-            ordinary = _ordinary_text(piece)
-            pos = 0
-            while pos < len(piece):
-                if ordinary is not None and self._frame.empty and self._lexer.idle:
-                    pos = _take_ordinary(ordinary, pos, messages)
-                    if pos == len(piece):
-                        break
-                pos = self._take_one(piece, pos, messages)
+        pos = 0
+        while pos < len(data):
+            pos = self.feed_some(data, pos, messages)
         return messages
 
-    def _take_one(self, data: bytes, pos: int, messages: list[Message]) -> int:
-        """Go on to the end of one message, or of *data*; return where that is."""
-        while True:
+    def feed_some(self, data: bytes, pos: int, messages: MutableSequence[Any]) -> int:
+        """As `feed`, a portion of *data* from *pos* on, into *messages*; return where that ends."""
+        if data[pos] in _OPENING and self._frame.empty and self._lexer.idle:
+            before = len(messages)
+            end = _take_ordinary(data, pos, messages)
+            if end > pos:
+                self.effort += len(messages) - before
+                return end
+        return self._take_one(data, pos, messages)
+
+    def _take_one(self, data: bytes, pos: int, messages: MutableSequence[Any]) -> int:
+        """Go on to the end of one message, of a portion or of *data*; return where that is."""
+        for _ in range(PORTION):
+            self.effort += 1
             kind, text, pos = self._lexer.scan(data, pos)
             if kind == "end":
-                return pos
+                break
             if kind == "cut":
                 self._check_held(messages)
-                return pos
+                break
             if kind == "stray":
                 self._stray(text, messages)
             else:
                 self._token(kind, text, messages)
             if self._frame.empty:
-                return pos
+                break
+        return pos
 
-    def _token(self, kind: Kind, text: bytes, messages: list[Message]) -> None:
+    def _token(self, kind: Kind, text: bytes, messages: MutableSequence[Any]) -> None:
         frame = self._frame
         closed = frame.count(kind, text)
         if not frame.skipping:
@@ -121,7 +137,7 @@ class Decoder:
         if closed:
             self._frame = _Frame()
 
-    def _check_held(self, messages: list[Message]) -> None:
+    def _check_held(self, messages: MutableSequence[Any]) -> None:
         """Stop keeping a token that was cut once it is too long, or will not be used."""
         frame = self._frame
         if not frame.skipping and frame.size + self._lexer.held >= MAX_SIZE:
@@ -130,7 +146,7 @@ class Decoder:
         if frame.skipping:
             self._lexer.forget()
 
-    def _stray(self, text: bytes, messages: list[Message]) -> None:
+    def _stray(self, text: bytes, messages: MutableSequence[Any]) -> None:
         if self._frame.skipping:
             if text[-1] not in RESETS:
                 return
@@ -190,28 +206,46 @@ class _Frame:
         return self.parser.value
 
 
-def _ordinary_text(data: bytes) -> str | None:
-    """*data* as text if the fast path can be tried on it."""
-    if not data.isascii() or (b"\\u" in data and _RISKY_ESCAPE.search(data)):
-        return None
-    return data.decode("ascii")
+def _take_ordinary(data: bytes, pos: int, messages: MutableSequence[Any]) -> int:
+    """Take complete ordinary messages at *pos*; return where they end, maybe *pos*."""
+    for size, most in ((_WINDOW, PORTION), (_PIECE, 1)):
+        window = data[pos : pos + size]
+        if not window.isascii() or (b"\\u" in window and _RISKY_ESCAPE.search(window)):
+            break
+        taken, is_cut = _scan_ordinary(window.decode("ascii"), most, messages)
+        if taken or not is_cut or len(window) < size:
+            return pos + taken
+    return pos
 
 
-def _take_ordinary(text: str, pos: int, messages: list[Message]) -> int:
-    """Take the complete ordinary messages at *pos*; return where something else begins."""
+def _scan_ordinary(text: str, most: int, messages: MutableSequence[Any]) -> tuple[int, bool]:
+    """Take up to *most* of them at the beginning of *text*.
+
+    Return where something else begins, and whether that may be one that the end of *text* cuts.
+    """
+    pos = 0
     try:
-        while True:
-            while text.startswith(_SEPARATORS, pos):
-                pos += 1
+        for _ in range(most):
+            if text.startswith(_SEPARATORS, pos):
+                pos = _end_of_space(text, pos)
             if not text.startswith("{", pos):
-                return pos
+                break
             value, end = _scan(text, pos)
             if end - pos > MAX_NESTING and _may_be_deep(text, pos, end):
-                return pos
+                break
             messages.append(value)
             pos = end
+    except json.JSONDecodeError as exc:
+        is_at_end = exc.pos > len(text) - _LONGEST_CUT
+        return pos, is_at_end or exc.msg.startswith("Unterminated string")
     except (ValueError, RecursionError):
-        return pos
+        pass
+    return pos, False
+
+
+def _end_of_space(text: str, pos: int) -> int:
+    match = _SPACE.match(text, pos)
+    return pos if match is None else match.end()
 
 
 def _may_be_deep(text: str, start: int, end: int) -> bool:

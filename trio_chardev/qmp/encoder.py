@@ -20,8 +20,8 @@ from trio_chardev.qmp import utf8
 
 _standard = json.JSONEncoder(check_circular=False).encode
 _FLOAT = re.compile(r"[\[ ]-?(?:[0-9]+[.e]|Inf|NaN)")
-_SPECIAL = re.compile(r"[^ !#-\[\]-~]")
-_SHORT = {char: f"\\{name}" for char, name in zip('"\\\b\f\n\r\t', '"\\bfnrt', strict=True)}
+_SHORT = [(char, f"\\{name}") for char, name in zip('\\"\b\f\n\r\t', '\\"bfnrt', strict=True)]
+_NUMBERED = re.compile(r"[^ -~]+")  # once those are escaped
 
 
 class Encoded(bytes):
@@ -120,15 +120,12 @@ def _scalar(value: object) -> str:
 def _quoted(text: object) -> str:
     if not isinstance(text, str):
         raise TypeError(f"keys must be str, not {type(text).__name__}")
-    return f'"{_SPECIAL.sub(_escape, text)}"'
+    for char, escape in _SHORT:
+        text = text.replace(char, escape)
+    return f'"{_NUMBERED.sub(_number, text)}"'
 
 
-def _escape(match: re.Match[str]) -> str:
-    char = match[0]
-    if char in _SHORT:
-        return _SHORT[char]
-    code = ord(utf8.REPLACEMENT if utf8.NOT_A_CHARACTER.match(char) else char)
-    if code <= 0xFFFF:
-        return f"\\u{code:04X}"
-    high, low = divmod(code - 0x10000, 0x400)
-    return f"\\u{0xD800 + high:04X}\\u{0xDC00 + low:04X}"
+def _number(match: re.Match[str]) -> str:
+    """Characters by their numbers, in C: there may be millions of them."""
+    chars = utf8.NOT_A_CHARACTER.sub(utf8.REPLACEMENT, match[0])
+    return "\\u" + chars.encode("utf-16-be").hex("+", 2).upper().replace("+", "\\u")

@@ -12,11 +12,13 @@ have shut down its side only, as soon as its backend lets it go.
 
 A client that does not read its replies is not read either; when even its events do not fit
 into the `Output`, it is disconnected.
+
+What comes at once may be much work. After a `Turn` of it the chardev is read no more, the bytes
+that are left stay in its queue, in front of whatever comes, and others have their turn first.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -27,15 +29,15 @@ import trio
 from trio_chardev.core.abilities import DisconnectControl
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
-from trio_chardev.errors import ChardevError
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.qmp.cause import Cause
+from trio_chardev.qmp.answers import answer, answer_now, waits
 from trio_chardev.qmp.codec import Malformed
 from trio_chardev.qmp.context import Command, Context, Host
 from trio_chardev.qmp.descriptors import NamedFds
 from trio_chardev.qmp.monitor_client import MonitorClient, PassedFds
 from trio_chardev.qmp.output import Output
 from trio_chardev.qmp.session import NOTHING, QmpError, Request
+from trio_chardev.qmp.turn import WAITING, Turn
 from trio_chardev.qmp.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -44,8 +46,6 @@ OUTPUT_SUSPENDS = 1 << 24  # bytes unsent: no command is taken any more
 OUTPUT_LIMIT = OUTPUT_SUSPENDS + (1 << 20)  # bytes unsent: the client is let go
 PATIENCE = 0.5  # seconds that a command may take before the client's leaving is looked for
 READ_AHEAD = 1 << 16  # bytes of commands kept meanwhile, or a little more
-TOLD = ("id", "device", "qom-type", "driver", "chardev", "backend.type", "fdname", "protocol")
-LOGGED = 80  # characters of each in the log
 OOB_QUEUE = 8  # commands that wait or run while oob is enabled (QEMU's)
 LEAVING_INTERVAL = 0.01  # seconds between looks at a client that waits for its last answers
 SILENCE = 30.0  # seconds without qmp_capabilities; then a client gives way to others that wait
@@ -66,10 +66,12 @@ class Monitor:
     _came: trio.Event = attrs.field(factory=trio.Event, init=False)
     _left: trio.Event = attrs.field(factory=trio.Event, init=False)
     _fds: NamedFds = attrs.field(factory=NamedFds, init=False)
+    _turn: Turn = attrs.field(factory=Turn, init=False)
     _work_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _worker: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _watcher: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _leaver: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _turner: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _newcomer: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -107,6 +109,7 @@ class Monitor:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._out.run, self._go_on)
                 nursery.start_soon(self._work)
+                nursery.start_soon(self._take_turns)
                 nursery.start_soon(self._watch)
                 nursery.start_soon(self._watch_leaving)
                 if self.chardev.is_started:  # its backend has other clients, one by one
@@ -231,24 +234,39 @@ class Monitor:
         client = self._client
         if client is None:  # the rest of one that was let go
             return len(data)
+        if self._turn.is_over:
+            self._pause()
+            return 0
         if client.http_guard.is_browser(data):
             self._disconnect("is a web browser")
             return len(data)
         was_suspended = self._is_suspended(client)
         if was_suspended and client.ahead >= READ_AHEAD:
             return 0
-        client.ahead = client.ahead + len(data) if was_suspended else 0
         if was_suspended:
             client.set_fds_aside(first=False)
-        client.feed(data)
-        self._take_backlog(client)
+        taken = self._work_through(client, data)
+        client.ahead = client.ahead + taken if was_suspended else 0
         if client.backlog and not was_suspended and client is self._client:
             client.set_fds_aside(first=True)
         self._out.flush()
         self._count_memory()
-        if not was_suspended and client is self._client and self._is_suspended(client):
+        if client is not self._client:
+            return len(data)
+        if self._turn.is_over or (not was_suspended and self._is_suspended(client)):
             self._pause()
-        return len(data)
+        return taken
+
+    def _work_through(self, client: MonitorClient, data: bytes) -> int:
+        """Do what is asked for in *data*, until the turn is over; how many bytes that was."""
+        turn, decoder = self._turn, client.decoder
+        pos = 0
+        while pos < len(data) and not turn.is_over and client is self._client:
+            before = decoder.effort
+            pos = client.feed(data, pos)
+            self._take_backlog(client)
+            turn.spend(decoder.effort - before)
+        return pos
 
     def _is_suspended(self, client: MonitorClient) -> bool:
         """As in QEMU: one command at a time, or eight in the queue with oob."""
@@ -256,8 +274,16 @@ class Monitor:
         return len(client.queue) >= limit or len(self._out) >= OUTPUT_SUSPENDS
 
     def _take_backlog(self, client: MonitorClient) -> None:
-        while client.backlog and client is self._client and not self._is_suspended(client):
-            message = client.backlog.popleft()
+        """Do what was asked for, as far as the turn goes."""
+        backlog = client.backlog
+        size = len(self._out)
+        most = self._turn.left
+        count = 0
+        while (
+            backlog and client is self._client and count < most and not self._is_suspended(client)
+        ):
+            count += 1
+            message = backlog.popleft()
             if isinstance(message, PassedFds):
                 client.context.keep_passed(message.fds)
                 continue
@@ -265,43 +291,15 @@ class Monitor:
                 request = Request("", {}, NOTHING, error=QmpError(message.desc))
             else:
                 request = client.context.session.parse(message)
-            if not request.is_oob and (client.queue or self._waits(client, request)):
+            if not request.is_oob and (
+                client.queue or waits(self.commands, client.context, request)
+            ):
                 client.queue.append(request)
                 self._worker.unpark_all()
                 self._watcher.unpark_all()
             else:
-                self._put_reply(request, self._answer_now(client, request))
-
-    def _waits(self, client: MonitorClient, request: Request) -> bool:
-        command = self.commands.get(request.name)
-        if command is None or request.error is not None:
-            return False
-        return command.waits(client.context, request.arguments)
-
-    def _call(self, client: MonitorClient, request: Request) -> Any:
-        """The result of the command, or the coroutine that gives it."""
-        command = client.context.session.check(request, self.commands)
-        if request.is_oob and not command.allow_oob:
-            raise QmpError(f"The command {request.name} does not support OOB")
-        if log.isEnabledFor(logging.DEBUG):
-            shown = _shown(request.arguments)
-            log.debug("QMP '%s': %s%s", self.chardev.id, request.name, shown)
-        return command.run(client.context, request.arguments)
-
-    def _answer_now(self, client: MonitorClient, request: Request) -> dict[str, Any]:
-        try:
-            with Cause(self):
-                return {"return": self._call(client, request)}
-        except Exception as exc:
-            return _error(exc)
-
-    async def _answer(self, client: MonitorClient, request: Request) -> dict[str, Any]:
-        try:
-            with Cause(self):
-                result = self._call(client, request)
-                return {"return": await result if inspect.isawaitable(result) else result}
-        except Exception as exc:
-            return _error(exc)
+                self._put_reply(request, answer_now(self, client.context, request))
+        self._turn.spend(count, len(self._out) - size)
 
     async def _work(self) -> None:
         """Run, one after another, the requests that have to wait."""
@@ -321,14 +319,18 @@ class Monitor:
                 await self._worker.park()
                 continue
             request = client.queue[0]
-            reply = await self._answer(client, request)
+            reply = await answer(self, client.context, request)
             if client is self._client:  # else it left
                 client.queue.popleft()
+                client.is_read_on = False
+                self._turn.spend(WAITING)
                 self._put_reply(request, reply)
                 self._take_backlog(client)
                 self._out.flush()
                 self._count_memory()
             self._read_or_pause()
+            if self._turn.is_over:
+                await trio.lowlevel.checkpoint()
 
     async def _watch(self) -> None:
         """Read on when a command takes long, so that its client's leaving is heard."""
@@ -339,12 +341,26 @@ class Monitor:
                 await trio.sleep(PATIENCE)
                 if client is not self._client or not client.queue or client.queue[0] is not request:
                     continue
-                self._read()
+                client.is_read_on = True
+                self._read_or_pause()
             await self._watcher.park()
 
+    async def _take_turns(self) -> None:
+        """Go on behind each turn, when others have had theirs."""
+        while True:
+            if self._turn.is_over:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._turner.park()
+            self._turn.renew()
+            self._go_on()
+
     def _read_or_pause(self) -> None:
-        """Read on, unless the client has to wait for the worker, or to read itself."""
-        if self._client is not None and self._is_suspended(self._client):
+        """Read on, unless the client has to wait: for others, for the worker, or to read itself."""
+        client = self._client
+        if client is None:
+            self._read()
+        elif self._turn.is_over or (self._is_suspended(client) and not client.is_read_on):
             self._pause()
         else:
             self._read()
@@ -354,6 +370,8 @@ class Monitor:
             self._frontend.accept_input()
 
     def _pause(self) -> None:
+        if self._turn.is_over:
+            self._turner.unpark_all()
         if self._frontend is not None and self._frontend.is_attached:
             self._frontend.pause_input()
 
@@ -374,23 +392,3 @@ class Monitor:
             self._out.flush()
             self._count_memory()
         self._read_or_pause()
-
-
-def _shown(arguments: dict[str, Any]) -> str:
-    """What *arguments* say of what the command is about, for the log: nothing secret."""
-    given = dict(arguments)
-    if isinstance(backend := given.get("backend"), dict):
-        given["backend.type"] = backend.get("type")
-    return "".join(
-        f" {name}={given[name][:LOGGED]}" for name in TOLD if isinstance(given.get(name), str)
-    )
-
-
-def _error(exc: Exception) -> dict[str, Any]:
-    """The answer to a command that raised."""
-    if isinstance(exc, QmpError):
-        return {"error": {"class": exc.error_class, "desc": str(exc)}}
-    if not isinstance(exc, ChardevError):
-        log.exception("a command failed in a way that it must not", exc_info=exc)
-        return {"error": {"class": "GenericError", "desc": f"{type(exc).__name__}: {exc}"}}
-    return {"error": {"class": "GenericError", "desc": str(exc)}}

@@ -34,16 +34,19 @@ class MonitorClient:
     came: float = attrs.Factory(trio.current_time)
     is_leaving: bool = False
     """It sends no more, but may wait for answers."""
+    is_read_on: bool = False
+    """Its command takes so long that its leaving is looked for."""
     ahead: int = 0
     """Bytes that were taken while it was suspended."""
     pending: int = 0
     """About the bytes of the messages in `backlog` and `queue`."""
 
-    def feed(self, data: bytes) -> None:
-        """Put the messages that *data* completes into the backlog."""
+    def feed(self, data: bytes, pos: int) -> int:
+        """Put messages that *data* has from *pos* on into the backlog; see `Decoder.feed_some`."""
         before = self.decoder.held
-        self.backlog.extend(self.decoder.feed(data))
-        self.pending += len(data) + max(0, before - self.decoder.held)
+        end = self.decoder.feed_some(data, pos, self.backlog)
+        self.pending += end - pos + max(0, before - self.decoder.held)
+        return end
 
     @property
     def held(self) -> int:

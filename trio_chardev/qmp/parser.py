@@ -19,8 +19,21 @@ from trio_chardev.qmp.lexer import Kind
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
 _WORDS: Final[dict[bytes, Json]] = {b"true": True, b"false": False, b"null": None}
-_ESCAPES: Final = dict(zip(b"\"'\\/bfnrt", "\"'\\/\b\f\n\r\t", strict=True))
 _HEX = re.compile(rb"[0-9A-Fa-f]{4}")
+# The standard library's scanner; NUL, which may be spelt C0 80, is a character here.
+_unescape = json.JSONDecoder(strict=False).decode
+# What is no escape, and escapes but for those that need a closer look: all that can be wrong with
+# it is its UTF-8. In C, for there may be millions of them.
+_FINE = re.compile(
+    rb"""(?: [^\\]++ | \\["'\\/bfnrt] | \\u(?:
+        [0-9A-CEa-ce]%(hex)b{3} | [dD][0-7]%(hex)b{2}
+        | [dD][89ABab]%(hex)b{2}\\u[dD](?![fF]{2}[EFef])[C-Fc-f]%(hex)b{2}
+        | [fF][0-9A-CEa-ce]%(hex)b{2} | [fF][dD][0-9A-CFa-cf]%(hex)b
+        | [fF]{2}(?![fF][EFef])%(hex)b{2}
+    ))*+"""
+    % {b"hex": b"[0-9A-Fa-f]"},
+    re.VERBOSE,
+)
 # QEMU words a parse error in a buffer of 1024 bytes.
 _MAX_ERROR = 1023
 
@@ -146,32 +159,45 @@ def _string(raw: bytes) -> str:
     """The value of a string token, quotes included."""
     if b"\\" not in raw:
         return _text(raw[1:-1])
-    if raw.startswith(b'"'):
-        quick = _standard_string(raw)
-        if quick is not None:
-            return quick
-    parts: list[str] = []
+    text = utf8.decode(_standard_spelling(raw))
+    if text is not None:
+        try:
+            value = _unescape(text)
+        except ValueError:
+            pass
+        else:
+            # It lets lone surrogates and non-characters pass.
+            assert isinstance(value, str)
+            if not utf8.NOT_A_CHARACTER.search(value):
+                return value
+    raise _find_error(raw)
+
+
+def _standard_spelling(raw: bytes) -> bytes:
+    """The same in double quotes and without ``\\'``, which the standard does not have."""
+    inner = raw[1:-1].replace(
+        rb"\\", b"\0"
+    )  # no token has that byte, and no other pair begins there
+    inner = inner.replace(rb"\'", b"'")
+    if raw.startswith(b"'"):
+        inner = inner.replace(rb"\"", b'"').replace(b'"', rb"\"")
+    return b'"%b"' % inner.replace(b"\0", rb"\\")
+
+
+def _find_error(raw: bytes) -> ParseError:
+    """What is wrong first in a string token."""
     pos, end = 1, len(raw) - 1
-    while (escape := raw.find(b"\\", pos, end)) >= 0:
-        parts.append(_text(raw[pos:escape]))
-        char, pos = _escaped(raw, escape)
-        parts.append(char)
-    parts.append(_text(raw[pos:end]))
-    return "".join(parts)
-
-
-def _standard_string(raw: bytes) -> str | None:
-    """The same by the standard library, in C; None where it could disagree."""
-    text = utf8.decode(raw)
-    if text is None or "\0" in text:
-        return None
     try:
-        value = json.loads(text)
-    except ValueError:
-        return None
-    assert isinstance(value, str)
-    # It lets lone surrogates and non-characters pass.
-    return None if utf8.NOT_A_CHARACTER.search(value) else value
+        while pos < end:
+            fine = _FINE.match(raw, pos, end)
+            assert fine is not None  # it may be empty
+            _text(fine[0])
+            pos = fine.end()
+            if pos < end:
+                pos = _check_escape(raw, pos)
+    except ParseError as error:
+        return error
+    raise AssertionError(f"{raw!r} is a string")
 
 
 def _text(raw: bytes) -> str:
@@ -181,10 +207,10 @@ def _text(raw: bytes) -> str:
     return text
 
 
-def _escaped(raw: bytes, pos: int) -> tuple[str, int]:
-    """The character that the escape at *pos* stands for, and where it ends."""
-    if raw[pos + 1] in _ESCAPES:
-        return _ESCAPES[raw[pos + 1]], pos + 2
+def _check_escape(raw: bytes, pos: int) -> int:
+    """Where the escape at *pos* ends. Raises ParseError if it stands for nothing."""
+    if raw[pos + 1] in b"\"'\\/bfnrt":
+        return pos + 2
     if raw[pos + 1] != ord("u"):
         raise ParseError("invalid escape sequence in string")
     code, end = _hex(raw, pos + 2), pos + 6
@@ -195,7 +221,7 @@ def _escaped(raw: bytes, pos: int) -> tuple[str, int]:
     if code < 0 or utf8.NOT_A_CHARACTER.match(chr(code)):
         shown = utf8.decode_c_string(raw[pos:end])
         raise ParseError(f"{shown} is not a valid Unicode character")
-    return chr(code), end
+    return end
 
 
 def _hex(raw: bytes, pos: int) -> int:

@@ -14,11 +14,12 @@ _PLANE_ENDS = "".join(chr(plane << 16 | end) for plane in range(17) for end in (
 NOT_A_CHARACTER = re.compile(f"[\ud800-\udfff\ufdd0-\ufdef{_PLANE_ENDS}]")
 REPLACEMENT = "\ufffd"
 
-_SEQUENCE = re.compile(
-    rb"[\xc0-\xdf][\x80-\xbf]?|[\xe0-\xef][\x80-\xbf]{0,2}|[\xf0-\xf7][\x80-\xbf]{0,3}"
-    rb"|[\xf8-\xfb][\x80-\xbf]{0,4}|[\xfc\xfd][\x80-\xbf]{0,5}|[\x80-\xbf\xfe\xff]"
+# Of text in which bytes that are no UTF-8 are lone surrogates (PEP 383).
+_INVALID = re.compile(
+    "[\udcc0-\udcdf][\udc80-\udcbf]?|[\udce0-\udcef][\udc80-\udcbf]{0,2}"
+    "|[\udcf0-\udcf7][\udc80-\udcbf]{0,3}|[\udcf8-\udcfb][\udc80-\udcbf]{0,4}"
+    f"|[\udcfc\udcfd][\udc80-\udcbf]{{0,5}}|{NOT_A_CHARACTER.pattern}"
 )
-
 
 _LENGTHS = {lead: 2 + (lead >= 0xE0) + (lead >= 0xF0) for lead in range(0xC0, 0xF5)}
 MAX_LENGTH = 4  # bytes of a character
@@ -36,10 +37,8 @@ def decode(raw: bytes) -> str | None:
 
 def decode_replacing(raw: bytes) -> str:
     """The text of *raw* with U+FFFD for each invalid sequence."""
-    text = decode(raw)
-    if text is not None:
-        return text
-    return _SEQUENCE.sub(_valid_or_replacement, raw).decode()
+    text = raw.replace(b"\xc0\x80", b"\0").decode(errors="surrogateescape")
+    return text if text.isascii() else _INVALID.sub(REPLACEMENT, text)
 
 
 def decode_c_string(raw: bytes) -> str:
@@ -64,8 +63,3 @@ def count_whole(raw: bytes, size: int) -> int:
 
 def _has_character(raw: bytes) -> bool:
     return decode_replacing(raw).strip(REPLACEMENT) != ""
-
-
-def _valid_or_replacement(match: re.Match[bytes]) -> bytes:
-    text = decode(match[0])
-    return (REPLACEMENT if text is None else text).encode()

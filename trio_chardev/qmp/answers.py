@@ -1,0 +1,79 @@
+"""What a monitor answers to a request: what its command returns, or what is wrong."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from trio_chardev.errors import ChardevError
+from trio_chardev.qmp.cause import Cause
+from trio_chardev.qmp.context import Command, Context
+from trio_chardev.qmp.session import QmpError, Request
+
+if TYPE_CHECKING:
+    from trio_chardev.qmp.monitor import Monitor
+
+log = logging.getLogger(__name__)
+
+TOLD = ("id", "device", "qom-type", "driver", "chardev", "backend.type", "fdname", "protocol")
+LOGGED = 80  # characters of each in the log
+
+
+def waits(commands: Mapping[str, Command], context: Context, request: Request) -> bool:
+    """Will the command have to wait, or may it?"""
+    command = commands.get(request.name)
+    if command is None or request.error is not None:
+        return False
+    return command.waits(context, request.arguments)
+
+
+def answer_now(monitor: Monitor, context: Context, request: Request) -> dict[str, Any]:
+    """Run a command that need not wait, or say what is wrong with it."""
+    try:
+        with Cause(monitor):
+            return {"return": _call(monitor, context, request)}
+    except Exception as exc:
+        return _error(exc)
+
+
+async def answer(monitor: Monitor, context: Context, request: Request) -> dict[str, Any]:
+    """Run any command, or say what is wrong with it."""
+    try:
+        with Cause(monitor):
+            result = _call(monitor, context, request)
+            return {"return": await result if inspect.isawaitable(result) else result}
+    except Exception as exc:
+        return _error(exc)
+
+
+def _call(monitor: Monitor, context: Context, request: Request) -> Any:
+    """The result of the command, or the coroutine that gives it."""
+    command = context.session.check(request, monitor.commands)
+    if request.is_oob and not command.allow_oob:
+        raise QmpError(f"The command {request.name} does not support OOB")
+    if log.isEnabledFor(logging.DEBUG):
+        shown = _shown(request.arguments)
+        log.debug("QMP '%s': %s%s", monitor.chardev.id, request.name, shown)
+    return command.run(context, request.arguments)
+
+
+def _shown(arguments: dict[str, Any]) -> str:
+    """What *arguments* say of what the command is about, for the log: nothing secret."""
+    given = dict(arguments)
+    if isinstance(backend := given.get("backend"), dict):
+        given["backend.type"] = backend.get("type")
+    return "".join(
+        f" {name}={given[name][:LOGGED]}" for name in TOLD if isinstance(given.get(name), str)
+    )
+
+
+def _error(exc: Exception) -> dict[str, Any]:
+    """The answer to a command that raised."""
+    if isinstance(exc, QmpError):
+        return {"error": {"class": exc.error_class, "desc": str(exc)}}
+    if not isinstance(exc, ChardevError):
+        log.exception("a command failed in a way that it must not", exc_info=exc)
+        return {"error": {"class": "GenericError", "desc": f"{type(exc).__name__}: {exc}"}}
+    return {"error": {"class": "GenericError", "desc": str(exc)}}
