@@ -51,7 +51,7 @@ async def finish(world: World, count: int) -> int:
         nursery.start_soon(others.run)
         end = bytes(world.device.sent).count(b"\r\n") + count
         with trio.fail_after(20):
-            while others.answered[-1:] != [end]:
+            while others.answered[-1:] != [end]:  # noqa: ASYNC110 - nobody tells
                 await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
     return others.most
@@ -108,7 +108,7 @@ async def test_answers_count_by_their_size_too() -> None:
 async def cut_off(world: World, unit: bytes) -> None:
     """Have *COUNT* of them come, and a part of them done."""
     world.device.feed(unit * COUNT)
-    while not world.monitor._turn.is_over:
+    while not world.monitor._turn.is_over:  # noqa: ASYNC110 - nobody tells
         await trio.lowlevel.checkpoint()
 
 
