@@ -57,6 +57,7 @@ GIVERS = (
 )
 PEERS = ("half_close", "door", "guard", "cancel_peers")
 PEER_TESTS = tuple(f"tests/backends/test_{name}.py" for name in PEERS)
+PTY_TESTS = tuple(f"tests/backends/test_{name}.py" for name in ("pty", "pty_unread", "carry"))
 SERIAL_TESTS = ("tests/backends/test_serial.py", "tests/backends/test_carry.py")
 
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -90,7 +91,10 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         CORE_TESTS,
     ),
     "core/effects.py": (("add", "run"), CORE_TESTS),
-    "core/slot.py": (("run", "settle", "drain", "take_back", "look_again", "retire"), CORE_TESTS),
+    "core/slot.py": (
+        ("run", "settle", "stay", "drain", "take_back", "look_again", "retire"),
+        CORE_TESTS,
+    ),
     "core/outbound.py": (
         (
             *("push_nowait", "push", "interrupt", "exclusive", "_try", "_send_blocking"),
@@ -109,8 +113,12 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "frontends/pour.py": (("send_rest",), ("tests/frontends/test_pour.py",)),
     "backends/pty.py": (
-        ("drain", "settle", "take_back", "_is_empty", "_has_input", "activate"),
-        ("tests/backends/test_pty.py", "tests/backends/test_carry.py"),
+        ("drain", "settle", "stay", "take_back", "activate"),
+        PTY_TESTS,
+    ),
+    "backends/pty_unread.py": (
+        ("is_empty", "_has_input", "wait_quiet", "take_all", "_make_raw", "begin", "end", "take"),
+        PTY_TESTS,
     ),
     "backends/pty_link.py": (("move",), ("tests/backends/test_pty.py",)),
     "backends/socket.py": (("activate", "_keep_peer_of", "_take_over"), SOCKET_TESTS),
@@ -243,10 +251,7 @@ REASONS: dict[str, str] = {
     "keep_alive=keep_alive)` and `self._connect(peer)`": NO_CHECKPOINT,
     "settle: without `if self._is_hung_up():`": SPARES,
     "settle: swapped `if self._is_hung_up():` and `slave = self._open_slave()`": SPARES,
-    "settle: swapped `before = unread` and `await trio.sleep(DRAIN_INTERVAL)`": SAME,
-    "take_back: swapped `data += read_all(self._slave)` and `if _is_empty(self._slave):`": SPARES,
-    "take_back: without `if _is_empty(self._slave):`": SPARES,
-    "take_back: without `break`": SPARES,
+    "wait_quiet: swapped `before = unread` and `await trio.sleep(DRAIN_INTERVAL)`": SAME,
     "_drain: swapped `if old.closed.is_set():` and `inbound = self.outlets.focus.inbound`": SAME,
     "exclusive: swapped `self.refuse_in_handler()` and `self.interrupt()`": (
         "while a handler is at work nothing is being sent"

@@ -69,7 +69,6 @@ ALLOWED = {
     "sandbox._existing": ALONE,
     "sandbox._open_folder": THREAD,
     # what is no file on a disk
-    "backends.descriptor.read_all": READY,
     "backends.descriptor.read_terminal": READY,
     "backends.holder.FdHolder._read": READY,
     "backends.holder.FdHolder._write": READY,  # and stdio's, see docs/security.md
@@ -79,6 +78,8 @@ ALLOWED = {
     "backends.pty.PtyBackend._open_slave": KERNEL,
     "backends.pty.unlock": KERNEL,
     "backends.pty_opens.OpenWatcher._read": READY,
+    "backends.pty_unread._make_raw": KERNEL,  # TCSANOW
+    "backends.pty_unread._read_piece": READY,
     "backends.serial_holders._find_holders": THREAD,
     "backends.serial_holders._has_open": THREAD,
     "backends.serial_line.Line._lock": KERNEL,

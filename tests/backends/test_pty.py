@@ -19,13 +19,14 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.peers import need
 from tests.services import until
-from trio_chardev.backends import pty as module, pty_opens as opens
+from trio_chardev.backends import pty as module, pty_opens as opens, pty_unread
 from trio_chardev.backends.descriptor import FdHolder
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pty import PtyBackend, PtyOptions, open_pty
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import stateless
+from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.service import open_registry
@@ -602,7 +603,7 @@ async def test_drain_is_not_misled_by_a_reader_who_has_just_made_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Between his read and the kernel's moving on what is behind it, nothing is to be seen."""
-    monkeypatch.setattr(module, "DRAIN_INTERVAL", 0)
+    monkeypatch.setattr(pty_unread, "DRAIN_INTERVAL", 0)
     with reader_process() as process:
         for _ in range(ROUNDS):
             async with opened() as backend:
@@ -625,7 +626,7 @@ async def test_a_reader_at_work_has_all_before_the_rest_is_taken_back() -> None:
                 while count := backend.send_nowait(memoryview(bytes(4096))):
                     sent += count
                 with trio.fail_after(5):
-                    await backend.settle()
+                    await backend.settle(DRAIN_TIMEOUT)
                 backend.prepare_to_leave(carry=True)
                 assert backend.take_back() == b""
             assert int(ask(process, "")) == sent
@@ -643,16 +644,16 @@ async def test_settle_waits_for_who_reads_and_not_for_who_does_not(
             assert backend.send_nowait(memoryview(b"0123456789")) == 10
             await until(lambda: unread(slave) == 10)
             with trio.fail_after(1):
-                await backend.settle()
+                await backend.settle(DRAIN_TIMEOUT)
 
             async def read_slowly() -> None:
                 for _ in range(10):
                     os.read(slave, 1)
-                    await trio.sleep(module.QUIET_TIME / 2)
+                    await trio.sleep(pty_unread.QUIET_TIME / 2)
 
             nursery.start_soon(read_slowly)
             with trio.fail_after(1):
-                await backend.settle()
+                await backend.settle(DRAIN_TIMEOUT)
             backend.prepare_to_leave(carry=True)
             assert backend.take_back() == b""
         finally:
@@ -665,10 +666,10 @@ async def test_settle_leaves_no_descriptor(autojump_clock: MockClock) -> None:
         try:
             assert backend.send_nowait(memoryview(b"unread")) == 6
             before = os.listdir("/proc/self/fd")
-            await backend.settle()
+            await backend.settle(DRAIN_TIMEOUT)
             with trio.CancelScope() as scope:
                 scope.cancel()
-                await backend.settle()
+                await backend.settle(DRAIN_TIMEOUT)
             assert os.listdir("/proc/self/fd") == before
         finally:
             os.close(slave)
@@ -682,7 +683,7 @@ async def test_a_pty_that_its_user_has_locked_is_settled(monkeypatch: pytest.Mon
             assert backend.send_nowait(memoryview(b"unread")) == 6
             monkeypatch.setattr(backend, "_open_slave", lambda: None)
             with trio.fail_after(5):
-                await backend.settle()
+                await backend.settle(DRAIN_TIMEOUT)
         finally:
             os.close(slave)
 
@@ -696,7 +697,7 @@ async def test_what_its_user_has_left_unread_is_taken_back() -> None:
         assert os.read(slave, 1000) == message[:1000]
         os.close(slave)
         with trio.fail_after(5):
-            await backend.settle()
+            await backend.settle(DRAIN_TIMEOUT)
         backend.prepare_to_leave(carry=True)
         assert backend.take_back() == message[1000:]
         assert backend.take_back() == b""

@@ -11,6 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_chardev.core.backend import Backend
 from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import stateless
 from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.errors import (
@@ -134,6 +135,75 @@ async def test_a_peer_that_is_never_done_has_the_drain_timeout(autojump_clock: M
         await chardev.change(new.open, carry=True, drain_timeout=2)
         assert trio.current_time() - begin == pytest.approx(2)
         assert sent(old, new) == [b"", b"not taken"]
+
+
+async def test_a_peer_that_begins_to_read_while_users_are_set_up_is_waited_for_too(
+    autojump_clock: MockClock,
+) -> None:
+    """Who comes meanwhile is set up before the change is final."""
+    old = FakeDevice("old", eager=True, holds=True)
+    new = FakeDevice("new", eager=True)
+    late = FakeFrontend()
+    async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
+
+        async def be_change(backend: Controls) -> None:
+            old.settle_seconds, old.is_taking = 1, True
+            nursery.start_soon(give_way)
+
+        async def give_way() -> None:
+            await trio.sleep(0.5)
+            chardev.detach(first)
+            chardev.attach(be_change=late.be_change)
+
+        first = chardev.attach(be_change=be_change)
+        await first.send_all(b"for the old one")
+        begin = trio.current_time()
+        await chardev.change(new.open, carry=True, drain_timeout=2)
+        assert trio.current_time() - begin == pytest.approx(1)
+        assert sent(old, new) == [b"for the old one", b""]
+        assert late.bound == "fake:new"
+
+
+async def test_a_peer_that_begins_again_and_again_has_the_drain_timeout(
+    autojump_clock: MockClock,
+) -> None:
+    old = FakeDevice("old", eager=True, holds=True)
+    new = FakeDevice("new", eager=True)
+    async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
+
+        async def begin_again() -> None:
+            while True:
+                await trio.sleep(0.4)
+                old.is_taking = True
+
+        async def be_change(backend: Controls) -> None:
+            old.settle_seconds, old.is_taking = 0.7, True
+            nursery.start_soon(begin_again)
+
+        await chardev.attach(be_change=be_change).send_all(b"taken")
+        begin = trio.current_time()
+        await chardev.change(new.open, carry=True, drain_timeout=2)
+        assert trio.current_time() - begin == pytest.approx(2)
+        assert chardev.backend is new.backend
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_backend_that_breaks_when_it_is_to_stay_does_not_keep_its_user_waiting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = FakeDevice("old", eager=True), FakeDevice("new", activates=False)
+    user = FakeFrontend()
+
+    def stay(backend: Backend) -> None:
+        raise OSError("it breaks")
+
+    async with open_chardev(old) as chardev:
+        chardev.attach(be_change=user.be_change)
+        monkeypatch.setattr(type(chardev.backend), "stay", stay)
+        with pytest.raises(BackendError):
+            await chardev.change(new.open)
+        assert user.bound == "fake:old"
+    assert "fake:old: cannot undo its leaving" in caplog.text
 
 
 async def test_without_carry_nobody_waits_for_it(autojump_clock: MockClock) -> None:
@@ -400,7 +470,7 @@ async def test_a_backend_that_breaks_as_it_settles_does_not_undo_the_change(
 ) -> None:
     old, new = FakeDevice("old", eager=True, holds=True), FakeDevice("new", eager=True)
 
-    async def settle(backend: Backend) -> None:
+    async def settle(backend: Backend, timeout: float) -> None:
         raise OSError("it breaks")
 
     async with open_chardev(old) as chardev:
@@ -417,7 +487,7 @@ async def test_a_change_that_cannot_know_what_was_taken_is_refused(
     """For want of a descriptor, for one: nothing is lost yet, and it can be tried again."""
     old, new = FakeDevice("old", eager=True, holds=True), FakeDevice("new", eager=True)
 
-    async def settle(backend: Backend) -> None:
+    async def settle(backend: Backend, timeout: float) -> None:
         raise BackendError("Too many open files")
 
     async with open_chardev(old) as chardev:

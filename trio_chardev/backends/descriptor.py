@@ -95,15 +95,6 @@ def count_unread(fd: int) -> int:
     return count
 
 
-def read_all(fd: int) -> bytes:
-    """All that can be read without waiting. Raises OSError."""
-    data = bytearray()
-    with contextlib.suppress(BlockingIOError):
-        while more := os.read(fd, READ_SIZE):
-            data += more
-    return bytes(data)
-
-
 def read_terminal(fd: int, max_bytes: int) -> bytes:
     """As read(2), but again while it gives as much as a terminal can. Raises OSError."""
     pieces = [os.read(fd, max_bytes)]

@@ -158,7 +158,7 @@ class RegularFileBackend(FileBackend):
         """Wait until all is written."""
         await self.spool.wait_idle()
 
-    async def settle(self) -> None:
+    async def settle(self, timeout: float) -> None:
         """Wait until all is written, or can't be: then that is carried over."""
         await self.spool.wait_idle(while_it_works=True)
 

@@ -30,11 +30,8 @@ import attrs
 import trio
 
 from trio_chardev.backends.descriptor import (
-    DRAIN_INTERVAL,
     DescriptorBackend,
     FdHolder,
-    count_unread,
-    read_all,
     read_terminal,
     slow_errors,
 )
@@ -42,6 +39,7 @@ from trio_chardev.backends.holder import owned
 from trio_chardev.backends.pty_line import PtyLine
 from trio_chardev.backends.pty_link import SlaveLink
 from trio_chardev.backends.pty_opens import OpenWatcher, get_watcher
+from trio_chardev.backends.pty_unread import UserReads, take_all, wait_empty, wait_quiet
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError, strerror
 from trio_chardev.events import LineSettings
@@ -63,10 +61,8 @@ class PtyOptions(BackendOptions):
 
 
 LOOK_INTERVAL = 0.1  # seconds between looks for a user, where inotify(7) can't tell
-LOOKS = 10  # the kernel holds up to 25 KiB for a PTY (pty.c, tty_buffer.c), 4095 bytes a look
 RETRY_INTERVAL = 5.0  # seconds until another PTY is tried for again
 TIOCGEXCL = 0x80045440  # asm-generic/ioctls.h
-QUIET_TIME = 0.02  # seconds; whose unread bytes are as many as before does not read
 
 
 class PtyBackend(DescriptorBackend):
@@ -90,6 +86,7 @@ class PtyBackend(DescriptorBackend):
         """Open from the commit of a change on, to look at what is left and to read it."""
         self._has_user = False
         """When that was opened somebody else had it open, too."""
+        self._reads = UserReads()
 
     @property
     def filename(self) -> str:
@@ -233,6 +230,7 @@ class PtyBackend(DescriptorBackend):
 
     def stay(self) -> None:
         """Close the slave."""
+        self._reads.end()
         if self._slave is not None:
             os.close(self._slave)
             self._slave = None
@@ -244,10 +242,9 @@ class PtyBackend(DescriptorBackend):
     async def drain(self) -> None:
         """Wait until the slave's user has read everything: closing the master drops the rest."""
         if self._slave is not None and self._has_user:
-            while not _is_empty(self._slave):  # noqa: ASYNC110 - there is no event
-                await trio.sleep(DRAIN_INTERVAL)
+            await wait_empty(self._slave)
 
-    async def settle(self) -> None:
+    async def settle(self, timeout: float) -> None:
         """Wait while the slave's user reads: two who read at a time get pieces by turns."""
         if self._is_hung_up():
             return
@@ -255,23 +252,27 @@ class PtyBackend(DescriptorBackend):
         if slave is None:
             return
         try:
-            quiet, before = 0.0, -1
-            while quiet < QUIET_TIME and not _is_empty(slave):
-                unread = count_unread(slave)
-                quiet = quiet + DRAIN_INTERVAL if unread == before else 0.0
-                before = unread
-                await trio.sleep(DRAIN_INTERVAL)
+            if self._watch is not None:
+                self._reads.begin(self._watch[0], self.pty)
+            await wait_quiet(slave, self._reads, timeout)
+        except BaseException:
+            self._reads.end()
+            raise
         finally:
             os.close(slave)
 
+    @property
+    def is_taking(self) -> bool:
+        return self._reads.have_come
+
     def take_back(self) -> bytes:
         """Read it as its user would, or the next one, who get it from this PTY no more."""
-        data = b""
-        if self._slave is not None:
-            for _ in range(LOOKS):  # a read may fail only because another is under way
-                data += read_all(self._slave)
-                if _is_empty(self._slave):
-                    break
+        if self._slave is None:
+            return b""
+        data, is_torn = take_all(self._slave, self._reads)
+        if is_torn:
+            text = "chardev '%s': the user of '%s' has read in the midst of what is carried over"
+            log.warning(text, self.id, self.pty)
         return data
 
     def _open_slave(self) -> int | None:
@@ -308,27 +309,11 @@ class PtyBackend(DescriptorBackend):
         super().close()
 
     def _unwatch(self) -> None:
+        self._reads.end()
         if self._watch is not None:
             watcher, wd = self._watch
             self._watch = None
             watcher.remove(wd)
-
-
-def _is_empty(slave: int) -> bool:
-    """Has the slave's user read everything, and is nothing on its way to him?
-
-    The kernel holds what the line discipline has no room for, and moves it on when a reader
-    has made room: then, for a moment, there is nothing to see. But each look moves it on, by
-    as much as the line discipline holds, so that it can't be that often.
-    """
-    return not any(_has_input(slave) for _ in range(LOOKS))
-
-
-def _has_input(slave: int) -> bool:
-    poll = select.poll()
-    poll.register(slave, select.POLLIN)
-    # poll(2) waits for what is on its way (n_tty_poll), FIONREAD for a reader (n_tty_ioctl).
-    return bool(poll.poll(0)) or count_unread(slave) > 0
 
 
 def unlock(slave: str) -> bool:

@@ -1,4 +1,4 @@
-"""Who hears that the slave of a PTY was opened, by inotify(7).
+"""Who hears that the slave of a PTY was opened, or read, by inotify(7).
 
 One instance serves all PTYs of a trio run, because a user may have only 128 (sysctl
 fs.inotify.max_user_instances). From the first PTY on a system task reads it, to the end of
@@ -21,7 +21,8 @@ from trio_chardev.errors import BackendError
 
 log = logging.getLogger(__name__)
 
-IN_OPEN = 0x20  # inotify(7), <sys/inotify.h>
+IN_ACCESS = 0x1  # inotify(7), <sys/inotify.h>
+IN_OPEN = 0x20
 IN_Q_OVERFLOW = 0x4000
 _RECORD = struct.Struct("iIII")  # wd, mask, cookie, length of the name (none for a file)
 _READ_SIZE = 4096
@@ -38,17 +39,30 @@ def _call(function: str, *args: int | bytes) -> int:
 
 
 class OpenWatcher:
-    """Tells PTYs that their slave was opened."""
+    """Tells PTYs that their slave was opened, and those that want it that it was read."""
 
     def __init__(self) -> None:
         self.inotify = FdHolder(_call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC))
         self._watches: dict[int, Callable[[], None]] = {}
+        self._reads: dict[int, Callable[[], None]] = {}
 
     def add(self, slave: str, opened: Callable[[], None]) -> int:
         """Call *opened* when *slave* is; gives what `remove` needs. Raises OSError."""
-        wd = _call("inotify_add_watch", self.inotify.fd, os.fsencode(slave), IN_OPEN)
+        wd = self._watch(slave, IN_OPEN)
         self._watches[wd] = opened
         return wd
+
+    def hear_reads(self, slave: str, read: Callable[[], None]) -> None:
+        """Call *read* when *slave*, which was added, is read: it costs a wake-up. Raises OSError."""
+        self._reads[self._watch(slave, IN_OPEN | IN_ACCESS)] = read
+
+    def hear_no_reads(self, slave: str) -> None:
+        """Undo `hear_reads`."""
+        with contextlib.suppress(OSError):  # then it costs wake-ups
+            self._reads.pop(self._watch(slave, IN_OPEN), None)
+
+    def _watch(self, slave: str, mask: int) -> int:
+        return _call("inotify_add_watch", self.inotify.fd, os.fsencode(slave), mask)
 
     @property
     def works(self) -> bool:
@@ -56,18 +70,19 @@ class OpenWatcher:
         return not self.inotify.closed
 
     def catch_up(self) -> None:
-        """Tell of the opens until now at once."""
+        """Tell of the opens and reads until now at once."""
         self._read()
 
     def remove(self, wd: int) -> None:
         """Watch no more."""
         del self._watches[wd]
+        self._reads.pop(wd, None)
         with contextlib.suppress(OSError):  # it went with the slave's file
             _call("inotify_rm_watch", self.inotify.fd, wd)
             self._read()  # its IN_IGNORED would wake the task
 
     async def run(self) -> None:
-        """The system task: wake the PTYs whose slave was opened."""
+        """The system task: wake the PTYs whose slave was opened or read."""
         try:
             while not self.inotify.closed:
                 await self.inotify.wait_readable()
@@ -81,16 +96,24 @@ class OpenWatcher:
                 opened()
 
     def _read(self) -> None:
-        try:
-            records = os.read(self.inotify.fd, _READ_SIZE)
-        except OSError:  # nothing there, or closed since the wait
-            return
-        for wd, mask, _, _ in _RECORD.iter_unpack(records):
-            if mask & IN_Q_OVERFLOW:  # some records were lost: all have to look
-                for opened in self._watches.values():
-                    opened()
-            elif wd in self._watches:
-                self._watches[wd]()
+        size = _READ_SIZE
+        while size == _READ_SIZE:
+            try:
+                records = os.read(self.inotify.fd, _READ_SIZE)
+            except OSError:  # nothing there, or closed since the wait
+                return
+            size = len(records)
+            for wd, mask, _, _ in _RECORD.iter_unpack(records):
+                self._tell(wd, mask)
+
+    def _tell(self, wd: int, mask: int) -> None:
+        if mask & IN_Q_OVERFLOW:  # some records were lost: all have to look
+            for told in (*self._watches.values(), *self._reads.values()):
+                told()
+        if mask & IN_OPEN and wd in self._watches:
+            self._watches[wd]()
+        if mask & IN_ACCESS and wd in self._reads:
+            self._reads[wd]()
 
 
 _watcher_of_run: trio.lowlevel.RunVar[OpenWatcher | None] = trio.lowlevel.RunVar("PTY watcher")

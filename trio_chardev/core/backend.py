@@ -313,7 +313,7 @@ class Backend(abc.ABC):
         """
 
     def stay(self) -> None:  # noqa: B027
-        """The commit has failed after `prepare_to_leave`."""
+        """There is no change: undo what `settle` and `prepare_to_leave` did, if they were called."""
 
     async def finish(self, take: Callable[[bytes], None]) -> None:  # noqa: B027 - as `drain`
         """Tell the peer that it is left, and have *take* get what it sends until it knows.
@@ -339,12 +339,17 @@ class Backend(abc.ABC):
         """Has `drain` nothing to wait for? To call it with a deadline takes 12 us."""
         return type(self).drain is Backend.drain
 
-    async def settle(self) -> None:  # noqa: B027 - what most kinds have sent stays sent
+    async def settle(self, timeout: float) -> None:  # noqa: B027 - what most kinds have sent stays sent
         """Wait while the peer is about to take what it was sent, which `take_back` would take.
 
-        Called while nothing is sent, in a change that carries over what nobody has taken, for
-        its drain timeout at most. Raises BackendError: there is no change.
+        Called while nothing is sent, in a change that carries over what nobody has taken, and cut
+        off after *timeout* seconds, its drain timeout. Raises BackendError: there is no change.
         """
+
+    @property
+    def is_taking(self) -> bool:
+        """Has the peer taken something since `settle` returned? Then that is called again."""
+        return False
 
     def take_back(self) -> bytes:
         """Take back what was sent and its peer has not taken, for a change that carries it over.

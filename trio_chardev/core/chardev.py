@@ -275,14 +275,19 @@ class Chardev:
 
     async def _switch(self, old: Slot, new: Slot, *, carry: bool, drain_timeout: float) -> None:
         async with self._seat.outbound.exclusive():
+            deadline = trio.current_time() + drain_timeout
             if carry:
                 await old.settle(drain_timeout)
             self._seat.outlets.hold(closed=old.backend.is_open and not new.backend.is_open)
             asked: set[Frontend] = set()
             try:
                 await self._set_up(new, asked)
+                while carry and old.backend.is_taking and trio.current_time() < deadline:
+                    await old.settle(deadline - trio.current_time())
+                    await self._set_up(new, asked)  # who has come meanwhile
                 effects = self._seat.commit(old, new, carry=carry)
             except BaseException:
+                old.stay()
                 await self._roll_back(old, asked)  # noqa: ASYNC102 - it shields itself, with a deadline
                 raise
             self._seat.tell_all(effects)

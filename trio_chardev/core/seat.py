@@ -96,9 +96,9 @@ class Seat:
         # From here on nothing raises.
         effects.add(show, new.backend.taps, lambda tap: tap.activate())
         if old is not None:
-            self._drain(old)
-            if carry:
+            if carry:  # first of all, for its peer may begin to read at any moment
                 new.carried = old.take_back()
+            self._drain(old)
             old.is_replaced = True
             if not (old.closed.is_set() or old.backend.is_finished):
                 self.leaving = old
@@ -130,7 +130,7 @@ class Seat:
             new.backend.activate()
         except BaseException:
             if old is not None:
-                old.backend.stay()
+                old.stay()
             raise
 
     def _check_fit(self, new: Slot) -> None:

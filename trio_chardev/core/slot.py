@@ -159,11 +159,18 @@ class Slot:
             return
         with trio.move_on_after(timeout) as self._draining:
             try:
-                await self.backend.settle()
+                await self.backend.settle(timeout)
             except BackendError:
                 raise
             except Exception as exc:
                 log.warning("%s: cannot settle: %r", self.backend.filename, exc)
+
+    def stay(self) -> None:
+        """There is no change after all."""
+        try:
+            self.backend.stay()
+        except Exception as exc:
+            log.warning("%s: cannot undo its leaving: %r", self.backend.filename, exc)
 
     def take_back(self) -> memoryview:
         """What its peer has not taken: what was sent, then what is still to be sent."""

@@ -60,6 +60,8 @@ class FakeDevice:
     """What it was sent can be taken back, until `take_all`, as what is in a ring or a FIFO."""
     settle_seconds: float | None = None
     """Its peer is taking what it was sent, and has it after so long."""
+    is_taking: bool = False
+    """Its peer takes something of what it was sent, and it is not settled any more."""
     drains: bool = True
     """False: its peer never takes the last bytes."""
     last_words: bytes = b""
