@@ -31,6 +31,7 @@ BASE = (
         "reproof",
         "sandbox",
         "spelling",
+        "values",
         "workers",
     }
 )

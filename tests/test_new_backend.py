@@ -39,10 +39,10 @@ def project(tmp_path: Path) -> Path:
     (package / "backends" / "clock.py").write_text(FILE)
     table = package / "backends" / "__init__.py"
     an_import, _, row = ROW.rstrip().split("\n")
-    others, rows = table.read_text().split("KINDS: dict[str, Kind] = {\n")
+    others, rows = table.read_text().split("KINDS: dict[str, Kind[Any]] = {\n")
     first = "from trio_chardev.backends.file "
     others = others.replace(first, f"{an_import}\n{first}")
-    table.write_text(f"{others}KINDS: dict[str, Kind] = {{\n{row}\n{rows}")
+    table.write_text(f"{others}KINDS: dict[str, Kind[Any]] = {{\n{row}\n{rows}")
     return tmp_path
 
 

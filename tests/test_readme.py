@@ -17,7 +17,14 @@ from tests.services import PROGRAM, TIMEOUT, Qmp, running
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = [
-    *("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/bridge.md", "docs/security.md"),
+    *(
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "docs/bridge.md",
+        "docs/security.md",
+        "docs/python.md",
+    ),
     ".github/SECURITY.md",
 ]
 

@@ -197,7 +197,7 @@ async def test_a_client_can_not_name_what_is_outside(
         server.bind(str(outside / "s"))
         server.listen()
         before = sorted(os.listdir(outside))
-        async with open_service(Sandbox([str(inside), "/dev/null"])) as service:
+        async with open_service(sandbox=Sandbox([str(inside), "/dev/null"])) as service:
             await service.listen_qmp(SocketOptions(addr=UnixAddress(str(outside.parent / "q"))))
             async with open_qmp_client(outside.parent / "q") as qmp:
                 with pytest.raises(QmpError, match="' is outside of the sandbox$"):
@@ -216,7 +216,7 @@ async def test_a_client_can_name_what_is_inside(inside: Path) -> None:
     os.mkfifo(inside / "fifo")
     master, terminal = os.openpty()
     line = os.ttyname(terminal)
-    async with open_service(Sandbox([str(inside), line])) as service:
+    async with open_service(sandbox=Sandbox([str(inside), line])) as service:
         await service.listen_qmp(SocketOptions(addr=UnixAddress(str(inside.parent / "q"))))
         async with open_qmp_client(inside.parent / "q") as qmp:
             await add(qmp, "file", {"out": f"{inside}/out", "in": f"{inside}/fifo"}, "file")
@@ -236,7 +236,7 @@ async def test_a_client_can_name_what_is_inside(inside: Path) -> None:
 
 async def test_objects_are_read_from_inside_only(inside: Path, outside: Path) -> None:
     write_folder(outside / "tls", server=server_certificate())
-    async with open_service(Sandbox([str(inside)])) as service:
+    async with open_service(sandbox=Sandbox([str(inside)])) as service:
         await service.listen_qmp(SocketOptions(addr=UnixAddress(str(inside.parent / "q"))))
         async with open_qmp_client(inside.parent / "q") as qmp:
             with pytest.raises(QmpError, match="outside"):
@@ -251,7 +251,7 @@ async def test_objects_are_read_from_inside_only(inside: Path, outside: Path) ->
 
 
 async def test_the_operator_is_not_limited(inside: Path, outside: Path) -> None:
-    async with open_service(Sandbox([str(inside)])) as service:
+    async with open_service(sandbox=Sandbox([str(inside)])) as service:
         options = SocketOptions(addr=UnixAddress(str(outside / "s")))
         await service.registry.add("s", options)
         with trio.fail_after(5):
@@ -288,7 +288,7 @@ async def client_of(service: Service, folder: Path) -> AsyncIterator[QmpClient]:
 async def test_a_serial_line_that_is_open_is_not_had_by_its_path(inside: Path) -> None:
     master, terminal = os.openpty()
     line = os.ttyname(terminal)
-    async with open_service(Sandbox([str(inside)])) as service:
+    async with open_service(sandbox=Sandbox([str(inside)])) as service:
         await service.registry.add("x", SerialOptions(device=line))
         async with client_of(service, inside.parent) as qmp:
             again = {"type": "serial", "data": {"device": line}}
@@ -301,7 +301,7 @@ async def test_a_serial_line_that_is_open_is_not_had_by_its_path(inside: Path) -
 async def test_a_recording_that_is_going_on_is_not_had_by_its_path(
     inside: Path, outside: Path
 ) -> None:
-    async with open_service(Sandbox([str(inside)])) as service:
+    async with open_service(sandbox=Sandbox([str(inside)])) as service:
         await service.registry.add("x", NullOptions(record=str(outside / "r")))
         async with client_of(service, inside.parent) as qmp:
             again = {"type": "null", "data": {"record": f"{outside}/r"}}
@@ -312,7 +312,7 @@ async def test_a_recording_that_is_going_on_is_not_had_by_its_path(
 async def test_a_recording_goes_on_in_its_file_only(inside: Path, outside: Path) -> None:
     """What is at the path by now is another file: it begins anew in that."""
     (inside / "r").symlink_to(outside / "r")
-    async with open_service(Sandbox([str(inside)])) as service:
+    async with open_service(sandbox=Sandbox([str(inside)])) as service:
         await service.registry.add("x", NullOptions(record=str(inside / "r")))
         (inside / "r").unlink()
         async with client_of(service, inside.parent) as qmp:
@@ -326,7 +326,7 @@ async def test_a_recording_goes_on_in_its_file_only(inside: Path, outside: Path)
 
 async def test_standard_input_and_output_are_outside(inside: Path) -> None:
     async with (
-        open_service(Sandbox([str(inside)])) as service,
+        open_service(sandbox=Sandbox([str(inside)])) as service,
         client_of(service, inside.parent) as qmp,
     ):
         with pytest.raises(QmpError, match="input and output are outside of the sandbox$"):
@@ -335,7 +335,7 @@ async def test_standard_input_and_output_are_outside(inside: Path) -> None:
 
 async def test_whom_to_trust_is_not_for_a_client_to_say(inside: Path) -> None:
     async with (
-        open_service(Sandbox([str(inside)])) as service,
+        open_service(sandbox=Sandbox([str(inside)])) as service,
         client_of(service, inside.parent) as qmp,
     ):
         inet = {"type": "inet", "data": {"host": "0.0.0.0", "port": "0"}}
@@ -357,7 +357,7 @@ async def test_a_name_that_is_long_by_way_of_its_folder_is_bound_all_the_same(
     monkeypatch.chdir(inside)
     name = "n" * 108
     async with (
-        open_service(Sandbox([str(inside)])) as service,
+        open_service(sandbox=Sandbox([str(inside)])) as service,
         client_of(service, inside.parent) as qmp,
     ):
         await add(qmp, "socket", unix(Path(name), wait=False), "s")

@@ -1,82 +1,170 @@
 """QEMU-style character devices whose backend can be changed while in use, on Trio.
 
-`open_registry` is where a program begins, `open_service` where one with QMP does.
+`open_registry` is where a program begins, `open_service` where one with QMP does. A `Registry` has
+chardevs, which are added with the options of a kind, such as `PtyOptions`; `Chardev.attach` gives a
+`Frontend`, which is a Trio stream. docs/python.md has programs to begin with.
 """
 
-from trio_chardev.backends import Kind as Kind
-from trio_chardev.backends.addresses import (
-    FdAddress as FdAddress,
-    InetAddress as InetAddress,
-    UnixAddress as UnixAddress,
-    VsockAddress as VsockAddress,
+from trio_chardev.backends import Kind
+from trio_chardev.backends.addresses import FdAddress, InetAddress, UnixAddress, VsockAddress
+from trio_chardev.backends.file import FileOptions
+from trio_chardev.backends.hub import HubOptions
+from trio_chardev.backends.mux import MuxOptions
+from trio_chardev.backends.null import NullOptions
+from trio_chardev.backends.parallel import ParallelOptions
+from trio_chardev.backends.pipe import PipeOptions
+from trio_chardev.backends.pty import PtyOptions
+from trio_chardev.backends.replay import ReplayOptions
+from trio_chardev.backends.ringbuf import MemoryOptions, RingbufOptions
+from trio_chardev.backends.serial import SerialOptions
+from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.backends.stdio import StdioOptions
+from trio_chardev.backends.stream import open_stream
+from trio_chardev.backends.udp import UdpOptions
+from trio_chardev.core.backend import Backend, Opener, OpenRequest, Tap
+from trio_chardev.core.chardev import Chardev, ChardevInfo
+from trio_chardev.core.controls import Controls
+from trio_chardev.core.device import Device, DeviceInfo, DeviceOptions, DeviceRequest
+from trio_chardev.core.devices import Devices, Driver
+from trio_chardev.core.expect import Expected
+from trio_chardev.core.frontend import Frontend, FrontendStatistics, stateless
+from trio_chardev.core.notices import (
+    ChardevAdded,
+    ChardevBreak,
+    ChardevChanged,
+    ChardevClosed,
+    ChardevOpened,
+    ChardevRemoved,
+    DeviceDeleted,
+    Notice,
 )
-from trio_chardev.backends.file import FileOptions as FileOptions
-from trio_chardev.backends.hub import HubOptions as HubOptions
-from trio_chardev.backends.mux import MuxOptions as MuxOptions
-from trio_chardev.backends.null import NullOptions as NullOptions
-from trio_chardev.backends.parallel import ParallelOptions as ParallelOptions
-from trio_chardev.backends.pipe import PipeOptions as PipeOptions
-from trio_chardev.backends.pty import PtyOptions as PtyOptions
-from trio_chardev.backends.replay import ReplayOptions as ReplayOptions
-from trio_chardev.backends.ringbuf import (
-    MemoryOptions as MemoryOptions,
-    RingbufOptions as RingbufOptions,
-)
-from trio_chardev.backends.serial import SerialOptions as SerialOptions
-from trio_chardev.backends.socket import SocketOptions as SocketOptions
-from trio_chardev.backends.stdio import StdioOptions as StdioOptions
-from trio_chardev.backends.udp import UdpOptions as UdpOptions
-from trio_chardev.core.backend import Backend as Backend, OpenRequest as OpenRequest
-from trio_chardev.core.chardev import Chardev as Chardev, ChardevInfo as ChardevInfo
-from trio_chardev.core.controls import Controls as Controls
-from trio_chardev.core.device import (
-    Device as Device,
-    DeviceInfo as DeviceInfo,
-    DeviceOptions as DeviceOptions,
-)
-from trio_chardev.core.devices import Devices as Devices
-from trio_chardev.core.frontend import Frontend as Frontend, stateless as stateless
-from trio_chardev.core.registry import (
-    ChardevReturn as ChardevReturn,
-    Registry as Registry,
-)
+from trio_chardev.core.registry import ChardevReturn, Registry
 from trio_chardev.errors import (
-    BackendDisconnectedError as BackendDisconnectedError,
-    BackendError as BackendError,
-    ChangeFailedError as ChangeFailedError,
-    ChangeRefusedError as ChangeRefusedError,
-    ChardevBusyError as ChardevBusyError,
-    ChardevClosedError as ChardevClosedError,
-    ChardevError as ChardevError,
-    ChardevExistsError as ChardevExistsError,
-    ChardevNotFoundError as ChardevNotFoundError,
-    DeviceExistsError as DeviceExistsError,
-    DeviceNotFoundError as DeviceNotFoundError,
-    NotSupportedError as NotSupportedError,
-    OptionsError as OptionsError,
-    WriteInChangeError as WriteInChangeError,
+    BackendDisconnectedError,
+    BackendError,
+    BackendFailedError,
+    ChangeFailedError,
+    ChangeRefusedError,
+    ChardevBusyError,
+    ChardevClosedError,
+    ChardevError,
+    ChardevExistsError,
+    ChardevNotFoundError,
+    DeviceExistsError,
+    DeviceNotFoundError,
+    ExpectError,
+    ExpectTimeoutError,
+    NotSupportedError,
+    OptionsError,
+    WriteInChangeError,
 )
-from trio_chardev.events import (
-    BackendEvent as BackendEvent,
-    Event as Event,
-    LineSettings as LineSettings,
-    ModemLines as ModemLines,
-)
-from trio_chardev.frontends.bridge import BridgeInfo as BridgeInfo, BridgeOptions as BridgeOptions
-from trio_chardev.frontends.chargen import ChargenOptions as ChargenOptions
-from trio_chardev.frontends.discard import DiscardOptions as DiscardOptions
-from trio_chardev.frontends.echo import EchoOptions as EchoOptions
-from trio_chardev.frontends.monitor import MonitorOptions as MonitorOptions
-from trio_chardev.options import BackendOptions as BackendOptions
-from trio_chardev.qmp.client import (
-    QmpClient as QmpClient,
-    QmpError as QmpError,
-    QmpEvent as QmpEvent,
-    open_qmp_client as open_qmp_client,
-)
-from trio_chardev.service import (
-    Service as Service,
-    open_registry as open_registry,
-    open_service as open_service,
-)
-from trio_chardev.version import __version__ as __version__
+from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
+from trio_chardev.frontends.bridge import BridgeInfo, BridgeOptions, FlowInfo
+from trio_chardev.frontends.chargen import ChargenOptions
+from trio_chardev.frontends.discard import DiscardOptions
+from trio_chardev.frontends.echo import EchoOptions
+from trio_chardev.frontends.monitor import MonitorOptions
+from trio_chardev.objects import AuthzList, AuthzSimple, Secret, TlsCredsPsk, TlsCredsX509
+from trio_chardev.options import BackendOptions
+from trio_chardev.qmp.client import QmpClient, QmpError, QmpEvent, open_qmp_client
+from trio_chardev.qmp.conversation import QmpConnectionError, QmpEvents
+from trio_chardev.qmp.journal import Journal
+from trio_chardev.sandbox import Sandbox
+from trio_chardev.service import Service, open_registry, open_service
+from trio_chardev.version import __version__
+
+__all__ = [
+    "AuthzList",
+    "AuthzSimple",
+    "Backend",
+    "BackendDisconnectedError",
+    "BackendError",
+    "BackendEvent",
+    "BackendFailedError",
+    "BackendOptions",
+    "BridgeInfo",
+    "BridgeOptions",
+    "ChangeFailedError",
+    "ChangeRefusedError",
+    "Chardev",
+    "ChardevAdded",
+    "ChardevBreak",
+    "ChardevBusyError",
+    "ChardevChanged",
+    "ChardevClosed",
+    "ChardevClosedError",
+    "ChardevError",
+    "ChardevExistsError",
+    "ChardevInfo",
+    "ChardevNotFoundError",
+    "ChardevOpened",
+    "ChardevRemoved",
+    "ChardevReturn",
+    "ChargenOptions",
+    "Controls",
+    "Device",
+    "DeviceDeleted",
+    "DeviceExistsError",
+    "DeviceInfo",
+    "DeviceNotFoundError",
+    "DeviceOptions",
+    "DeviceRequest",
+    "Devices",
+    "DiscardOptions",
+    "Driver",
+    "EchoOptions",
+    "Event",
+    "ExpectError",
+    "ExpectTimeoutError",
+    "Expected",
+    "FdAddress",
+    "FileOptions",
+    "FlowInfo",
+    "Frontend",
+    "FrontendStatistics",
+    "HubOptions",
+    "InetAddress",
+    "Journal",
+    "Kind",
+    "LineSettings",
+    "MemoryOptions",
+    "ModemLines",
+    "MonitorOptions",
+    "MuxOptions",
+    "NotSupportedError",
+    "Notice",
+    "NullOptions",
+    "OpenRequest",
+    "Opener",
+    "OptionsError",
+    "ParallelOptions",
+    "PipeOptions",
+    "PtyOptions",
+    "QmpClient",
+    "QmpConnectionError",
+    "QmpError",
+    "QmpEvent",
+    "QmpEvents",
+    "Registry",
+    "ReplayOptions",
+    "RingbufOptions",
+    "Sandbox",
+    "Secret",
+    "SerialOptions",
+    "Service",
+    "SocketOptions",
+    "StdioOptions",
+    "Tap",
+    "TlsCredsPsk",
+    "TlsCredsX509",
+    "UdpOptions",
+    "UnixAddress",
+    "VsockAddress",
+    "WriteInChangeError",
+    "__version__",
+    "open_qmp_client",
+    "open_registry",
+    "open_service",
+    "open_stream",
+    "stateless",
+]

@@ -81,6 +81,18 @@ class BackendDisconnectedError(BackendError, trio.BrokenResourceError):
     """They: nobody is at the other end now; the bytes were not sent."""
 
 
+class BackendFailedError(BackendError, trio.BrokenResourceError):
+    """They: the backend could not send: a full disk, an adaptor's error. It may later."""
+
+
+class ExpectError(ChardevError):
+    """They: so much came without what was expected; it says the last of it, and all of it stays."""
+
+
+class ExpectTimeoutError(ExpectError, trio.TooSlowError):
+    """They: what was expected did not come in time; it says what came, and that stays."""
+
+
 class ChardevClosedError(ChardevError, trio.ClosedResourceError):
     """You: the chardev was removed, or its service is stopping."""
 

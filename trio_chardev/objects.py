@@ -21,6 +21,7 @@ from trio_chardev.files import read_file
 from trio_chardev.members import TaggedUnion
 from trio_chardev.psk import PskCredentials
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.values import path_text_or_none
 
 MAX_SECRET = 1 << 20  # bytes of its file
 
@@ -154,7 +155,7 @@ class Secret(ObjectOptions):
     data: str | None = attrs.field(default=None, repr=False)
     """The secret itself, which others may see in the list of processes or in logs."""
 
-    file: str | None = None
+    file: str | None = attrs.field(default=None, converter=path_text_or_none)
     """A file that has it, and nothing else, not even an end of line."""
 
     @property
@@ -207,7 +208,7 @@ class TlsCredsX509(ObjectOptions):
     verify_peer: bool = True
     """A server demands a certificate; a client checks the server's, and its name."""
 
-    dir: str | None = None
+    dir: str | None = attrs.field(default=None, converter=path_text_or_none)
     """The folder. It must be given."""
 
     endpoint: Literal["client", "server"] = "client"
@@ -251,7 +252,7 @@ class TlsCredsPsk(ObjectOptions):
     verify_peer: bool = True
     """Always so: who does not know the key is refused."""
 
-    dir: str | None = None
+    dir: str | None = attrs.field(default=None, converter=path_text_or_none)
     """The folder."""
 
     endpoint: Literal["client", "server"] = "client"

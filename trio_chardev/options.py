@@ -32,6 +32,7 @@ from trio_chardev.members import (
     type_of,
 )
 from trio_chardev.qdict import first_unexpected
+from trio_chardev.values import path_text_or_none
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ T = TypeVar("T")
 class BackendOptions:
     """What every kind of backend takes (QAPI's ChardevCommon)."""
 
-    logfile: str | None = None
+    logfile: str | None = attrs.field(default=None, converter=path_text_or_none)
     """File to which everything is copied that is written to the backend."""
 
     logappend: bool = False
@@ -49,7 +50,7 @@ class BackendOptions:
     logtimestamp: bool = False
     """Begin each line of the log file with the time (ISO 8601, UTC)."""
 
-    record: str | None = None
+    record: str | None = attrs.field(default=None, converter=path_text_or_none)
     """File to which all traffic is recorded with its times, for asciinema."""
 
     record_format: Literal["asciicast-v2", "asciicast-v3"] | None = None

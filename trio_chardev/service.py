@@ -20,16 +20,17 @@ from typing import Any
 import attrs
 import trio
 
-from trio_chardev.backends import Kind, opener_of, openers_with
+from trio_chardev.backends import Kind, openers_with
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core.backend import number_as_fd
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.device import AttachedMonitor
+from trio_chardev.core.devices import Driver
 from trio_chardev.core.notices import DeviceDeleted
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.errors import ChardevError
-from trio_chardev.frontends import driver_of
+from trio_chardev.frontends import drivers_with
 from trio_chardev.qmp.cause import Cause
 from trio_chardev.qmp.commands import COMMANDS
 from trio_chardev.qmp.context import Host
@@ -52,12 +53,16 @@ QUIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FAREWELL_TIMEOUT = 0.5  # seconds; for clients to take the last replies and SHUTDOWN
 
 
-def open_registry(*kinds: Kind) -> AbstractAsyncContextManager[Registry]:
-    """A registry of chardevs of all kinds, and of your own *kinds*, and of devices.
+def open_registry(*rows: Kind[Any] | Driver[Any]) -> AbstractAsyncContextManager[Registry]:
+    """A registry of chardevs and devices, of all kinds and drivers and of your own, *rows*.
 
-    All end when the block does.
+    All end when the block does. Raises TypeError for what is neither kind nor driver.
     """
-    return open_registry_with(openers_with(kinds) if kinds else opener_of, driver_of)
+    kinds = [row for row in rows if isinstance(row, Kind)]
+    drivers = [row for row in rows if isinstance(row, Driver)]
+    if len(kinds) + len(drivers) < len(rows):
+        raise TypeError(f"each of {rows!r} must be a Kind or a Driver")
+    return open_registry_with(openers_with(kinds), drivers_with(drivers))
 
 
 @attrs.frozen(slots=False)
@@ -294,13 +299,15 @@ async def catching_signals() -> AsyncIterator[trio.Event]:
 
 @asynccontextmanager
 async def open_service(
-    sandbox: Sandbox = EVERYWHERE, journal: Journal | None = None
+    *rows: Kind[Any] | Driver[Any],
+    sandbox: Sandbox = EVERYWHERE,
+    journal: Journal | None = None,
 ) -> AsyncIterator[Service]:
     """A service without chardevs; when the block ends, all of it is closed in order.
 
-    QMP clients may name the paths in *sandbox*, and what they do is kept in *journal*.
+    *rows* are kinds and drivers of your own, for `Registry.add` and `Devices.add`. QMP clients may name the paths in *sandbox*, and what they do is kept in *journal*.
     """
-    async with open_registry() as registry, open_background_nursery() as nursery:
+    async with open_registry(*rows) as registry, open_background_nursery() as nursery:
         service = Service(registry, nursery, sandbox, journal or Journal())
         nursery.start_soon(service.run)
         if journal is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import pytest
@@ -57,11 +58,11 @@ class User(Device):
             await trio.sleep_forever()
 
 
-def driver_of(options: DeviceOptions) -> Driver:
+def driver_of(options: DeviceOptions) -> Driver[Any]:
     def make(options: DeviceOptions, request: object) -> Device:
         return User(options, request)  # type: ignore[arg-type]
 
-    return Driver("user", make)
+    return Driver("user", DeviceOptions, make)
 
 
 @asynccontextmanager
@@ -201,8 +202,8 @@ class EndlessPasser(Passer):
 async def test_settling_has_a_deadline(
     make: type[User], seconds: float, autojump_clock: MockClock
 ) -> None:
-    def driver_of(options: DeviceOptions) -> Driver:
-        return Driver("user", make)
+    def driver_of(options: DeviceOptions) -> Driver[Any]:
+        return Driver("user", DeviceOptions, make)
 
     async with open_registry_with(fake_opener, driver_of) as registry:
         await registry.add("c", FakeOptions(device=FakeDevice("c")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import attrs
 
@@ -27,20 +27,23 @@ from trio_chardev.backends.stdio import StdioOptions, open_stdio
 from trio_chardev.backends.udp import UdpOptions, open_udp
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.registry import OpenerOf
+from trio_chardev.errors import OptionsError
 from trio_chardev.members import TaggedUnion
 from trio_chardev.options import BackendOptions
 
+OptionsT = TypeVar("OptionsT", bound=BackendOptions)
+
 
 @attrs.frozen
-class Kind:
-    """A row of `KINDS`."""
+class Kind(Generic[OptionsT]):
+    """A kind of backend: its options, and what opens one."""
 
-    options: type[BackendOptions]
-    open: Callable[[Any, OpenRequest], AbstractAsyncContextManager[Backend]]
+    options: type[OptionsT]
+    open: Callable[[OptionsT, OpenRequest], AbstractAsyncContextManager[Backend]]
     """Takes an instance of `options`."""
 
 
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, Kind[Any]] = {
     "file": Kind(FileOptions, open_file),
     "hub": Kind(HubOptions, open_hub),
     "memory": Kind(MemoryOptions, open_ringbuf),
@@ -65,26 +68,34 @@ BACKEND = TaggedUnion(
 )
 """``{"type": KIND, "data": {...}}``, for structuring."""
 
-_KIND_OF = {kind.options: kind for kind in KINDS.values()} | {
-    options: Kind(options, refuse) for options in FOREIGN.values()
-}
+_KIND_OF: dict[type[BackendOptions], Kind[Any]] = {
+    kind.options: kind for kind in KINDS.values()
+} | {options: Kind(options, refuse) for options in FOREIGN.values()}
 
 
-def openers_with(kinds: Iterable[Kind]) -> OpenerOf:
+def openers_with(kinds: Iterable[Kind[Any]]) -> OpenerOf:
     """As `opener_of`, for *kinds* beside those of the table."""
     table = _KIND_OF | {kind.options: kind for kind in kinds}
-    return lambda options: _opener_of_kind(table[type(options)], options)
+
+    def opener_of(options: BackendOptions) -> Opener:
+        try:
+            kind = table[type(options)]
+        except KeyError:
+            raise OptionsError(f"no kind of backend takes {options!r}") from None
+        return _opener_of_kind(kind, options)
+
+    return opener_of
 
 
-def opener_of(options: BackendOptions) -> Opener:
-    """The opener of a backend with *options*, and with its log file and recording if it has them.
+opener_of = openers_with(())
+"""The opener of a backend with options, and with its log file and recording if it has them.
 
-    Raises BackendError if what they say of recording does not fit together.
-    """
-    return _opener_of_kind(_KIND_OF[type(options)], options)
+Raises OptionsError for options of no kind, BackendError if what they say of recording does not
+fit together.
+"""
 
 
-def _opener_of_kind(kind: Kind, options: BackendOptions) -> Opener:
+def _opener_of_kind(kind: Kind[Any], options: BackendOptions) -> Opener:
     check_recording(options)
     check_limits(options)
     if options.logfile is None and options.record is None:

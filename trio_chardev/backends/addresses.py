@@ -20,6 +20,7 @@ import trio
 from trio_chardev.errors import BackendError
 from trio_chardev.members import IntRange, TaggedUnion
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.values import path_text, port_text
 from trio_chardev.workers import limiter_of_run, run_in_worker
 
 SUN_PATH_SIZE = 108  # bytes, unix(7); the kernel wants a NUL within, unless it is abstract
@@ -37,7 +38,7 @@ class InetAddress:
     host: str
     """Host name or address; empty means all addresses, for a server."""
 
-    port: str
+    port: str = attrs.field(converter=port_text)
     """Port number or service name; 0 lets the system choose, for a server."""
 
     numeric: bool = attrs.field(default=False, kw_only=True)
@@ -73,7 +74,7 @@ class InetAddress:
 class UnixAddress:
     """A socket file, or a name in Linux's abstract name space."""
 
-    path: str
+    path: str = attrs.field(converter=path_text)
     """Path of the socket; empty makes a server choose one."""
 
     abstract: bool = attrs.field(default=False, kw_only=True)

@@ -40,6 +40,7 @@ from trio_chardev.errors import BackendError
 from trio_chardev.files import SlowFileError, work_on_files
 from trio_chardev.options import BackendOptions
 from trio_chardev.readiness import RETRY_INTERVAL
+from trio_chardev.values import path_text, path_text_or_none
 from trio_chardev.workers import NoThreadError
 
 log = logging.getLogger(__name__)
@@ -53,10 +54,10 @@ class FileOptions(BackendOptions):
 
     open_timeout = math.inf  # that of `work_on_files`
 
-    in_: str | None = None
+    in_: str | None = attrs.field(default=None, converter=path_text_or_none)
     """File or FIFO from which input is read."""
 
-    out: str
+    out: str = attrs.field(converter=path_text)
     """File to which output is written; created, or truncated, unless append is set."""
 
     append: bool = False

@@ -27,6 +27,7 @@ from trio_chardev.backends.descriptor import (
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.options import BackendOptions
+from trio_chardev.values import path_text
 from trio_chardev.workers import NoThreadError, run_in_worker
 
 PPCLAIM = 0x708B  # <linux/ppdev.h>: have the port for oneself
@@ -37,7 +38,7 @@ BUSY_POLL = 0.01  # seconds until a printer that was busy is tried again
 class ParallelOptions(BackendOptions):
     """Sends output to a parallel port."""
 
-    device: str
+    device: str = attrs.field(converter=path_text)
     """Path of the port, such as /dev/parport0."""
 
 

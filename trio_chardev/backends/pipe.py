@@ -32,6 +32,7 @@ from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.files import work_on_files
 from trio_chardev.options import BackendOptions
+from trio_chardev.values import path_text
 
 
 @attrs.frozen(kw_only=True)
@@ -40,7 +41,7 @@ class PipeOptions(BackendOptions):
 
     open_timeout = math.inf  # that of `work_on_files`
 
-    device: str
+    device: str = attrs.field(converter=path_text)
     """Input comes from DEVICE.in and output goes to DEVICE.out, or both use DEVICE."""
 
 

@@ -46,6 +46,7 @@ from trio_chardev.events import LineSettings
 from trio_chardev.files import finish_on_files
 from trio_chardev.options import BackendOptions
 from trio_chardev.sandbox import Sandbox
+from trio_chardev.values import path_text_or_none
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class PtyOptions(BackendOptions):
 
     open_timeout = math.inf  # it does not wait
 
-    path: str | None = None
+    path: str | None = attrs.field(default=None, converter=path_text_or_none)
     """Symbolic link to make to the pseudoterminal's slave."""
 
 

@@ -38,6 +38,7 @@ from trio_chardev.events import Event
 from trio_chardev.files import in_time, work_on_files
 from trio_chardev.options import BackendOptions
 from trio_chardev.protocols.asciicast import Entry
+from trio_chardev.values import path_text
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class ReplayOptions(BackendOptions):
 
     open_timeout = math.inf  # that of `work_on_files`
 
-    path: str
+    path: str = attrs.field(converter=path_text)
     """The recording, a file in asciicast v2 or v3."""
 
     speed: str = "1"

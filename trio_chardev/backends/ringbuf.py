@@ -20,6 +20,7 @@ from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.files import work_on_files
 from trio_chardev.options import BackendOptions
+from trio_chardev.values import path_text_or_none
 
 MAX_SIZE = 1 << 30
 """Bytes. QEMU has no limit but the allocator's, which ends the process."""
@@ -34,7 +35,7 @@ class RingbufOptions(BackendOptions):
     size: int = 65536
     """Size of the ring in bytes, a power of two; the oldest bytes are overwritten."""
 
-    path: str | None = None
+    path: str | None = attrs.field(default=None, converter=path_text_or_none)
     """File that has a copy, with which it begins again after a crash."""
 
     mode: str | None = None

@@ -8,13 +8,14 @@ import attrs
 
 from trio_chardev.events import LineSettings, Parity
 from trio_chardev.options import BackendOptions
+from trio_chardev.values import path_text
 
 
 @attrs.frozen(kw_only=True)
 class SerialOptions(BackendOptions):
     """Uses a serial line."""
 
-    device: str
+    device: str = attrs.field(converter=path_text)
     """The line's device, such as /dev/ttyUSB0 or a name in /dev/serial/by-id."""
 
     speed: int = 115200

@@ -258,6 +258,11 @@ class SocketBackend(PeerBackend):
         server = ",server=on" if self._options.server else ""
         return f"disconnected:{self._options.named(self.address.name)}{server}"
 
+    @property
+    def port(self) -> int | None:
+        port = self.address.port if isinstance(self.address, InetAddress) else ""
+        return int(port) if port.isdecimal() else None
+
     def _take_in(self, sock: socket.socket) -> Link | None:
         """As `_meet`, but *sock* is closed if this raises OSError."""
         with ending(partial(close_socket, sock), f"chardev '{self.id}'"):

@@ -63,6 +63,10 @@ class UdpBackend(Backend):
     def filename(self) -> str:
         return "udp"
 
+    @property
+    def port(self) -> int | None:
+        return int(self._sock.getsockname()[1])
+
     def share(self, addresses: tuple[Endpoint | None, Endpoint]) -> socket.socket | None:
         """The socket once more, queue and all, if it has *addresses*. Raises OSError."""
         return self._sock.dup() if addresses == self._addresses else None

@@ -38,7 +38,7 @@ async def serve(options: ServeOptions) -> None:
     async with catching_signals() as signalled:
         with pid, _journal(options.state) as journal:
             async with (
-                open_service(options.sandbox, journal) as service,
+                open_service(sandbox=options.sandbox, journal=journal) as service,
                 open_background_nursery() as nursery,
             ):
                 nursery.start_soon(service.quit_at, signalled)

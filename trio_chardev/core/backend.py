@@ -172,6 +172,11 @@ class Backend(abc.ABC):
     pty: str | None = None
     """The path of the PTY's other side, for the answer to chardev-add."""
 
+    @property
+    def port(self) -> int | None:
+        """The TCP or UDP port that it listens at or is bound to: what a port 0 has become."""
+        return None
+
     keeps_peer: bool = False
     """`activate` takes over the peer of the backend that it replaces; see OpenRequest."""
 

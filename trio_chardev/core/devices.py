@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 import trio
@@ -35,22 +35,25 @@ log = logging.getLogger(__name__)
 QUIET = 0.05  # seconds without a byte, and no more are thought to be on their way
 SETTLE_TIMEOUT = DRAIN_TIMEOUT
 
-MakeDevice = Callable[[DeviceOptions, DeviceRequest], Device]
+OptionsT = TypeVar("OptionsT", bound=DeviceOptions)
 
 
 @attrs.frozen
-class Driver:
+class Driver(Generic[OptionsT]):
     """How devices of one kind are made."""
 
     name: str
-    make: MakeDevice
+    options: type[OptionsT]
+    make: Callable[[OptionsT, DeviceRequest], Device]
+    info: type[DeviceInfo] = DeviceInfo
+    """What its devices give as `Device.info`."""
 
 
-DriverOf = Callable[[DeviceOptions], Driver]
-"""Gives the driver for options; a table of drivers, for one."""
+DriverOf = Callable[[DeviceOptions], Driver[Any]]
+"""Gives the driver for options; a table of drivers, for one. Raises OptionsError."""
 
 
-def no_drivers(options: DeviceOptions) -> Driver:
+def no_drivers(options: DeviceOptions) -> Driver[Any]:
     """For a registry without devices."""
     raise TypeError(f"there is no driver for {options!r}")
 

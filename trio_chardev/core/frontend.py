@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from trio_chardev.core.controls import BREAK_DURATION, Controls
+from trio_chardev.core.expect import Expected, Pattern, expect
 from trio_chardev.core.outbound import Outbound
 from trio_chardev.core.splicing import SplicePipe
-from trio_chardev.errors import BackendDisconnectedError
+from trio_chardev.errors import BackendDisconnectedError, ChardevClosedError
 from trio_chardev.events import BackendEvent, LineSettings, ModemLines
 
 if TYPE_CHECKING:
@@ -38,6 +42,22 @@ MAX_CHUNK = 1 << 20  # bytes that receive_some gives at most, if it is not told
 
 async def stateless(backend: Controls) -> None:
     """The ``be_change`` of a frontend that needs no set-up: any backend will do."""
+
+
+@attrs.frozen(kw_only=True)
+class FrontendStatistics:
+    """What `Frontend.statistics` gives."""
+
+    is_open: bool
+    """Is somebody at the other end?"""
+    bytes_waiting: int
+    """Received, and not taken yet; an event among them counts as 64."""
+    tasks_waiting_send: int
+    """Tasks that wait for their turn to send; one more may be sending."""
+    is_receiving: bool
+    """Does a task wait to receive?"""
+    lost: int
+    """Bytes that the user had for the chardev and gave up, as a hub does for a slow one."""
 
 
 class Frontend(trio.abc.Stream):
@@ -105,8 +125,10 @@ class Frontend(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send *data* as one piece, through as many changes as cut in.
 
-        Raises BackendDisconnectedError if nobody is at the other end, ChardevClosedError if
-        the chardev is gone. Cancelled or raising, it may have sent a part.
+        Several tasks may send: each waits for its turn. Raises BackendDisconnectedError if nobody
+        is at the other end, BackendFailedError if the backend can't send now, both
+        BrokenResourceErrors, and ChardevClosedError if the chardev is gone. Cancelled or raising,
+        it may have sent a part.
         """
         await self._outbound.send_all(memoryview(data).cast("B"), self._check)
 
@@ -161,22 +183,72 @@ class Frontend(trio.abc.Stream):
         """
         if max_bytes is None:
             max_bytes = MAX_CHUNK
+        elif not isinstance(max_bytes, int):
+            raise TypeError(f"max_bytes must be an int, not {max_bytes!r}")
         elif max_bytes < 1:
             raise ValueError("max_bytes must be >= 1")
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._is_receiving:
-            raise trio.BusyResourceError("another task is receiving from this frontend")
+        self._refuse_second_receiver()
         if (data := self.receive_nowait(max_bytes)) or self._is_over:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return data
+        with self._receiving():
+            return await self._receive(max_bytes)
+
+    async def expect(self, pattern: Pattern, *, timeout: float = math.inf) -> Expected:
+        """Wait until *pattern* has come, through disconnects and changes.
+
+        *pattern* is bytes, text (as UTF-8) or a compiled expression of bytes. Returns what came
+        before, and the match; what follows stays. A match that has come in pieces is found if it
+        is of at most 8 KiB.
+
+        Raises ExpectTimeoutError after *timeout* seconds, ExpectError after 1 MiB without a match,
+        ChardevClosedError if the chardev is gone: each says what came. Raising anything, Cancelled
+        included, it has taken nothing.
+        """
+        await trio.lowlevel.checkpoint()
+        self._check()
+        with self._receiving():
+            return await expect(self, pattern, timeout)
+
+    async def receive_for_expect(self, max_bytes: int) -> bytes:
+        """As `receive_some`, for the one that is receiving already; a checkpoint if it waits."""
+        return self.receive_nowait(max_bytes) or await self._receive(max_bytes)
+
+    async def _receive(self, max_bytes: int) -> bytes:
+        data = b""
+        while not data and not self._is_over:
+            await self._delivery.inbound.wait_item()
+            data = self.receive_nowait(max_bytes)
+        return data
+
+    def _refuse_second_receiver(self) -> None:
+        if self._is_receiving:
+            raise trio.BusyResourceError("another task is receiving from this frontend")
+
+    @contextmanager
+    def _receiving(self) -> Iterator[None]:
+        """Be the only task that receives."""
+        self._refuse_second_receiver()
         self._is_receiving = True
         try:
-            while not data and not self._is_over:
-                await self._delivery.inbound.wait_item()
-                data = self.receive_nowait(max_bytes)
+            yield
         finally:
             self._is_receiving = False
-        return data
+
+    async def wait_open(self) -> None:
+        """Wait until somebody is at the other end; at once if somebody is.
+
+        Raises ChardevClosedError if the chardev is gone.
+        """
+        await trio.lowlevel.checkpoint()
+        while True:
+            self._check()
+            if self.chardev.is_closed:
+                raise ChardevClosedError(f"Chardev '{self.chardev.id}' is closed")
+            if self.is_open:
+                return
+            await self._delivery.inbound.wait_item()
 
     def receive_nowait(self, max_bytes: int = MAX_CHUNK) -> bytes:
         """What has come already, at most *max_bytes*; ``b""`` if nothing has."""
@@ -252,8 +324,8 @@ class Frontend(trio.abc.Stream):
         return self.chardev.backend.plain_socket if self.is_attached and self.can_splice else None
 
     def put_back(self, data: bytes) -> None:
-        """Queue *data*, which was read directly and could not be sent on."""
-        self._delivery.inbound.put(data)
+        """Have *data*, which was received or read directly, be the next that comes again."""
+        self._delivery.inbound.put_back(data)
 
     @property
     def _is_over(self) -> bool:
@@ -272,6 +344,16 @@ class Frontend(trio.abc.Stream):
         """Offer on_receive what it did not take before (QEMU's chr_fe_accept_input)."""
         self._check()
         self._delivery.accept()
+
+    def statistics(self) -> FrontendStatistics:
+        """What waits, and for whom, now."""
+        return FrontendStatistics(
+            is_open=self.is_open,
+            bytes_waiting=len(self._delivery.inbound),
+            tasks_waiting_send=self._outbound.writers_waiting,
+            is_receiving=self._is_receiving,
+            lost=self.lost,
+        )
 
     async def aclose(self) -> None:
         """Detach from the chardev, which stays, with what was not read."""
@@ -356,7 +438,8 @@ class Frontend(trio.abc.Stream):
                 self._fail("on_event")
 
     def tell_opened(self) -> None:
-        """Call on_open."""
+        """Wake who is in `wait_open`, and call on_open."""
+        self._delivery.inbound.wake_readers()
         try:
             self.on_open()
         except Exception:

@@ -115,6 +115,16 @@ class Inbound:
         self._size += len(data)
         self._readers.unpark_all()
 
+    def put_back(self, data: bytes) -> None:
+        """Put *data*, which was the next, in front of what is no longer in the pipe."""
+        if data:
+            if self._offset:
+                self._items[0] = self._items[0][self._offset :]  # type: ignore[index]
+                self._offset = 0
+            self._items.appendleft(data)
+            self._size += len(data)
+            self._readers.unpark_all()
+
     def put_event(self, event: BackendEvent) -> None:
         """Append *event*.
 

@@ -12,13 +12,16 @@ import trio
 async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
     """A nursery that is cancelled when the block ends.
 
-    What the block raises comes out bare, not in a group: for that the tasks must not raise.
+    What the block raises, KeyboardInterrupt too, comes out bare, not in a group: for that the tasks
+    must not raise.
     """
-    error: Exception | None = None
+    error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         try:
             yield nursery
-        except Exception as exc:
+        except trio.Cancelled:
+            raise  # the nursery's, which knows of which scope it is
+        except BaseException as exc:
             error = exc  # raised below, where the nursery does not see it
         finally:
             nursery.cancel_scope.cancel()

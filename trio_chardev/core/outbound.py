@@ -29,6 +29,7 @@ from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.errors import (
     BackendDisconnectedError,
     BackendError,
+    BackendFailedError,
     ChardevClosedError,
     ChardevError,
     WriteInChangeError,
@@ -216,6 +217,11 @@ class Outbound:
         self.interrupt()
         return eagerly(self._slot_lock)
 
+    @property
+    def writers_waiting(self) -> int:
+        """How many tasks wait for their turn to send; one more may be sending."""
+        return self._write_lock.statistics().tasks_waiting
+
     @contextmanager
     def handler_at_work(self) -> Iterator[None]:
         """Around a be_change handler, which holds the slot and so must not write."""
@@ -249,9 +255,12 @@ class Outbound:
             self.refuse_in_handler()
             return 0
         slot = self.usable_slot()
-        if slot.carried and not _send_carried(slot):
-            return 0
-        sent = slot.backend.send_nowait(data)
+        try:
+            if slot.carried and not _send_carried(slot):
+                return 0
+            sent = slot.backend.send_nowait(data)
+        except BackendError as exc:
+            raise _as_broken(exc) from exc.__cause__
         if sent and slot.backend.taps:
             slot.show_sent(data[:sent])
         return sent
@@ -289,7 +298,7 @@ class Outbound:
                     except (BackendError, trio.ClosedResourceError) as exc:
                         self.usable_slot()  # raises if the chardev was closed under us
                         if isinstance(exc, BackendError):
-                            raise
+                            raise _as_broken(exc) from exc.__cause__
                         raise BackendDisconnectedError("closed while sending") from exc
                     finally:
                         self._send_scope = None
@@ -325,3 +334,8 @@ def _send_carried(slot: Slot) -> bool:
     while slot.carried and (sent := slot.backend.send_nowait(slot.carried)):
         slot.carried = slot.carried[sent:]
     return not slot.carried
+
+
+def _as_broken(error: BackendError) -> BackendError:
+    """*error* as the one that a stream of Trio's may raise when it sends."""
+    return error if isinstance(error, trio.BrokenResourceError) else BackendFailedError(str(error))

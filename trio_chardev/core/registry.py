@@ -46,6 +46,7 @@ from trio_chardev.errors import (
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.options import BackendOptions
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.values import check_types
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +150,7 @@ class Registry(Mapping[str, Chardev]):
         self._adding.add(id)
         try:
             with _failed_to("add", id):
+                check_types(options)
                 opener = self._opener(options, take_fd, sandbox)
                 await self._open(chardev, opener, _or_default(timeout, options))
             self._chardevs[id] = chardev
@@ -190,6 +192,7 @@ class Registry(Mapping[str, Chardev]):
         chardev = self._chardevs[id]
         # With a user QEMU says no more than what went wrong.
         with contextlib.nullcontext() if chardev.frontends else _failed_to("change", id):
+            check_types(options)
             opener = self._opener(options, take_fd, sandbox)
             backend = await chardev.change(
                 opener,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
-import attrs
-
-from trio_chardev.core.device import Device, DeviceInfo, DeviceOptions, DeviceRequest
-from trio_chardev.core.devices import Driver
+from trio_chardev.core.device import DeviceOptions
+from trio_chardev.core.devices import Driver, DriverOf
+from trio_chardev.errors import OptionsError
 from trio_chardev.frontends.bridge import Bridge, BridgeInfo, BridgeOptions
 from trio_chardev.frontends.chargen import Chargen, ChargenInfo, ChargenOptions
 from trio_chardev.frontends.discard import Discard, DiscardInfo, DiscardOptions
@@ -22,25 +21,15 @@ from trio_chardev.frontends.monitor import (
 )
 from trio_chardev.members import TaggedUnion
 
-
-@attrs.frozen
-class DriverRow:
-    """A row of `DRIVERS`."""
-
-    options: type[DeviceOptions]
-    make: Callable[[Any, DeviceRequest], Device]
-    """Takes an instance of `options`."""
-
-    info: type[DeviceInfo]
-    """What its devices give as `Device.info`."""
-
-
-DRIVERS: dict[str, DriverRow] = {
-    "bridge": DriverRow(BridgeOptions, Bridge, BridgeInfo),
-    "chargen": DriverRow(ChargenOptions, Chargen, ChargenInfo),
-    "discard": DriverRow(DiscardOptions, Discard, DiscardInfo),
-    "echo": DriverRow(EchoOptions, Echo, EchoInfo),
-    "monitor": DriverRow(MonitorOptions, MonitorDevice, MonitorInfo),
+DRIVERS: dict[str, Driver[Any]] = {
+    driver.name: driver
+    for driver in (
+        Driver("bridge", BridgeOptions, Bridge, BridgeInfo),
+        Driver("chargen", ChargenOptions, Chargen, ChargenInfo),
+        Driver("discard", DiscardOptions, Discard, DiscardInfo),
+        Driver("echo", EchoOptions, Echo, EchoInfo),
+        Driver("monitor", MonitorOptions, MonitorDevice, MonitorInfo),
+    )
 }
 
 DEVICE = TaggedUnion(
@@ -58,12 +47,24 @@ DEVICE_INFO = TaggedUnion(
 )
 """What query-devices tells of a device."""
 
-_OBJECTS = {"monitor-qmp": DriverRow(MonitorObjectOptions, MonitorObject, MonitorInfo)}
+_OBJECTS = (Driver("monitor-qmp", MonitorObjectOptions, MonitorObject, MonitorInfo),)
 """The same for what object-add makes; not for device_add."""
 
-_DRIVER_OF = {row.options: Driver(name, row.make) for name, row in {**DRIVERS, **_OBJECTS}.items()}
+_DRIVER_OF = {driver.options: driver for driver in (*DRIVERS.values(), *_OBJECTS)}
 
 
-def driver_of(options: DeviceOptions) -> Driver:
-    """The driver whose options these are."""
-    return _DRIVER_OF[type(options)]
+def drivers_with(drivers: Iterable[Driver[Any]]) -> DriverOf:
+    """As `driver_of`, for *drivers* beside those of the table."""
+    table = _DRIVER_OF | {driver.options: driver for driver in drivers}
+
+    def driver_of(options: DeviceOptions) -> Driver[Any]:
+        try:
+            return table[type(options)]
+        except KeyError:
+            raise OptionsError(f"no driver takes {options!r}") from None
+
+    return driver_of
+
+
+driver_of = drivers_with(())
+"""The driver whose options these are. Raises OptionsError."""

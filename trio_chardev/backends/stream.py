@@ -1,0 +1,144 @@
+"""A backend on any `trio.abc.Stream`: for kinds of one's own, such as a process or an SSH channel.
+
+Two tasks are between it and the core, which does not wait: one reads a piece ahead, the other sends
+what was accepted. While it is at that nothing more is accepted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.core.slot import CLEANUP_TIMEOUT, DRAIN_TIMEOUT
+from trio_chardev.errors import BackendDisconnectedError
+
+log = logging.getLogger(__name__)
+
+MAX_PIECE = 1 << 16  # bytes; read ahead, and accepted at once
+
+
+class StreamBackend(Backend):
+    """Made by `open_stream`. OPENED at once, CLOSED at the stream's end, or when it breaks."""
+
+    def __init__(self, request: OpenRequest, stream: trio.abc.Stream, filename: str) -> None:
+        super().__init__(request)
+        self._stream = stream
+        self._filename = filename
+        self._received = b""
+        self._to_send = b""
+        self._takes_more = True  # the stream has not refused what was sent
+        self._looking = trio.lowlevel.ParkingLot()  # for bytes, or for room
+        # What was accepted is sent also when the backend is cancelled; `open_stream` bounds that.
+        self._sending = trio.CancelScope(shield=True)
+
+    @property
+    def filename(self) -> str:
+        return self._filename
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        data, self._received = self._received[:max_bytes], self._received[max_bytes:]
+        if data and not self._received:
+            self._looking.unpark_all()
+        return data
+
+    async def wait_readable(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while not self._received:
+            await self._looking.park()
+
+    def send_nowait(self, data: memoryview) -> int:
+        if not (self.is_open and self._takes_more):
+            raise BackendDisconnectedError(f"{self.filename} is closed")
+        if self._to_send:
+            return 0
+        self._to_send = bytes(data[:MAX_PIECE])
+        self._looking.unpark_all()
+        return len(self._to_send)
+
+    async def wait_writable(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while self._to_send and self.is_open and self._takes_more:
+            await self._looking.park()
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes were accepted that the stream has not taken whole."""
+        return len(self._to_send)
+
+    async def drain(self) -> None:
+        await self.wait_writable()
+
+    @property
+    def is_drained(self) -> bool:
+        return not self._to_send
+
+    async def read_ahead(self) -> None:
+        """Read the stream, a piece at a time, until its end."""
+        try:
+            while data := await self._stream.receive_some(MAX_PIECE):
+                self._received = bytes(data)
+                self._looking.unpark_all()
+                while self._received:
+                    await self._looking.park()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            log.info("%s: it broke: %r", self.filename, exc)
+        self._end()
+
+    async def send_on(self) -> None:
+        """Send what was accepted, until the stream breaks, or `give_up`."""
+        try:
+            with self._sending:
+                while True:
+                    while not self._to_send:
+                        await self._looking.park()
+                    await self._stream.send_all(self._to_send)
+                    self._to_send = b""
+                    self._looking.unpark_all()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            log.info("%s: it takes no more: %r", self.filename, exc)
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Send no more; who waits to send sees that it is closed."""
+        self._sending.cancel()
+        self._takes_more = False
+        self._looking.unpark_all()
+
+    def _end(self) -> None:
+        self.set_open(False)
+        self._looking.unpark_all()
+
+
+@asynccontextmanager
+async def open_stream(
+    request: OpenRequest, stream: trio.abc.Stream, filename: str
+) -> AsyncIterator[Backend]:
+    """A backend on *stream*, which is closed with it; *filename* is what query-chardev shows.
+
+    For the opener of a kind of one's own. What was accepted is sent for at most the `drain-timeout`
+    of the change that replaces it, and 0.2 seconds when it is closed; what the stream has not given
+    by then is lost with it.
+    """
+    backend = StreamBackend(request, stream, filename)
+    try:
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(backend.read_ahead)
+            nursery.start_soon(backend.send_on)
+            backend.set_open(True)
+            try:
+                yield backend
+            finally:
+                if backend.unsent:
+                    with trio.move_on_after(DRAIN_TIMEOUT, shield=True):
+                        await backend.drain()
+                backend.give_up()
+    finally:
+        if unsent := backend.unsent:
+            log.warning("%s: up to %d bytes that were sent to it are lost", filename, unsent)
+        with trio.move_on_after(CLEANUP_TIMEOUT, shield=True):
+            await stream.aclose()
