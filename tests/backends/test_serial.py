@@ -24,24 +24,28 @@ import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 from trio_serial.linux import LinuxSerialStream
 
+from tests.hostile.meter import metering
 from tests.peers import need
 from tests.users import Seen, join
 from trio_chardev.backends import serial as module, serial_holders, serial_line, serial_return
-from trio_chardev.backends.descriptor import open_fd
+from trio_chardev.backends.descriptor import TERMINAL_READ, open_fd
 from trio_chardev.backends.null import NullOptions
-from trio_chardev.backends.serial import SerialBackend, SerialOptions, open_serial
+from trio_chardev.backends.serial import BREAKS_AT_ONCE, SerialBackend, SerialOptions, open_serial
 from trio_chardev.backends.serial_line import TIOCCBRK, TIOCSBRK, Termios2
+from trio_chardev.core import slot
 from trio_chardev.core.abilities import BreakControl, LineControl, ModemControl
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.delivery import INBOUND_CAPACITY
 from trio_chardev.core.frontend import stateless
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
-from trio_chardev.events import Event, LineSettings, ModemLines
+from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
 from trio_chardev.service import open_registry
 
 OPENED, CLOSED, BREAK = Event.OPENED, Event.CLOSED, Event.BREAK
 TIOCGEXCL = 0x80045440  # asm-generic/ioctls.h and termbits.h
 BOTHER = 0o010000
+MOST_CALLS = 60_000  # of functions in a step, see tests/test_hostile.py
 CMSPAR = 0o10000000000
 BITS = termios.CSIZE | termios.PARENB | termios.PARODD | CMSPAR
 
@@ -440,6 +444,30 @@ async def test_what_was_decoded_can_be_received_at_once(
         with trio.fail_after(5):
             await backend.wait_readable()
             assert await backend.receive_some(10) == b"b"
+
+
+async def test_a_flood_of_breaks_holds_up_nobody_and_keeps_little(
+    line: Tty, breakable: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read, or not; the user that does not read loses them, as on a line that is overrun."""
+    path = line.path
+    async with open_registry() as registry:
+        await registry.add("flooded", SerialOptions(device=path))
+        breaks: list[BackendEvent] = []
+        user = registry["flooded"].attach(on_event=breaks.append)
+        with monkeypatch.context() as patch, metering() as meter:
+            patch.setattr(os, "read", lambda fd, size: (b"\xff\x00\x00" * TERMINAL_READ)[:size])
+            patch.setattr(slot, "perf_counter", lambda: 0.0)  # turns are not given by the clock
+            line.write(b"x")  # there is something to be read, always
+            for _ in range(50):
+                await trio.lowlevel.checkpoint()
+            came = len(breaks)
+            user.pause_input()
+            for _ in range(50):
+                await trio.lowlevel.checkpoint()
+        assert came > BREAKS_AT_ONCE
+        assert len(user.delivery.inbound) <= INBOUND_CAPACITY
+        assert meter.most <= MOST_CALLS, f"{meter.most} calls in a step of {meter.whose}"
 
 
 async def test_one_byte_at_a_time(line: Tty, breakable: None) -> None:

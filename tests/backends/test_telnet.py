@@ -18,6 +18,7 @@ import trio.testing
 
 from tests.links import Served, check_change, check_contract, serving, until
 from tests.peers import need
+from trio_chardev.backends import layer
 from trio_chardev.backends.addresses import InetAddress, SocketAddress
 from trio_chardev.backends.connection import Connection
 from trio_chardev.backends.layer import Layer
@@ -28,6 +29,7 @@ from trio_chardev.events import BackendEvent, Event
 from trio_chardev.protocols.telnet import BREAK, CLIENT, IAC, NOP, SB, SE, SERVER, TelnetConnection
 
 OPENING = bytes.fromhex("fffb01 fffb03 fffb00 fffd00")
+MUCH = 4000  # bytes unsent
 AGREED = bytes.fromhex("fffd01 fffd03 fffd00 fffb00")
 
 
@@ -107,6 +109,19 @@ def test_what_is_counted_reaches_the_peer_whole(linked: Linked) -> None:
         wire += linked.peer.recv(1 << 20)
     client = TelnetConnection(CLIENT)
     assert client.receive_data(bytes(wire)) == [data]
+
+
+def test_breaks_that_the_peer_does_not_take_are_lost(
+    linked: Linked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a line that is overrun; they come from another's peer, over a bridge, and without end.
+
+    There is still room for the answers that are due.
+    """
+    monkeypatch.setattr(layer, "MAX_UNSENT", MUCH)
+    for _ in range(MUCH):  # far more than the kernel takes in pieces that are so small
+        linked.layer.send_break()
+    assert 0 < len(linked.layer._unsent) <= MUCH // 2 + 1
 
 
 def test_a_break_goes_behind_what_was_sent(linked: Linked) -> None:

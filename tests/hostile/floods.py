@@ -32,6 +32,7 @@ from tests.hostile.peers import (
 )
 from tests.protocols.websocket_wire import BINARY, CONTINUATION, PING, PONG, TEXT, frame
 from trio_chardev.backends.addresses import InetAddress, UnixAddress
+from trio_chardev.backends.hub import HubOptions
 from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pty import PtyOptions
@@ -242,6 +243,16 @@ def _qmp(unit: bytes) -> Make:
     return make
 
 
+def _hub(unit: bytes) -> Make:
+    def make(folder: Path) -> Place:
+        base = _telnet(unit)(folder)
+        return Place(
+            options=HubOptions(chardevs=("base",)), bases={"base": base.options}, come=base.come
+        )
+
+    return make
+
+
 class _Recording(Peer):
     """Has sent all before."""
 
@@ -307,6 +318,9 @@ FLOODS: Final[Mapping[str, Make]] = {
     "serial: marks": _serial(b"\xff"),
     "serial: NUL": _serial(b"\0"),
     **{f"mux: {name}": _mux(unit) for name, unit in MUX.items()},
+    "hub: break": _hub(TELNET["break"]),
+    "hub: NOP": _hub(TELNET["NOP"]),
+    "hub: breaks between": _hub(TELNET["breaks between"]),
     "replay: input": _replay([0, "i", "x"]),
     "replay: nothing": _replay([0, "o", ""]),
     "replay: breaks": _replay([0, "m", "BREAK"]),

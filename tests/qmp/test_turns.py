@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import attrs
@@ -19,6 +20,7 @@ from trio_chardev.qmp.turn import TURN, WAITING
 from trio_chardev.testing import CancelAtStep
 
 MANY = 700  # that takes a few turns
+FEW = 90  # of 5 KB each: a portion that one turn is not enough for
 FEWEST_STEPS = 5
 COUNT = 2000  # of what is sent at once
 ECHO = wire("echo")
@@ -40,8 +42,7 @@ class Others:
     @property
     def most(self) -> int:
         """The most answers between two turns."""
-        pairs = zip(self.answered, self.answered[1:], strict=False)
-        return max(after - before for before, after in pairs)
+        return max(after - before for before, after in pairwise(self.answered))
 
 
 async def finish(world: World, count: int) -> int:
@@ -98,11 +99,41 @@ async def test_so_it_is_with_what_has_waited_for_another_command(
         assert await finish(world, COUNT + 1) <= MOST
 
 
-async def test_answers_count_by_their_size_too() -> None:
+@pytest.mark.parametrize(("pretty", "most"), [(False, MOST * 1024), (True, MOST * 128)])
+async def test_answers_count_by_their_size_too(pretty: bool, most: int) -> None:
+    async with open_world(pretty=pretty) as world:
+        world.send("qmp_capabilities")
+        await trio.testing.wait_all_tasks_blocked()
+        before = len(world.device.sent)
+        world.send(*["long"] * 400)  # of 5 KB each
+        sizes = [0]
+        with trio.fail_after(20):
+            while sizes[-1] < 400 * 5000:
+                await trio.lowlevel.checkpoint()
+                sizes.append(len(world.device.sent) - before)
+        assert max(after - one for one, after in pairwise(sizes)) <= most + 2 * 5100
+
+
+async def test_what_only_had_to_wait_for_the_next_turn_is_done_though_the_client_has_left() -> None:
+    """It is with the monitor, so the leaving is told at once: a send that fails may show it."""
+    done: list[int] = []
+
+    def count(context: Context, arguments: NoArguments) -> str:
+        done.append(1)
+        return "x" * 5000
+
     async with open_world() as world:
+        add_command(world, "count", count)
         await world.negotiate()
-        world.send(*["long"] * 400)
-        assert await finish(world, 400) <= MOST // 4  # of 5 KB each, and a portion's more
+        world.device.feed(wire("count") * FEW)
+        while not done:  # noqa: ASYNC110 - nobody tells
+            await trio.lowlevel.checkpoint()
+        assert len(done) < FEW
+        world.device.connect(False)
+        await trio.sleep(2 * module.LEAVING_INTERVAL)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(done) == FEW
+        assert world.monitor._client is None
 
 
 async def cut_off(world: World, unit: bytes) -> None:

@@ -325,10 +325,14 @@ class Layer:
         return sent
 
     def send_break(self) -> None:
-        """Send a break behind what was sent. Raises OSError if that is the end."""
+        """Send a break behind what was sent; it is lost behind too much that the peer has not read.
+
+        Raises OSError if that is the end.
+        """
         assert isinstance(self._codec, BreakCodec)
         self._check_not_over()
-        self._codec.encode_break()
+        if len(self._unsent) < MAX_UNSENT // 2:
+            self._codec.encode_break()
         self.flush()
 
     def _check_not_over(self) -> None:

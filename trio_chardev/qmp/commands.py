@@ -143,13 +143,13 @@ def query_commands(context: Context, arguments: NoArguments) -> list[dict[str, A
     return [{"name": name} for name in COMMANDS]
 
 
-def query_qmp_schema(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
+def query_qmp_schema(context: Context, arguments: NoArguments) -> Encoded:
     return _schema()
 
 
 @functools.cache
-def _schema() -> list[dict[str, Any]]:
-    return qmp_schema(COMMANDS, EVENTS)
+def _schema() -> Encoded:
+    return Encoded(encode(qmp_schema(COMMANDS, EVENTS))[:-2])
 
 
 def query_chardev(context: Context, arguments: NoArguments) -> Encoded:

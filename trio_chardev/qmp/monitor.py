@@ -37,7 +37,7 @@ from trio_chardev.qmp.descriptors import NamedFds
 from trio_chardev.qmp.monitor_client import MonitorClient, PassedFds
 from trio_chardev.qmp.output import Output
 from trio_chardev.qmp.session import NOTHING, QmpError, Request
-from trio_chardev.qmp.turn import WAITING, Turn
+from trio_chardev.qmp.turn import OUTPUT, PRETTY_OUTPUT, WAITING, Turn
 from trio_chardev.qmp.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Monitor:
     _came: trio.Event = attrs.field(factory=trio.Event, init=False)
     _left: trio.Event = attrs.field(factory=trio.Event, init=False)
     _fds: NamedFds = attrs.field(factory=NamedFds, init=False)
-    _turn: Turn = attrs.field(factory=Turn, init=False)
+    _turn: Turn = attrs.field(init=False)
     _work_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _worker: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _watcher: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
@@ -76,6 +76,7 @@ class Monitor:
 
     def __attrs_post_init__(self) -> None:
         self._out = Output(self.pretty)
+        self._turn = Turn(PRETTY_OUTPUT if self.pretty else OUTPUT)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the chardev's clients, one after another, until cancelled.
@@ -194,7 +195,12 @@ class Monitor:
                 self._disconnect(f"has {held} bytes kept, and there are too many in all")
 
     def _is_owed(self, client: MonitorClient) -> bool:
-        """Is *client*, who sends no more, to be told something, and does it read?"""
+        """Is *client*, who sends no more, to be told something, and does it read?
+
+        What only had to wait for the next turn is done in any case.
+        """
+        if client.backlog and not self._is_suspended(client):
+            return True
         owed = client.queue or client.backlog or len(self._out)
         return bool(owed) and self.chardev.backend.is_lingering
 
@@ -277,7 +283,7 @@ class Monitor:
         """Do what was asked for, as far as the turn goes."""
         backlog = client.backlog
         size = len(self._out)
-        most = self._turn.left
+        most, most_size = self._turn.left, size + self._turn.left_for_output
         count = 0
         while (
             backlog and client is self._client and count < most and not self._is_suspended(client)
@@ -299,6 +305,8 @@ class Monitor:
                 self._watcher.unpark_all()
             else:
                 self._put_reply(request, answer_now(self, client.context, request))
+                if len(self._out) >= most_size:
+                    break
         self._turn.spend(count, len(self._out) - size)
 
     async def _work(self) -> None:
