@@ -113,14 +113,14 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "frontends/pour.py": (("send_rest",), ("tests/frontends/test_pour.py",)),
     "backends/pty.py": (
-        ("drain", "settle", "stay", "take_back", "activate"),
+        ("drain", "settle", "stay", "take_back", "prepare", "activate"),
         PTY_TESTS,
     ),
     "backends/pty_unread.py": (
         ("is_empty", "_has_input", "wait_quiet", "take_all", "_make_raw", "begin", "end", "take"),
         PTY_TESTS,
     ),
-    "backends/pty_link.py": (("move",), ("tests/backends/test_pty.py",)),
+    "backends/pty_link.py": (("move", "lead_to", "remove"), ("tests/backends/test_pty.py",)),
     "backends/socket.py": (("activate", "_keep_peer_of", "_take_over"), SOCKET_TESTS),
     "backends/peer.py": (
         (
@@ -150,9 +150,9 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("finish", "_take_all", "hand_over", "_discard_input"),
         ("tests/backends/test_connection.py", *SOCKET_TESTS),
     ),
-    "backends/listener.py": (("activate", "close"), SOCKET_TESTS),
+    "backends/listener.py": (("activate", "remove_file", "close"), SOCKET_TESTS),
     "backends/socket_file.py": (
-        ("place", "unlink"),
+        ("bind", "is_at", "unlink"),
         ("tests/backends/test_socket_file.py", *SOCKET_TESTS),
     ),
 }

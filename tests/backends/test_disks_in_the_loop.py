@@ -23,6 +23,7 @@ import trio
 from tests.places import MAKERS, place_for
 from trio_chardev.backends import opener_of
 from trio_chardev.backends.null import NullOptions
+from trio_chardev.backends.pty import PtyOptions
 from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
@@ -118,13 +119,14 @@ async def check(open_it: Callable[[OpenRequest], Any], *, changes: bool = True) 
                 old.prepare_to_leave(carry=True)
                 with suppress(BackendError):  # not all can be guarded
                     new.guard()
+                await new.prepare()
                 new.activate()
                 old.take_back()
                 await use(new)
     return watch.seen
 
 
-@pytest.mark.parametrize("name", [name for name in MAKERS if name != "pty"])
+@pytest.mark.parametrize("name", MAKERS)
 async def test_nothing_on_a_disk_is_touched(name: str, tmp_path: Path) -> None:
     with place_for(name, tmp_path) as place:
         assert await check(place.open, changes=not place.bases) == []
@@ -133,11 +135,12 @@ async def test_nothing_on_a_disk_is_touched(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
+        PtyOptions(path="link"),
         RingbufOptions(size=64, path="ring"),
         NullOptions(logfile="log"),
         NullOptions(record="recording"),
     ],
-    ids=["ring", "logfile", "record"],
+    ids=["pty-link", "ring", "logfile", "record"],
 )
 async def test_nor_by_what_any_kind_can_have(
     options: BackendOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,8 +17,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.disk import eventually, hang_in
 from tests.peers import need
 from tests.services import until
+from trio_chardev import files
 from trio_chardev.backends import pty as module, pty_opens as opens, pty_unread
 from trio_chardev.backends.descriptor import FdHolder
 from trio_chardev.backends.null import NullOptions
@@ -30,6 +32,7 @@ from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.service import open_registry
+from trio_chardev.testing import CancelAtStep
 
 OPENED, CLOSED = Event.OPENED, Event.CLOSED
 TERMINAL_SIZE = 4095  # bytes; what the kernel keeps for a terminal's reader
@@ -500,6 +503,7 @@ async def test_link_is_taken_over_by_the_commit(tmp_path: Path) -> None:
         old = await old_scope.enter_async_context(opened(link))
         new = await stack.enter_async_context(opened(link, replaces=old))
         assert os.readlink(link) == old.pty
+        await new.prepare()
         new.activate()
         assert os.readlink(link) == new.pty
         await old_scope.aclose()
@@ -517,6 +521,90 @@ async def test_link_of_the_original_survives_a_failed_change(tmp_path: Path) -> 
         assert os.listdir(tmp_path) == ["link"]
 
 
+async def test_link_of_the_original_is_put_back_when_the_commit_does_not_come(
+    tmp_path: Path,
+) -> None:
+    link = tmp_path / "link"
+    async with opened(link) as old:
+        async with opened(link, replaces=old) as new:
+            await new.prepare()
+            assert os.readlink(link) == new.pty
+        assert os.readlink(link) == old.pty
+        assert os.listdir(tmp_path) == ["link"]
+    assert os.listdir(tmp_path) == []
+
+
+async def test_link_goes_with_the_later_of_two_that_close_before_the_commit(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    async with AsyncExitStack() as stack:
+        old_scope = AsyncExitStack()
+        old = await old_scope.enter_async_context(opened(link))
+        new = await stack.enter_async_context(opened(link, replaces=old))
+        await new.prepare()
+        await old_scope.aclose()
+        assert os.readlink(link) == new.pty
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_change_cancelled_at_any_step_leaves_the_link_of_who_is_in_place(
+    tmp_path: Path, when: str
+) -> None:
+    options = PtyOptions(path=str(tmp_path / "link"))
+    outcomes = set()
+    for step in range(1, 200):
+        async with open_registry() as registry:
+            await registry.add("x", options)
+            first = registry["x"].backend
+            with trio.fail_after(10), trio.CancelScope() as scope:
+                injector = CancelAtStep(step, when, scope)
+                trio.lowlevel.add_instrument(injector)
+                injector.armed = True
+                try:
+                    await registry.change("x", options)
+                finally:
+                    injector.armed = False
+                    trio.lowlevel.remove_instrument(injector)
+            outcomes.add(registry["x"].backend is first)
+            assert os.readlink(tmp_path / "link") == registry["x"].backend.pty
+            assert os.listdir(tmp_path) == ["link"]
+        assert os.listdir(tmp_path) == []
+        if not scope.cancel_called:
+            break
+    else:
+        pytest.fail("it was cancelled each time")
+    assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize("hangs", ["rename", "readlink", "symlink"])
+async def test_a_folder_that_hangs_ends_the_change_and_the_link_is_put_back(
+    hangs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "FILE_TIMEOUT", 0.1)
+    monkeypatch.setattr(files, "CLOSE_TIMEOUT", 0.1)
+    link = tmp_path / "link"
+    async with open_registry() as registry:
+        await registry.add("x", PtyOptions(path=str(link)))
+        pty = registry["x"].backend.pty
+        go, begun = hang_in(monkeypatch, hangs)
+        failed: list[BackendError] = []
+
+        async def change() -> None:
+            with pytest.raises(BackendError) as caught:
+                await registry.change("x", PtyOptions(path=str(link)))
+            failed.append(caught.value)
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(change)
+                await eventually(begun.is_set)
+                await registry.add("other", NullOptions())
+            go.set()
+            assert "takes longer than 0.1 s" in str(failed[0])
+            await eventually(lambda: os.listdir(tmp_path) == ["link"])
+            await eventually(lambda: os.readlink(link) == pty)
+
+
 async def test_link_that_cannot_be_taken_over_fails_the_commit(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -524,7 +612,7 @@ async def test_link_that_cannot_be_taken_over_fails_the_commit(tmp_path: Path) -
     async with opened(link) as old, opened(link, replaces=old) as new:
         os.rename(folder, tmp_path / "moved")
         with pytest.raises(BackendError, match=r"^Failed to create PTY symlink '.+': No such file"):
-            new.activate()
+            await new.prepare()
         os.rename(tmp_path / "moved", folder)
         assert os.readlink(link) == old.pty
     assert os.listdir(folder) == []
@@ -860,9 +948,9 @@ async def test_who_may_not_undo_a_lock_has_another_pty_behind_the_link(
         os.close(slave)
         await until(lambda: os.readlink(link) != before)
         now = os.readlink(link)
+        await until(lambda: registry["x"].info.filename == f"pty:{now}")
         assert os.listdir(tmp_path) == ["link"]
         assert f"'{before}' was left locked by its user; it is at '{now}' now" in caplog.text
-        assert registry["x"].info.filename == f"pty:{now}"
         slave = os.open(link, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
         assert termios.tcgetattr(slave)[4] == termios.B1200
         async with registry["x"].attach(be_change=stateless) as user:

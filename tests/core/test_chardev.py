@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.slot import CLEANUP_TIMEOUT
@@ -675,3 +676,80 @@ async def test_what_a_buggy_opener_raises_comes_as_one_backend_error(
         with pytest.raises(BackendError, match=r"^OSError: \[Errno 5\] Input/output error$"):
             await chardev.change(opener)
         assert "raised what it must not" in caplog.text
+
+
+# ---------------------------------------------------------------- what the commit can't do itself
+
+
+def preparing(device: FakeDevice, prepare: Callable[[], Awaitable[None]]) -> Opener:
+    """The opener of *device*, whose backend awaits *prepare* before the commit."""
+
+    @asynccontextmanager
+    async def open_it(request: OpenRequest) -> AsyncIterator[Backend]:
+        async with device.open(request) as backend:
+
+            class Preparing(type(backend)):  # type: ignore[misc]
+                async def prepare(self) -> None:
+                    await prepare()
+
+            backend.__class__ = Preparing
+            yield backend
+
+    return open_it
+
+
+async def test_a_backend_prepares_when_its_users_are_set_up_and_before_it_is_in_place() -> None:
+    old, new, user = FakeDevice("old"), FakeDevice("new"), FakeFrontend()
+
+    async def prepare() -> None:
+        assert user.bound == "fake:new"
+        assert not new.is_active
+        assert chardev.backend is old.backend
+        await trio.lowlevel.checkpoint()
+
+    async with open_chardev(old) as chardev:
+        attach(chardev, user)
+        await chardev.change(preparing(new, prepare))
+        check_in_place(chardev, new, old)
+
+
+async def test_one_that_cannot_prepare_is_not_put_in_place() -> None:
+    old, new, user = FakeDevice("old"), FakeDevice("new"), FakeFrontend()
+
+    async def prepare() -> None:
+        raise BackendError("the disk is gone")
+
+    async with open_chardev(old) as chardev:
+        attach(chardev, user)
+        with pytest.raises(BackendError, match="the disk is gone"):
+            await chardev.change(preparing(new, prepare))
+        check_in_place(chardev, old, new)
+        assert user.bound == "fake:old"
+
+
+async def test_cancelled_as_it_prepares_it_is_not_put_in_place() -> None:
+    old, new, user = FakeDevice("old"), FakeDevice("new"), FakeFrontend()
+
+    async def prepare() -> None:
+        scope.cancel()
+        await trio.sleep_forever()
+
+    async with open_chardev(old) as chardev:
+        attach(chardev, user)
+        with trio.CancelScope() as scope:
+            await chardev.change(preparing(new, prepare))
+        assert scope.cancelled_caught
+        check_in_place(chardev, old, new)
+        assert user.bound == "fake:old"
+
+
+async def test_a_user_that_comes_as_it_prepares_is_set_up_too() -> None:
+    old, new, user = FakeDevice("old"), FakeDevice("new"), FakeFrontend()
+
+    async def prepare() -> None:
+        attach(chardev, user)
+
+    async with open_chardev(old) as chardev:
+        await chardev.change(preparing(new, prepare))
+        check_in_place(chardev, new, old)
+        assert user.bound == "fake:new"

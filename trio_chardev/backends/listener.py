@@ -421,7 +421,11 @@ async def _listen_at_path(
         sock = await finish_on_files(_bind_file, file, endpoint, discard=discard)
     except OSError as exc:
         raise file.failed_to_bind(exc) from exc
-    return Listener(address, [sock], file=file)
+    try:
+        return Listener(address, [sock], file=file)
+    except BackendError:
+        await end_on_files(f"socket {address}", file.unlink)  # which its closing has begun
+        raise
 
 
 def _bind_file(file: SocketFile, endpoint: Endpoint) -> socket.socket:

@@ -43,7 +43,7 @@ from trio_chardev.backends.pty_unread import UserReads, take_all, wait_empty, wa
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError, strerror
 from trio_chardev.events import LineSettings
-from trio_chardev.files import finish_on_files
+from trio_chardev.files import end_on_files, finish_on_files
 from trio_chardev.options import BackendOptions
 from trio_chardev.sandbox import Sandbox
 from trio_chardev.values import path_text_or_none
@@ -81,8 +81,10 @@ class PtyBackend(DescriptorBackend):
         self._link: SlaveLink | None = None
         self._line = PtyLine(master)
         self._is_looked_at = False
+        self._wants_another = False
+        """Its last user has locked it and left: it has to become another PTY."""
         self._is_locked = False
-        """Its last user has locked it and left, and there was no other PTY to be had."""
+        """The same, but there was no other PTY to be had."""
         self._slave: int | None = None
         """Open from the commit of a change on, to look at what is left and to read it."""
         self._has_user = False
@@ -133,40 +135,49 @@ class PtyBackend(DescriptorBackend):
             self.slave_opened = trio.Event()
         if (has_left or self._is_locked) and self._slave is None:
             self._free()
-        self.set_open(False)
+        if not self._wants_another:
+            self.set_open(False)
 
     def _free(self) -> None:
         """Undo the lock that the user who has left may have put on the slave. Never raises."""
         try:
             was_locked = unlock(self.pty)
         except OSError as exc:
-            if exc.errno != errno.EBUSY:  # no descriptor, for one
-                return
-            try:
-                self._move()
-            except (BackendError, OSError) as failure:
-                if not self._is_locked:
-                    log.warning("'%s' was left locked by its user: %s", self.pty, failure)
-                self._is_locked = True
-                return
-        else:
-            if was_locked:
-                log.info(
-                    "chardev '%s': '%s' was left locked by its user, and is free", self.id, self.pty
-                )
-        self._is_locked = False
+            self._wants_another = exc.errno == errno.EBUSY  # else no descriptor, for one
+            return
+        if was_locked:
+            log.info(
+                "chardev '%s': '%s' was left locked by its user, and is free", self.id, self.pty
+            )
+        self._forget_user()
+
+    def _forget_user(self) -> None:
+        """Nobody is there, but who may have opened it since."""
+        self._wants_another = self._is_locked = False
         if self._watch is not None:  # it has seen our own look
             self._watch[0].catch_up()
             self.slave_opened = trio.Event()
             if not self._is_hung_up():
                 self.slave_opened.set()
 
-    def _move(self) -> None:
-        """Become another PTY, at the same link. Raises BackendError, OSError."""
-        master, slave = _open_pair()
-        with owned(master.close):
-            if self._link is not None:
-                self._link.lead_to(slave)
+    async def _become_another(self) -> None:
+        """Be another PTY, at the same link. Cancelled is not heard while that is led there."""
+        await trio.lowlevel.checkpoint()
+        try:
+            master, slave = _open_pair()
+            with owned(master.close):
+                if self._link is not None:
+                    before, lead_to = self.pty, self._link.lead_to
+                    await finish_on_files(lead_to, slave, discard=lambda _: lead_to(before))
+        except (BackendError, OSError) as failure:
+            if not self._is_locked:
+                log.warning("'%s' was left locked by its user: %s", self.pty, failure)
+            self._wants_another, self._is_locked = False, True
+            self.set_open(False)
+        else:
+            self._move(master, slave)
+
+    def _move(self, master: FdHolder, slave: str) -> None:
         self.set_open(True)  # if nobody has seen him; that it closes tells that it is another
         log.warning(
             "chardev '%s': '%s' was left locked by its user; it is at '%s' now",
@@ -178,6 +189,8 @@ class PtyBackend(DescriptorBackend):
         self.source = self.sink = master
         self.pty = slave
         self.watch()
+        self._forget_user()
+        self.set_open(False)
 
     def send_nowait(self, data: memoryview) -> int:
         """One attempt. What is sent to a closed slave would get lost or to a later user."""
@@ -194,7 +207,9 @@ class PtyBackend(DescriptorBackend):
         return bool(poll.poll(0))
 
     async def wait_readable(self) -> None:
-        if self.is_open:
+        if self._wants_another:
+            await self._become_another()
+        elif self.is_open:
             await super().wait_readable()
         else:
             with trio.move_on_after(RETRY_INTERVAL if self._is_locked else math.inf):
@@ -214,10 +229,16 @@ class PtyBackend(DescriptorBackend):
             if self.sink is sink:  # else it is another PTY now
                 raise
 
-    def activate(self) -> None:
+    async def prepare(self) -> None:
         """Put the link in place of the replaced backend's. Raises BackendError."""
         if self._link is not None:
-            self._link.move()
+            with slow_errors(f"Failed to create PTY symlink '{self._link.path}'"):
+                await finish_on_files(self._link.move)
+
+    def activate(self) -> None:
+        """The link stays where it is now."""
+        if self._link is not None:
+            self._link.keep()
 
     def prepare_to_leave(self, *, carry: bool) -> None:
         """Open the slave, if there is anything to do with it, and its user has not locked it.
@@ -301,13 +322,13 @@ class PtyBackend(DescriptorBackend):
         with slow_errors(f"Failed to create PTY symlink '{path}'"):
             self._link = await finish_on_files(make, discard=SlaveLink.remove)
 
-    def close(self) -> None:
-        """Undo all; for the opener, when it leaves."""
+    async def aclose(self) -> None:
+        """Undo all; for the opener, when it leaves. Cancelled is not heard."""
         self.stay()
         if self._link is not None:
-            self._link.remove()
+            await end_on_files(f"PTY symlink '{self._link.path}'", self._link.remove)
         self._unwatch()
-        super().close()
+        self.close()
 
     def _unwatch(self) -> None:
         self._reads.end()
@@ -345,7 +366,7 @@ async def open_pty(options: PtyOptions, request: OpenRequest) -> AsyncIterator[B
             await backend.link(options.path, request.replaces, request.sandbox)
         yield backend
     finally:
-        backend.close()
+        await backend.aclose()  # noqa: ASYNC102 - it shields itself, with a deadline
 
 
 def _open_pair() -> tuple[FdHolder, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +18,11 @@ log = logging.getLogger(__name__)
 
 
 class SlaveLink:
-    """A symbolic link to a slave.
+    """A symbolic link to a slave. All is for threads: its disk may hang.
 
-    It is made beside its place if the backend to be replaced has its own there, and is moved
-    by the commit. All of it is done in the folder that is opened first, see `trio_chardev.place`.
+    It is made beside its place if the backend to be replaced has its own there, and is moved right
+    before the commit; `remove` undoes that, if the commit did not come. All of it is done in the
+    folder that is opened first, see `trio_chardev.place`.
     """
 
     def __init__(
@@ -36,16 +38,17 @@ class SlaveLink:
         Raises BackendError, also if anything else is at *path*, or that is not in *sandbox*.
         """
         self._slave = slave
+        self._is_removed = False
+        self._lock = threading.Lock()  # one thread at a time; the same for those at one place
+        self._before: SlaveLink | None = None  # in whose place it is, until the commit
         with _link_errors(path):
             self._place = self._made = sandbox.locate(path)
         self.path = path
         try:
             with _link_errors(path):
-                if (
-                    replaced is not None
-                    and replaced.is_ours
-                    and replaced._made.is_same(self._place)
-                ):
+                if replaced is not None and replaced.is_at(self._place):
+                    self._lock = replaced._lock
+                    self._before = replaced
                     self._made = _beside(self._place, slave)
                 elif _is_left_behind(self._place, slave):
                     self._place.unlink()
@@ -54,8 +57,12 @@ class SlaveLink:
             self._close()
             raise
 
-    @property
-    def is_ours(self) -> bool:
+    def is_at(self, place: Place) -> bool:
+        """Is it there, and ours?"""
+        with self._lock:
+            return self._is_ours() and self._made.is_same(place)
+
+    def _is_ours(self) -> bool:
         """Nobody has put another link, or file, in its place."""
         try:
             return self._made.readlink() == self._slave
@@ -63,32 +70,50 @@ class SlaveLink:
             return False
 
     def move(self) -> None:
-        """Put it in its place. Raises BackendError."""
-        if self._made is not self._place:
-            with _link_errors(self.path):
-                self._place.check_reached()
-                self._made.rename_to(self._place)
-            beside, self._made = self._made, self._place
-            beside.close()
+        """Put it in its place, over the replaced one's. Raises BackendError."""
+        with self._lock:
+            if self._made is not self._place:
+                with _link_errors(self.path):
+                    self._place.check_reached()
+                    self._made.rename_to(self._place)
+                beside, self._made = self._made, self._place
+                beside.close()
+
+    def keep(self) -> None:
+        """The commit has come: it stays in its place."""
+        self._before = None
 
     def lead_to(self, slave: str) -> None:
         """Have it lead to *slave* from now on, if it is still ours. Raises BackendError."""
-        if self.is_ours:
-            with _link_errors(self.path), contextlib.closing(_beside(self._made, slave)) as beside:
-                beside.symlink(slave)
-                try:
-                    beside.rename_to(self._made)
-                except OSError:
-                    beside.unlink()
-                    raise
-            self._slave = slave
+        with self._lock:
+            if not self._is_removed and self._is_ours():
+                with _link_errors(self.path):
+                    self._replace(slave)
+            self._slave = slave  # one that is in its place for now may have to put it back
+
+    def _replace(self, slave: str) -> None:
+        with contextlib.closing(_beside(self._made, slave)) as beside:
+            beside.symlink(slave)
+            try:
+                beside.rename_to(self._made)
+            except OSError:
+                beside.unlink()
+                raise
 
     def remove(self) -> None:
-        """Unlink it, if it is still ours, and be done with it."""
-        if self.is_ours:
-            with contextlib.suppress(OSError):
-                self._made.unlink()
-        self._close()
+        """Unlink it, if it is still ours, or put the replaced one back; and be done with it."""
+        with self._lock:
+            if self._is_removed:
+                return
+            if self._is_ours():
+                before = self._before if self._made is self._place else None
+                with contextlib.suppress(OSError):
+                    if before is None or before._is_removed:
+                        self._made.unlink()
+                    else:
+                        self._replace(before._slave)
+            self._is_removed = True
+            self._close()
 
     def _close(self) -> None:
         self._made.close()

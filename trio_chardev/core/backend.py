@@ -375,6 +375,14 @@ class Backend(abc.ABC):
         Raises BackendError, and then nothing has changed, if it can't know who comes.
         """
 
+    async def prepare(self) -> None:  # noqa: B027 - most kinds have nothing on a disk to change
+        """Do now what `activate` can't, because a disk may hold it up: to move a name, for one.
+
+        Called right before the commit of a change, when its users are set up. Closing undoes it,
+        unless `activate` was called. Raises BackendError: there is no change. What it waits for
+        shielded needs a deadline.
+        """
+
     def activate(self) -> None:  # noqa: B027
         """The commit: from now on this backend is in place. Raises BackendError.
 

@@ -282,6 +282,9 @@ class Chardev:
             asked: set[Frontend] = set()
             try:
                 await self._set_up(new, asked)
+                if type(new.backend).prepare is not Backend.prepare:
+                    await new.backend.prepare()
+                    await self._set_up(new, asked)  # who has come meanwhile
                 while carry and old.backend.is_taking and trio.current_time() < deadline:
                     await old.settle(deadline - trio.current_time())
                     await self._set_up(new, asked)  # who has come meanwhile
