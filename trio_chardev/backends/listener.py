@@ -424,7 +424,7 @@ async def _listen_at_path(
     try:
         return Listener(address, [sock], file=file)
     except BackendError:
-        await end_on_files(f"socket {address}", file.unlink)  # which its closing has begun
+        await end_on_files(f"socket {address}", file.unlink)  # noqa: ASYNC120 - it shields itself
         raise
 
 
