@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.faults import __main__ as program
-from tests.faults.calls import CALLS, RULES, Fault, errors_of, faults_of, injected_in
+from tests.faults.calls import CALLS, RULES, Fault, errors_of, faults_of, injected_in, is_cut
 from tests.faults.scenarios import SCENARIOS
-from tests.faults.trial import Outcome, Trial, fake_devices
+from tests.faults.trial import Outcome, Trial, prepare
 from tests.peers import need
 from trio_chardev import service as module
 from trio_chardev.backends import KINDS
@@ -23,7 +23,7 @@ OPEN = Fault("openat", "EMFILE", 1)
 
 def careless() -> None:
     """To have no descriptor is a bug."""
-    fake_devices()
+    prepare()
     open_fd = os.open
 
     def open_it(*arguments: Any, **options: Any) -> int:
@@ -39,13 +39,13 @@ def careless() -> None:
 
 def leaky() -> None:
     """What was opened is never closed."""
-    fake_devices()
+    prepare()
     os.close = lambda fd: None
 
 
 def deaf() -> None:
     """SIGTERM has no effect."""
-    fake_devices()
+    prepare()
     module.QUIT_SIGNALS = (10,)  # type: ignore[assignment]
 
 
@@ -143,6 +143,12 @@ def test_what_no_kernel_does_was_not_injected(tmp_path: Path) -> None:
     assert injected_in(tmp_path / "log") == [f"fsync(3</x>) {fails}"]
     (tmp_path / "log").write_text(f"7 fsync(3</x>) {fails}\n8 read(3<pipe:[1]>, 0x1, 1) {fails}\n")
     assert injected_in(tmp_path / "log") == []
+
+
+def test_a_call_in_which_strace_was_stopped_makes_a_trial_void(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("7 fsync(3</x>) = 0\n7 recvmsg(3<socket:[1]>,  <detached ...>\n")
+    assert is_cut(tmp_path / "log", "recvmsg")
+    assert not is_cut(tmp_path / "log", "fsync")
 
 
 def test_a_fault_is_read_as_it_is_written() -> None:

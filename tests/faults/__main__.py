@@ -20,6 +20,7 @@ from tests.faults.trial import Outcome, Trial
 
 WORD: Final = "python -m tests.faults"
 PROGRESS: Final = 500  # trials between two words of it
+TRIES: Final = 5  # of one that is void
 LONGEST: Final = 5  # trials that are named
 
 
@@ -34,7 +35,11 @@ class Job:
 
     def run(self) -> tuple[Job, Outcome]:
         """In a process of the pool."""
-        return self, Trial(self.scenario, self.fault, self.reference).run()
+        for _ in range(TRIES):
+            outcome = Trial(self.scenario, self.fault, self.reference).run()
+            if not (outcome.is_void and outcome.problems):
+                break
+        return self, outcome
 
     @property
     def command(self) -> str:
@@ -150,7 +155,7 @@ class Table:
         if outcome.problems:
             self.broken[call] += 1
             print(f"{job.scenario}: {job.fault}")
-            for line in outcome.injected[:2]:
+            for line in outcome.injected[:2] or ["nothing was made to fail"]:
                 print(f"    {line[:160]}")
             for problem in outcome.problems:
                 print(f"    BROKEN: {problem}")

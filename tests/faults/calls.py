@@ -135,3 +135,8 @@ def injected_in(log: Path) -> list[str]:
     if not all(errors_of(call, arguments) for _, call, arguments in found):
         return []
     return [f"{call}({arguments}" for _, call, arguments in found]
+
+
+def is_cut(log: Path, call: str) -> bool:
+    """Was strace stopped while *call* was on its way? Made to fail, it had yet another error then."""
+    return re.search(rf"^\d+ +{call}\(.*<detached", text_of(log), re.MULTILINE) is not None

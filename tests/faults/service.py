@@ -23,11 +23,14 @@ import attrs
 
 import trio_chardev
 from tests.faults.calls import CALLS, Fault
+from trio_chardev.backends import BACKEND
 from trio_chardev.cli import main
+from trio_chardev.options import structure
 
 for module in pkgutil.walk_packages(trio_chardev.__path__, "trio_chardev."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)  # so that no service does
+structure(BACKEND, {"type": "null", "data": {}})  # makes what is made at the first use
 
 PATIENCE: Final = 60.0  # seconds; of a machine that is busy, for no verdict may depend on that
 LOOK_INTERVAL: Final = 0.005  # seconds

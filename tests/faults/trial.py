@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import ssl
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -20,7 +21,7 @@ import attrs
 import trio
 
 from tests.certificates import authority, server_certificate, write_folder
-from tests.faults.calls import Fault, faults_of, injected_in, text_of
+from tests.faults.calls import Fault, faults_of, injected_in, is_cut, text_of
 from tests.faults.scenarios import SCENARIOS, Scenario
 from tests.faults.service import LOOK_INTERVAL, PATIENCE, Service, Tracer
 from tests.faults.world import BrokenPromiseError, World, soon
@@ -31,6 +32,9 @@ COSTS_A_PEER: Final = re.compile(r"\w+\(\d+<(socket|pipe|/dev/)|accept|epoll_")
 """What fails there may cost somebody the connection."""
 WRONG_WORDS: Final = ("Traceback (most recent call last)", "raised what it must not")
 TIMEOUT: Final = 5 * PATIENCE  # seconds; each wait has its own, so this is for bugs of ours
+PAUSES: Final = {"RETRY_INTERVAL", "ACCEPT_PAUSE", "NO_THREAD_PAUSE", "LONGEST_PAUSE"}
+RETRY_INTERVAL: Final = 0.05  # seconds
+SETTLE_TIME: Final = 0.1  # seconds
 NOTHING: Final = Counter[str]()
 
 
@@ -45,6 +49,22 @@ class Outcome:
     descriptors: Counter[str]
     """That were open when all was removed."""
     seconds: float
+    is_void: bool = False
+    """Something failed that was not to: it says nothing."""
+
+
+def hurry() -> None:
+    """Let what is tried again each second be so at once: that is not what a trial is about."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("trio_chardev."):
+            for pause in PAUSES & vars(module).keys():
+                setattr(module, pause, RETRY_INTERVAL)
+
+
+def prepare() -> None:
+    """What is done in the service before it begins."""
+    hurry()
+    fake_devices()
 
 
 def fake_devices() -> None:
@@ -57,6 +77,16 @@ def fake_devices() -> None:
     fcntl.ioctl = pretend  # type: ignore[assignment]
 
 
+async def _settled(look: Callable[[], Counter[str]]) -> Counter[str]:
+    """What *look* gives, once that has not changed for some time."""
+    found, since = look(), trio.current_time()
+    while trio.current_time() < since + SETTLE_TIME:
+        await trio.sleep(LOOK_INTERVAL)
+        if (now := look()) != found:
+            found, since = now, trio.current_time()
+    return found
+
+
 @attrs.define
 class Trial:
     """Plays *scenario* with *fault*, or with none, to see what there is to fail."""
@@ -65,7 +95,7 @@ class Trial:
     fault: Fault | None
     reference: Counter[str] = NOTHING
     """The descriptors that are open without a fault when all is removed."""
-    before: Callable[[], object] = fake_devices
+    before: Callable[[], object] = prepare
     """Is called in the service's process before it begins."""
     _problems: list[str] = attrs.Factory(list)
     _descriptors: Counter[str] = attrs.Factory(Counter)
@@ -88,13 +118,14 @@ class Trial:
             if not injected and "(INJECTED)" in text_of(log):
                 self._problems.clear()  # no kernel does that
             faults = faults_of(log) if self.fault is None else []
+            is_void = self.fault is not None and is_cut(log, self.fault.call)
         finally:
             service.kill()
             os.close(source)
             os.close(sink)
             shutil.rmtree(folder, ignore_errors=True)
         return Outcome(
-            injected, self._problems, faults, self._descriptors, time.monotonic() - begin
+            injected, self._problems, faults, self._descriptors, time.monotonic() - begin, is_void
         )
 
     async def _main(self, scenario: Scenario, service: Service, sink: int) -> None:
@@ -212,8 +243,7 @@ class Trial:
         """Remove all; as many are open then as when nothing fails."""
         await scenario.clean_up(world)
         if self.fault is None:
-            await trio.sleep(0.1)
-            self._descriptors = world.service.descriptors()
+            self._descriptors = await _settled(world.service.descriptors)
             return
         kept = sum(line.startswith("close(") for line in injected)  # strace has kept them open
 

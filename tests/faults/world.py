@@ -46,12 +46,16 @@ class End:
     got: bytearray = attrs.Factory(bytearray)
     has_left: bool = False
     """It was disconnected."""
+    why: str = "the end"
+    """How it heard of that."""
 
     async def run(self) -> None:
         """Receive until the end."""
-        with contextlib.suppress(Exception):  # a library's own, of a connection that has ended
+        try:
             while data := await self.peer.receive():
                 self.got += data
+        except Exception as exc:  # a library's own, of a connection that has ended
+            self.why = repr(exc)
         self.has_left = True
 
     async def send(self, data: bytes) -> None:
@@ -60,7 +64,8 @@ class End:
             self.sent += data
             try:
                 await self.peer.send(data)
-            except Exception:  # as above
+            except Exception as exc:  # as above
+                self.why = repr(exc)
                 self.has_left = True
 
 
@@ -232,11 +237,11 @@ class World:
     def _has_somebody_left(self) -> bool:
         """Has somebody been disconnected? Raises BrokenPromiseError if nothing may cost that."""
         others = [end for end in self.ends if not end.peer.is_replaced]
-        if not any(end.has_left for end in (self.user, *others)):
-            return False
-        if not self.may_leave:
-            raise BrokenPromiseError("somebody was disconnected, by what does not concern them")
-        return True
+        gone = [end for end in (self.user, *others) if end.has_left]
+        if gone and not self.may_leave:
+            who = ", ".join(f"{type(end.peer).__name__} ({end.why})" for end in gone)
+            raise BrokenPromiseError(f"disconnected by what does not concern them: {who}")
+        return bool(gone)
 
     def _sent_up(self) -> bytes:
         return b"".join(bytes(end.sent) for end in self.ends)

@@ -39,7 +39,7 @@ class Service:
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120  # of a machine that is busy
         while not path.exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((folder / "service.log").read_text())
@@ -71,7 +71,7 @@ class Service:
         """SIGTERM; gives the exit status."""
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(10)
+            return self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.kill()
             raise

@@ -29,7 +29,7 @@ from trio_chardev import QmpClient, QmpError
 
 LONGEST_SPELL: Final = 15.0  # seconds; a worker thread that has nothing to do ends after 10
 LONGEST_PAUSE: Final = 4.0  # seconds between two
-UID: Final = 61_234  # nobody else's
+UID: Final = 10_000_000 + os.getpid()  # nobody else's
 RIGHTS: Final = "+dac_override,+dac_read_search,+fowner"
 AS_ANOTHER: Final = (
     *("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"),
