@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import logging
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -229,6 +232,28 @@ async def test_a_log_or_recording_is_written_when_there_are_threads_again(
         f"Could not write to {'log file' if kind == 'log' else kind} '{path}': "
         "no thread can be started"
     ]
+
+
+async def test_the_end_of_a_log_waits_for_a_thread_that_is_busy_for_a_moment(
+    threads: Threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is the last one there is; each of those who want it may be unlucky several times."""
+    path = tmp_path / "f"
+    async with open_log(BackendOptions(logfile=str(path)), request()) as log:
+        assert log is not None
+        threads.run_out()
+        first = threads.asked + 1
+
+        def start(function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+            threads.asked += 1
+            if threads.asked < first + 5:
+                raise RuntimeError("can't start new thread")
+            _thread.start_new_thread(function, arguments)
+
+        monkeypatch.setattr(workers.POOL, "_start", start)
+        log.activate()
+        log.sent(memoryview(b"the end"))
+    assert path.read_bytes() == b"the end"
 
 
 async def test_a_log_holds_no_more_than_it_may_while_there_are_no_threads(

@@ -6,6 +6,7 @@ import argparse
 import gc
 import multiprocessing
 import os
+import resource
 import sys
 import time
 from collections import Counter
@@ -128,6 +129,8 @@ def main(argv: list[str]) -> int:
             table.note(job, outcome)
             if wanted.fault is not None:
                 print("\n".join(outcome.injected) or "not reached, or no kernel does that")
+        pool.close()
+        pool.join()
     table.show()
     return 1 if broken or table.broken else 0
 
@@ -170,7 +173,12 @@ class Table:
         for call in sorted(self.trials):
             print(row(call, self.trials[call], self.reached[call], self.broken[call]))
         totals = (counts.total() for counts in (self.trials, self.reached, self.broken))
-        print(row("all", *totals), f"in {time.monotonic() - self.begin:.0f} s")
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        print(
+            row("all", *totals),
+            f"in {time.monotonic() - self.begin:.0f} s,",
+            f"{used.ru_utime + used.ru_stime:.0f} s of a processor",
+        )
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ log = logging.getLogger("trio_chardev.log")
 
 MAX_PENDING = 1 << 20  # bytes
 RETRY_INTERVAL = 1.0  # seconds, where no thread can be started, or what is kept can't be written
+LAST_INTERVAL = 0.05  # seconds, where no thread can be started, while it is closed
 GATHER_TIME = 0.001  # seconds
 GATHER_SIZE = 1 << 16  # bytes that are worth a visit to a thread
 FLUSH_TIMEOUT = 3.0  # seconds; less than the core waits for a backend to close
@@ -274,7 +275,13 @@ class Spool:
             if has_tried:
                 await self._pause(RETRY_INTERVAL)
             else:
-                await trio.sleep(RETRY_INTERVAL)
+                await self._wait_for_thread()
+
+    async def _wait_for_thread(self) -> None:
+        """Threads that there are may be busy for a moment only; at the end there is little time."""
+        await self._pause(RETRY_INTERVAL)
+        if self._closing.is_set():
+            await trio.sleep(LAST_INTERVAL)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not if it is to be closed."""
@@ -318,7 +325,7 @@ class Spool:
                 await run_in_worker(truncate, self.output.fd, limiter=self._limiter)
             except NoThreadError as exc:
                 self._note_failure(exc)
-                await trio.sleep(RETRY_INTERVAL)
+                await self._wait_for_thread()
                 continue
             except OSError as exc:
                 log.warning("Could not truncate %s: %s", self._what, strerror(exc))
