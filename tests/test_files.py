@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
@@ -180,61 +184,67 @@ def hang_in(monkeypatch: pytest.MonkeyPatch, path: Path) -> tuple[threading.Even
     return go, begun
 
 
-async def test_while_a_disk_hangs_others_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "f"
-    path.write_bytes(b"hush")
-    go, begun = hang_in(monkeypatch, path)
-    async with open_registry() as registry:
+@attrs.frozen
+class SlowSecret:
+    """One whose file does not come before `go` is set."""
+
+    options: Secret
+    go: threading.Event
+    begun: threading.Event
+
+    @asynccontextmanager
+    async def being_added(
+        self, add: Callable[[Secret], Awaitable[None]]
+    ) -> AsyncIterator[trio.Nursery]:
+        """Its file is being opened for *add*, at the beginning of the block."""
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(add_object, registry, Secret(id="o", file=str(path)))
-                await eventually(begun.is_set)
-                await add_object(registry, Secret(id="other", data="x"))
-                assert list(registry.objects) == ["other"]
-                go.set()
+                nursery.start_soon(add, self.options)
+                await eventually(self.begun.is_set)
+                yield nursery
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlowSecret:
+    path = tmp_path / "f"
+    path.write_bytes(b"hush")
+    return SlowSecret(Secret(id="o", file=str(path)), *hang_in(monkeypatch, path))
+
+
+async def test_while_a_disk_hangs_others_go_on(slow: SlowSecret) -> None:
+    async with open_registry() as registry:
+        async with slow.being_added(partial(add_object, registry)):
+            await add_object(registry, Secret(id="other", data="x"))
+            assert list(registry.objects) == ["other"]
+            slow.go.set()
         assert set(registry.objects) == {"o", "other"}
 
 
-async def test_of_two_that_make_the_same_object_the_slower_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "f"
-    path.write_bytes(b"hush")
-    go, begun = hang_in(monkeypatch, path)
+async def test_of_two_that_make_the_same_object_the_slower_is_refused(slow: SlowSecret) -> None:
     refused: list[str] = []
 
-    async def add() -> None:
+    async def add(options: Secret) -> None:
         try:
-            await add_object(registry, Secret(id="o", file=str(path)))
+            await add_object(registry, options)
         except QmpError as exc:
             refused.append(str(exc))
 
     async with open_registry() as registry:
-        with trio.fail_after(5):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(add)
-                await eventually(begun.is_set)
-                first = Secret(id="o", data="first")
-                await add_object(registry, first)
-                go.set()
+        async with slow.being_added(add):
+            first = Secret(id="o", data="first")
+            await add_object(registry, first)
+            slow.go.set()
         assert registry.objects == {"o": first.create({})}
     assert len(refused) == 1
     assert "duplicate" in refused[0]
 
 
-async def test_cancelled_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "f"
-    path.write_bytes(b"hush")
-    go, begun = hang_in(monkeypatch, path)
+async def test_cancelled_there_is_none(slow: SlowSecret) -> None:
     async with open_registry() as registry:
+        async with slow.being_added(partial(add_object, registry)) as nursery:
+            nursery.cancel_scope.cancel()
+        slow.go.set()
         with trio.fail_after(5):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(add_object, registry, Secret(id="o", file=str(path)))
-                await eventually(begun.is_set)
-                nursery.cancel_scope.cancel()
-            go.set()
             await eventually(lambda: module._places().borrowed_tokens == 0)
         assert registry.objects == {}
 

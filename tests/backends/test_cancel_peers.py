@@ -128,6 +128,12 @@ class Stage:
         assert self.got == b"question"
         return client
 
+    async def meet_one_who_talks(self) -> Client:
+        client = await self.meet()
+        self.nursery.start_soon(client.talk, SENT)
+        await until(lambda: client.sent > 20_000)
+        return client
+
     async def read(self) -> None:
         while data := await self.user.receive_some(5000):
             self.got += data
@@ -390,9 +396,7 @@ async def test_one_who_is_kicked_is_heard_out_through_a_change(
     address: SocketAddress, whom: str
 ) -> None:
     async def play(stage: Stage) -> None:
-        client = await stage.meet()
-        stage.nursery.start_soon(client.talk, SENT)
-        await until(lambda: client.sent > 20_000)
+        client = await stage.meet_one_who_talks()
 
         async def kick_and_change() -> None:
             stage.first.disconnect()
@@ -421,9 +425,7 @@ async def test_a_chardev_that_is_closed_has_heard_its_peer_out(
     """The caller's Cancelled does not undo it."""
 
     async def play(stage: Stage) -> None:
-        client = await stage.meet()
-        stage.nursery.start_soon(client.talk, SENT)
-        await until(lambda: client.sent > 20_000)
+        client = await stage.meet_one_who_talks()
 
         async def close() -> None:
             if kicked:
@@ -447,9 +449,7 @@ async def test_a_chardev_is_closed_while_the_last_of_its_backends_is_heard_out(
     address: SocketAddress, whom: str
 ) -> None:
     async def play(stage: Stage) -> None:
-        client = await stage.meet()
-        stage.nursery.start_soon(client.talk, SENT)
-        await until(lambda: client.sent > 20_000)
+        client = await stage.meet_one_who_talks()
 
         async def change() -> None:
             with suppress(ChardevError):  # who comes first is all the same

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.places import closing_fds
 from trio_chardev.backends import borrowed, holder as module
 from trio_chardev.backends.borrowed import NonBlocking
 from trio_chardev.backends.holder import FdHolder, hold_shared
@@ -27,33 +28,21 @@ Ends = tuple[int, int]
 
 
 @contextmanager
-def closing(*fds: int) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for fd in fds:
-            os.close(fd)
-
-
-@contextmanager
 def pipe_to_write() -> Iterator[Ends]:
-    theirs, ours = os.pipe()
-    with closing(ours, theirs):
-        yield ours, theirs
+    with closing_fds(*(fds := os.pipe())):
+        yield fds[1], fds[0]
 
 
 @contextmanager
 def pipe_to_read() -> Iterator[Ends]:
-    ours, theirs = os.pipe()
-    with closing(ours, theirs):
-        yield ours, theirs
+    with closing_fds(*(fds := os.pipe())):
+        yield fds
 
 
 @contextmanager
 def terminal() -> Iterator[Ends]:
-    theirs, ours = os.openpty()
-    with closing(ours, theirs):
-        yield ours, theirs
+    with closing_fds(*(fds := os.openpty())):
+        yield fds[1], fds[0]
 
 
 @contextmanager
@@ -112,7 +101,7 @@ async def test_reading_does_not_wait_and_leaves_the_description_as_it_was(
 def test_a_pipe_without_readers_is_broken_and_not_opened_again() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    with closing(writer):
+    with closing_fds(writer):
         held = hold_shared(os.dup(writer))
         with pytest.raises(BrokenPipeError):
             held.write(memoryview(b"x"))
@@ -133,7 +122,7 @@ def test_a_file_s_offset_is_shared(tmp_path: Path) -> None:
 
 def test_dev_null_is_left_alone() -> None:
     fd = os.open("/dev/null", os.O_RDWR)
-    with closing(fd):
+    with closing_fds(fd):
         held = hold_shared(os.dup(fd))
         assert os.get_blocking(fd)
         assert (held.read(1), held.write(memoryview(b"x"))) == (b"", 1)
@@ -170,9 +159,9 @@ assert holder.reopen(other, os.fstat(other)) is None
 os.write(1, b"well\\n")
 """
     theirs, ours = os.openpty()
-    with closing(theirs):
+    with closing_fds(theirs):
         command = ["setsid", "--ctty", sys.executable, "-c", script]
-        with closing(ours):
+        with closing_fds(ours):
             result = subprocess.run(
                 command, stdin=ours, stdout=ours, stderr=subprocess.PIPE, check=False, timeout=20
             )
@@ -195,7 +184,7 @@ def test_two_of_one_description_put_it_back_with_the_last() -> None:
 def test_two_descriptions_of_one_file_are_both_put_back() -> None:
     with terminal() as (tty, _):
         again = os.open(os.ttyname(tty), os.O_RDWR | os.O_NOCTTY)
-        with closing(again):
+        with closing_fds(again):
             one, two = FdHolder(os.dup(tty)), FdHolder(os.dup(again))
             assert not os.get_blocking(tty)
             assert not os.get_blocking(again)
@@ -310,7 +299,7 @@ def test_however_the_process_ends_it_is_put_back(end: str) -> None:
 def test_an_access_mode_is_kept() -> None:
     with terminal() as (tty, _):
         fd = os.open(os.ttyname(tty), os.O_WRONLY | os.O_NOCTTY)
-        with closing(fd):
+        with closing_fds(fd):
             held = hold_shared(os.dup(fd))
             assert fcntl.fcntl(held.fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
             poll = select.poll()

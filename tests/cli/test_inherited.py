@@ -82,6 +82,17 @@ def high(sock: socket.socket) -> Iterator[socket.socket]:
         yield moved
 
 
+Connected = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def connected() -> Iterator[Connected]:
+    """The test's end of a connection, and the other, which is to be passed."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, high(theirs) as passed:
+        yield ours, passed
+
+
 def greeting(sock: socket.socket) -> bool:
     """Does a monitor greet at *sock*?"""
     sock.settimeout(TIMEOUT)
@@ -117,16 +128,11 @@ def test_a_listening_socket_by_its_number(tmp_path: Path, listening: socket.sock
         assert all(" waits for " in line for line in stop(process).splitlines())
 
 
-def test_a_connected_socket_by_its_number() -> None:
-    ours, theirs = socket.socketpair()
-    with (
-        ours,
-        theirs,
-        high(theirs) as passed,
-        started(
-            *("--chardev", "socket,id=m,fd=3", "--monitor", "m,insecure=on"), fds=[passed]
-        ) as process,
-    ):
+def test_a_connected_socket_by_its_number(connected: Connected) -> None:
+    ours, passed = connected
+    with started(
+        *("--chardev", "socket,id=m,fd=3", "--monitor", "m,insecure=on"), fds=[passed]
+    ) as process:
         assert greeting(ours)
         assert stop(process) == ""
 
@@ -142,19 +148,14 @@ def test_a_descriptor_is_given_once(listening: socket.socket, second: str) -> No
         )
 
 
-def test_standard_input_that_is_a_socket_stays_open() -> None:
+def test_standard_input_that_is_a_socket_stays_open(connected: Connected) -> None:
     """As inetd does it: a number below 3 is duplicated, or the next file would get that."""
-    ours, theirs = socket.socketpair()
-    with (
-        ours,
-        theirs,
-        high(theirs) as passed,
-        started(
-            *("--chardev", "socket,id=m,fd=0", "--monitor", "m,insecure=on"),
-            fds=[passed],
-            prelude=f"exec 0<&{passed.fileno()};",
-        ) as process,
-    ):
+    ours, passed = connected
+    with started(
+        *("--chardev", "socket,id=m,fd=0", "--monitor", "m,insecure=on"),
+        fds=[passed],
+        prelude=f"exec 0<&{passed.fileno()};",
+    ) as process:
         assert greeting(ours)
         link = Path(f"/proc/{process.pid}/fd/0").readlink()
         assert str(link).startswith("socket:")
@@ -164,19 +165,16 @@ def test_standard_input_that_is_a_socket_stays_open() -> None:
 # ---------------------------------------------------------------- by name
 
 
-def test_names_are_those_of_systemd(tmp_path: Path, listening: socket.socket) -> None:
-    ours, theirs = socket.socketpair()
-    with (
-        ours,
-        theirs,
-        high(theirs) as passed,
-        started(
-            *("--chardev", "socket,id=m,fd=console", "--monitor", "m,insecure=on"),
-            *("--qmp", "fd:control"),
-            fds=[listening, passed],
-            names="control:console",
-        ) as process,
-    ):
+def test_names_are_those_of_systemd(
+    tmp_path: Path, listening: socket.socket, connected: Connected
+) -> None:
+    ours, passed = connected
+    with started(
+        *("--chardev", "socket,id=m,fd=console", "--monitor", "m,insecure=on"),
+        *("--qmp", "fd:control"),
+        fds=[listening, passed],
+        names="control:console",
+    ) as process:
         assert greeting(ours)
         with Qmp(tmp_path / "q") as one, Qmp(tmp_path / "q") as other:  # many at a time
             assert len(one("query-chardev")) == len(other("query-chardev")) == 1
@@ -192,14 +190,9 @@ def test_qmp_at_a_descriptor(tmp_path: Path, listening: socket.socket, option: s
         assert stop(process) == ""
 
 
-def test_qmp_at_a_connected_descriptor() -> None:
-    ours, theirs = socket.socketpair()
-    with (
-        ours,
-        theirs,
-        high(theirs) as passed,
-        started("--qmp", "fd:qmp,insecure=on", fds=[passed], names="qmp") as process,
-    ):
+def test_qmp_at_a_connected_descriptor(connected: Connected) -> None:
+    ours, passed = connected
+    with started("--qmp", "fd:qmp,insecure=on", fds=[passed], names="qmp") as process:
         assert greeting(ours)
         assert stop(process) == ""
 
