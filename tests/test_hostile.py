@@ -109,7 +109,7 @@ async def test_whatever_a_client_of_qmp_sends_a_step_is_short_and_another_is_ans
                     peer = await trio.to_thread.run_sync(place.come)
                     await flood(peer, COMMANDS)
                     await other.execute("query-version")
-                peer.close()
+                await trio.to_thread.run_sync(peer.close)
     assert meter.most <= MOST, f"{meter.most} calls in a step of {meter.whose}"
 
 

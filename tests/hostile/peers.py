@@ -9,8 +9,10 @@ import contextlib
 import errno
 import hashlib
 import os
+import select
 import socket
 import ssl
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from tests.protocols.websocket_wire import request
 
 PIECE = 1 << 16  # bytes that are sent at once
 TIMEOUT = 20.0  # seconds for what the service has to do meanwhile
+LEAVING = 60.0  # seconds for all that a peer has asked for
+PAUSE = 0.001  # seconds
 RIGHTS = 16  # descriptors that go with a byte
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
@@ -35,6 +39,13 @@ class Peer(abc.ABC):
     @abc.abstractmethod
     def send(self) -> int:
         """Send a piece; how many bytes went. Raises BlockingIOError, or OSError at the end."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait until more goes, or *seconds*."""
+        if self.fileno() < 0:
+            time.sleep(PAUSE)
+        else:
+            select.select([], [self.fileno()], [], seconds)
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -79,13 +90,28 @@ class Stream(Peer):
 
 
 class Talker(Stream):
-    """Reads what it is told, and forgets it."""
+    """Reads what it is told, and forgets it; leaves when it has all its answers."""
+
+    def __init__(self, sock: socket.socket, unit: bytes, first: bytes = b"") -> None:
+        super().__init__(sock, unit, first)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # as little as can be
+
+    def wait(self, seconds: float) -> None:
+        select.select([self.fileno()], [self.fileno()], [], seconds)
 
     def send(self) -> int:
         with contextlib.suppress(BlockingIOError):
             while self._sock.recv(PIECE):
                 pass
         return super().send()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # it was let go
+            self._sock.settimeout(LEAVING)
+            self._sock.shutdown(socket.SHUT_WR)
+            while self._sock.recv(PIECE):
+                pass
+        super().close()
 
 
 class Records(Stream):

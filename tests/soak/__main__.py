@@ -20,6 +20,7 @@ import trio
 from tests.certificates import authority, server_certificate, write_folder
 from tests.soak.console import Console
 from tests.soak.faults import Faults
+from tests.soak.floods import Floods
 from tests.soak.meter import Service
 from tests.soak.places import HALF_CLOSED, PLACES, Site, backend
 from tests.soak.shortage import SHORTAGES, Spells
@@ -48,8 +49,12 @@ class Soak:
     faults: Counter[str] = attrs.Factory(Counter)
     memory: list[int] = attrs.Factory(list)
     descriptors: list[int] = attrs.Factory(list)
+    floods: Floods = attrs.field(init=False)
     bytes_checked: int = 0
     seconds: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        self.floods = Floods(self.folder, random.Random(self.seed))
 
     async def run(self) -> list[str]:
         """What is wrong at the end; raises what goes wrong before."""
@@ -66,7 +71,7 @@ class Soak:
         finally:
             service.kill()
         wrong = [f"the service's exit status is {status}"] if status else []
-        return wrong + self._growth()
+        return wrong + self._growth() + self.floods.wrong
 
     async def _drive(self, service: Service) -> None:
         deadline = trio.current_time() + self.minutes * 60
@@ -101,7 +106,7 @@ class Soak:
 
     def _faults(self, service: Service, qmp: QmpClient, chance: random.Random) -> Faults | Spells:
         if self.short is None:
-            return Faults(service, qmp, self.folder, chance, self.faults)
+            return Faults(service, qmp, self.folder, chance, self.faults, self.floods)
         return Spells(SHORTAGES[self.short](service), qmp, self.folder, chance, self.faults)
 
     def _console(
@@ -157,6 +162,7 @@ class Soak:
     def figures(self) -> str:
         """The table."""
         before, after = self.memories
+        quiet, loud = (f"{seconds * 1e3:.1f}" for seconds in self.floods.most)
         rows = [
             ("seed", self.seed),
             ("minutes", f"{self.minutes:g}"),
@@ -165,6 +171,7 @@ class Soak:
             *((f"  {name}", count) for name, count in sorted(self.counts.items())),
             ("short of", self.short) if self.short else ("faults", sum(self.faults.values())),
             *((f"  {name}", count) for name, count in sorted(self.faults.items())),
+            ("99 of 100 round trips, without and beside floods, ms", f"{quiet}, {loud}"),
             ("bytes checked", f"{self.bytes_checked:,}"),
             ("lost, repeated", "0, 0"),
             ("memory after the warm-up, KiB", before >> 10),

@@ -20,6 +20,7 @@ from typing import Any, Final
 import attrs
 import trio
 
+from tests.soak.floods import Floods
 from tests.soak.meter import Service
 from tests.soak.places import backend, listening, patiently
 from trio_chardev import QmpClient, QmpError
@@ -50,6 +51,7 @@ class Faults:
     folder: Path
     chance: random.Random
     counts: Counter[str]
+    floods: Floods
 
     @property
     def _all(self) -> dict[str, Callable[[], Awaitable[None]]]:
@@ -66,10 +68,12 @@ class Faults:
             "clients that wait": self._wait_at_the_door,
             "clients that are refused": self._refuse,
             "a client kicked while it sends": self._kick,
+            "a flood of what is no input": self.floods.one,
         }
 
     async def run(self, is_over: Callable[[], bool]) -> None:
         """One after another until *is_over*."""
+        await self.floods.begin()
         while not is_over():
             await trio.sleep(self.chance.random())
             name, fault = self.chance.choice(list(self._all.items()))
