@@ -78,11 +78,11 @@ async def test_monitors_stop_before_chardevs() -> None:
 
         async def monitor() -> None:
             try:
-                async with service.registry["a"].attach() as frontend:
+                async with service.registry["a"].attach():
                     await trio.sleep_forever()
             finally:
                 order.append("monitor")
-                assert not frontend.chardev.is_closed
+                assert not service.registry["a"].is_closed
 
         service._nursery.start_soon(monitor)
         await trio.testing.wait_all_tasks_blocked()

@@ -25,8 +25,9 @@ from trio_chardev.backends import spool
 from trio_chardev.backends.addresses import InetAddress, resolve
 from trio_chardev.backends.log import open_log
 from trio_chardev.backends.record import open_recording
-from trio_chardev.core.backend import OpenRequest, Tap
+from trio_chardev.core.backend import OpenRequest
 from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.core.tap import Tap
 from trio_chardev.errors import BackendError
 from trio_chardev.files import work_on_files
 from trio_chardev.options import BackendOptions

@@ -43,7 +43,7 @@ class User:
     @property
     def filename(self) -> str:
         """What query-chardev shows."""
-        return self.frontend.chardev.info.filename
+        return self.registry["c"].info.filename
 
     async def change(self, place: Place) -> None:
         with trio.fail_after(PATIENCE):
@@ -54,7 +54,7 @@ class User:
         """Have the peer come that *place* is for."""
         self.peer = None
         if place.join is not None:
-            self.peer = await place.join(self.frontend.chardev.backend)
+            self.peer = await place.join(self.frontend.backend)
             await until(lambda: self.frontend.is_open)
 
     async def write(self, data: bytes) -> bytes:

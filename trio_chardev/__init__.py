@@ -21,7 +21,7 @@ from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.backends.stdio import StdioOptions
 from trio_chardev.backends.stream import open_stream
 from trio_chardev.backends.udp import UdpOptions
-from trio_chardev.core.backend import Backend, Opener, OpenRequest, Tap
+from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import Chardev, ChardevInfo
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.device import Device, DeviceInfo, DeviceOptions, DeviceRequest
@@ -39,6 +39,7 @@ from trio_chardev.core.notices import (
     Notice,
 )
 from trio_chardev.core.registry import ChardevReturn, Registry
+from trio_chardev.core.tap import Tap
 from trio_chardev.errors import (
     BackendDisconnectedError,
     BackendError,

@@ -44,7 +44,7 @@ async def receive(peer: trio.abc.AsyncResource | None, size: int) -> bytes:
 
 
 def ring_of(user: User) -> bytes:
-    ring = user.frontend.chardev.backend
+    ring = user.frontend.backend
     assert isinstance(ring, RingbufBackend)
     return ring.read(ring.count)
 
@@ -141,14 +141,14 @@ async def test_a_writer_that_was_stuck_is_behind_what_was_taken_back(
             nursery.start_soon(user.frontend.send_all, MESSAGE)
             await wait_all_tasks_blocked(0.001)
             await change(user, RING)
-            await until(lambda: not user.frontend.chardev._seat.outbound._write_lock.locked())
+            await until(lambda: not user.registry["c"]._seat.outbound._write_lock.locked())
             assert ring_of(user) == MESSAGE
 
 
 async def test_a_fifo_that_was_made_larger_is_taken_back_too(tmp_path: Path) -> None:
     with place_for("pipe", tmp_path) as place:
         async with using(place) as user:
-            backend = user.frontend.chardev.backend
+            backend = user.frontend.backend
             assert isinstance(backend, DescriptorBackend)
             fcntl.fcntl(backend.sink.fd, fcntl.F_SETPIPE_SZ, 1 << 20)
             await user.frontend.send_all(MESSAGE)
@@ -210,7 +210,7 @@ async def test_a_tcp_peer_gets_all_though_it_has_sent_what_nobody_has_read(
             sent = 0
             while more := user.frontend.send_nowait(MESSAGE[sent : sent + 10_000]):
                 sent += more
-            sock = user.frontend.chardev.backend._connection._sock  # type: ignore[attr-defined]
+            sock = user.frontend.backend._connection._sock  # type: ignore[attr-defined]
             sock.shutdown(socket.SHUT_RD)  # what comes now is not read by the commit
             await user.peer.send_all(b"typed meanwhile")
             await change(user, RING, carry=False)
@@ -227,10 +227,10 @@ async def test_a_fifo_is_given_the_drain_timeout_for_a_reader_that_is_late(
         async with using(Place(options=place.options)) as user, trio.open_nursery() as nursery:
             assert place.join is not None
             await user.frontend.send_all(OUTPUT)
-            old = user.frontend.chardev.backend
+            old = user.frontend.backend
 
             async def read() -> None:
-                await eventually(lambda: user.frontend.chardev.backend is not old)
+                await eventually(lambda: user.frontend.backend is not old)
                 assert place.join is not None
                 async with await place.join(old) as peer:
                     assert await receive(peer, len(OUTPUT)) == OUTPUT

@@ -122,7 +122,7 @@ SERVERS = {"socket-unix", "socket-tcp", "socket-abstract"}
 
 def same_as(user: User, place: Place) -> Place:
     """*place* once more, with the port that the system has chosen."""
-    backend = user.frontend.chardev.backend
+    backend = user.frontend.backend
     if isinstance(backend, SocketBackend):
         assert isinstance(place.options, SocketOptions)
         return attrs.evolve(place, options=attrs.evolve(place.options, addr=backend.address))
@@ -173,10 +173,10 @@ async def test_change_to_the_same_address_takes_it_over(name: str, tmp_path: Pat
     with place_for(name, tmp_path) as place:
         async with using(place, fds=place.fds) as user:
             await user.talk()
-            first = user.frontend.chardev.backend
+            first = user.frontend.backend
             files = os.listdir(place.folder)
             await user.change(again := same_as(user, place))
-            assert user.frontend.chardev.backend is not first
+            assert user.frontend.backend is not first
             assert os.listdir(place.folder) == files
             if name in SERVERS:
                 assert isinstance(user.peer, trio.SocketStream)
@@ -191,7 +191,7 @@ async def test_change_to_the_same_address_takes_it_over(name: str, tmp_path: Pat
             if name == "file":
                 assert read_output(place) == b"ping"
             if name == "pty":
-                backend = user.frontend.chardev.backend
+                backend = user.frontend.backend
                 assert read_links(place) == [backend.pty]
         assert not [name for name in os.listdir(place.folder) if name.startswith(".")]
 
@@ -276,7 +276,7 @@ async def test_query_names_the_backend_in_place(
         async with using(Place(options=NullOptions()), fds=place.fds) as user:
             assert user.filename == "null"
             await user.change(place)
-            backend = user.frontend.chardev.backend
+            backend = user.frontend.backend
             words = {"pty": backend.pty, "at": "", "peer": ""}
             if isinstance(backend, SocketBackend):
                 words["at"] = str(backend.address)
@@ -389,7 +389,7 @@ async def test_address_of_another_chardev_is_refused(name: str, tmp_path: Path) 
     }
     with place_for(name, tmp_path) as place:
         async with using(place, fds=place.fds) as user:
-            backend = user.frontend.chardev.backend
+            backend = user.frontend.backend
             at = backend.address if isinstance(backend, SocketBackend) else ""
             await user.registry.add("other", RingbufOptions(size=64))
             with pytest.raises(BackendError) as failed:

@@ -363,8 +363,8 @@ async def test_a_change_to_the_same_file_keeps_the_order(
             await frontend.send_all(b"older ")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(registry.change, "c", FileOptions(out=str(link), append=append))
-                before = frontend.chardev.backend
-                await eventually(lambda: frontend.chardev.backend is not before)
+                before = frontend.backend
+                await eventually(lambda: frontend.backend is not before)
                 await frontend.send_all(b"new")
                 disk.go.set()
     assert out.read_bytes() == (b"old older new" if append else b"new")
@@ -383,7 +383,7 @@ async def test_what_a_full_disk_did_not_take_is_carried_over(
             await frontend.send_all(b"not written")
             await disk.wait_calls(2)
             await registry.change("c", RingbufOptions(), carry=True)
-            ring = frontend.chardev.backend
+            ring = frontend.backend
             assert isinstance(ring, RingbufBackend)
             assert ring.read(100) == b"not written"
     assert (tmp_path / "out").read_bytes() == b"written "
@@ -406,7 +406,7 @@ async def test_carrying_over_waits_for_what_is_being_written(
                 nursery.start_soon(change, "c", RingbufOptions())
                 await wait_all_tasks_blocked()
                 disk.go.set()
-            ring = frontend.chardev.backend
+            ring = frontend.backend
             assert isinstance(ring, RingbufBackend)
             assert ring.count == 0
     assert (tmp_path / "out").read_bytes() == b"one two"

@@ -38,7 +38,7 @@ OTHER_ADDRESS = r"^'keep-peer' requires two sockets of the same address$"
 
 
 def in_place(user: User) -> SocketBackend:
-    backend = user.frontend.chardev.backend
+    backend = user.frontend.backend
     assert isinstance(backend, SocketBackend)
     return backend
 

@@ -146,7 +146,7 @@ async def test_who_waits_in_the_queue_is_served_by_the_new_server_of_the_same_ad
     """QEMU: it sees the end of the connection, or at TCP the change is refused."""
     with place_for(name, tmp_path) as place:
         async with using(place) as user:
-            backend = user.frontend.chardev.backend
+            backend = user.frontend.backend
             assert isinstance(backend, SocketBackend)
             with dial(backend.address) as late:
                 late.send(b"hello")
@@ -276,4 +276,4 @@ async def test_a_user_learns_of_the_backend_by_its_handler_and_its_name(tmp_path
         async with using(Place(options=NullOptions()), be_change) as user:
             await user.change(place)
             assert seen == [user.filename]
-            assert user.frontend.chardev.backend.id == "c"
+            assert user.frontend.backend.id == "c"

@@ -53,21 +53,24 @@ async def test_it_keeps_the_contract_of_backends(open_pair: OpenPair) -> None:
 
 
 @asynccontextmanager
-async def open_on(stream: trio.abc.Stream, user: FakeFrontend) -> AsyncIterator[Frontend]:
-    """A user of a chardev on *stream*."""
+async def open_on(
+    stream: trio.abc.Stream, user: FakeFrontend
+) -> AsyncIterator[tuple[Chardev, Frontend]]:
+    """A chardev on *stream*, and its user."""
     async with trio.open_nursery() as nursery:
         chardev = Chardev("c")
         await nursery.start(chardev.run)
         await chardev.open(opener_of(stream))
-        yield chardev.attach(
-            be_change=stateless, on_event=user.on_event, on_receive=user.on_receive
+        yield (
+            chardev,
+            chardev.attach(be_change=stateless, on_event=user.on_event, on_receive=user.on_receive),
         )
         nursery.cancel_scope.cancel()
 
 
 async def test_what_came_is_received_before_closed() -> None:
     (ours, theirs), user = memory_stream_pair(), FakeFrontend()
-    async with open_on(ours, user) as frontend:
+    async with open_on(ours, user) as (_, frontend):
         await theirs.send_all(b"last words")
         await theirs.aclose()
         await wait_all_tasks_blocked()
@@ -82,7 +85,7 @@ async def test_one_that_takes_no_more_may_still_bring_something() -> None:
         memory_stream_one_way_pair(),
     )
     user = FakeFrontend()
-    async with open_on(trio.StapledStream(from_us, from_them), user) as frontend:
+    async with open_on(trio.StapledStream(from_us, from_them), user) as (_, frontend):
         await to_them.aclose()
         await frontend.send_all(b"found out by this")
         await wait_all_tasks_blocked()
@@ -95,7 +98,7 @@ async def test_one_that_takes_no_more_may_still_bring_something() -> None:
 
 async def test_what_was_accepted_is_sent_before_it_is_closed_by_a_change() -> None:
     ours, theirs = trio.testing.lockstep_stream_pair()
-    async with open_on(ours, FakeFrontend()) as frontend, trio.open_nursery() as nursery:
+    async with open_on(ours, FakeFrontend()) as (chardev, frontend), trio.open_nursery() as nursery:
         await frontend.send_all(b"to the old one")
         await wait_all_tasks_blocked()
 
@@ -106,7 +109,7 @@ async def test_what_was_accepted_is_sent_before_it_is_closed_by_a_change() -> No
             assert await theirs.receive_some(100) == b"", "it is closed"
 
         new = FakeDevice("new", eager=True)
-        await frontend.chardev.change(new.open, drain_timeout=PATIENCE)
+        await chardev.change(new.open, drain_timeout=PATIENCE)
         await frontend.send_all(b"to the new one")
         assert new.sent == b"to the new one"
 
@@ -115,15 +118,15 @@ async def test_what_can_not_be_sent_in_time_is_lost_and_that_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ours, _ = trio.testing.lockstep_stream_pair()
-    async with open_on(ours, FakeFrontend()) as frontend:
+    async with open_on(ours, FakeFrontend()) as (chardev, frontend):
         await frontend.send_all(b"12345")
-        await frontend.chardev.change(FakeDevice("new").open, drain_timeout=0)
+        await chardev.change(FakeDevice("new").open, drain_timeout=0)
     assert "stream:ours: up to 5 bytes that were sent to it are lost" in caplog.text
 
 
 async def test_a_writer_waits_while_a_piece_is_being_sent() -> None:
     ours, theirs = trio.testing.lockstep_stream_pair()
-    async with open_on(ours, FakeFrontend()) as frontend, trio.open_nursery() as nursery:
+    async with open_on(ours, FakeFrontend()) as (_, frontend), trio.open_nursery() as nursery:
         nursery.start_soon(frontend.send_all, bytes(3 * MAX_PIECE))
         await wait_all_tasks_blocked()
         assert frontend.send_nowait(b"x") == 0

@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.expect import MAX_LOOKED_AT, MAX_MATCH
 from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.errors import ChardevClosedError, ExpectError, ExpectTimeoutError
@@ -23,9 +24,14 @@ def device() -> FakeDevice:
 
 
 @pytest.fixture
-async def frontend(device: FakeDevice) -> AsyncIterator[Frontend]:
+async def chardev(device: FakeDevice) -> AsyncIterator[Chardev]:
     async with open_chardev(device) as chardev:
-        yield chardev.attach(be_change=stateless)
+        yield chardev
+
+
+@pytest.fixture
+def frontend(chardev: Chardev) -> Frontend:
+    return chardev.attach(be_change=stateless)
 
 
 # ---------------------------------------------------------------- what it returns
@@ -90,7 +96,7 @@ async def test_one_that_has_come_already_is_found_without_waiting_but_is_a_check
 
 
 async def test_it_goes_on_through_a_disconnect_and_a_change(
-    frontend: Frontend, device: FakeDevice
+    chardev: Chardev, frontend: Frontend, device: FakeDevice
 ) -> None:
     new = FakeDevice("new")
     async with trio.open_nursery() as nursery:
@@ -102,7 +108,7 @@ async def test_it_goes_on_through_a_disconnect_and_a_change(
         await wait_all_tasks_blocked()
         device.feed(b"of the old, ")
         device.connect(False)
-        await frontend.chardev.change(new.open)
+        await chardev.change(new.open)
         new.feed(b"new login: ")
 
 
@@ -192,7 +198,7 @@ async def test_a_chardev_that_is_closed_meanwhile_is_an_error_that_says_what_cam
             @nursery.start_soon
             async def read() -> None:
                 with pytest.raises(
-                    ChardevClosedError, match=r"closed: no b'x'; came b'Power down'$"
+                    ChardevClosedError, match=r"it is closed: no b'x'; came b'Power down'$"
                 ):
                     await frontend.expect(b"x")
 

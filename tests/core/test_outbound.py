@@ -12,10 +12,12 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.fakes import open_feeding
-from trio_chardev.core.backend import Backend, Opener, OpenRequest, Tap
+from trio_chardev.core.backend import Backend, Opener, OpenRequest
+from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.core.registry import Registry, open_registry_with
+from trio_chardev.core.tap import Tap
 from trio_chardev.errors import (
     BackendDisconnectedError,
     ChangeFailedError,
@@ -462,34 +464,34 @@ def tapped(device: FakeDevice, tape: Tape) -> Callable[[Controls], Awaitable[Non
 # ---------------------------------------------------------------- writing in be_change
 
 
-def write(frontend: Frontend) -> Awaitable[object]:
+def write(frontend: Frontend, chardev: Chardev) -> Awaitable[object]:
     return frontend.send_all(b"x")
 
 
-def write_some(frontend: Frontend) -> Awaitable[object]:
+def write_some(frontend: Frontend, chardev: Chardev) -> Awaitable[object]:
     return frontend.send_some(b"x")
 
 
-async def write_nowait(frontend: Frontend) -> None:
+async def write_nowait(frontend: Frontend, chardev: Chardev) -> None:
     frontend.send_nowait(b"x")
 
 
-async def write_in_child(frontend: Frontend) -> None:
+async def write_in_child(frontend: Frontend, chardev: Chardev) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(frontend.send_all, b"x")
         await trio.lowlevel.checkpoint()
 
 
-def wait_to_write(frontend: Frontend) -> Awaitable[object]:
+def wait_to_write(frontend: Frontend, chardev: Chardev) -> Awaitable[object]:
     return frontend.wait_send_all_might_not_block()
 
 
-def set_line(frontend: Frontend) -> Awaitable[object]:
+def set_line(frontend: Frontend, chardev: Chardev) -> Awaitable[object]:
     return frontend.set_line(LineSettings())
 
 
-def change(frontend: Frontend) -> Awaitable[object]:
-    return frontend.chardev.change(FakeDevice("third").open)
+def change(frontend: Frontend, chardev: Chardev) -> Awaitable[object]:
+    return chardev.change(FakeDevice("third").open)
 
 
 USES = [write, write_some, write_nowait, write_in_child, wait_to_write, set_line, change]
@@ -498,14 +500,14 @@ USES = [write, write_some, write_nowait, write_in_child, wait_to_write, set_line
 @pytest.mark.parametrize("stuck", [False, True], ids=["alone", "beside-a-stuck-writer"])
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)
 async def test_using_the_frontend_in_be_change_is_refused_and_undoes_the_change(
-    use: Callable[[Frontend], Awaitable[object]], stuck: bool
+    use: Callable[[Frontend, Chardev], Awaitable[object]], stuck: bool
 ) -> None:
     """Promise 4: a clear error, not a deadlock."""
     old, new = FakeDevice("old", stuck=stuck), FakeDevice("new", has_line=True)
 
     async def be_change(backend: Controls) -> None:
         if backend.filename == "fake:new":
-            await use(frontend)
+            await use(frontend, chardev)
 
     async with open_chardev(old) as chardev:
         frontend = chardev.attach(be_change=be_change)

@@ -6,7 +6,6 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.delivery import INBOUND_CAPACITY, Delivery
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.outbound import Outbound
@@ -18,16 +17,20 @@ BREAK, CLOSED, OPENED = Event.BREAK, Event.CLOSED, Event.OPENED
 MUX_IN, MUX_OUT = Event.MUX_IN, Event.MUX_OUT
 
 
-def come(outlets: Outlets, user: FakeFrontend, *, is_open: bool = False) -> Delivery:
+def come(
+    outlets: Outlets[Frontend], user: FakeFrontend, *, is_open: bool = False
+) -> Delivery[Frontend]:
     """*user* becomes one of the users."""
     delivery = outlets.vacant()
-    frontend = Frontend(Chardev("x"), Outbound("x"), delivery, None, user.on_event, user.on_receive)
+    frontend = Frontend(
+        Outbound("x"), delivery, lambda frontend: None, None, user.on_event, user.on_receive
+    )
     outlets.attach(delivery, frontend, is_open=is_open)
     return delivery
 
 
 @pytest.fixture
-def outlets() -> Outlets:
+def outlets() -> Outlets[Frontend]:
     return Outlets()
 
 
@@ -36,7 +39,7 @@ def users() -> list[FakeFrontend]:
     return [FakeFrontend(), FakeFrontend()]
 
 
-def test_without_a_user_bytes_are_kept_and_events_are_not(outlets: Outlets) -> None:
+def test_without_a_user_bytes_are_kept_and_events_are_not(outlets: Outlets[Frontend]) -> None:
     outlets.data(b"kept")
     outlets.event(BREAK)
     assert outlets.frontends == []
@@ -47,7 +50,7 @@ def test_without_a_user_bytes_are_kept_and_events_are_not(outlets: Outlets) -> N
 
 
 def test_the_first_user_takes_the_delivery_that_is_there_and_others_get_their_own(
-    outlets: Outlets, users: list[FakeFrontend]
+    outlets: Outlets[Frontend], users: list[FakeFrontend]
 ) -> None:
     first, second = (come(outlets, user) for user in users)
     assert outlets.deliveries == [first, second]
@@ -56,7 +59,7 @@ def test_the_first_user_takes_the_delivery_that_is_there_and_others_get_their_ow
 
 
 def test_bytes_are_for_the_focus_and_events_for_all(
-    outlets: Outlets, users: list[FakeFrontend]
+    outlets: Outlets[Frontend], users: list[FakeFrontend]
 ) -> None:
     _, second = (come(outlets, user) for user in users)
     outlets.data(b"a")
@@ -69,7 +72,7 @@ def test_bytes_are_for_the_focus_and_events_for_all(
 
 
 def test_a_new_user_drops_in_as_the_change_under_way_has_the_others(
-    outlets: Outlets, users: list[FakeFrontend]
+    outlets: Outlets[Frontend], users: list[FakeFrontend]
 ) -> None:
     come(outlets, users[0])
     outlets.hold(closed=True)
@@ -86,7 +89,7 @@ def test_a_new_user_drops_in_as_the_change_under_way_has_the_others(
 
 
 def test_with_the_focused_goes_what_it_has_not_read(
-    outlets: Outlets, users: list[FakeFrontend]
+    outlets: Outlets[Frontend], users: list[FakeFrontend]
 ) -> None:
     users[1].appetite = 0
     first, second = (come(outlets, user) for user in users)
@@ -100,7 +103,7 @@ def test_with_the_focused_goes_what_it_has_not_read(
 
 
 def test_the_last_leaves_what_it_has_not_read_to_the_next(
-    outlets: Outlets, users: list[FakeFrontend]
+    outlets: Outlets[Frontend], users: list[FakeFrontend]
 ) -> None:
     users[0].appetite = 0
     first = come(outlets, users[0])
@@ -111,7 +114,7 @@ def test_the_last_leaves_what_it_has_not_read_to_the_next(
     assert users[1].seen == [b"unread"]
 
 
-def test_one_may_leave_while_all_are_told(outlets: Outlets) -> None:
+def test_one_may_leave_while_all_are_told(outlets: Outlets[Frontend]) -> None:
     class Jealous(FakeFrontend):
         def on_event(self, event: BackendEvent) -> None:
             super().on_event(event)
@@ -128,7 +131,9 @@ def test_one_may_leave_while_all_are_told(outlets: Outlets) -> None:
 
 
 @pytest.mark.parametrize("how", ["it reads", "it leaves", "another gets the focus"])
-async def test_who_waits_for_room_is_woken_when_there_is_some(how: str, outlets: Outlets) -> None:
+async def test_who_waits_for_room_is_woken_when_there_is_some(
+    how: str, outlets: Outlets[Frontend]
+) -> None:
     users = [FakeFrontend(), FakeFrontend(appetite=0)]
     first, second = (come(outlets, user) for user in users)
     outlets.set_focus(second)
@@ -148,7 +153,9 @@ async def test_who_waits_for_room_is_woken_when_there_is_some(how: str, outlets:
     assert outlets.room > 0
 
 
-async def test_all_readers_look_again(outlets: Outlets, users: list[FakeFrontend]) -> None:
+async def test_all_readers_look_again(
+    outlets: Outlets[Frontend], users: list[FakeFrontend]
+) -> None:
     deliveries = [come(outlets, user) for user in users]
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:

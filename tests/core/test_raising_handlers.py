@@ -13,10 +13,11 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.services import until
 from trio_chardev.backends.null import NullOptions
-from trio_chardev.core.backend import Backend, Opener, OpenRequest, Tap
+from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.core.registry import Registry, open_registry_with
+from trio_chardev.core.tap import Tap
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.frontends.echo import EchoOptions

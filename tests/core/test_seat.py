@@ -10,11 +10,12 @@ import attrs
 import pytest
 import trio
 
-from trio_chardev.core.backend import Backend, Opener, OpenRequest, Tap
+from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.effects import Effects
 from trio_chardev.core.seat import Seat
+from trio_chardev.core.tap import Tap
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.testing import FakeDevice, FakeFrontend, open_chardev

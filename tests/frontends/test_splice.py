@@ -17,8 +17,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trio_chardev as tc
 from tests.frontends.fakes import open_fakes
-from trio_chardev.core.backend import Backend, OpenRequest, Tap
+from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.registry import Registry
+from trio_chardev.core.tap import Tap
 from trio_chardev.events import Event
 from trio_chardev.frontends import splice
 from trio_chardev.frontends.bridge import Bridge, BridgeOptions

@@ -19,13 +19,14 @@ from typing import TypeVar
 
 import trio
 
-from trio_chardev.core.backend import Backend, OpenRequest, Tap
+from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.outlets import Outlets
 from trio_chardev.core.slot import CLEANUP_TIMEOUT
+from trio_chardev.core.tap import Tap
 from trio_chardev.errors import (
     BackendDisconnectedError,
     BackendError,
@@ -171,7 +172,7 @@ class BackendOnBases(Backend):
         self.on_bases = bases
         self.taps = (_GivenUp(bases),)
         self.bases = tuple(base.id for base in bases)
-        self._outlets: Outlets = request.outlets
+        self._outlets: Outlets[Frontend] = request.outlets
         self._request = request
         self._nursery = nursery
         self._waited_for: set[Base] = set()

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 
 from trio_chardev.backends.limit import parse_mode
 from trio_chardev.backends.spool import Output, Spool, create_output
-from trio_chardev.core.backend import Backend, OpenRequest, Tap
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.tap import Tap
 from trio_chardev.options import BackendOptions
 
 _no_log = contextlib.nullcontext(None)

@@ -22,6 +22,7 @@ import functools
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import trio
@@ -147,7 +148,7 @@ class MuxBackend(BackendOnBases):
         else:
             self._on_event(event)
 
-    def attached(self, delivery: Delivery) -> None:
+    def attached(self, delivery: Delivery[Any]) -> None:
         """The last to come has the focus, unless a handler of it failed at once."""
         if delivery.frontend is None:
             return

@@ -30,7 +30,8 @@ from trio_chardev.backends.descriptor import slow_errors, status_of
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.limit import parse_mode
 from trio_chardev.backends.spool import Output, Spool, create_output
-from trio_chardev.core.backend import OpenRequest, Tap
+from trio_chardev.core.backend import OpenRequest
+from trio_chardev.core.tap import Tap
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.files import work_on_files

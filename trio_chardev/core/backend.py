@@ -14,22 +14,20 @@ from __future__ import annotations
 import abc
 import logging
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import attrs
 import trio
 
+from trio_chardev.core.delivery import Delivery
+from trio_chardev.core.outlets import Outlets
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
+from trio_chardev.core.tap import Tap
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
-
-if TYPE_CHECKING:  # mux and hub attach to chardevs; nothing here needs them at run time
-    from trio_chardev.core.chardev import Chardev
-    from trio_chardev.core.delivery import Delivery
-    from trio_chardev.core.outlets import Outlets
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +80,8 @@ class OpenRequest:
     is_guarded: bool = False
     """`Backend.guard` will be called: what others see before shall be for this user alone."""
 
-    chardevs: Mapping[str, Chardev] = attrs.field(factory=dict)
-    """The chardevs beside this one, for backends that stand on others."""
+    chardevs: Mapping[str, Any] = attrs.field(factory=dict)
+    """The `Chardev` of each id beside this one, for backends that stand on others."""
 
     touch: Callable[[], None] = lambda: None
     """To be called when what a list shows of it has changed without an event."""
@@ -91,7 +89,7 @@ class OpenRequest:
     objects: Mapping[str, object] = attrs.field(factory=dict)
     """What options name by an id beside chardevs, such as TLS credentials."""
 
-    outlets: Outlets | None = None
+    outlets: Outlets[Any] | None = None
     """The users of the chardev, for a backend that chooses who gets the input."""
 
     open_path: OpenPath = open_path
@@ -108,46 +106,6 @@ class OpenRequest:
 
     take_fd: Callable[[str], int] = number_as_fd
     """Gives the descriptor of that name away; the opener owns it from then on."""
-
-
-class Tap:
-    """Is shown the traffic of a backend in place: a log file, for one.
-
-    None of it may block. One that raises is logged, and shown nothing more. What a tap has no
-    use for it leaves as it is here.
-    """
-
-    has_failed: bool = False
-    """It has raised."""
-
-    def activate(self) -> None:
-        """The backend is in place from now on: truncate, for one."""
-
-    def sent(self, data: memoryview) -> None:
-        """*data* was accepted by the backend."""
-
-    def refused(self, data: memoryview) -> None:
-        """*data* will not be sent: nobody is there."""
-
-    def received(self, data: bytes) -> None:
-        """*data* has come from the backend."""
-
-    def event(self, event: BackendEvent) -> None:
-        """*event* has come, in order with the bytes; the first says whether it is open."""
-
-    def replaced(self, before: str, after: str) -> None:
-        """Another backend is in place from now on; both by what query-chardev shows."""
-
-
-def show(taps: Iterable[Tap], tell: Callable[[Tap], None]) -> None:
-    """Call *tell* with each of *taps* that has not failed; raises nothing."""
-    for tap in taps:
-        if not tap.has_failed:
-            try:
-                tell(tap)
-            except Exception:
-                object.__setattr__(tap, "has_failed", True)  # it may be a frozen class
-                log.exception("%s failed; it is shown nothing more", type(tap).__name__)
 
 
 class Backend(abc.ABC):
@@ -363,7 +321,7 @@ class Backend(abc.ABC):
         """
         return b""
 
-    def attached(self, delivery: Delivery) -> None:  # noqa: B027 - only a mux has a choice
+    def attached(self, delivery: Delivery[Any]) -> None:  # noqa: B027 - only a mux has a choice
         """The chardev has one more user, who gets its input by *delivery*."""
 
     def touch(self) -> None:  # noqa: B027 - only some stand on others

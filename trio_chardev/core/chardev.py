@@ -116,7 +116,7 @@ class Chardev:
     @property
     def is_open(self) -> bool:
         """Is somebody there, at the other end of the backend in place?"""
-        return not self.is_closed and self._seat.slot.started and self.backend.is_open
+        return self._seat.outbound.is_open
 
     @property
     def is_closed(self) -> bool:
@@ -191,7 +191,9 @@ class Chardev:
         if len(self.frontends) >= (self.backend.max_frontends if has_backend else 1):
             raise ChardevBusyError(f"Device '{self.id}' is in use")
         delivery = self._seat.outlets.vacant()
-        frontend = Frontend(self, self._seat.outbound, delivery, be_change, on_event, on_receive)
+        frontend = Frontend(
+            self._seat.outbound, delivery, self.detach, be_change, on_event, on_receive
+        )
         self._seat.outlets.attach(delivery, frontend, is_open=self.is_open)
         self.touch()
         if has_backend:

@@ -7,7 +7,8 @@ handed over, but the queue goes on taking.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
 import attrs
 
@@ -15,20 +16,35 @@ from trio_chardev.core.inbound import Inbound
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.events import BackendEvent, Event
 
-if TYPE_CHECKING:
-    from trio_chardev.core.backend import Backend
-    from trio_chardev.core.frontend import Frontend
-
 INBOUND_CAPACITY = 1 << 16  # bytes; a backend is not read while that many wait
 INBOUND_LIMIT = 8 << 20  # bytes; more than a kernel's buffer holds, of a peer that has left
 
 
+class User(Protocol):
+    """Who gets what is delivered: a frontend. None of it raises."""
+
+    def push(self, data: bytes) -> int:
+        """Offer *data*; how much it took."""
+
+    def push_piped(self, size: int) -> None:
+        """Tell that *size* bytes have come into the pipe."""
+
+    def tell(self, event: BackendEvent) -> None:
+        """Tell of *event*, in order with the bytes."""
+
+    def tell_opened(self) -> None:
+        """Tell who waits to send that somebody has come."""
+
+
+UserT = TypeVar("UserT", bound=User)
+
+
 @attrs.define(eq=False)
-class Delivery:
+class Delivery(Generic[UserT]):
     """The way to the frontend, whether one is there or not."""
 
     inbound: Inbound = attrs.Factory(lambda: Inbound(INBOUND_CAPACITY, INBOUND_LIMIT))
-    frontend: Frontend | None = None
+    frontend: UserT | None = None
     is_held: bool = False
     is_muted: bool = False
     """CLOSED was sent for a change: until it is over the frontend hears no OPENED or CLOSED."""
@@ -41,7 +57,7 @@ class Delivery:
         """Would `take` give or tell something?"""
         return bool(self.inbound) and not self.is_held and self.frontend is not None
 
-    def attach(self, frontend: Frontend, *, is_open: bool) -> None:
+    def attach(self, frontend: UserT, *, is_open: bool) -> None:
         """*frontend* is the user from now on; it hears OPENED at once if *is_open*."""
         self.frontend = frontend
         self.inbound.drop_events()  # they concerned an earlier frontend
@@ -65,8 +81,8 @@ class Delivery:
             data = data[taken:]
         self.inbound.put(data)
 
-    def fill_pipe(self, backend: Backend) -> int | None:
-        """Have *backend* put what has come into the pipe; how much it was.
+    def fill_pipe(self, receive_into: Callable[[SplicePipe, int], int]) -> int | None:
+        """Have the backend's *receive_into* put what has come into the pipe; how much it was.
 
         None: `Backend.receive_nowait` has to get it, because there is no pipe, or no room in it,
         or because bytes have to be looked at.
@@ -76,7 +92,7 @@ class Delivery:
         if pipe is None or room <= 0 or self.is_held or not inbound.has_only_piped:
             return None
         try:
-            size = backend.receive_into(pipe, room)
+            size = receive_into(pipe, room)
         except CannotSplice:
             inbound.close_pipe()
             return None

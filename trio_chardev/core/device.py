@@ -117,7 +117,7 @@ class Device(abc.ABC):
     def close(self) -> None:
         """Leave the chardevs."""
         for frontend in self._frontends:
-            frontend.chardev.detach(frontend)
+            frontend.detach()
 
     def attach(
         self,

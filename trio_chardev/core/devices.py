@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 import trio
@@ -26,9 +26,6 @@ from trio_chardev.core.device import (
 )
 from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.errors import ChardevClosedError, DeviceExistsError, DeviceNotFoundError
-
-if TYPE_CHECKING:
-    from trio_chardev.core.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +59,7 @@ def no_drivers(options: DeviceOptions) -> Driver[Any]:
 class Devices(Mapping[str, Device]):
     """The devices of one registry, by id."""
 
-    _registry: Registry
+    _chardevs: Mapping[str, Chardev]
     _nursery: trio.Nursery
     _driver_of: DriverOf
     attach_monitor: Callable[[Chardev, bool, bool], AttachedMonitor] | None = None
@@ -106,7 +103,7 @@ class Devices(Mapping[str, Device]):
         request = DeviceRequest(
             id=self._new_id() if options.id is None else options.id,
             driver=driver.name,
-            chardevs=self._registry,
+            chardevs=self._chardevs,
             attach_monitor=self.attach_monitor,
         )
         device = driver.make(options, request)

@@ -6,16 +6,13 @@ what is returned.
 
 from __future__ import annotations
 
-import math
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import trio
 
 from trio_chardev.errors import ChardevClosedError, ExpectError, ExpectTimeoutError
-
-if TYPE_CHECKING:
-    from trio_chardev.core.frontend import Frontend
 
 Pattern = bytes | str | re.Pattern[bytes]
 """Bytes, or text as UTF-8, that are to come as they are; or a compiled expression for bytes."""
@@ -34,8 +31,13 @@ class Expected(NamedTuple):
     """The match; ``match[0]`` are its bytes, ``match[1]`` those of the first group."""
 
 
-async def expect(frontend: Frontend, pattern: Pattern, timeout: float = math.inf) -> Expected:
-    """See `Frontend.expect`."""
+async def expect(
+    pattern: Pattern,
+    timeout: float,
+    receive: Callable[[int], Awaitable[bytes]],
+    put_back: Callable[[bytes], None],
+) -> Expected:
+    """See `Frontend.expect`; *receive* gives ``b""`` when nothing will come any more."""
     expression = _compiled(pattern)
     came = bytearray()
     kept = start = 0
@@ -45,10 +47,8 @@ async def expect(frontend: Frontend, pattern: Pattern, timeout: float = math.inf
                 if len(came) >= MAX_LOOKED_AT:
                     raise ExpectError(f"no {pattern!r} in {len(came)} bytes; {_tail(came)}")
                 start = max(0, len(came) - MAX_MATCH)
-                if not (data := await frontend.receive_for_expect(MAX_LOOKED_AT - len(came))):
-                    raise ChardevClosedError(
-                        f"Chardev '{frontend.chardev.id}' is closed: no {pattern!r}; {_tail(came)}"
-                    )
+                if not (data := await receive(MAX_LOOKED_AT - len(came))):
+                    raise ChardevClosedError(f"it is closed: no {pattern!r}; {_tail(came)}")
                 came += data
         match = expression.search(bytes(came), start)  # bytes that nobody changes any more
         assert match is not None
@@ -57,7 +57,7 @@ async def expect(frontend: Frontend, pattern: Pattern, timeout: float = math.inf
     except trio.TooSlowError:
         raise ExpectTimeoutError(f"no {pattern!r} in {timeout:g} seconds; {_tail(came)}") from None
     finally:
-        frontend.put_back(bytes(came[kept:]))
+        put_back(bytes(came[kept:]))
 
 
 def _compiled(pattern: Pattern) -> re.Pattern[bytes]:

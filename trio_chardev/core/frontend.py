@@ -7,21 +7,18 @@ import math
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
+from trio_chardev.core.backend import Backend
 from trio_chardev.core.controls import BREAK_DURATION, Controls
+from trio_chardev.core.delivery import Delivery
 from trio_chardev.core.expect import Expected, Pattern, expect
 from trio_chardev.core.outbound import Outbound
 from trio_chardev.core.splicing import SplicePipe
 from trio_chardev.errors import BackendDisconnectedError, ChardevClosedError
 from trio_chardev.events import BackendEvent, LineSettings, ModemLines
-
-if TYPE_CHECKING:
-    from trio_chardev.core.chardev import Chardev
-    from trio_chardev.core.delivery import Delivery
 
 log = logging.getLogger(__name__)
 
@@ -76,14 +73,16 @@ class Frontend(trio.abc.Stream):
 
     def __init__(
         self,
-        chardev: Chardev,
         outbound: Outbound,
-        delivery: Delivery,
+        delivery: Delivery[Frontend],
+        on_detach: Callable[[Frontend], None],
         be_change: BeChange | None,
         on_event: OnEvent | None,
         on_receive: OnReceive | None,
     ) -> None:
-        self.chardev = chardev
+        self.id = outbound.id
+        """That of its chardev."""
+        self._on_detach = on_detach
         self.be_change = be_change
         self._outbound = outbound
         self._delivery = delivery
@@ -108,10 +107,15 @@ class Frontend(trio.abc.Stream):
     @property
     def is_open(self) -> bool:
         """Is somebody at the other end now?"""
-        return self.chardev.is_open
+        return self._outbound.is_open
 
     @property
-    def delivery(self) -> Delivery:
+    def backend(self) -> Backend:
+        """The backend of its chardev that is in place now."""
+        return self._outbound.slot.backend
+
+    @property
+    def delivery(self) -> Delivery[Frontend]:
         """Where it gets its bytes and events from."""
         return self._delivery
 
@@ -209,14 +213,11 @@ class Frontend(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
         self._check()
         with self._receiving():
-            return await expect(self, pattern, timeout)
-
-    async def receive_for_expect(self, max_bytes: int) -> bytes:
-        """As `receive_some`, for the one that is receiving already; a checkpoint if it waits."""
-        return self.receive_nowait(max_bytes) or await self._receive(max_bytes)
+            return await expect(pattern, timeout, self._receive, self.put_back)
 
     async def _receive(self, max_bytes: int) -> bytes:
-        data = b""
+        """As `receive_some`, for the one that is receiving; a checkpoint only if it waits."""
+        data = self.receive_nowait(max_bytes)
         while not data and not self._is_over:
             await self._delivery.inbound.wait_item()
             data = self.receive_nowait(max_bytes)
@@ -244,8 +245,8 @@ class Frontend(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
         while True:
             self._check()
-            if self.chardev.is_closed:
-                raise ChardevClosedError(f"Chardev '{self.chardev.id}' is closed")
+            if self._outbound.is_closed:
+                raise ChardevClosedError(f"Chardev '{self.id}' is closed")
             if self.is_open:
                 return
             await self._delivery.inbound.wait_item()
@@ -274,9 +275,7 @@ class Frontend(trio.abc.Stream):
     @property
     def can_splice(self) -> bool:
         """Need nobody look at the bytes that come or go, so that a pipe is of use?"""
-        return self.chardev.is_open and (
-            self.chardev.backend.can_splice and not self.chardev.backend.taps
-        )
+        return self.is_open and self.backend.can_splice and not self.backend.taps
 
     def open_pipe(self, on_piped: OnPiped) -> None:
         """Have bytes come into a pipe, as long as the backend can, and tell *on_piped* of them.
@@ -321,7 +320,7 @@ class Frontend(trio.abc.Stream):
 
     @property
     def _plain_socket(self) -> socket.socket | None:
-        return self.chardev.backend.plain_socket if self.is_attached and self.can_splice else None
+        return self.backend.plain_socket if self.is_attached and self.can_splice else None
 
     def put_back(self, data: bytes) -> None:
         """Have *data*, which was received or read directly, be the next that comes again."""
@@ -330,7 +329,7 @@ class Frontend(trio.abc.Stream):
     @property
     def _is_over(self) -> bool:
         """Will nothing more come? While a change holds it back, something may."""
-        return self.chardev.is_closed and not self._delivery.is_held
+        return self._outbound.is_closed and not self._delivery.is_held
 
     def pause_input(self) -> None:
         """Have the backend not read, so that its peer's leaving waits too, until `accept_input`.
@@ -357,8 +356,13 @@ class Frontend(trio.abc.Stream):
 
     async def aclose(self) -> None:
         """Detach from the chardev, which stays, with what was not read."""
-        self.chardev.detach(self)
+        self.detach()
         await trio.lowlevel.checkpoint()
+
+    def detach(self) -> None:
+        """As `aclose`, which is a checkpoint; nothing if it was detached before."""
+        if self.is_attached:
+            self._on_detach(self)
 
     # ------------------------------------------------------------ the line
 
@@ -454,12 +458,12 @@ class Frontend(trio.abc.Stream):
             return False
 
     def _fail(self, handler: str) -> None:
-        log.exception("chardev '%s': %s failed; it is detached", self.chardev.id, handler)
-        self.chardev.detach(self)
+        log.exception("chardev '%s': %s failed; it is detached", self.id, handler)
+        self.detach()
         try:
             self.on_failure()
         except Exception:
-            log.exception("chardev '%s': on_failure failed", self.chardev.id)
+            log.exception("chardev '%s': on_failure failed", self.id)
 
     def _check(self) -> None:
         if not self.is_attached:

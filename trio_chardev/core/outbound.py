@@ -90,6 +90,11 @@ class Outbound:
         return self._try(data)
 
     @property
+    def is_open(self) -> bool:
+        """Is somebody at the other end of the backend in place?"""
+        return not self.is_closed and self.slot.started and self.slot.backend.is_open
+
+    @property
     def is_idle(self) -> bool:
         """Does nobody send or change the backend, and has nothing to be sent first?"""
         return not (

@@ -7,32 +7,29 @@ the one that has the focus, events of the backend to all.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import Generic
 
 import attrs
 
-from trio_chardev.core.backend import Tap, show
-from trio_chardev.core.delivery import Delivery
+from trio_chardev.core.delivery import Delivery, UserT
+from trio_chardev.core.splicing import SplicePipe
+from trio_chardev.core.tap import Tap, show
 from trio_chardev.events import BackendEvent, Event
-
-if TYPE_CHECKING:
-    from trio_chardev.core.backend import Backend
-    from trio_chardev.core.frontend import Frontend
 
 
 @attrs.define(eq=False)
-class Outlets:
+class Outlets(Generic[UserT]):
     """The deliveries of a chardev; they outlive the backends."""
 
-    deliveries: list[Delivery] = attrs.Factory(lambda: [Delivery()])
-    focus: Delivery = attrs.Factory(lambda self: self.deliveries[0], takes_self=True)
+    deliveries: list[Delivery[UserT]] = attrs.Factory(lambda: [Delivery()])
+    focus: Delivery[UserT] = attrs.Factory(lambda self: self.deliveries[0], takes_self=True)
     taps: tuple[Tap, ...] = ()
     """Those of the backend in place: they see what comes before the users do."""
     is_reserved: bool = False
     """The last bytes of a backend that was replaced come first: the one in place is not read."""
 
     @property
-    def frontends(self) -> list[Frontend]:
+    def frontends(self) -> list[UserT]:
         """The users, in the order in which they came."""
         return [d.frontend for d in self.deliveries if d.frontend is not None]
 
@@ -64,20 +61,20 @@ class Outlets:
         """As `wait_room`, but in *attend*, see `Inbound.wait_room_attending`."""
         await self.focus.inbound.wait_room_attending(attend)
 
-    def vacant(self) -> Delivery:
+    def vacant(self) -> Delivery[UserT]:
         """A delivery for one more user; `attach` takes it."""
         if not self.frontends:
             return self.deliveries[0]
         first = self.deliveries[0]
         return Delivery(is_held=first.is_held, is_muted=first.is_muted)
 
-    def attach(self, delivery: Delivery, frontend: Frontend, *, is_open: bool) -> None:
+    def attach(self, delivery: Delivery[UserT], frontend: UserT, *, is_open: bool) -> None:
         """*frontend* uses *delivery* from now on."""
         if delivery not in self.deliveries:
             self.deliveries.append(delivery)
         delivery.attach(frontend, is_open=is_open)
 
-    def detach(self, delivery: Delivery) -> None:
+    def detach(self, delivery: Delivery[UserT]) -> None:
         """Its user is gone; if it was one of several, so is what that has not read."""
         delivery.detach()
         if len(self.deliveries) > 1:
@@ -85,7 +82,7 @@ class Outlets:
             if delivery is self.focus:
                 self.set_focus(self.deliveries[0])
 
-    def set_focus(self, delivery: Delivery) -> None:
+    def set_focus(self, delivery: Delivery[UserT]) -> None:
         """Bytes go to *delivery* from now on; both sides are told (MUX_OUT, MUX_IN)."""
         if delivery is not self.focus:
             before, self.focus = self.focus, delivery
@@ -99,7 +96,7 @@ class Outlets:
             self._show_received(data)
         self.focus.data(data)
 
-    def fill_pipe(self, backend: Backend) -> int | None:
+    def fill_pipe(self, receive_into: Callable[[SplicePipe, int], int]) -> int | None:
         """See `Delivery.fill_pipe`; `piped` is to be called then."""
         inbound = self.focus.inbound
         if inbound.pipe is None:
@@ -107,7 +104,7 @@ class Outlets:
         if self.taps:  # they are shown what comes
             inbound.close_pipe()
             return None
-        return self.focus.fill_pipe(backend)
+        return self.focus.fill_pipe(receive_into)
 
     def piped(self, size: int) -> None:
         """*size* bytes have come from the backend in place into the pipe."""

@@ -13,13 +13,14 @@ from typing import ParamSpec
 
 import attrs
 
-from trio_chardev.core.backend import Backend, Tap, show
+from trio_chardev.core.backend import Backend
 from trio_chardev.core.delivery import INBOUND_LIMIT
 from trio_chardev.core.effects import Effects
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.outbound import Outbound
 from trio_chardev.core.outlets import Outlets
 from trio_chardev.core.slot import Slot
+from trio_chardev.core.tap import Tap, show
 from trio_chardev.errors import BackendError, ChangeRefusedError, ChardevClosedError
 from trio_chardev.events import BackendEvent, Event
 
@@ -48,7 +49,7 @@ class Seat:
     _effects: Effects | None = attrs.field(default=None, init=False)
     """Of the commit that is at work, until they are done: what happens meanwhile is told behind."""
     outbound: Outbound = attrs.field(init=False)
-    outlets: Outlets = attrs.field(factory=Outlets, init=False)
+    outlets: Outlets[Frontend] = attrs.field(factory=Outlets, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.outbound = Outbound(self.id)

@@ -6,13 +6,15 @@ import logging
 import os
 from collections.abc import Callable
 from time import perf_counter
+from typing import Any
 
 import attrs
 import trio
 
-from trio_chardev.core.backend import Backend, Opener, OpenRequest, show
+from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.outlets import Outlets
 from trio_chardev.core.polling import Polling
+from trio_chardev.core.tap import show
 from trio_chardev.errors import BackendError, ChardevError
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ class Slot:
         self,
         opener: Opener,
         request: OpenRequest,
-        outlets: Outlets,
+        outlets: Outlets[Any],
         when_open: Callable[[Slot], None] | None = None,
     ) -> None:
         """Open the backend, call *when_open*, read from it once it is in place, close it.
@@ -80,7 +82,7 @@ class Slot:
             if self._draining is not None:
                 self._draining.cancel()
 
-    async def _pump(self, outlets: Outlets) -> None:
+    async def _pump(self, outlets: Outlets[Any]) -> None:
         """Wait for room, read, deliver: no byte is held here over a checkpoint.
 
         A peer that has left is not kept waiting for room, as far as the queue's limit allows:
@@ -98,7 +100,7 @@ class Slot:
                 room = outlets.spare
             if room <= 0:
                 await self._wait_room(outlets)
-            elif (size := outlets.fill_pipe(backend)) or (
+            elif (size := outlets.fill_pipe(backend.receive_into)) or (
                 size is None and (data := backend.receive_nowait(min(room, MAX_READ)))
             ):
                 if polling is not None:
@@ -124,7 +126,7 @@ class Slot:
                 await backend.wait_readable()
         await trio.sleep_forever()
 
-    async def _wait_room(self, outlets: Outlets) -> None:
+    async def _wait_room(self, outlets: Outlets[Any]) -> None:
         has_nothing_to_do = type(self.backend).attend is Backend.attend
         if has_nothing_to_do or outlets.is_paused:
             await outlets.wait_room()

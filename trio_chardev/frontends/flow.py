@@ -147,7 +147,7 @@ class Flow:
                 while not self.is_at_work:
                     await self._work.park()
         except trio.ClosedResourceError:
-            log.debug("no more from '%s'", self.source.chardev.id)
+            log.debug("no more from '%s'", self.source.id)
 
     def set_to_work(self) -> None:
         """Have the task do the sending, until all has been sent."""
@@ -183,7 +183,7 @@ class Flow:
     @property
     def _may_be_lost(self) -> bool:
         """Is the next byte to be held, as nobody can tell whether the peer is there to read it?"""
-        return self.holds and self.sink.chardev.backend.may_have_left
+        return self.holds and self.sink.backend.may_have_left
 
     async def _wait_for_sink(self) -> None:
         """Wait for somebody to come, or if the sink is open a moment: nothing may tell then."""
@@ -197,7 +197,7 @@ class Flow:
 
     def _tell(self, error: BackendError) -> None:
         """Log *error*, but once if it comes again and again."""
-        text = f"chardev '{self.sink.chardev.id}': {error}"
+        text = f"chardev '{self.sink.id}': {error}"
         if text != self._trouble:
             self._trouble = text
             log.warning("%s", text)
