@@ -71,7 +71,7 @@ class News:
 
     event: object
     time_ns: int
-    cause: Monitor | None
+    cause: object
     """The monitor whose client's command caused it."""
 
     id: str | None

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from trio_chardev.core.bursts import Burst, Bursts
-
-if TYPE_CHECKING:
-    from trio_chardev.frontends.flow import Flow
+from trio_chardev.frontends.direction import Direction
 
 PIECE = 1 << 10  # bytes; more at a time is for splicing, or for the plain way
 
@@ -28,24 +26,24 @@ class Way(NamedTuple):
 
     source: socket.socket
     sink: socket.socket
-    flow: Flow
+    flow: Direction
 
 
 class Exchange:
     """Of the two flows of a bridge."""
 
-    def __init__(self, *flows: Flow) -> None:
+    def __init__(self, *flows: Direction) -> None:
         self._flows = flows
         self._bursts = Bursts()
 
-    def piece_sent(self, flow: Flow, size: int) -> None:
+    def piece_sent(self, flow: Direction, size: int) -> None:
         """*flow*, which is not at work, has sent all of the *size* bytes that came."""
         if size < PIECE and self._bursts.input_came():
             ways = self._ways(flow)
             # If there can't be a burst that is not to be found out each time.
             self._bursts.ended(in_vain=self._burst(*ways) if ways else True)
 
-    def _ways(self, last: Flow) -> list[Way]:
+    def _ways(self, last: Direction) -> list[Way]:
         """That of *last* and the other, which is likely to be next; [] if one can't be direct."""
         ways = []
         for flow in sorted(self._flows, key=lambda flow: flow is last):

@@ -10,21 +10,18 @@ that, the task that brings the bytes or the flow's, offers the rest again, see
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import trio
 
 from trio_chardev.core.bursts import Burst, Bursts
 from trio_chardev.errors import ChardevError
-
-if TYPE_CHECKING:
-    from trio_chardev.frontends.flow import Flow
+from trio_chardev.frontends.direction import Direction
 
 
 class Pour:
     """Of one flow."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Direction) -> None:
         self._flow = flow
         self._bursts = Bursts()
 

@@ -10,16 +10,13 @@ events, changes and limits are those of the plain way.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import trio
 
 from trio_chardev.core.bursts import Bursts
 from trio_chardev.core.splicing import CannotSplice
 from trio_chardev.errors import ChardevError
-
-if TYPE_CHECKING:
-    from trio_chardev.frontends.flow import Flow
+from trio_chardev.frontends.direction import Direction
 
 LARGE = 1 << 15  # bytes; half of what one plain read gives at most
 SMALL = 1 << 13  # bytes
@@ -29,7 +26,7 @@ IN_A_ROW = 4  # reads; so many decide
 class Splicing:
     """Of one flow."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Direction) -> None:
         self._flow = flow
         self._in_a_row = 0
         self._bursts = Bursts()

@@ -5,15 +5,11 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trio_chardev.errors import ChardevError
-from trio_chardev.qmp.cause import Cause
 from trio_chardev.qmp.context import Command, Context
 from trio_chardev.qmp.session import QmpError, Request
-
-if TYPE_CHECKING:
-    from trio_chardev.qmp.monitor import Monitor
 
 log = logging.getLogger(__name__)
 
@@ -29,33 +25,36 @@ def waits(commands: Mapping[str, Command], context: Context, request: Request) -
     return command.waits(context, request.arguments)
 
 
-def answer_now(monitor: Monitor, context: Context, request: Request) -> dict[str, Any]:
+def answer_now(
+    commands: Mapping[str, Command], context: Context, request: Request
+) -> dict[str, Any]:
     """Run a command that need not wait, or say what is wrong with it."""
     try:
-        with Cause(monitor):
-            return {"return": _call(monitor, context, request)}
+        return {"return": _call(commands, context, request)}
     except Exception as exc:
         return _error(exc)
 
 
-async def answer(monitor: Monitor, context: Context, request: Request) -> dict[str, Any]:
+async def answer(
+    commands: Mapping[str, Command], context: Context, request: Request
+) -> dict[str, Any]:
     """Run any command, or say what is wrong with it."""
     try:
-        with Cause(monitor):
-            result = _call(monitor, context, request)
-            return {"return": await result if inspect.isawaitable(result) else result}
+        result = _call(commands, context, request)
+        return {"return": await result if inspect.isawaitable(result) else result}
     except Exception as exc:
         return _error(exc)
 
 
-def _call(monitor: Monitor, context: Context, request: Request) -> Any:
+def _call(commands: Mapping[str, Command], context: Context, request: Request) -> Any:
     """The result of the command, or the coroutine that gives it."""
-    command = context.session.check(request, monitor.commands)
+    command = context.session.check(request, commands)
     if request.is_oob and not command.allow_oob:
         raise QmpError(f"The command {request.name} does not support OOB")
     if log.isEnabledFor(logging.DEBUG):
         shown = _shown(request.arguments)
-        log.debug("QMP '%s': %s%s", monitor.chardev.id, request.name, shown)
+        id = context.chardev.id if context.chardev is not None else ""
+        log.debug("QMP '%s': %s%s", id, request.name, shown)
     return command.run(context, request.arguments)
 
 

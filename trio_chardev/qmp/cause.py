@@ -1,14 +1,10 @@
-"""Whose command it is that makes happen what happens: it is no news for that client."""
+"""Which monitor's client has sent the command that causes an event: to it that is no news."""
 
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING
 
 import attrs
-
-if TYPE_CHECKING:
-    from trio_chardev.qmp.monitor import Monitor
 
 
 @attrs.define(eq=False)
@@ -18,7 +14,7 @@ class Cause:
     Tasks that it starts inherit this by their context.
     """
 
-    monitor: Monitor
+    monitor: object
     _is_at_work: bool = attrs.field(default=False, init=False)
     _token: Token[Cause | None] | None = attrs.field(default=None, init=False)
 
@@ -33,8 +29,8 @@ class Cause:
         self._token = None  # it has the cause before this one
 
     @staticmethod
-    def of_now() -> Monitor | None:
-        """The monitor of the command that is at work, if one is."""
+    def of_now() -> object:
+        """The monitor of the command that is at work; None if none is."""
         cause = _cause.get()
         return cause.monitor if cause is not None and cause._is_at_work else None
 

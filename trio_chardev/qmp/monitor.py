@@ -31,6 +31,7 @@ from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.qmp.answers import answer, answer_now, waits
+from trio_chardev.qmp.cause import Cause
 from trio_chardev.qmp.codec import Malformed
 from trio_chardev.qmp.context import Command, Context, Host
 from trio_chardev.qmp.descriptors import NamedFds
@@ -304,7 +305,9 @@ class Monitor:
                 self._worker.unpark_all()
                 self._watcher.unpark_all()
             else:
-                self._put_reply(request, answer_now(self, client.context, request))
+                with Cause(self):
+                    reply = answer_now(self.commands, client.context, request)
+                self._put_reply(request, reply)
                 if len(self._out) >= most_size:
                     break
         self._turn.spend(count, len(self._out) - size)
@@ -327,7 +330,8 @@ class Monitor:
                 await self._worker.park()
                 continue
             request = client.queue[0]
-            reply = await answer(self, client.context, request)
+            with Cause(self):
+                reply = await answer(self.commands, client.context, request)
             if client is self._client:  # else it left
                 client.queue.popleft()
                 client.is_read_on = False

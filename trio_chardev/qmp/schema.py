@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -28,8 +28,22 @@ from trio_chardev.members import (
     type_of,
 )
 
-if TYPE_CHECKING:
-    from trio_chardev.qmp.context import Command
+
+class Described(Protocol):
+    """What the schema says of a command."""
+
+    @property
+    def arguments(self) -> Any:
+        """The attrs class of its arguments, or a union of such."""
+
+    @property
+    def returns(self) -> Any:
+        """The type of what it returns; None: nothing."""
+
+    @property
+    def allow_oob(self) -> bool:
+        """May it be sent out of band?"""
+
 
 Entity = dict[str, Any]
 """QAPI's SchemaInfo."""
@@ -43,7 +57,7 @@ _JSON_TYPES: Final = {
 }
 
 
-def qmp_schema(commands: Mapping[str, Command], events: Mapping[str, type]) -> list[Entity]:
+def qmp_schema(commands: Mapping[str, Described], events: Mapping[str, type]) -> list[Entity]:
     """The schema of *commands* and of *events*, which maps names to the classes of their data.
 
     Raises TypeError if a class has a member that QMP could not tell.
@@ -58,7 +72,7 @@ def qmp_schema(commands: Mapping[str, Command], events: Mapping[str, type]) -> l
     return entities
 
 
-def _command(name: str, command: Command, types: _Types) -> Entity:
+def _command(name: str, command: Described, types: _Types) -> Entity:
     returns = _NOTHING if command.returns is None else type_of(command.returns)
     entity = {
         "name": name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -12,9 +11,7 @@ from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, LineSettings, ModemLines
-
-if TYPE_CHECKING:
-    from trio_chardev.testing.device import FakeDevice
+from trio_chardev.testing.world import FakeWorld
 
 FAKE_SPLICE = 1 << 15  # bytes; fit into a pipe(7) of any size
 
@@ -22,7 +19,7 @@ FAKE_SPLICE = 1 << 15  # bytes; fit into a pipe(7) of any size
 class FakeBackend(Backend):
     """Made by `FakeDevice.open`."""
 
-    def __init__(self, request: OpenRequest, device: FakeDevice) -> None:
+    def __init__(self, request: OpenRequest, device: FakeWorld) -> None:
         super().__init__(request)
         self.device = device
         self.is_polled = device.is_polled
