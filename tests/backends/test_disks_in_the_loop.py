@@ -25,6 +25,7 @@ from trio_chardev.backends import opener_of
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pty import PtyOptions
 from trio_chardev.backends.ringbuf import RingbufOptions
+from trio_chardev.backends.serial import SerialOptions
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.options import BackendOptions
@@ -147,6 +148,16 @@ async def test_nor_by_what_any_kind_can_have(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert await check(opener_of(options)) == []
+
+
+async def test_nor_by_a_line_whose_name_is_on_one(tmp_path: Path) -> None:
+    master, slave = os.openpty()
+    (tmp_path / "link").symlink_to(os.ttyname(slave))
+    try:
+        assert await check(opener_of(SerialOptions(device=str(tmp_path / "link")))) == []
+    finally:
+        os.close(master)
+        os.close(slave)
 
 
 def test_the_watch_sees_it(tmp_path: Path) -> None:

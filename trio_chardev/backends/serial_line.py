@@ -251,8 +251,9 @@ class Line:
             except BlockingIOError as exc:
                 raise self._held(await name_holders(self.device)) from exc
         with backend_errors(f"Could not set up '{self.device}'"):
-            # It opens the line a second time, and leaves it raw when it closes that.
-            async with LinuxSerialStream(self.device):
+            # It opens the line a second time, and leaves it raw when it closes that. By our
+            # descriptor: the name may be on a disk that hangs, or lead elsewhere by now.
+            async with LinuxSerialStream(f"/proc/self/fd/{fd}"):
                 pass
             self._apply(fd)
             if self.exclusive:
