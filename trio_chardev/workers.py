@@ -127,9 +127,11 @@ class _Job(Generic[T]):
     # ------------------------------------------------------------ in the thread
 
     def work(self) -> None:
-        """Run the function, unless the task has given up."""
+        """Run the function, unless the task has given up; what it refers to may be freed here."""
         if self.claim():
-            self._raw = outcome.capture(self._function)
+            function = self._function
+            del self._function
+            self._raw = outcome.capture(function)
 
     def deliver(self) -> None:
         """Tell the task."""

@@ -36,7 +36,7 @@ BY_NAME = (
 )
 BY_FD = (
     *("read", "pread", "preadv", "write", "pwrite", "pwritev", "ftruncate", "posix_fallocate"),
-    *("fsync", "fdatasync", "lseek"),
+    *("fsync", "fdatasync", "lseek", "close"),
 )
 NO_DISKS = ("/proc/", "/dev/")
 
@@ -110,20 +110,28 @@ async def check(open_it: Callable[[OpenRequest], Any], *, changes: bool = True) 
             id="x", on_event=lambda event: None, replaces=replaces, is_guarded=replaces is not None
         )
 
+    async def take_over(old: Backend, closed: trio.Event) -> None:
+        async with open_it(request(old)) as new:
+            old.prepare_to_leave(carry=True)
+            with suppress(BackendError):  # not all can be guarded
+                new.guard()
+            await new.prepare()
+            new.activate()
+            old.take_back()
+            in_place.set()
+            await closed.wait()
+            await use(new)
+
+    in_place, closed = trio.Event(), trio.Event()
     with trio.fail_after(20), watching() as watch:
-        async with open_it(request()) as old:
-            old.activate()
-            await use(old)
-            if not changes:
-                return watch.seen
-            async with open_it(request(old)) as new:
-                old.prepare_to_leave(carry=True)
-                with suppress(BackendError):  # not all can be guarded
-                    new.guard()
-                await new.prepare()
-                new.activate()
-                old.take_back()
-                await use(new)
+        async with trio.open_nursery() as nursery:
+            async with open_it(request()) as old:
+                old.activate()
+                await use(old)
+                if changes:
+                    nursery.start_soon(take_over, old, closed)
+                    await in_place.wait()
+            closed.set()
     return watch.seen
 
 

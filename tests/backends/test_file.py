@@ -419,17 +419,17 @@ class SlowReads:
         self.go = threading.Event()
         self.calls = 0
         self.error: OSError | None = None
-        read = ahead.RegularFile.read
+        read = os.pread
 
-        def slow(regular: ahead.RegularFile, offset: int) -> bytes:
+        def slow(fd: int, size: int, offset: int) -> bytes:
             self.calls += 1
             if self.calls > 1:  # the first piece is read by opening
                 self.go.wait()
                 if self.error is not None:
                     raise self.error
-            return read(regular, offset)
+            return read(fd, size, offset)
 
-        monkeypatch.setattr(ahead.RegularFile, "read", slow)
+        monkeypatch.setattr(os, "pread", slow)
 
 
 async def test_an_input_whose_disk_hangs_holds_nobody_up_and_loses_nothing(

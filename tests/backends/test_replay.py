@@ -24,6 +24,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.disk import eventually, is_held_open
 from tests.peers import need
 from trio_chardev import files
+from trio_chardev.backends import replay_file
 from trio_chardev.backends.ahead import PIECE
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.replay import LINES_AT_ONCE, ReplayOptions, parse_speed
@@ -187,7 +188,10 @@ async def test_a_loop_without_waiting_gives_others_a_turn(cast: Path) -> None:
                 await trio.lowlevel.checkpoint()
 
 
-async def test_a_user_that_does_not_read_holds_it_up(cast: Path, autojump_clock: MockClock) -> None:
+async def test_a_user_that_does_not_read_holds_it_up(
+    cast: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_file, "PIECE", 1 << 20)  # so that no thread reads while time jumps
     lines: list[Line] = [(i, "o", "x" * 10_000) for i in range(20)]
     write(cast, text_of(*lines))
     async with open_registry() as registry:

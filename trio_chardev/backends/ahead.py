@@ -8,35 +8,65 @@ cancelled call has read is read again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import threading
 from functools import partial
 
 import trio
 
 from trio_chardev.backends.holder import FdHolder
 from trio_chardev.errors import BackendError
-from trio_chardev.workers import NoThreadError, run_in_worker
+from trio_chardev.files import end_on_files
+from trio_chardev.workers import NoThreadError, do_in_worker, run_in_worker
 
 PIECE = 1 << 16  # bytes
 NO_THREAD_PAUSE = 1.0  # seconds
 
 
 class RegularFile:
-    """A descriptor, which is closed when nobody refers to it: a thread may be reading it."""
+    """A descriptor that threads read, and close: that may take its time, too."""
 
-    __slots__ = ("fd",)
+    __slots__ = ("_is_closed", "_lock", "_readers", "fd")
 
     def __init__(self, fd: int) -> None:
         """Own *fd*."""
         self.fd = fd
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._is_closed = False
 
     def read(self, offset: int) -> bytes:
         """At most `PIECE` bytes. Raises OSError."""
-        return os.pread(self.fd, PIECE, offset)
+        with self._lock:
+            if self._is_closed:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            self._readers += 1
+        try:
+            return os.pread(self.fd, PIECE, offset)
+        finally:
+            with self._lock:
+                self._readers -= 1
+                is_last = self._is_closed and not self._readers
+            if is_last:
+                self._close()
 
-    def __del__(self) -> None:
+    def close(self) -> None:
+        """Close it, or have the thread do it that is reading."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            is_read = self._readers
+        if not is_read:
+            self._close()
+
+    def _close(self) -> None:
         with contextlib.suppress(OSError):
             os.close(self.fd)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class ReadAhead(FdHolder):
@@ -57,9 +87,18 @@ class ReadAhead(FdHolder):
         return None
 
     def close(self) -> None:
-        """Read no more. The descriptor is closed with its last reader."""
-        self.fd = -1
-        self._file = None
+        """Read no more. The descriptor is closed by a thread; see `aclose`."""
+        file = self._file
+        self.fd, self._file = -1, None
+        if file is not None:
+            do_in_worker(file.close)
+
+    async def aclose(self, what: str) -> None:
+        """The same, and wait for that, as `end_on_files` does."""
+        file = self._file
+        self.fd, self._file = -1, None
+        if file is not None:
+            await end_on_files(what, file.close)
         self._error = None  # its traceback refers to the file
 
     def read_first(self) -> None:

@@ -279,10 +279,17 @@ async def open_file(options: FileOptions, request: OpenRequest) -> AsyncIterator
                 backend.set_open(True)
                 yield backend
             finally:
+                await _close_source(source, path)  # noqa: ASYNC102 - it shields itself
                 backend.close()
     finally:
-        if source is not None:
-            source.close()
+        await _close_source(source, path)  # noqa: ASYNC102 - as above
+
+
+async def _close_source(source: FdHolder | None, path: str | None) -> None:
+    if isinstance(source, ReadAhead):
+        await source.aclose(f"'{path}'")
+    elif source is not None:
+        source.close()
 
 
 @asynccontextmanager

@@ -35,7 +35,7 @@ from trio_chardev.backends.replay_file import Reader, Recording
 from trio_chardev.core.backend import Backend, OpenPath, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import Event
-from trio_chardev.files import in_time, work_on_files
+from trio_chardev.files import end_on_files, in_time, work_on_files
 from trio_chardev.options import BackendOptions
 from trio_chardev.protocols.asciicast import Entry
 from trio_chardev.values import path_text
@@ -334,7 +334,8 @@ async def open_replay(options: ReplayOptions, request: OpenRequest) -> AsyncIter
             await in_time(_find_beginning, backend)
         yield backend
     finally:
-        recording.close()
+        what = f"recording '{options.path}'"
+        await end_on_files(what, recording.file.close)  # noqa: ASYNC102 - it shields itself
 
 
 async def _find_beginning(backend: ReplayBackend) -> None:

@@ -25,11 +25,7 @@ class Recording:
         self.path = path
         with owned(lambda: os.close(fd)):
             self.first = os.pread(fd, PIECE, 0)
-        self.file: RegularFile | None = RegularFile(fd)
-
-    def close(self) -> None:
-        """Read no more. The descriptor is closed when no thread reads it."""
-        self.file = None
+        self.file = RegularFile(fd)
 
 
 class Reader:
@@ -78,8 +74,6 @@ class Reader:
 
     async def read_on(self) -> None:
         """Read the next piece. Cancelled: it will be read again. Raises BackendError."""
-        if self._recording.file is None:
-            raise BackendError("The recording was closed")
         read = self._recording.file.read
         try:
             data = await run_in_worker(read, self._offset, limiter=self._limiter)
