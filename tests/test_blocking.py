@@ -23,7 +23,6 @@ THREAD = "a worker thread does it, and is not waited for longer than 5 s, or not
 READY = "the descriptor is non-blocking, and of a FIFO, terminal, socket or pipe"
 KERNEL = "there is no disk behind it: /proc, /dev/pts, /dev/null, an unnamed pipe"
 ALONE = "there is no service to be held up: at the start, behind the end, in a client or a demo"
-HELD_UP = "docs/security.md: what a disk that hangs still holds up"
 
 ALLOWED = {
     # regular files, and what may be one

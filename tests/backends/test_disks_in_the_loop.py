@@ -129,7 +129,7 @@ async def check(open_it: Callable[[OpenRequest], Any], *, changes: bool = True) 
                 old.activate()
                 await use(old)
                 if changes:
-                    nursery.start_soon(take_over, old, closed)
+                    nursery.start_soon(take_over, old, closed)  # noqa: ASYNC111 - in_place is set
                     await in_place.wait()
             closed.set()
     return watch.seen
