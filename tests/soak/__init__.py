@@ -11,4 +11,5 @@ descriptors are measured.
     shortage   with --short: what there is too little of, for spells
     hog        takes the watches of a user
     meter      the service's process: memory, descriptors, life
+    served     the service, with a thread that says how much memory is in use
 """

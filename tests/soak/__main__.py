@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import random
 import ssl
-import statistics
 import sys
 import tempfile
 import time
@@ -21,16 +20,17 @@ from tests.certificates import authority, server_certificate, write_folder
 from tests.soak.console import Console
 from tests.soak.faults import Faults
 from tests.soak.floods import Floods
-from tests.soak.meter import Service
-from tests.soak.places import HALF_CLOSED, PLACES, Site, backend
+from tests.soak.meter import InUse, Service
+from tests.soak.places import HALF_CLOSED, PLACES, Site
 from tests.soak.shortage import SHORTAGES, Spells
 from trio_chardev import QmpClient, open_qmp_client
 
 ALL_PLACES: Final = (*PLACES, *HALF_CLOSED)
 LAYERS: Final = (*["none"] * 6, *["mux"] * 2, *["hub"] * 2)  # a console for each
 SAMPLE_INTERVAL: Final = 1.0  # seconds
-WARM_UP: Final = 0.25  # of the time: then memory is measured first
-GROWTH: Final = 4 << 20  # bytes that memory may grow by after that; Python's heap breathes
+WARM_UP: Final = 0.2  # of the time: then all has been used, and memory is measured first
+MORE_BLOCKS: Final = 3000  # that may be in use at the end: one for four changes would be a leak
+MORE_MALLOCED: Final = 1 << 20  # bytes
 
 
 @attrs.define
@@ -48,6 +48,8 @@ class Soak:
     counts: Counter[str] = attrs.Factory(Counter)
     faults: Counter[str] = attrs.Factory(Counter)
     memory: list[int] = attrs.Factory(list)
+    in_use: list[InUse] = attrs.Factory(list)
+    """After the warm-up and at the end, with nothing open."""
     descriptors: list[int] = attrs.Factory(list)
     floods: Floods = attrs.field(init=False)
     bytes_checked: int = 0
@@ -74,18 +76,27 @@ class Soak:
         return wrong + self._growth() + self.floods.wrong
 
     async def _drive(self, service: Service) -> None:
-        deadline = trio.current_time() + self.minutes * 60
+        chance = random.Random(self.seed)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sample, service)
+            for share in (WARM_UP, 1 - WARM_UP):
+                await self._act(service, chance, share * self.minutes * 60)
+                await self._look_at_what_is_left(service)
+            nursery.cancel_scope.cancel()
+        self.seconds = service.seconds
+        if self.short is not None:
+            words = (self.folder / "service.log").read_text()
+            self.faults["lines of the log about it"] = sum(map(words.count, SHORTAGES))
+
+    async def _act(self, service: Service, chance: random.Random, seconds: float) -> None:
+        """Have consoles changed, and all go wrong, for *seconds*; then take it down."""
+        deadline = trio.current_time() + seconds
 
         def is_over() -> bool:
             return trio.current_time() > deadline
 
-        chance = random.Random(self.seed)
         async with open_qmp_client(service.path) as qmp, trio.open_nursery() as nursery:
-            await qmp.execute("chardev-add", id="pty", backend=backend("pty"))  # inotify's stays
-            await qmp.execute("chardev-remove", id="pty")
-            self.descriptors.append(service.descriptors)
             faults = self._faults(service, qmp, random.Random(chance.random()))
-            nursery.start_soon(self._sample, service)
             async with trio.open_nursery() as actors:
                 actors.start_soon(faults.run, is_over)
                 for number, layer in enumerate(self.layers):
@@ -93,16 +104,15 @@ class Soak:
                     console = self._console(number, layer, service, nursery, own)
                     actors.start_soon(self._run, console, is_over)
             nursery.cancel_scope.cancel()
-        self.seconds = service.seconds
-        if self.short is not None:
-            words = (self.folder / "service.log").read_text()
-            self.faults["lines of the log about it"] = sum(map(words.count, SHORTAGES))
+
+    async def _look_at_what_is_left(self, service: Service) -> None:
         async with open_qmp_client(service.path) as qmp:
             rows = await qmp.execute("query-chardev")
             if rows:
                 raise AssertionError(f"chardevs are left: {rows}")
             await trio.sleep(0.5)
             self.descriptors.append(service.descriptors)
+            self.in_use.append(service.measure())
 
     def _faults(self, service: Service, qmp: QmpClient, chance: random.Random) -> Faults | Spells:
         if self.short is None:
@@ -140,28 +150,20 @@ class Soak:
             if sys.stdout.isatty():
                 print(f"\r{self.changes} changes, {self.memory[-1] >> 10} KiB ", end="", flush=True)
 
-    @property
-    def memories(self) -> tuple[int, int]:
-        """Bytes after the warm-up and at the end, both under load."""
-        count = max(1, len(self.memory) // 10)
-        begin = int(len(self.memory) * WARM_UP)
-        return (
-            int(statistics.median(self.memory[begin : begin + count])),
-            int(statistics.median(self.memory[-count:])),
-        )
-
     def _growth(self) -> list[str]:
-        before, after = self.memories
+        before, after = self.in_use
         wrong = []
-        if self.minutes >= 1 and after > before + GROWTH:
-            wrong.append(f"memory has grown from {before >> 10} to {after >> 10} KiB")
+        if self.minutes >= 1 and after.blocks > before.blocks + MORE_BLOCKS:
+            wrong.append(f"Python's blocks: {before.blocks} before, {after.blocks} after")
+        if self.minutes >= 1 and after.malloced > before.malloced + MORE_MALLOCED:
+            wrong.append(f"bytes of malloc: {before.malloced} before, {after.malloced} after")
         if self.descriptors[0] != self.descriptors[-1]:
             wrong.append(f"descriptors: {self.descriptors[0]} before, {self.descriptors[-1]} after")
         return wrong
 
     def figures(self) -> str:
         """The table."""
-        before, after = self.memories
+        before, after = self.in_use
         quiet, loud = (f"{seconds * 1e3:.1f}" for seconds in self.floods.most)
         rows = [
             ("seed", self.seed),
@@ -174,8 +176,9 @@ class Soak:
             ("99 of 100 round trips, without and beside floods, ms", f"{quiet}, {loud}"),
             ("bytes checked", f"{self.bytes_checked:,}"),
             ("lost, repeated", "0, 0"),
-            ("memory after the warm-up, KiB", before >> 10),
-            ("memory at the end, KiB", after >> 10),
+            ("Python's blocks in use, before, after", f"{before.blocks}, {after.blocks}"),
+            ("malloc's KiB in use", f"{before.malloced >> 10}, {after.malloced >> 10}"),
+            ("resident at most, KiB", max(self.memory, default=0) >> 10),
             ("descriptors before and after", f"{self.descriptors[0]}, {self.descriptors[-1]}"),
             ("processor time of the service, s", f"{self.seconds:.0f}"),
         ]

@@ -9,12 +9,25 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import attrs
 
-PROGRAM: Final = [sys.executable, "-c", "from trio_chardev.cli import main; main()", "serve"]
+from tests.soak.served import ANSWERS
+
+PROGRAM: Final = [sys.executable, "-m", "tests.soak.served", "serve"]
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+@attrs.frozen
+class InUse:
+    """Of the service's memory."""
+
+    blocks: int
+    """Python's: objects, and what they have."""
+
+    malloced: int
+    """Bytes, of what is too large for those, and of libraries."""
 
 
 @attrs.define
@@ -23,6 +36,8 @@ class Service:
 
     process: subprocess.Popen[bytes]
     path: Path
+    answers: BinaryIO
+    """Of `tests.soak.served`."""
 
     @classmethod
     def start(cls, folder: Path, *arguments: str, prefix: Sequence[str] = ()) -> Service:
@@ -32,19 +47,30 @@ class Service:
         """
         path = folder / "qmp.sock"
         path.unlink(missing_ok=True)
+        source, answers = os.pipe()
         with (folder / "service.log").open("ab") as log:
             process = subprocess.Popen(
                 [*prefix, *PROGRAM, "--qmp", f"unix:{path},server=on,wait=off", *arguments],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, ANSWERS: str(answers)},
+                pass_fds=[answers],
             )
+        os.close(answers)
         deadline = time.monotonic() + 120  # of a machine that is busy
         while not path.exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((folder / "service.log").read_text())
             time.sleep(0.01)
-        return cls(process, path)
+        return cls(process, path, open(source, "rb", buffering=0))
+
+    def measure(self) -> InUse:
+        """What memory is in use."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"?")
+        self.process.stdin.flush()
+        return InUse(*map(int, self.answers.readline().split()))
 
     @property
     def memory(self) -> int:
@@ -66,6 +92,7 @@ class Service:
         """SIGKILL: it gets no chance to put anything in order."""
         self.process.kill()
         self.process.wait()
+        self.answers.close()
 
     def stop(self) -> int:
         """SIGTERM; gives the exit status."""
