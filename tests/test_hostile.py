@@ -29,10 +29,10 @@ from trio_chardev.qmp.client import open_qmp_client
 from trio_chardev.service import open_registry, open_service
 
 MOST = 60_000  # calls of functions in one step: 5 ms or so
-ROUNDS = 2  # of sending as much as goes
+ROUNDS = 2  # of sending as much as goes: what goes once may all be kept
 MUCH = 1 << 17  # bytes, if so many go
 COMMANDS = 1 << 15  # bytes of QMP: each is more work
-TURNS = 40  # of others, in each
+TURNS = 40  # of others, each time
 FDS = RIGHTS + 8  # descriptors that a chardev keeps more than at first
 
 
@@ -42,9 +42,9 @@ def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slot, "perf_counter", lambda: 0.0)
 
 
-async def flood(peer: Peer, much: int = MUCH) -> None:
+async def flood(peer: Peer, much: int = MUCH, rounds: int = ROUNDS) -> None:
     """Send as much as goes, let others have their turns, and again."""
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         fill(peer, much)
         for _ in range(TURNS):
             await trio.lowlevel.checkpoint()
@@ -83,7 +83,7 @@ async def test_whatever_a_peer_sends_a_step_is_short_and_little_is_kept(
             before = open_descriptors()
             user = registry["flooded"].attach(on_receive=len, be_change=stateless)
             with metering() as meter:
-                await flood(peer)
+                await flood(peer, rounds=1)
                 user.pause_input()
                 await flood(peer)
                 assert len(user.delivery.inbound) <= 2 * INBOUND_CAPACITY
