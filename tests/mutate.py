@@ -58,6 +58,7 @@ GIVERS = (
 PEERS = ("half_close", "door", "guard", "cancel_peers")
 PEER_TESTS = tuple(f"tests/backends/test_{name}.py" for name in PEERS)
 PTY_TESTS = tuple(f"tests/backends/test_{name}.py" for name in ("pty", "pty_unread", "carry"))
+QMP_TESTS = ("tests/qmp/test_turns.py", "tests/qmp/test_monitor.py")
 SERIAL_TESTS = ("tests/backends/test_serial.py", "tests/backends/test_carry.py")
 
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -154,6 +155,50 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "backends/socket_file.py": (
         ("bind", "is_at", "unlink"),
         ("tests/backends/test_socket_file.py", *SOCKET_TESTS),
+    ),
+    "backends/guard.py": (
+        ("check", "_refuse", "check_listening", "check_remote", "check_peer", "_exposed_peer"),
+        ("tests/backends/test_guard.py",),
+    ),
+    "backends/lobby.py": (
+        (
+            *("ending", "let_in", "wait", "_attend", "shake_hands", "take", "leave", "empty"),
+            *("shut_down", "close", "_close"),
+        ),
+        ("tests/backends/test_lobby.py", "tests/qmp/test_listener.py"),
+    ),
+    "backends/http_guard.py": (("is_browser",), ("tests/backends/test_http_guard.py",)),
+    "backends/rights.py": (
+        ("receive", "do", "_work", "close_socket", "_has_only_bytes", "_close_unread"),
+        ("tests/backends/test_rights.py",),
+    ),
+    "backends/limit.py": (
+        ("parse_mode", "check_size", "check_limits", "check_has_size"),
+        ("tests/backends/test_limit.py",),
+    ),
+    "place.py": (
+        ("close", "check_reached", "_join", "_leave", "beside", "is_same"),
+        ("tests/test_sandbox.py", "tests/test_sandbox_races.py", "tests/backends/test_pty.py"),
+    ),
+    "cli/pidfile.py": (
+        ("keeping_pid", "_take", "_open", "_check", "_write", "is_at", "_remove"),
+        ("tests/cli/test_pidfile.py",),
+    ),
+    "qmp/turn.py": (("spend", "renew", "left_for_output"), QMP_TESTS),
+    "qmp/monitor.py": (
+        (
+            *("_on_receive", "_work_through", "_take_backlog", "_work_for", "_take_turns"),
+            *("_read_or_pause", "_pause", "_go_on", "_is_owed"),
+        ),
+        (*QMP_TESTS, "tests/qmp/test_half_close.py", "tests/qmp/test_fd_commands.py"),
+    ),
+    "qmp/codec.py": (
+        ("feed_some", "_take_one", "_take_ordinary", "_scan_ordinary"),
+        ("tests/qmp/test_codec.py", *QMP_TESTS),
+    ),
+    "qmp/parser.py": (
+        ("_string", "_standard_spelling", "_find_error", "_check_escape"),
+        ("tests/qmp/test_codec.py", "tests/qmp/test_parser.py"),
     ),
 }
 """Module -> its functions, and the tests that are to find their mutants."""
