@@ -515,8 +515,8 @@ async def test_a_fifo_on_a_disk_that_hangs_is_opened_again_when_it_goes_on(
 
     monkeypatch.setattr(file, "is_fifo", slow)
     monkeypatch.setattr(file, "RETRY_INTERVAL", 0.001)
-    monkeypatch.setattr(files, "FILE_TIMEOUT", 0.01)
     async with open_it(tmp_path / "out", in_) as backend, trio.open_nursery() as nursery:
+        monkeypatch.setattr(files, "FILE_TIMEOUT", 0.01)
         in_.write_bytes(b"one")
         assert await backend.receive_some(100) == b"one"
 

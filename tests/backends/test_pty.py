@@ -580,11 +580,11 @@ async def test_a_change_cancelled_at_any_step_leaves_the_link_of_who_is_in_place
 async def test_a_folder_that_hangs_ends_the_change_and_the_link_is_put_back(
     hangs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "FILE_TIMEOUT", 0.1)
-    monkeypatch.setattr(files, "CLOSE_TIMEOUT", 0.1)
     link = tmp_path / "link"
     async with open_registry() as registry:
         await registry.add("x", PtyOptions(path=str(link)))
+        monkeypatch.setattr(files, "FILE_TIMEOUT", 0.1)
+        monkeypatch.setattr(files, "CLOSE_TIMEOUT", 0.1)
         pty = registry["x"].backend.pty
         go, begun = hang_in(monkeypatch, hangs)
         failed: list[BackendError] = []
