@@ -210,6 +210,18 @@ ASKED_AGAIN = "the same is asked again before anything is harmed"
 WHICH = "only which of two refusals comes first, if there is a reason for both"
 GIVES_WAY = "only when the processor is given up, which the benchmark tells"
 REASONS: dict[str, str] = {
+    "renew: swapped `self.left = TURN` and `self.is_over = False`": SAME,
+    "check_limits: without `parse_mode(f'{prefix}-mode', mode)`": ASKED_AGAIN,
+    "check_limits: swapped `for name, value in ((f'{prefix}-mode', mode), (f'{prefix}-max', size)):` "
+    "and `parse_mode(f'{prefix}-mode', mode)`": WHICH,
+    "check_limits: swapped `parse_mode(f'{prefix}-mode', mode)` "
+    "and `check_size(f'{prefix}-max', size)`": WHICH,
+    """_standard_spelling: swapped `inner = inner.replace(b"\\\\'", b"'")` """
+    """and `if raw.startswith(b"'"):`""": SAME,
+    "is_browser: without `return False`": "what it gives in its place is as false",
+    "_string: without `if b'\\\\' not in raw:`": SPARES,
+    "_string: without `return _text(raw[1:-1])`": SPARES,
+    "_string: swapped `if b'\\\\' not in raw:` and `text = utf8.decode(_standard_spelling(raw))`": SPARES,
     "change: swapped `self._check_changeable()` and `old = self._seat.slot`": SAME,
     "change: swapped `if keep_peer and (not new.backend.keeps_peer):` "
     "and `carry = carry or keep_peer`": SAME,

@@ -66,6 +66,24 @@ def test_that_of_another_user_is_not_taken(tmp_path: Path) -> None:
     assert (tmp_path / "pid").read_text() == "7\n"
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_at_the_end_it_is_closed_and_no_failure_of_that_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """A close that fails, as on a file system that is full, has closed all the same."""
+    close = os.close
+
+    def close_and_fail(fd: int) -> None:
+        close(fd)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch, keeping_pid(str(tmp_path / "pid")):
+        if fails:
+            patch.setattr(os, "close", close_and_fail)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_another_one_is_not_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     with keeping_pid(str(path)):
