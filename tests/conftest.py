@@ -6,6 +6,11 @@ import gc
 import os
 
 import pytest
+from hypothesis import settings
+
+# The same examples each time, however long one takes; a test may ask for others.
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.load_profile("suite")
 
 FEWEST, MOST = 2, 4
 """Processes that run the tests. On one processor two are quicker, too: much of it is waiting."""
