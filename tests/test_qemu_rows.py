@@ -35,6 +35,7 @@ from trio_chardev import (
     BackendOptions,
     ChangeFailedError,
     ChardevBusyError,
+    ChardevError,
     ChardevExistsError,
     Controls,
     Event,
@@ -160,7 +161,7 @@ def test_char_invalid() -> None:
 
 
 async def test_char_ringbuf(registry: Registry) -> None:
-    with pytest.raises(BackendError, match="size of ringbuf chardev must be power of two$"):
+    with pytest.raises(OptionsError, match="size of ringbuf chardev must be power of two$"):
         await registry.add("x", RingbufOptions(size=5))
     await registry.add("x", RingbufOptions(size=2))
     async with registry["x"].attach() as frontend:
@@ -325,17 +326,17 @@ async def check_mux_newcomer(registry: Registry, one: User) -> None:
 
 async def test_char_hub(registry: Registry, tmp_path: Path) -> None:
     """A mux may be a member, and there may be 32, not 4: see differences.md."""
-    with pytest.raises(BackendError, match="hub: 'chardevs' list is not defined$"):
+    with pytest.raises(ChardevError, match="hub: 'chardevs' list is not defined$"):
         await registry.add("x", HubOptions(chardevs=()))
     many = [f"null{i}" for i in range(33)]
     for id in many:
         await registry.add(id, NullOptions())
     with pytest.raises(
-        BackendError, match=r"hub: too many uses of chardevs 'x' \(maximum is 32\)$"
+        ChardevError, match=r"hub: too many uses of chardevs 'x' \(maximum is 32\)$"
     ):
         await registry.add("x", HubOptions(chardevs=tuple(many)))
     async with registry["null0"].attach():
-        with pytest.raises(BackendError, match="Device 'null0' is in use$"):
+        with pytest.raises(ChardevError, match="Device 'null0' is in use$"):
             await registry.add("x", HubOptions(chardevs=("null1", "null0")))
     for id in ("chr1", "chr2"):
         await registry.add(id, SocketOptions(addr=UnixAddress(str(tmp_path / id))))

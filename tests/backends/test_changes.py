@@ -34,7 +34,12 @@ from trio_chardev.core.controls import Controls
 from trio_chardev.core.delivery import INBOUND_CAPACITY
 from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.core.registry import Registry, open_registry_with
-from trio_chardev.errors import BackendDisconnectedError, BackendError, ChangeFailedError
+from trio_chardev.errors import (
+    BackendDisconnectedError,
+    BackendError,
+    ChangeFailedError,
+    ChardevError,
+)
 from trio_chardev.options import BackendOptions
 from trio_chardev.testing import CancelAtStep
 
@@ -367,7 +372,7 @@ async def test_what_does_not_open_is_told_in_qemus_words(
             if not has_user:
                 await user.frontend.aclose()
             files = os.listdir(tmp_path)
-            with pytest.raises(BackendError) as failed:
+            with pytest.raises(ChardevError) as failed:
                 await user.registry.change("c", options(str(tmp_path)), timeout=PATIENCE)
             prefix = "" if has_user else "Failed to change chardev 'c': "
             assert str(failed.value) == prefix + expected

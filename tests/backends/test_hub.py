@@ -32,7 +32,9 @@ from trio_chardev.errors import (
     ChangeFailedError,
     ChangeRefusedError,
     ChardevBusyError,
+    ChardevError,
     NotSupportedError,
+    OptionsError,
 )
 from trio_chardev.events import Event, LineSettings, ModemLines
 from trio_chardev.options import BackendOptions
@@ -458,7 +460,7 @@ async def test_members_must_be_there_and_free(
 ) -> None:
     await registry.add("busy", NullOptions())
     registry["busy"].attach()
-    with pytest.raises(BackendError, match=f"^Failed to add chardev 'h': {re.escape(text)}$"):
+    with pytest.raises(ChardevError, match=f"^Failed to add chardev 'h': {re.escape(text)}$"):
         await registry.add("h", HubOptions(chardevs=chardevs))
     registry["a"].attach()  # it was given back
 
@@ -468,7 +470,7 @@ async def test_it_has_32_members_and_no_more(registry: Registry) -> None:
     for id in ids:
         await registry.add(id, RingbufOptions(size=16))
     text = r": hub: too many uses of chardevs 'h' \(maximum is 32\)$"
-    with pytest.raises(BackendError, match=text):
+    with pytest.raises(OptionsError, match=text):
         await registry.add("h", HubOptions(chardevs=ids))
     await registry.add("h", HubOptions(chardevs=ids[:-1]))
     await registry["h"].attach().send_all(b"to all")
@@ -544,9 +546,9 @@ async def test_a_mux_on_a_hub_gives_several_users_several_terminals(
 async def test_it_cannot_stand_on_what_stands_on_it(registry: Registry) -> None:
     await add_hub(registry)
     await registry.add("top", MuxOptions(chardev="h"))
-    with pytest.raises(BackendError, match=r"Chardev 'top' stands on 'b' itself$"):
+    with pytest.raises(ChardevError, match=r"Chardev 'top' stands on 'b' itself$"):
         await registry.change("b", HubOptions(chardevs=("top",)))
-    with pytest.raises(BackendError, match=r"hub: chardev can't be found by id 'h'$"):
+    with pytest.raises(ChardevError, match=r"hub: chardev can't be found by id 'h'$"):
         await registry.change("h", HubOptions(chardevs=("a", "h")))
     assert rows(registry)["h"][0] == "hub"
 
@@ -829,7 +831,7 @@ async def test_a_change_that_fails_leaves_all_as_it_was(
     before = rows(registry)
     if "top" in chardevs:
         registry["top"].attach()
-    with pytest.raises(BackendError):
+    with pytest.raises(ChardevError):
         await registry.change("h", HubOptions(chardevs=chardevs))
     if "top" not in chardevs:
         assert rows(registry) == before

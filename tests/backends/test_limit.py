@@ -18,7 +18,7 @@ from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.cli.options import GRAMMAR
 from trio_chardev.core.registry import Registry
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import ChardevError
 from trio_chardev.options import BackendOptions
 from trio_chardev.service import open_registry
 
@@ -89,7 +89,7 @@ BAD: list[tuple[BackendOptions, str]] = [
 @pytest.mark.parametrize(("options", "text"), BAD, ids=range(len(BAD)))
 async def test_what_makes_no_sense_is_refused(options: BackendOptions, text: str) -> None:
     async with open_registry() as registry:
-        with pytest.raises(BackendError) as raised:
+        with pytest.raises(ChardevError) as raised:
             await registry.add("x", options)
     assert str(raised.value) == f"Failed to add chardev 'x': {text}"
 

@@ -28,7 +28,7 @@ from trio_chardev.backends.addresses import (
     VsockAddress,
 )
 from trio_chardev.backends.listener import Listener, listen, listen_on
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import BackendError, OptionsError
 
 
 @asynccontextmanager
@@ -129,7 +129,7 @@ async def test_to_is_for_ports_in_use_only() -> None:
 
 
 async def test_a_range_that_ends_before_it_begins_is_refused() -> None:
-    with pytest.raises(BackendError, match="'to' is below port 4001"):
+    with pytest.raises(OptionsError, match="'to' is below port 4001"):
         await listen(InetAddress("127.0.0.1", "4001", to=4000), None)
 
 

@@ -33,7 +33,9 @@ from trio_chardev.errors import (
     ChangeFailedError,
     ChangeRefusedError,
     ChardevBusyError,
+    ChardevError,
     NotSupportedError,
+    OptionsError,
 )
 from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
 from trio_chardev.protocols.escape import EscapeParser
@@ -559,7 +561,7 @@ async def test_query_shows_whether_mux_and_base_are_used(registry: Registry) -> 
 
 @pytest.mark.parametrize("id", ["nosuch", "new", ""])
 async def test_the_base_must_be_there(registry: Registry, id: str) -> None:
-    with pytest.raises(BackendError, match=rf": mux: base chardev {id} not found$"):
+    with pytest.raises(OptionsError, match=rf": mux: base chardev {id} not found$"):
         await registry.add("new", MuxOptions(chardev=id))
     assert "new" not in registry
 
@@ -587,9 +589,9 @@ async def test_a_mux_that_has_users_takes_another_mux_for_one_more(
 
 async def test_it_cannot_stand_on_what_stands_on_it(registry: Registry) -> None:
     await registry.add("top", MuxOptions(chardev="m"))
-    with pytest.raises(BackendError, match=r"Chardev 'top' stands on 'b' itself$"):
+    with pytest.raises(ChardevError, match=r"Chardev 'top' stands on 'b' itself$"):
         await registry.change("b", MuxOptions(chardev="top"))
-    with pytest.raises(BackendError, match=r"mux: base chardev m not found$"):
+    with pytest.raises(ChardevError, match=r"mux: base chardev m not found$"):
         await registry.change("m", MuxOptions(chardev="m"))
     assert rows(registry)["b"][0] == "fake:base"
 
@@ -1023,7 +1025,7 @@ async def test_a_change_that_fails_leaves_all_as_it_was(
     await registry.add("top", MuxOptions(chardev="m"))
     before = rows(registry)
     await type_in(device, b"\x01c\x01")
-    with pytest.raises(BackendError):
+    with pytest.raises(ChardevError):
         await registry.change("m", MuxOptions(chardev=base))
     await frontend.send_all(b"out")
     await type_in(device, b"\x01in")  # the escape key came before the change

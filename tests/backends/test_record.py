@@ -33,7 +33,7 @@ from trio_chardev.core.backend import OpenRequest
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.core.registry import Registry
-from trio_chardev.errors import BackendError, ChangeFailedError, ChangeRefusedError
+from trio_chardev.errors import BackendError, ChangeFailedError, ChangeRefusedError, OptionsError
 from trio_chardev.events import Event
 from trio_chardev.options import BackendOptions
 from trio_chardev.protocols.asciicast import Decoder, Entry, Version
@@ -612,8 +612,8 @@ async def test_a_change_can_make_a_chardev_deterministic(cast: Path) -> None:
 )
 async def test_what_does_not_go_together(options: BackendOptions, words: str) -> None:
     async with open_registry() as registry:
-        with pytest.raises(BackendError, match=f"^Failed to add chardev 'c': {words}$"):
+        with pytest.raises(OptionsError, match=f"^Failed to add chardev 'c': {words}$"):
             await registry.add("c", options)
         await registry.add("c", NullOptions())
-        with pytest.raises(BackendError, match=f"{words}$"):
+        with pytest.raises(OptionsError, match=f"{words}$"):
             await registry.change("c", options)

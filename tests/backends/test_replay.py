@@ -31,7 +31,7 @@ from trio_chardev.backends.replay import LINES_AT_ONCE, ReplayOptions, parse_spe
 from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.core.frontend import Frontend, stateless
 from trio_chardev.core.registry import Registry
-from trio_chardev.errors import BackendDisconnectedError, BackendError
+from trio_chardev.errors import BackendDisconnectedError, BackendError, OptionsError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.protocols.asciicast import Decoder, Entry
 from trio_chardev.service import open_registry
@@ -369,7 +369,7 @@ async def test_only_files_are_played(path: str) -> None:
 @pytest.mark.parametrize("speed", ["0", "-1", "inf", "nan", "fast", ""])
 async def test_what_is_no_speed(speed: str, cast: Path) -> None:
     with pytest.raises(
-        BackendError, match=f"^replay: speed must be a number above 0, or max, not '{speed}'$"
+        OptionsError, match=f"^replay: speed must be a number above 0, or max, not '{speed}'$"
     ):
         parse_speed(speed)
 

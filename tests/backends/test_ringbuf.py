@@ -19,7 +19,7 @@ from trio_chardev.backends.ringbuf import (
     open_ringbuf,
 )
 from trio_chardev.core.backend import Backend, OpenRequest
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.events import BackendEvent, Event
 
 
@@ -95,13 +95,13 @@ async def test_shows_the_name_that_it_was_asked_for_by() -> None:
 
 @pytest.mark.parametrize("size", [0, -1, -8, 3, 65535])
 async def test_size_must_be_a_power_of_two(size: int) -> None:
-    with pytest.raises(BackendError, match=r"^size of ringbuf chardev must be power of two$"):
+    with pytest.raises(OptionsError, match=r"^size of ringbuf chardev must be power of two$"):
         async with open_it(RingbufOptions(size=size)):
             pass
 
 
 async def test_size_has_a_limit() -> None:
-    with pytest.raises(BackendError, match=r"must be at most 1073741824$"):
+    with pytest.raises(OptionsError, match=r"must be at most 1073741824$"):
         async with open_it(RingbufOptions(size=1 << 62)):
             pass
 

@@ -33,7 +33,13 @@ from trio_chardev.backends.socket import SocketBackend, SocketOptions, open_sock
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import stateless
-from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
+from trio_chardev.errors import (
+    BackendDisconnectedError,
+    BackendError,
+    ChardevError,
+    NotSupportedError,
+    OptionsError,
+)
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.members import TaggedUnion
 from trio_chardev.options import structure
@@ -195,7 +201,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> SocketAddress:
 async def test_options_that_exclude_each_other_are_refused_in_qemus_words(
     options: SocketOptions, error: str
 ) -> None:
-    with pytest.raises(BackendError) as caught:
+    with pytest.raises(ChardevError) as caught:
         async with opened(options):
             pass
     assert str(caught.value) == error
@@ -477,7 +483,7 @@ async def test_client_without_reconnect_fails_to_open(
 async def test_a_negative_delay_is_refused(tmp_path: Path, option: str) -> None:
     delay: dict[str, Any] = {option.replace("-", "_"): -1}
     options = SocketOptions(addr=unix(tmp_path), server=False, **delay)
-    with pytest.raises(BackendError, match=f"^'{option}' must not be negative$"):
+    with pytest.raises(OptionsError, match=f"^'{option}' must not be negative$"):
         async with opened(options):
             pass
 

@@ -17,7 +17,7 @@ from trio_chardev.backends import udp
 from trio_chardev.backends.addresses import FdAddress, InetAddress, SocketAddress, UnixAddress
 from trio_chardev.backends.udp import MAX_DATAGRAM, UdpBackend, UdpOptions, open_udp
 from trio_chardev.core.backend import Backend, OpenRequest
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import BackendError, ChardevError, OptionsError
 from trio_chardev.events import BackendEvent, Event
 
 
@@ -217,7 +217,7 @@ LOCAL = InetAddress("127.0.0.1", "")
 async def test_what_can_not_be_opened_is_refused_in_qemus_words(
     remote: SocketAddress, local: SocketAddress | None, error: str
 ) -> None:
-    with pytest.raises(BackendError) as caught:
+    with pytest.raises(ChardevError) as caught:
         async with opened(UdpOptions(remote=remote, local=local)):
             pass
     assert str(caught.value) == error
@@ -313,7 +313,7 @@ async def test_what_is_behind_as_many_empty_datagrams_as_a_queue_holds_is_found(
 
 @pytest.mark.parametrize("port", ["0", "00"])
 async def test_without_any_port_nobody_could_send_or_be_sent_to(port: str) -> None:
-    with pytest.raises(BackendError, match="^remote port 0 needs a local port"):
+    with pytest.raises(OptionsError, match="^remote port 0 needs a local port"):
         async with opened(UdpOptions(remote=InetAddress("127.0.0.1", port))):
             pass
 

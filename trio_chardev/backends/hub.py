@@ -42,7 +42,12 @@ from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.slot import CLEANUP_TIMEOUT
-from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
+from trio_chardev.errors import (
+    BackendDisconnectedError,
+    BackendError,
+    NotSupportedError,
+    OptionsError,
+)
 from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
 from trio_chardev.options import BackendOptions
 
@@ -304,12 +309,12 @@ async def open_hub(options: HubOptions, request: OpenRequest) -> AsyncIterator[B
     """Stand on the chardevs that *options* list. Raises BackendError."""
     members: list[Chardev] = []
     if not options.chardevs:
-        raise BackendError("hub: 'chardevs' list is not defined")
+        raise OptionsError("hub: 'chardevs' list is not defined")
     for id in options.chardevs:
         if id == request.id or id not in request.chardevs:
-            raise BackendError(f"hub: chardev can't be found by id '{id}'")
+            raise OptionsError(f"hub: chardev can't be found by id '{id}'")
         if len(members) == MAX_MEMBERS:
-            raise BackendError(
+            raise OptionsError(
                 f"hub: too many uses of chardevs '{request.id}' (maximum is {MAX_MEMBERS})"
             )
         members.append(request.chardevs[id])

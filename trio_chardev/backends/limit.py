@@ -6,25 +6,25 @@ import os
 import re
 import stat
 
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.options import BackendOptions
 
 PRIVATE = 0o600
 
 
 def parse_mode(name: str, text: str | None) -> int:
-    """The permissions that option *name* says, by default `PRIVATE`. Raises BackendError."""
+    """The permissions that option *name* says, by default `PRIVATE`. Raises OptionsError."""
     if text is None:
         return PRIVATE
     if not re.fullmatch("0?[0-7]{3}", text):
-        raise BackendError(f"'{name}' must be permissions in octal, such as 0640")
+        raise OptionsError(f"'{name}' must be permissions in octal, such as 0640")
     return int(text, 8)
 
 
 def check_size(name: str, size: int | None) -> None:
     """Raise BackendError if option *name* says *size*, which is none."""
     if size is not None and size < 1:
-        raise BackendError(f"'{name}' must be at least 1")
+        raise OptionsError(f"'{name}' must be at least 1")
 
 
 def check_limits(options: BackendOptions) -> None:
@@ -35,7 +35,7 @@ def check_limits(options: BackendOptions) -> None:
     ):
         for name, value in ((f"{prefix}-mode", mode), (f"{prefix}-max", size)):
             if value is not None and path is None:
-                raise BackendError(f"{name} needs {file}=FILE")
+                raise OptionsError(f"{name} needs {file}=FILE")
         parse_mode(f"{prefix}-mode", mode)
         check_size(f"{prefix}-max", size)
 

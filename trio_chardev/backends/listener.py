@@ -39,7 +39,7 @@ from trio_chardev.backends.borrowed import NonBlocking
 from trio_chardev.backends.guard import PRIVATE, check_listening
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.socket_file import SocketFile
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.files import end_on_files, finish_on_files, work_on_files
 from trio_chardev.readiness import wait_readable
 from trio_chardev.sandbox import EVERYWHERE, Sandbox
@@ -323,7 +323,7 @@ def _listen_in_range(
     first = endpoints[0].address[1]
     last = first if address.to is None else address.to
     if last < first:
-        raise BackendError(f"Failed to find an available port: 'to' is below port {first}")
+        raise OptionsError(f"Failed to find an available port: 'to' is below port {first}")
     in_use = None
     for port in range(first, last + 1) if first else [0] * PORT_0_TRIES:
         try:

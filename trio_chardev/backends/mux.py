@@ -31,7 +31,7 @@ from trio_chardev.backends.bases import BackendOnBases, Base, base_errors, open_
 from trio_chardev.backends.stdio import StdioBackend
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.delivery import Delivery
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
 from trio_chardev.options import BackendOptions
 from trio_chardev.protocols.escape import Command, EscapeParser
@@ -275,7 +275,7 @@ async def open_mux(options: MuxOptions, request: OpenRequest) -> AsyncIterator[B
     """Stand on the chardev that *options* name. Raises BackendError."""
     id = options.chardev
     if id == request.id or id not in request.chardevs:
-        raise BackendError(f"mux: base chardev {id} not found")
+        raise OptionsError(f"mux: base chardev {id} not found")
     make = functools.partial(MuxBackend, options, request)
     async with open_on_bases([request.chardevs[id]], request, make) as backend:
         yield backend

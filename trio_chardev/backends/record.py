@@ -32,7 +32,7 @@ from trio_chardev.backends.limit import parse_mode
 from trio_chardev.backends.spool import Output, Spool, create_output
 from trio_chardev.core.backend import OpenRequest
 from trio_chardev.core.tap import Tap
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.files import work_on_files
 from trio_chardev.options import BackendOptions
@@ -47,13 +47,13 @@ _no_recording = contextlib.nullcontext(None)
 def check_recording(options: BackendOptions) -> None:
     """Raise BackendError if what *options* say of recording does not fit together."""
     if options.rr == "record" and options.record is None:
-        raise BackendError("rr=record needs record=FILE")
+        raise OptionsError("rr=record needs record=FILE")
     if options.record_format is not None and options.record is None:
-        raise BackendError("record-format needs record=FILE")
+        raise OptionsError("record-format needs record=FILE")
     if options.rr == "play" and not options.plays:
-        raise BackendError("rr=play needs a chardev of kind replay")
+        raise OptionsError("rr=play needs a chardev of kind replay")
     if options.record is not None and options.record == options.logfile:
-        raise BackendError("record and logfile cannot be the same file")
+        raise OptionsError("record and logfile cannot be the same file")
 
 
 def open_recording(

@@ -33,7 +33,7 @@ from trio_chardev.backends.holder import owned
 from trio_chardev.backends.record import lock
 from trio_chardev.backends.replay_file import Reader, Recording
 from trio_chardev.core.backend import Backend, OpenPath, OpenRequest
-from trio_chardev.errors import BackendDisconnectedError, BackendError
+from trio_chardev.errors import BackendDisconnectedError, BackendError, OptionsError
 from trio_chardev.events import Event
 from trio_chardev.files import end_on_files, in_time, work_on_files
 from trio_chardev.options import BackendOptions
@@ -77,7 +77,7 @@ def parse_speed(text: str) -> float:
     except ValueError:
         speed = math.nan
     if not 0 < speed < math.inf:
-        raise BackendError(f"replay: speed must be a number above 0, or max, not '{text}'")
+        raise OptionsError(f"replay: speed must be a number above 0, or max, not '{text}'")
     return speed
 
 

@@ -17,7 +17,7 @@ from trio_chardev.backends.descriptor import slow_errors
 from trio_chardev.backends.limit import parse_mode
 from trio_chardev.backends.ring import Ring, open_ring
 from trio_chardev.core.backend import Backend, OpenRequest
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.files import work_on_files
 from trio_chardev.options import BackendOptions
 from trio_chardev.values import path_text_or_none
@@ -95,14 +95,14 @@ class RingbufBackend(Backend):
 
 @asynccontextmanager
 async def open_ringbuf(options: RingbufOptions, request: OpenRequest) -> AsyncIterator[Backend]:
-    """Open a ring: empty, or with what is in its file. Raises BackendError."""
+    """Open a ring: empty, or with what is in its file. Raises OptionsError, BackendError."""
     size = options.size
     if size < 1 or size & (size - 1):
-        raise BackendError("size of ringbuf chardev must be power of two")
+        raise OptionsError("size of ringbuf chardev must be power of two")
     if size > MAX_SIZE:
-        raise BackendError(f"size of ringbuf chardev must be at most {MAX_SIZE}")
+        raise OptionsError(f"size of ringbuf chardev must be at most {MAX_SIZE}")
     if options.mode is not None and options.path is None:
-        raise BackendError("mode needs path=FILE")
+        raise OptionsError("mode needs path=FILE")
     ring = await _ring(options, request)
     ring.users += 1
     try:

@@ -10,7 +10,7 @@ import attrs
 
 from trio_chardev.backends.addresses import FdAddress, SocketAddress, VsockAddress
 from trio_chardev.backends.tls import AnyCredentials
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import OptionsError
 from trio_chardev.options import BackendOptions
 from trio_chardev.protocols.origin import can_be_allowed
 from trio_chardev.protocols.websocket_handshake import is_path
@@ -131,18 +131,18 @@ class SocketOptions(BackendOptions):
 def find_credentials(
     options: SocketOptions, objects: Mapping[str, object]
 ) -> AnyCredentials | None:
-    """The TLS credentials that *options* name. Raises BackendError in QEMU's words."""
+    """The TLS credentials that *options* name. Raises OptionsError in QEMU's words."""
     id = options.tls_creds
     if id is None:
         return None
     if id not in objects:
-        raise BackendError(f"No TLS credentials with id '{id}'")
+        raise OptionsError(f"No TLS credentials with id '{id}'")
     credentials = objects[id]
     if not isinstance(credentials, AnyCredentials):
-        raise BackendError(f"Object with id '{id}' is not TLS credentials")
+        raise OptionsError(f"Object with id '{id}' is not TLS credentials")
     endpoint = "server" if options.server else "client"
     if credentials.endpoint != endpoint:
-        raise BackendError(f"Expected TLS credentials for a {endpoint} endpoint")
+        raise OptionsError(f"Expected TLS credentials for a {endpoint} endpoint")
     return credentials
 
 
@@ -154,57 +154,57 @@ def check_options(options: SocketOptions, credentials: AnyCredentials | None) ->
     if options.reconnect is not None:
         reconnect = "reconnect"
     if reconnect and isinstance(options.addr, FdAddress):
-        raise BackendError(f"'{reconnect}' option is incompatible with 'fd' address type")
+        raise OptionsError(f"'{reconnect}' option is incompatible with 'fd' address type")
     _check_tls(options, credentials)
     if reconnect and options.server:
-        raise BackendError(
+        raise OptionsError(
             f"'{reconnect}' option is incompatible with socket in server listen mode"
         )
     if options.wait is not None and not options.server:
-        raise BackendError("'wait' option is incompatible with socket in client connect mode")
+        raise OptionsError("'wait' option is incompatible with socket in client connect mode")
     if options.reconnect is not None and options.reconnect_ms is not None:
-        raise BackendError("'reconnect' and 'reconnect-ms' are mutually exclusive")
+        raise OptionsError("'reconnect' and 'reconnect-ms' are mutually exclusive")
     if reconnect and options.reconnect_delay < 0:
-        raise BackendError(f"'{reconnect}' must not be negative")
+        raise OptionsError(f"'{reconnect}' must not be negative")
     if (longest := options.longest_reconnect_delay) is not None:
         if options.reconnect_delay <= 0:
-            raise BackendError("'reconnect-max-ms' option requires 'reconnect' or 'reconnect-ms'")
+            raise OptionsError("'reconnect-max-ms' option requires 'reconnect' or 'reconnect-ms'")
         if longest < options.reconnect_delay:
-            raise BackendError(f"'reconnect-max-ms' must not be less than '{reconnect}'")
+            raise OptionsError(f"'reconnect-max-ms' must not be less than '{reconnect}'")
     if options.on_busy == "refuse" and not options.server:
-        raise BackendError("'on-busy' option is incompatible with socket in client connect mode")
+        raise OptionsError("'on-busy' option is incompatible with socket in client connect mode")
     if options.http_guard and not options.server:
-        raise BackendError("'http-guard' option is incompatible with socket in client connect mode")
+        raise OptionsError("'http-guard' option is incompatible with socket in client connect mode")
     if options.http_guard and options.websocket:
-        raise BackendError("'http-guard' option is incompatible with 'websocket': see 'origins'")
+        raise OptionsError("'http-guard' option is incompatible with 'websocket': see 'origins'")
     if options.linger_ms < 0:
-        raise BackendError("'linger-ms' must not be negative")
+        raise OptionsError("'linger-ms' must not be negative")
     if options.binary_only and not options.websocket:
-        raise BackendError("'binary-only' option requires 'websocket' option")
+        raise OptionsError("'binary-only' option requires 'websocket' option")
     if options.origins and not (options.websocket and options.server):
-        raise BackendError("'origins' option requires 'websocket' option of a server")
+        raise OptionsError("'origins' option requires 'websocket' option of a server")
     if options.ws_path is not None:
         if not options.websocket:
-            raise BackendError("'ws-path' option requires 'websocket' option")
+            raise OptionsError("'ws-path' option requires 'websocket' option")
         if not is_path(options.ws_path, with_query=not options.server):
             what = "a path" if options.server else "a path, perhaps with a query,"
-            raise BackendError(f"'ws-path' must be {what} such as '/websockify'")
+            raise OptionsError(f"'ws-path' must be {what} such as '/websockify'")
     for origin in options.origins:
         if not can_be_allowed(origin):
-            raise BackendError(f"'origins': '{origin}' is none, such as 'https://console.example'")
+            raise OptionsError(f"'origins': '{origin}' is none, such as 'https://console.example'")
 
 
 def _check_tls(options: SocketOptions, credentials: AnyCredentials | None) -> None:
     if credentials is None:
         if options.tls_authz is not None:
-            raise BackendError("'tls_authz' option requires 'tls_creds' option")
+            raise OptionsError("'tls_authz' option requires 'tls_creds' option")
         return
     if isinstance(options.addr, FdAddress) and not options.server:
-        raise BackendError("'tls_creds' option is incompatible with 'fd' address type as client")
+        raise OptionsError("'tls_creds' option is incompatible with 'fd' address type as client")
     if isinstance(options.addr, VsockAddress):
-        raise BackendError("'tls_creds' option is incompatible with 'vsock' address type")
+        raise OptionsError("'tls_creds' option is incompatible with 'vsock' address type")
     if options.tls_authz is not None and not credentials.verify_peer:
-        raise BackendError("'tls_authz' option requires 'tls_creds' with 'verify-peer'")
+        raise OptionsError("'tls_authz' option requires 'tls_creds' with 'verify-peer'")
     has_names = options.server or not isinstance(credentials, PskCredentials)
     if options.tls_authz is not None and not has_names:
-        raise BackendError("'tls_authz' option of a client requires certificates")
+        raise OptionsError("'tls_authz' option of a client requires certificates")

@@ -18,7 +18,7 @@ import trio
 from trio_chardev.backends.addresses import Endpoint, InetAddress, SocketAddress, resolve
 from trio_chardev.backends.guard import check_remote
 from trio_chardev.core.backend import Backend, OpenRequest
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.options import BackendOptions
 from trio_chardev.readiness import Shortage, wait_readable, wait_writable
 
@@ -142,11 +142,11 @@ async def open_udp(options: UdpOptions, request: OpenRequest) -> AsyncIterator[B
     """Open a socket to the first address of the peer that works. Raises BackendError."""
     remote, local = options.remote, options.local
     if not isinstance(remote, InetAddress) or not isinstance(local, InetAddress | None):
-        raise BackendError("socket type unsupported for datagram")
+        raise OptionsError("socket type unsupported for datagram")
     if not remote.port:
-        raise BackendError("remote port not specified")
+        raise OptionsError("remote port not specified")
     if not local and remote.port.isdigit() and int(remote.port) == 0:
-        raise BackendError("remote port 0 needs a local port: nobody could send to this one")
+        raise OptionsError("remote port 0 needs a local port: nobody could send to this one")
     replaced = request.replaces if isinstance(request.replaces, UdpBackend) else None
     sock, addresses = await _connected_socket(remote, local, replaced)
     backend = UdpBackend(request, sock, addresses)

@@ -39,9 +39,9 @@ from trio_chardev.errors import (
     BackendError,
     ChangeRefusedError,
     ChardevBusyError,
-    ChardevClosedError,
     ChardevExistsError,
     ChardevNotFoundError,
+    OptionsError,
 )
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.options import BackendOptions
@@ -136,7 +136,8 @@ class Registry(Mapping[str, Chardev]):
     ) -> ChardevReturn:
         """Open a backend under a new id, within *timeout* seconds (None: what options say).
 
-        Raises ChardevExistsError, BackendError. Raising anything, it has added nothing.
+        Raises ChardevExistsError, OptionsError for what the options say, BackendError for what
+        can't be opened. Raising anything, it has added nothing.
         """
         if id in self._chardevs or id in self._adding:
             raise ChardevExistsError(f"Chardev with id '{id}' already exists")
@@ -318,8 +319,9 @@ class _failed_to:  # noqa: N801 - used as a context manager is
         pass
 
     def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
-        if isinstance(exc, BackendError) and not isinstance(exc, ChardevClosedError):
-            error = BackendError(f"Failed to {self.verb} chardev '{self.id}': {exc}")
+        if isinstance(exc, BackendError | OptionsError):
+            kind = OptionsError if isinstance(exc, OptionsError) else BackendError
+            error = kind(f"Failed to {self.verb} chardev '{self.id}': {exc}")
             error.__notes__ = getattr(exc, "__notes__", [])
             raise error from exc
 
