@@ -166,7 +166,8 @@ async def test_the_new_one_is_attended_to_but_not_read_meanwhile() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_they_are_bounded() -> None:
+async def test_they_are_bounded(mock_clock: MockClock) -> None:
+    """In the time that a drain may take, which does not go by here."""
     old, new = FakeDevice("old", answers=False), FakeDevice("new")
     async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
         frontend = chardev.attach(be_change=stateless)
