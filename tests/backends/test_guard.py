@@ -27,7 +27,7 @@ from trio_chardev.backends.guard import Guard, check_remote, is_loopback, peer_u
 from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.socket import SocketBackend, SocketOptions
 from trio_chardev.backends.udp import UdpOptions
-from trio_chardev.errors import BackendError, ChangeRefusedError
+from trio_chardev.errors import BackendError, ChangeRefusedError, OptionsError
 from trio_chardev.qmp import listener, monitor
 from trio_chardev.service import Service, open_service
 
@@ -187,7 +187,7 @@ async def greeted(port: int, context: ssl.SSLContext) -> bytes:
 
 async def test_a_listener_without_its_credentials_does_not_begin(tmp_path: Path) -> None:
     async with open_service() as service:
-        with pytest.raises(BackendError, match="No TLS credentials with id 'tls'"):
+        with pytest.raises(OptionsError, match="No TLS credentials with id 'tls'"):
             await service.listen_qmp(SocketOptions(addr=LOCAL, tls_creds="tls"))
 
 

@@ -48,7 +48,12 @@ from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.credentials import TlsCredentials
-from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
+from trio_chardev.errors import (
+    BackendDisconnectedError,
+    BackendError,
+    NotSupportedError,
+    OptionsError,
+)
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.objects import AuthzList, AuthzSimple
 from trio_chardev.testing import CancelAtStep, Pair, check_backend
@@ -217,7 +222,7 @@ async def test_options_are_refused_in_qemus_words(
     objects: dict[str, object], options: dict[str, Any], error: str
 ) -> None:
     socket_options = SocketOptions(**{"addr": LOOPBACK, **options})
-    with pytest.raises(BackendError) as caught:
+    with pytest.raises(OptionsError) as caught:
         async with open_socket(socket_options, request(objects)):
             pass
     assert str(caught.value) == error
