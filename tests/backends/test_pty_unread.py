@@ -71,9 +71,9 @@ class Rig:
             assert time.monotonic() < deadline
             os.sched_yield()
 
-    async def change(self) -> bytes:
+    async def change(self, drain_timeout: float = DRAIN_TIMEOUT) -> bytes:
         """Change it to a ring; what was carried over."""
-        await self.registry.change("x", RING, carry=True)
+        await self.registry.change("x", RING, carry=True, drain_timeout=drain_timeout)
         ring = self.registry["x"].backend
         assert isinstance(ring, RingbufBackend)
         return ring.read(READ_SIZE)
@@ -144,7 +144,7 @@ async def test_with_a_longer_drain_timeout_who_reads_seldom_is_let_finish(
     async with rig() as rig_, trio.open_nursery() as nursery:
         rig_.fill()
         nursery.start_soon(rig_.read_on, READ_SIZE, QUIET * 10)
-        await rig_.registry.change("x", RING, carry=True, drain_timeout=DRAIN_TIMEOUT * 20)
+        await rig_.change(DRAIN_TIMEOUT * 20)
         assert rig_.got == PATTERN[: rig_.sent]
 
 
@@ -180,8 +180,12 @@ async def test_who_begins_to_read_while_users_are_set_up_is_let_finish(
         assert rig_.got == PATTERN[: rig_.sent]
 
 
+@pytest.mark.parametrize("drain_timeout", [DRAIN_TIMEOUT, QUIET / 5], ids=["quiet", "timed-out"])
 async def test_who_reads_in_the_midst_of_it_is_told_of(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    drain_timeout: float,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The kernel serves two who read by turns: nobody can keep him away."""
     async with rig() as rig_:
@@ -200,20 +204,22 @@ async def test_who_reads_in_the_midst_of_it_is_told_of(
             return read_piece(slave)
 
         monkeypatch.setattr(module, "_read_piece", be_overtaken)
-        carried = await rig_.change()
+        carried = await rig_.change(drain_timeout)
         assert len(carried) + len(rig_.got) == sent
         assert rig_.got == PATTERN[TERMINAL_READ : TERMINAL_READ + 100]
     assert "has read in the midst of what is carried over" in caplog.text
 
 
-async def test_who_does_not_is_not_told_of(caplog: pytest.LogCaptureFixture) -> None:
+async def test_who_does_not_is_not_told_of(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     async with rig() as rig_:
         rig_.fill()
         assert await rig_.change() == PATTERN[: rig_.sent]
     assert caplog.text == ""
 
 
-async def test_reads_are_heard_no_more_when_there_is_no_change() -> None:
+async def test_reads_are_heard_no_more_when_there_is_no_change(autojump_clock: MockClock) -> None:
     """Each would wake the service."""
     async with rig() as rig_:
         rig_.fill(200)
@@ -228,9 +234,9 @@ async def test_reads_are_heard_no_more_when_there_is_no_change() -> None:
         with pytest.raises(ChangeFailedError):
             await rig_.change()
         assert not watcher._reads
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await rig_.backend.settle(DRAIN_TIMEOUT)
+        with trio.move_on_after(QUIET / 2) as scope:
+            await rig_.change()
+        assert scope.cancelled_caught
         assert not watcher._reads
         watcher.catch_up()
         assert rig_.read(100)

@@ -277,9 +277,6 @@ class PtyBackend(DescriptorBackend):
             if self._watch is not None:
                 self._reads.begin(self._watch[0], self.pty)
             await wait_quiet(slave, self._reads, timeout)
-        except BaseException:
-            self._reads.end()
-            raise
         finally:
             os.close(slave)
 

@@ -159,13 +159,17 @@ class Slot:
         """
         if type(self.backend).settle is Backend.settle:
             return
-        with trio.move_on_after(timeout) as self._draining:
-            try:
+        try:
+            with trio.move_on_after(timeout) as self._draining:
                 await self.backend.settle(timeout)
-            except BackendError:
+        except Exception as exc:
+            if isinstance(exc, BackendError):
+                self.stay()
                 raise
-            except Exception as exc:
-                log.warning("%s: cannot settle: %r", self.backend.filename, exc)
+            log.warning("%s: cannot settle: %r", self.backend.filename, exc)
+        except BaseException:
+            self.stay()
+            raise
 
     def stay(self) -> None:
         """There is no change after all."""
