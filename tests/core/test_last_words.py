@@ -166,8 +166,8 @@ async def test_the_new_one_is_attended_to_but_not_read_meanwhile() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_they_are_bounded(mock_clock: MockClock) -> None:
-    """In the time that a drain may take, which does not go by here."""
+async def test_they_are_bounded(autojump_clock: MockClock) -> None:
+    """In the time that a drain may take: it goes by when all are blocked and nobody waits for that."""
     old, new = FakeDevice("old", answers=False), FakeDevice("new")
     async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
         frontend = chardev.attach(be_change=stateless)
