@@ -309,6 +309,15 @@ REASONS: dict[str, str] = {
     "settle: without `if self._is_hung_up():`": SPARES,
     "settle: swapped `if self._is_hung_up():` and `slave = self._open_slave()`": SPARES,
     "wait_quiet: swapped `before = unread` and `await trio.sleep(DRAIN_INTERVAL)`": SAME,
+    "wait_quiet: swapped `quiet_time = max(QUIET_TIME, timeout * QUIET_SHARE)` "
+    "and `last_part = trio.current_time() + timeout * (1 - LAST_SHARE)`": SAME,
+    "wait_quiet: swapped `last_part = trio.current_time() + timeout * (1 - LAST_SHARE)` "
+    "and `quiet, before = (0.0, -1)`": SAME,
+    "wait_quiet: swapped `if has_read and trio.current_time() > last_part:` "
+    "and `quiet = 0.0 if has_read else quiet + DRAIN_INTERVAL`": SAME,
+    "wait_quiet: swapped `quiet = 0.0 if has_read else quiet + DRAIN_INTERVAL` "
+    "and `before = unread`": SAME,
+    "take_all: swapped `_make_raw(slave)` and `data, is_torn, looks = (b'', False, 0)`": SAME,
     "_drain: swapped `if old.closed.is_set():` and `inbound = self.outlets.focus.inbound`": SAME,
     "exclusive: swapped `self.refuse_in_handler()` and `self.interrupt()`": (
         "while a handler is at work nothing is being sent"
