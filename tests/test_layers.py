@@ -46,8 +46,9 @@ MAY_IMPORT = {
     "frontends": BASE | {"core"},
     "qmp": BASE | {"core", "backends", "frontends"},
     "service": LOWER,
+    "plugins": LOWER,
     "": LOWER,  # the public names
-    "cli": LOWER | {""},
+    "cli": LOWER | {"", "plugins"},
     "__main__": {"cli"},
 }
 """What each part may import beside itself."""

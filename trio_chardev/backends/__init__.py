@@ -63,14 +63,23 @@ KINDS: dict[str, Kind[Any]] = {
 NOT_IN_QEMU = frozenset({"hub", "replay"})
 """Not in the list of query-chardev-backends, which is that of the QEMU that this is for a client."""
 
-BACKEND = TaggedUnion(
-    "ChardevBackend", {name: kind.options for name, kind in KINDS.items()} | FOREIGN
-)
+_VARIANTS: dict[str, type] = {name: kind.options for name, kind in KINDS.items()} | FOREIGN
+
+BACKEND = TaggedUnion("ChardevBackend", _VARIANTS)
 """``{"type": KIND, "data": {...}}``, for structuring."""
 
 _KIND_OF: dict[type[BackendOptions], Kind[Any]] = {
     kind.options: kind for kind in KINDS.values()
 } | {options: Kind(options, refuse) for options in FOREIGN.values()}
+
+
+def add_kind(name: str, kind: Kind[Any]) -> None:
+    """Add a row to the table, before anything was structured. Raises ValueError if it is taken."""
+    if name in _VARIANTS or kind.options in _KIND_OF:
+        raise ValueError(f"there is a kind '{name}', or one of its options, already")
+    KINDS[name] = kind
+    _VARIANTS[name] = kind.options
+    _KIND_OF[kind.options] = kind
 
 
 def openers_with(kinds: Iterable[Kind[Any]]) -> OpenerOf:

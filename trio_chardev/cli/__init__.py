@@ -140,6 +140,7 @@ def serve_command(
     The options are those of qemu-storage-daemon. Without --monitor and --qmp it listens on
     $XDG_RUNTIME_DIR/trio-chardev/qmp.sock and prints that path.
     """
+    _load_plugins()
     from trio_chardev.cli.log import printing_in_background
     from trio_chardev.cli.options import ServeOptions
     from trio_chardev.cli.running import run
@@ -165,6 +166,13 @@ def serve_command(
             run(serve, options)
     except HelpRequested as request:
         say(ServeOptions.help_text(request))
+
+
+def _load_plugins() -> None:
+    """Have the kinds and drivers that are installed, before the grammar is made of the tables."""
+    from trio_chardev.plugins import load_installed
+
+    load_installed(warn)
 
 
 SOCKET = click.option(
@@ -244,6 +252,7 @@ def change_command(
 
     KIND 'help' lists the kinds, 'KIND,help' the options of one.
     """
+    _load_plugins()
     from trio_chardev.cli import qmp
     from trio_chardev.cli.change import change
     from trio_chardev.cli.options import GRAMMAR

@@ -32,9 +32,12 @@ DRIVERS: dict[str, Driver[Any]] = {
     )
 }
 
+_VARIANTS: dict[str, type] = {name: driver.options for name, driver in DRIVERS.items()}
+_INFOS: dict[str, type] = {name: driver.info for name, driver in DRIVERS.items()}
+
 DEVICE = TaggedUnion(
     "DeviceOptions",
-    {name: row.options for name, row in DRIVERS.items()},
+    _VARIANTS,
     tag="driver",
     is_flat=True,
     no_such_tag="'{}' is not a valid device model name",
@@ -42,15 +45,28 @@ DEVICE = TaggedUnion(
 )
 """``{"driver": NAME, "id": ID, ...}``, for structuring."""
 
-DEVICE_INFO = TaggedUnion(
-    "DeviceInfo", {name: row.info for name, row in DRIVERS.items()}, tag="driver", is_flat=True
-)
+DEVICE_INFO = TaggedUnion("DeviceInfo", _INFOS, tag="driver", is_flat=True)
 """What query-devices tells of a device."""
 
 _OBJECTS = (Driver("monitor-qmp", MonitorObjectOptions, MonitorObject, MonitorInfo),)
 """The same for what object-add makes; not for device_add."""
 
 _DRIVER_OF = {driver.options: driver for driver in (*DRIVERS.values(), *_OBJECTS)}
+
+
+def add_driver(driver: Driver[Any]) -> None:
+    """Add a row to the table, before anything was structured.
+
+    Raises ValueError if its name, its options or its info, which tells drivers apart, are taken.
+    """
+    if driver.name in DRIVERS or driver.options in _DRIVER_OF or driver.info in _INFOS.values():
+        raise ValueError(
+            f"there is a driver '{driver.name}', or one of its options or info, already"
+        )
+    DRIVERS[driver.name] = driver
+    _VARIANTS[driver.name] = driver.options
+    _INFOS[driver.name] = driver.info
+    _DRIVER_OF[driver.options] = driver
 
 
 def drivers_with(drivers: Iterable[Driver[Any]]) -> DriverOf:

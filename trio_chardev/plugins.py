@@ -1,0 +1,49 @@
+"""Kinds of backend and drivers of devices that other installed packages bring.
+
+A package names them in its entry points (PyPA's specification), in the group `KINDS_GROUP` or
+`DRIVERS_GROUP`: the name is what `--chardev` or `--device` calls it, the object a `Kind` or `Driver`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from trio_chardev.backends import Kind, add_kind
+from trio_chardev.core.devices import Driver
+from trio_chardev.frontends import add_driver
+
+KINDS_GROUP = "trio_chardev.kinds"
+DRIVERS_GROUP = "trio_chardev.drivers"
+
+
+def load_installed(warn: Callable[[str], None]) -> None:
+    """Add what installed packages bring to the tables; before options are read, or QMP is spoken.
+
+    *warn* is told, in one line, of each that can't be loaded or has a name that is taken.
+    """
+    for group, add in ((KINDS_GROUP, _add_kind), (DRIVERS_GROUP, _add_driver)):
+        for point in sorted(entry_points(group=group), key=lambda point: point.name):
+            try:
+                add(point)
+            except Exception as exc:  # anybody's code
+                warn(f"{group}: '{point.name}' ({point.value}) can't be used: {exc}")
+
+
+def _add_kind(point: EntryPoint) -> None:
+    add_kind(point.name, _loaded(point, Kind))
+
+
+def _add_driver(point: EntryPoint) -> None:
+    driver = _loaded(point, Driver)
+    if driver.name != point.name:
+        raise ValueError(f"the driver is called '{driver.name}'")
+    add_driver(driver)
+
+
+def _loaded(point: EntryPoint, of: type[Any]) -> Any:
+    found = point.load()
+    if not isinstance(found, of):
+        raise TypeError(f"it is no {of.__name__}")
+    return found
