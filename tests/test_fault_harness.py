@@ -116,6 +116,8 @@ def test_errors_are_the_kernels() -> None:
         ('7 write(3</dev/pts/4>, "a", 1) = 1', {"EIO", "ENOMEM"}),
         ("7 read(3</dev/pts/4>, 0x1, 65536) = 9", set()),
         ('7 write(3<anon_inode:[eventfd]>, "a", 8) = 8', set()),
+        ('7 write(3<socket:[1]>, "\\17", 1) = 1', set()),
+        ('7 newfstatat(3<socket:[1]>, "", 0x7f, AT_EMPTY_PATH) = 0', set()),
         ("7 read(3<pipe:[1]>, 0x1, 1) = 0", set()),
         ('7 sendto(3<socket:[1]>, "\\0", 1, 0, NULL, 0) = 1', set()),
         ('7 sendto(3<socket:[1]>, "a", 1, MSG_NOSIGNAL, NULL, 0) = 1', {"ENOBUFS", "ENOMEM"}),

@@ -6,6 +6,7 @@ is done below the descriptor of the folder. Those who are in one folder share th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 
@@ -33,7 +34,7 @@ def _join(fd: int) -> _Folder:
     try:
         status = os.fstat(fd)
     except BaseException:
-        os.close(fd)
+        _close(fd)
         raise
     with _lock:
         key = status.st_dev, status.st_ino
@@ -41,7 +42,7 @@ def _join(fd: int) -> _Folder:
         if folder is None:
             folder = _folders[key] = _Folder(key, fd)
         else:
-            os.close(fd)
+            _close(fd)
         folder.users += 1
         return folder
 
@@ -51,7 +52,12 @@ def _leave(folder: _Folder) -> None:
         folder.users -= 1
         if not folder.users:
             del _folders[folder.key]
-            os.close(folder.fd)
+            _close(folder.fd)
+
+
+def _close(fd: int) -> None:
+    with contextlib.suppress(OSError):  # it is closed all the same, close(2)
+        os.close(fd)
 
 
 class Place:

@@ -14,6 +14,7 @@ import sys
 import termios
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -463,6 +464,34 @@ async def test_a_second_signal_lets_all_be_put_back(
             await until((tmp_path / "q").exists)
             signal.raise_signal(number)
     assert closed
+
+
+def test_without_room_in_epoll_for_trio_itself_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class FullEpoll:
+        """Has room for the one that wakes Trio up when it polls, and no more."""
+
+        def __init__(self) -> None:
+            self._epoll = epoll()
+            self._room = 1
+
+        def register(self, fd: int, mask: int) -> None:
+            self._room -= 1
+            if self._room < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._epoll.register(fd, mask)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._epoll, name)
+
+    epoll = select.epoll
+    monkeypatch.setattr(sys, "argv", ["trio-chardev", "serve"])
+    monkeypatch.setattr(select, "epoll", FullEpoll)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "trio-chardev: Could not begin: No space left on device\n"
 
 
 @pytest.mark.parametrize("call", ["epoll", "socketpair"])

@@ -27,6 +27,11 @@ RULES: Final = tuple(
         ("write writev", MASTER, "ENOMEM"),
         ("write writev", PIPE, "ENOMEM"),
         ("sendto", r'\d+<socket:\[\d+\]>, "\\0", 1, 0,', ""),  # Trio wakes itself
+        (
+            "write",
+            r'\d+<socket:\[\d+\]>, "\\\d+", 1\)',
+            "",
+        ),  # Python's handler of signals wakes Trio
         ("write writev sendto sendmsg", SOCKET, "ENOBUFS ENOMEM"),
         ("recvmsg", SOCKET, "ENOMEM"),
         ("splice", r"", "ENOMEM"),
@@ -36,6 +41,7 @@ RULES: Final = tuple(
         ("flock", r"", "ENOLCK EINTR"),
         ("ioctl", r"\d+</dev/ptmx>, TIOCGPTPEER", "EMFILE ENFILE"),
         ("ioctl", r"\d+</dev/(pts/|tty)[^>]*>, (TC|TIOC|FIONREAD)", "EIO"),
+        ("fstat newfstatat", r"\d+<(socket|pipe|anon_inode):", ""),
         ("fstat newfstatat statx readlink readlinkat access faccessat2", r".*", "EIO ENOMEM"),
         ("getdents64", r"", "EIO"),
         ("lseek", FILE, "EIO"),

@@ -225,6 +225,9 @@ class Change(OnPlace):
                 raise BrokenPromiseError("nobody can come to the new one")
         if where is self.new and "base" in self.where.bases and self.new.talks:
             await world.check_left("base")
+        elif where is self.new and "ring" in self.new.bases:
+            await be_usable(world, where)  # behind that there is nothing on its way
+            await world.check_ring("ring")
         elif self.where.talks and self.new.talks:
             await world.check_bytes()
         await be_usable(world, where)

@@ -246,6 +246,15 @@ class World:
     def _sent_up(self) -> bytes:
         return b"".join(bytes(end.sent) for end in self.ends)
 
+    async def check_ring(self, id: str) -> None:
+        """What the first peer did not get is in ring *id*, of a hub where others came later."""
+        if self._has_somebody_left():
+            return
+        text = await self.insist("ringbuf-read", device=id, size=1 << 16)
+        came = bytes(self.ends[0].got) + text.encode()
+        await _same("the peers", lambda: came, lambda: bytes(self.user.sent))
+        await _same("the user", lambda: bytes(self.user.got), self._sent_up)
+
     async def check_left(self, id: str) -> None:
         """What chardev *id* had not received when it lost its user is for the next; an echo here.
 

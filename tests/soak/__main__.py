@@ -86,7 +86,7 @@ class Soak:
         self.seconds = service.seconds
         if self.short is not None:
             words = (self.folder / "service.log").read_text()
-            self.faults["lines of the log about it"] = sum(map(words.count, SHORTAGES))
+            self.faults["lines of the log about it"] = words.count(SHORTAGES[self.short].words)
 
     async def _act(self, service: Service, chance: random.Random, seconds: float) -> None:
         """Have consoles changed, and all go wrong, for *seconds*; then take it down."""

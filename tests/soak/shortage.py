@@ -8,6 +8,7 @@ its files need. Watches are taken by another process of that user, `hog`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import random
@@ -26,6 +27,7 @@ import trio
 from tests.soak.meter import Service
 from tests.soak.places import INET, backend, check_refusal, listening
 from trio_chardev import QmpClient, QmpError
+from trio_chardev.workers import NoThreadError
 
 LONGEST_SPELL: Final = 15.0  # seconds; a worker thread that has nothing to do ends after 10
 LONGEST_PAUSE: Final = 4.0  # seconds between two
@@ -45,6 +47,8 @@ class Shortage:
 
     prefix: Sequence[str] = ()
     """The command before the service's."""
+    words = ""
+    """What the service's log says of it."""
 
     def __init__(self, service: Service) -> None:
         self._pid = service.process.pid
@@ -67,6 +71,7 @@ class Threads(Shortage):
     """None can be started: RLIMIT_NPROC, which is looked at by clone(2) alone."""
 
     prefix = PREFIX
+    words = str(NoThreadError())
 
     async def begin(self) -> None:
         await self._limit(0)
@@ -83,6 +88,8 @@ class Threads(Shortage):
 class Descriptors(Shortage):
     """None is free but what is closed meanwhile: RLIMIT_NOFILE."""
 
+    words = os.strerror(errno.EMFILE)
+
     async def begin(self) -> None:
         self._before = resource.prlimit(self._pid, resource.RLIMIT_NOFILE)
         taken = set(os.listdir(f"/proc/{self._pid}/fd"))
@@ -97,6 +104,7 @@ class Watches(Shortage):
     """Neither epoll nor inotify has room for one more."""
 
     prefix = AS_ANOTHER
+    words = os.strerror(errno.ENOSPC)
 
     @contextlib.asynccontextmanager
     async def ready(self) -> AsyncIterator[None]:

@@ -12,12 +12,13 @@ import trio
 from trio_chardev.cli.errors import STATUS_OF_INTERRUPT
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import OptionsError, strerror
+from trio_chardev.readiness import NO_ROOM
 
 T = TypeVar("T")
 
 
 def run(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
-    """As trio.run, but a Trio that can't begin, for want of descriptors, is an OptionsError."""
+    """As trio.run, but a Trio that can't begin, for want of descriptors or of room in epoll, is an OptionsError."""
     has_begun = False
 
     async def main() -> T:
@@ -31,6 +32,19 @@ def run(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
         if has_begun:
             raise
         raise OptionsError(f"Could not begin: {strerror(exc)}") from exc
+    except trio.TrioInternalError as exc:  # of its first wait, as *function* begins
+        error = _os_error_in(exc)
+        if error is None or error.errno not in NO_ROOM:
+            raise
+        raise OptionsError(f"Could not begin: {strerror(error)}") from exc
+
+
+def _os_error_in(error: BaseException | None) -> OSError | None:
+    """The OSError that *error* comes from."""
+    if isinstance(error, OSError) or error is None:
+        return error
+    inner = [error.__cause__, *getattr(error, "exceptions", ())]
+    return next(filter(None, map(_os_error_in, inner)), None)
 
 
 def run_until_signal(

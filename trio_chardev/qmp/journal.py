@@ -15,7 +15,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal, get_args
 
 import attrs
@@ -223,7 +223,8 @@ def open_journal(path: str) -> Iterator[Journal]:
         journal.read()
         yield journal
     finally:
-        os.close(fd)
+        with suppress(OSError):  # it is closed all the same, close(2)
+            os.close(fd)
 
 
 def _open_own(path: str, flags: int) -> int:
