@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_chardev.backends.connection import (
     MAX_FDS,
+    SILENCE,
     Connection,
     UnixConnection,
 )
@@ -197,6 +198,40 @@ async def test_a_tcp_peer_that_is_sending_is_not_in_its_own_way(tcp_pair: TcpPai
             await connection.finish(ignore)
         connection.close()
     assert received == [sent]
+
+
+@pytest.mark.parametrize("where", ["before-the-clock", "after-it"])
+async def test_what_comes_while_the_process_is_held_up_is_heard(
+    where: str, pair: Pair, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it had not been: the peer's silence is not as long as the process's."""
+    connection, peer = pair
+    taken: list[bytes] = []
+    blocked = 0
+
+    async def send_in_its_turn() -> None:
+        peer.send(b"late")
+
+    def look(max_bytes: int) -> bytes:
+        nonlocal blocked
+        try:
+            return receive(max_bytes)
+        except BlockingIOError:
+            blocked += 1
+            if blocked == 2:  # the first was behind "early"
+                autojump_clock.jump(2 * SILENCE)
+                if where == "before-the-clock":
+                    peer.send(b"late")
+                else:
+                    nursery.start_soon(send_in_its_turn)
+            raise
+
+    receive = connection._receive
+    monkeypatch.setattr(UnixConnection, "_receive", lambda self, max_bytes: look(max_bytes))
+    peer.send(b"early")
+    async with trio.open_nursery() as nursery:
+        await connection.finish(taken.append)
+    assert taken == [b"early", b"late"]
 
 
 async def test_what_a_unix_socket_took_its_peer_has(pair: Pair) -> None:

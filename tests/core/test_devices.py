@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_chardev.core.device import Device, DeviceInfo, DeviceOptions
-from trio_chardev.core.devices import QUIET, SETTLE_TIMEOUT, Driver
+from trio_chardev.core.devices import LOOKS, QUIET, SETTLE_TIMEOUT, Driver
 from trio_chardev.core.frontend import stateless
 from trio_chardev.core.notices import DeviceDeleted
 from trio_chardev.core.registry import Registry, open_registry_with
@@ -194,9 +194,36 @@ class EndlessPasser(Passer):
     rest = 1 << 30
 
 
+class HeldUpPasser(User):
+    """Has had no turn to pass on what has come."""
+
+    moved = 0
+
+
+async def test_time_in_which_devices_did_not_run_is_not_quiet(mock_clock: MockClock) -> None:
+    """A process that was held up comes to its look and to what has come at the same time."""
+
+    def driver_of(options: DeviceOptions) -> Driver[Any]:
+        return Driver("user", DeviceOptions, HeldUpPasser)
+
+    async with open_registry_with(fake_opener, driver_of) as registry:
+        await registry.add("c", FakeOptions(device=FakeDevice("c")))
+        device = registry.devices.add(UserOptions(chardev="c", id="d"))
+        assert isinstance(device, HeldUpPasser)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(registry.devices.settle)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(QUIET)
+            await wait_all_tasks_blocked()
+            device.moved += 1
+            moved_at = trio.current_time()
+            mock_clock.autojump_threshold = 0
+        assert trio.current_time() - moved_at >= QUIET
+
+
 @pytest.mark.parametrize(
     ("make", "seconds"),
-    [(User, 0), (Passer, 3 * QUIET), (EndlessPasser, SETTLE_TIMEOUT)],
+    [(User, 0), (Passer, 2 * QUIET / LOOKS + QUIET), (EndlessPasser, SETTLE_TIMEOUT)],
     ids=["passes-nothing-on", "until-nothing-moves", "endless"],
 )
 async def test_settling_has_a_deadline(

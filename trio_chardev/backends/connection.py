@@ -209,6 +209,9 @@ class Connection:
         One that has been silent is only waited for until its kernel has what was sent, and what
         it had sent before that came there has come here. A UNIX socket's peer has it at once,
         and one that has reset the connection never.
+
+        It is looked for once more after its time is over: a process that is held up between a look
+        and the clock has not seen what came meanwhile.
         """
         silent = perf_counter() - self._heard
         with contextlib.suppress(OSError):  # the peer was faster
@@ -216,13 +219,13 @@ class Connection:
         now = trio.current_time()
         patience = max(now + SILENCE - silent, now + self._round_trips())
         while (size := self._take_all(take)) is not None:
-            now = trio.current_time()
             if size:
-                patience = now + SILENCE
+                patience = trio.current_time() + SILENCE
                 await trio.lowlevel.checkpoint()
             elif (now >= patience and self._has_arrived()) or self._is_reset():
                 return
             else:
+                now = trio.current_time()
                 await trio.sleep(TAKEN_INTERVAL)
 
     def _take_all(self, take: Take) -> int | None:

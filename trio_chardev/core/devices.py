@@ -30,6 +30,7 @@ from trio_chardev.errors import ChardevClosedError, DeviceExistsError, DeviceNot
 log = logging.getLogger(__name__)
 
 QUIET = 0.05  # seconds without a byte, and no more are thought to be on their way
+LOOKS = 5  # in that time; of one that is late devices may not have run before it
 SETTLE_TIMEOUT = DRAIN_TIMEOUT
 
 OptionsT = TypeVar("OptionsT", bound=DeviceOptions)
@@ -136,10 +137,13 @@ class Devices(Mapping[str, Device]):
         if self._is_shut:
             return
         with trio.move_on_after(SETTLE_TIMEOUT, shield=True):
-            before = None
-            while (moved := self._moved()) != before:
+            before = self._moved()
+            quiet_looks = LOOKS if before is None else 0
+            while quiet_looks < LOOKS:
+                await trio.sleep(QUIET / LOOKS)
+                moved = self._moved()
+                quiet_looks = quiet_looks + 1 if moved == before else 0
                 before = moved
-                await trio.sleep(QUIET)
 
     def _moved(self) -> int | None:
         """How many bytes those that pass on have; None if there are none of these."""
