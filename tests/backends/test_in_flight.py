@@ -264,7 +264,7 @@ async def test_one_who_is_silent_is_dropped_at_once(
 async def test_one_who_goes_on_sending_is_dropped_in_the_end(
     is_behind: bool, tmp_path: Path
 ) -> None:
-    async with rigged("unix", tmp_path, pattern(30_000_000), reads=False) as rig:
+    async with rigged("unix", tmp_path, 10 * pattern(3_000_000), reads=False) as rig:
         if not is_behind:
             rig.nursery.start_soon(rig.read)
         kick(rig)
