@@ -30,7 +30,7 @@ from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.backends.serial import SerialOptions
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.errors import BackendError
-from trio_chardev.files import SlowFileError, read_file, work_on_files
+from trio_chardev.files import SlowFileError, end_on_files, read_file, work_on_files
 from trio_chardev.objects import MAX_SECRET, ObjectOptions, Secret, TlsCredsX509
 from trio_chardev.options import BackendOptions, structure
 from trio_chardev.qmp.object_commands import add_object
@@ -327,3 +327,66 @@ def failure(kind: str, path: Path) -> str:
         "socket": f"Failed to bind socket to {path}",
     }.get(kind, f"Could not open '{path}'")
     return f"{what}: its file takes longer than 0.5 s"
+
+
+# ---------------------------------------------------------------- the end
+
+
+async def test_what_is_left_to_its_thread_is_done_though_that_had_not_begun(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All places may be taken by files that hang: a socket's file would be left for ever."""
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.01)
+    monkeypatch.setattr(module, "MAX_HANGING", 1)
+    hanging, ended = threading.Event(), threading.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work_on_files, hanging.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        try:
+            await end_on_files("socket 'x'", ended.set)
+            assert "socket 'x': its file takes longer than 0.01 s" in caplog.text
+            with trio.fail_after(60):
+                await eventually(ended.is_set)
+        finally:
+            hanging.set()
+
+
+async def test_what_is_left_to_its_thread_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.01)
+    hanging, calls = threading.Event(), []
+    done = threading.Event()
+
+    def end() -> None:
+        calls.append("begun")
+        hanging.wait()
+        done.set()
+
+    await end_on_files("it", end)
+    hanging.set()
+    with trio.fail_after(60):
+        await eventually(done.is_set)
+    await work_on_files(len, ())  # behind whatever else was asked of a thread
+    assert calls == ["begun"]
+
+
+async def test_what_fails_behind_its_time_is_a_line_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.01)
+    monkeypatch.setattr(module, "MAX_HANGING", 1)
+    hanging = threading.Event()
+
+    def end() -> None:
+        raise OSError("Stale file handle")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work_on_files, hanging.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        try:
+            await end_on_files("it", end)
+            with trio.fail_after(60):
+                await eventually(
+                    lambda: "it: its file can't be left in order: Stale" in caplog.text
+                )
+        finally:
+            hanging.set()

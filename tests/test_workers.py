@@ -23,9 +23,12 @@ from tests.threads import Threads
 from trio_chardev import workers
 from trio_chardev.backends import spool
 from trio_chardev.backends.addresses import InetAddress, resolve
+from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.log import open_log
+from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.record import open_recording
 from trio_chardev.core.backend import OpenRequest
+from trio_chardev.core.frontend import stateless
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.tap import Tap
 from trio_chardev.errors import BackendError
@@ -33,6 +36,7 @@ from trio_chardev.files import work_on_files
 from trio_chardev.options import BackendOptions
 from trio_chardev.qmp import journal as journal_module
 from trio_chardev.qmp.journal import open_journal
+from trio_chardev.service import open_registry
 from trio_chardev.workers import NoThreadError, run_in_worker
 
 
@@ -255,6 +259,22 @@ async def test_the_end_of_a_log_waits_for_a_thread_that_is_busy_for_a_moment(
         log.activate()
         log.sent(memoryview(b"the end"))
     assert path.read_bytes() == b"the end"
+
+
+async def test_the_end_of_a_file_is_written_without_a_thread_if_there_is_none_to_the_last(
+    threads: Threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is nowhere else, unlike that of a log. What it had held before is gone, too."""
+    monkeypatch.setattr(spool, "LAST_TIME", spool.FLUSH_TIMEOUT)
+    path = tmp_path / "f"
+    path.write_bytes(b"of before")
+    async with open_registry() as registry:
+        await registry.add("c", FileOptions(out=path))
+        threads.run_out()
+        async with registry["c"].attach(be_change=stateless) as frontend:
+            await frontend.send_all(b"the end")
+            await registry.change("c", NullOptions())
+        assert path.read_bytes() == b"the end"
 
 
 async def test_a_log_holds_no_more_than_it_may_while_there_are_no_threads(

@@ -7,6 +7,7 @@ not waited for longer than `FILE_TIMEOUT`.
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import select
@@ -17,7 +18,13 @@ from typing import Any, TypeVar
 
 import trio
 
-from trio_chardev.workers import NoThreadError, limiter_of_run, real_timeout, run_in_worker
+from trio_chardev.workers import (
+    NoThreadError,
+    do_in_worker,
+    limiter_of_run,
+    real_timeout,
+    run_in_worker,
+)
 
 log = logging.getLogger(__name__)
 
@@ -73,17 +80,30 @@ async def finish_on_files(
 async def end_on_files(what: str, function: Callable[[], object]) -> None:
     """Have *function* do in a thread what is left at the end of *what*. Cancelled is not heard.
 
-    What takes longer than `CLOSE_TIMEOUT` is left to its thread, and the log says so. Raises what
-    *function* raises.
+    What takes longer than `CLOSE_TIMEOUT` is left to its thread, and the log says so; it is done all
+    the same. Raises what *function* raises until then.
     """
+    begun = _thread.allocate_lock()
+
+    def do_once() -> None:
+        if begun.acquire(blocking=False):
+            function()
+
+    def do_late() -> None:
+        try:
+            do_once()
+        except Exception as exc:
+            log.warning("%s: its file can't be left in order: %s", what, exc)
+
     try:
         with trio.move_on_after(real_timeout(CLOSE_TIMEOUT), shield=True):
-            await run_in_worker(function, limiter=_places())
+            await run_in_worker(do_once, limiter=_places())
             return
     except NoThreadError:
         function()
         return
     log.warning("%s: its file takes longer than %g s, and is left", what, CLOSE_TIMEOUT)
+    do_in_worker(do_late)  # a thread that has not begun never will: who waited has given it up
 
 
 _file_places: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("file places")

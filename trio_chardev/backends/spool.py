@@ -33,6 +33,7 @@ log = logging.getLogger("trio_chardev.log")
 MAX_PENDING = 1 << 20  # bytes
 RETRY_INTERVAL = 1.0  # seconds, where no thread can be started, or what is kept can't be written
 LAST_INTERVAL = 0.05  # seconds, where no thread can be started, while it is closed
+LAST_TIME = 1.0  # seconds before it is given up; then what is kept is written without a thread
 GATHER_TIME = 0.001  # seconds
 GATHER_SIZE = 1 << 16  # bytes that are worth a visit to a thread
 FLUSH_TIMEOUT = 3.0  # seconds; less than the core waits for a backend to close
@@ -270,12 +271,32 @@ class Spool:
             self._chunk = bytearray()
         elif has_tried and self._closing.is_set():
             log.error("%s lacks its end: %d bytes are lost", self._what, len(self.take_back()))
+        elif not has_tried and self._keeps and self._is_late:
+            await self._write_here()
         else:
             self._progress.unpark_all()
             if has_tried:
                 await self._pause(RETRY_INTERVAL)
             else:
                 await self._wait_for_thread()
+
+    @property
+    def _is_late(self) -> bool:
+        """Is it to be closed so soon that there is no more time to wait for a thread?"""
+        return self._scope.deadline - trio.current_time() <= LAST_TIME
+
+    async def _write_here(self) -> None:
+        """Write the chunk in this thread: where the disk hangs, too, others wait; else it is lost."""
+        assert self.output is not None
+        was_full = self._full_at is not None
+        try:
+            left = self._write_within_limit(self.output, self._chunk)
+        except OSError as exc:
+            await self._cope(exc)
+        else:
+            self._is_failing = False
+            self._chunk = bytearray()
+            self._note_left_out(left, was_full)
 
     async def _wait_for_thread(self) -> None:
         """Threads that there are may be busy for a moment only; at the end there is little time."""
@@ -325,8 +346,11 @@ class Spool:
                 await run_in_worker(truncate, self.output.fd, limiter=self._limiter)
             except NoThreadError as exc:
                 self._note_failure(exc)
-                await self._wait_for_thread()
-                continue
+                if not (self._keeps and self._is_late):
+                    await self._wait_for_thread()
+                    continue
+                with contextlib.suppress(OSError):  # as in `_write_here`
+                    truncate(self.output.fd)
             except OSError as exc:
                 log.warning("Could not truncate %s: %s", self._what, strerror(exc))
             self._is_full = False
