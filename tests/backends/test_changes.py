@@ -191,6 +191,8 @@ async def test_change_to_the_same_address_takes_it_over(name: str, tmp_path: Pat
             if name in SERVERS or name in ("pty", "file"):  # else it stays
                 assert user.peer is not None
                 await user.peer.aclose()
+                if name == "file":  # a thread empties it, soon
+                    await until(lambda: read_output(place) == b"")
                 await user.meet(again)
             await user.talk()
             if name == "file":

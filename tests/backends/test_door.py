@@ -202,6 +202,6 @@ async def test_a_websocket_that_is_refused_is_closed_with_1013() -> None:
 
 
 async def test_a_client_can_refuse_nobody() -> None:
-    with pytest.raises(tc.BackendError, match="incompatible with socket in client connect mode"):
+    with pytest.raises(tc.OptionsError, match="incompatible with socket in client connect mode"):
         async with served(on_busy="refuse", server=False):
             pass

@@ -129,7 +129,7 @@ async def test_without_the_option_its_words_are_input() -> None:
 )
 async def test_where_it_can_not_be(options: dict[str, Any], what: str) -> None:
     async with tc.open_registry() as registry:
-        with pytest.raises(tc.BackendError, match=what):
+        with pytest.raises(tc.OptionsError, match=what):
             await registry.add("x", tc.SocketOptions(addr=LOCAL, http_guard=True, **options))
 
 

@@ -106,7 +106,7 @@ async def test_options_that_no_opener_takes_leave_no_trace(registry: Registry) -
         raise OptionsError("no such kind")
 
     registry._opener_of = opener_of
-    with pytest.raises(OptionsError, match=r"^no such kind$"):
+    with pytest.raises(OptionsError, match=r"^Failed to add chardev 'a': no such kind$"):
         await registry.add("a", fake("a"))
     assert tasks(registry) == 0
     registry._opener_of = fake_opener

@@ -13,7 +13,7 @@ from trio_chardev.backends.socket_options import SocketOptions, check_options, f
 from trio_chardev.backends.telnet import telnet_codec
 from trio_chardev.backends.tls import TlsCodec
 from trio_chardev.backends.websocket import WebSocketCodec, websocket_codec
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import OptionsError
 from trio_chardev.events import Event
 from trio_chardev.objects import Authorizer
 
@@ -88,7 +88,7 @@ class Stack:
         try:
             found = find_credentials(self._options, self._objects)
             check_options(self._options, found)
-        except BackendError:
+        except OptionsError:
             return
         if found is not None and (found.verify_peer or not before.verify_peer):
             self._credentials = found
