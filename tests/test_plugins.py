@@ -110,3 +110,13 @@ def test_serve_has_it_and_so_has_qmp(site: Path) -> None:
         finally:
             process.terminate()
             process.wait(TIMEOUT)
+
+
+def test_what_can_not_be_read_is_a_line_and_the_service_goes_on(site: Path) -> None:
+    points = site / "clock-1.dist-info" / "entry_points.txt"
+    points.unlink()
+    points.symlink_to(points)  # ELOOP
+    done = told(site, "serve", "--chardev", "null,help")
+    assert "what packages bring can't be read: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "logfile" in done.stdout

@@ -24,11 +24,20 @@ def load_installed(warn: Callable[[str], None]) -> None:
     *warn* is told, in one line, of each that can't be loaded or has a name that is taken.
     """
     for group, add in ((KINDS_GROUP, _add_kind), (DRIVERS_GROUP, _add_driver)):
-        for point in sorted(entry_points(group=group), key=lambda point: point.name):
+        for point in _points(group, warn):
             try:
                 add(point)
             except Exception as exc:  # anybody's code
                 warn(f"{group}: '{point.name}' ({point.value}) can't be used: {exc}")
+
+
+def _points(group: str, warn: Callable[[str], None]) -> list[EntryPoint]:
+    """The entry points of *group*, by name."""
+    try:
+        return sorted(entry_points(group=group), key=lambda point: point.name)
+    except Exception as exc:  # no memory for a file of theirs, or one that makes no sense
+        warn(f"{group}: what packages bring can't be read: {exc}")
+        return []
 
 
 def _add_kind(point: EntryPoint) -> None:
