@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -82,14 +83,13 @@ async def test_whatever_a_peer_sends_a_step_is_short_and_little_is_kept(
             peer = await begin(place, registry, nursery)
             before = open_descriptors()
             user = registry["flooded"].attach(on_receive=len, be_change=stateless)
-            with metering() as meter:
+            with closing(peer), metering() as meter:
                 await flood(peer, rounds=1)
                 user.pause_input()
                 await flood(peer)
                 assert len(user.delivery.inbound) <= 2 * INBOUND_CAPACITY
-                assert open_descriptors() <= before + FDS
+                await eventually(lambda: open_descriptors() <= before + FDS)  # threads close them
                 await registry.change("flooded", NullOptions(), drain_timeout=0.05)
-            peer.close()
             nursery.cancel_scope.cancel()
     assert meter.most <= MOST, f"{meter.most} calls in a step of {meter.whose}"
 
