@@ -114,7 +114,9 @@ async def test_answers_count_by_their_size_too(pretty: bool, most: int) -> None:
         assert max(after - one for one, after in pairwise(sizes)) <= most + 2 * 5100
 
 
-async def test_what_only_had_to_wait_for_the_next_turn_is_done_though_the_client_has_left() -> None:
+async def test_what_only_had_to_wait_for_the_next_turn_is_done_though_the_client_has_left(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """It is with the monitor, so the leaving is told at once: a send that fails may show it."""
     done: list[int] = []
 
