@@ -336,6 +336,21 @@ def test_the_limit_itself_is_bounded() -> None:
     assert len(limited.limit._buckets) == module.MAX_BUCKETS
 
 
+def test_the_limit_forgets_who_has_been_quiet_for_long_and_nobody_else() -> None:
+    limited = Limited()
+    for number in range(100):
+        limited("Could not write to %s", number)
+    limited.now = module.FULL_AFTER / 2
+    for _ in range(BURST_OF_ONE):
+        limited("chardev '%s' died", "noisy")
+    limited.now = module.FULL_AFTER + 1
+    assert limited("another cause") == ["another cause"]
+    names = {key[-1] for key in limited.limit._buckets}
+    assert names == {"noisy", "chardev '%s' died", "another cause"}
+    said = [limited("chardev '%s' died", "noisy") for _ in range(BURST_OF_ONE)]
+    assert sum(map(bool, said)) < BURST_OF_ONE  # those before count
+
+
 def test_the_log_tells_of_what_was_left_out(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

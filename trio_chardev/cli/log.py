@@ -43,6 +43,8 @@ BURST, INTERVAL = 50, 1.0  # lines of one cause at once; seconds until another o
 BURST_OF_ONE, INTERVAL_OF_ONE = 10, 10.0  # if the first thing that they name is the same one
 TELL_INTERVAL = 10.0  # seconds for which it is not told how many were left out
 MAX_BUCKETS = 1000
+FULL_AFTER = max(BURST * INTERVAL, BURST_OF_ONE * INTERVAL_OF_ONE)
+"""Seconds after which a bucket that nothing was taken from is full again."""
 
 
 class LineWriter:
@@ -263,9 +265,14 @@ class RateLimit:
     def _take(self, key: tuple[str, ...], now: float, burst: int, interval: float) -> bool:
         bucket = self._buckets.pop(key, None) or _Bucket(burst, now)
         self._buckets[key] = bucket
-        if len(self._buckets) > MAX_BUCKETS:
+        may_come = bucket.take(now, burst, interval)
+        while len(self._buckets) > MAX_BUCKETS or self._is_oldest_full(now):
             del self._buckets[next(iter(self._buckets))]
-        return bucket.take(now, burst, interval)
+        return may_come
+
+    def _is_oldest_full(self, now: float) -> bool:
+        """Then a new one would be the same; what it is for, as a file, may be long gone."""
+        return next(iter(self._buckets.values())).time < now - FULL_AFTER
 
     def take_due(self, *, at_end: bool = False) -> list[logging.LogRecord]:
         """What tells of those that were left out some time ago, or *at_end* of all."""
