@@ -21,6 +21,11 @@ def test_the_first_unexpected_member_is_the_visitors(keys: list[str], first: str
     assert first_unexpected(keys, ()) == first
 
 
+def test_a_long_name_takes_no_longer() -> None:
+    long = "x" * 4096
+    assert qdict_order([long + "a", long + "b"]) == qdict_order([long + "b", long + "a"])[::-1]
+
+
 @pytest.mark.parametrize(
     ("keys", "first"),
     [(["alpha", "beta", "gamma", "delta"], "beta"), (["c", "d", "a", "b"], "d")],

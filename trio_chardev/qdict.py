@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable
 
 _BUCKETS = 512  # of a QDict
 _VISITOR_SLOTS = 8  # of a GHashTable until its eighth member
+_HASHED = 4096  # bytes of a name; which is told of first is not worth more time
 
 
 def qdict_order(keys: Iterable[str]) -> list[str]:
@@ -43,7 +44,7 @@ def _visitor_order(keys: list[str]) -> list[str]:
 
 
 def _encode(key: str) -> bytes:
-    return key.encode("utf-8", "surrogatepass")
+    return key[:_HASHED].encode("utf-8", "surrogatepass")
 
 
 def _tdb_hash(name: bytes) -> int:

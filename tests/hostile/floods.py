@@ -98,6 +98,14 @@ QMP: Final = {
     "long and escaped": b"'" + rb"\n" * 8_000 + b"'",
     "long and wrong": b'"' + b"\x80" * 16_000 + b"\x01",
     "accents": b'{"id":"' + "é".encode() * 8_000 + b'"}',
+    "long id": b'{"execute":"query-version","id":[' + b"1.5," * 20_000 + b"1]}",
+    "long name": b'{"execute":"' + "é".encode() * 500_000 + b'"}',
+    "long host": b'{"execute":"chardev-add","arguments":{"id":"x","backend":{"type":"socket","data":'
+    b'{"server":false,"addr":{"type":"inet","data":{"port":"1","host":"%b"}}}}}}'
+    % ("é".encode() * 500_000),
+    "long list": b'{"execute":"query-version","arguments":{"x":[' + b"[]," * 20_000 + b"1]}}",
+    "many members": b"{%b}" % b",".join(b'"%d":0' % n for n in range(12_000)),
+    "too long": b'{"execute":"' + b"x" * (60 << 20) + b'"}',
     "much to tell": b'{"execute":"query-qmp-schema"}',
     "oob": b'{"exec-oob":"query-yank"}',
 }

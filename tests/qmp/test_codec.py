@@ -13,8 +13,16 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from tests.peers import need
-from trio_chardev.qmp import codec
-from trio_chardev.qmp.codec import Decoder, Json, Malformed, Message, encode
+from trio_chardev.qmp.codec import (
+    LONGEST_STRAY,
+    QEMU,
+    Decoder,
+    Json,
+    Limits,
+    Malformed,
+    Message,
+    encode,
+)
 
 COMMAND = b'{"execute": "query-chardev"}\r\n'
 VALUE: Message = {"execute": "query-chardev"}
@@ -80,14 +88,14 @@ nearly_json = st.builds(
 brief = settings(max_examples=40)
 
 
-def decode(*pieces: bytes) -> list[Message]:
-    decoder = Decoder()
+def decode(*pieces: bytes, limits: Limits = QEMU) -> list[Message]:
+    decoder = Decoder(limits)
     return [message for piece in pieces for message in decoder.feed(piece)]
 
 
-def bytewise(data: bytes) -> list[Message]:
+def bytewise(data: bytes, limits: Limits = QEMU) -> list[Message]:
     """By the slow path alone: the fast one takes only messages that are complete."""
-    return decode(*(data[i : i + 1] for i in range(len(data))))
+    return decode(*(data[i : i + 1] for i in range(len(data))), limits=limits)
 
 
 def json_error(text: str) -> Malformed:
@@ -147,6 +155,11 @@ def test_an_http_request_gets_qemus_four_errors() -> None:
         json_error("invalid keyword 'localhost'"),
         VALUE,
     ]
+
+
+def test_a_long_stray_text_is_shown_in_part() -> None:
+    shown = "'" + "x" * (LONGEST_STRAY - 1)
+    assert decode(b"'" + b"x" * LONGEST_STRAY + b"\n") == [json_error(f"stray '{shown}'")]
 
 
 def test_a_stray_text_ends_before_nul() -> None:
@@ -259,24 +272,27 @@ def test_other_errors_in_a_skipped_message_are_quiet(deep: Decoder) -> None:
     assert deep.feed(b"}" + b"]" * 2000 + COMMAND) == [VALUE]
 
 
-def test_too_many_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "MAX_TOKENS", 9)
+def test_the_limits_are_qemus_unless_others_are_given() -> None:
+    assert Limits(size=64 << 20, tokens=2 << 20) == QEMU
+
+
+def test_too_many_tokens() -> None:
+    limits = Limits(tokens=9)
     error = Malformed("JSON token count limit exceeded")
-    assert bytewise(b"[1,2,3,4]") == [[1, 2, 3, 4]]
-    assert bytewise(b"[1,2,3,4,5,[6,7]]" + COMMAND) == [error, VALUE]
+    assert bytewise(b"[1,2,3,4]", limits) == [[1, 2, 3, 4]]
+    assert bytewise(b"[1,2,3,4,5,[6,7]]" + COMMAND, limits) == [error, VALUE]
 
 
 @pytest.mark.parametrize("data", [b'["' + b"x" * 95 + b'"]', b"[1" + b"0" * 95 + b"]", b"x" * 99])
-def test_too_many_bytes_of_tokens(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
-    monkeypatch.setattr(codec, "MAX_SIZE", 90)
+def test_too_many_bytes_of_tokens(data: bytes) -> None:
+    limits = Limits(size=90)
     error = Malformed("JSON token size limit exceeded")
-    assert bytewise(data + b" " + COMMAND) == [error, VALUE]
-    assert decode(data + b" " + COMMAND) == [error, VALUE]
+    assert bytewise(data + b" " + COMMAND, limits) == [error, VALUE]
+    assert decode(data + b" " + COMMAND, limits=limits) == [error, VALUE]
 
 
-def test_what_is_too_long_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "MAX_SIZE", 1 << 20)
-    decoder = Decoder()
+def test_what_is_too_long_is_not_kept() -> None:
+    decoder = Decoder(Limits(size=1 << 20))
     chunk = b"x" * 65536
     errors = [message for _ in range(40) for message in decoder.feed(b'"' * (_ == 0) + chunk)]
     assert errors == [Malformed("JSON token size limit exceeded")]

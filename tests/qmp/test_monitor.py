@@ -20,10 +20,12 @@ from trio_chardev.errors import ChangeRefusedError, ChardevBusyError
 from trio_chardev.events import Event
 from trio_chardev.options import BackendOptions
 from trio_chardev.qmp import monitor as module
+from trio_chardev.qmp.answers import LONGEST_DESC
 from trio_chardev.qmp.commands import COMMANDS, CapabilitiesArguments, qmp_capabilities
 from trio_chardev.qmp.context import Command, Context, Host, NoArguments
 from trio_chardev.qmp.events import Shutdown, message_of
 from trio_chardev.qmp.monitor import Monitor
+from trio_chardev.qmp.monitor_client import MESSAGE
 from trio_chardev.testing import FakeBackend, FakeDevice, FakeOptions, fake_opener
 
 GREETING = "QMP"
@@ -226,6 +228,26 @@ async def test_errors_carry_the_id_and_the_class() -> None:
             "error": {"class": "GenericError", "desc": "QMP input member 'foo' is unexpected"},
         },
     ]
+
+
+async def test_a_message_that_is_too_long_is_one_error_and_left_behind() -> None:
+    async with open_world() as world:
+        await world.negotiate()
+        for long, what in [
+            (b'"' + b"x" * MESSAGE.size + b'"', "size"),
+            (b"[" + b"1," * (MESSAGE.tokens // 2) + b"1]", "count"),
+        ]:
+            world.device.feed(b'{"execute":"echo","arguments":' + long + b"}" + wire("echo"))
+            error = f"JSON token {what} limit exceeded"
+            assert await world.settle() == [error, "echo"]
+
+
+async def test_an_error_quotes_only_so_much() -> None:
+    async with open_world() as world:
+        await world.negotiate()
+        world.send("x" * LONGEST_DESC)
+        [error] = await world.settle()
+        assert error == "The command ".ljust(LONGEST_DESC, "x")
 
 
 async def test_each_connection_has_a_session_and_a_parser_of_its_own() -> None:

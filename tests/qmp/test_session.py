@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trio_chardev.qmp.session import NOTHING, QmpError, Session
+from trio_chardev.qmp.session import LONGEST_ID, MOST_OF_ID, NOTHING, QmpError, Session
 
 KNOWN = {"qmp_capabilities": 1, "stop": 2}
 
@@ -67,6 +67,21 @@ def test_a_good_request_keeps_its_parts() -> None:
 @pytest.mark.parametrize("reply_id", [0, None, "x", {"b": [1]}, 1.5])
 def test_the_id_is_kept_also_when_the_envelope_is_wrong(reply_id: object) -> None:
     assert Session().parse({"execute": 5, "id": reply_id}).reply_id == reply_id
+
+
+def test_an_id_is_as_long_as_it_can_be_told_in_one_piece() -> None:
+    error = "QMP input member 'id' is too long"
+    text = "x" * LONGEST_ID
+    for short, long in [
+        (text, text + "x"),
+        ([text], [text, "x"]),
+        ({text: 1}, {text + "x": 1}),
+        ([1] * (MOST_OF_ID - 1), [1] * MOST_OF_ID),
+        ([[1] * (MOST_OF_ID - 3), 1], [[1] * (MOST_OF_ID - 3), {}, 1]),
+    ]:
+        assert Session().parse({"execute": "stop", "id": short}).reply_id == short
+        request = Session().parse({"execute": "stop", "id": long})
+        assert (request.reply_id, str(request.error)) == (NOTHING, error)
 
 
 def test_an_absent_id_is_not_null() -> None:

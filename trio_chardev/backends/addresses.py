@@ -25,6 +25,7 @@ from trio_chardev.workers import limiter_of_run, run_in_worker
 
 SUN_PATH_SIZE = 108  # bytes, unix(7); the kernel wants a NUL within, unless it is abstract
 MAX_PORT = 65535
+MAX_HOST = 1024  # characters, netdb.h's NI_MAXHOST without its NUL
 MAX_LOOKUPS = 64  # of names, at a time; a resolver that hangs may keep one for a minute
 VMADDR_MAX = 0xFFFFFFFF  # vsock(7); also the "any" of both its numbers
 
@@ -194,6 +195,8 @@ async def resolve(
     if _is_port_too_big(address.port):  # which the C library takes modulo 65536
         raise BackendError(f"{failed}: a port is at most {MAX_PORT}")
     try:
+        if len(address.host) > MAX_HOST:  # Python spells it in ASCII first, which takes its time
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         found = await _look_up(host, address.port, family, kind, flags)
     except socket.gaierror as exc:
         error = BackendError(f"{failed}: {exc.strerror}")

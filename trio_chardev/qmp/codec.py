@@ -39,8 +39,7 @@ from trio_chardev.qmp.parser import Json, Parser, integer
 __all__ = ["Decoder", "Encoded", "Json", "Malformed", "Message", "encode", "encode_pretty"]
 
 MAX_NESTING: Final = 1024
-MAX_TOKENS: Final = 2 << 20
-MAX_SIZE: Final = 64 << 20  # of the tokens of one message, without white space
+LONGEST_STRAY: Final = 16 << 10  # bytes that are shown of what is no token
 
 _TOO_LONG: Final = "JSON token size limit exceeded"
 
@@ -59,6 +58,20 @@ _RISKY_ESCAPE = re.compile(rb"\\u[^0-9A-CEa-ce]")
 
 
 @attrs.frozen
+class Limits:
+    """How much one message may be; QEMU's, if nothing else is said."""
+
+    size: int = 64 << 20
+    """Bytes of its tokens, without white space."""
+
+    tokens: int = 2 << 20
+    """Not fewer than the bytes that the fast path takes at once, which does not count them."""
+
+
+QEMU: Final = Limits()
+
+
+@attrs.frozen
 class Malformed:
     """They: this was no message. *desc* is for a GenericError, as QEMU words it."""
 
@@ -69,9 +82,10 @@ Message: TypeAlias = "Json | Malformed"
 
 
 class Decoder:
-    """Finds the messages of one connection; what it keeps is bounded by the limits above."""
+    """Finds the messages of one connection; what it keeps is bounded by *limits*."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = QEMU) -> None:
+        self._limits = limits
         self._lexer = Lexer()
         self._frame = _Frame()
         self.effort = 0
@@ -126,7 +140,7 @@ class Decoder:
         frame = self._frame
         closed = frame.count(kind, text)
         if not frame.skipping:
-            exceeded = frame.exceeded()
+            exceeded = frame.exceeded(self._limits)
             if exceeded:
                 messages.append(Malformed(exceeded))
                 frame.skip()
@@ -140,7 +154,7 @@ class Decoder:
     def _check_held(self, messages: MutableSequence[Any]) -> None:
         """Stop keeping a token that was cut once it is too long, or will not be used."""
         frame = self._frame
-        if not frame.skipping and frame.size + self._lexer.held >= MAX_SIZE:
+        if not frame.skipping and frame.size + self._lexer.held >= self._limits.size:
             messages.append(Malformed(_TOO_LONG))
             frame.skip()
         if frame.skipping:
@@ -151,7 +165,7 @@ class Decoder:
             if text[-1] not in RESETS:
                 return
             text = text[-1:]  # the rest may have been forgotten
-        shown = utf8.decode_c_string(text)
+        shown = utf8.decode_c_string(text[:LONGEST_STRAY])
         messages.append(Malformed(f"JSON parse error, stray '{shown}'"))
         self._frame = _Frame()
 
@@ -190,11 +204,11 @@ class _Frame:
             self.brackets += (text == b"[") - (text == b"]")
         return not (self.braces or self.brackets) or self.braces < 0 or self.brackets < 0
 
-    def exceeded(self) -> str | None:
+    def exceeded(self, limits: Limits) -> str | None:
         """The error of the first limit that is exceeded, in QEMU's order."""
-        if self.size >= MAX_SIZE:
+        if self.size >= limits.size:
             return _TOO_LONG
-        if self.tokens > MAX_TOKENS:
+        if self.tokens > limits.tokens:
             return "JSON token count limit exceeded"
         if self.braces + self.brackets > MAX_NESTING:
             return "JSON nesting depth limit exceeded"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 import attrs
 import trio
 
 from trio_chardev.backends.http_guard import HttpGuard
-from trio_chardev.qmp.codec import Decoder
+from trio_chardev.qmp.codec import Decoder, Limits
 from trio_chardev.qmp.context import Context
 from trio_chardev.qmp.session import Request
+
+MESSAGE: Final = Limits(size=1 << 20, tokens=64 << 10)
+"""Of one message. It is decoded, run and answered in a few steps, and others wait for each."""
 
 
 @attrs.frozen
@@ -25,7 +29,7 @@ class MonitorClient:
     """What belongs to one connection and ends with it."""
 
     context: Context
-    decoder: Decoder = attrs.Factory(Decoder)
+    decoder: Decoder = attrs.Factory(lambda: Decoder(MESSAGE))
     http_guard: HttpGuard = attrs.Factory(HttpGuard)
     backlog: deque[object] = attrs.Factory(deque)
     """Messages that have come but are not taken yet."""

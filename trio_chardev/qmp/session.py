@@ -7,7 +7,8 @@ was negotiated), ``arguments`` and ``id``; whatever is wrong is answered, never 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -17,6 +18,10 @@ from trio_chardev.qdict import qdict_order
 
 C = TypeVar("C")
 NOTHING: Final = object()  # an absent id; null is one
+
+# An id is told with the answer, in one piece. It may be any value, of so many in all ...
+MOST_OF_ID: Final = 4096
+LONGEST_ID: Final = 64 << 10  # ... and characters.
 
 
 class QmpError(ChardevError):
@@ -50,6 +55,8 @@ class Session:
         if not isinstance(message, dict):
             return Request("", {}, NOTHING, error=QmpError("QMP input must be a JSON object"))
         reply_id = message.get("id", NOTHING)
+        if isinstance(reply_id, (str, list, dict)) and _is_too_long(reply_id):
+            return Request("", {}, NOTHING, error=QmpError("QMP input member 'id' is too long"))
         name = message.get("execute")
         arguments = message.get("arguments", {})
         expected = 1 + ("arguments" in message) + ("id" in message)
@@ -101,3 +108,19 @@ class Session:
             )
         self.is_oob_enabled = "oob" in enable
         self.is_negotiated = True
+
+
+def _is_too_long(id: str | list[Any] | dict[str, Any]) -> bool:
+    """Find out in a bounded number of steps."""
+    values, characters = 0, 0
+    to_do: list[Iterable[Any]] = [[id]]
+    while to_do and values <= MOST_OF_ID and characters <= LONGEST_ID:
+        for value in islice(to_do.pop(), MOST_OF_ID + 1):
+            values += 1
+            if isinstance(value, str):
+                characters += len(value)
+            elif isinstance(value, list):
+                to_do.append(value)
+            elif isinstance(value, dict):
+                to_do += value.keys(), value.values()
+    return values > MOST_OF_ID or characters > LONGEST_ID
