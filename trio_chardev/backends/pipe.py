@@ -105,11 +105,14 @@ def _open_ways(device: str, opener: Callable[[str, int], int]) -> tuple[FdHolder
             source.close()
             raise
     except BackendError as exc:
-        cause = exc.__cause__
-        if not isinstance(cause, OSError) or cause.errno not in IS_NO_PAIR:
+        if not _is_no_pair(exc.__cause__):
             raise
     both = _open_fifo(device, opener)
     return both, both
+
+
+def _is_no_pair(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in IS_NO_PAIR
 
 
 def _open_fifo(path: str, opener: Callable[[str, int], int]) -> FdHolder:

@@ -240,6 +240,7 @@ class SocketBackend(PeerBackend):
 
     async def aclose(self) -> None:
         """Close everything; for the opener, when it leaves. Cancelled is not heard."""
+        self._door.close()
         if isinstance(self._peers, Listener):
             await self._peers.remove_file()
         self._peers.close()

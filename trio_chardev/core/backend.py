@@ -72,7 +72,7 @@ class OpenRequest:
     """Takes the backend's events; `Backend.set_open` calls it."""
 
     replaces: Backend | None = None
-    """The backend in place, so that descriptors of the same address can be shared."""
+    """The backend in place, so that descriptors of the same address can be shared. None after the commit."""
 
     keep_peer: bool = False
     """`Backend.activate` shall take over the peer of `replaces`."""

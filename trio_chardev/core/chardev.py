@@ -25,6 +25,7 @@ from trio_chardev.core.frontend import BeChange, Frontend, OnEvent, OnReceive
 from trio_chardev.core.outbound import eagerly
 from trio_chardev.core.seat import DRAIN_LIMIT, Seat
 from trio_chardev.core.slot import CLEANUP_TIMEOUT, DRAIN_TIMEOUT, MAX_DRAIN_TIMEOUT, Slot
+from trio_chardev.core.weak import weakly
 from trio_chardev.errors import (
     BackendError,
     ChangeFailedError,
@@ -71,7 +72,7 @@ class Chardev:
     _seat: Seat = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._seat = Seat(self.id, self._observe)
+        self._seat = Seat(self.id, weakly(Chardev._observe, self))
 
     @property
     def backend(self) -> Backend:
@@ -132,8 +133,7 @@ class Chardev:
                 # Nothing that can fail goes in here: it would come out as a group.
                 try:
                     task_status.started()
-                    if self._first is not None:  # spares an idle chardev a task
-                        await self._run_slot(*self._first)
+                    await self._run_first()
                     await trio.sleep_forever()
                 finally:
                     self.shut()
@@ -348,12 +348,12 @@ class Chardev:
         slot = Slot()
         request = OpenRequest(
             id=self.id,
-            on_event=lambda event: self._seat.backend_event(slot, event),
+            on_event=weakly(Seat.backend_event, self._seat, slot),
             replaces=replaces.backend if replaces else None,
             keep_peer=keep_peer,
             is_guarded=self._seat.is_guarded,
             outlets=self._seat.outlets,
-            touch=self._seat.touch,
+            touch=weakly(Seat.touch, self._seat),
         )
         if self._nursery is None:
             self._first = slot, opener, request
@@ -371,6 +371,12 @@ class Chardev:
         if not slot.started:
             raise slot.error or ChardevClosedError(f"Chardev '{self.id}' is closed")
         return slot
+
+    async def _run_first(self) -> None:
+        """Run the backend that `open` wants, if it does; that spares an idle chardev a task."""
+        first, self._first = self._first, None
+        if first is not None:
+            await self._run_slot(*first)
 
     async def _run_slot(self, slot: Slot, opener: Opener, request: OpenRequest) -> None:
         """Run a backend; the first one need not wait for a change to be put in place."""

@@ -73,6 +73,7 @@ class Slot:
                     self.ready.set()
                     if not self.in_place.is_set():
                         await self.in_place.wait()
+                    request.replaces = None  # which would live as long as this one
                     await self._pump(outlets)
         except* Exception as group:  # a Cancelled beside it goes on
             self.error = as_one_error(group)

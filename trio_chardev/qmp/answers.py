@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 TOLD = ("id", "device", "qom-type", "driver", "chardev", "backend.type", "fdname", "protocol")
 LOGGED = 80  # characters of each in the log
+LONGEST_DESC = 16 << 10  # characters; an error quotes what it is about
 
 
 def waits(commands: Mapping[str, Command], context: Context, request: Request) -> bool:
@@ -70,9 +71,27 @@ def _shown(arguments: dict[str, Any]) -> str:
 
 def _error(exc: Exception) -> dict[str, Any]:
     """The answer to a command that raised."""
+    error_class, desc = "GenericError", str(exc)
     if isinstance(exc, QmpError):
-        return {"error": {"class": exc.error_class, "desc": str(exc)}}
-    if not isinstance(exc, ChardevError):
+        error_class = exc.error_class
+    elif not isinstance(exc, ChardevError):
         log.exception("a command failed in a way that it must not", exc_info=exc)
-        return {"error": {"class": "GenericError", "desc": f"{type(exc).__name__}: {exc}"}}
-    return {"error": {"class": "GenericError", "desc": str(exc)}}
+        desc = f"{type(exc).__name__}: {desc}"
+    _forget_frames(exc)
+    return {"error": {"class": error_class, "desc": desc[:LONGEST_DESC]}}
+
+
+def _forget_frames(exc: BaseException) -> None:
+    """Free what the functions had that *exc* has left, and those that it comes from.
+
+    Some of them have a name for it, and so they keep each other, with all that a client has sent,
+    until the garbage collector comes, which is rare in a service.
+    """
+    to_do = [exc]
+    while to_do:
+        done = to_do.pop()
+        if done.__traceback__ is not None:
+            done.__traceback__ = None
+            to_do += (other for other in (done.__cause__, done.__context__) if other is not None)
+            if isinstance(done, BaseExceptionGroup):
+                to_do += done.exceptions
