@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -258,3 +259,39 @@ async def test_what_has_no_port_says_so() -> None:
     async with tc.open_registry() as registry:
         await registry.add("c", tc.NullOptions())
         assert registry["c"].backend.port is None
+
+
+# ---------------------------------------------------------------- where it does not work
+
+
+async def test_behind_the_block_one_sentence_says_so() -> None:
+    async with tc.open_service() as service:
+        registry = service.registry
+        chardev = await registry.add("c", tc.NullOptions())
+    over = "is closed: its 'async with' block is over$"
+    with pytest.raises(tc.ChardevClosedError, match=f"^The registry {over}"):
+        await registry.add("d", tc.NullOptions())
+    with pytest.raises(tc.ChardevClosedError, match="^the devices of this registry have ended$"):
+        registry.devices.add(tc.EchoOptions(id="e", chardev="c"))
+    with pytest.raises(tc.ChardevClosedError, match=f"^The service {over}"):
+        await service.add_monitor("c")
+    with pytest.raises(tc.ChardevClosedError, match=f"^The service {over}"):
+        await service.listen_qmp(tc.SocketOptions(addr=tc.UnixAddress("qmp")))
+    with pytest.raises(tc.ChardevClosedError, match="^Chardev 'c' is closed$"):
+        chardev.attach()
+    with pytest.raises(tc.ChardevClosedError, match="^Chardev 'c' is closed$"):
+        await registry.change("c", tc.NullOptions())
+
+
+@pytest.mark.parametrize("open_it", [tc.open_registry, tc.open_service])
+def test_outside_of_trio_one_sentence_says_so(
+    open_it: Callable[[], AbstractAsyncContextManager[object]],
+) -> None:
+    async def enter() -> None:
+        async with open_it():
+            pytest.fail("it is open")
+
+    with pytest.raises(
+        RuntimeError, match=r"^This needs Trio: call it in a task, within trio\.run"
+    ):
+        asyncio.run(enter())

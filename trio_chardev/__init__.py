@@ -38,7 +38,7 @@ from trio_chardev.core.notices import (
     DeviceDeleted,
     Notice,
 )
-from trio_chardev.core.registry import ChardevReturn, Registry
+from trio_chardev.core.registry import Registry
 from trio_chardev.core.tap import Tap
 from trio_chardev.errors import (
     BackendDisconnectedError,
@@ -100,7 +100,6 @@ __all__ = [
     "ChardevNotFoundError",
     "ChardevOpened",
     "ChardevRemoved",
-    "ChardevReturn",
     "ChargenOptions",
     "Controls",
     "Device",

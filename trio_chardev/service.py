@@ -27,7 +27,7 @@ from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.device import AttachedMonitor
 from trio_chardev.core.devices import Driver
 from trio_chardev.core.notices import DeviceDeleted
-from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.core.nursery import check_not_over, open_background_nursery
 from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.errors import ChardevError
 from trio_chardev.frontends import drivers_with
@@ -159,6 +159,7 @@ class Service:
         Unless it is *insecure* the chardev must lead to nobody else, see `Chardev.guard`.
         Raises ChardevNotFoundError, ChardevBusyError, BackendError.
         """
+        check_not_over(self._nursery, "service")
         chardev = self.registry[id]
         if not insecure:
             chardev.guard()
@@ -178,6 +179,7 @@ class Service:
         Unless it is *insecure* others can't be clients; *take_fd* gives the socket of an
         `FdAddress`. Raises OptionsError, BackendError.
         """
+        check_not_over(self._nursery, "service")
         serve = functools.partial(serve_clients, insecure=insecure, take_fd=take_fd)
         filename: str = await self._nursery.start(
             serve,

@@ -91,8 +91,10 @@ async def test_a_frontend_without_be_change_refuses_before_the_new_backend_is_op
     async with open_chardev(old) as chardev:
         chardev.attach()
         text = "^Chardev user does not support chardev hotswap$"
-        with pytest.raises(ChangeRefusedError, match=text):
+        with pytest.raises(ChangeRefusedError, match=text) as caught:
             await chardev.change(new.open)
+        [note] = caught.value.__notes__
+        assert note == "It was attached without be_change; be_change=stateless needs no set-up."
         check_in_place(chardev, old, new)
 
 

@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import ChardevInfo
 from trio_chardev.core.frontend import stateless
-from trio_chardev.core.registry import ChardevReturn, Registry, open_registry_with
+from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.errors import (
     BackendError,
     ChangeFailedError,
@@ -47,7 +47,7 @@ def tasks(registry: Registry) -> int:
 # ---------------------------------------------------------------- add
 
 
-async def test_add_opens_a_chardev_and_answers_with_its_pty(registry: Registry) -> None:
+async def test_add_opens_a_chardev_and_returns_it(registry: Registry) -> None:
     @asynccontextmanager
     async def opener(request: OpenRequest) -> AsyncIterator[Backend]:
         async with FakeDevice("a").open(request) as backend:
@@ -55,9 +55,11 @@ async def test_add_opens_a_chardev_and_answers_with_its_pty(registry: Registry) 
             yield backend
 
     registry._opener_of = lambda options: opener
-    assert await registry.add("a", BackendOptions()) == ChardevReturn(pty="/dev/pts/7")
+    chardev = await registry.add("a", BackendOptions())
+    assert chardev is registry["a"]
+    assert (chardev.pty, chardev.port) == ("/dev/pts/7", None)
     registry._opener_of = fake_opener
-    assert await registry.add("b", fake("b")) == ChardevReturn(pty=None)
+    assert (await registry.add("b", fake("b"))).pty is None
     assert list(registry) == ["a", "b"]
     assert registry["b"].id == "b"
 
@@ -181,7 +183,7 @@ async def test_without_a_monitor_a_descriptor_is_named_by_its_number(
 
 async def test_a_change_answers_as_add_does(registry: Registry) -> None:
     await registry.add("a", fake("old"))
-    assert await registry.change("a", fake("new")) == ChardevReturn(pty=None)
+    assert await registry.change("a", fake("new")) is registry["a"]
     assert registry.query() == [ChardevInfo("a", "fake:new", frontend_open=False)]
 
 

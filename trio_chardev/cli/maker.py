@@ -49,7 +49,7 @@ class Maker:
             if isinstance(options, SocketOptions) and options.wait:
                 options = attrs.evolve(options, wait=False)  # or the others would wait too
             change = registry.change if id in registry else registry.add
-            result = await change(
+            chardev = await change(
                 id,
                 options,
                 timeout=RESTORE_TIMEOUT,
@@ -58,9 +58,9 @@ class Maker:
             )
         else:
             with saying(self.said["chardevs", id], f"Failed to add chardev '{id}': "):
-                result = await registry.add(id, options, take_fd=self.inherited.take)
-        if result.pty is not None:
-            announce(f"char device redirected to {result.pty} (label {printable(id)})")
+                chardev = await registry.add(id, options, take_fd=self.inherited.take)
+        if chardev.pty is not None:
+            announce(f"char device redirected to {chardev.pty} (label {printable(id)})")
 
     async def make_device(self, id: str, options: DeviceOptions, by_client: bool) -> None:
         devices = self.service.registry.devices

@@ -80,6 +80,16 @@ class Chardev:
         return self._seat.backend
 
     @property
+    def pty(self) -> str | None:
+        """The path of the PTY's other side, if it is a PTY now."""
+        return self.backend.pty
+
+    @property
+    def port(self) -> int | None:
+        """The TCP or UDP port that it listens at or is bound to now: what a port 0 has become."""
+        return self.backend.port
+
+    @property
     def frontends(self) -> list[Frontend]:
         """Who uses it now; more than one only with a mux."""
         return self._seat.frontends
@@ -399,4 +409,6 @@ class Chardev:
 def check_takes_changes(frontend: Frontend) -> None:
     """Raise ChangeRefusedError for a user that could not follow a change."""
     if frontend.be_change is None:
-        raise ChangeRefusedError("Chardev user does not support chardev hotswap")
+        error = ChangeRefusedError("Chardev user does not support chardev hotswap")
+        error.add_note("It was attached without be_change; be_change=stateless needs no set-up.")
+        raise error

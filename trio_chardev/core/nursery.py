@@ -7,14 +7,18 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from trio_chardev.errors import ChardevClosedError
+
 
 @asynccontextmanager
 async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
     """A nursery that is cancelled when the block ends.
 
     What the block raises, KeyboardInterrupt too, comes out bare, not in a group: for that the tasks
-    must not raise.
+    must not raise. Raises RuntimeError outside of Trio, under asyncio for one.
     """
+    if not trio.lowlevel.in_trio_task():
+        raise RuntimeError("This needs Trio: call it in a task, within trio.run()")
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         try:
@@ -27,3 +31,9 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
             nursery.cancel_scope.cancel()
     if error is not None:
         raise error
+
+
+def check_not_over(nursery: trio.Nursery, what: str) -> None:
+    """Raise ChardevClosedError if the block that *what* lived in has ended."""
+    if nursery.cancel_scope.cancel_called:
+        raise ChardevClosedError(f"The {what} is closed: its 'async with' block is over")

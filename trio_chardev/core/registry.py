@@ -33,7 +33,7 @@ from trio_chardev.core.notices import (
     DeviceDeleted,
     Notice,
 )
-from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.core.nursery import check_not_over, open_background_nursery
 from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.errors import (
     BackendError,
@@ -56,13 +56,6 @@ OpenerOf = Callable[[BackendOptions], Opener]
 
 RESERVED_ID = "type"
 """A property that QEMU's container of chardevs has itself."""
-
-
-@attrs.frozen
-class ChardevReturn:
-    """What chardev-add and chardev-change answer: the path of a PTY, if it is one."""
-
-    pty: str | None = None
 
 
 @attrs.define(eq=False)
@@ -133,12 +126,14 @@ class Registry(Mapping[str, Chardev]):
         is_replayed: bool = False,
         take_fd: Callable[[str], int] = number_as_fd,
         sandbox: Sandbox = EVERYWHERE,
-    ) -> ChardevReturn:
-        """Open a backend under a new id, within *timeout* seconds (None: what options say).
+    ) -> Chardev:
+        """Open a backend under a new id, and return its chardev. It opens within *timeout* seconds (None: what options say).
 
         Raises ChardevExistsError, OptionsError for what the options say, BackendError for what
-        can't be opened. Raising anything, it has added nothing.
+        can't be opened, ChardevClosedError when the registry's block is over. Raising anything, it
+        has added nothing.
         """
+        check_not_over(self._nursery, "registry")
         if id in self._chardevs or id in self._adding:
             raise ChardevExistsError(f"Chardev with id '{id}' already exists")
         if id == RESERVED_ID:
@@ -162,7 +157,7 @@ class Registry(Mapping[str, Chardev]):
         self.tell(ChardevAdded(id, chardev.backend.filename))
         if chardev.is_open:
             self._note_event(chardev, Event.OPENED, chardev.backend)
-        return _returned(chardev.backend)
+        return chardev
 
     async def _open(self, chardev: Chardev, opener: Opener, timeout: float) -> None:
         self._nursery.start_soon(chardev.run)
@@ -183,8 +178,10 @@ class Registry(Mapping[str, Chardev]):
         keep_peer: bool = False,
         take_fd: Callable[[str], int] = number_as_fd,
         sandbox: Sandbox = EVERYWHERE,
-    ) -> ChardevReturn:
-        """Put another backend in place of that of chardev *id*; see `Chardev.change`.
+    ) -> Chardev:
+        """Put another backend in place of that of chardev *id*, which is returned.
+
+        See `Chardev.change`.
 
         Raises ChardevNotFoundError and what `Chardev.change` raises: then all is as before.
         """
@@ -195,7 +192,7 @@ class Registry(Mapping[str, Chardev]):
         with contextlib.nullcontext() if chardev.frontends else _failed_to("change", id):
             check_types(options)
             opener = self._opener(options, take_fd, sandbox)
-            backend = await chardev.change(
+            await chardev.change(
                 opener,
                 timeout=_or_default(timeout, options),
                 drain_timeout=drain_timeout,
@@ -205,7 +202,7 @@ class Registry(Mapping[str, Chardev]):
         self._options[id] = options
         chardev.is_replayed = options.rr is not None
         self._note_change(chardev)
-        return _returned(backend)
+        return chardev
 
     async def remove(self, id: str) -> None:
         """Close chardev *id* and forget it. A change under way is ended by it.
@@ -328,7 +325,3 @@ class _failed_to:  # noqa: N801 - used as a context manager is
 
 def _or_default(timeout: float | None, options: BackendOptions) -> float:
     return options.open_timeout if timeout is None else timeout
-
-
-def _returned(backend: Backend) -> ChardevReturn:
-    return ChardevReturn(pty=backend.pty)

@@ -19,7 +19,7 @@ import attrs
 from trio_chardev.backends import BACKEND, KINDS, NOT_IN_QEMU
 from trio_chardev.backends.ringbuf import RingbufBackend
 from trio_chardev.core.chardev import Chardev, ChardevInfo
-from trio_chardev.core.registry import ChardevReturn, Registry
+from trio_chardev.core.registry import Registry
 from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.options import BackendOptions, unstructure
 from trio_chardev.qmp.codec import Encoded, encode
@@ -59,6 +59,13 @@ class ChangeArguments(BackendArguments):
     carry: bool = False
     keep_peer: bool = False
     drain_timeout: float = DRAIN_TIMEOUT
+
+
+@attrs.frozen
+class ChardevReturn:
+    """What chardev-add and chardev-change answer: the path of a PTY, if it is one."""
+
+    pty: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -194,11 +201,11 @@ def query_chardev_backends(context: Context, arguments: NoArguments) -> list[dic
 
 async def chardev_add(context: Context, arguments: BackendArguments) -> dict[str, Any]:
     host = context.host
-    result = await host.registry.add(
+    added = await host.registry.add(
         arguments.id, arguments.backend, take_fd=context.fds.take, sandbox=host.sandbox
     )
     await _keep(host, arguments)
-    return _pty(result)
+    return _pty(added)
 
 
 async def chardev_change(context: Context, arguments: ChangeArguments) -> dict[str, Any]:
@@ -284,8 +291,8 @@ def quit_(context: Context, arguments: NoArguments) -> dict[str, Any]:
     return {}
 
 
-def _pty(result: ChardevReturn) -> dict[str, Any]:
-    return {} if result.pty is None else {"pty": result.pty}
+def _pty(chardev: Chardev) -> dict[str, Any]:
+    return {} if chardev.pty is None else {"pty": chardev.pty}
 
 
 def _ringbuf(context: Context, device: str) -> RingbufBackend:
