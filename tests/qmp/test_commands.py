@@ -250,7 +250,7 @@ async def test_errors_of_change_in_their_order() -> None:
             await run.change("a", "file", **bad)
         async with run.registry["a"].attach():
             with pytest.raises(
-                ChardevError, match=r"^Chardev user does not support chardev hotswap$"
+                ChardevError, match=r"^Chardev user does not support chardev hotswap"
             ):
                 await run.change("a", "file", **bad)
         async with run.registry["a"].attach(be_change=stateless):

@@ -555,7 +555,7 @@ async def test_a_client_that_leaves_in_the_middle_of_a_reply() -> None:
 
 async def test_the_chardev_of_a_monitor_takes_no_change_and_is_busy() -> None:
     async with open_world() as world:
-        text = "^Chardev user does not support chardev hotswap$"
+        text = "^Chardev user does not support chardev hotswap\n"
         with pytest.raises(ChangeRefusedError, match=text):
             await world.registry.change("m", FakeOptions(device=FakeDevice("other")))
         with pytest.raises(ChardevBusyError, match=r"^Chardev 'm' is busy$"):

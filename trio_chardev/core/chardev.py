@@ -20,19 +20,16 @@ import attrs
 import trio
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
-from trio_chardev.core.controls import Controls
+from trio_chardev.core.change import Change, ChangeOptions, check_changeable
 from trio_chardev.core.frontend import BeChange, Frontend, OnEvent, OnReceive
 from trio_chardev.core.outbound import eagerly
-from trio_chardev.core.seat import DRAIN_LIMIT, Seat
-from trio_chardev.core.slot import CLEANUP_TIMEOUT, DRAIN_TIMEOUT, MAX_DRAIN_TIMEOUT, Slot
+from trio_chardev.core.seat import Seat
+from trio_chardev.core.slot import CLEANUP_TIMEOUT, DRAIN_TIMEOUT, Slot
 from trio_chardev.core.weak import weakly
 from trio_chardev.errors import (
     BackendError,
-    ChangeFailedError,
-    ChangeRefusedError,
     ChardevBusyError,
     ChardevClosedError,
-    reason_of,
 )
 from trio_chardev.events import BackendEvent
 
@@ -68,7 +65,7 @@ class Chardev:
     _over: trio.Event = attrs.Factory(trio.Event)
     _first: tuple[Slot, Opener, OpenRequest] | None = None  # from `open`, if before `run`
     _change_lock: trio.Lock = attrs.Factory(trio.Lock)
-    _asking: trio.CancelScope = attrs.Factory(trio.CancelScope)  # of a be_change
+    _change: Change | None = attrs.field(default=None, init=False)  # that is under way
     _seat: Seat = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -177,7 +174,8 @@ class Chardev:
         """Be closed to all that comes; `aclose` or the end of `run` does the rest."""
         self._seat.outbound.close()
         self._seat.outlets.wake_readers()
-        self._asking.cancel()  # a be_change is in the scopes of who wants the change
+        if self._change is not None:  # a be_change is in the scopes of who wants the change
+            self._change.give_up()
 
     # ------------------------------------------------------------ frontends
 
@@ -254,95 +252,19 @@ class Chardev:
         ChardevClosedError. Changes that overlap are done in the order in which they came.
         """
         self._seat.outbound.refuse_in_handler()
-        if not 0 <= drain_timeout <= MAX_DRAIN_TIMEOUT:
-            raise ChangeRefusedError(
-                f"'drain-timeout' must be from 0 to {MAX_DRAIN_TIMEOUT:g} seconds"
-            )
+        options = ChangeOptions(drain_timeout, carry, keep_peer)
+        options.check()
         async with eagerly(self._change_lock):
-            self._check_changeable()
+            check_changeable(self._seat, is_replayed=self.is_replayed)
             old = self._seat.slot
             new = await self._start(opener, old, timeout, keep_peer=keep_peer)
+            assert self._nursery is not None, "it has had a backend before"
+            self._change = Change(self._seat, self._nursery, old, new, options)
             try:
-                if keep_peer and not new.backend.keeps_peer:
-                    raise ChangeRefusedError("'keep-peer' requires two sockets of the same address")
-                carry = carry or keep_peer
-                await self._switch(old, new, carry=carry, drain_timeout=drain_timeout)
-            except BaseException:
-                await new.retire()  # noqa: ASYNC102 - it shields itself, with a deadline
-                raise
-            await self._seat.see_off(old, drain_timeout)
-            await old.retire()
+                await self._change.make()
+            finally:
+                self._change = None
             return new.backend
-
-    def _check_changeable(self) -> None:
-        self._seat.check_not_closed()
-        if self.is_replayed:
-            raise ChangeRefusedError(f"Chardev '{self.id}' cannot be changed in record/replay mode")
-        for frontend in self.frontends:
-            check_takes_changes(frontend)
-            if (unread := len(frontend.delivery.inbound)) > DRAIN_LIMIT:
-                raise ChangeRefusedError(
-                    f"Chardev '{self.id}' has {unread} bytes that its user has not read"
-                )
-
-    async def _switch(self, old: Slot, new: Slot, *, carry: bool, drain_timeout: float) -> None:
-        async with self._seat.outbound.exclusive():
-            deadline = trio.current_time() + drain_timeout
-            if carry:
-                await old.settle(drain_timeout)
-            self._seat.outlets.hold(closed=old.backend.is_open and not new.backend.is_open)
-            asked: set[Frontend] = set()
-            try:
-                await self._set_up(new, asked)
-                if type(new.backend).prepare is not Backend.prepare:
-                    await new.backend.prepare()
-                    await self._set_up(new, asked)  # who has come meanwhile
-                while carry and old.backend.is_taking and trio.current_time() < deadline:
-                    await old.settle(deadline - trio.current_time())
-                    await self._set_up(new, asked)  # who has come meanwhile
-                effects = self._seat.commit(old, new, carry=carry)
-            except BaseException:
-                old.stay()
-                await self._roll_back(old, asked)  # noqa: ASYNC102 - it shields itself, with a deadline
-                raise
-            self._seat.tell_all(effects)
-            if new.carried:
-                assert self._nursery is not None, "it has had a backend before"
-                self._nursery.start_soon(self._seat.outbound.push, new)
-
-    async def _set_up(self, new: Slot, asked: set[Frontend]) -> None:
-        """Have the frontends set up for *new*; others may come meanwhile."""
-        while frontend := next((f for f in self.frontends if f not in asked), None):
-            self._seat.check_not_closed()
-            check_takes_changes(frontend)
-            asked.add(frontend)
-            try:
-                with trio.CancelScope() as self._asking:
-                    await self._ask(frontend, Controls(new.backend))
-            except Exception as exc:
-                log.warning("chardev '%s': change failed: %r", self.id, exc)
-                text = f"Chardev '{self.id}' change failed: {reason_of(exc)}"
-                raise ChangeFailedError(text) from exc
-
-    async def _ask(self, frontend: Frontend, backend: Controls) -> None:
-        if frontend.be_change is not None:
-            with self._seat.outbound.handler_at_work():
-                await frontend.be_change(backend)
-
-    async def _roll_back(self, old: Slot, asked: set[Frontend]) -> None:
-        """Set the frontends up for the original again, and let them go on."""
-        try:
-            for frontend in [f for f in self.frontends if f in asked]:
-                await self._ask_back(frontend, old)
-        finally:
-            self._seat.outlets.release(is_open=self._seat.outlets.is_muted and old.backend.is_open)
-
-    async def _ask_back(self, frontend: Frontend, old: Slot) -> None:
-        try:
-            with trio.fail_after(CLEANUP_TIMEOUT, shield=True):
-                await self._ask(frontend, Controls(old.backend, is_original=True))
-        except Exception:
-            log.exception("chardev '%s': its frontend does not take the original back", self.id)
 
     # ------------------------------------------------------------ running a backend
 
@@ -404,11 +326,3 @@ class Chardev:
                 self.on_event(self, event, backend)
             except Exception:
                 log.exception("chardev '%s': its on_event failed", self.id)
-
-
-def check_takes_changes(frontend: Frontend) -> None:
-    """Raise ChangeRefusedError for a user that could not follow a change."""
-    if frontend.be_change is None:
-        error = ChangeRefusedError("Chardev user does not support chardev hotswap")
-        error.add_note("It was attached without be_change; be_change=stateless needs no set-up.")
-        raise error
