@@ -27,6 +27,11 @@ format:
 test *args:
     {{ bin }}/python -m pytest {{ args }}
 
+# Run them without the fast ways, see core/fast.py
+[group('check')]
+plain *args:
+    {{ bin }}/python -m pytest --plain {{ args }}
+
 # Cancel what is cancelled at every step under many more schedules
 [group('check')]
 brute-force seeds="30":

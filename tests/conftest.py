@@ -8,12 +8,35 @@ import os
 import pytest
 from hypothesis import settings
 
+from trio_chardev.core.fast import ways
+
 # The same examples each time, however long one takes; a test may ask for others.
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
 
 FEWEST, MOST = 2, 4
 """Processes that run the tests. On one processor two are quicker, too: much of it is waiting."""
+
+
+FAST = frozenset(
+    f"test_{name}.py" for name in ("bursts", "polling", "splicing", "splice", "exchange", "pour")
+)
+"""The tests of what `--plain` switches off."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--plain", action="store_true", help="take the plain ways alone, see core/fast"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    ways.are_taken = not config.getoption("--plain")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--plain"):
+        items[:] = [item for item in items if item.path.name not in FAST]
 
 
 def pytest_collection_finish() -> None:

@@ -64,11 +64,19 @@ SERIAL_TESTS = ("tests/backends/test_serial.py", "tests/backends/test_carry.py")
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "core/chardev.py": (
         (
-            *("change", "_check_changeable", "_switch", "_set_up", "_ask", "_roll_back"),
-            *("_ask_back", "_start", "_run_slot", "_commit_first", "check_takes_changes"),
+            *("change", "_start", "_run_first", "_run_slot", "_commit_first"),
+            *("run", "open", "aclose", "shut", "attach", "detach"),
         ),
         CORE_TESTS,
     ),
+    "core/change.py": (
+        (
+            *("check", "make", "give_up", "_switch", "_set_up", "_ask", "_roll_back", "_ask_back"),
+            *("check_changeable", "check_takes_changes"),
+        ),
+        CORE_TESTS,
+    ),
+    "core/weak.py": (("weakly",), ("tests/core/test_weak.py",)),
     "core/seat.py": (
         (
             *(

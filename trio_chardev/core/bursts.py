@@ -18,6 +18,8 @@ from __future__ import annotations
 import os
 from time import perf_counter
 
+from trio_chardev.core.fast import ways
+
 BURST = 400e-6  # seconds; about what the reads in a row of one pump take
 IDLE = 200e-6  # seconds without success that end a burst
 LATE = 1e-3  # seconds; who ends so much later did not have the processor meanwhile
@@ -64,7 +66,7 @@ class Bursts:
         now = perf_counter()
         is_quick = now - self._last < QUICKLY
         self._last = now
-        if not is_quick:
+        if not is_quick or not ways.are_taken:
             return False
         self._missing -= 1
         return self._missing < 0

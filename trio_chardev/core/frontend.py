@@ -15,6 +15,7 @@ from trio_chardev.core.backend import Backend
 from trio_chardev.core.controls import BREAK_DURATION, Controls
 from trio_chardev.core.delivery import Delivery
 from trio_chardev.core.expect import Expected, Pattern, expect
+from trio_chardev.core.fast import ways
 from trio_chardev.core.outbound import Outbound
 from trio_chardev.core.splicing import SplicePipe
 from trio_chardev.errors import BackendDisconnectedError, ChardevClosedError
@@ -275,7 +276,8 @@ class Frontend(trio.abc.Stream):
     @property
     def can_splice(self) -> bool:
         """Need nobody look at the bytes that come or go, so that a pipe is of use?"""
-        return self.is_open and self.backend.can_splice and not self.backend.taps
+        can = self.is_open and self.backend.can_splice and not self.backend.taps
+        return can and ways.are_taken
 
     def open_pipe(self, on_piped: OnPiped) -> None:
         """Have bytes come into a pipe, as long as the backend can, and tell *on_piped* of them.

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from time import perf_counter
 
+from trio_chardev.core.fast import ways
+
 POLL_TIME = 100e-6  # seconds
 PRICE = 8  # short waits that earn one look in vain, POLL_TIME long
 MAX_CREDIT = 4 * PRICE
@@ -37,7 +39,7 @@ class Polling:
         elif self._credit >= PRICE and now - self._idle_since >= POLL_TIME:
             self._credit -= PRICE
             return False
-        return self._credit >= PRICE
+        return self._credit >= PRICE and ways.are_taken
 
     def input_came(self) -> None:
         """Take note of how long it took."""
