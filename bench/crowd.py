@@ -65,7 +65,7 @@ def listener(path: str) -> tc.SocketOptions:
 
 def attach_echo(chardev: tc.Chardev) -> None:
     """Have what *chardev* receives sent back, without a task."""
-    frontend = chardev.attach(on_receive=lambda data: frontend.send_nowait(data))
+    frontend = chardev.attach(on_receive=lambda data: frontend.try_send(data))
 
 
 BENCHMARKS = (

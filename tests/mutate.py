@@ -111,7 +111,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         (*CORE_TESTS, "tests/backends/test_half_close.py", "tests/backends/test_log.py"),
     ),
-    "core/frontend.py": (("send_some", "send_nowait", "_note_refused", "give_up"), GIVERS),
+    "core/frontend.py": (("send_some", "try_send", "_note_refused", "give_up"), GIVERS),
     "core/delivery.py": (("hold", "let_last_in", "release"), CORE_TESTS),
     "core/outlets.py": (("hold", "let_last_in", "release"), CORE_TESTS),
     "core/bursts.py": (("goes_on", "input_came", "ended"), ("tests/core/test_bursts.py",)),

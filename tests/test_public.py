@@ -147,7 +147,7 @@ class Strict(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if self._peer_has_left:
             await trio.lowlevel.checkpoint()
-            return self._frontend.receive_nowait()
+            return self._frontend.take_ready()
         if self._frontend.statistics().is_receiving:
             raise trio.BusyResourceError
         with trio.CancelScope() as self._receiving:

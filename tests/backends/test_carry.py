@@ -208,7 +208,7 @@ async def test_a_tcp_peer_gets_all_though_it_has_sent_what_nobody_has_read(
         async with using(place) as user:
             assert isinstance(user.peer, trio.SocketStream)
             sent = 0
-            while more := user.frontend.send_nowait(MESSAGE[sent : sent + 10_000]):
+            while more := user.frontend.try_send(MESSAGE[sent : sent + 10_000]):
                 sent += more
             sock = user.frontend.backend._connection._sock  # type: ignore[attr-defined]
             sock.shutdown(socket.SHUT_RD)  # what comes now is not read by the commit

@@ -96,7 +96,7 @@ async def test_who_waits_to_send_hears_of_a_member_whose_own_bytes_are_not_read(
     await type_in(a, bytes(300_000))
     a.connect()
     assert calls == [False]
-    assert frontend.send_nowait(b"x") == 1
+    assert frontend.try_send(b"x") == 1
     assert sent(a, b) == [b"x", b""]
 
 
@@ -225,9 +225,9 @@ async def test_the_slowest_sets_the_pace(registry: Registry, a: FakeDevice, b: F
     hub = await add_hub(registry)
     frontend = hub.attach()
     b.room = 2
-    assert frontend.send_nowait(b"hello") == 5
+    assert frontend.try_send(b"hello") == 5
     assert sent(a, b) == [b"hello", b"he"]
-    assert frontend.send_nowait(b"again") == 0
+    assert frontend.try_send(b"again") == 0
     assert await is_stuck(hub, b"again")
     b.make_room(2)
     assert await is_stuck(hub, b"again")
@@ -244,7 +244,7 @@ async def test_a_piece_is_no_larger_than_what_a_member_may_be_behind(
 ) -> None:
     frontend = (await add_hub(registry)).attach()
     b.room = 0
-    assert frontend.send_nowait(b"x" * 100_000) == PIECE == len(a.sent)
+    assert frontend.try_send(b"x" * 100_000) == PIECE == len(a.sent)
 
 
 async def test_where_no_member_takes_anything_nothing_is_sent_and_the_first_that_can_begins(
@@ -345,7 +345,7 @@ async def test_with_drop_the_fastest_sets_the_pace(
     hub = await add_hub(registry, "drop")
     frontend = hub.attach()
     a.room, b.room = 4, 0
-    assert frontend.send_nowait(b"0123456789") == 4
+    assert frontend.try_send(b"0123456789") == 4
     assert await is_stuck(hub, b"456789")
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
@@ -1001,12 +1001,12 @@ async def test_the_logs_have_once_what_a_user_offers_again_until_a_member_is_ope
     b.connect(False)
     for _ in range(3):
         with pytest.raises(BackendDisconnectedError):
-            user.send_nowait(b"held")
+            user.try_send(b"held")
         with pytest.raises(BackendDisconnectedError):
             await user.send_some(b"held")
     assert [log.data for log in logs] == [b"", b"", b""]
     a.connect()
-    assert user.send_nowait(b"held") == 4
+    assert user.try_send(b"held") == 4
     assert [log.data for log in logs] == [b"held", b"held", b"held"]  # b, too, will not get it
 
 
@@ -1023,7 +1023,7 @@ async def test_the_logs_have_once_what_nobody_was_there_for(
     with pytest.raises(BackendDisconnectedError):
         await user.send_all(b"2")
     with pytest.raises(BackendDisconnectedError):
-        user.send_nowait(b"3")
+        user.try_send(b"3")
     assert [log.data for log in logs] == [b"123", b"123", b"123"]
 
 

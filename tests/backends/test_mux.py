@@ -376,7 +376,7 @@ async def test_the_queues_are_bounded_however_often_the_focus_moves(
     assert len(first.delivery.inbound) <= FULL + 2 * 64  # two events
     assert device.unread > 0
     assert await read_all(first, 400_000) == b"1" * 400_000
-    assert last.receive_nowait() == b""
+    assert last.take_ready() == b""
 
 
 async def test_a_user_that_has_another_come_while_it_receives_gets_nothing_twice(
@@ -737,7 +737,7 @@ async def test_a_line_behind_help_that_had_to_wait_is_stamped(
     await frontend.send_all(b"\n")
     device.room = 10
     await type_in(device, b"\x01h")
-    assert frontend.send_nowait(b"line\n") == 0
+    assert frontend.try_send(b"line\n") == 0
     device.make_room(1000)
     await frontend.send_all(b"line\n")
     help_text = re.escape(EscapeParser().help_text(may_quit=False))
@@ -1153,12 +1153,12 @@ async def test_the_logs_have_once_what_a_user_offers_again_until_somebody_is_the
     device.connect(False)
     for _ in range(3):
         with pytest.raises(BackendDisconnectedError):
-            user.send_nowait(b"held")
+            user.try_send(b"held")
         with pytest.raises(BackendDisconnectedError):
             await user.send_some(b"held")
     assert [log.data for log in logs] == [b"", b""]
     device.connect()
-    assert user.send_nowait(b"held") == 4
+    assert user.try_send(b"held") == 4
     assert [log.data for log in logs] == [b"held", b"held"]
 
 
@@ -1169,7 +1169,7 @@ async def test_the_logs_have_once_what_nobody_was_there_for(
     user = attach(registry["m"], FakeFrontend())
     device.connect(False)
     with pytest.raises(BackendDisconnectedError):
-        user.send_nowait(b"1")
+        user.try_send(b"1")
     with pytest.raises(BackendDisconnectedError):
         await user.send_some(b"2")
     with pytest.raises(BackendDisconnectedError):

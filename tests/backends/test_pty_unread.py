@@ -45,7 +45,7 @@ class Rig:
 
     def fill(self, size: int = len(PATTERN)) -> None:
         """Send up to *size* bytes, as long as the PTY takes them."""
-        while more := self.frontend.send_nowait(PATTERN[self.sent : min(size, self.sent + PIECE)]):
+        while more := self.frontend.try_send(PATTERN[self.sent : min(size, self.sent + PIECE)]):
             self.sent += more
         self._wait_moved()
 
@@ -273,6 +273,6 @@ async def test_in_all_modes_it_is_taken_back_too_a_line_that_has_no_end_yet(
         modes[module.IFLAG], modes[module.LFLAG] = termios.ICRNL, local_modes
         termios.tcsetattr(rig_.slave, termios.TCSANOW, modes)
         sent = 0
-        while more := rig_.frontend.send_nowait(text[sent : min(size, sent + 1000)]):
+        while more := rig_.frontend.try_send(text[sent : min(size, sent + 1000)]):
             sent += more
         assert await rig_.change() == text[:sent]

@@ -325,7 +325,7 @@ async def test_what_the_old_backend_had_received_is_recorded_before_the_change(
             got = b""
             await registry.change("c", RingbufOptions(record=str(cast)))
             nursery.cancel_scope.cancel()
-        while more := frontend.receive_nowait():
+        while more := frontend.take_ready():
             got += more
     assert joined(cast, "o") == got
     assert [line for line in lines(cast) if line[0] == "m"][2][1].startswith("CHANGED unix:")

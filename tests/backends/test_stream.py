@@ -129,7 +129,7 @@ async def test_a_writer_waits_while_a_piece_is_being_sent() -> None:
     async with open_on(ours, FakeFrontend()) as (_, frontend), trio.open_nursery() as nursery:
         nursery.start_soon(frontend.send_all, bytes(3 * MAX_PIECE))
         await wait_all_tasks_blocked()
-        assert frontend.send_nowait(b"x") == 0
+        assert frontend.try_send(b"x") == 0
         size = 0
         while size < 3 * MAX_PIECE:
             size += len(await theirs.receive_some(MAX_PIECE))

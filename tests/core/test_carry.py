@@ -286,7 +286,7 @@ async def test_who_does_not_wait_may_send_behind_it_at_once() -> None:
         await chardev.change(new.open, carry=True)
         await wait_all_tasks_blocked()
         new.connect()
-        assert frontend.send_nowait(b"more") == 4
+        assert frontend.try_send(b"more") == 4
         assert new.sent == b"console,more"
 
 
@@ -309,7 +309,7 @@ async def test_who_does_not_wait_overtakes_nothing_when_room_comes_half_way(
         with monkeypatch.context() as patch:
             patch.setattr(chardev.backend, "send_nowait", send_nowait)
             new.connect()
-            assert frontend.send_nowait(b"more") == 0
+            assert frontend.try_send(b"more") == 0
         new.make_room(100)
         await frontend.send_all(b"more")
         assert new.sent == b"console,more"
@@ -338,10 +338,10 @@ async def test_send_nowait_is_0_as_long_as_it_is_not_all_sent() -> None:
         await write(chardev, b"console,")
         await chardev.change(new.open, carry=True)
         frontend = chardev.attach()
-        assert frontend.send_nowait(b"more") == 0
+        assert frontend.try_send(b"more") == 0
         new.make_room(7)
         await wait_all_tasks_blocked()
-        assert frontend.send_nowait(b"more") == 2
+        assert frontend.try_send(b"more") == 2
         assert new.sent == b"console,mo"
 
 

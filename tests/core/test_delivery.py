@@ -46,9 +46,9 @@ async def test_break_keeps_its_place_among_the_bytes_for_a_reader() -> None:
         device.feed(b"cd")
         await wait_all_tasks_blocked()
         assert user.events == [OPENED], "told before the bytes that came before it"
-        assert frontend.receive_nowait() == b"ab"
+        assert frontend.take_ready() == b"ab"
         assert user.events == [OPENED]
-        assert frontend.receive_nowait() == b"cd"
+        assert frontend.take_ready() == b"cd"
         assert user.events == [OPENED, BREAK]
 
 
@@ -62,8 +62,8 @@ async def test_who_waits_to_send_hears_at_once_that_somebody_has_come() -> None:
         await wait_all_tasks_blocked()
         device.connect()
         assert (calls, user.events) == ([[]], [])
-        assert frontend.receive_nowait() == b"unread"
-        assert frontend.receive_nowait() == b""
+        assert frontend.take_ready() == b"unread"
+        assert frontend.take_ready() == b""
         assert (calls, user.events) == ([[]], [OPENED])
 
 
@@ -100,7 +100,7 @@ async def test_the_last_bytes_of_a_peer_are_read_before_its_closed_is_heard() ->
         device.connect(False)
         assert await frontend.receive_some() == b"bye"
         assert user.events == [OPENED]
-        assert frontend.receive_nowait() == b""
+        assert frontend.take_ready() == b""
         assert user.events == [OPENED, CLOSED]
 
 
@@ -256,7 +256,7 @@ async def test_an_on_event_that_raises_in_receive_some_ends_it_and_takes_no_byte
         assert await frontend.receive_some() == b"a"
         with trio.fail_after(5), pytest.raises(trio.ClosedResourceError):
             await frontend.receive_some()
-        assert chardev.attach().receive_nowait() == more
+        assert chardev.attach().take_ready() == more
 
 
 # ---------------------------------------------------------------- bounds
@@ -270,7 +270,7 @@ async def test_a_backend_is_not_read_while_the_queue_is_full_and_is_read_on_late
         await wait_all_tasks_blocked()
         assert device.unread == 4
         frontend = chardev.attach()
-        assert frontend.receive_nowait(1) == data[:1]
+        assert frontend.take_ready(1) == data[:1]
         await wait_all_tasks_blocked()
         assert device.unread == 3
         assert await read_all(frontend, len(data) - 1) == data[1:]
@@ -292,7 +292,7 @@ async def test_a_peer_that_leaves_while_the_queue_is_full_is_noticed_behind_what
         device.feed(b"next")
         await wait_all_tasks_blocked()
         assert device.unread == 4  # that one is there still, and waits for room
-        assert frontend.receive_nowait() == data
+        assert frontend.take_ready() == data
         assert user.seen == [OPENED]
         assert await frontend.receive_some() == b"next"
         assert user.seen == [OPENED, CLOSED, OPENED]
@@ -351,7 +351,7 @@ async def test_nothing_is_handed_over_during_a_change_and_all_of_it_afterwards()
         old.say(BREAK)
         await wait_all_tasks_blocked()
         frontend.accept_input()
-        assert frontend.receive_nowait() == b""
+        assert frontend.take_ready() == b""
         user.seen.append("set up")
 
     async with open_chardev(old) as chardev:
@@ -399,7 +399,7 @@ async def test_the_drain_of_a_backend_that_has_always_more_ends() -> None:
         frontend = chardev.attach(be_change=stateless)
         await chardev.change(FakeDevice("new").open)
         size = 0
-        while data := frontend.receive_nowait():
+        while data := frontend.take_ready():
             size += len(data)
         assert DRAIN_LIMIT <= size <= DRAIN_LIMIT + INBOUND_CAPACITY
 
@@ -413,7 +413,7 @@ async def test_without_a_frontend_the_drain_keeps_no_more_than_the_queue_does() 
         frontend = chardev.attach()
         data = await read_all(frontend, INBOUND_CAPACITY)
         assert data == b"a" * 100 + b"b" * (INBOUND_CAPACITY - 100)
-        assert frontend.receive_nowait() == b""
+        assert frontend.take_ready() == b""
 
 
 async def test_what_comes_to_the_old_backend_after_the_commit_is_not_heard() -> None:

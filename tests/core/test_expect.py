@@ -174,7 +174,7 @@ async def expect_and_cancel(step: int, when: str) -> bool:
         injector.armed = False
         trio.lowlevel.remove_instrument(injector)
         await wait_all_tasks_blocked()
-        assert taken + frontend.receive_nowait() == b"abcd"
+        assert taken + frontend.take_ready() == b"abcd"
         assert taken in (b"", b"abc")
     return injector.fired
 
@@ -204,7 +204,7 @@ async def test_a_chardev_that_is_closed_meanwhile_is_an_error_that_says_what_cam
 
             await wait_all_tasks_blocked()
             await chardev.aclose()
-        assert frontend.receive_nowait() == b"Power down"
+        assert frontend.take_ready() == b"Power down"
 
 
 async def test_a_user_that_leaves_meanwhile_leaves_what_was_looked_at_to_the_next(

@@ -64,7 +64,7 @@ async def test_receiving_is_a_checkpoint() -> None:
             scope.cancel()
             await frontend.receive_some()
         assert scope.cancelled_caught
-        assert frontend.receive_nowait() == b"b", "Cancelled: nothing was taken"
+        assert frontend.take_ready() == b"b", "Cancelled: nothing was taken"
 
 
 async def test_only_one_task_at_a_time_may_receive() -> None:
@@ -158,9 +158,9 @@ async def test_a_closed_frontend_can_do_nothing_and_the_chardev_stays() -> None:
             with pytest.raises(trio.ClosedResourceError):
                 await call()
         for sync_call in (
-            frontend.receive_nowait,
+            frontend.take_ready,
             frontend.accept_input,
-            lambda: frontend.send_nowait(b"x"),
+            lambda: frontend.try_send(b"x"),
         ):
             with pytest.raises(trio.ClosedResourceError):
                 sync_call()

@@ -189,7 +189,7 @@ async def test_without_a_user_as_many_are_kept_as_always(autojump_clock: MockClo
         await trio.sleep(2 * DRAIN_TIMEOUT)
         frontend = chardev.attach(be_change=stateless)
         new.feed(b"y")
-        assert frontend.receive_nowait() == b"x" * INBOUND_CAPACITY
+        assert frontend.take_ready() == b"x" * INBOUND_CAPACITY
         assert await frontend.receive_some() == b"y"
 
 

@@ -273,7 +273,7 @@ class Machine:
 
     async def read(self, id: str, size: int) -> None:
         if (model := self.models.get(id)) and (user := model.user):
-            user.log += user.frontend.receive_nowait(size)
+            user.log += user.frontend.take_ready(size)
 
     async def connect(self, id: str, connected: bool) -> None:
         model = self.models.get(id)
@@ -329,7 +329,7 @@ class Machine:
     def check_all_is_read(self) -> None:
         for model in self.models.values():
             if user := model.user:
-                while data := user.frontend.receive_nowait():
+                while data := user.frontend.take_ready():
                     user.log += data
                 assert user.log == user.expected
 

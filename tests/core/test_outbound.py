@@ -170,8 +170,8 @@ async def test_a_cancelled_send_some_has_sent_nothing() -> None:
 async def test_send_nowait_sends_what_fits_and_0_if_nothing_does() -> None:
     async with open_chardev(FakeDevice("old", eager=True, room=3)) as chardev:
         frontend = chardev.attach()
-        assert frontend.send_nowait(b"01234") == 3
-        assert frontend.send_nowait(b"34") == 0
+        assert frontend.try_send(b"01234") == 3
+        assert frontend.try_send(b"34") == 0
 
 
 async def test_send_nowait_is_0_while_another_writes() -> None:
@@ -183,10 +183,10 @@ async def test_send_nowait_is_0_while_another_writes() -> None:
                 nursery.start_soon(frontend.send_all, b"aa")
                 await wait_all_tasks_blocked()
                 device.room = 100  # nobody has told the writer yet
-                assert frontend.send_nowait(b"b") == 0
+                assert frontend.try_send(b"b") == 0
                 device.make_room(100)
                 await frontend.wait_send_all_might_not_block()
-                assert frontend.send_nowait(b"b") == 1
+                assert frontend.try_send(b"b") == 1
         assert device.sent == b"aab"
 
 
@@ -203,12 +203,12 @@ async def test_during_a_change_send_nowait_is_0_and_one_can_wait_for_its_end() -
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(chardev.change, new.open)
                 await wait_all_tasks_blocked()
-                assert frontend.send_nowait(b"x") == 0
+                assert frontend.try_send(b"x") == 0
 
                 @nursery.start_soon
                 async def write() -> None:
                     await frontend.wait_send_all_might_not_block()
-                    assert frontend.send_nowait(b"x") == 1
+                    assert frontend.try_send(b"x") == 1
 
                 await wait_all_tasks_blocked()
                 release.set()
@@ -254,7 +254,7 @@ async def test_nothing_is_a_write_too(eager: bool) -> None:
         with trio.fail_after(PATIENCE):
             await frontend.send_all(b"")
             assert await frontend.send_some(b"") == 0
-            assert frontend.send_nowait(b"") == 0
+            assert frontend.try_send(b"") == 0
 
 
 @pytest.mark.parametrize("eager", [False, True])
@@ -282,7 +282,7 @@ async def test_writing_to_a_dead_backend_raises_until_a_change() -> None:
             with pytest.raises(BackendDisconnectedError, match="of chardev 'serial0' is gone"):
                 await write(b"lost")
         with pytest.raises(BackendDisconnectedError):
-            frontend.send_nowait(b"lost")
+            frontend.try_send(b"lost")
         await chardev.change(new.open)
         await frontend.send_all(b"kept")
         assert [old.sent, new.sent] == [b"", b"kept"]
@@ -323,7 +323,7 @@ async def test_a_stuck_writer_hears_that_the_chardev_was_closed() -> None:
                 await wait_all_tasks_blocked()
                 await chardev.aclose()
         with pytest.raises(ChardevClosedError):
-            frontend.send_nowait(b"x")
+            frontend.try_send(b"x")
 
 
 async def test_a_stuck_writer_hears_that_its_frontend_was_closed() -> None:
@@ -412,7 +412,7 @@ async def test_a_tap_is_shown_what_comes_in_its_order_and_before_the_user_answer
     async with open_chardev(FakeDevice("old")) as chardev:
 
         def answer(data: bytes) -> int:
-            frontend.send_nowait(b"re:" + data)
+            frontend.try_send(b"re:" + data)
             return len(data)
 
         frontend = chardev.attach(be_change=tapped(device, tape), on_receive=answer)
@@ -473,7 +473,7 @@ def write_some(frontend: Frontend, chardev: Chardev) -> Awaitable[object]:
 
 
 async def write_nowait(frontend: Frontend, chardev: Chardev) -> None:
-    frontend.send_nowait(b"x")
+    frontend.try_send(b"x")
 
 
 async def write_in_child(frontend: Frontend, chardev: Chardev) -> None:
@@ -603,7 +603,7 @@ async def test_an_event_handler_that_writes_at_the_commit_would_block_and_is_no_
     answers: list[int] = []
 
     def on_event(event: BackendEvent) -> None:
-        answers.extend(frontend.send_nowait(b"hello") for frontend in chardev.frontends)
+        answers.extend(frontend.try_send(b"hello") for frontend in chardev.frontends)
 
     old, new = FakeDevice("old", eager=True), FakeDevice("new", eager=True)
     async with open_chardev(old) as chardev:

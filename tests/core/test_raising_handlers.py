@@ -163,9 +163,9 @@ async def test_an_on_event_that_raises_in_the_commit_ends_its_frontend_alone() -
         old.feed(b"unread")
         await chardev.change(new.open)
         assert chardev.backend is new.backend
-        assert frontend.receive_nowait() == b"unread"
+        assert frontend.take_ready() == b"unread"
         with pytest.raises(trio.ClosedResourceError):
-            frontend.receive_nowait()
+            frontend.take_ready()
         assert not old.is_held_open
 
 
@@ -192,7 +192,7 @@ async def test_an_on_failure_that_raises_is_logged(caplog: pytest.LogCaptureFixt
         await wait_all_tasks_blocked()
         assert not frontend.is_attached
         await chardev.change(new.open)
-        assert chardev.attach().receive_nowait() == b"in"
+        assert chardev.attach().take_ready() == b"in"
     assert "on_failure failed" in caplog.text
 
 
@@ -219,7 +219,7 @@ async def test_a_tap_that_raises_is_logged_once_and_shown_nothing_more(
         assert not old.is_held_open
         new.feed(b"3")
         await wait_all_tasks_blocked()
-        assert frontend.receive_nowait() + frontend.receive_nowait() == b"2,3"
+        assert frontend.take_ready() + frontend.take_ready() == b"2,3"
         await frontend.send_all(b"two")
         await frontend.send_all(b",three")
         new.connect(False)
@@ -268,4 +268,4 @@ async def test_a_registry_in_which_all_raises_goes_on(caplog: pytest.LogCaptureF
 async def data_of(registry: Registry) -> bytes:
     async with registry["c"].attach() as frontend:
         await wait_all_tasks_blocked()
-        return frontend.receive_nowait()
+        return frontend.take_ready()

@@ -38,7 +38,7 @@ class FakeFlow:
     def sink(self) -> FakeFlow:
         return self
 
-    def send_nowait(self, data: memoryview) -> int:
+    def try_send(self, data: memoryview) -> int:
         size = self.takes.pop(0) if self.takes else 0
         if isinstance(size, Exception):
             raise size

@@ -104,7 +104,7 @@ class World:
         """All that can be seen in the end."""
         info = self.bridge.info
         await self.registry.devices.remove("b")
-        rest = self.registry["board"].attach().receive_nowait()
+        rest = self.registry["board"].attach().take_ready()
         return {
             "sent": [bytes(user.sent) for user in self.users],
             "breaks": [list(user.line_calls) for user in self.users],

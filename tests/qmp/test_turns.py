@@ -246,7 +246,7 @@ class Cut:
 async def read_rest(user: Frontend, world: World) -> bytes:
     """What the monitor has not taken."""
     rest = b""
-    while piece := user.receive_nowait():
+    while piece := user.take_ready():
         rest += piece
         await trio.testing.wait_all_tasks_blocked()
     assert not world.device.unread

@@ -117,7 +117,7 @@ class Base:
     def _attempt(self, data: memoryview) -> int:
         """Send *data*, which is what is owed if anything is."""
         try:
-            sent = self.frontend.send_nowait(data)
+            sent = self.frontend.try_send(data)
         except ON_FAILURE as exc:
             raise as_backend_error(exc) from exc
         del self.owed[:sent]

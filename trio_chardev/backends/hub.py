@@ -140,7 +140,7 @@ class HubBackend(BackendOnBases):
         count = len(self.on_bases)
         for place in range(self._turn, self._turn + count):
             frontend = self.on_bases[place % count].frontend
-            if frontend.is_attached and (data := frontend.receive_nowait(max_bytes)):
+            if frontend.is_attached and (data := frontend.take_ready(max_bytes)):
                 self._turn = (place + 1) % count
                 return data
         return b""

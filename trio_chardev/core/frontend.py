@@ -100,7 +100,7 @@ class Frontend(trio.abc.Stream):
         """Is called when a handler has failed and so it was detached."""
 
         self.keeps_refused = False
-        """`send_some` and `send_nowait` are called again with what nobody was there for, or
+        """`send_some` and `try_send` are called again with what nobody was there for, or
         `give_up` is. Else raising they have given it up: a log has it then."""
         self.lost = 0
         """How many bytes it had for the chardev and gave up, as a hub does for one that is slow."""
@@ -146,7 +146,7 @@ class Frontend(trio.abc.Stream):
             self._note_refused(view)
             raise
 
-    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
+    def try_send(self, data: bytes | bytearray | memoryview) -> int:
         """Send what can be sent at once; return how much, maybe 0 (QEMU's chr_fe_write)."""
         self._check()
         view = memoryview(data).cast("B")
@@ -194,7 +194,7 @@ class Frontend(trio.abc.Stream):
             raise ValueError("max_bytes must be >= 1")
         await trio.lowlevel.checkpoint_if_cancelled()
         self._refuse_second_receiver()
-        if (data := self.receive_nowait(max_bytes)) or self._is_over:
+        if (data := self.take_ready(max_bytes)) or self._is_over:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return data
         with self._receiving():
@@ -218,10 +218,10 @@ class Frontend(trio.abc.Stream):
 
     async def _receive(self, max_bytes: int) -> bytes:
         """As `receive_some`, for the one that is receiving; a checkpoint only if it waits."""
-        data = self.receive_nowait(max_bytes)
+        data = self.take_ready(max_bytes)
         while not data and not self._is_over:
             await self._delivery.inbound.wait_item()
-            data = self.receive_nowait(max_bytes)
+            data = self.take_ready(max_bytes)
         return data
 
     def _refuse_second_receiver(self) -> None:
@@ -252,8 +252,11 @@ class Frontend(trio.abc.Stream):
                 return
             await self._delivery.inbound.wait_item()
 
-    def receive_nowait(self, max_bytes: int = MAX_CHUNK) -> bytes:
-        """What has come already, at most *max_bytes*; ``b""`` if nothing has."""
+    def take_ready(self, max_bytes: int = MAX_CHUNK) -> bytes:
+        """Take what has come already, at most *max_bytes*; ``b""`` if nothing has.
+
+        It never waits, and does not tell the end: `receive_some` does.
+        """
         self._check()
         data = self._delivery.take(max_bytes)
         self._check()  # an on_event that failed on the way has ended it
@@ -299,7 +302,7 @@ class Frontend(trio.abc.Stream):
         return self._delivery.pipe
 
     def splice_nowait(self, pipe: SplicePipe) -> int:
-        """As `send_nowait`, what is in *pipe*. Raises CannotSplice if bytes must be looked at."""
+        """As `try_send`, what is in *pipe*. Raises CannotSplice if bytes must be looked at."""
         self._check()
         return self._outbound.splice_nowait(pipe)
 

@@ -127,7 +127,9 @@ class Registry(Mapping[str, Chardev]):
         take_fd: Callable[[str], int] = number_as_fd,
         sandbox: Sandbox = EVERYWHERE,
     ) -> Chardev:
-        """Open a backend under a new id, and return its chardev. It opens within *timeout* seconds (None: what options say).
+        """Open a backend under a new id, and return its chardev.
+
+        It has to open within *timeout* seconds; with None those that the options say.
 
         Raises ChardevExistsError, OptionsError for what the options say, BackendError for what
         can't be opened, ChardevClosedError when the registry's block is over. Raising anything, it
@@ -179,9 +181,7 @@ class Registry(Mapping[str, Chardev]):
         take_fd: Callable[[str], int] = number_as_fd,
         sandbox: Sandbox = EVERYWHERE,
     ) -> Chardev:
-        """Put another backend in place of that of chardev *id*, which is returned.
-
-        See `Chardev.change`.
+        """Put another backend in place of that of chardev *id*, which is returned; see `Chardev.change`.
 
         Raises ChardevNotFoundError and what `Chardev.change` raises: then all is as before.
         """

@@ -81,7 +81,7 @@ class Flow:
             return 0
         self._splicing.note_read(len(data))
         try:
-            taken = self.sink.send_nowait(data)
+            taken = self.sink.try_send(data)
             if taken < len(data):
                 taken += self._pour.send_rest(memoryview(data)[taken:])
             self.sent += taken

@@ -37,7 +37,7 @@ class Pour:
         burst = Burst()
         with suppress(ChardevError, trio.ClosedResourceError):
             while sent < len(rest) and burst.goes_on(moved=moved):
-                taken = self._flow.sink.send_nowait(rest[sent:])
+                taken = self._flow.sink.try_send(rest[sent:])
                 sent += taken
                 moved = taken > 0
         self._bursts.ended(in_vain=burst.in_vain)

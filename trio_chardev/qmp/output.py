@@ -51,7 +51,7 @@ class Output:
             return
         client = self._client
         try:
-            sent = self.frontend.send_nowait(bytes(self._unsent[:FLUSH_CHUNK]))
+            sent = self.frontend.try_send(bytes(self._unsent[:FLUSH_CHUNK]))
         except ON_LEAVING:
             sent = len(self._unsent)  # it left: CLOSED will follow, or came just now
         except ChardevError:
