@@ -19,7 +19,7 @@ from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
 from trio_chardev.backends.socket import SocketBackend, SocketOptions, open_socket
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.testing import Pair, check_backend
 

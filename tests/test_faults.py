@@ -34,7 +34,8 @@ from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
 from trio_chardev.backends.serial import SerialOptions
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core.backend import number_as_fd
-from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.options import BackendOptions

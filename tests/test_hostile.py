@@ -24,7 +24,7 @@ from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core import slot
 from trio_chardev.core.delivery import INBOUND_CAPACITY
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.registry import Registry
 from trio_chardev.qmp.client import open_qmp_client
 from trio_chardev.service import open_registry, open_service

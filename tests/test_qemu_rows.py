@@ -64,7 +64,7 @@ from trio_chardev.backends.addresses import SocketAddress
 from trio_chardev.backends.ringbuf import RingbufBackend
 from trio_chardev.backends.socket import SocketBackend
 from trio_chardev.core.abilities import DisconnectControl, FdControl
-from trio_chardev.core.frontend import BeChange
+from trio_chardev.core.handlers import BeChange
 from trio_chardev.grammar import ChardevGrammar
 from trio_chardev.legacy import parse_legacy
 from trio_chardev.qmp.context import Context, Host, NoArguments

@@ -21,7 +21,7 @@ from trio_chardev.backends.addresses import InetAddress, SocketAddress, UnixAddr
 from trio_chardev.backends.pty import PtyBackend, PtyOptions
 from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
 from trio_chardev.backends.socket import SocketBackend, SocketOptions
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.registry import Registry
 from trio_chardev.frontends.bridge import BridgeOptions
 from trio_chardev.qmp.client import open_qmp_client

@@ -28,7 +28,7 @@ from trio_chardev.backends.log import open_log
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.record import open_recording
 from trio_chardev.core.backend import OpenRequest
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.tap import Tap
 from trio_chardev.errors import BackendError

@@ -14,7 +14,8 @@ from trio_chardev.backends import opener_of
 from trio_chardev.backends.stdio import StdioOptions, open_stdio
 from trio_chardev.core.backend import Opener
 from trio_chardev.core.controls import Controls
-from trio_chardev.core.frontend import BeChange, Frontend, stateless
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import BeChange, stateless
 from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.events import BackendEvent
 from trio_chardev.options import BackendOptions

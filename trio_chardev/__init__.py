@@ -27,7 +27,8 @@ from trio_chardev.core.controls import Controls
 from trio_chardev.core.device import Device, DeviceInfo, DeviceOptions, DeviceRequest
 from trio_chardev.core.devices import Devices, Driver
 from trio_chardev.core.expect import Expected
-from trio_chardev.core.frontend import Frontend, FrontendStatistics, stateless
+from trio_chardev.core.frontend import Frontend, FrontendStatistics
+from trio_chardev.core.handlers import Handlers, stateless
 from trio_chardev.core.notices import (
     ChardevAdded,
     ChardevBreak,
@@ -122,6 +123,7 @@ __all__ = [
     "FlowInfo",
     "Frontend",
     "FrontendStatistics",
+    "Handlers",
     "HubOptions",
     "InetAddress",
     "Journal",

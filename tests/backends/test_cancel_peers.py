@@ -24,7 +24,8 @@ from trio_chardev.backends.addresses import InetAddress, SocketAddress, UnixAddr
 from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
 from trio_chardev.backends.socket import SocketBackend, SocketOptions
 from trio_chardev.core.chardev import Chardev
-from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendDisconnectedError, ChardevError
 from trio_chardev.testing import CancelAtStep
 

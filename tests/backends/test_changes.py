@@ -32,7 +32,8 @@ from trio_chardev.backends.socket import SocketBackend, SocketOptions
 from trio_chardev.backends.udp import UdpOptions
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.delivery import INBOUND_CAPACITY
-from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.errors import (
     BackendDisconnectedError,

@@ -28,7 +28,7 @@ from trio_chardev.backends.pty import PtyOptions
 from trio_chardev.backends.serial import SerialOptions
 from trio_chardev.backends.socket import SocketBackend, SocketOptions
 from trio_chardev.backends.udp import UdpOptions
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.registry import Registry
 from trio_chardev.errors import BackendError
 from trio_chardev.frontends import flow

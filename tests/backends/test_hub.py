@@ -90,9 +90,8 @@ async def test_who_waits_to_send_hears_of_a_member_whose_own_bytes_are_not_read(
 ) -> None:
     for device in (a, b):
         device.connect(False)
-    frontend = (await add_hub(registry)).attach()
-    calls = []
-    frontend.on_open = lambda: calls.append(registry["h"].is_open)
+    calls: list[bool] = []
+    frontend = (await add_hub(registry)).attach(on_open=lambda: calls.append(registry["h"].is_open))
     await type_in(a, bytes(300_000))
     a.connect()
     assert calls == [False]

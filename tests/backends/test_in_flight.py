@@ -26,7 +26,8 @@ from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core import chardev, devices
 from trio_chardev.core.abilities import DisconnectControl
-from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.registry import Registry
 from trio_chardev.errors import BackendDisconnectedError
 from trio_chardev.frontends.bridge import BridgeOptions

@@ -28,7 +28,7 @@ from trio_chardev.backends.socket import SocketBackend, SocketOptions
 from trio_chardev.backends.telnet import telnet_codec
 from trio_chardev.backends.websocket import websocket_codec
 from trio_chardev.core.backend import Backend
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendError, ChangeFailedError, ChangeRefusedError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.options import BackendOptions

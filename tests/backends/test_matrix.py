@@ -35,7 +35,8 @@ from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
-from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.options import BackendOptions
 

@@ -544,12 +544,13 @@ async def test_query_shows_whether_mux_and_base_are_used(registry: Registry) -> 
     assert rows(registry) == unused
     for chardev in registry.values():
         chardev.row = b"a list that was written"
-    frontend = attach(registry["top"], FakeFrontend())
+    is_ready = True
+    frontend = registry["top"].attach(fe_open=lambda: is_ready)
     assert all(is_open for _, is_open in rows(registry).values())
     assert all(chardev.row is None for chardev in registry.values())
     for chardev in registry.values():
         chardev.row = b"a list that was written"
-    frontend.fe_open = lambda: False
+    is_ready = False
     assert rows(registry) == unused
     await frontend.aclose()
     assert rows(registry) == unused

@@ -12,7 +12,7 @@ import trio
 from tests.links import until
 from trio_chardev.backends.parallel import PPCLAIM, ParallelOptions, open_parallel
 from trio_chardev.core.backend import OpenRequest
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.service import open_registry

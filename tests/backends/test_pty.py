@@ -27,7 +27,7 @@ from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pty import PtyBackend, PtyOptions, open_pty
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.controls import Controls
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event

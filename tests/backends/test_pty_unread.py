@@ -18,7 +18,8 @@ from trio_chardev.backends.descriptor import DRAIN_INTERVAL, READ_SIZE, TERMINAL
 from trio_chardev.backends.pty import PtyBackend, PtyOptions
 from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
 from trio_chardev.core.controls import Controls
-from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.registry import Registry
 from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.errors import ChangeFailedError

@@ -31,7 +31,8 @@ from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core.backend import OpenRequest
 from trio_chardev.core.controls import Controls
-from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.registry import Registry
 from trio_chardev.errors import BackendError, ChangeFailedError, ChangeRefusedError, OptionsError
 from trio_chardev.events import Event

@@ -29,7 +29,8 @@ from trio_chardev.backends.ahead import PIECE
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.replay import LINES_AT_ONCE, ReplayOptions, parse_speed
 from trio_chardev.backends.ringbuf import RingbufOptions
-from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.registry import Registry
 from trio_chardev.errors import BackendDisconnectedError, BackendError, OptionsError
 from trio_chardev.events import BackendEvent, Event

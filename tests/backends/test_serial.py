@@ -37,7 +37,7 @@ from trio_chardev.core.abilities import BreakControl, LineControl, ModemControl
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.delivery import INBOUND_CAPACITY
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
 from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
 from trio_chardev.service import open_registry

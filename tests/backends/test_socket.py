@@ -32,7 +32,7 @@ from trio_chardev.backends.connection import Connection
 from trio_chardev.backends.socket import SocketBackend, SocketOptions, open_socket
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import (
     BackendDisconnectedError,
     BackendError,

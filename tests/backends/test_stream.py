@@ -12,7 +12,8 @@ from trio.testing import memory_stream_one_way_pair, memory_stream_pair, wait_al
 from trio_chardev.backends.stream import MAX_PIECE, open_stream
 from trio_chardev.core.backend import Backend, Opener
 from trio_chardev.core.chardev import Chardev
-from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendDisconnectedError
 from trio_chardev.events import Event
 from trio_chardev.testing import FakeDevice, FakeFrontend, OpenPair, Pair, check_backend

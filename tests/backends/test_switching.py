@@ -24,7 +24,8 @@ from trio_chardev.backends.addresses import InetAddress, SocketAddress, UnixAddr
 from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.socket import SocketOptions
 from trio_chardev.core.backend import Backend
-from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendDisconnectedError
 from trio_chardev.service import open_registry
 

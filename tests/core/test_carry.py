@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_chardev.core.backend import Backend
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.errors import (
     BackendDisconnectedError,

@@ -8,7 +8,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.fakes import open_feeding
 from trio_chardev.core.delivery import INBOUND_CAPACITY, INBOUND_LIMIT
-from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.seat import DRAIN_LIMIT
 from trio_chardev.errors import ChangeRefusedError
 from trio_chardev.events import BackendEvent, Event
@@ -55,9 +56,10 @@ async def test_break_keeps_its_place_among_the_bytes_for_a_reader() -> None:
 async def test_who_waits_to_send_hears_at_once_that_somebody_has_come() -> None:
     device, user = FakeDevice("old", connected=False), FakeFrontend()
     async with open_chardev(device) as chardev:
-        frontend = chardev.attach(on_event=user.on_event)
-        calls = []
-        frontend.on_open = lambda: calls.append(list(user.events))
+        calls: list[list[object]] = []
+        frontend = chardev.attach(
+            on_event=user.on_event, on_open=lambda: calls.append(list(user.events))
+        )
         device.feed(b"unread")
         await wait_all_tasks_blocked()
         device.connect()

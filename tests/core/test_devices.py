@@ -13,7 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_chardev.core.device import Device, DeviceInfo, DeviceOptions
 from trio_chardev.core.devices import LOOKS, QUIET, SETTLE_TIMEOUT, Driver
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.notices import DeviceDeleted
 from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.errors import (

@@ -12,7 +12,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.expect import MAX_LOOKED_AT, MAX_MATCH
-from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import ChardevClosedError, ExpectError, ExpectTimeoutError
 from trio_chardev.events import Event
 from trio_chardev.testing import CancelAtStep, FakeDevice, FakeFrontend, open_chardev

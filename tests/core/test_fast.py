@@ -8,7 +8,7 @@ import pytest
 
 from trio_chardev.core import fast
 from trio_chardev.core.bursts import IN_A_ROW, Bursts
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.polling import PRICE, Polling
 from trio_chardev.testing import FakeDevice
 from trio_chardev.testing.frontend import open_chardev

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.core.test_seat import Witness, witnessed
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.delivery import INBOUND_CAPACITY
-from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.seat import DRAIN_LIMIT
 from trio_chardev.core.slot import DRAIN_TIMEOUT
 from trio_chardev.events import BackendEvent, Event
@@ -17,9 +20,14 @@ from trio_chardev.testing import FakeDevice, FakeFrontend, open_chardev
 BREAK, CLOSED, OPENED = Event.BREAK, Event.CLOSED, Event.OPENED
 
 
-def attach(chardev: Chardev, user: FakeFrontend) -> Frontend:
+def attach(
+    chardev: Chardev, user: FakeFrontend, on_open: Callable[[], None] = lambda: None
+) -> Frontend:
     return chardev.attach(
-        be_change=user.be_change, on_event=user.on_event, on_receive=user.on_receive
+        be_change=user.be_change,
+        on_event=user.on_event,
+        on_receive=user.on_receive,
+        on_open=on_open,
     )
 
 
@@ -61,7 +69,7 @@ async def test_who_waits_to_send_hears_at_once_that_somebody_has_come_to_the_new
     old, new = FakeDevice("old", answers=False), FakeDevice("new", connected=False)
     user, heard = FakeFrontend(), trio.Event()
     async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
-        attach(chardev, user).on_open = heard.set
+        attach(chardev, user, on_open=heard.set)
         nursery.start_soon(chardev.change, new.open)
         await wait_all_tasks_blocked()
         new.connect()

@@ -16,7 +16,7 @@ from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.pty import PtyOptions
 from trio_chardev.core.backend import Opener
 from trio_chardev.core.chardev import Chardev
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.notices import (
     ChardevAdded,
     ChardevBreak,

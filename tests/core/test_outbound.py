@@ -15,7 +15,8 @@ from tests.fakes import open_feeding
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
-from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.core.tap import Tap
 from trio_chardev.errors import (

@@ -8,6 +8,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_chardev.core.delivery import INBOUND_CAPACITY, Delivery
 from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import Handlers
 from trio_chardev.core.outbound import Outbound
 from trio_chardev.core.outlets import Outlets
 from trio_chardev.events import BackendEvent, Event
@@ -22,9 +23,8 @@ def come(
 ) -> Delivery[Frontend]:
     """*user* becomes one of the users."""
     delivery = outlets.vacant()
-    frontend = Frontend(
-        Outbound("x"), delivery, lambda frontend: None, None, user.on_event, user.on_receive
-    )
+    handlers = Handlers(on_event=user.on_event, on_receive=user.on_receive)
+    frontend = Frontend(Outbound("x"), delivery, lambda frontend: None, handlers)
     outlets.attach(delivery, frontend, is_open=is_open)
     return delivery
 

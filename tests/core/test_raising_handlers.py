@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -15,7 +15,7 @@ from tests.services import until
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import Chardev
-from trio_chardev.core.frontend import Frontend, stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.core.tap import Tap
 from trio_chardev.errors import BackendDisconnectedError, BackendError
@@ -121,23 +121,24 @@ async def test_an_observer_of_a_chardev_that_raises_does_not_break_a_change() ->
 # ---------------------------------------------------------------- frontends
 
 
-def with_fe_open(frontend: Frontend) -> None:
-    frontend.fe_open = fail
-
-
-def with_on_open(frontend: Frontend) -> None:
-    frontend.on_open = fail
-
-
-@pytest.mark.parametrize("assign", [with_fe_open, with_on_open], ids=["fe_open", "on_open"])
+@pytest.mark.parametrize("name", ["fe_open", "on_open"])
 async def test_a_handler_that_raises_ends_its_frontend_alone(
-    assign: Callable[[Frontend], None], caplog: pytest.LogCaptureFixture
+    name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """From the change on; *on_open* is called when it is attached, too."""
+    is_failing = False
+
+    def handle() -> Any:
+        if is_failing:
+            fail()
+        return True
+
     async with open_registry_with(fake_opener) as registry:
         old, new = fake("old"), fake("new")
         await registry.add("c", old)
-        frontend = registry["c"].attach(be_change=stateless)
-        assign(frontend)
+        handlers: dict[str, Any] = {name: handle}
+        frontend = registry["c"].attach(be_change=stateless, **handlers)
+        is_failing = True
         await registry.change("c", new)
         assert [(row.filename, row.frontend_open) for row in registry.query()] == [
             ("fake:new", False)
@@ -186,8 +187,7 @@ async def test_an_on_event_that_raises_at_the_closed_before_a_change_leaves_the_
 async def test_an_on_failure_that_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     old, new = FakeDevice("old"), FakeDevice("new")
     async with open_chardev(old) as chardev:
-        frontend = chardev.attach(be_change=stateless, on_receive=fail)
-        frontend.on_failure = fail
+        frontend = chardev.attach(be_change=stateless, on_receive=fail, on_failure=fail)
         old.feed(b"in")
         await wait_all_tasks_blocked()
         assert not frontend.is_attached
@@ -257,8 +257,9 @@ async def test_a_registry_in_which_all_raises_goes_on(caplog: pytest.LogCaptureF
         devices = [fake(name) for name in "abc"]
         await registry.add("c", devices[0])
         for before, options in pairwise(devices):
-            wrong = registry["c"].attach(be_change=stateless, on_receive=fail)
-            wrong.on_open = wrong.on_failure = fail
+            registry["c"].attach(
+                be_change=stateless, on_receive=fail, on_open=fail, on_failure=fail
+            )
             before.device.feed(b"x")
             await registry.change("c", options)
             await registry["c"].attach(be_change=stateless).aclose()

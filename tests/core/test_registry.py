@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import ChardevInfo
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.errors import (
     BackendError,

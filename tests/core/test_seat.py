@@ -240,12 +240,12 @@ async def test_the_commit_calls_nobody_and_when_they_are_told_the_new_one_is_in_
     async with open_chardev(old) as chardev:
         watched = commit_watcher(chardev)
         chardev.on_event = watched.observe
-        frontend = chardev.attach(
+        chardev.attach(
             be_change=leave_last_words,
             on_event=lambda event: watched.note(str(event)),
             on_receive=watched.receive,
+            on_open=lambda: watched.note("on_open"),
         )
-        frontend.on_open = lambda: watched.note("on_open")
         watched.seen.clear()
         await chardev.change(witnessed(new, WatchedTap(watched)))
     assert watched.seen == [

@@ -327,7 +327,8 @@ async def test_not_while_a_change_is_under_way() -> None:
         async def be_change(_: object) -> None:
             seen.append((world.bridge.peer.direct_source, world.bridge.peer.direct_sink))
 
-        world.bridge.peer.be_change = be_change
+        peer = world.bridge.peer
+        peer.handlers = attrs.evolve(peer.handlers, be_change=be_change)
         await world.change("user")
         assert seen == [(None, None)]
 

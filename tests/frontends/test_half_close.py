@@ -15,7 +15,7 @@ from tests.peers import need
 from tests.services import until
 from trio_chardev.backends.addresses import InetAddress, SocketAddress, UnixAddress
 from trio_chardev.core.device import DeviceOptions
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.frontends.bridge import BridgeInfo
 from trio_chardev.frontends.echo import EchoOptions
 from trio_chardev.testing import CancelAtStep

@@ -22,7 +22,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.peers import need
 from trio_chardev.backends.ring_file import RingFile
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import ChardevError
 from trio_chardev.events import Event
 from trio_chardev.qmp.codec import Encoded

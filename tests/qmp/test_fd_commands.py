@@ -29,7 +29,7 @@ from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pty import PtyOptions
 from trio_chardev.backends.ringbuf import RingbufOptions
 from trio_chardev.backends.socket import SocketOptions
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.registry import Registry
 from trio_chardev.errors import BackendError
 from trio_chardev.qmp import monitor

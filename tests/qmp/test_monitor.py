@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.errors import ChangeRefusedError, ChardevBusyError

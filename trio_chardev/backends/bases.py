@@ -55,12 +55,14 @@ class Base:
         self._lost_in_a_row = 0
         try:
             self.frontend = chardev.attach(
-                be_change=self._be_change, on_event=self._on_event, on_receive=self._on_receive
+                be_change=self._be_change,
+                on_event=self._on_event,
+                on_receive=self._on_receive,
+                on_open=self._on_open,
+                fe_open=lambda: self.owner is not None and self.owner.is_used,
             )
         except ChardevError as exc:
             raise BackendError(str(exc)) from exc
-        self.frontend.fe_open = lambda: self.owner is not None and self.owner.is_used
-        self.frontend.on_open = self._on_open
         self.frontend.keeps_refused = True  # who has sent it to us decides, see `_GivenUp`
 
     @property
@@ -214,14 +216,14 @@ class BackendOnBases(Backend):
         error: Exception | None = None
         while frontend := next((f for f in self._outlets.frontends if f not in asked), None):
             asked.add(frontend)
-            if frontend.be_change is None:
+            if frontend.handlers.be_change is None:
                 continue
             if not backend.is_original:
-                await frontend.be_change(backend)
+                await frontend.handlers.be_change(backend)
                 continue
             try:
                 with trio.fail_after(CLEANUP_TIMEOUT / (2 * len(self._outlets.frontends))):
-                    await frontend.be_change(backend)
+                    await frontend.handlers.be_change(backend)
             except Exception as exc:
                 log.warning("chardev '%s': a user does not take the original: %r", self.id, exc)
                 error = exc

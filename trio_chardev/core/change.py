@@ -113,9 +113,9 @@ class Change:
                 raise ChangeFailedError(text) from exc
 
     async def _ask(self, frontend: Frontend, backend: Controls) -> None:
-        if frontend.be_change is not None:
+        if frontend.handlers.be_change is not None:
             with self._seat.outbound.handler_at_work():
-                await frontend.be_change(backend)
+                await frontend.handlers.be_change(backend)
 
     async def _roll_back(self) -> None:
         """Set the frontends up for the original again, and let them go on."""
@@ -150,7 +150,7 @@ def check_changeable(seat: Seat, *, is_replayed: bool) -> None:
 
 def check_takes_changes(frontend: Frontend) -> None:
     """Raise ChangeRefusedError for a user that could not follow a change."""
-    if frontend.be_change is None:
+    if frontend.handlers.be_change is None:
         error = ChangeRefusedError("Chardev user does not support chardev hotswap")
         error.add_note("It was attached without be_change; be_change=stateless needs no set-up.")
         raise error

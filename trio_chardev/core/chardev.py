@@ -21,7 +21,8 @@ import trio
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.change import Change, ChangeOptions, check_changeable
-from trio_chardev.core.frontend import BeChange, Frontend, OnEvent, OnReceive
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import BeChange, Handlers, OnEvent, OnReceive
 from trio_chardev.core.outbound import eagerly
 from trio_chardev.core.seat import Seat
 from trio_chardev.core.slot import CLEANUP_TIMEOUT, DRAIN_TIMEOUT, Slot
@@ -185,6 +186,9 @@ class Chardev:
         be_change: BeChange | None = None,
         on_event: OnEvent | None = None,
         on_receive: OnReceive | None = None,
+        on_open: Callable[[], None] = lambda: None,
+        on_failure: Callable[[], None] = lambda: None,
+        fe_open: Callable[[], bool] = lambda: True,
     ) -> Frontend:
         """Become a user of this chardev, the only one but with a mux.
 
@@ -192,16 +196,22 @@ class Chardev:
 
         *be_change* is awaited in every change, see `Frontend`; without it changes are
         refused. *on_event* is called with OPENED before this returns, if the backend is
-        open. Raises ChardevBusyError, ChardevClosedError.
+        open. Of all see `Handlers`. Raises ChardevBusyError, ChardevClosedError.
         """
         self._seat.check_not_closed()
         has_backend = self._seat.slot.started
         if len(self.frontends) >= (self.backend.max_frontends if has_backend else 1):
             raise ChardevBusyError(f"Device '{self.id}' is in use")
         delivery = self._seat.outlets.vacant()
-        frontend = Frontend(
-            self._seat.outbound, delivery, self.detach, be_change, on_event, on_receive
+        handlers = Handlers(
+            be_change=be_change,
+            on_event=on_event,
+            on_receive=on_receive,
+            on_open=on_open,
+            on_failure=on_failure,
+            fe_open=fe_open,
         )
+        frontend = Frontend(self._seat.outbound, delivery, self.detach, handlers)
         self._seat.outlets.attach(delivery, frontend, is_open=self.is_open)
         self.touch()
         if has_backend:

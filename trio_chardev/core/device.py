@@ -15,7 +15,8 @@ import attrs
 import trio
 
 from trio_chardev.core.chardev import Chardev
-from trio_chardev.core.frontend import BeChange, Frontend, OnEvent, OnReceive
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.handlers import BeChange, OnEvent, OnReceive
 from trio_chardev.errors import ChardevBusyError, ChardevNotFoundError, OptionsError
 
 
@@ -126,17 +127,21 @@ class Device(abc.ABC):
         be_change: BeChange | None = None,
         on_event: OnEvent | None = None,
         on_receive: OnReceive | None = None,
+        on_open: Callable[[], None] = lambda: None,
     ) -> Frontend:
         """Become the user of the chardev that the property *name* names, until `close`.
 
         See `Chardev.attach`. Raises as `taking`, and ChardevClosedError.
         """
         with self.taking(name) as chardev:
-            frontend = chardev.attach(be_change=be_change, on_event=on_event, on_receive=on_receive)
+            frontend = chardev.attach(
+                be_change=be_change,
+                on_event=on_event,
+                on_receive=on_receive,
+                on_open=on_open,
+                on_failure=self.scope.cancel,
+            )
         self._frontends.append(frontend)
-        frontend.on_failure = self.scope.cancel
-        if not frontend.is_attached:  # a handler failed at once
-            self.scope.cancel()
         return frontend
 
     @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import attrs
@@ -16,6 +16,7 @@ from trio_chardev.core.controls import BREAK_DURATION, Controls
 from trio_chardev.core.delivery import Delivery
 from trio_chardev.core.expect import Expected, Pattern, expect
 from trio_chardev.core.fast import ways
+from trio_chardev.core.handlers import Handlers
 from trio_chardev.core.outbound import Outbound
 from trio_chardev.core.splicing import SplicePipe
 from trio_chardev.errors import BackendDisconnectedError, ChardevClosedError
@@ -23,23 +24,12 @@ from trio_chardev.events import BackendEvent, LineSettings, ModemLines
 
 log = logging.getLogger(__name__)
 
-BeChange = Callable[[Controls], Awaitable[None]]
-"""Sets the frontend up for a backend: line settings, modem lines, echo. Raise to refuse it."""
-OnEvent = Callable[[BackendEvent], None]
-"""Is told OPENED, CLOSED, BREAK ..., in order with the bytes; must not block.
-
-Also line settings and modem lines, from backends that see what the other end does to them.
-"""
 OnPiped = Callable[[int], None]
 """Is told how many bytes have come into the pipe, 0 if it is to look again."""
 OnReceive = Callable[[bytes], int]
 """Takes bytes in the task that received them; returns how many. See `Frontend`."""
 
 MAX_CHUNK = 1 << 20  # bytes that receive_some gives at most, if it is not told
-
-
-async def stateless(backend: Controls) -> None:
-    """The ``be_change`` of a frontend that needs no set-up: any backend will do."""
 
 
 @attrs.frozen(kw_only=True)
@@ -77,28 +67,16 @@ class Frontend(trio.abc.Stream):
         outbound: Outbound,
         delivery: Delivery[Frontend],
         on_detach: Callable[[Frontend], None],
-        be_change: BeChange | None,
-        on_event: OnEvent | None,
-        on_receive: OnReceive | None,
+        handlers: Handlers,
     ) -> None:
         self.id = outbound.id
         """That of its chardev."""
         self._on_detach = on_detach
-        self.be_change = be_change
+        self.handlers = handlers
         self._outbound = outbound
         self._delivery = delivery
-        self._on_event = on_event
-        self._on_receive = on_receive
         self._on_piped: OnPiped = lambda size: None
         self._is_receiving = False
-        self.fe_open: Callable[[], bool] = lambda: True
-        """Is it open in its turn? What query-chardev shows as frontend-open."""
-        self.on_open: Callable[[], None] = lambda: None
-        """Is called at once when somebody has come, for who waits to send: *on_event* hears
-        OPENED only when what had come before it was taken."""
-        self.on_failure: Callable[[], None] = lambda: None
-        """Is called when a handler has failed and so it was detached."""
-
         self.keeps_refused = False
         """`send_some` and `try_send` are called again with what nobody was there for, or
         `give_up` is. Else raising they have given it up: a log has it then."""
@@ -420,10 +398,10 @@ class Frontend(trio.abc.Stream):
 
     def push(self, data: bytes) -> int:
         """Offer *data* to on_receive; how much it took."""
-        if self._on_receive is None:
+        if (on_receive := self.handlers.on_receive) is None:
             return 0
         try:
-            taken = self._on_receive(data)
+            taken = on_receive(data)
             if not 0 <= taken <= len(data):
                 raise ValueError(f"it was given {len(data)} bytes and says it took {taken}")
             return taken
@@ -440,9 +418,9 @@ class Frontend(trio.abc.Stream):
 
     def tell(self, event: BackendEvent) -> None:
         """Call on_event."""
-        if self._on_event is not None:
+        if self.handlers.on_event is not None:
             try:
-                self._on_event(event)
+                self.handlers.on_event(event)
             except Exception:
                 self._fail("on_event")
 
@@ -450,14 +428,14 @@ class Frontend(trio.abc.Stream):
         """Wake who is in `wait_open`, and call on_open."""
         self._delivery.inbound.wake_readers()
         try:
-            self.on_open()
+            self.handlers.on_open()
         except Exception:
             self._fail("on_open")
 
     def is_ready(self) -> bool:
         """Ask fe_open."""
         try:
-            return self.fe_open()
+            return self.handlers.fe_open()
         except Exception:
             self._fail("fe_open")
             return False
@@ -466,7 +444,7 @@ class Frontend(trio.abc.Stream):
         log.exception("chardev '%s': %s failed; it is detached", self.id, handler)
         self.detach()
         try:
-            self.on_failure()
+            self.handlers.on_failure()
         except Exception:
             log.exception("chardev '%s': on_failure failed", self.id)
 

@@ -120,9 +120,13 @@ class Bridge(Device):
             elif event is Event.BREAK or not isinstance(event, Event):
                 away.control(event)
 
-        side = self.attach(name, be_change=be_change, on_event=on_event, on_receive=away.receive)
-        side.on_open = towards.sink_opened
-        return side
+        return self.attach(
+            name,
+            be_change=be_change,
+            on_event=on_event,
+            on_receive=away.receive,
+            on_open=towards.sink_opened,
+        )
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:

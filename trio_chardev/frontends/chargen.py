@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from trio_chardev.core.device import Device, DeviceInfo, DeviceOptions, DeviceRequest
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from trio_chardev.core.device import Device, DeviceInfo, DeviceOptions, DeviceRequest
-from trio_chardev.core.frontend import stateless
+from trio_chardev.core.handlers import stateless
 
 
 @attrs.frozen(kw_only=True)

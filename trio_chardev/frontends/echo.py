@@ -41,8 +41,8 @@ class Echo(Device):
             be_change=self._flow.be_change,
             on_event=self._on_event,
             on_receive=self._flow.receive,
+            on_open=self._flow.forget_end,
         )
-        self._flow.sink.on_open = self._flow.forget_end
 
     def _on_event(self, event: BackendEvent) -> None:
         if event is Event.OPENED:
