@@ -105,7 +105,7 @@ QMP: Final = {
     % ("é".encode() * 500_000),
     "long list": b'{"execute":"query-version","arguments":{"x":[' + b"[]," * 20_000 + b"1]}}",
     "many members": b"{%b}" % b",".join(b'"%d":0' % n for n in range(12_000)),
-    "too long": b'{"execute":"' + b"x" * (60 << 20) + b'"}',
+    "too long": b'{"execute":"' + b"x" * (1 << 20) + b'"}',
     "much to tell": b'{"execute":"query-qmp-schema"}',
     "oob": b'{"exec-oob":"query-yank"}',
 }
