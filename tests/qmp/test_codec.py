@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from tests.peers import need
+from trio_chardev.qmp import codec
 from trio_chardev.qmp.codec import (
     LONGEST_STRAY,
     QEMU,
@@ -23,6 +24,7 @@ from trio_chardev.qmp.codec import (
     Message,
     encode,
 )
+from trio_chardev.qmp.monitor_client import MESSAGE
 
 COMMAND = b'{"execute": "query-chardev"}\r\n'
 VALUE: Message = {"execute": "query-chardev"}
@@ -274,6 +276,12 @@ def test_other_errors_in_a_skipped_message_are_quiet(deep: Decoder) -> None:
 
 def test_the_limits_are_qemus_unless_others_are_given() -> None:
     assert Limits(size=64 << 20, tokens=2 << 20) == QEMU
+
+
+@pytest.mark.parametrize("limits", [QEMU, MESSAGE])
+def test_what_the_fast_path_takes_at_once_exceeds_no_limit(limits: Limits) -> None:
+    """It does not count."""
+    assert min(limits.size, limits.tokens) >= codec._PIECE
 
 
 def test_too_many_tokens() -> None:

@@ -75,11 +75,6 @@ class Door:
                 nursery.start_soon(self._refuse, newcomer, in_use_by)
         nursery.start_soon(self._watch, self._watching, nursery, listener, in_use_by)
 
-    def close(self) -> None:
-        """Serve nobody any more; *check*, which keeps who made us, is let go."""
-        self.leave()
-        self._check = _welcome
-
     def leave(self) -> None:
         """Somebody else looks at the listener from now on."""
         if self._watching is not None:
@@ -142,10 +137,6 @@ class Door:
         more = f" ({self._untold} more were not told of)" if self._untold else ""
         self._untold = 0
         log.warning("chardev '%s': %s%s", self._label, text, more)
-
-
-def _welcome(sock: socket.socket) -> None:
-    """Whoever comes."""
 
 
 def who(sock: socket.socket) -> str:

@@ -48,6 +48,7 @@ from trio_chardev.backends.rights import close_socket
 from trio_chardev.backends.socket_options import SocketOptions as SocketOptions
 from trio_chardev.backends.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.weak import weakly
 from trio_chardev.errors import NOTICE, BackendError
 from trio_chardev.files import work_on_files
 
@@ -74,7 +75,7 @@ class SocketBackend(PeerBackend):
         self._guard: Guard | None = None
         self._door = Door(
             self.id,
-            check=self._check,
+            check=weakly(SocketBackend._check, self),
             link_on=self._stack.link_on,
             refuses=options.on_busy == "refuse",
             on_waiting=request.touch,
@@ -240,7 +241,6 @@ class SocketBackend(PeerBackend):
 
     async def aclose(self) -> None:
         """Close everything; for the opener, when it leaves. Cancelled is not heard."""
-        self._door.close()
         if isinstance(self._peers, Listener):
             await self._peers.remove_file()
         self._peers.close()
