@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
 
-from trio_chardev.members import (
+from trio_chardev.options.members import (
     Array,
     Enum,
     IntRange,

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from trio_chardev.credentials import TlsCredentials
-from trio_chardev.objects import TlsCredsX509
+from trio_chardev.access.credentials import TlsCredentials
+from trio_chardev.access.objects import TlsCredsX509
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import gc
 import os
 
 import pytest
+import trio._core._run as trio_run
 from hypothesis import settings
 
 from trio_chardev.core.fast import ways
@@ -59,3 +60,15 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     config.option.numprocesses = max(FEWEST, min(MOST, len(os.sched_getaffinity(0))))
     if config.option.dist == "no":
         config.option.dist = "worksteal"
+
+
+@pytest.fixture(params=range(12))
+def schedule(request: pytest.FixtureRequest) -> int:
+    """Runs the test under several orders of tasks; the number makes each repeatable.
+
+    It seeds the scheduler as pytest-trio does for hypothesis.
+    """
+    trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
+    seed: int = request.param
+    trio_run._r.seed(seed)
+    return seed

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from trio_chardev.backends import spool
+from trio_chardev.backends.taps import background_file as background
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
@@ -50,16 +50,16 @@ def hang_in(monkeypatch: pytest.MonkeyPatch, name: str) -> tuple[threading.Event
 
 
 class Disk:
-    """Stands between a spool and its file."""
+    """Stands between a background and its file."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.go = threading.Event()
         self.go.set()
         self.calls = 0
         self.error: OSError | None = None
-        write = spool.Output.write
+        write = background.Output.write
 
-        def slow(output: spool.Output, data: bytearray) -> None:
+        def slow(output: background.Output, data: bytearray) -> None:
             error = self.error
             self.calls += 1
             self.go.wait()
@@ -67,7 +67,7 @@ class Disk:
                 raise error
             write(output, data)
 
-        monkeypatch.setattr(spool.Output, "write", slow)
+        monkeypatch.setattr(background.Output, "write", slow)
 
     async def wait_calls(self, calls: int) -> None:
         await eventually(lambda: self.calls >= calls)

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 
 from trio.testing import wait_all_tasks_blocked
 
-from trio_chardev.backends import opener_of
+from trio_chardev.backends.table import opener_of
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
-from trio_chardev.core.registry import Registry
 from trio_chardev.core.tap import Tap
-from trio_chardev.options import BackendOptions
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.registry import Registry
 from trio_chardev.testing import FakeDevice, FakeFrontend, FakeOptions, fake_opener
 
 

@@ -17,18 +17,17 @@ import attrs
 import trio
 import trio.testing
 
-from trio_chardev.backends import BACKEND, KINDS, opener_of
 from trio_chardev.backends.null import NullOptions
-from trio_chardev.backends.ringbuf import RingbufOptions
+from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
+from trio_chardev.backends.table import BACKEND, KINDS, opener_of
 from trio_chardev.cli.options import GRAMMAR, MonitorOptions
 from trio_chardev.cli.words import parse_arguments
 from trio_chardev.core.backend import Opener
 from trio_chardev.core.nursery import open_background_nursery
-from trio_chardev.core.registry import open_registry_with
 from trio_chardev.errors import BackendError, OptionsError
-from trio_chardev.keyval import HelpRequested, parse_keyval, structure_text
-from trio_chardev.legacy import parse_legacy
-from trio_chardev.members import (
+from trio_chardev.options.keyval import HelpRequested, parse_keyval, structure_text
+from trio_chardev.options.legacy import parse_legacy
+from trio_chardev.options.members import (
     Array,
     Enum,
     IntRange,
@@ -38,12 +37,13 @@ from trio_chardev.members import (
     ValueType,
     describe,
 )
-from trio_chardev.options import BackendOptions, structure, unstructure
-from trio_chardev.qmp.codec import Decoder, Malformed, Message, encode
-from trio_chardev.qmp.commands import COMMANDS, BackendArguments
-from trio_chardev.qmp.context import Host
-from trio_chardev.qmp.conversation import Conversation
-from trio_chardev.qmp.monitor import Monitor
+from trio_chardev.options.structure import BackendOptions, structure, unstructure
+from trio_chardev.qmp.client.conversation import Conversation
+from trio_chardev.qmp.commands.chardev import COMMANDS, BackendArguments
+from trio_chardev.qmp.commands.context import Host
+from trio_chardev.qmp.json.codec import Decoder, Malformed, Message, encode
+from trio_chardev.qmp.server.monitor import Monitor
+from trio_chardev.registry import open_registry_with
 from trio_chardev.testing import FakeDevice, FakeOptions
 
 T = TypeVar("T")

@@ -17,18 +17,18 @@ import trio
 from tests.certificates import server_credentials
 from tests.links import come_by_tls, come_to
 from tests.places import RingReader, connect_to, place_for
-from trio_chardev.backends.addresses import UnixAddress
-from trio_chardev.backends.hub import HubOptions
-from trio_chardev.backends.mux import MuxOptions
-from trio_chardev.backends.ringbuf import RingbufOptions
-from trio_chardev.backends.socket import SocketOptions
-from trio_chardev.backends.telnet import telnet_codec
-from trio_chardev.backends.websocket import websocket_codec
+from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
+from trio_chardev.backends.socket.addresses import UnixAddress
+from trio_chardev.backends.socket.socket import SocketOptions
+from trio_chardev.backends.socket.telnet import telnet_codec
+from trio_chardev.backends.socket.websocket import websocket_codec
+from trio_chardev.backends.stacked.hub import HubOptions
+from trio_chardev.backends.stacked.mux import MuxOptions
 from trio_chardev.core.backend import Backend
 from trio_chardev.core.frontend import Frontend
-from trio_chardev.core.registry import Registry
 from trio_chardev.errors import BackendDisconnectedError
-from trio_chardev.options import BackendOptions
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.registry import Registry
 
 PIECE = 4000  # bytes
 BREATH = 0.001  # seconds; between looks at what tells nobody that it has changed

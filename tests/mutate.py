@@ -37,34 +37,41 @@ TIMEOUT = 40  # seconds for one test; a mutant that hangs is found, too
 CORE = (
     *(
         "chardev",
-        "seat",
+        "commit",
         "carry",
-        "outbound",
-        "delivery",
-        "outlets",
-        "notices",
-        "registry",
+        "outbox",
+        "inbox",
+        "users",
         "frontend",
     ),
     *("last_words", "storms", "cancel_everywhere", "machine"),
 )
-CORE_TESTS = tuple(f"tests/core/test_{name}.py" for name in CORE)
-SOCKETS = ("peer", "in_flight", "keep_peer", "losses", "changes", "listener", "socket", "carry")
-SOCKET_TESTS = tuple(f"tests/backends/test_{name}.py" for name in SOCKETS)
-GIVERS = (
-    *("tests/core/test_frontend.py", "tests/core/test_outbound.py"),
-    *("tests/backends/test_log.py", "tests/backends/test_record.py"),
+CORE_TESTS = (
+    *(f"tests/core/test_{name}.py" for name in CORE),
+    *("tests/test_notices.py", "tests/test_registry.py"),
 )
-PEERS = ("half_close", "door", "guard", "cancel_peers")
-PEER_TESTS = tuple(f"tests/backends/test_{name}.py" for name in PEERS)
-PTY_TESTS = tuple(f"tests/backends/test_{name}.py" for name in ("pty", "pty_unread", "carry"))
-QMP_TESTS = ("tests/qmp/test_turns.py", "tests/qmp/test_monitor.py")
-SERIAL_TESTS = ("tests/backends/test_serial.py", "tests/backends/test_carry.py")
+SOCKETS = ("peer", "in_flight", "keep_peer", "listener", "socket")
+SOCKET_TESTS = (
+    *(f"tests/backends/socket/test_{name}.py" for name in SOCKETS),
+    *(f"tests/backends/test_{name}.py" for name in ("losses", "changes", "carry")),
+)
+GIVERS = (
+    *("tests/core/test_frontend.py", "tests/core/test_outbox.py"),
+    *("tests/backends/taps/test_log.py", "tests/backends/taps/test_record.py"),
+)
+PEERS = ("half_close", "door", "access", "cancel_peers")
+PEER_TESTS = tuple(f"tests/backends/socket/test_{name}.py" for name in PEERS)
+PTY_TESTS = (
+    *("tests/backends/pty/test_pty.py", "tests/backends/pty/test_unread.py"),
+    "tests/backends/test_carry.py",
+)
+QMP_TESTS = ("tests/qmp/server/test_turns.py", "tests/qmp/server/test_monitor.py")
+SERIAL_TESTS = ("tests/backends/serial/test_serial.py", "tests/backends/test_carry.py")
 
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "core/chardev.py": (
         (
-            *("change", "_start", "_run_first", "_run_slot", "_commit_first"),
+            *("change", "_start", "_run_first", "_run_backend", "_commit_first"),
             *("run", "open", "aclose", "shut", "attach", "detach"),
         ),
         CORE_TESTS,
@@ -72,66 +79,60 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "core/change.py": (
         (
             *("check", "make", "give_up", "_switch", "_set_up", "_ask", "_roll_back", "_ask_back"),
-            *("check_changeable", "check_takes_changes"),
+            *("check_changeable", "check_takes_changes", "put_first", "commit"),
+            *("_check_fit", "_give_way", "_let_taps_see", "_go_on"),
         ),
         CORE_TESTS,
     ),
     "core/weak.py": (("weakly",), ("tests/core/test_weak.py",)),
-    "core/seat.py": (
+    "core/parts.py": (
+        ("check_not_closed", "touch", "backend_event", "note", "note_end", "tell", "tell_all"),
+        CORE_TESTS,
+    ),
+    "core/last_words.py": (
         (
-            *(
-                "commit",
-                "tell_all",
-                "_give_way",
-                "_check_fit",
-                "_drain",
-                "_late_data",
-                "_switch_taps",
-                "_end_taps",
-                "_let_go_on",
-                "_note",
-                "_tell",
-                "see_off",
-                "hear_out",
-                "_drain_slowly",
-            ),
-            *("backend_event", "note_end", "check_not_closed", "touch"),
+            *("take_received", "_add", "replaced_by", "_has_more", "_end_taps"),
+            *("hear", "hear_before_close", "_take_slowly"),
         ),
         CORE_TESTS,
     ),
     "core/effects.py": (("add", "run"), CORE_TESTS),
-    "core/slot.py": (
+    "core/runner.py": (
         ("run", "settle", "stay", "drain", "take_back", "look_again", "retire"),
         CORE_TESTS,
     ),
-    "core/outbound.py": (
+    "core/outbox.py": (
         (
             *("push_nowait", "push", "interrupt", "exclusive", "_try", "_send_blocking"),
-            *("usable_slot", "_send_carried", "give_up", "send_eof"),
+            *("usable_runner", "_send_carried", "give_up", "send_eof"),
         ),
-        (*CORE_TESTS, "tests/backends/test_half_close.py", "tests/backends/test_log.py"),
+        (
+            *CORE_TESTS,
+            "tests/backends/socket/test_half_close.py",
+            "tests/backends/taps/test_log.py",
+        ),
     ),
     "core/frontend.py": (("send_some", "try_send", "_note_refused", "give_up"), GIVERS),
-    "core/delivery.py": (("hold", "let_last_in", "release"), CORE_TESTS),
-    "core/outlets.py": (("hold", "let_last_in", "release"), CORE_TESTS),
+    "core/inbox.py": (("hold", "let_last_in", "release"), CORE_TESTS),
+    "core/users.py": (("hold", "let_last_in", "release"), CORE_TESTS),
     "core/bursts.py": (("goes_on", "input_came", "ended"), ("tests/core/test_bursts.py",)),
     "core/splicing.py": (("fill", "empty_into", "stream"), ("tests/core/test_splicing.py",)),
-    "frontends/exchange.py": (
+    "devices/exchange.py": (
         ("piece_sent", "_ways", "_burst", "_send_on"),
-        ("tests/frontends/test_exchange.py",),
+        ("tests/devices/test_exchange.py",),
     ),
-    "frontends/pour.py": (("send_rest",), ("tests/frontends/test_pour.py",)),
-    "backends/pty.py": (
+    "devices/pour.py": (("send_rest",), ("tests/devices/test_pour.py",)),
+    "backends/pty/pty.py": (
         ("drain", "settle", "stay", "take_back", "prepare", "activate"),
         PTY_TESTS,
     ),
-    "backends/pty_unread.py": (
+    "backends/pty/unread.py": (
         ("is_empty", "_has_input", "wait_quiet", "take_all", "_make_raw", "begin", "end", "take"),
         PTY_TESTS,
     ),
-    "backends/pty_link.py": (("move", "lead_to", "remove"), ("tests/backends/test_pty.py",)),
-    "backends/socket.py": (("activate", "_keep_peer_of", "_take_over"), SOCKET_TESTS),
-    "backends/peer.py": (
+    "backends/pty/link.py": (("move", "lead_to", "remove"), ("tests/backends/pty/test_pty.py",)),
+    "backends/socket/socket.py": (("activate", "_keep_peer_of", "_take_over"), SOCKET_TESTS),
+    "backends/socket/peer.py": (
         (
             *("finish", "_dismiss", "_drop_in_time", "_dropping_in_time", "_note_end", "_let_go"),
             *("_connect", "_lose", "_send_to_leaver", "send_eof", "_wait_for_next"),
@@ -139,46 +140,53 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         (*PEER_TESTS, *SOCKET_TESTS),
     ),
-    "backends/leaver.py": (
+    "backends/socket/half_closed.py": (
         ("__attrs_post_init__", "send", "_is_answered", "wait_writable", "wait_over"),
-        ("tests/backends/test_leaver.py", *PEER_TESTS),
+        ("tests/backends/socket/test_half_closed.py", *PEER_TESTS),
     ),
-    "backends/door.py": (
+    "backends/socket/door.py": (
         ("watch", "leave", "_watch", "_refuse", "_tell_of", "_tell", "who"),
-        ("tests/backends/test_door.py", *PEER_TESTS, "tests/backends/test_listener.py"),
+        (
+            "tests/backends/socket/test_door.py",
+            *PEER_TESTS,
+            "tests/backends/socket/test_listener.py",
+        ),
     ),
-    "backends/serial_line.py": (
+    "backends/serial/line.py": (
         ("set_up", "take_over", "unlock", "_lock", "_refuse_opens", "is_locked_unless_told"),
         SERIAL_TESTS,
     ),
-    "backends/serial_holders.py": (
+    "backends/serial/holders.py": (
         ("name_holders", "_find_holders", "_has_open", "explain_busy"),
         SERIAL_TESTS,
     ),
-    "backends/connection.py": (
+    "backends/socket/connection.py": (
         ("finish", "_take_all", "hand_over", "_discard_input"),
-        ("tests/backends/test_connection.py", *SOCKET_TESTS),
+        ("tests/backends/socket/test_connection.py", *SOCKET_TESTS),
     ),
-    "backends/listener.py": (("activate", "remove_file", "close"), SOCKET_TESTS),
-    "backends/socket_file.py": (
+    "backends/socket/listener.py": (("activate", "remove_file", "close"), SOCKET_TESTS),
+    "backends/socket/socket_file.py": (
         ("bind", "is_at", "unlink"),
-        ("tests/backends/test_socket_file.py", *SOCKET_TESTS),
+        ("tests/backends/socket/test_socket_file.py", *SOCKET_TESTS),
     ),
-    "backends/guard.py": (
+    "backends/socket/access.py": (
         ("check", "_refuse", "check_listening", "check_remote", "check_peer", "_exposed_peer"),
-        ("tests/backends/test_guard.py",),
+        ("tests/backends/socket/test_access.py",),
     ),
-    "backends/lobby.py": (
+    "backends/socket/handshaking.py": (
         (
             *("ending", "let_in", "wait", "_attend", "shake_hands", "take", "leave", "empty"),
             *("shut_down", "close", "_close"),
         ),
-        ("tests/backends/test_lobby.py", "tests/qmp/test_listener.py"),
+        ("tests/backends/socket/test_handshaking.py", "tests/qmp/server/test_listener.py"),
     ),
-    "backends/http_guard.py": (("is_browser",), ("tests/backends/test_http_guard.py",)),
-    "backends/rights.py": (
+    "backends/socket/http_guard.py": (
+        ("is_browser",),
+        ("tests/backends/socket/test_http_guard.py",),
+    ),
+    "backends/socket/rights.py": (
         ("receive", "do", "_work", "close_socket", "_has_only_bytes", "_close_unread"),
-        ("tests/backends/test_rights.py",),
+        ("tests/backends/socket/test_rights.py",),
     ),
     "backends/limit.py": (
         ("parse_mode", "check_size", "check_limits", "check_has_size"),
@@ -186,27 +194,35 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "place.py": (
         ("close", "check_reached", "_join", "_leave", "beside", "is_same"),
-        ("tests/test_sandbox.py", "tests/test_sandbox_races.py", "tests/backends/test_pty.py"),
+        (
+            "tests/access/test_sandbox.py",
+            "tests/access/test_sandbox_races.py",
+            "tests/backends/pty/test_pty.py",
+        ),
     ),
     "cli/pidfile.py": (
         ("keeping_pid", "_take", "_open", "_check", "_write", "is_at", "_remove"),
         ("tests/cli/test_pidfile.py",),
     ),
-    "qmp/turn.py": (("spend", "renew", "left_for_output"), QMP_TESTS),
-    "qmp/monitor.py": (
+    "qmp/server/turn.py": (("spend", "renew", "left_for_output"), QMP_TESTS),
+    "qmp/server/monitor.py": (
         (
             *("_on_receive", "_work_through", "_take_backlog", "_work_for", "_take_turns"),
             *("_read_or_pause", "_pause", "_go_on", "_is_owed"),
         ),
-        (*QMP_TESTS, "tests/qmp/test_half_close.py", "tests/qmp/test_fd_commands.py"),
+        (
+            *QMP_TESTS,
+            "tests/qmp/server/test_half_close.py",
+            "tests/qmp/commands/test_descriptor.py",
+        ),
     ),
-    "qmp/codec.py": (
+    "qmp/json/codec.py": (
         ("feed_some", "_take_one", "_take_ordinary", "_scan_ordinary"),
-        ("tests/qmp/test_codec.py", *QMP_TESTS),
+        ("tests/qmp/json/test_codec.py", *QMP_TESTS),
     ),
-    "qmp/parser.py": (
+    "qmp/json/parser.py": (
         ("_string", "_standard_spelling", "_find_error", "_check_escape"),
-        ("tests/qmp/test_codec.py", "tests/qmp/test_parser.py"),
+        ("tests/qmp/json/test_codec.py", "tests/qmp/json/test_parser.py"),
     ),
 }
 """Module -> its functions, and the tests that are to find their mutants."""
@@ -230,16 +246,16 @@ REASONS: dict[str, str] = {
     "_string: without `if b'\\\\' not in raw:`": SPARES,
     "_string: without `return _text(raw[1:-1])`": SPARES,
     "_string: swapped `if b'\\\\' not in raw:` and `text = utf8.decode(_standard_spelling(raw))`": SPARES,
-    "change: swapped `self._check_changeable()` and `old = self._seat.slot`": SAME,
+    "change: swapped `self._check_changeable()` and `old = self._seat.runner`": SAME,
     "change: swapped `if keep_peer and (not new.backend.keeps_peer):` "
     "and `carry = carry or keep_peer`": SAME,
-    "change: swapped `self._seat.outbound.refuse_in_handler()` "
+    "change: swapped `self._seat.outbox.refuse_in_handler()` "
     "and `if not 0 <= drain_timeout <= MAX_DRAIN_TIMEOUT:`": WHICH,
     "_check_changeable: without `self._seat.check_not_closed()`": ASKED_AGAIN,
     "_check_changeable: swapped `self._seat.check_not_closed()` and `if self.is_replayed:`": WHICH,
     "_check_changeable: swapped `check_takes_changes(frontend)` "
-    "and `if (unread := len(frontend.delivery.inbound)) > DRAIN_LIMIT:`": WHICH,
-    "_switch: swapped `self._seat.outlets.hold(closed=old.backend.is_open and "
+    "and `if (unread := len(frontend.inbox.queue)) > DRAIN_LIMIT:`": WHICH,
+    "_switch: swapped `self._seat.users.hold(closed=old.backend.is_open and "
     "(not new.backend.is_open))` and `asked: set[Frontend] = set()`": SAME,
     "_set_up: without `self._seat.check_not_closed()`": ASKED_AGAIN,
     "_set_up: swapped `self._seat.check_not_closed()` and `check_takes_changes(frontend)`": WHICH,
@@ -249,24 +265,24 @@ REASONS: dict[str, str] = {
     "_set_up: swapped `check_takes_changes(frontend)` and `asked.add(frontend)`": (
         "who is not asked to take the change need not take the original back"
     ),
-    "touch: swapped `self.row = None` and `if self.slot.started:`": SAME,
+    "touch: swapped `self.row = None` and `if self.runner.started:`": SAME,
     "commit: swapped `self._drain(old)` and `if carry:`": SAME,
     "commit: swapped `if carry:` and `old.is_replaced = True`": SAME,
     "commit: swapped `self._switch_taps(old, new)` and `self.touch()`": SAME,
     "commit: swapped `self._tell(old, new)` and `new.in_place.set()`": NO_CHECKPOINT,
     "commit: swapped `new.in_place.set()` and `if old is not None:`": NO_CHECKPOINT,
     "commit: swapped `if old is not None:` and `if new.carried:`": NO_CHECKPOINT,
-    "_switch_taps: swapped `if old is not None:` and `self.outlets.taps = new.backend.taps`": SAME,
-    "_switch_taps: swapped `self.outlets.taps = new.backend.taps` "
+    "_switch_taps: swapped `if old is not None:` and `self.users.taps = new.backend.taps`": SAME,
+    "_switch_taps: swapped `self.users.taps = new.backend.taps` "
     "and `for tap in new.backend.taps:`": SAME,
     "_tell: swapped `if new.backend.is_open:` "
     "and `if old is not None and old.backend.is_open and (not new.backend.is_open):`": (
         "never both"
     ),
-    "backend_event: swapped `self.outlets.event(event)` "
+    "backend_event: swapped `self.users.event(event)` "
     "and `if event is Event.OPENED:`": NO_CHECKPOINT,
-    "note_end: swapped `self.outbound.interrupt()` "
-    "and `slot.backend.set_open(False)`": NO_CHECKPOINT,
+    "note_end: swapped `self.outbox.interrupt()` "
+    "and `runner.backend.set_open(False)`": NO_CHECKPOINT,
     "drain: without `if not self.carried and self.backend.is_finished and "
     "self.backend.is_drained:`": SPARES,
     "drain: swapped `if not self.carried and self.backend.is_finished and self.backend.is_drained:` "
@@ -280,8 +296,8 @@ REASONS: dict[str, str] = {
     "settle: swapped `if type(self.backend).settle is Backend.settle:` "
     "and `with trio.move_on_after(timeout) as self._draining:`": SPARES,
     "settle: without `return`": SPARES,
-    "_try: swapped `if self._slot_lock.locked():` and `slot = self.usable_slot()`": WHICH,
-    "usable_slot: swapped `if self.is_closed:` and `slot = self.slot`": SAME,
+    "_try: swapped `if self._backend_lock.locked():` and `runner = self.usable_runner()`": WHICH,
+    "usable_runner: swapped `if self.is_closed:` and `runner = self.runner`": SAME,
     "hand_over: swapped `self._wake()` and `if self._sock.family in INTERNET:`": SAME,
     "_discard_input: without `return`": SPARES,
     "close: swapped `if self.file is not None:` and `for client in self._inherited:`": SAME,
@@ -299,8 +315,8 @@ REASONS: dict[str, str] = {
     "and `if self.closed.is_set():`": SPARES,
     "retire: without `if self.closed.is_set():`": SPARES,
     "retire: without `return`": SPARES,
-    "release: swapped `self.flush()` and `self.inbound.wake_readers()`": NO_CHECKPOINT,
-    "release: swapped `self.inbound.wake_readers()` and `if is_open:`": NO_CHECKPOINT,
+    "release: swapped `self.flush()` and `self.queue.wake_readers()`": NO_CHECKPOINT,
+    "release: swapped `self.queue.wake_readers()` and `if is_open:`": NO_CHECKPOINT,
     "_keep_peer_of: swapped `if original._options.protocols != self._options.protocols:` "
     "and `self._original = original`": "who is refused is closed",
     "_take_over: swapped `if self._connection is not None:` "
@@ -326,16 +342,16 @@ REASONS: dict[str, str] = {
     "wait_quiet: swapped `quiet = 0.0 if has_read else quiet + DRAIN_INTERVAL` "
     "and `before = unread`": SAME,
     "take_all: swapped `_make_raw(slave)` and `data, is_torn, looks = (b'', False, 0)`": SAME,
-    "_drain: swapped `if old.closed.is_set():` and `inbound = self.outlets.focus.inbound`": SAME,
+    "_drain: swapped `if old.closed.is_set():` and `queue = self.users.focus.queue`": SAME,
     "exclusive: swapped `self.refuse_in_handler()` and `self.interrupt()`": (
         "while a handler is at work nothing is being sent"
     ),
     "run: swapped `self.started = True` and `self.ready.set()`": NO_CHECKPOINT,
-    "_start: swapped `self._seat.check_not_closed()` and `slot = Slot()`": SAME,
-    "_start: swapped `slot = Slot()` and `request = OpenRequest(id=self.id, "
-    "on_event=lambda event: self._seat.backend_event(slot, event), "
+    "_start: swapped `self._seat.check_not_closed()` and `runner = Runner()`": SAME,
+    "_start: swapped `runner = Runner()` and `request = OpenRequest(id=self.id, "
+    "on_event=lambda event: self._seat.backend_event(runner, event), "
     "replaces=replaces.backend if replaces else None, keep_peer=keep_peer, "
-    "outlets=self._seat.outlets)`": SAME,
+    "users=self._seat.users)`": SAME,
     "_check_fit: swapped `self.check_not_closed()` "
     "and `if (users := len(self.frontends)) > new.backend.max_frontends:`": WHICH,
     "_check_fit: swapped `if (users := len(self.frontends)) > new.backend.max_frontends:` "

@@ -23,26 +23,31 @@ import trio
 import trio.testing
 from trio.lowlevel import FdStream
 
-from trio_chardev.backends import opener_of
-from trio_chardev.backends.addresses import FdAddress, InetAddress, SocketAddress, UnixAddress
-from trio_chardev.backends.bases import BackendOnBases
 from trio_chardev.backends.file import FileOptions
-from trio_chardev.backends.hub import HubOptions
-from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pipe import PipeOptions
-from trio_chardev.backends.pty import PtyOptions
+from trio_chardev.backends.pty.pty import PtyOptions
 from trio_chardev.backends.replay import ReplayOptions
-from trio_chardev.backends.ringbuf import MemoryOptions, RingbufBackend, RingbufOptions
-from trio_chardev.backends.serial import SerialOptions
-from trio_chardev.backends.socket import SocketBackend, SocketOptions
+from trio_chardev.backends.ringbuf.ringbuf import MemoryOptions, RingbufBackend, RingbufOptions
+from trio_chardev.backends.serial.serial import SerialOptions
+from trio_chardev.backends.socket.addresses import (
+    FdAddress,
+    InetAddress,
+    SocketAddress,
+    UnixAddress,
+)
+from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions
+from trio_chardev.backends.stacked.bases import BackendOnBases
+from trio_chardev.backends.stacked.hub import HubOptions
+from trio_chardev.backends.stacked.mux import MuxOptions
 from trio_chardev.backends.stdio import StdioOptions, open_stdio
+from trio_chardev.backends.table import opener_of
 from trio_chardev.backends.udp import UdpBackend, UdpOptions
 from trio_chardev.core.backend import Backend, OpenRequest, number_as_fd
-from trio_chardev.core.outlets import Outlets
-from trio_chardev.core.registry import Registry, open_registry_with
-from trio_chardev.options import BackendOptions
+from trio_chardev.core.users import Users
+from trio_chardev.options.structure import BackendOptions
 from trio_chardev.protocols.asciicast import header
+from trio_chardev.registry import Registry, open_registry_with
 from trio_chardev.testing import Join
 
 OFLAG = 1  # its place in what tcgetattr gives
@@ -78,7 +83,7 @@ class Place:
     async def _open_on_bases(self, request: OpenRequest) -> AsyncIterator[Backend]:
         async with open_registry_with(opener_of) as registry:
             await self.add_bases(registry)
-            more = attrs.evolve(request, chardevs=registry, outlets=Outlets())
+            more = attrs.evolve(request, chardevs=registry, users=Users())
             async with opener_of(self.options)(more) as backend:
                 yield backend
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import attrs
 
-from trio_chardev.members import IntRange, TaggedUnion
+from trio_chardev.options.members import IntRange, TaggedUnion
 
 UInt16 = Annotated[int, IntRange("uint16_t", 0, 65535)]
 

@@ -22,17 +22,17 @@ from pathlib import Path
 
 import trio
 
-from trio_chardev.backends import opener_of
-from trio_chardev.backends.addresses import UnixAddress
+from trio_chardev.access.sandbox import Sandbox
 from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.null import NullOptions
-from trio_chardev.backends.pty import PtyOptions
-from trio_chardev.backends.ringbuf import RingbufOptions
-from trio_chardev.backends.socket import SocketOptions
-from trio_chardev.core.registry import Registry, open_registry_with
+from trio_chardev.backends.pty.pty import PtyOptions
+from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
+from trio_chardev.backends.socket.addresses import UnixAddress
+from trio_chardev.backends.socket.socket import SocketOptions
+from trio_chardev.backends.table import opener_of
 from trio_chardev.errors import BackendError
-from trio_chardev.options import BackendOptions
-from trio_chardev.sandbox import Sandbox
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.registry import Registry, open_registry_with
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2  # renameat2(2): the two names are swapped at once

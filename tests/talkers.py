@@ -14,11 +14,11 @@ import trio.testing
 
 from tests.certificates import client_credentials, peer_context, server_credentials
 from tests.places import connect_to, socket_stream
-from trio_chardev.backends.addresses import InetAddress, SocketAddress, UnixAddress
-from trio_chardev.backends.layer import Codec
-from trio_chardev.backends.socket import SocketOptions
-from trio_chardev.backends.telnet import telnet_codec
-from trio_chardev.backends.websocket import websocket_codec
+from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, UnixAddress
+from trio_chardev.backends.socket.layer import Codec
+from trio_chardev.backends.socket.socket import SocketOptions
+from trio_chardev.backends.socket.telnet import telnet_codec
+from trio_chardev.backends.socket.websocket import websocket_codec
 from trio_chardev.core.backend import Backend
 
 FRAME = 9_000  # bytes

@@ -16,18 +16,19 @@ import pytest
 import trio
 
 from tests.bad_values import LONG, bad_texts, base_of, walk
-from tests.qmp.test_commands import Commands, open_commands
-from trio_chardev.backends import BACKEND, KINDS, addresses
+from tests.qmp.commands.test_chardev import Commands, open_commands
+from trio_chardev.access.objects import OBJECT
+from trio_chardev.backends.socket import addresses
+from trio_chardev.backends.table import BACKEND, KINDS
 from trio_chardev.cli.errors import print_error
 from trio_chardev.cli.options import GRAMMAR, ServeOptions
 from trio_chardev.cli.output import printable
 from trio_chardev.cli.serve import add_all
+from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import ChardevError, OptionsError
-from trio_chardev.frontends import DEVICE
-from trio_chardev.objects import OBJECT
-from trio_chardev.qmp.commands import COMMANDS
-from trio_chardev.qmp.context import Context, Host
-from trio_chardev.qmp.journal import Journal
+from trio_chardev.qmp.commands.chardev import COMMANDS
+from trio_chardev.qmp.commands.context import Context, Host
+from trio_chardev.qmp.server.state import StateFile
 from trio_chardev.service import open_service
 
 # What no user should have to read: Python's own words.
@@ -271,7 +272,7 @@ async def begin(what: str, *texts: str) -> ChardevError | None:
                     given.get("device", ()),
                     *given.get("echr", ()),
                 )
-                await add_all(service, options, Journal())
+                await add_all(service, options, StateFile())
     except ChardevError as exc:
         return exc
     return None

@@ -29,32 +29,32 @@ ALLOWED = {
     "backends.ahead.RegularFile.read": THREAD,
     "backends.descriptor.truncate": THREAD,
     "backends.file.is_fifo": THREAD,
-    "backends.record._LinesOutput.write": THREAD,
-    "backends.record.lock": THREAD,
+    "backends.taps.record._LinesOutput.write": THREAD,
+    "backends.taps.record.lock": THREAD,
     "backends.replay_file.Recording.__init__": THREAD,
-    "backends.ring_file.RingFile._check": THREAD,
-    "backends.ring_file.RingFile._make": THREAD,
-    "backends.ring_file.RingFile._set_bounds": THREAD,
-    "backends.ring_file.RingFile._write": THREAD,
-    "backends.ring_file.RingFile.is_same": THREAD,
-    "backends.ring_file.RingFile.load": THREAD,
-    "backends.spool.Output.write": THREAD,
+    "backends.ringbuf.file.RingFile._check": THREAD,
+    "backends.ringbuf.file.RingFile._make": THREAD,
+    "backends.ringbuf.file.RingFile._set_bounds": THREAD,
+    "backends.ringbuf.file.RingFile._write": THREAD,
+    "backends.ringbuf.file.RingFile.is_same": THREAD,
+    "backends.ringbuf.file.RingFile.load": THREAD,
+    "backends.taps.background_file.Output.write": THREAD,
     "cli.log.LineWriter._write": THREAD,
     "files._is_unnamed_pipe": KERNEL,
     "files._read": THREAD,
-    "qmp.journal._create": THREAD,
-    "qmp.journal._open_own": ALONE,
-    "qmp.journal._replace": THREAD,
-    "qmp.journal.open_journal": ALONE,
+    "qmp.server.state._create": THREAD,
+    "qmp.server.state._open_own": ALONE,
+    "qmp.server.state._replace": THREAD,
+    "qmp.server.state.open_state_file": ALONE,
     # names
-    "backends.dialer._call_connect": THREAD,  # unless there is no path to be looked up
-    "backends.pty_link._is_left_behind": THREAD,
-    "backends.pty_link._is_older_than_its_pty": THREAD,
-    "backends.serial_return._links_at": THREAD,
-    "backends.serial_return._look": THREAD,
-    "backends.socket_file.SocketFile._make_way": THREAD,
-    "backends.socket_file.SocketFile.bind": THREAD,
-    "backends.socket_file.SocketFile._restrict": THREAD,
+    "backends.socket.dialer._call_connect": THREAD,  # unless there is no path to be looked up
+    "backends.pty.link._is_left_behind": THREAD,
+    "backends.pty.link._is_older_than_its_pty": THREAD,
+    "backends.serial.same_line._links_at": THREAD,
+    "backends.serial.same_line._look": THREAD,
+    "backends.socket.socket_file.SocketFile._make_way": THREAD,
+    "backends.socket.socket_file.SocketFile.bind": THREAD,
+    "backends.socket.socket_file.SocketFile._restrict": THREAD,
     "place.Place.check_reached": THREAD,
     "place.Place.open": THREAD,
     "place.Place.readlink": THREAD,
@@ -62,11 +62,11 @@ ALLOWED = {
     "place.Place.stat": THREAD,
     "place.Place.symlink": THREAD,
     "place.Place.unlink": THREAD,
-    "sandbox.Sandbox.check": THREAD,
-    "sandbox.Sandbox.locate": THREAD,
-    "sandbox.Sandbox.open": THREAD,
-    "sandbox._existing": ALONE,
-    "sandbox._open_folder": THREAD,
+    "access.sandbox.Sandbox.check": THREAD,
+    "access.sandbox.Sandbox.locate": THREAD,
+    "access.sandbox.Sandbox.open": THREAD,
+    "access.sandbox._existing": ALONE,
+    "access.sandbox._open_folder": THREAD,
     # what is no file on a disk
     "backends.descriptor.read_terminal": READY,
     "backends.holder.FdHolder._read": READY,
@@ -74,16 +74,16 @@ ALLOWED = {
     "backends.holder._name_of": KERNEL,
     "backends.holder._open_controlling": KERNEL,
     "backends.holder.reopen": KERNEL,
-    "backends.pty.PtyBackend._open_slave": KERNEL,
-    "backends.pty.unlock": KERNEL,
-    "backends.pty_opens.OpenWatcher._read": READY,
-    "backends.pty_unread._make_raw": KERNEL,  # TCSANOW
-    "backends.pty_unread._read_piece": READY,
-    "backends.serial_holders._find_holders": THREAD,
-    "backends.serial_holders._has_open": THREAD,
-    "backends.serial_line.Line._lock": KERNEL,
-    "backends.serial_line.Line.take_over": KERNEL,
-    "backends.serial_line.Line.unlock": KERNEL,
+    "backends.pty.pty.PtyBackend._open_slave": KERNEL,
+    "backends.pty.pty.unlock": KERNEL,
+    "backends.pty.opens.OpenWatcher._read": READY,
+    "backends.pty.unread._make_raw": KERNEL,  # TCSANOW
+    "backends.pty.unread._read_piece": READY,
+    "backends.serial.holders._find_holders": THREAD,
+    "backends.serial.holders._has_open": THREAD,
+    "backends.serial.line.Line._lock": KERNEL,
+    "backends.serial.line.Line.take_over": KERNEL,
+    "backends.serial.line.Line.unlock": KERNEL,
     "backends.stdio_terminal.Terminal.redo": KERNEL,  # TCSANOW
     "backends.stdio_terminal.Terminal.undo": KERNEL,
     "cli.inherited._open_now": KERNEL,
@@ -102,7 +102,7 @@ ALLOWED = {
     "cli.pidfile._write": ALONE,
     "cli.pidfile.is_at": ALONE,
     "cli.table.list_chardevs": ALONE,
-    "qmp.client._is_stopped": ALONE,
+    "qmp.client.client._is_stopped": ALONE,
 }
 """By function; what is in `trio_chardev.testing` is for tests."""
 
@@ -135,7 +135,7 @@ def test_each_call_that_may_block_has_been_decided() -> None:
     assert set(ALLOWED) - found == set(), "these are gone"
 
 
-ONLY_NAMED = {"backends.Kind", "qmp.commands.ChardevDetails"}
+ONLY_NAMED = {"backends.table.Kind", "qmp.commands.chardev.ChardevDetails"}
 """They have an attribute `open`."""
 
 

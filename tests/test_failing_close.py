@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from trio_chardev.place import FOLDER, Place
-from trio_chardev.qmp.journal import open_journal
+from trio_chardev.qmp.server.state import open_state_file
 
 
-def test_a_close_that_fails_ends_no_journal_and_no_place(
+def test_a_close_that_fails_ends_no_state_file_and_no_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     close = os.close
@@ -23,7 +23,7 @@ def test_a_close_that_fails_ends_no_journal_and_no_place(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "close", fail)
-        with open_journal(str(tmp_path / "state")):
+        with open_state_file(str(tmp_path / "state")):
             pass
         for name in ("a", "b"):
             Place(os.open(tmp_path, FOLDER), str(tmp_path / name)).close()

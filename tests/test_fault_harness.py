@@ -16,7 +16,7 @@ from tests.faults.scenarios import SCENARIOS
 from tests.faults.trial import Outcome, Trial, prepare
 from tests.peers import need
 from trio_chardev import service as module
-from trio_chardev.backends import KINDS
+from trio_chardev.backends.table import KINDS
 
 OPEN = Fault("openat", "EMFILE", 1)
 

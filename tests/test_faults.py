@@ -26,20 +26,21 @@ import trio.testing
 
 import trio_chardev
 from tests.services import until
-from trio_chardev.backends import listener as listener_module, spool
-from trio_chardev.backends.addresses import FdAddress, InetAddress, UnixAddress
 from trio_chardev.backends.file import FileOptions
-from trio_chardev.backends.pty import PtyOptions
-from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
-from trio_chardev.backends.serial import SerialOptions
-from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.backends.pty.pty import PtyOptions
+from trio_chardev.backends.ringbuf.ringbuf import RingbufBackend, RingbufOptions
+from trio_chardev.backends.serial.serial import SerialOptions
+from trio_chardev.backends.socket import listener as listener_module
+from trio_chardev.backends.socket.addresses import FdAddress, InetAddress, UnixAddress
+from trio_chardev.backends.socket.socket import SocketOptions
+from trio_chardev.backends.taps import background_file as background
 from trio_chardev.core.backend import number_as_fd
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.options import BackendOptions
-from trio_chardev.qmp.client import open_qmp_client
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.qmp.client.client import open_qmp_client
 from trio_chardev.service import Service, open_service
 
 LOTS = bytes(4 << 20)  # more than any socket takes
@@ -180,7 +181,7 @@ async def test_a_device_that_is_full_is_the_writers_error() -> None:
 async def test_what_a_full_disk_has_no_room_for_is_written_when_there_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool, "RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr(background, "RETRY_INTERVAL", 0.01)
     with tiny_disk(tmp_path) as disk:
         async with suffering(FileOptions(out=str(disk / "f"))) as world:
             filler = fill(disk)
@@ -404,10 +405,10 @@ def test_nothing_but_stamps_looks_at_the_clock_on_the_wall() -> None:
             ):
                 users.add((str(path.relative_to(folder)), ast.unparse(node)))
     assert users <= {
-        ("backends/log.py", "datetime.now"),  # logtimestamp
-        ("backends/pty_link.py", "time.time_ns"),  # is a link of before this boot?
-        ("backends/record.py", "time.time"),  # when the recording was begun
-        ("qmp/events.py", "time.time_ns"),  # the time stamp of an event
+        ("backends/taps/log.py", "datetime.now"),  # logtimestamp
+        ("backends/pty/link.py", "time.time_ns"),  # is a link of before this boot?
+        ("backends/taps/record.py", "time.time"),  # when the recording was begun
+        ("qmp/server/events.py", "time.time_ns"),  # the time stamp of an event
         ("service.py", "time.time_ns"),  # the same, while it waits
     }
 

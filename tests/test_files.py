@@ -18,24 +18,24 @@ from tests.certificates import client_certificate, server_certificate, write_fol
 from tests.disk import eventually, is_held_open
 from tests.threads import Threads
 from trio_chardev import files as module
-from trio_chardev.backends.addresses import UnixAddress
+from trio_chardev.access.objects import MAX_SECRET, ObjectOptions, Secret, TlsCredsX509
 from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.parallel import ParallelOptions
 from trio_chardev.backends.pipe import PipeOptions
-from trio_chardev.backends.pty import PtyOptions
-from trio_chardev.backends.pty_opens import get_watcher
+from trio_chardev.backends.pty.opens import get_watcher
+from trio_chardev.backends.pty.pty import PtyOptions
 from trio_chardev.backends.replay import ReplayOptions
-from trio_chardev.backends.ringbuf import RingbufOptions
-from trio_chardev.backends.serial import SerialOptions
-from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
+from trio_chardev.backends.serial.serial import SerialOptions
+from trio_chardev.backends.socket.addresses import UnixAddress
+from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.errors import BackendError
 from trio_chardev.files import SlowFileError, end_on_files, read_file, work_on_files
-from trio_chardev.objects import MAX_SECRET, ObjectOptions, Secret, TlsCredsX509
-from trio_chardev.options import BackendOptions, structure
-from trio_chardev.qmp.object_commands import add_object
-from trio_chardev.qmp.session import QmpError
-from trio_chardev.service import open_registry
+from trio_chardev.options.structure import BackendOptions, structure
+from trio_chardev.qmp.commands.object import add_object
+from trio_chardev.qmp.server.session import QmpError
+from trio_chardev.registry import open_registry
 
 
 def open_it(path: str, flags: int) -> int:

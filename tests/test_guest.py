@@ -17,12 +17,12 @@ import pytest
 import trio
 
 from tests.guest import number, printing_guest
-from trio_chardev.backends.addresses import UnixAddress
-from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.backends.socket.addresses import UnixAddress
+from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.qmp.client import QmpClient, QmpError, open_qmp_client
+from trio_chardev.qmp.client.client import QmpClient, QmpError, open_qmp_client
 from trio_chardev.service import open_service
 
 PATIENCE = 20  # seconds; for all of a test

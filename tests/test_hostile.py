@@ -19,15 +19,15 @@ from tests.hostile.meter import metering
 from tests.hostile.peers import RIGHTS, Peer, Stream, fill
 from tests.matrix import eventually
 from tests.protocols.websocket_wire import BINARY, frame
-from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.null import NullOptions
-from trio_chardev.backends.socket import SocketOptions
-from trio_chardev.core import slot
-from trio_chardev.core.delivery import INBOUND_CAPACITY
+from trio_chardev.backends.socket.addresses import UnixAddress
+from trio_chardev.backends.socket.socket import SocketOptions
+from trio_chardev.core import runner as runner
 from trio_chardev.core.handlers import stateless
-from trio_chardev.core.registry import Registry
-from trio_chardev.qmp.client import open_qmp_client
-from trio_chardev.service import open_registry, open_service
+from trio_chardev.core.inbox import INBOX_CAPACITY
+from trio_chardev.qmp.client.client import open_qmp_client
+from trio_chardev.registry import Registry, open_registry
+from trio_chardev.service import open_service
 
 MOST = 60_000  # calls of functions in one step: 5 ms or so
 ROUNDS = 2  # of sending as much as goes: what goes once may all be kept
@@ -40,7 +40,7 @@ FDS = RIGHTS + 8  # descriptors that a chardev keeps more than at first
 @pytest.fixture(autouse=True)
 def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that is fast enough nothing takes long: what ends by time does not count."""
-    monkeypatch.setattr(slot, "perf_counter", lambda: 0.0)
+    monkeypatch.setattr(runner, "perf_counter", lambda: 0.0)
 
 
 async def flood(peer: Peer, much: int = MUCH, rounds: int = ROUNDS) -> None:
@@ -87,7 +87,7 @@ async def test_whatever_a_peer_sends_a_step_is_short_and_little_is_kept(
                 await flood(peer, rounds=1)
                 user.pause_input()
                 await flood(peer)
-                assert len(user.delivery.inbound) <= 2 * INBOUND_CAPACITY
+                assert len(user.inbox.queue) <= 2 * INBOX_CAPACITY
                 await eventually(lambda: open_descriptors() <= before + FDS)  # threads close them
                 await registry.change("flooded", NullOptions(), drain_timeout=0.05)
             nursery.cancel_scope.cancel()

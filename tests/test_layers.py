@@ -17,38 +17,24 @@ PACKAGE = "trio_chardev"
 FOLDER = Path(trio_chardev.__file__).parent
 
 LEAVES = {"errors", "events", "version"}
-BASE = (
-    LEAVES
-    | {"credentials", "grammar", "keyval", "legacy", "members"}
-    | {
-        "files",
-        "objects",
-        "options",
-        "place",
-        "psk",
-        "qdict",
-        "readiness",
-        "reproof",
-        "sandbox",
-        "spelling",
-        "values",
-        "workers",
-    }
-)
-LOWER = BASE | {"core", "backends", "frontends", "qmp", "service"}
+BASE = LEAVES | {"access", "files", "options", "place", "readiness", "workers"}
+KINDS = BASE | {"core", "backends", "devices"}
+SERVICE = KINDS | {"notices", "registry", "qmp", "service"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
     **{leaf: set[str]() for leaf in LEAVES},
+    "notices": set[str](),
     "protocols": {"errors", "events"},
     "core": BASE,
-    "testing": BASE | {"core"},
+    "testing": BASE | {"core", "devices"},
     "backends": BASE | {"core", "protocols"},
-    "frontends": BASE | {"core"},
-    "qmp": BASE | {"core", "backends", "frontends"},
-    "service": LOWER,
-    "plugins": LOWER,
-    "": LOWER,  # the public names
-    "cli": LOWER | {"", "plugins"},
+    "devices": BASE | {"core"},
+    "registry": KINDS | {"notices"},
+    "qmp": KINDS | {"notices", "registry"},
+    "service": SERVICE,
+    "plugins": SERVICE,
+    "": SERVICE,  # the public names
+    "cli": SERVICE | {"", "plugins"},
     "__main__": {"cli"},
 }
 """What each part may import beside itself."""
@@ -67,7 +53,7 @@ def read_sources() -> dict[str, str]:
 
 
 def part_of(module: str) -> str:
-    """``trio_chardev.core.slot`` is of ``core``; the package itself is ````."""
+    """``trio_chardev.core.runner`` is of ``core``; the package itself is ````."""
     return module.partition(".")[2].partition(".")[0]
 
 
@@ -126,16 +112,28 @@ def test_the_modules_of_the_package_are_found() -> None:
 
 WRONG = [
     ("core.x", "from trio_chardev.backends import pty", "imports trio_chardev.backends"),
-    ("core.x", "def f():\n    import trio_chardev.qmp.codec", "imports trio_chardev.qmp.codec"),
+    (
+        "core.x",
+        "def f():\n    import trio_chardev.qmp.json.codec",
+        "imports trio_chardev.qmp.json.codec",
+    ),
     ("core.x", "import trio_chardev", "imports trio_chardev"),
     ("errors", "from trio_chardev.events import Event", "imports trio_chardev.events"),
-    ("testing", "from trio_chardev.backends.pty import x", "imports trio_chardev.backends.pty"),
-    ("frontends.x", "import trio_chardev.protocols.telnet", "imports trio_chardev.protocols"),
+    (
+        "testing",
+        "from trio_chardev.backends.pty.pty import x",
+        "imports trio_chardev.backends.pty.pty",
+    ),
+    ("devices.x", "import trio_chardev.protocols.telnet", "imports trio_chardev.protocols"),
     ("protocols.x", "import trio", "imports trio"),
     ("protocols.x", "from trio.lowlevel import checkpoint", "imports trio"),
-    ("protocols.x", "from trio_chardev.core.slot import Slot", "imports trio_chardev.core.slot"),
+    (
+        "protocols.x",
+        "from trio_chardev.core.runner import Runner",
+        "imports trio_chardev.core.runner",
+    ),
     ("new.x", "", "say in MAY_IMPORT where new stands"),
-    ("core.slot", "from trio_chardev.core import chardev", "cycle: "),
+    ("core.runner", "from trio_chardev.core import chardev", "cycle: "),
 ]
 
 
@@ -153,7 +151,7 @@ def test_imports_for_types_alone_count() -> None:
 
 def test_a_relative_import_is_not_taken() -> None:
     with pytest.raises(AssertionError, match="relative import"):
-        find_faults({"trio_chardev.core.x": "from . import slot"})
+        find_faults({"trio_chardev.core.x": "from . import runner"})
 
 
 def test_nothing_is_executed() -> None:

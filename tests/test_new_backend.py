@@ -37,7 +37,7 @@ def project(tmp_path: Path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(trio_chardev.__file__).parent, package, ignore=ignored)
     (package / "backends" / "clock.py").write_text(FILE)
-    table = package / "backends" / "__init__.py"
+    table = package / "backends" / "table.py"
     an_import, _, row = ROW.rstrip().split("\n")
     others, rows = table.read_text().split("KINDS: dict[str, Kind[Any]] = {\n")
     first = "from trio_chardev.backends.file "

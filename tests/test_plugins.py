@@ -19,7 +19,7 @@ CLOCK = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)[0]
 
 PLUGIN = '''
 from trio_chardev import Driver, Kind
-from trio_chardev.frontends.discard import Discard, DiscardInfo, DiscardOptions
+from trio_chardev.devices.discard import (Discard, DiscardInfo, DiscardOptions)
 
 CLOCK = Kind(ClockOptions, open_clock)
 

@@ -15,7 +15,7 @@ import trio
 from trio.testing import check_two_way_stream, memory_stream_pair
 
 import trio_chardev as tc
-from trio_chardev.frontends.echo import Echo
+from trio_chardev.devices.echo import Echo
 
 # ---------------------------------------------------------------- names
 

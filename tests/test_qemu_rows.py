@@ -60,15 +60,15 @@ from trio_chardev import (
     open_registry,
     stateless,
 )
-from trio_chardev.backends.addresses import SocketAddress
-from trio_chardev.backends.ringbuf import RingbufBackend
-from trio_chardev.backends.socket import SocketBackend
+from trio_chardev.backends.ringbuf.ringbuf import RingbufBackend
+from trio_chardev.backends.socket.addresses import SocketAddress
+from trio_chardev.backends.socket.socket import SocketBackend
 from trio_chardev.core.abilities import DisconnectControl, FdControl
 from trio_chardev.core.handlers import BeChange
-from trio_chardev.grammar import ChardevGrammar
-from trio_chardev.legacy import parse_legacy
-from trio_chardev.qmp.context import Context, Host, NoArguments
-from trio_chardev.qmp.fd_commands import query_yank
+from trio_chardev.options.grammar import ChardevGrammar
+from trio_chardev.options.legacy import parse_legacy
+from trio_chardev.qmp.commands.context import Context, Host, NoArguments
+from trio_chardev.qmp.commands.descriptor import query_yank
 
 OPENED, CLOSED, BREAK = Event.OPENED, Event.CLOSED, Event.BREAK
 MUX_IN, MUX_OUT = Event.MUX_IN, Event.MUX_OUT

@@ -17,16 +17,16 @@ import trio
 
 from tests.services import until
 from trio_chardev import readiness
-from trio_chardev.backends.addresses import InetAddress, SocketAddress, UnixAddress
-from trio_chardev.backends.pty import PtyBackend, PtyOptions
-from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
-from trio_chardev.backends.socket import SocketBackend, SocketOptions
+from trio_chardev.backends.pty.pty import PtyBackend, PtyOptions
+from trio_chardev.backends.ringbuf.ringbuf import RingbufBackend, RingbufOptions
+from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, UnixAddress
+from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions
 from trio_chardev.core.handlers import stateless
-from trio_chardev.core.registry import Registry
-from trio_chardev.frontends.bridge import BridgeOptions
-from trio_chardev.qmp.client import open_qmp_client
+from trio_chardev.devices.bridge import BridgeOptions
+from trio_chardev.qmp.client.client import open_qmp_client
 from trio_chardev.readiness import Shortage, wait_readable, wait_writable
-from trio_chardev.service import open_registry, open_service
+from trio_chardev.registry import Registry, open_registry
+from trio_chardev.service import open_service
 
 
 @attrs.define
@@ -251,7 +251,7 @@ async def test_a_qmp_listener_goes_on(
 async def test_a_listener_that_cannot_be_waited_for_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("trio_chardev.backends.listener.ACCEPT_PAUSE", 0.01)
+    monkeypatch.setattr("trio_chardev.backends.socket.listener.ACCEPT_PAUSE", 0.01)
     real = trio.lowlevel.wait_readable
     failing = 3
 

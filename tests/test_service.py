@@ -17,14 +17,14 @@ import trio.testing
 
 from tests.services import until
 from trio_chardev import service as module
-from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.null import NullOptions
-from trio_chardev.backends.ringbuf import RingbufOptions
-from trio_chardev.backends.socket import SocketOptions
-from trio_chardev.core.slot import CLEANUP_TIMEOUT
+from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
+from trio_chardev.backends.socket.addresses import UnixAddress
+from trio_chardev.backends.socket.socket import SocketOptions
+from trio_chardev.core.runner import CLEANUP_TIMEOUT
 from trio_chardev.errors import ChardevBusyError, ChardevClosedError, ChardevNotFoundError
-from trio_chardev.qmp.client import open_qmp_client
-from trio_chardev.qmp.events import Throttle
+from trio_chardev.qmp.client.client import open_qmp_client
+from trio_chardev.qmp.server.events import Throttle
 from trio_chardev.service import Service, catching_signals, open_service
 
 
@@ -455,7 +455,7 @@ async def test_an_event_that_waited_has_the_time_at_which_it_happened(
     tmp_path: Path, mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1_700_000_000_000_000_000
-    monkeypatch.setattr("trio_chardev.qmp.events.time.time_ns", lambda: now)
+    monkeypatch.setattr("trio_chardev.qmp.server.events.time.time_ns", lambda: now)
     async with two_clients(tmp_path / "q") as (service, one, _):
         await service.registry.add("c", RingbufOptions())
         await one.events()
@@ -500,7 +500,7 @@ async def test_a_client_that_waited_with_its_event_and_left_is_no_trouble(
 async def test_a_client_that_does_not_read_its_events_is_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trio_chardev.qmp.monitor.OUTPUT_LIMIT", 1 << 16)
+    monkeypatch.setattr("trio_chardev.qmp.server.monitor.OUTPUT_LIMIT", 1 << 16)
     async with two_clients(tmp_path / "q") as (service, one, other):
         with trio.fail_after(5):
             while len(service._monitors) == 2:

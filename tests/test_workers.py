@@ -21,22 +21,22 @@ from tests.disk import eventually, wait_written
 from tests.services import until
 from tests.threads import Threads
 from trio_chardev import workers
-from trio_chardev.backends import spool
-from trio_chardev.backends.addresses import InetAddress, resolve
 from trio_chardev.backends.file import FileOptions
-from trio_chardev.backends.log import open_log
 from trio_chardev.backends.null import NullOptions
-from trio_chardev.backends.record import open_recording
+from trio_chardev.backends.socket.addresses import InetAddress, resolve
+from trio_chardev.backends.taps import background_file as background
+from trio_chardev.backends.taps.log import open_log
+from trio_chardev.backends.taps.record import open_recording
 from trio_chardev.core.backend import OpenRequest
 from trio_chardev.core.handlers import stateless
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.tap import Tap
 from trio_chardev.errors import BackendError
 from trio_chardev.files import work_on_files
-from trio_chardev.options import BackendOptions
-from trio_chardev.qmp import journal as journal_module
-from trio_chardev.qmp.journal import open_journal
-from trio_chardev.service import open_registry
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.qmp.server import state as state_module
+from trio_chardev.qmp.server.state import open_state_file
+from trio_chardev.registry import open_registry
 from trio_chardev.workers import NoThreadError, run_in_worker
 
 
@@ -214,7 +214,7 @@ async def test_a_log_or_recording_is_written_when_there_are_threads_again(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(spool, "RETRY_INTERVAL", 0.001)
+    monkeypatch.setattr(background, "RETRY_INTERVAL", 0.001)
     path = tmp_path / "f"
     opened: AbstractAsyncContextManager[Tap | None]
     if kind == "log":
@@ -265,7 +265,7 @@ async def test_the_end_of_a_file_is_written_without_a_thread_if_there_is_none_to
     threads: Threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is nowhere else, unlike that of a log. What it had held before is gone, too."""
-    monkeypatch.setattr(spool, "LAST_TIME", spool.FLUSH_TIMEOUT)
+    monkeypatch.setattr(background, "LAST_TIME", background.FLUSH_TIMEOUT)
     path = tmp_path / "f"
     path.write_bytes(b"of before")
     async with open_registry() as registry:
@@ -280,17 +280,17 @@ async def test_the_end_of_a_file_is_written_without_a_thread_if_there_is_none_to
 async def test_a_log_holds_no_more_than_it_may_while_there_are_no_threads(
     threads: Threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool, "RETRY_INTERVAL", 0.001)
-    monkeypatch.setattr(spool, "FLUSH_TIMEOUT", 0.1)
-    monkeypatch.setattr(spool, "MAX_PENDING", 10)
+    monkeypatch.setattr(background, "RETRY_INTERVAL", 0.001)
+    monkeypatch.setattr(background, "FLUSH_TIMEOUT", 0.1)
+    monkeypatch.setattr(background, "MAX_PENDING", 10)
     async with open_log(BackendOptions(logfile=str(tmp_path / "f")), request()) as log:
         assert log is not None
         threads.run_out()
         for _ in range(10):
             log.sent(memoryview(b"12345"))
             await trio.sleep(0.001)
-        assert len(log.spool.pending) == 10
-        assert log.spool.dropped >= 30
+        assert len(log.background.pending) == 10
+        assert log.background.dropped >= 30
     assert (tmp_path / "f").read_bytes() == b""
 
 
@@ -318,17 +318,17 @@ async def test_a_state_file_is_written_when_there_are_threads_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(journal_module, "RETRY_INTERVAL", 0.001)
+    monkeypatch.setattr(state_module, "RETRY_INTERVAL", 0.001)
     path = tmp_path / "s"
     threads.run_out()
-    with open_journal(str(path)) as journal, trio.fail_after(5):
+    with open_state_file(str(path)) as state_file, trio.fail_after(5):
         async with open_background_nursery() as background:
-            background.start_soon(journal.run)
-            await journal.keep("chardevs", "a", {"type": "null", "data": {}})
+            background.start_soon(state_file.run)
+            await state_file.keep("chardevs", "a", {"type": "null", "data": {}})
             await until(lambda: threads.asked > 3)
             threads.error = None
             await until(path.exists)
-            await journal.keep("chardevs", "a", None)
+            await state_file.keep("chardevs", "a", None)
     assert [r.message for r in caplog.records] == [
         f"Could not write '{path}': no thread can be started",
         f"'{path}' is written again",

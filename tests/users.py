@@ -10,15 +10,15 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.places import Place
-from trio_chardev.backends import opener_of
 from trio_chardev.backends.stdio import StdioOptions, open_stdio
+from trio_chardev.backends.table import opener_of
 from trio_chardev.core.backend import Opener
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import BeChange, stateless
-from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.events import BackendEvent
-from trio_chardev.options import BackendOptions
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.registry import Registry, open_registry_with
 
 PATIENCE = 5  # seconds
 

@@ -5,42 +5,38 @@ chardevs, which are added with the options of a kind, such as `PtyOptions`; `Cha
 `Frontend`, which is a Trio stream. docs/python.md has programs to begin with.
 """
 
-from trio_chardev.backends import Kind
-from trio_chardev.backends.addresses import FdAddress, InetAddress, UnixAddress, VsockAddress
+from trio_chardev.access.objects import AuthzList, AuthzSimple, Secret, TlsCredsPsk, TlsCredsX509
+from trio_chardev.access.sandbox import Sandbox
 from trio_chardev.backends.file import FileOptions
-from trio_chardev.backends.hub import HubOptions
-from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.parallel import ParallelOptions
 from trio_chardev.backends.pipe import PipeOptions
-from trio_chardev.backends.pty import PtyOptions
+from trio_chardev.backends.pty.pty import PtyOptions
 from trio_chardev.backends.replay import ReplayOptions
-from trio_chardev.backends.ringbuf import MemoryOptions, RingbufOptions
-from trio_chardev.backends.serial import SerialOptions
-from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.backends.ringbuf.ringbuf import MemoryOptions, RingbufOptions
+from trio_chardev.backends.serial.serial import SerialOptions
+from trio_chardev.backends.socket.addresses import FdAddress, InetAddress, UnixAddress, VsockAddress
+from trio_chardev.backends.socket.socket import SocketOptions
+from trio_chardev.backends.stacked.hub import HubOptions
+from trio_chardev.backends.stacked.mux import MuxOptions
 from trio_chardev.backends.stdio import StdioOptions
 from trio_chardev.backends.stream import open_stream
+from trio_chardev.backends.table import Kind
 from trio_chardev.backends.udp import UdpOptions
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import Chardev, ChardevInfo
 from trio_chardev.core.controls import Controls
-from trio_chardev.core.device import Device, DeviceInfo, DeviceOptions, DeviceRequest
-from trio_chardev.core.devices import Devices, Driver
 from trio_chardev.core.expect import Expected
 from trio_chardev.core.frontend import Frontend, FrontendStatistics
 from trio_chardev.core.handlers import Handlers, stateless
-from trio_chardev.core.notices import (
-    ChardevAdded,
-    ChardevBreak,
-    ChardevChanged,
-    ChardevClosed,
-    ChardevOpened,
-    ChardevRemoved,
-    DeviceDeleted,
-    Notice,
-)
-from trio_chardev.core.registry import Registry
 from trio_chardev.core.tap import Tap
+from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions, DeviceRequest
+from trio_chardev.devices.bridge import BridgeInfo, BridgeOptions, FlowInfo
+from trio_chardev.devices.chargen import ChargenOptions
+from trio_chardev.devices.discard import DiscardOptions
+from trio_chardev.devices.echo import EchoOptions
+from trio_chardev.devices.monitor import MonitorOptions
+from trio_chardev.devices.registry import Devices, Driver
 from trio_chardev.errors import (
     BackendDisconnectedError,
     BackendError,
@@ -61,18 +57,22 @@ from trio_chardev.errors import (
     WriteInChangeError,
 )
 from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
-from trio_chardev.frontends.bridge import BridgeInfo, BridgeOptions, FlowInfo
-from trio_chardev.frontends.chargen import ChargenOptions
-from trio_chardev.frontends.discard import DiscardOptions
-from trio_chardev.frontends.echo import EchoOptions
-from trio_chardev.frontends.monitor import MonitorOptions
-from trio_chardev.objects import AuthzList, AuthzSimple, Secret, TlsCredsPsk, TlsCredsX509
-from trio_chardev.options import BackendOptions
-from trio_chardev.qmp.client import QmpClient, QmpError, QmpEvent, open_qmp_client
-from trio_chardev.qmp.conversation import QmpConnectionError, QmpEvents
-from trio_chardev.qmp.journal import Journal
-from trio_chardev.sandbox import Sandbox
-from trio_chardev.service import Service, open_registry, open_service
+from trio_chardev.notices import (
+    ChardevAdded,
+    ChardevBreak,
+    ChardevChanged,
+    ChardevClosed,
+    ChardevOpened,
+    ChardevRemoved,
+    DeviceDeleted,
+    Notice,
+)
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.qmp.client.client import QmpClient, QmpError, QmpEvent, open_qmp_client
+from trio_chardev.qmp.client.conversation import QmpConnectionError, QmpEvents
+from trio_chardev.qmp.server.state import StateFile
+from trio_chardev.registry import Registry, open_registry
+from trio_chardev.service import Service, open_service
 from trio_chardev.version import __version__
 
 __all__ = [
@@ -126,7 +126,6 @@ __all__ = [
     "Handlers",
     "HubOptions",
     "InetAddress",
-    "Journal",
     "Kind",
     "LineSettings",
     "MemoryOptions",
@@ -155,6 +154,7 @@ __all__ = [
     "SerialOptions",
     "Service",
     "SocketOptions",
+    "StateFile",
     "StdioOptions",
     "Tap",
     "TlsCredsPsk",

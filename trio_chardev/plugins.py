@@ -10,9 +10,9 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from trio_chardev.backends import Kind, add_kind
-from trio_chardev.core.devices import Driver
-from trio_chardev.frontends import add_driver
+from trio_chardev.backends.table import Kind, add_kind
+from trio_chardev.devices.registry import Driver
+from trio_chardev.devices.table import add_driver
 
 KINDS_GROUP = "trio_chardev.kinds"
 DRIVERS_GROUP = "trio_chardev.drivers"

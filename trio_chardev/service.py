@@ -14,27 +14,25 @@ import math
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
 import trio
 
-from trio_chardev.backends import Kind, openers_with
-from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.backends.socket.socket import SocketOptions
+from trio_chardev.backends.table import Kind
 from trio_chardev.core.backend import number_as_fd
 from trio_chardev.core.chardev import Chardev
-from trio_chardev.core.device import AttachedMonitor
-from trio_chardev.core.devices import Driver
-from trio_chardev.core.notices import DeviceDeleted
 from trio_chardev.core.nursery import check_not_over, open_background_nursery
-from trio_chardev.core.registry import Registry, open_registry_with
+from trio_chardev.devices.base import AttachedMonitor
+from trio_chardev.devices.registry import Driver
 from trio_chardev.errors import ChardevError
-from trio_chardev.frontends import drivers_with
-from trio_chardev.qmp.cause import Cause
-from trio_chardev.qmp.commands import COMMANDS
-from trio_chardev.qmp.context import Host
-from trio_chardev.qmp.events import (
+from trio_chardev.notices import DeviceDeleted
+from trio_chardev.qmp.commands.chardev import COMMANDS
+from trio_chardev.qmp.commands.context import Host
+from trio_chardev.qmp.server.events import (
     Shutdown,
     ShutdownReason,
     Throttle,
@@ -42,27 +40,16 @@ from trio_chardev.qmp.events import (
     outdated_keys,
     rate_key,
 )
-from trio_chardev.qmp.journal import Journal
-from trio_chardev.qmp.listener import serve_clients
-from trio_chardev.qmp.monitor import Monitor
-from trio_chardev.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.qmp.server.listener import serve_clients
+from trio_chardev.qmp.server.monitor import Monitor
+from trio_chardev.qmp.server.origin import Origin
+from trio_chardev.qmp.server.state import StateFile
+from trio_chardev.registry import Registry, open_registry
 
 log = logging.getLogger(__name__)
 
 QUIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FAREWELL_TIMEOUT = 0.5  # seconds; for clients to take the last replies and SHUTDOWN
-
-
-def open_registry(*rows: Kind[Any] | Driver[Any]) -> AbstractAsyncContextManager[Registry]:
-    """A registry of chardevs and devices, of all kinds and drivers and of your own, *rows*.
-
-    All end when the block does. Raises TypeError for what is neither kind nor driver.
-    """
-    kinds = [row for row in rows if isinstance(row, Kind)]
-    drivers = [row for row in rows if isinstance(row, Driver)]
-    if len(kinds) + len(drivers) < len(rows):
-        raise TypeError(f"each of {rows!r} must be a Kind or a Driver")
-    return open_registry_with(openers_with(kinds), drivers_with(drivers))
 
 
 @attrs.frozen(slots=False)
@@ -71,7 +58,7 @@ class News:
 
     event: object
     time_ns: int
-    cause: object
+    origin: object
     """The monitor whose client's command caused it."""
 
     id: str | None
@@ -79,7 +66,7 @@ class News:
 
     def is_for(self, monitor: Monitor) -> bool:
         """Is it news for the client of *monitor*?"""
-        return monitor is not self.cause and monitor.chardev.id != self.id
+        return monitor is not self.origin and monitor.chardev.id != self.id
 
     @functools.cached_property
     def message(self) -> dict[str, Any]:
@@ -97,7 +84,7 @@ class DeviceMonitor(AttachedMonitor):
 
     @property
     def is_current(self) -> bool:
-        return Cause.of_now() is self._monitor
+        return Origin.of_now() is self._monitor
 
     async def serve_session(self, object_id: str) -> None:
         """Work for one client. Once it is there a crash ends the session: it is not kept."""
@@ -105,8 +92,8 @@ class DeviceMonitor(AttachedMonitor):
         async with open_background_nursery() as nursery:
             nursery.start_soon(self.serve)
             await self._monitor.wait_client()
-            host.journal.forget("objects", object_id)
-            host.journal.forget("chardevs", id)
+            host.state_file.forget("objects", object_id)
+            host.state_file.forget("chardevs", id)
             await self._monitor.wait_left()
         self.detach()
         try:
@@ -132,7 +119,7 @@ class Service:
     registry: Registry
     _nursery: trio.Nursery
     _sandbox: Sandbox = EVERYWHERE
-    _journal: Journal = attrs.Factory(Journal)
+    _state_file: StateFile = attrs.Factory(StateFile)
     _monitors: set[Monitor] = attrs.Factory(set)
     _quit: trio.Event = attrs.Factory(trio.Event)
     _host: Host = attrs.field(init=False)
@@ -144,7 +131,7 @@ class Service:
             self.registry,
             self._on_quit,
             sandbox=self._sandbox,
-            journal=self._journal,
+            state_file=self._state_file,
             chardevs_beside=self._chardevs_beside,
         )
         self.registry.on_notice = self.emit
@@ -198,10 +185,10 @@ class Service:
         chardev. (So a client that was written for QEMU, which has none of these events, sees none
         that it caused.) Some are rate-limited, see `Throttle`.
         """
-        cause = None if isinstance(event, Shutdown | DeviceDeleted) else Cause.of_now()
+        origin = None if isinstance(event, Shutdown | DeviceDeleted) else Origin.of_now()
         if log.isEnabledFor(logging.INFO):
             log.info("%s", event)
-        news = News(event, time.time_ns(), cause, getattr(event, "id", None))
+        news = News(event, time.time_ns(), origin, getattr(event, "id", None))
         for key in outdated_keys(event):
             self._throttle.drop(key)
         if self._throttle.offer(rate_key(event), news, trio.current_time()):
@@ -242,7 +229,7 @@ class Service:
         """Wait for ``quit``, SIGINT or SIGTERM, then give the clients time to hear of it."""
         await self._quit.wait()
         with trio.move_on_after(FAREWELL_TIMEOUT):
-            await self._journal.flush()
+            await self._state_file.flush()
             for monitor in list(self._monitors):
                 await monitor.wait_drained()
 
@@ -303,17 +290,17 @@ async def catching_signals() -> AsyncIterator[trio.Event]:
 async def open_service(
     *rows: Kind[Any] | Driver[Any],
     sandbox: Sandbox = EVERYWHERE,
-    journal: Journal | None = None,
+    state_file: StateFile | None = None,
 ) -> AsyncIterator[Service]:
     """A service without chardevs; when the block ends, all of it is closed in order.
 
-    *rows* are kinds and drivers of your own, for `Registry.add` and `Devices.add`. QMP clients may name the paths in *sandbox*, and what they do is kept in *journal*.
+    *rows* are kinds and drivers of your own, for `Registry.add` and `Devices.add`. QMP clients may name the paths in *sandbox*, and what they do is kept in *state_file*.
     """
     async with open_registry(*rows) as registry, open_background_nursery() as nursery:
-        service = Service(registry, nursery, sandbox, journal or Journal())
+        service = Service(registry, nursery, sandbox, state_file or StateFile())
         nursery.start_soon(service.run)
-        if journal is not None:
-            nursery.start_soon(journal.run)
+        if state_file is not None:
+            nursery.start_soon(state_file.run)
         try:
             yield service
             await service.settle()

@@ -19,7 +19,7 @@ from tests.places import Place, place_for
 from tests.users import PATIENCE, Refuser, User, until, using
 from trio_chardev.backends.descriptor import DescriptorBackend
 from trio_chardev.backends.pipe import PipeOptions
-from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
+from trio_chardev.backends.ringbuf.ringbuf import RingbufBackend, RingbufOptions
 from trio_chardev.errors import ChangeFailedError
 
 OUTPUT = b"".join(b"%05d\n" % i for i in range(600))  # less than a PTY or a FIFO takes
@@ -141,7 +141,7 @@ async def test_a_writer_that_was_stuck_is_behind_what_was_taken_back(
             nursery.start_soon(user.frontend.send_all, MESSAGE)
             await wait_all_tasks_blocked(0.001)
             await change(user, RING)
-            await until(lambda: not user.registry["c"]._seat.outbound._write_lock.locked())
+            await until(lambda: not user.registry["c"]._parts.outbox._write_lock.locked())
             assert ring_of(user) == MESSAGE
 
 

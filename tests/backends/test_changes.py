@@ -20,28 +20,28 @@ from trio.testing import wait_all_tasks_blocked
 from tests.places import Place, connect_to, dial, place_for
 from tests.steps import SEEDS, steps
 from tests.users import PATIENCE, Refuser, User, until, using
-from trio_chardev.backends import opener_of
-from trio_chardev.backends.addresses import FdAddress, InetAddress, UnixAddress
 from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pipe import PipeOptions
-from trio_chardev.backends.pty import PtyOptions
-from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
-from trio_chardev.backends.serial import SerialOptions
-from trio_chardev.backends.socket import SocketBackend, SocketOptions
+from trio_chardev.backends.pty.pty import PtyOptions
+from trio_chardev.backends.ringbuf.ringbuf import RingbufBackend, RingbufOptions
+from trio_chardev.backends.serial.serial import SerialOptions
+from trio_chardev.backends.socket.addresses import FdAddress, InetAddress, UnixAddress
+from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions
+from trio_chardev.backends.table import opener_of
 from trio_chardev.backends.udp import UdpOptions
 from trio_chardev.core.controls import Controls
-from trio_chardev.core.delivery import INBOUND_CAPACITY
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless
-from trio_chardev.core.registry import Registry, open_registry_with
+from trio_chardev.core.inbox import INBOX_CAPACITY
 from trio_chardev.errors import (
     BackendDisconnectedError,
     BackendError,
     ChangeFailedError,
     ChardevError,
 )
-from trio_chardev.options import BackendOptions
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.registry import Registry, open_registry_with
 from trio_chardev.testing import CancelAtStep
 
 # ---------------------------------------------------------------- from each kind to each
@@ -97,7 +97,7 @@ async def test_unread_input_of_the_old_one_comes_first(old: str, tmp_path: Path)
     with place_for(old, tmp_path) as here, place_for("pipe", tmp_path) as there:
         async with using(here, fds=here.fds) as user:
             expected = b""
-            for i in range((INBOUND_CAPACITY + 3000) // 1000):
+            for i in range((INBOX_CAPACITY + 3000) // 1000):
                 expected += await user.send(b"%04d" % i * 250)
             await wait_all_tasks_blocked()
             old_peer = user.peer

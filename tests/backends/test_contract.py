@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from tests.places import MAKERS, at_once, connect_to, place_for
-from trio_chardev.backends import KINDS
-from trio_chardev.backends.addresses import UnixAddress
-from trio_chardev.backends.socket import SocketBackend, SocketOptions
+from trio_chardev.backends.socket.addresses import UnixAddress
+from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions
+from trio_chardev.backends.table import KINDS
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError
 from trio_chardev.events import Event

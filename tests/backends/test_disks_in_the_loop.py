@@ -21,14 +21,14 @@ import pytest
 import trio
 
 from tests.places import MAKERS, place_for
-from trio_chardev.backends import opener_of
 from trio_chardev.backends.null import NullOptions
-from trio_chardev.backends.pty import PtyOptions
-from trio_chardev.backends.ringbuf import RingbufOptions
-from trio_chardev.backends.serial import SerialOptions
+from trio_chardev.backends.pty.pty import PtyOptions
+from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
+from trio_chardev.backends.serial.serial import SerialOptions
+from trio_chardev.backends.table import opener_of
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
-from trio_chardev.options import BackendOptions
+from trio_chardev.options.structure import BackendOptions
 
 BY_NAME = (
     *("open", "stat", "lstat", "readlink", "symlink", "link", "rename", "replace", "unlink"),

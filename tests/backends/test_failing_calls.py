@@ -23,10 +23,10 @@ import pytest
 import trio
 
 from tests.places import MAKERS, Place, place_for
-from trio_chardev.backends import pty_opens
 from trio_chardev.backends.parallel import PPCLAIM, ParallelOptions
-from trio_chardev.backends.rights import CLOSER
-from trio_chardev.backends.ringbuf import RingbufOptions
+from trio_chardev.backends.pty import opens as pty_opens
+from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
+from trio_chardev.backends.socket.rights import CLOSER
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 

@@ -14,28 +14,29 @@ import attrs
 import pytest
 import trio
 
-from tests.backends.test_serial import Tty, make_tty
+from tests.backends.serial.test_serial import Tty, make_tty
 from tests.services import until
 from trio_chardev import readiness
-from trio_chardev.backends import file, spool
-from trio_chardev.backends.addresses import InetAddress, UnixAddress
+from trio_chardev.backends import file
 from trio_chardev.backends.descriptor import open_fd
 from trio_chardev.backends.file import FileOptions
-from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pipe import PipeOptions
-from trio_chardev.backends.pty import PtyOptions
-from trio_chardev.backends.serial import SerialOptions
-from trio_chardev.backends.socket import SocketBackend, SocketOptions
+from trio_chardev.backends.pty.pty import PtyOptions
+from trio_chardev.backends.serial.serial import SerialOptions
+from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
+from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions
+from trio_chardev.backends.stacked.mux import MuxOptions
+from trio_chardev.backends.taps import background_file as background
 from trio_chardev.backends.udp import UdpOptions
 from trio_chardev.core.handlers import stateless
-from trio_chardev.core.registry import Registry
+from trio_chardev.devices import flow
+from trio_chardev.devices.bridge import Bridge, BridgeOptions
 from trio_chardev.errors import BackendError
-from trio_chardev.frontends import flow
-from trio_chardev.frontends.bridge import Bridge, BridgeOptions
-from trio_chardev.options import BackendOptions
-from trio_chardev.qmp import output
-from trio_chardev.service import open_registry, open_service
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.qmp.server import output
+from trio_chardev.registry import Registry, open_registry
+from trio_chardev.service import open_service
 
 PIECE = b"0123456789"
 DATAGRAM = socket.SOCK_DGRAM
@@ -47,7 +48,7 @@ UPGRADE = (
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (readiness, flow, file, spool, output):
+    for module in (readiness, flow, file, background, output):
         monkeypatch.setattr(module, "RETRY_INTERVAL", 0.02)
 
 

@@ -15,13 +15,14 @@ from trio.testing import wait_all_tasks_blocked
 from tests.disk import Disk, eventually, is_held_open, wait_written
 from tests.peers import need
 from trio_chardev import files, stateless
-from trio_chardev.backends import ahead, file, spool
+from trio_chardev.backends import ahead, file
 from trio_chardev.backends.file import FileOptions, open_file
-from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
+from trio_chardev.backends.ringbuf.ringbuf import RingbufBackend, RingbufOptions
+from trio_chardev.backends.taps import background_file as background
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.service import open_registry
+from trio_chardev.registry import open_registry
 
 
 def open_it(
@@ -257,7 +258,7 @@ async def test_a_disk_that_hangs_holds_up_who_writes_there_and_nobody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk(monkeypatch)
-    data = os.urandom(3 * spool.MAX_PENDING)
+    data = os.urandom(3 * background.MAX_PENDING)
     is_sent = trio.Event()
 
     async def send(backend: Backend) -> None:
@@ -288,7 +289,7 @@ async def test_a_full_disk_is_tried_again_and_nothing_is_lost_or_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It takes a part of what is written to it, and then nothing for a while."""
-    monkeypatch.setattr(spool, "RETRY_INTERVAL", 0.001)
+    monkeypatch.setattr(background, "RETRY_INTERVAL", 0.001)
     real = os.write
     room = 5
     tries = 0
@@ -333,7 +334,7 @@ async def test_a_disk_that_is_full_at_the_end_costs_what_the_log_says(
 async def test_a_disk_that_hangs_at_the_end_is_given_up_and_costs_what_the_log_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(spool, "FLUSH_TIMEOUT", 0.05)
+    monkeypatch.setattr(background, "FLUSH_TIMEOUT", 0.05)
     disk = Disk(monkeypatch)
     disk.go.clear()
     with trio.fail_after(5):

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from trio_chardev.backends import BACKEND, KINDS
 from trio_chardev.backends.foreign import FOREIGN
+from trio_chardev.backends.table import BACKEND, KINDS
 from trio_chardev.errors import BackendError, OptionsError
-from trio_chardev.grammar import FOREIGN_HINT
-from trio_chardev.options import structure
-from trio_chardev.service import open_registry
+from trio_chardev.options.grammar import FOREIGN_HINT
+from trio_chardev.options.structure import structure
+from trio_chardev.registry import open_registry
 
 NEEDED = {
     "spicevmc": {"type": "vdagent"},

@@ -15,12 +15,11 @@ import trio.testing
 from tests.disk import eventually
 from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.null import NullOptions
-from trio_chardev.backends.ringbuf import RingbufOptions
+from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
 from trio_chardev.cli.options import GRAMMAR
-from trio_chardev.core.registry import Registry
 from trio_chardev.errors import ChardevError
-from trio_chardev.options import BackendOptions
-from trio_chardev.service import open_registry
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.registry import Registry, open_registry
 
 
 async def send(registry: Registry, data: bytes) -> None:

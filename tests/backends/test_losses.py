@@ -16,11 +16,11 @@ from trio.testing import wait_all_tasks_blocked
 from tests.matrix import eventually
 from tests.places import Place, dial, place_for
 from tests.users import PATIENCE, Refuser, until, using
-from trio_chardev.backends.addresses import UnixAddress
 from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.null import NullOptions
-from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
-from trio_chardev.backends.socket import SocketBackend, SocketOptions
+from trio_chardev.backends.ringbuf.ringbuf import RingbufBackend, RingbufOptions
+from trio_chardev.backends.socket.addresses import UnixAddress
+from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions
 from trio_chardev.core.controls import Controls
 from trio_chardev.errors import (
     BackendDisconnectedError,

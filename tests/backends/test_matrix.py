@@ -29,16 +29,16 @@ from tests.matrix import (
     eventually,
     lane_for,
 )
-from trio_chardev.backends import opener_of
-from trio_chardev.backends.hub import HubOptions
-from trio_chardev.backends.mux import MuxOptions
 from trio_chardev.backends.null import NullOptions
-from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.backends.socket.socket import SocketOptions
+from trio_chardev.backends.stacked.hub import HubOptions
+from trio_chardev.backends.stacked.mux import MuxOptions
+from trio_chardev.backends.table import opener_of
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless
-from trio_chardev.core.registry import Registry, open_registry_with
-from trio_chardev.options import BackendOptions
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.registry import Registry, open_registry_with
 
 IS_FULL = os.environ.get("TRIO_CHARDEV_MATRIX") == "full"
 PATIENCE = 20  # seconds

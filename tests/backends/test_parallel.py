@@ -15,7 +15,7 @@ from trio_chardev.core.backend import OpenRequest
 from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.service import open_registry
+from trio_chardev.registry import open_registry
 
 
 def request(events: list[BackendEvent] | None = None) -> OpenRequest:

@@ -28,14 +28,13 @@ from trio_chardev.backends import replay_file
 from trio_chardev.backends.ahead import PIECE
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.replay import LINES_AT_ONCE, ReplayOptions, parse_speed
-from trio_chardev.backends.ringbuf import RingbufOptions
+from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless
-from trio_chardev.core.registry import Registry
 from trio_chardev.errors import BackendDisconnectedError, BackendError, OptionsError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.protocols.asciicast import Decoder, Entry
-from trio_chardev.service import open_registry
+from trio_chardev.registry import Registry, open_registry
 
 BREAK, CLOSED, OPENED = Event.BREAK, Event.CLOSED, Event.OPENED
 
@@ -199,7 +198,7 @@ async def test_a_user_that_does_not_read_holds_it_up(
         await registry.add("c", ReplayOptions(path=str(cast)))
         async with registry["c"].attach() as frontend:
             await trio.sleep(100)
-            assert len(frontend.delivery.inbound) == 1 << 16
+            assert len(frontend.inbox.queue) == 1 << 16
             assert frontend.is_open
             size = 0
             begin = trio.current_time()
@@ -599,7 +598,7 @@ async def test_what_was_recorded_is_played(
         await registry.add("c", RingbufOptions(record=str(cast), record_format=form))
         async with registry["c"].attach() as frontend:
             for piece in pieces:
-                registry["c"]._seat.outlets.data(piece)
+                registry["c"]._parts.users.data(piece)
                 await frontend.send_all(piece[::-1])
     async with open_registry() as registry:
         await registry.add("c", ReplayOptions(path=str(cast), expect="strict", speed="max"))
@@ -622,14 +621,14 @@ async def test_asciinema_shows_what_the_frontend_was_shown(
     asciinema = need("asciinema")
     async with open_registry() as registry:
         await registry.add("c", RingbufOptions(record=str(cast)))
-        outlets = registry["c"]._seat.outlets
+        users = registry["c"]._parts.users
         for piece in (
             b"gr\xc3",
             b"\xbc\xc3\x9fe\r\n",
             b"\xff\x80|\r\n",
             "\u2028\x85|\r\n".encode(),
         ):
-            outlets.data(piece)
+            users.data(piece)
         await registry.change("c", NullOptions(record=str(cast)))
         registry.send_break("c")
     master, terminal = os.openpty()

@@ -20,14 +20,14 @@ import trio_websocket
 
 from tests.matrix import BREATH, SLOW_SIZE, eventually
 from tests.places import connect_to, socket_stream
-from trio_chardev.backends.addresses import InetAddress, SocketAddress, UnixAddress
-from trio_chardev.backends.mux import MuxOptions
-from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, UnixAddress
+from trio_chardev.backends.socket.socket import SocketOptions
+from trio_chardev.backends.stacked.mux import MuxOptions
 from trio_chardev.core.backend import Backend
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendDisconnectedError
-from trio_chardev.service import open_registry
+from trio_chardev.registry import open_registry
 
 PATIENCE = 20  # seconds
 PIECE = 1000  # bytes

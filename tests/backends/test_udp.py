@@ -14,7 +14,12 @@ import trio.testing
 
 from tests.peers import need
 from trio_chardev.backends import udp
-from trio_chardev.backends.addresses import FdAddress, InetAddress, SocketAddress, UnixAddress
+from trio_chardev.backends.socket.addresses import (
+    FdAddress,
+    InetAddress,
+    SocketAddress,
+    UnixAddress,
+)
 from trio_chardev.backends.udp import MAX_DATAGRAM, UdpBackend, UdpOptions, open_udp
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError, ChardevError, OptionsError

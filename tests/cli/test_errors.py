@@ -11,7 +11,7 @@ from trio_chardev.cli.errors import LineFormatter, print_error, saying
 from trio_chardev.cli.options import ServeOptions
 from trio_chardev.cli.output import printable
 from trio_chardev.errors import BackendError, OptionsError, reason_of
-from trio_chardev.keyval import HelpRequested
+from trio_chardev.options.keyval import HelpRequested
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 
 from tests.services import PROGRAM, TIMEOUT, Qmp, running
-from trio_chardev.backends.addresses import InetAddress, UnixAddress
+from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
 from trio_chardev.cli import main, qmp as module
 from trio_chardev.cli.address import default_monitor_path, parse_address
 from trio_chardev.errors import OptionsError
-from trio_chardev.qmp.conversation import QmpEvent, QmpEvents
+from trio_chardev.qmp.client.conversation import QmpEvent, QmpEvents
 
 Call = Callable[..., tuple[int, str, str]]
 NULL = {"backend": {"type": "null", "data": {}}}

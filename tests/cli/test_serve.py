@@ -25,7 +25,7 @@ from trio_chardev.cli import main
 from trio_chardev.cli.address import default_monitor_path
 from trio_chardev.cli.options import ServeOptions
 from trio_chardev.cli.serve import serve
-from trio_chardev.core.slot import CLEANUP_TIMEOUT
+from trio_chardev.core.runner import CLEANUP_TIMEOUT
 from trio_chardev.errors import OptionsError
 from trio_chardev.service import Service
 

@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from trio_chardev.cli.words import parse_arguments
 from trio_chardev.errors import OptionsError
-from trio_chardev.qmp.codec import encode
+from trio_chardev.qmp.json.codec import encode
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from trio_chardev.core.backend import Backend
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.handlers import stateless
-from trio_chardev.core.slot import DRAIN_TIMEOUT
+from trio_chardev.core.runner import DRAIN_TIMEOUT
 from trio_chardev.errors import (
     BackendDisconnectedError,
     BackendError,

@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
-from trio_chardev.core.slot import CLEANUP_TIMEOUT
+from trio_chardev.core.runner import CLEANUP_TIMEOUT
 from trio_chardev.errors import (
     BackendError,
     ChangeFailedError,

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.core.test_seat import Witness, witnessed
+from tests.core.test_commit import Witness, witnessed
 from trio_chardev.core.chardev import Chardev
-from trio_chardev.core.delivery import INBOUND_CAPACITY
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless
-from trio_chardev.core.seat import DRAIN_LIMIT
-from trio_chardev.core.slot import DRAIN_TIMEOUT
+from trio_chardev.core.inbox import INBOX_CAPACITY
+from trio_chardev.core.last_words import DRAIN_LIMIT
+from trio_chardev.core.runner import DRAIN_TIMEOUT
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.testing import FakeDevice, FakeFrontend, open_chardev
 
@@ -170,7 +170,7 @@ async def test_the_new_one_is_attended_to_but_not_read_meanwhile() -> None:
         await wait_all_tasks_blocked()
         assert new.unread == 3
         assert chardev.backend.is_hung_up
-        assert chardev._seat.leaving is not None
+        assert chardev._parts.leaving is not None
         nursery.cancel_scope.cancel()
 
 
@@ -184,7 +184,7 @@ async def test_they_are_bounded(autojump_clock: MockClock) -> None:
         for _ in range(3):
             old.feed(bytes(DRAIN_LIMIT // 2))
             await wait_all_tasks_blocked()
-        assert len(frontend.delivery.inbound) == DRAIN_LIMIT
+        assert len(frontend.inbox.queue) == DRAIN_LIMIT
         nursery.cancel_scope.cancel()
 
 
@@ -193,11 +193,11 @@ async def test_without_a_user_as_many_are_kept_as_always(autojump_clock: MockClo
     async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
         nursery.start_soon(chardev.change, new.open)
         await wait_all_tasks_blocked()
-        old.feed(b"x" * (INBOUND_CAPACITY + 1))
+        old.feed(b"x" * (INBOX_CAPACITY + 1))
         await trio.sleep(2 * DRAIN_TIMEOUT)
         frontend = chardev.attach(be_change=stateless)
         new.feed(b"y")
-        assert frontend.take_ready() == b"x" * INBOUND_CAPACITY
+        assert frontend.take_ready() == b"x" * INBOX_CAPACITY
         assert await frontend.receive_some() == b"y"
 
 

@@ -22,7 +22,6 @@ from trio.testing import wait_all_tasks_blocked
 from trio_chardev.core.chardev import ChardevInfo
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
-from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.errors import (
     BackendDisconnectedError,
     BackendError,
@@ -33,6 +32,7 @@ from trio_chardev.errors import (
     ChardevNotFoundError,
 )
 from trio_chardev.events import BackendEvent, Event
+from trio_chardev.registry import Registry, open_registry_with
 from trio_chardev.testing import FakeDevice, FakeOptions, fake_opener
 
 EXAMPLES = int(os.environ.get("TRIO_CHARDEV_EXAMPLES", "0"))

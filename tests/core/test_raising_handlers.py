@@ -16,12 +16,11 @@ from trio_chardev.backends.null import NullOptions
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.handlers import stateless
-from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.core.tap import Tap
+from trio_chardev.devices.echo import EchoOptions
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.frontends.echo import EchoOptions
-from trio_chardev.service import open_registry
+from trio_chardev.registry import Registry, open_registry, open_registry_with
 from trio_chardev.testing import FakeDevice, FakeOptions, fake_opener, open_chardev
 
 TAP_METHODS = ("activate", "sent", "refused", "received", "event", "replaced")

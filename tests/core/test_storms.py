@@ -16,8 +16,8 @@ import trio._core._run as trio_run
 
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless
-from trio_chardev.core.registry import Registry, open_registry_with
 from trio_chardev.errors import ChardevClosedError, ChardevError, ChardevNotFoundError
+from trio_chardev.registry import Registry, open_registry_with
 from trio_chardev.testing import FakeDevice, FakeOptions, fake_opener
 
 SEEDS = int(os.environ.get("TRIO_CHARDEV_SEEDS", "2"))

@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 import trio.testing
 
-from trio_chardev.backends.addresses import InetAddress, UnixAddress
 from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pipe import PipeOptions
-from trio_chardev.backends.pty import PtyOptions
+from trio_chardev.backends.pty.pty import PtyOptions
 from trio_chardev.backends.replay import ReplayOptions
-from trio_chardev.backends.ringbuf import RingbufOptions
-from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
+from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
+from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.backends.udp import UdpOptions
 from trio_chardev.core.weak import weakly
-from trio_chardev.options import BackendOptions
+from trio_chardev.options.structure import BackendOptions
 from trio_chardev.protocols.asciicast import header
-from trio_chardev.service import open_registry
+from trio_chardev.registry import open_registry
 
 
 class Listener:

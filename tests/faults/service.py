@@ -23,9 +23,9 @@ import attrs
 
 import trio_chardev
 from tests.faults.calls import CALLS, Fault
-from trio_chardev.backends import BACKEND
+from trio_chardev.backends.table import BACKEND
 from trio_chardev.cli import main
-from trio_chardev.options import structure
+from trio_chardev.options.structure import structure
 
 for module in pkgutil.walk_packages(trio_chardev.__path__, "trio_chardev."):
     if not module.name.endswith("__main__"):

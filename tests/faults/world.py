@@ -16,7 +16,7 @@ from tests.faults.places import FaultsPlace, Maker
 from tests.faults.service import PATIENCE, Service
 from tests.soak.places import Peer, Site
 from trio_chardev import QmpClient, QmpError, open_qmp_client
-from trio_chardev.qmp.client import QmpConnectionError
+from trio_chardev.qmp.client.client import QmpConnectionError
 
 LOOK_INTERVAL: Final = 0.002  # seconds
 ACT_TIMEOUT: Final = PATIENCE  # seconds; for one command

@@ -12,8 +12,8 @@ from typing import Final
 from tests.hostile.floods import Place
 from tests.hostile.peers import Peer
 from tests.services import Qmp
-from trio_chardev.backends import BACKEND
-from trio_chardev.options import BackendOptions, unstructure
+from trio_chardev.backends.table import BACKEND
+from trio_chardev.options.structure import BackendOptions, unstructure
 
 WAIT: Final = 0.1  # seconds
 PAUSE: Final = 0.001  # seconds between two round trips

@@ -31,17 +31,17 @@ from tests.hostile.peers import (
     open_websocket,
 )
 from tests.protocols.websocket_wire import BINARY, CONTINUATION, PING, PONG, TEXT, frame
-from trio_chardev.backends.addresses import InetAddress, UnixAddress
-from trio_chardev.backends.hub import HubOptions
-from trio_chardev.backends.mux import MuxOptions
+from trio_chardev.access.objects import TlsCredsX509
 from trio_chardev.backends.null import NullOptions
-from trio_chardev.backends.pty import PtyOptions
+from trio_chardev.backends.pty.pty import PtyOptions
 from trio_chardev.backends.replay import ReplayOptions
-from trio_chardev.backends.serial import SerialOptions
-from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.backends.serial.serial import SerialOptions
+from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
+from trio_chardev.backends.socket.socket import SocketOptions
+from trio_chardev.backends.stacked.hub import HubOptions
+from trio_chardev.backends.stacked.mux import MuxOptions
 from trio_chardev.backends.udp import UdpOptions
-from trio_chardev.objects import TlsCredsX509
-from trio_chardev.options import BackendOptions
+from trio_chardev.options.structure import BackendOptions
 from trio_chardev.protocols.asciicast import header
 
 Come = Callable[[], Peer]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from tests.fuzz_targets import FRAGMENTS, HUGE, TARGETS, monitor
-from trio_chardev.qmp.codec import Decoder
+from trio_chardev.qmp.json.codec import Decoder
 
 
 @pytest.mark.parametrize("name", TARGETS)

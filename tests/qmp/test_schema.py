@@ -20,20 +20,21 @@ import pytest
 import trio
 
 from tests.peers import need
-from trio_chardev.backends import FOREIGN, KINDS
-from trio_chardev.backends.addresses import UnixAddress
-from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.access.objects import OBJECTS
+from trio_chardev.backends.socket.addresses import UnixAddress
+from trio_chardev.backends.socket.socket import SocketOptions
+from trio_chardev.backends.table import FOREIGN, KINDS
 from trio_chardev.errors import OptionsError
-from trio_chardev.members import IntRange
-from trio_chardev.objects import OBJECTS
-from trio_chardev.options import structure
-from trio_chardev.qmp.codec import Encoded
-from trio_chardev.qmp.commands import COMMANDS, BackendArguments
-from trio_chardev.qmp.context import Command, Context, Host
-from trio_chardev.qmp.events import EVENTS
-from trio_chardev.qmp.fd_commands import FD_COMMANDS
+from trio_chardev.options.members import IntRange
+from trio_chardev.options.structure import structure
+from trio_chardev.qmp.commands.chardev import COMMANDS, BackendArguments
+from trio_chardev.qmp.commands.context import Command, Context, Host
+from trio_chardev.qmp.commands.descriptor import FD_COMMANDS
+from trio_chardev.qmp.json.codec import Encoded
 from trio_chardev.qmp.schema import qmp_schema
-from trio_chardev.service import open_registry, open_service
+from trio_chardev.qmp.server.events import EVENTS
+from trio_chardev.registry import open_registry
+from trio_chardev.service import open_service
 
 Entity = dict[str, Any]
 Schema = dict[str, Entity]  # by name

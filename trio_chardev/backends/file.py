@@ -1,7 +1,7 @@
 """file: output goes to a file, input may come from another file or a FIFO.
 
 A disk can be slow, or hang, and who writes to it or reads from it then stands still: so regular
-files are written and read in threads, see `Spool` and `ReadAhead`. What could not be written is
+files are written and read in threads, see `BackgroundFile` and `ReadAhead`. What could not be written is
 kept and tried again; up to 1 MiB of it, and then whoever sends waits. FIFOs and devices are never
 waited for, and need no thread.
 
@@ -34,13 +34,13 @@ from trio_chardev.backends.descriptor import (
 )
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.limit import check_size, no_size
-from trio_chardev.backends.spool import Output, Spool
+from trio_chardev.backends.taps.background_file import BackgroundFile, Output
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.files import SlowFileError, work_on_files
-from trio_chardev.options import BackendOptions
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.values import path_text, path_text_or_none
 from trio_chardev.readiness import RETRY_INTERVAL
-from trio_chardev.values import path_text, path_text_or_none
 from trio_chardev.workers import NoThreadError
 
 log = logging.getLogger(__name__)
@@ -137,64 +137,64 @@ class RegularFileBackend(FileBackend):
     ) -> None:
         super().__init__(request, options, source, sink)
         self.inode = sink.inode
-        self.spool = sink.spool
-        self._before: Spool | None = None
+        self.background = sink.background
+        self._before: BackgroundFile | None = None
         old = request.replaces
         if isinstance(old, RegularFileBackend) and old.inode == self.inode:
-            self._before = old.spool
+            self._before = old.background
 
     def activate(self) -> None:
         """Have the output truncated before anything is written to it."""
         if self._before is not None:
-            self.spool.follow(self._before)
+            self.background.follow(self._before)
             self._before = None
         if not self._options.append:
-            self.spool.empty()
+            self.background.empty()
 
     @property
     def is_drained(self) -> bool:
-        return self.spool.is_idle
+        return self.background.is_idle
 
     async def drain(self) -> None:
         """Wait until all is written."""
-        await self.spool.wait_idle()
+        await self.background.wait_idle()
 
     async def settle(self, timeout: float) -> None:
         """Wait until all is written, or can't be: then that is carried over."""
-        await self.spool.wait_idle(while_it_works=True)
+        await self.background.wait_idle(while_it_works=True)
 
     def take_back(self) -> bytes:
-        return self.spool.take_back()
+        return self.background.take_back()
 
 
 class _Sink(FdHolder):
-    """The regular file for output, which is written by a spool."""
+    """The regular file for output, which is written by a background."""
 
-    __slots__ = ("inode", "spool")
+    __slots__ = ("background", "inode")
 
     def __init__(
         self, path: str, output: Output, inode: tuple[int, int], max_size: int | None
     ) -> None:
         self.inode = inode
-        self.spool = Spool(f"file '{path}'", output, max_size, keeps=True)
+        self.background = BackgroundFile(f"file '{path}'", output, max_size, keeps=True)
         super().__init__(output.fd)
 
     def _have_non_blocking(self) -> None:
         return None
 
     def close(self) -> None:
-        """Have the spool close it."""
+        """Have the background close it."""
         self.fd = -1
-        self.spool.close()
+        self.background.close()
 
     def write(self, data: memoryview) -> int:
-        if not (room := self.spool.room):
+        if not (room := self.background.room):
             raise BlockingIOError
-        self.spool.put(data[:room])
+        self.background.put(data[:room])
         return min(room, len(data))
 
     async def wait_writable(self) -> None:
-        await self.spool.wait_room()
+        await self.background.wait_room()
 
 
 # ---------------------------------------------------------------- in a thread
@@ -306,5 +306,5 @@ async def _open_sink(options: FileOptions, request: OpenRequest) -> AsyncIterato
         yield opened
         return
     sink = _Sink(options.out, *opened, options.max_size)
-    async with sink.spool.running():
+    async with sink.background.running():
         yield sink

@@ -14,8 +14,8 @@ import attrs
 
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
-from trio_chardev.grammar import FOREIGN_HINT
-from trio_chardev.options import BackendOptions
+from trio_chardev.options.grammar import FOREIGN_HINT
+from trio_chardev.options.structure import BackendOptions
 
 
 @attrs.frozen(kw_only=True)

@@ -31,8 +31,8 @@ from trio_chardev.backends.holder import owned
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.files import work_on_files
-from trio_chardev.options import BackendOptions
-from trio_chardev.values import path_text
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.values import path_text
 
 
 @attrs.frozen(kw_only=True)

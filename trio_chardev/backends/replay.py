@@ -30,15 +30,15 @@ import trio
 
 from trio_chardev.backends.descriptor import slow_errors
 from trio_chardev.backends.holder import owned
-from trio_chardev.backends.record import lock
 from trio_chardev.backends.replay_file import Reader, Recording
+from trio_chardev.backends.taps.record import lock
 from trio_chardev.core.backend import Backend, OpenPath, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError, OptionsError
 from trio_chardev.events import Event
 from trio_chardev.files import end_on_files, in_time, work_on_files
-from trio_chardev.options import BackendOptions
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.values import path_text
 from trio_chardev.protocols.asciicast import Entry
-from trio_chardev.values import path_text
 
 log = logging.getLogger(__name__)
 

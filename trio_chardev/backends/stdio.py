@@ -21,7 +21,7 @@ from trio_chardev.backends.holder import FdHolder, hold_shared, owned
 from trio_chardev.backends.stdio_terminal import Terminal
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
-from trio_chardev.options import BackendOptions
+from trio_chardev.options.structure import BackendOptions
 
 FOREGROUND_POLL = 0.2  # seconds between looks whether the terminal is ours
 

@@ -14,7 +14,7 @@ import trio
 
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.nursery import open_background_nursery
-from trio_chardev.core.slot import CLEANUP_TIMEOUT, DRAIN_TIMEOUT
+from trio_chardev.core.runner import CLEANUP_TIMEOUT, DRAIN_TIMEOUT
 from trio_chardev.errors import BackendDisconnectedError
 
 log = logging.getLogger(__name__)

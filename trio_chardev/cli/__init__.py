@@ -145,7 +145,7 @@ def serve_command(
     from trio_chardev.cli.options import ServeOptions
     from trio_chardev.cli.running import run
     from trio_chardev.cli.serve import serve
-    from trio_chardev.keyval import HelpRequested
+    from trio_chardev.options.keyval import HelpRequested
 
     level = [NOTICE, logging.INFO, logging.DEBUG][min(verbose, 2)]
     try:
@@ -256,7 +256,7 @@ def change_command(
     from trio_chardev.cli import qmp
     from trio_chardev.cli.change import change
     from trio_chardev.cli.options import GRAMMAR
-    from trio_chardev.keyval import HelpRequested
+    from trio_chardev.options.keyval import HelpRequested
 
     more: dict[str, object] = {}  # a server without our extensions shall not see them
     if carry:

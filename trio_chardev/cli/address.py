@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from trio_chardev.backends.addresses import InetAddress, UnixAddress
+from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
 from trio_chardev.errors import OptionsError, strerror
 
 # A host with colons stands in brackets.

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trio_chardev.backends.addresses import SocketAddress
+from trio_chardev.backends.socket.addresses import SocketAddress
 from trio_chardev.cli.options import GRAMMAR
 from trio_chardev.cli.output import printable, say
 from trio_chardev.cli.qmp import Client, connected
 from trio_chardev.errors import OptionsError
-from trio_chardev.keyval import split_items
+from trio_chardev.options.keyval import split_items
 
 
 def change(

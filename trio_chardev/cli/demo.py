@@ -21,13 +21,13 @@ from typing import Any
 import attrs
 import trio
 
-from trio_chardev.backends.addresses import UnixAddress
-from trio_chardev.backends.ringbuf import RingbufBackend, RingbufOptions
-from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.backends.ringbuf.ringbuf import RingbufBackend, RingbufOptions
+from trio_chardev.backends.socket.addresses import UnixAddress
+from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.cli.output import printable, say
+from trio_chardev.devices.bridge import Bridge, BridgeOptions
 from trio_chardev.errors import ChardevError
-from trio_chardev.frontends.bridge import Bridge, BridgeOptions
-from trio_chardev.qmp.client import QmpClient, open_qmp_client
+from trio_chardev.qmp.client.client import QmpClient, open_qmp_client
 from trio_chardev.service import Service, open_service
 
 RING_SIZE = 1 << 22  # bytes; far more than comes in one turn

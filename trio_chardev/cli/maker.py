@@ -8,18 +8,18 @@ from collections.abc import Mapping
 import attrs
 import trio
 
-from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.access.objects import ObjectOptions
+from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.cli.errors import saying
 from trio_chardev.cli.inherited import Inherited
 from trio_chardev.cli.output import announce, printable
-from trio_chardev.core.device import DeviceOptions
-from trio_chardev.objects import ObjectOptions
-from trio_chardev.options import BackendOptions
-from trio_chardev.qmp.descriptors import NamedFds
-from trio_chardev.qmp.device_commands import add_device
-from trio_chardev.qmp.journal import Table
-from trio_chardev.qmp.object_commands import add_object, drop_object
-from trio_chardev.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.devices.base import DeviceOptions
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.qmp.commands.device import add_device
+from trio_chardev.qmp.commands.object import add_object, drop_object
+from trio_chardev.qmp.server.descriptors import NamedFds
+from trio_chardev.qmp.server.state import Table
 from trio_chardev.service import Service
 
 RESTORE_TIMEOUT = 5.0  # seconds for each chardev of --state; the others wait meanwhile

@@ -10,31 +10,31 @@ from typing import Any, Literal
 
 import attrs
 
-from trio_chardev.backends import BACKEND, FOREIGN, KINDS
-from trio_chardev.backends.addresses import FdAddress
-from trio_chardev.backends.mux import MuxOptions
-from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.access.objects import OBJECT, MonitorQmp, ObjectOptions
+from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.backends.socket.addresses import FdAddress
+from trio_chardev.backends.socket.socket import SocketOptions
+from trio_chardev.backends.stacked.mux import MuxOptions
+from trio_chardev.backends.table import BACKEND, FOREIGN, KINDS
 from trio_chardev.cli.errors import saying
 from trio_chardev.cli.inherited import Inherited
 from trio_chardev.core.backend import DEFAULT_ESCAPE
-from trio_chardev.core.device import DeviceOptions
+from trio_chardev.devices.base import DeviceOptions
+from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import DeviceExistsError, OptionsError
-from trio_chardev.frontends import DEVICE
-from trio_chardev.grammar import ChardevGrammar, ChardevSpec, check_id, help_text
-from trio_chardev.keyval import (
+from trio_chardev.options.grammar import ChardevGrammar, ChardevSpec, check_id, help_text
+from trio_chardev.options.keyval import (
     HELP_WORDS,
     HelpRequested,
     parse_bool,
     parse_number,
     structure_text,
 )
-from trio_chardev.legacy import parse_legacy
-from trio_chardev.members import TaggedUnion
-from trio_chardev.objects import OBJECT, MonitorQmp, ObjectOptions
-from trio_chardev.options import BackendOptions, structure
-from trio_chardev.qmp.journal import Table
-from trio_chardev.qmp.object_commands import duplicate_object
-from trio_chardev.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.options.legacy import parse_legacy
+from trio_chardev.options.members import TaggedUnion
+from trio_chardev.options.structure import BackendOptions, structure
+from trio_chardev.qmp.commands.object import duplicate_object
+from trio_chardev.qmp.server.state import Table
 
 GRAMMAR = ChardevGrammar({name: kind.options for name, kind in KINDS.items()}, FOREIGN)
 

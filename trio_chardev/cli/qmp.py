@@ -14,13 +14,13 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
-from trio_chardev.backends.addresses import SocketAddress
+from trio_chardev.backends.socket.addresses import SocketAddress
 from trio_chardev.cli.address import parse_address
 from trio_chardev.cli.errors import STATUS_OF_INTERRUPT
 from trio_chardev.cli.output import complain, printable, say
 from trio_chardev.cli.running import run_until_signal
 from trio_chardev.cli.words import parse_arguments
-from trio_chardev.qmp.client import (
+from trio_chardev.qmp.client.client import (
     QmpClient,
     QmpConnectionError,
     QmpError,
@@ -28,7 +28,7 @@ from trio_chardev.qmp.client import (
     QmpEvents,
     open_qmp_client,
 )
-from trio_chardev.qmp.encoder import encode
+from trio_chardev.qmp.json.encoder import encode
 
 Client: TypeAlias = Callable[[SocketAddress], Awaitable[None]]
 

@@ -1,8 +1,8 @@
-"""From a journal and the command line to what a service begins with (``serve --state``).
+"""From a state_file and the command line to what a service begins with (``serve --state``).
 
-The command line counts where it has changed since the journal was written: what it adds now in
+The command line counts where it has changed since the state_file was written: what it adds now in
 another way, or not any more, is as it says. What can't be restored is told, stays in the
-journal, and is tried again by the next start; meanwhile the command line's is there, if it has
+state_file, and is tried again by the next start; meanwhile the command line's is there, if it has
 one.
 """
 
@@ -13,11 +13,11 @@ from typing import Any
 
 import attrs
 
+from trio_chardev.access.objects import MonitorQmp
 from trio_chardev.errors import ChardevError
-from trio_chardev.members import TaggedUnion
-from trio_chardev.objects import MonitorQmp
-from trio_chardev.options import structure, unstructure
-from trio_chardev.qmp.journal import Journal, Table
+from trio_chardev.options.members import TaggedUnion
+from trio_chardev.options.structure import structure, unstructure
+from trio_chardev.qmp.server.state import StateFile, Table
 
 Say = Callable[[str], object]
 Make = Callable[[str, Any, bool], Awaitable[None]]
@@ -35,7 +35,7 @@ class Wanted:
     """By the command line; None if it does not say."""
 
     now: Any = None
-    """In QMP's form, by the journal; None if that does not say."""
+    """In QMP's form, by the state_file; None if that does not say."""
 
     @property
     def is_restored(self) -> bool:
@@ -54,21 +54,21 @@ def is_monitor(item: Wanted) -> bool:
 
 
 def plan(
-    journal: Journal, table: Table, base: Mapping[str, Any], union: TaggedUnion, say: Say
+    state_file: StateFile, table: Table, base: Mapping[str, Any], union: TaggedUnion, say: Say
 ) -> Iterator[Wanted]:
     """What is to be there of *table*, of which the command line has *base*."""
-    entries = journal.entries[table]
+    entries = state_file.entries[table]
     for id in [id for id, entry in entries.items() if entry.was is not None and id not in base]:
         say(f"{WHAT[table]} '{id}' is not restored: the command line has it no more")
-        journal.forget(table, id)
+        state_file.forget(table, id)
     added = {id: entry.now for id, entry in entries.items() if id not in base}
     for id, options in base.items():
         was = unstructure(options, union)
-        journal.set_base(table, id, was)
+        state_file.set_base(table, id, was)
         entry = entries.get(id)
         if entry is not None and entry.was != was:
             say(f"{WHAT[table]} '{id}' is not restored: the command line has another now")
-            journal.forget(table, id)
+            state_file.forget(table, id)
             entry = None
         if entry is None:
             yield Wanted(id, options)
@@ -117,4 +117,4 @@ async def _make_instead(item: Wanted, make: Make) -> None:
     try:
         await make(item.id, item.options, False)
     except ChardevError:
-        return  # the error of the journal's is told in the end
+        return  # the error of the state_file's is told in the end

@@ -6,9 +6,10 @@ import contextlib
 import gc
 from collections.abc import Iterable, Iterator
 
-from trio_chardev.backends import BACKEND
-from trio_chardev.backends.addresses import UnixAddress
-from trio_chardev.backends.socket import SocketOptions
+from trio_chardev.access.objects import OBJECT
+from trio_chardev.backends.socket.addresses import UnixAddress
+from trio_chardev.backends.socket.socket import SocketOptions
+from trio_chardev.backends.table import BACKEND
 from trio_chardev.cli.address import default_monitor_path
 from trio_chardev.cli.errors import saying
 from trio_chardev.cli.maker import Maker
@@ -17,10 +18,9 @@ from trio_chardev.cli.output import announce, complain, printable
 from trio_chardev.cli.pidfile import keeping_pid
 from trio_chardev.cli.restore import Wanted, is_monitor, make_all, plan
 from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import ChardevError
-from trio_chardev.frontends import DEVICE
-from trio_chardev.objects import OBJECT
-from trio_chardev.qmp.journal import Journal, open_journal
+from trio_chardev.qmp.server.state import StateFile, open_state_file
 from trio_chardev.service import Service, catching_signals, open_service
 
 # Python's default thresholds have a full collection, which walks all that lives, every few
@@ -36,37 +36,37 @@ async def serve(options: ServeOptions) -> None:
     errors: list[ChardevError] = []
     pid = contextlib.nullcontext() if options.pidfile is None else keeping_pid(options.pidfile)
     async with catching_signals() as signalled:
-        with pid, _journal(options.state) as journal:
+        with pid, _state_file(options.state) as state_file:
             async with (
-                open_service(sandbox=options.sandbox, journal=journal) as service,
+                open_service(sandbox=options.sandbox, state_file=state_file) as service,
                 open_background_nursery() as nursery,
             ):
                 nursery.start_soon(service.quit_at, signalled)
-                nursery.start_soon(_begin, service, options, journal, errors)
+                nursery.start_soon(_begin, service, options, state_file, errors)
                 await service.run_until_quit()
     if errors:
         raise errors[0]
 
 
 async def _begin(
-    service: Service, options: ServeOptions, journal: Journal, errors: list[ChardevError]
+    service: Service, options: ServeOptions, state_file: StateFile, errors: list[ChardevError]
 ) -> None:
     """Add what the command line names; a signal may come while a chardev waits for a client."""
     try:
-        await add_all(service, options, journal)
+        await add_all(service, options, state_file)
     except ChardevError as exc:
         errors.append(exc)
         service.quit("host-error")
 
 
-async def add_all(service: Service, options: ServeOptions, journal: Journal) -> None:
+async def add_all(service: Service, options: ServeOptions, state_file: StateFile) -> None:
     """Make all that the command line and the state name. Raises ChardevError."""
     service.registry.escape = options.escape
     maker = Maker(service, options.sandbox, options.said, options.inherited)
-    objects = list(plan(journal, "objects", options.objects, OBJECT, _say_of_state))
+    objects = list(plan(state_file, "objects", options.objects, OBJECT, _say_of_state))
     wanted: Iterable[Wanted] = [item for item in objects if not is_monitor(item)]
     await make_all("objects", wanted, OBJECT, maker.make_object, _say_of_state)
-    wanted = plan(journal, "chardevs", options.chardevs, BACKEND, _say_of_state)
+    wanted = plan(state_file, "chardevs", options.chardevs, BACKEND, _say_of_state)
     await make_all("chardevs", wanted, BACKEND, maker.make_chardev, _say_of_state)
     for monitor in options.monitors:
         with saying(monitor.said):
@@ -77,7 +77,7 @@ async def add_all(service: Service, options: ServeOptions, journal: Journal) -> 
             )
     wanted = _later(filter(is_monitor, objects))
     await make_all("objects", wanted, OBJECT, maker.make_object, _say_of_state)
-    wanted = _later(plan(journal, "devices", options.devices, DEVICE, _say_of_state))
+    wanted = _later(plan(state_file, "devices", options.devices, DEVICE, _say_of_state))
     await make_all("devices", wanted, DEVICE, maker.make_device, _say_of_state)
     for listener in options.listeners:
         with saying(listener.said):
@@ -100,11 +100,11 @@ def _say_of_state(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _journal(path: str | None) -> Iterator[Journal]:
+def _state_file(path: str | None) -> Iterator[StateFile]:
     if path is None:
-        yield Journal()
+        yield StateFile()
         return
     with contextlib.ExitStack() as stack:
         with saying(f"--state {path}"):
-            journal = stack.enter_context(open_journal(path))
-        yield journal
+            state_file = stack.enter_context(open_state_file(path))
+        yield state_file

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from trio_chardev.backends.addresses import SocketAddress
+from trio_chardev.backends.socket.addresses import SocketAddress
 from trio_chardev.cli.output import printable, say
 from trio_chardev.cli.qmp import ask, connected
-from trio_chardev.qmp.client import QmpError
+from trio_chardev.qmp.client.client import QmpError
 
 Row = Sequence[str]
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from trio_chardev.errors import OptionsError
-from trio_chardev.qmp.codec import Decoder, Malformed, Message
+from trio_chardev.qmp.json.codec import Decoder, Malformed, Message
 
 
 def parse_arguments(words: Iterable[str]) -> dict[str, Any]:

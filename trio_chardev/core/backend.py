@@ -21,13 +21,14 @@ from typing import Any, ClassVar, Protocol
 import attrs
 import trio
 
-from trio_chardev.core.delivery import Delivery
-from trio_chardev.core.outlets import Outlets
+from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.core.inbox import Inbox
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.core.tap import Tap
+from trio_chardev.core.users import Users
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.options.structure import BackendOptions
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class OpenRequest:
     objects: Mapping[str, object] = attrs.field(factory=dict)
     """What options name by an id beside chardevs, such as TLS credentials."""
 
-    outlets: Outlets[Any] | None = None
+    users: Users[Any] | None = None
     """The users of the chardev, for a backend that chooses who gets the input."""
 
     open_path: OpenPath = open_path
@@ -321,8 +322,8 @@ class Backend(abc.ABC):
         """
         return b""
 
-    def attached(self, delivery: Delivery[Any]) -> None:  # noqa: B027 - only a mux has a choice
-        """The chardev has one more user, who gets its input by *delivery*."""
+    def attached(self, inbox: Inbox[Any]) -> None:  # noqa: B027 - only a mux has a choice
+        """The chardev has one more user, who gets its input by *inbox*."""
 
     def touch(self) -> None:  # noqa: B027 - only some stand on others
         """Its chardev's users have changed: `Chardev.touch` those that it stands on."""
@@ -351,3 +352,6 @@ class Backend(abc.ABC):
 
 Opener = Callable[[OpenRequest], AbstractAsyncContextManager[Backend]]
 """Makes a backend. Entering raises BackendError if it can't be opened."""
+
+OpenerOf = Callable[[BackendOptions], Opener]
+"""Gives the opener for options; a table of kinds, for one."""

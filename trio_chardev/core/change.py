@@ -1,6 +1,9 @@
 """A change: another backend takes the place of one, or all is as it was.
 
-`Change.make` is ARCHITECTURE's table from top to bottom, behind the opening, which is the chardev's.
+This is ARCHITECTURE's table from top to bottom, from where the new backend is open, which is the
+chardev's business. The commit is one function without a checkpoint: before it every failure unwinds
+to the original, after it nothing can fail. It calls nobody but the two backends: what others are to
+be told it returns as `Effects`, for when the state is whole.
 """
 
 from __future__ import annotations
@@ -12,10 +15,14 @@ import trio
 
 from trio_chardev.core.backend import Backend
 from trio_chardev.core.controls import Controls
+from trio_chardev.core.effects import Effects
 from trio_chardev.core.frontend import Frontend
-from trio_chardev.core.seat import DRAIN_LIMIT, Seat
-from trio_chardev.core.slot import CLEANUP_TIMEOUT, MAX_DRAIN_TIMEOUT, Slot
-from trio_chardev.errors import ChangeFailedError, ChangeRefusedError, reason_of
+from trio_chardev.core.last_words import DRAIN_LIMIT, LastWords
+from trio_chardev.core.parts import Parts, show_event
+from trio_chardev.core.runner import CLEANUP_TIMEOUT, MAX_DRAIN_TIMEOUT, Runner
+from trio_chardev.core.tap import show
+from trio_chardev.errors import BackendError, ChangeFailedError, ChangeRefusedError, reason_of
+from trio_chardev.events import Event
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +47,20 @@ class ChangeOptions:
 class Change:
     """One change of one chardev, in which the *new* backend is open beside the *old* one."""
 
-    _seat: Seat
+    _parts: Parts
     _nursery: trio.Nursery
     """For what goes on behind the change: bytes that it has carried over."""
-    _old: Slot
-    _new: Slot
+    _old: Runner
+    _new: Runner
     _options: ChangeOptions
+    _last_words: LastWords = attrs.field(init=False)
+    """Those of the old one."""
     _asked: set[Frontend] = attrs.field(factory=set, init=False)
     """Who has been asked to take the new one, and then has to take the original back."""
     _asking: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._last_words = LastWords(self._parts, self._old)
 
     @property
     def _carries(self) -> bool:
@@ -63,12 +75,12 @@ class Change:
         try:
             if self._options.keep_peer and not self._new.backend.keeps_peer:
                 raise ChangeRefusedError("'keep-peer' requires two sockets of the same address")
-            async with self._seat.outbound.exclusive():
+            async with self._parts.outbox.exclusive():
                 await self._switch()
         except BaseException:
             await self._new.retire()  # noqa: ASYNC102 - it shields itself, with a deadline
             raise
-        await self._seat.see_off(self._old, self._options.drain_timeout)
+        await self._last_words.hear(self._options.drain_timeout)
         await self._old.retire()
 
     def give_up(self) -> None:
@@ -80,7 +92,7 @@ class Change:
         deadline = trio.current_time() + self._options.drain_timeout
         if self._carries:
             await old.settle(self._options.drain_timeout)
-        self._seat.outlets.hold(closed=old.backend.is_open and not new.backend.is_open)
+        self._parts.users.hold(closed=old.backend.is_open and not new.backend.is_open)
         try:
             await self._set_up()
             if type(new.backend).prepare is not Backend.prepare:
@@ -89,62 +101,62 @@ class Change:
             while self._carries and old.backend.is_taking and trio.current_time() < deadline:
                 await old.settle(deadline - trio.current_time())
                 await self._set_up()  # who has come meanwhile
-            effects = self._seat.commit(old, new, carry=self._carries)
+            effects = commit(self._parts, self._last_words, new, carry=self._carries)
         except BaseException:
             old.stay()
             await self._roll_back()  # noqa: ASYNC102 - it shields itself, with a deadline
             raise
-        self._seat.tell_all(effects)
+        self._parts.tell_all(effects)
         if new.carried:
-            self._nursery.start_soon(self._seat.outbound.push, new)
+            self._nursery.start_soon(self._parts.outbox.push, new)
 
     async def _set_up(self) -> None:
         """Have the frontends set up for the new one; others may come meanwhile."""
-        while frontend := next((f for f in self._seat.frontends if f not in self._asked), None):
-            self._seat.check_not_closed()
+        while frontend := next((f for f in self._parts.frontends if f not in self._asked), None):
+            self._parts.check_not_closed()
             check_takes_changes(frontend)
             self._asked.add(frontend)
             try:
                 with trio.CancelScope() as self._asking:
                     await self._ask(frontend, Controls(self._new.backend))
             except Exception as exc:
-                log.warning("chardev '%s': change failed: %r", self._seat.id, exc)
-                text = f"Chardev '{self._seat.id}' change failed: {reason_of(exc)}"
+                log.warning("chardev '%s': change failed: %r", self._parts.id, exc)
+                text = f"Chardev '{self._parts.id}' change failed: {reason_of(exc)}"
                 raise ChangeFailedError(text) from exc
 
     async def _ask(self, frontend: Frontend, backend: Controls) -> None:
         if frontend.handlers.be_change is not None:
-            with self._seat.outbound.handler_at_work():
+            with self._parts.outbox.handler_at_work():
                 await frontend.handlers.be_change(backend)
 
     async def _roll_back(self) -> None:
         """Set the frontends up for the original again, and let them go on."""
-        outlets, original = self._seat.outlets, self._old
+        users, original = self._parts.users, self._old
         try:
-            for frontend in [f for f in self._seat.frontends if f in self._asked]:
+            for frontend in [f for f in self._parts.frontends if f in self._asked]:
                 await self._ask_back(frontend, original)
         finally:
-            outlets.release(is_open=outlets.is_muted and original.backend.is_open)
+            users.release(is_open=users.is_muted and original.backend.is_open)
 
-    async def _ask_back(self, frontend: Frontend, original: Slot) -> None:
+    async def _ask_back(self, frontend: Frontend, original: Runner) -> None:
         try:
             with trio.fail_after(CLEANUP_TIMEOUT, shield=True):
                 await self._ask(frontend, Controls(original.backend, is_original=True))
         except Exception:
             text = "chardev '%s': its frontend does not take the original back"
-            log.exception(text, self._seat.id)
+            log.exception(text, self._parts.id)
 
 
-def check_changeable(seat: Seat, *, is_replayed: bool) -> None:
+def check_changeable(parts: Parts, *, is_replayed: bool) -> None:
     """Raise ChardevClosedError or ChangeRefusedError where a change need not be begun."""
-    seat.check_not_closed()
+    parts.check_not_closed()
     if is_replayed:
-        raise ChangeRefusedError(f"Chardev '{seat.id}' cannot be changed in record/replay mode")
-    for frontend in seat.frontends:
+        raise ChangeRefusedError(f"Chardev '{parts.id}' cannot be changed in record/replay mode")
+    for frontend in parts.frontends:
         check_takes_changes(frontend)
-        if (unread := len(frontend.delivery.inbound)) > DRAIN_LIMIT:
+        if (unread := len(frontend.inbox.queue)) > DRAIN_LIMIT:
             raise ChangeRefusedError(
-                f"Chardev '{seat.id}' has {unread} bytes that its user has not read"
+                f"Chardev '{parts.id}' has {unread} bytes that its user has not read"
             )
 
 
@@ -154,3 +166,90 @@ def check_takes_changes(frontend: Frontend) -> None:
         error = ChangeRefusedError("Chardev user does not support chardev hotswap")
         error.add_note("It was attached without be_change; be_change=stateless needs no set-up.")
         raise error
+
+
+# ---------------------------------------------------------------- the commit
+
+
+def put_first(parts: Parts, new: Runner) -> None:
+    """Put the first backend of a chardev in place. Raises as `commit`."""
+    parts.tell_all(commit(parts, None, new))
+
+
+def commit(parts: Parts, old: LastWords | None, new: Runner, *, carry: bool = False) -> Effects:
+    """Put *new* in place of *old*. If it raises, the original is untouched.
+
+    `Parts.tell_all` does what it returns; nothing may come in between.
+    """
+    _check_fit(parts, new)
+    effects = parts.begin_effects()
+    try:
+        _give_way(parts, old, new, carry=carry)
+    except BaseException:
+        parts.tell_all(effects)
+        raise
+    # From here on nothing raises.
+    effects.add(show, new.backend.taps, lambda tap: tap.activate())
+    if old is not None:
+        if carry:  # first of all, for its peer may begin to read at any moment
+            new.carried = old.runner.take_back()
+        old.take_received()
+    parts.outbox.runner = new
+    effects.add(parts.touch)
+    if old is not None:
+        old.replaced_by(new)
+    _let_taps_see(parts, new)
+    if new.backend.is_open:
+        effects.add(parts.on_event, Event.OPENED, new.backend)
+    elif old is not None and old.runner.backend.is_open:
+        parts.note(new, Event.CLOSED)
+    new.in_place.set()
+    if old is not None:
+        old.runner.look_again()
+    effects.add(_go_on, parts)
+    return effects
+
+
+def _check_fit(parts: Parts, new: Runner) -> None:
+    """Raise what is against *new*."""
+    parts.check_not_closed()
+    if (users := len(parts.frontends)) > new.backend.max_frontends:
+        raise ChangeRefusedError(
+            f"Chardev '{parts.id}' has {users} users, "
+            f"but '{new.backend.filename}' can have only {new.backend.max_frontends}"
+        )
+    if new.closed.is_set():
+        raise BackendError(
+            f"the new backend of chardev '{parts.id}' closed before it was in place"
+        ) from new.error
+
+
+def _give_way(parts: Parts, old: LastWords | None, new: Runner, *, carry: bool) -> None:
+    """Have both backends do what only they can; raising, all is as before."""
+    if old is not None:
+        old.runner.backend.prepare_to_leave(carry=carry)
+    try:
+        if parts.is_guarded:
+            new.backend.guard()
+        new.backend.activate()
+    except BaseException:
+        if old is not None:
+            old.runner.stay()
+        raise
+
+
+def _let_taps_see(parts: Parts, new: Runner) -> None:
+    """Those of *new* are shown what comes from now on."""
+    parts.users.taps = new.backend.taps
+    state = Event.OPENED if new.backend.is_open else Event.CLOSED
+    parts.tell(show_event, new.backend.taps, state)
+
+
+def _go_on(parts: Parts) -> None:
+    """Have everybody go on with the backend in place, once a commit has put it there."""
+    if parts.runner.carried:
+        parts.outbox.push_nowait(parts.runner)
+    if parts.leaving is None:
+        parts.users.release(is_open=parts.backend.is_open)
+    else:
+        parts.users.let_last_in(is_open=parts.backend.is_open)

@@ -1,12 +1,12 @@
 """A chardev: a stable id over a backend that can be changed while its frontend stays.
 
 One nursery a chardev; each backend runs in it, in a task and a cancel scope of its own. A
-change opens the new backend beside the old one, has the `Seat` swap them, and only then
+change opens the new backend beside the old one, has a `Change` swap them, and only then
 cancels the old scope.
 
     task of run()        owns the nursery, runs the first backend, then sleeps
-    tasks of Slot.run    one a later backend: opens it, reads it into the inbound queue, closes it
-    the caller of change opens, takes the slot lock, awaits be_change, commits, retires the old
+    tasks of Runner.run  one a later backend: opens it, reads it into the queue queue, closes it
+    the caller of change opens, takes the backend lock, awaits be_change, commits, retires the old
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import attrs
 import trio
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
-from trio_chardev.core.change import Change, ChangeOptions, check_changeable
+from trio_chardev.core.change import Change, ChangeOptions, check_changeable, put_first
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import BeChange, Handlers, OnEvent, OnReceive
-from trio_chardev.core.outbound import eagerly
-from trio_chardev.core.seat import Seat
-from trio_chardev.core.slot import CLEANUP_TIMEOUT, DRAIN_TIMEOUT, Slot
+from trio_chardev.core.last_words import LastWords
+from trio_chardev.core.outbox import eagerly
+from trio_chardev.core.parts import Parts
+from trio_chardev.core.runner import CLEANUP_TIMEOUT, DRAIN_TIMEOUT, Runner
 from trio_chardev.core.weak import weakly
 from trio_chardev.errors import (
     BackendError,
@@ -64,18 +65,18 @@ class Chardev:
     """
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _over: trio.Event = attrs.Factory(trio.Event)
-    _first: tuple[Slot, Opener, OpenRequest] | None = None  # from `open`, if before `run`
+    _first: tuple[Runner, Opener, OpenRequest] | None = None  # from `open`, if before `run`
     _change_lock: trio.Lock = attrs.Factory(trio.Lock)
     _change: Change | None = attrs.field(default=None, init=False)  # that is under way
-    _seat: Seat = attrs.field(init=False)
+    _parts: Parts = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._seat = Seat(self.id, weakly(Chardev._observe, self))
+        self._parts = Parts(self.id, weakly(Chardev._observe, self))
 
     @property
     def backend(self) -> Backend:
         """The backend in place."""
-        return self._seat.backend
+        return self._parts.backend
 
     @property
     def pty(self) -> str | None:
@@ -90,7 +91,7 @@ class Chardev:
     @property
     def frontends(self) -> list[Frontend]:
         """Who uses it now; more than one only with a mux."""
-        return self._seat.frontends
+        return self._parts.frontends
 
     @property
     def info(self) -> ChardevInfo:
@@ -102,15 +103,15 @@ class Chardev:
     @property
     def row(self) -> bytes | None:
         """What a lister has written about it; None once something that a list shows has changed."""
-        return self._seat.row
+        return self._parts.row
 
     @row.setter
     def row(self, row: bytes) -> None:
-        self._seat.row = row
+        self._parts.row = row
 
     def touch(self) -> None:
         """Something that a list shows has changed, of it or of what it stands on."""
-        self._seat.touch()
+        self._parts.touch()
 
     @property
     def frontend_open(self) -> bool:
@@ -120,17 +121,17 @@ class Chardev:
     @property
     def is_started(self) -> bool:
         """Has it a backend yet?"""
-        return self._seat.slot.started
+        return self._parts.runner.started
 
     @property
     def is_open(self) -> bool:
         """Is somebody there, at the other end of the backend in place?"""
-        return self._seat.outbound.is_open
+        return self._parts.outbox.is_open
 
     @property
     def is_closed(self) -> bool:
         """The chardev was removed, or its service is stopping."""
-        return self._seat.outbound.is_closed
+        return self._parts.outbox.is_closed
 
     # ------------------------------------------------------------ life
 
@@ -163,7 +164,7 @@ class Chardev:
         was_closed = self.is_closed
         self.shut()
         if not was_closed and not self._change_lock.locked():
-            await self._seat.hear_out(DRAIN_TIMEOUT)
+            await LastWords(self._parts, self._parts.runner).hear_before_close(DRAIN_TIMEOUT)
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
             with trio.move_on_after(2 * CLEANUP_TIMEOUT, shield=True) as cut:
@@ -173,8 +174,8 @@ class Chardev:
 
     def shut(self) -> None:
         """Be closed to all that comes; `aclose` or the end of `run` does the rest."""
-        self._seat.outbound.close()
-        self._seat.outlets.wake_readers()
+        self._parts.outbox.close()
+        self._parts.users.wake_readers()
         if self._change is not None:  # a be_change is in the scopes of who wants the change
             self._change.give_up()
 
@@ -198,11 +199,11 @@ class Chardev:
         refused. *on_event* is called with OPENED before this returns, if the backend is
         open. Of all see `Handlers`. Raises ChardevBusyError, ChardevClosedError.
         """
-        self._seat.check_not_closed()
-        has_backend = self._seat.slot.started
+        self._parts.check_not_closed()
+        has_backend = self._parts.runner.started
         if len(self.frontends) >= (self.backend.max_frontends if has_backend else 1):
             raise ChardevBusyError(f"Device '{self.id}' is in use")
-        delivery = self._seat.outlets.vacant()
+        inbox = self._parts.users.vacant()
         handlers = Handlers(
             be_change=be_change,
             on_event=on_event,
@@ -211,28 +212,28 @@ class Chardev:
             on_failure=on_failure,
             fe_open=fe_open,
         )
-        frontend = Frontend(self._seat.outbound, delivery, self.detach, handlers)
-        self._seat.outlets.attach(delivery, frontend, is_open=self.is_open)
+        frontend = Frontend(self._parts.outbox, inbox, self.detach, handlers)
+        self._parts.users.attach(inbox, frontend, is_open=self.is_open)
         self.touch()
         if has_backend:
-            self.backend.attached(delivery)
+            self.backend.attached(inbox)
         return frontend
 
     def detach(self, frontend: Frontend) -> None:
         """*frontend* is no longer a user: its calls that wait raise ClosedResourceError."""
         if frontend.is_attached:
-            self._seat.outlets.detach(frontend.delivery)
+            self._parts.users.detach(frontend.inbox)
             self.touch()
-            self._seat.outbound.interrupt()
+            self._parts.outbox.interrupt()
 
     def guard(self) -> None:
         """See `Backend.guard`; it holds for backends to come too. Raises BackendError."""
         self.backend.guard()
-        self._seat.is_guarded = True
+        self._parts.is_guarded = True
 
     def send_event(self, event: BackendEvent) -> None:
         """Give the frontend *event* as if the backend had sent it (chardev-send-break)."""
-        self._seat.outlets.focus_event(event)
+        self._parts.users.focus_event(event)
 
     # ------------------------------------------------------------ the change
 
@@ -261,15 +262,15 @@ class Chardev:
         does not open, ChangeFailedError if the frontend does not take it,
         ChardevClosedError. Changes that overlap are done in the order in which they came.
         """
-        self._seat.outbound.refuse_in_handler()
+        self._parts.outbox.refuse_in_handler()
         options = ChangeOptions(drain_timeout, carry, keep_peer)
         options.check()
         async with eagerly(self._change_lock):
-            check_changeable(self._seat, is_replayed=self.is_replayed)
-            old = self._seat.slot
+            check_changeable(self._parts, is_replayed=self.is_replayed)
+            old = self._parts.runner
             new = await self._start(opener, old, timeout, keep_peer=keep_peer)
             assert self._nursery is not None, "it has had a backend before"
-            self._change = Change(self._seat, self._nursery, old, new, options)
+            self._change = Change(self._parts, self._nursery, old, new, options)
             try:
                 await self._change.make()
             finally:
@@ -279,56 +280,56 @@ class Chardev:
     # ------------------------------------------------------------ running a backend
 
     async def _start(
-        self, opener: Opener, replaces: Slot | None, timeout: float, *, keep_peer: bool = False
-    ) -> Slot:
+        self, opener: Opener, replaces: Runner | None, timeout: float, *, keep_peer: bool = False
+    ) -> Runner:
         """Open a backend in a task of its own; it is not read before the commit.
 
         Raising anything, Cancelled included, it leaves none. (nursery.start() would do as
         well, but it costs a nursery more and has the child in the caller's cancel scopes.)
         """
-        self._seat.check_not_closed()
-        slot = Slot()
+        self._parts.check_not_closed()
+        runner = Runner()
         request = OpenRequest(
             id=self.id,
-            on_event=weakly(Seat.backend_event, self._seat, slot),
+            on_event=weakly(Parts.backend_event, self._parts, runner),
             replaces=replaces.backend if replaces else None,
             keep_peer=keep_peer,
-            is_guarded=self._seat.is_guarded,
-            outlets=self._seat.outlets,
-            touch=weakly(Seat.touch, self._seat),
+            is_guarded=self._parts.is_guarded,
+            users=self._parts.users,
+            touch=weakly(Parts.touch, self._parts),
         )
         if self._nursery is None:
-            self._first = slot, opener, request
+            self._first = runner, opener, request
         else:
-            self._nursery.start_soon(self._run_slot, slot, opener, request)
+            self._nursery.start_soon(self._run_backend, runner, opener, request)
         try:
             with contextlib.nullcontext() if math.isinf(timeout) else trio.fail_after(timeout):
-                await slot.ready.wait()
+                await runner.ready.wait()
         except trio.TooSlowError:
-            await slot.retire()  # noqa: ASYNC120 - as above
+            await runner.retire()  # noqa: ASYNC120 - as above
             raise BackendError(f"not open after {timeout:g} seconds") from None
         except BaseException:
-            await slot.retire()  # noqa: ASYNC102 - it shields itself, with a deadline
+            await runner.retire()  # noqa: ASYNC102 - it shields itself, with a deadline
             raise
-        if not slot.started:
-            raise slot.error or ChardevClosedError(f"Chardev '{self.id}' is closed")
-        return slot
+        if not runner.started:
+            raise runner.error or ChardevClosedError(f"Chardev '{self.id}' is closed")
+        return runner
 
     async def _run_first(self) -> None:
         """Run the backend that `open` wants, if it does; that spares an idle chardev a task."""
         first, self._first = self._first, None
         if first is not None:
-            await self._run_slot(*first)
+            await self._run_backend(*first)
 
-    async def _run_slot(self, slot: Slot, opener: Opener, request: OpenRequest) -> None:
+    async def _run_backend(self, runner: Runner, opener: Opener, request: OpenRequest) -> None:
         """Run a backend; the first one need not wait for a change to be put in place."""
         when_open = self._commit_first if request.replaces is None else None
-        await slot.run(opener, request, self._seat.outlets, when_open)
-        self._seat.note_end(slot)
+        await runner.run(opener, request, self._parts.users, when_open)
+        self._parts.note_end(runner)
 
     @trio.lowlevel.enable_ki_protection
-    def _commit_first(self, slot: Slot) -> None:
-        self._seat.tell_all(self._seat.commit(None, slot))
+    def _commit_first(self, runner: Runner) -> None:
+        put_first(self._parts, runner)
 
     def _observe(self, event: BackendEvent, backend: Backend) -> None:
         if self.on_event is not None:

@@ -13,11 +13,11 @@ import trio
 
 from trio_chardev.core.backend import Backend
 from trio_chardev.core.controls import BREAK_DURATION, Controls
-from trio_chardev.core.delivery import Delivery
 from trio_chardev.core.expect import Expected, Pattern, expect
 from trio_chardev.core.fast import ways
 from trio_chardev.core.handlers import Handlers
-from trio_chardev.core.outbound import Outbound
+from trio_chardev.core.inbox import Inbox
+from trio_chardev.core.outbox import Outbox
 from trio_chardev.core.splicing import SplicePipe
 from trio_chardev.errors import BackendDisconnectedError, ChardevClosedError
 from trio_chardev.events import BackendEvent, LineSettings, ModemLines
@@ -64,17 +64,17 @@ class Frontend(trio.abc.Stream):
 
     def __init__(
         self,
-        outbound: Outbound,
-        delivery: Delivery[Frontend],
+        outbox: Outbox,
+        inbox: Inbox[Frontend],
         on_detach: Callable[[Frontend], None],
         handlers: Handlers,
     ) -> None:
-        self.id = outbound.id
+        self.id = outbox.id
         """That of its chardev."""
         self._on_detach = on_detach
         self.handlers = handlers
-        self._outbound = outbound
-        self._delivery = delivery
+        self._outbox = outbox
+        self._inbox = inbox
         self._on_piped: OnPiped = lambda size: None
         self._is_receiving = False
         self.keeps_refused = False
@@ -86,22 +86,22 @@ class Frontend(trio.abc.Stream):
     @property
     def is_open(self) -> bool:
         """Is somebody at the other end now?"""
-        return self._outbound.is_open
+        return self._outbox.is_open
 
     @property
     def backend(self) -> Backend:
         """The backend of its chardev that is in place now."""
-        return self._outbound.slot.backend
+        return self._outbox.runner.backend
 
     @property
-    def delivery(self) -> Delivery[Frontend]:
+    def inbox(self) -> Inbox[Frontend]:
         """Where it gets its bytes and events from."""
-        return self._delivery
+        return self._inbox
 
     @property
     def is_attached(self) -> bool:
         """False once it is closed, or was detached because a handler of it failed."""
-        return self._delivery.frontend is self
+        return self._inbox.frontend is self
 
     # ------------------------------------------------------------ bytes
 
@@ -113,13 +113,13 @@ class Frontend(trio.abc.Stream):
         BrokenResourceErrors, and ChardevClosedError if the chardev is gone. Cancelled or raising,
         it may have sent a part.
         """
-        await self._outbound.send_all(memoryview(data).cast("B"), self._check)
+        await self._outbox.send_all(memoryview(data).cast("B"), self._check)
 
     async def send_some(self, data: bytes | bytearray | memoryview) -> int:
         """Send a non-empty prefix of *data*; return its length. Cancelled: nothing was sent."""
         view = memoryview(data).cast("B")
         try:
-            return await self._outbound.send_some(view, self._check)
+            return await self._outbox.send_some(view, self._check)
         except BackendDisconnectedError:
             self._note_refused(view)
             raise
@@ -129,7 +129,7 @@ class Frontend(trio.abc.Stream):
         self._check()
         view = memoryview(data).cast("B")
         try:
-            return self._outbound.send_nowait(view)
+            return self._outbox.send_nowait(view)
         except BackendDisconnectedError:
             self._note_refused(view)
             raise
@@ -141,7 +141,7 @@ class Frontend(trio.abc.Stream):
     def give_up(self, data: bytes | bytearray | memoryview) -> None:
         """Have a log show *data*, which was refused and will not be sent; see `keeps_refused`."""
         if self.is_attached:
-            self._outbound.give_up(memoryview(data).cast("B"))
+            self._outbox.give_up(memoryview(data).cast("B"))
 
     async def send_eof(self) -> None:
         """Tell the peer that no more will come, behind what was sent; it can go on sending.
@@ -149,7 +149,7 @@ class Frontend(trio.abc.Stream):
         Raises as `send_all`, and NotSupportedError where there is no such thing. This peer can be
         sent nothing more, the next can.
         """
-        await self._outbound.send_eof(lambda slot: Controls(slot.backend).send_eof(), self._check)
+        await self._outbox.send_eof(lambda runner: Controls(runner.backend).send_eof(), self._check)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until no other write is under way, no change, and the backend may take something.
@@ -157,7 +157,7 @@ class Frontend(trio.abc.Stream):
         May be too early. Raises as `send_all`.
         """
         self._check()
-        await self._outbound.wait_writable(self._check)
+        await self._outbox.wait_writable(self._check)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait, through disconnects and changes, for 1 to *max_bytes* bytes.
@@ -198,7 +198,7 @@ class Frontend(trio.abc.Stream):
         """As `receive_some`, for the one that is receiving; a checkpoint only if it waits."""
         data = self.take_ready(max_bytes)
         while not data and not self._is_over:
-            await self._delivery.inbound.wait_item()
+            await self._inbox.queue.wait_item()
             data = self.take_ready(max_bytes)
         return data
 
@@ -224,11 +224,11 @@ class Frontend(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
         while True:
             self._check()
-            if self._outbound.is_closed:
+            if self._outbox.is_closed:
                 raise ChardevClosedError(f"Chardev '{self.id}' is closed")
             if self.is_open:
                 return
-            await self._delivery.inbound.wait_item()
+            await self._inbox.queue.wait_item()
 
     def take_ready(self, max_bytes: int = MAX_CHUNK) -> bytes:
         """Take what has come already, at most *max_bytes*; ``b""`` if nothing has.
@@ -236,7 +236,7 @@ class Frontend(trio.abc.Stream):
         It never waits, and does not tell the end: `receive_some` does.
         """
         self._check()
-        data = self._delivery.take(max_bytes)
+        data = self._inbox.take(max_bytes)
         self._check()  # an on_event that failed on the way has ended it
         return data
 
@@ -246,11 +246,11 @@ class Frontend(trio.abc.Stream):
         For who sends them on: they are the first to come until `consume`, whatever happens.
         """
         self._check()
-        return self._delivery.peek()
+        return self._inbox.peek()
 
     def consume(self, size: int) -> None:
         """Take *size* bytes, at most those that `peek` gave, also during a change."""
-        self._delivery.inbound.take(size)
+        self._inbox.queue.take(size)
 
     # ------------------------------------------------------------ bytes that nobody looks at
 
@@ -267,22 +267,22 @@ class Frontend(trio.abc.Stream):
         gives them. Raises OSError.
         """
         self._check()
-        self._delivery.inbound.open_pipe()
+        self._inbox.queue.open_pipe()
         self._on_piped = on_piped
 
     def close_pipe(self) -> None:
         """Have bytes come to on_receive again; those in the pipe stay the first."""
-        self._delivery.inbound.close_pipe()
+        self._inbox.queue.close_pipe()
 
     @property
     def pipe(self) -> SplicePipe | None:
         """What has the bytes that come next; None if there is no pipe, and during a change."""
-        return self._delivery.pipe
+        return self._inbox.pipe
 
     def splice_nowait(self, pipe: SplicePipe) -> int:
         """As `try_send`, what is in *pipe*. Raises CannotSplice if bytes must be looked at."""
         self._check()
-        return self._outbound.splice_nowait(pipe)
+        return self._outbox.splice_nowait(pipe)
 
     @property
     def direct_source(self) -> socket.socket | None:
@@ -290,16 +290,16 @@ class Frontend(trio.abc.Stream):
 
         So where nobody has to look at it, and nothing has come before but what is in the pipe.
         """
-        inbound = self._delivery.inbound
-        is_free = inbound.has_only_piped and not (
-            inbound.is_paused or self._delivery.is_held or self._delivery.is_muted
+        queue = self._inbox.queue
+        is_free = queue.has_only_piped and not (
+            queue.is_paused or self._inbox.is_held or self._inbox.is_muted
         )
         return self._plain_socket if is_free else None
 
     @property
     def direct_sink(self) -> socket.socket | None:
         """The same, if it may be sent to directly: nobody else is at it, and no change."""
-        return self._plain_socket if self._outbound.is_idle else None
+        return self._plain_socket if self._outbox.is_idle else None
 
     @property
     def _plain_socket(self) -> socket.socket | None:
@@ -307,12 +307,12 @@ class Frontend(trio.abc.Stream):
 
     def put_back(self, data: bytes) -> None:
         """Have *data*, which was received or read directly, be the next that comes again."""
-        self._delivery.inbound.put_back(data)
+        self._inbox.queue.put_back(data)
 
     @property
     def _is_over(self) -> bool:
         """Will nothing more come? While a change holds it back, something may."""
-        return self._outbound.is_closed and not self._delivery.is_held
+        return self._outbox.is_closed and not self._inbox.is_held
 
     def pause_input(self) -> None:
         """Have the backend not read, so that its peer's leaving waits too, until `accept_input`.
@@ -320,19 +320,19 @@ class Frontend(trio.abc.Stream):
         A read that is under way may still bring something.
         """
         self._check()
-        self._delivery.inbound.pause()
+        self._inbox.queue.pause()
 
     def accept_input(self) -> None:
         """Offer on_receive what it did not take before (QEMU's chr_fe_accept_input)."""
         self._check()
-        self._delivery.accept()
+        self._inbox.accept()
 
     def statistics(self) -> FrontendStatistics:
         """What waits, and for whom, now."""
         return FrontendStatistics(
             is_open=self.is_open,
-            bytes_waiting=len(self._delivery.inbound),
-            tasks_waiting_send=self._outbound.writers_waiting,
+            bytes_waiting=len(self._inbox.queue),
+            tasks_waiting_send=self._outbox.writers_waiting,
             is_receiving=self._is_receiving,
             lost=self.lost,
         )
@@ -351,22 +351,22 @@ class Frontend(trio.abc.Stream):
 
     async def set_line(self, settings: LineSettings) -> None:
         """Set speed, data bits, parity, stop bits and flow control."""
-        async with self._outbound.exclusive():
+        async with self._outbox.exclusive():
             await self._controls().set_line(settings)
 
     async def get_modem(self) -> ModemLines:
         """The modem lines that are on."""
-        async with self._outbound.exclusive():
+        async with self._outbox.exclusive():
             return await self._controls().get_modem()
 
     async def set_modem(self, lines: ModemLines) -> None:
         """Turn DTR and RTS on if they are in *lines*, else off."""
-        async with self._outbound.exclusive():
+        async with self._outbox.exclusive():
             await self._controls().set_modem(lines)
 
     async def send_break(self, duration: float = BREAK_DURATION) -> None:
         """Send a break of *duration* seconds, also while a writer is stuck."""
-        async with self._outbound.exclusive():
+        async with self._outbox.exclusive():
             await self._controls().send_break(duration)
 
     @property
@@ -387,12 +387,12 @@ class Frontend(trio.abc.Stream):
 
     async def set_echo(self, echo: bool) -> None:
         """Have what is typed at a terminal shown, or not."""
-        async with self._outbound.exclusive():
+        async with self._outbox.exclusive():
             self._controls().set_echo(echo)
 
     def _controls(self) -> Controls:
         self._check()
-        return Controls(self._outbound.usable_slot().backend)
+        return Controls(self._outbox.usable_runner().backend)
 
     # ------------------------------------------------------------ called by the chardev
 
@@ -426,7 +426,7 @@ class Frontend(trio.abc.Stream):
 
     def tell_opened(self) -> None:
         """Wake who is in `wait_open`, and call on_open."""
-        self._delivery.inbound.wake_readers()
+        self._inbox.queue.wake_readers()
         try:
             self.handlers.on_open()
         except Exception:

@@ -1,6 +1,6 @@
 """query-qmp-schema: what commands take and give, and what events tell, as QAPI introspection.
 
-All of it follows from the classes that structure the arguments, see `trio_chardev.members`.
+All of it follows from the classes that structure the arguments, see `trio_chardev.options.members`.
 
 The order is QEMU's: commands and events, then every type that they reach, by first use. As in
 QEMU, objects and enums go by numbers, because their names are no interface. What QAPI has no
@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from trio_chardev.members import (
+from trio_chardev.options.members import (
     Array,
     Enum,
     IntRange,

@@ -11,7 +11,7 @@ import trio
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent
-from trio_chardev.options import BackendOptions
+from trio_chardev.options.structure import BackendOptions
 from trio_chardev.testing.backend import FakeBackend, FakeLineBackend
 from trio_chardev.testing.world import FakeWorld
 
@@ -62,12 +62,12 @@ class FakeDevice(FakeWorld):
 
 @attrs.frozen(kw_only=True)
 class FakeOptions(BackendOptions):
-    """So that a `trio_chardev.core.registry.Registry` can be filled with fakes."""
+    """So that a `trio_chardev.registry.Registry` can be filled with fakes."""
 
     device: FakeDevice
 
 
 def fake_opener(options: BackendOptions) -> Opener:
-    """See `trio_chardev.core.registry.OpenerOf`."""
+    """See `trio_chardev.core.backend.OpenerOf`."""
     assert isinstance(options, FakeOptions)
     return options.device.open

@@ -1,0 +1,96 @@
+"""ser2net, the serial port server of Debian, at both ends of our telnet."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from tests.peers import need
+from trio_chardev import (
+    Frontend,
+    InetAddress,
+    PtyOptions,
+    Registry,
+    SocketOptions,
+    open_registry,
+)
+from trio_chardev.backends.socket.socket import SocketBackend
+
+LOOPBACK = "127.0.0.1"
+EVERY_BYTE = bytes(range(256))
+
+
+@asynccontextmanager
+async def ser2net(accepter: str, connector: str, folder: Path) -> AsyncIterator[None]:
+    """It joins the two, for one client at a time."""
+    config = folder / "ser2net.yaml"
+    config.write_text(f"connection: &c\n  accepter: {accepter}\n  connector: {connector}\n")
+    process = await trio.lowlevel.open_process(
+        [need("ser2net"), "-d", "-u", "-c", str(config), "-P", str(folder / "pid")],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with trio.fail_after(10):  # noqa: ASYNC100 - the block waits
+            yield
+    finally:
+        process.kill()
+        with trio.fail_after(5, shield=True):
+            await process.wait()
+
+
+def free_port() -> str:
+    with socket.create_server((LOOPBACK, 0)) as sock:
+        return str(sock.getsockname()[1])
+
+
+async def add_client(registry: Registry, port: str, *, telnet: bool) -> None:
+    """The chardev "far", which comes to *port* as soon as somebody listens there."""
+    addr = InetAddress(LOOPBACK, port)
+    options = SocketOptions(addr=addr, server=False, telnet=telnet, reconnect_ms=20)
+    await registry.add("far", options)
+
+
+async def check_both_ways(one: Frontend, other: Frontend) -> None:
+    """What one sends the other receives, whichever byte it is."""
+    while not (one.is_open and other.is_open):  # noqa: ASYNC110 - either may be the later one
+        await trio.sleep(0.001)
+    for sender, receiver in [(one, other), (other, one)]:
+        await sender.send_all(EVERY_BYTE)
+        got = b""
+        while len(got) < len(EVERY_BYTE):
+            got += await receiver.receive_some()
+        assert got == EVERY_BYTE
+
+
+async def test_a_telnet_client_reaches_the_line_that_ser2net_serves(tmp_path: Path) -> None:
+    """And ser2net takes a PTY of ours for the line."""
+    port = free_port()
+    async with open_registry() as registry:
+        line = (await registry.add("line", PtyOptions())).pty
+        accepter, connector = f"telnet,tcp,{LOOPBACK},{port}", f"serialdev,{line},9600n81,local"
+        async with ser2net(accepter, connector, tmp_path):
+            await add_client(registry, port, telnet=True)
+            async with registry["line"].attach() as near, registry["far"].attach() as far:
+                await check_both_ways(near, far)
+                await far.send_break()
+                await check_both_ways(near, far)
+
+
+async def test_ser2net_is_a_telnet_client(tmp_path: Path) -> None:
+    port = free_port()
+    async with open_registry() as registry:
+        options = SocketOptions(addr=InetAddress(LOOPBACK, "0"), telnet=True)
+        await registry.add("near", options)
+        backend = registry["near"].backend
+        assert isinstance(backend, SocketBackend)
+        accepter, connector = f"tcp,{LOOPBACK},{port}", f"telnet,tcp,{LOOPBACK},"
+        assert isinstance(backend.address, InetAddress)
+        async with ser2net(accepter, connector + backend.address.port, tmp_path):
+            await add_client(registry, port, telnet=False)
+            async with registry["near"].attach() as near, registry["far"].attach() as far:
+                await check_both_ways(near, far)

@@ -1,0 +1,337 @@
+"""What has an id beside the chardevs: TLS credentials, secrets, lists of who may; monitors.
+
+The options classes are QAPI's, for ``object-add`` and ``--object``. `create` makes of them what
+is kept under the id and looked up when a backend opens or, as for `Authorizer`, when it is
+used. What is wrong with files and keys shows in `create`, not when the first client comes. A
+`MonitorQmp` is kept as the device that it is, which is made where the chardevs are.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from typing import Literal, Protocol, runtime_checkable
+
+import attrs
+
+from trio_chardev.access.credentials import TlsCredentials, open_tls_files
+from trio_chardev.access.psk import PskCredentials
+from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.errors import BackendError, OptionsError
+from trio_chardev.files import read_file
+from trio_chardev.options.members import TaggedUnion
+from trio_chardev.options.values import path_text_or_none
+
+MAX_SECRET = 1 << 20  # bytes of its file
+
+Policy = Literal["deny", "allow"]
+
+
+@attrs.frozen(kw_only=True)
+class ObjectOptions:
+    """What every object takes."""
+
+    id: str
+    """Its name, for those that use it."""
+
+    @property
+    def reads_files(self) -> bool:
+        """Does `create` read files, and so belong into a thread?"""
+        return False
+
+    def create(self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE) -> object:
+        """Make what is kept under the id; *objects* are those that are there already.
+
+        *sandbox* says which files may be read. Raises OptionsError, BackendError.
+        """
+        return self
+
+
+@runtime_checkable
+class Authorizer(Protocol):
+    """Knows who may."""
+
+    def allows(self, identity: str) -> bool:
+        """May this one? Of TLS it is the certificate's distinguished name, or the key's name."""
+
+
+@attrs.frozen
+class SecretValue:
+    """What a `Secret` says."""
+
+    data: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class AuthzListRule:
+    """Says who may, of those that match."""
+
+    match: str
+    """An identity, such as ``O=Example,CN=laptop``."""
+
+    policy: Policy
+    """Whether they may."""
+
+    format: Literal["exact", "glob"] = "exact"
+    """In a glob ``*`` is any text and ``?`` any character."""
+
+    def matches(self, identity: str) -> bool:
+        """Is it about *identity*?"""
+        if self.format == "exact":
+            return self.match == identity
+        return matches_glob(self.match, identity)
+
+
+def matches_glob(pattern: str, text: str) -> bool:
+    """Does all of *text* match *pattern*, in which ``*`` is any text and ``?`` any character?
+
+    As GLib's g_pattern_match. It takes one step for each character, whatever they are: all the
+    places in the pattern that the text so far may have led to are the bits of a number.
+    """
+    wanted = pattern.replace("*", "")  # ... and which of its places have a "*" before them
+    if len(wanted) > len(text):
+        return False
+    loops, at, places = 0, 0, dict.fromkeys(wanted, 0)
+    for char in re.sub(r"\*+", "*", pattern):
+        if char == "*":
+            loops |= 1 << at
+        else:
+            places[char] |= 1 << at
+            at += 1
+    any_char = places.get("?", 0)
+    reached = 1
+    for char in text:
+        fits = places.get(char, 0) | any_char
+        reached = ((reached & fits) << 1) | (reached & loops)
+    return bool(reached >> at & 1)
+
+
+@attrs.frozen(kw_only=True)
+class AuthzList(ObjectOptions):
+    """A list of rules; the first that matches decides."""
+
+    policy: Policy = "deny"
+    """Whether those may whom no rule matches."""
+
+    rules: tuple[AuthzListRule, ...] = ()
+    """The rules, in order."""
+
+    def create(self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE) -> AuthzList:
+        """It is its own object."""
+        return self
+
+    def allows(self, identity: str) -> bool:
+        """See `Authorizer`."""
+        for rule in self.rules:
+            if rule.matches(identity):
+                return rule.policy == "allow"
+        return self.policy == "allow"
+
+
+@attrs.frozen(kw_only=True)
+class AuthzSimple(ObjectOptions):
+    """Only one may."""
+
+    identity: str
+    """Who may, such as ``O=Example,CN=laptop``."""
+
+    def create(self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE) -> AuthzSimple:
+        """It is its own object."""
+        return self
+
+    def allows(self, identity: str) -> bool:
+        """See `Authorizer`."""
+        return identity == self.identity
+
+
+@attrs.frozen(kw_only=True)
+class Secret(ObjectOptions):
+    """A password, given here or in a file."""
+
+    format: Literal["raw", "base64"] = "raw"
+    """How it is written down."""
+
+    data: str | None = attrs.field(default=None, repr=False)
+    """The secret itself, which others may see in the list of processes or in logs."""
+
+    file: str | None = attrs.field(default=None, converter=path_text_or_none)
+    """A file that has it, and nothing else, not even an end of line."""
+
+    @property
+    def reads_files(self) -> bool:
+        return self.file is not None
+
+    def create(self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE) -> SecretValue:
+        """Read it. Raises OptionsError, BackendError if the file can't be read."""
+        if self.data is not None and self.file is not None:
+            raise OptionsError("'file' and 'data' are mutually exclusive")
+        if self.file is not None:
+            try:
+                content = read_file(self.file, MAX_SECRET, sandbox.open)
+            except (OSError, ValueError) as exc:
+                what = f"Unable to read {self.file}: Failed to open file \u201c{self.file}\u201d"
+                raise BackendError.from_os_error(what, exc) from exc
+        elif self.data is not None:
+            content = _encoded(self.data)
+        else:
+            raise OptionsError("Either 'file' or 'data' must be provided")
+        return SecretValue(_decode_base64(content) if self.format == "base64" else content)
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")  # of the command line, the very bytes
+    except UnicodeEncodeError as exc:
+        raise OptionsError("'data' is no text") from exc
+
+
+def _decode_base64(text: bytes) -> bytes:
+    if re.search(rb"[^A-Za-z0-9+/=\n]", text):
+        raise OptionsError("Base64 data contains invalid characters")
+    digits = re.sub(rb"[=\n]", b"", text)
+    try:
+        return base64.b64decode(digits + b"=" * (-len(digits) % 4))
+    except ValueError as exc:
+        raise OptionsError("Base64 data is truncated") from exc
+
+
+@attrs.frozen(kw_only=True)
+class TlsCredsX509(ObjectOptions):
+    """X.509 certificates for TLS, in files of a folder that have fixed names.
+
+    The folder must have ``ca-cert.pem``, and for a server ``server-cert.pem`` and
+    ``server-key.pem``; it may have ``client-cert.pem`` with ``client-key.pem``, for a client, and
+    ``ca-crl.pem``, what was revoked: a list of each authority, one behind the other.
+    """
+
+    verify_peer: bool = True
+    """A server demands a certificate; a client checks the server's, and its name."""
+
+    dir: str | None = attrs.field(default=None, converter=path_text_or_none)
+    """The folder. It must be given."""
+
+    endpoint: Literal["client", "server"] = "client"
+    """Which side of the connection they are for."""
+
+    priority: str | None = None
+    """QEMU's choice of ciphers by GnuTLS, which is not had here: only "" is taken."""
+
+    sanity_check: bool = True
+    """Check that our own certificate is good for the peers."""
+
+    passwordid: str | None = None
+    """Id of the secret that decrypts the key."""
+
+    @property
+    def reads_files(self) -> bool:
+        return True
+
+    def create(
+        self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE
+    ) -> TlsCredentials:
+        """Load the files. Raises OptionsError, BackendError about a file."""
+        folder = _checked_dir(self.dir, self.priority)
+        password = _password(self.passwordid, objects)
+        with open_tls_files(folder, self.endpoint, sandbox) as files:
+            return TlsCredentials.load(
+                files,
+                verify_peer=self.verify_peer,
+                password=password,
+                sanity_check=self.sanity_check,
+            )
+
+
+@attrs.frozen(kw_only=True)
+class TlsCredsPsk(ObjectOptions):
+    """Pre-shared keys for TLS, in a file; needs Python 3.13.
+
+    It is ``keys.psk``, of lines ``NAME:KEY`` with the key in hexadecimal, as psktool makes it.
+    """
+
+    verify_peer: bool = True
+    """Always so: who does not know the key is refused."""
+
+    dir: str | None = attrs.field(default=None, converter=path_text_or_none)
+    """The folder."""
+
+    endpoint: Literal["client", "server"] = "client"
+    """Which side of the connection they are for."""
+
+    priority: str | None = None
+    """QEMU's choice of ciphers by GnuTLS, which is not had here: only "" is taken."""
+
+    username: str | None = None
+    """The name of a client's key; the default is qemu."""
+
+    @property
+    def reads_files(self) -> bool:
+        return True
+
+    def create(
+        self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE
+    ) -> PskCredentials:
+        """Load the keys. Raises OptionsError, BackendError about the file, or where it can't be."""
+        folder = _checked_dir(self.dir, self.priority)
+        if not self.verify_peer:
+            raise OptionsError("'verify-peer' can't be off with pre-shared keys")
+        if self.username is not None and self.endpoint == "server":
+            raise OptionsError("username should not be set when endpoint=server")
+        return PskCredentials.load(folder, self.endpoint, self.username, sandbox)
+
+
+def _checked_dir(folder: str | None, priority: str | None) -> str:
+    """What both kinds of credentials are asked. Raises OptionsError."""
+    if folder is None:
+        raise OptionsError("Missing 'dir' property value")
+    if priority:
+        raise OptionsError("'priority' is of GnuTLS, which is not used: TLS 1.2 and 1.3 only")
+    return folder
+
+
+@attrs.frozen(kw_only=True)
+class MonitorQmp(ObjectOptions):
+    """QMP on a chardev, for one client at a time; what ``-mon`` was before QEMU 11.1."""
+
+    chardev: str
+    """Id of the chardev to use."""
+
+    pretty: bool = False
+    """Indent what is sent."""
+
+    close_action: Literal["none", "delete"] = "none"
+    """What to do when the client leaves; delete: remove the monitor, and its chardev."""
+
+    insecure: bool = False
+    """Take whoever comes, not only clients of our own user."""
+
+
+def _password(id: str | None, objects: Mapping[str, object]) -> bytes:
+    if id is None:
+        return b""
+    secret = objects.get(id)
+    if secret is None:
+        raise OptionsError(f"No secret with id '{id}'")
+    if not isinstance(secret, SecretValue):
+        raise OptionsError(f"Object with id '{id}' is not a secret")
+    return secret.data
+
+
+OBJECTS: dict[str, type[ObjectOptions]] = {
+    "authz-list": AuthzList,
+    "authz-simple": AuthzSimple,
+    "monitor-qmp": MonitorQmp,
+    "secret": Secret,
+    "tls-creds-psk": TlsCredsPsk,
+    "tls-creds-x509": TlsCredsX509,
+}
+"""``qom-type`` -> options class."""
+
+OBJECT = TaggedUnion(
+    "ObjectOptions",
+    OBJECTS,
+    tag="qom-type",
+    is_flat=True,
+    absent={"monitor-hmp": "only QMP is spoken here (monitor-qmp)"},
+)
+"""``{"qom-type": TYPE, "id": ID, ...}``, for structuring."""

@@ -1,0 +1,166 @@
+"""The symbolic link to the slave of a PTY, under a name that stays."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.errors import BackendError
+from trio_chardev.place import Place
+
+log = logging.getLogger(__name__)
+
+
+class SlaveLink:
+    """A symbolic link to a slave. All is for threads: its disk may hang.
+
+    It is made beside its place if the backend to be replaced has its own there, and is moved right
+    before the commit; `remove` undoes that, if the commit did not come. All of it is done in the
+    folder that is opened first, see `trio_chardev.place`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        slave: str,
+        *,
+        replaced: SlaveLink | None = None,
+        sandbox: Sandbox = EVERYWHERE,
+    ) -> None:
+        """*replaced* is the link of the PTY to be replaced.
+
+        Raises BackendError, also if anything else is at *path*, or that is not in *sandbox*.
+        """
+        self._slave = slave
+        self._is_removed = False
+        self._lock = threading.Lock()  # one thread at a time; the same for those at one place
+        self._before: SlaveLink | None = None  # in whose place it is, until the commit
+        with _link_errors(path):
+            self._place = self._made = sandbox.locate(path)
+        self.path = path
+        try:
+            with _link_errors(path):
+                if replaced is not None and replaced.is_at(self._place):
+                    self._lock = replaced._lock
+                    self._before = replaced
+                    self._made = _beside(self._place, slave)
+                elif _is_left_behind(self._place, slave):
+                    self._place.unlink()
+                self._made.symlink(slave)
+        except BaseException:
+            self._close()
+            raise
+
+    def is_at(self, place: Place) -> bool:
+        """Is it there, and ours?"""
+        with self._lock:
+            return self._is_ours() and self._made.is_same(place)
+
+    def _is_ours(self) -> bool:
+        """Nobody has put another link, or file, in its place."""
+        try:
+            return self._made.readlink() == self._slave
+        except OSError:
+            return False
+
+    def move(self) -> None:
+        """Put it in its place, over the replaced one's. Raises BackendError."""
+        with self._lock:
+            if self._made is not self._place:
+                with _link_errors(self.path):
+                    self._place.check_reached()
+                    self._made.rename_to(self._place)
+                beside, self._made = self._made, self._place
+                beside.close()
+
+    def keep(self) -> None:
+        """The commit has come: it stays in its place."""
+        self._before = None
+
+    def lead_to(self, slave: str) -> None:
+        """Have it lead to *slave* from now on, if it is still ours. Raises BackendError."""
+        with self._lock:
+            if not self._is_removed and self._is_ours():
+                with _link_errors(self.path):
+                    self._replace(slave)
+            self._slave = slave  # one that is in its place for now may have to put it back
+
+    def _replace(self, slave: str) -> None:
+        with contextlib.closing(_beside(self._made, slave)) as beside:
+            beside.symlink(slave)
+            try:
+                beside.rename_to(self._made)
+            except OSError:
+                beside.unlink()
+                raise
+
+    def remove(self) -> None:
+        """Unlink it, if it is still ours, or put the replaced one back; and be done with it."""
+        with self._lock:
+            if self._is_removed:
+                return
+            if self._is_ours():
+                before = self._before if self._made is self._place else None
+                with contextlib.suppress(OSError):
+                    if before is None or before._is_removed:
+                        self._made.unlink()
+                    else:
+                        self._replace(before._slave)
+            self._is_removed = True
+            self._close()
+
+    def _close(self) -> None:
+        self._made.close()
+        self._place.close()
+
+
+def _beside(place: Place, slave: str) -> Place:
+    return place.beside(f"{place.name}.{os.path.basename(slave)}")
+
+
+def _is_left_behind(place: Place, slave: str) -> bool:
+    """Is it a link to a PTY that is gone, or is ours now? A crash leaves such."""
+    try:
+        leads_to = place.readlink()
+    except OSError:  # nothing, or no link
+        return False
+    if os.path.dirname(leads_to) != "/dev/pts":
+        return False
+    if leads_to == slave or not os.path.exists(leads_to):
+        return True
+    if _is_older_than_its_pty(place, leads_to):
+        text = "'%s' is replaced: it was for another PTY than '%s' is now"
+        log.warning(text, place.path, leads_to)
+        return True
+    return False
+
+
+def _is_older_than_its_pty(place: Place, leads_to: str) -> bool:
+    """Was the number given to somebody else since the link was made? Raises OSError.
+
+    A PTY that was there before its link, and is still, is in use. All three times of a PTY begin
+    with its making. Where a clock was set back a link is old that is from before this boot, or
+    from the future.
+    """
+    made = place.stat().st_mtime_ns
+    pty = os.stat(leads_to)
+    now = time.time_ns()
+    booted = now - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return (
+        made < min(pty.st_atime_ns, pty.st_mtime_ns, pty.st_ctime_ns) or not booted <= made <= now
+    )
+
+
+@contextmanager
+def _link_errors(path: str) -> Iterator[None]:
+    failed = f"Failed to create PTY symlink '{path}'"
+    try:
+        yield
+    except (OSError, ValueError) as exc:
+        raise BackendError.from_os_error(failed, exc) from exc

@@ -1,0 +1,391 @@
+"""pty: a pseudoterminal (pty(7)); its users open the slave, /dev/pts/N or a link to it.
+
+The master tells what happens there:
+
+* with the slave open, reading gives bytes or EAGAIN; with nobody there and nothing left to
+  read, it gives EIO. So bytes that were written before a close come before CLOSED.
+* a user may have locked the slave for himself (TIOCEXCL, as GNU screen does), which lasts as long
+  as the master is open: then nobody but root can open it any more. The lock can be undone at the
+  slave only, not at the master (nor by TIOCGPTPEER), so who is not root needs another PTY.
+* when the last user closes, epoll reports a hang-up, and goes on doing so for ever. While
+  nobody is there we therefore wait for inotify(7)'s word that the slave was opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import math
+import os
+import select
+import struct
+import termios
+import tty
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+
+import attrs
+import trio
+
+from trio_chardev.access.sandbox import Sandbox
+from trio_chardev.backends.descriptor import (
+    DescriptorBackend,
+    FdHolder,
+    read_terminal,
+    slow_errors,
+)
+from trio_chardev.backends.holder import owned
+from trio_chardev.backends.pty.line import PtyLine
+from trio_chardev.backends.pty.link import SlaveLink
+from trio_chardev.backends.pty.opens import OpenWatcher, get_watcher
+from trio_chardev.backends.pty.unread import UserReads, take_all, wait_empty, wait_quiet
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.errors import BackendDisconnectedError, BackendError, strerror
+from trio_chardev.events import LineSettings
+from trio_chardev.files import end_on_files, finish_on_files
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.values import path_text_or_none
+
+log = logging.getLogger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class PtyOptions(BackendOptions):
+    """Makes a pseudoterminal."""
+
+    open_timeout = math.inf  # it does not wait
+
+    path: str | None = attrs.field(default=None, converter=path_text_or_none)
+    """Symbolic link to make to the pseudoterminal's slave."""
+
+
+LOOK_INTERVAL = 0.1  # seconds between looks for a user, where inotify(7) can't tell
+RETRY_INTERVAL = 5.0  # seconds until another PTY is tried for again
+TIOCGEXCL = 0x80045440  # asm-generic/ioctls.h
+
+
+class PtyBackend(DescriptorBackend):
+    """The master of a pseudoterminal."""
+
+    pty: str
+    is_polled = True
+
+    def __init__(self, request: OpenRequest, master: FdHolder, slave: str) -> None:
+        super().__init__(request, master, master)
+        self.pty = slave
+        self.slave_opened = trio.Event()
+        """Set by the watcher: it is worth while to read again."""
+        self._watch: tuple[OpenWatcher, int] | None = None
+        self._link: SlaveLink | None = None
+        self._line = PtyLine(master)
+        self._is_looked_at = False
+        self._wants_another = False
+        """Its last user has locked it and left: it has to become another PTY."""
+        self._is_locked = False
+        """The same, but there was no other PTY to be had."""
+        self._slave: int | None = None
+        """Open from the commit of a change on, to look at what is left and to read it."""
+        self._has_user = False
+        """When that was opened somebody else had it open, too."""
+        self._reads = UserReads()
+
+    @property
+    def filename(self) -> str:
+        return f"pty:{self.pty}"
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        if max_bytes == 0:
+            return b""
+        try:
+            data = read_terminal(self.sink.fd, max_bytes)
+        except BlockingIOError:
+            data = b""
+        except OSError as exc:
+            if exc.errno == errno.EIO:
+                self._slave_closed()
+                if self._is_looked_at:  # stty(1) has come and gone
+                    self.look_at_line()
+            else:
+                self.input_ended(exc)
+            return b""
+        if self._slave is None or self._has_user:  # else nobody is there but we
+            self.set_open(True)
+        if self._is_looked_at and data:
+            self.look_at_line()
+        return data
+
+    def look_at_line(self) -> None:
+        """See LineWatch. From the first look on it also looks when bytes come, before them."""
+        self._is_looked_at = True
+        if settings := self._line.look():
+            self._on_event(settings)
+
+    def show_line(self, settings: LineSettings) -> None:
+        """See LineDisplay. What the user has set itself, and nobody has seen yet, is left."""
+        if news := self._line.look():
+            self._on_event(news)
+        else:
+            self._line.show(settings)
+
+    def _slave_closed(self) -> None:
+        has_left = self.is_open or self.slave_opened.is_set()
+        if self.slave_opened.is_set():
+            self.slave_opened = trio.Event()
+        if (has_left or self._is_locked) and self._slave is None:
+            self._free()
+        if not self._wants_another:
+            self.set_open(False)
+
+    def _free(self) -> None:
+        """Undo the lock that the user who has left may have put on the slave. Never raises."""
+        try:
+            was_locked = unlock(self.pty)
+        except OSError as exc:
+            self._wants_another = exc.errno == errno.EBUSY  # else no descriptor, for one
+            return
+        if was_locked:
+            log.info(
+                "chardev '%s': '%s' was left locked by its user, and is free", self.id, self.pty
+            )
+        self._forget_user()
+
+    def _forget_user(self) -> None:
+        """Nobody is there, but who may have opened it since."""
+        self._wants_another = self._is_locked = False
+        if self._watch is not None:  # it has seen our own look
+            self._watch[0].catch_up()
+            self.slave_opened = trio.Event()
+            if not self._is_hung_up():
+                self.slave_opened.set()
+
+    async def _become_another(self) -> None:
+        """Be another PTY, at the same link. Cancelled is not heard while that is led there."""
+        await trio.lowlevel.checkpoint()
+        try:
+            master, slave = _open_pair()
+            with owned(master.close):
+                if self._link is not None:
+                    before, lead_to = self.pty, self._link.lead_to
+                    await finish_on_files(lead_to, slave, discard=lambda _: lead_to(before))
+        except (BackendError, OSError) as failure:
+            if not self._is_locked:
+                log.warning("'%s' was left locked by its user: %s", self.pty, failure)
+            self._wants_another, self._is_locked = False, True
+            self.set_open(False)
+        else:
+            self._move(master, slave)
+
+    def _move(self, master: FdHolder, slave: str) -> None:
+        self.set_open(True)  # if nobody has seen him; that it closes tells that it is another
+        log.warning(
+            "chardev '%s': '%s' was left locked by its user; it is at '%s' now",
+            *(self.id, self.pty, slave),
+        )
+        self._unwatch()
+        self._line.move(master)
+        self.sink.close()
+        self.source = self.sink = master
+        self.pty = slave
+        self.watch()
+        self._forget_user()
+        self.set_open(False)
+
+    def send_nowait(self, data: memoryview) -> int:
+        """One attempt. What is sent to a closed slave would get lost or to a later user."""
+        if self._is_hung_up():
+            raise BackendDisconnectedError(f"Nobody has '{self.pty}' open")
+        self.set_open(True)
+        return super().send_nowait(data)
+
+    def _is_hung_up(self) -> bool:
+        if self.sink.closed:
+            return True
+        poll = select.poll()
+        poll.register(self.sink.fd, 0)  # POLLHUP is reported unasked
+        return bool(poll.poll(0))
+
+    async def wait_readable(self) -> None:
+        if self._wants_another:
+            await self._become_another()
+        elif self.is_open:
+            await super().wait_readable()
+        else:
+            with trio.move_on_after(RETRY_INTERVAL if self._is_locked else math.inf):
+                await self._wait_opened()
+
+    async def _wait_opened(self) -> None:
+        if self._watch is not None and self._watch[0].works:
+            await self.slave_opened.wait()
+        else:
+            await trio.sleep(LOOK_INTERVAL)
+
+    async def wait_writable(self) -> None:
+        sink = self.sink
+        try:
+            await super().wait_writable()
+        except BackendError:
+            if self.sink is sink:  # else it is another PTY now
+                raise
+
+    async def prepare(self) -> None:
+        """Put the link in place of the replaced backend's. Raises BackendError."""
+        if self._link is not None:
+            with slow_errors(f"Failed to create PTY symlink '{self._link.path}'"):
+                await finish_on_files(self._link.move)
+
+    def activate(self) -> None:
+        """The link stays where it is now."""
+        if self._link is not None:
+            self._link.keep()
+
+    def prepare_to_leave(self, *, carry: bool) -> None:
+        """Open the slave, if there is anything to do with it, and its user has not locked it.
+
+        Raises BackendError.
+        """
+        if not self.sink.closed:
+            self._has_user = not self._is_hung_up()
+            if self._has_user or carry:  # an open wakes the watcher, too
+                self._slave = self._open_slave()
+
+    def stay(self) -> None:
+        """Close the slave."""
+        self._reads.end()
+        if self._slave is not None:
+            os.close(self._slave)
+            self._slave = None
+
+    @property
+    def is_drained(self) -> bool:
+        return self._slave is None or not self._has_user
+
+    async def drain(self) -> None:
+        """Wait until the slave's user has read everything: closing the master drops the rest."""
+        if self._slave is not None and self._has_user:
+            await wait_empty(self._slave)
+
+    async def settle(self, timeout: float) -> None:
+        """Wait while the slave's user reads: two who read at a time get pieces by turns."""
+        if self._is_hung_up():
+            return
+        slave = self._open_slave()
+        if slave is None:
+            return
+        try:
+            if self._watch is not None:
+                self._reads.begin(self._watch[0], self.pty)
+            await wait_quiet(slave, self._reads, timeout)
+        finally:
+            os.close(slave)
+
+    @property
+    def is_taking(self) -> bool:
+        return self._reads.have_come
+
+    def take_back(self) -> bytes:
+        """Read it as its user would, or the next one, who get it from this PTY no more."""
+        if self._slave is None:
+            return b""
+        data, is_torn = take_all(self._slave, self._reads)
+        if is_torn:
+            text = "chardev '%s': the user of '%s' has read in the midst of what is carried over"
+            log.warning(text, self.id, self.pty)
+        return data
+
+    def _open_slave(self) -> int | None:
+        try:
+            return os.open(self.pty, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        except OSError as exc:
+            if exc.errno == errno.EBUSY:  # TIOCEXCL (ioctl_tty(2)), as picocom and tio set it
+                log.warning("'%s' is locked by its user: what is unread is lost", self.pty)
+                return None
+            raise BackendError.from_os_error(f"Could not open '{self.pty}'", exc) from exc
+
+    def watch(self) -> None:
+        """Begin to hear of opens; where inotify has no room, they are looked for."""
+        try:
+            watcher = get_watcher()
+            self._watch = (watcher, watcher.add(self.pty, lambda: self.slave_opened.set()))
+        except OSError as exc:
+            text = "chardev '%s': no inotify watch to be had (%s): looks for users now and then"
+            log.warning(text, self.id, strerror(exc))
+
+    async def link(self, path: str, replaces: Backend | None, sandbox: Sandbox) -> None:
+        """Make the link, in *sandbox*. Raises BackendError."""
+        replaced = replaces._link if isinstance(replaces, PtyBackend) else None
+        make = partial(SlaveLink, path, self.pty, replaced=replaced, sandbox=sandbox)
+        with slow_errors(f"Failed to create PTY symlink '{path}'"):
+            self._link = await finish_on_files(make, discard=SlaveLink.remove)
+
+    async def aclose(self) -> None:
+        """Undo all; for the opener, when it leaves. Cancelled is not heard."""
+        self.stay()
+        if self._link is not None:
+            await end_on_files(f"PTY symlink '{self._link.path}'", self._link.remove)
+        self._unwatch()
+        self.close()
+
+    def _unwatch(self) -> None:
+        self._reads.end()
+        if self._watch is not None:
+            watcher, wd = self._watch
+            self._watch = None
+            watcher.remove(wd)
+
+
+def unlock(slave: str) -> bool:
+    """Undo TIOCEXCL, if it is set: was it? Raises OSError, EBUSY if only root may do that."""
+    fd = os.open(slave, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        (is_locked,) = struct.unpack("i", fcntl.ioctl(fd, TIOCGEXCL, bytes(4)))
+        if is_locked:
+            fcntl.ioctl(fd, termios.TIOCNXCL)
+        return bool(is_locked)
+    finally:
+        os.close(fd)
+
+
+@asynccontextmanager
+async def open_pty(options: PtyOptions, request: OpenRequest) -> AsyncIterator[Backend]:
+    """Make a pseudoterminal in raw mode.
+
+    Raises BackendError, ``Failed to create PTY: strerror``, or ``Failed to create PTY
+    symlink: strerror`` if anything is at that path but the replaced backend's link.
+    """
+    master, slave = _open_pair()
+    with owned(master.close), _creating():
+        backend = PtyBackend(request, master, slave)
+    try:
+        backend.watch()
+        if options.path is not None:
+            await backend.link(options.path, request.replaces, request.sandbox)
+        yield backend
+    finally:
+        await backend.aclose()  # noqa: ASYNC102 - it shields itself, with a deadline
+
+
+def _open_pair() -> tuple[FdHolder, str]:
+    """The master, and the path of the slave, which nobody has open."""
+    with _creating():
+        master, slave = os.openpty()
+        try:
+            with owned(lambda: os.close(master)):
+                os.set_blocking(master, False)  # nobody else has it: nothing to put back
+            holder = FdHolder(master)
+            with owned(holder.close):
+                tty.setraw(slave)
+                return holder, os.ttyname(slave)
+        finally:
+            os.close(slave)
+
+
+@contextmanager
+def _creating() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise BackendError.from_os_error("Failed to create PTY", exc) from exc
+    except termios.error as exc:  # it is no OSError
+        raise BackendError(f"Failed to create PTY: {exc.args[-1]}") from exc

@@ -1,0 +1,145 @@
+"""Has the file of a ring follow it, by a thread, for its disk may hang.
+
+What is put into a ring, or taken out, is so in memory at once. One thread at a time brings it to
+the file, in steps, as long as there is more; nobody waits for it but who wants to know that it is
+there (`Keeper.kept`). While a disk hangs the ring goes round, and what it loses the file never has:
+so there is no queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+import trio
+
+from trio_chardev.backends.ringbuf.file import Bounds, RingFile
+from trio_chardev.errors import strerror
+from trio_chardev.files import CLOSE_TIMEOUT, FILE_TIMEOUT, end_on_files
+from trio_chardev.workers import call_in_loop, do_in_worker, real_timeout
+
+log = logging.getLogger(__name__)
+
+STEP = 1 << 18  # bytes that are copied for the thread while the ring stands still
+
+
+class Source(Protocol):
+    """The ring in memory."""
+
+    lock: threading.Lock
+    """It does not change while this is held, which is never for long."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """Where its oldest byte is, and where the next one goes."""
+
+    def copy(self, begin: int, size: int) -> bytes:
+        """*size* of its bytes, from *begin* on."""
+
+
+@attrs.frozen
+class _Waiter:
+    """Who waits for the file to come as far as *bounds*; told by *wake*, in the thread."""
+
+    bounds: Bounds
+    wake: Callable[[], object]
+
+    def is_served(self, now: Bounds) -> bool:
+        return now[0] >= self.bounds[0] and now[1] >= self.bounds[1]
+
+
+class Keeper:
+    """What has *file* follow *ring*."""
+
+    def __init__(self, ring: Source, file: RingFile) -> None:
+        self.file = file
+        self._ring = ring
+        self._is_busy = False  # a thread is at it; all of these under the ring's lock
+        self._is_closed = False
+        self._waiters: list[_Waiter] = []
+        self._is_failing = False
+        self._is_hanging = False
+
+    def note(self) -> None:
+        """The ring has changed."""
+        with self._ring.lock:
+            if self._is_busy or self._is_closed:
+                return
+            self._is_busy = True
+        do_in_worker(self._work)
+
+    async def kept(self) -> None:
+        """Wait until the file has what the ring has now; not if that fails, or hangs.
+
+        It hangs if it takes longer than a file may; it is not waited for again before it goes on.
+        """
+        done = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        with self._ring.lock:
+            if not self._is_busy or self._is_hanging:
+                return
+            waiter = _Waiter(self._ring.bounds, lambda: call_in_loop(token, done.set))
+            self._waiters.append(waiter)
+        try:
+            with trio.move_on_after(real_timeout(FILE_TIMEOUT)):
+                await done.wait()
+                return
+            self._is_hanging = True
+            log.warning("Could not write to '%s': it takes its time", self.file.path)
+        finally:
+            with self._ring.lock:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+
+    async def aclose(self) -> None:
+        """Close the file, when it has all. Cancelled is not heard; a disk that hangs is left to it."""
+        with trio.move_on_after(real_timeout(CLOSE_TIMEOUT), shield=True):
+            await self.kept()
+        with self._ring.lock:
+            self._is_closed = True
+            is_busy = self._is_busy
+        if is_busy:
+            log.warning("'%s' lacks what was written last: its disk hangs", self.file.path)
+            return
+        await end_on_files(f"'{self.file.path}'", self.file.close)
+
+    # ------------------------------------------------------------ in the thread
+
+    def _work(self) -> None:
+        """Bring the file up to date; never raises."""
+        error: Exception | None = None
+        try:
+            while (step := self._next_step(error)) is not None:
+                self.file.follow(*step)
+                self._is_hanging = False
+        except Exception as exc:
+            error = exc
+            self._next_step(error)
+        if error is not None and not self._is_failing:
+            reason = strerror(error) if isinstance(error, OSError) else repr(error)
+            log.warning("Could not write to '%s': %s", self.file.path, reason)
+        self._is_failing = error is not None
+
+    def _next_step(self, error: Exception | None) -> tuple[int, int, bytes] | None:
+        """What `RingFile.follow` is to be given; None if there is no more to do, or to be had."""
+        with self._ring.lock:
+            start, end = bounds = self._ring.bounds
+            has = self.file.bounds
+            is_over = error is not None or has == bounds
+            served = [w for w in self._waiters if is_over or (has and w.is_served(has))]
+            self._waiters = [w for w in self._waiters if w not in served]
+            step = None
+            if is_over:
+                self._is_busy = False
+            else:
+                begin = start if has is None else max(has[1], start)
+                step = start, begin, self._ring.copy(begin, min(STEP, end - begin))
+            is_closed = is_over and self._is_closed
+        for waiter in served:
+            waiter.wake()
+        if is_closed:
+            self.file.close()
+        return step

@@ -1,0 +1,139 @@
+"""The ring of a ringbuf: in memory, and if wanted with a copy in a file that survives a crash."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import threading
+
+from trio_chardev.backends.holder import owned
+from trio_chardev.backends.limit import PRIVATE
+from trio_chardev.backends.ringbuf.file import Bounds, RingFile
+from trio_chardev.backends.ringbuf.keeper import Keeper
+from trio_chardev.core.backend import OpenPath
+from trio_chardev.errors import BackendError
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+class Ring:
+    """The newest *size* bytes of what was written and has not been read."""
+
+    __slots__ = ("_end", "_keeper", "_memory", "_start", "lock", "users")
+
+    def __init__(self, size: int, file: RingFile | None = None) -> None:
+        """With what is in *file*, where the copy is. Raises OSError."""
+        self._memory = mmap.mmap(-1, size)  # costs no time to clear, and memory only as it fills
+        self._start = self._end = 0
+        self.lock = threading.Lock()
+        """It does not change while this is held, which is never for long."""
+        self.users = 0
+        """Backends that have it: two while one replaces another with the same file."""
+        self._keeper = None if file is None else Keeper(self, file)
+        if file is not None:
+            self._start, self._end = file.load(self._memory)
+
+    def __len__(self) -> int:
+        return len(self._memory)
+
+    @property
+    def bounds(self) -> Bounds:
+        """Where the oldest byte is and where the next one goes, counted from the first one ever."""
+        return self._start, self._end
+
+    @property
+    def count(self) -> int:
+        """How many bytes can be read."""
+        return self._end - self._start
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append *data*; what has no room pushes out the oldest."""
+        newest = memoryview(data)[-len(self) :]
+        with self.lock:
+            at = self._end % len(self)
+            first = min(len(newest), len(self) - at)
+            self._memory[at : at + first] = newest[:first]
+            self._memory[: len(newest) - first] = newest[first:]
+            self._end += len(newest)
+            self._start = max(self._start, self._end - len(self))
+        self._changed()
+
+    def copy(self, begin: int, size: int) -> bytes:
+        """*size* of its bytes, from *begin* on."""
+        at = begin % len(self)
+        data = self._memory[at : at + size]
+        return data + self._memory[: size - len(data)]
+
+    def peek(self, size: int) -> bytes:
+        """The oldest *size* bytes, or fewer if there are not so many."""
+        return self.copy(self._start, min(size, self.count))
+
+    def read(self, size: int) -> bytes:
+        """Take the oldest *size* bytes out, or fewer if there are not so many."""
+        data = self.peek(size)
+        with self.lock:
+            self._start += len(data)
+        self._changed()
+        return data
+
+    def _changed(self) -> None:
+        if self._keeper is not None:
+            self._keeper.note()
+
+    @property
+    def has_file(self) -> bool:
+        """Is there a copy?"""
+        return self._keeper is not None
+
+    def is_in(self, fd: int) -> bool:
+        """Is *fd* the file of the copy?"""
+        return self._keeper is not None and self._keeper.file.is_same(fd)
+
+    async def kept(self) -> None:
+        """Wait until the file, if there is one, has what is in the ring now; see `Keeper.kept`."""
+        if self._keeper is not None:
+            await self._keeper.kept()
+
+    async def release(self) -> None:
+        """One user less; the last closes the file. Cancelled is not heard."""
+        self.users -= 1
+        if not self.users and self._keeper is not None:
+            await self._keeper.aclose()
+
+    def close_unused(self) -> None:
+        """Close the file, unless somebody uses it; for a thread."""
+        if not self.users and self._keeper is not None:
+            self._keeper.file.close()
+
+
+def open_ring(
+    path: str, size: int, opener: OpenPath, replaced: Ring | None, mode: int = PRIVATE
+) -> Ring:
+    """The ring of the file *path*, which may be *replaced*; a new file, with *mode*, is made a ring.
+
+    Raises BackendError, and then the file is as it was.
+    """
+    try:
+        fd = opener(path, _FLAGS, mode=mode)
+        with owned(lambda: os.close(fd)):
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise BackendError(f"'{path}' is not a ring")
+            again = _same(path, fd, size, replaced)
+        if again is not None:
+            os.close(fd)
+            return again
+        file = RingFile(path, fd, size)
+        with owned(file.close):
+            return Ring(size, file)
+    except (OSError, ValueError) as exc:
+        raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
+
+
+def _same(path: str, fd: int, size: int, replaced: Ring | None) -> Ring | None:
+    """*replaced*, if *fd* is its file. Raises BackendError, OSError."""
+    if replaced is None or not replaced.is_in(fd):
+        return None
+    if len(replaced) != size:
+        raise BackendError(f"'{path}' is a ring of {len(replaced)} bytes, not {size}")
+    return replaced

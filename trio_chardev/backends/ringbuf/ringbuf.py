@@ -1,0 +1,133 @@
+"""ringbuf, also called memory: keeps the newest output until somebody reads it.
+
+QMP's ringbuf-read and ringbuf-write use the same ring as the frontend's output; nothing is
+input for the frontend. With ``path`` what is in the ring survives a crash, and a change to
+another backend and back; see `Ring`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+
+from trio_chardev.backends.descriptor import slow_errors
+from trio_chardev.backends.limit import parse_mode
+from trio_chardev.backends.ringbuf.ring import Ring, open_ring
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.errors import BackendError, OptionsError
+from trio_chardev.files import work_on_files
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.values import path_text_or_none
+
+MAX_SIZE = 1 << 30
+"""Bytes. QEMU has no limit but the allocator's, which ends the process."""
+
+
+@attrs.frozen(kw_only=True)
+class RingbufOptions(BackendOptions):
+    """Keeps the newest output in memory, to be read by command."""
+
+    open_timeout = math.inf  # it does not wait
+
+    size: int = 65536
+    """Size of the ring in bytes, a power of two; the oldest bytes are overwritten."""
+
+    path: str | None = attrs.field(default=None, converter=path_text_or_none)
+    """File that has a copy, with which it begins again after a crash."""
+
+    mode: str | None = None
+    """Permissions of a file that is made, in octal and less the umask; the default is 0600."""
+
+
+@attrs.frozen(kw_only=True)
+class MemoryOptions(RingbufOptions):
+    """Another name for ringbuf."""
+
+
+class RingbufBackend(Backend):
+    """A user of *ring*, shown as *filename*."""
+
+    def __init__(self, request: OpenRequest, ring: Ring, filename: str) -> None:
+        super().__init__(request)
+        self.ring = ring
+        self._filename = filename
+
+    @property
+    def filename(self) -> str:
+        return self._filename
+
+    @property
+    def count(self) -> int:
+        """How many bytes can be read."""
+        return self.ring.count
+
+    def send_nowait(self, data: memoryview) -> int:
+        self.ring.write(data)
+        return len(data)
+
+    def take_back(self) -> bytes:
+        return self.read(self.count)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append *data*; what has no room pushes out the oldest."""
+        self.ring.write(data)
+
+    def peek(self, size: int) -> bytes:
+        """The oldest *size* bytes, or fewer if there are not so many."""
+        return self.ring.peek(size)
+
+    def read(self, size: int) -> bytes:
+        """Take the oldest *size* bytes out, or fewer if there are not so many."""
+        return self.ring.read(size)
+
+    @property
+    def has_file(self) -> bool:
+        """Is there a copy in a file?"""
+        return self.ring.has_file
+
+    async def kept(self) -> None:
+        """Wait until the file, if there is one, has what is in the ring; not if that fails."""
+        await self.ring.kept()
+
+
+@asynccontextmanager
+async def open_ringbuf(options: RingbufOptions, request: OpenRequest) -> AsyncIterator[Backend]:
+    """Open a ring: empty, or with what is in its file. Raises OptionsError, BackendError."""
+    size = options.size
+    if size < 1 or size & (size - 1):
+        raise OptionsError("size of ringbuf chardev must be power of two")
+    if size > MAX_SIZE:
+        raise OptionsError(f"size of ringbuf chardev must be at most {MAX_SIZE}")
+    if options.mode is not None and options.path is None:
+        raise OptionsError("mode needs path=FILE")
+    ring = await _ring(options, request)
+    ring.users += 1
+    try:
+        name = "memory" if isinstance(options, MemoryOptions) else "ringbuf"
+        backend = RingbufBackend(request, ring, name)
+        backend.set_open(True)
+        yield backend
+    finally:
+        await ring.release()  # noqa: ASYNC102 - it shields itself, with a deadline
+
+
+async def _ring(options: RingbufOptions, request: OpenRequest) -> Ring:
+    if options.path is not None:
+        replaced = request.replaces.ring if isinstance(request.replaces, RingbufBackend) else None
+        with slow_errors(f"Could not open '{options.path}'"):
+            return await work_on_files(
+                open_ring,
+                options.path,
+                options.size,
+                request.open_path,
+                replaced,
+                parse_mode("mode", options.mode),
+                discard=Ring.close_unused,
+            )
+    try:
+        return Ring(options.size)
+    except OSError as exc:
+        raise BackendError.from_os_error(f"no memory for a ring of {options.size}", exc) from exc

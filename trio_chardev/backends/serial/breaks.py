@@ -1,0 +1,72 @@
+"""The breaks that a serial line receives, told from its bytes."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from trio_chardev.events import Event
+
+
+class BreakDecoder:
+    """Undoes PARMRK (termios(3)): a byte 0xff comes doubled, and a break comes as ff 00 00.
+
+    So a break has its place among the bytes, where without PARMRK it is a NUL like any other.
+    """
+
+    def __init__(self) -> None:
+        self.items: deque[bytes | Event] = deque()
+        """What was decoded and not taken yet: bytes and breaks, in the order received."""
+
+        self._tail = b""  # the first one or two bytes of a mark
+
+    def is_plain(self, raw: bytes) -> bool:
+        """*raw* has nothing to decode: it can be taken as it is."""
+        return not self._tail and b"\xff" not in raw
+
+    def take(self, max_bytes: int) -> bytes | Event | None:
+        """The next break, or up to *max_bytes* of the next bytes, or None."""
+        if not self.items:
+            return None
+        item = self.items.popleft()
+        if isinstance(item, bytes) and len(item) > max_bytes:
+            self.items.appendleft(item[max_bytes:])
+            return item[:max_bytes]
+        return item
+
+    def feed(self, raw: bytes) -> None:
+        """Decode what was read."""
+        raw = self._tail + raw
+        self._tail = b""
+        pieces = raw.split(b"\xff\xff")
+        if raw.count(b"\xff") == 2 * (len(pieces) - 1):  # all are doubled
+            self._put(b"\xff".join(pieces))
+        else:
+            self._decode(raw)
+
+    def _decode(self, raw: bytes) -> None:
+        data = bytearray()
+        start = 0
+        while (at := raw.find(b"\xff", start)) >= 0:
+            data += raw[start:at]
+            mark = raw[at : at + 3]
+            if mark in (b"\xff", b"\xff\x00"):
+                self._tail = mark
+                start = len(raw)
+            elif mark == b"\xff\x00\x00":
+                self._put(data)
+                self.items.append(Event.BREAK)
+                data = bytearray()
+                start = at + 3
+            else:  # doubled; or single: a 0xff that came with a framing error
+                data += b"\xff"
+                start = at + (2 if mark[1:2] == b"\xff" else 1)
+        self._put(data + raw[start:])
+
+    def feed_unmarked(self, raw: bytes) -> None:
+        """Take what was read while PARMRK was off."""
+        self._put(self._tail + raw)
+        self._tail = b""
+
+    def _put(self, data: bytes | bytearray) -> None:
+        if data:
+            self.items.append(bytes(data))

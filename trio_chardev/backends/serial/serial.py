@@ -1,0 +1,419 @@
+"""serial: a serial line; /dev/null stands for one where none is wanted.
+
+A line that the backend to be replaced has open is shared with it (dup(2)), and nothing on it
+is altered before the commit. Any other line is set up as soon as it is open, because until it
+is raw it echoes, which sends a board its own output. A change that fails puts back what was.
+
+When the line goes away (USB), its path is looked at now and then, until it can be opened and
+set up as it was.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import termios
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import trio
+
+from trio_chardev.backends.descriptor import (
+    DescriptorBackend,
+    FdHolder,
+    open_fd,
+    read_terminal,
+    slow_errors,
+    status_in_worker,
+)
+from trio_chardev.backends.holder import owned
+from trio_chardev.backends.serial.breaks import BreakDecoder
+from trio_chardev.backends.serial.holders import explain_busy
+from trio_chardev.backends.serial.line import (
+    MODEM_INPUTS,
+    NO_SUCH_CONTROL,
+    TIOCCBRK,
+    TIOCSBRK,
+    Found,
+    Line,
+    apply_line,
+    are_breaks_marked,
+    backend_errors,
+    check_speed,
+    control_errors,
+    count_unsent,
+    is_hung_up,
+    is_locked_unless_told,
+    read_modem,
+    write_modem,
+)
+from trio_chardev.backends.serial.options import SerialOptions as SerialOptions
+from trio_chardev.backends.serial.same_line import Links, links_to, links_to_return
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.errors import BackendDisconnectedError, BackendError
+from trio_chardev.events import Event, LineSettings, ModemLines
+from trio_chardev.files import work_on_files
+
+log = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT = 3.0  # seconds; so long may the last bytes take to be sent
+POLL_INTERVAL = 0.01  # seconds
+BREAKS_AT_ONCE = 1024  # with no byte between; then others have their turn
+NULL_DEVICE = os.makedev(1, 3)  # devices.txt of the kernel
+
+
+class PlainBackend(DescriptorBackend):
+    """No serial line, but /dev/null: it has nothing to set."""
+
+    @property
+    def filename(self) -> str:
+        return "serial"
+
+    async def open(self) -> None:
+        """Become open, where there is something to set up for that."""
+        self.set_open(True)
+
+    async def aclose(self) -> None:
+        """Close, when all has been done that takes time."""
+        self.close()
+
+
+class SerialBackend(PlainBackend):
+    """A serial line; implements LineControl, ModemControl and BreakControl."""
+
+    is_polled = True
+
+    def __init__(
+        self,
+        request: OpenRequest,
+        holder: FdHolder,
+        options: SerialOptions,
+        found: Found | None = None,
+        owner: SerialBackend | None = None,
+    ) -> None:
+        """*found* is restored if there is no commit; until it the line is that of *owner*."""
+        super().__init__(request, holder, holder)
+        self._open_path = request.open_path
+        self.device = options.device
+        exclusive = options.exclusive
+        if exclusive is None:
+            exclusive = is_locked_unless_told(os.fstat(holder.fd))
+        self._wanted = Line(options.device, options.line, exclusive)
+        self._reopen_interval = options.reopen_ms / 1000
+        self.links: Links = ()
+        """Those that lead to the line, as they were when it was opened."""
+        self._found = found
+        self._owner = owner
+        self._breaks = BreakDecoder()
+        self._inputs: ModemLines | None = None  # as they were at the last look
+
+    @property
+    def line(self) -> LineSettings:
+        """The settings in force; before the commit and while the line is away, those to be."""
+        return self._wanted.settings
+
+    # ------------------------------------------------------------ opening, the commit, closing
+
+    @property
+    def is_locked(self) -> bool:
+        """Is the line for nobody else?"""
+        return self._wanted.is_locked
+
+    def has_open(self, device: os.stat_result) -> bool:
+        """Is *device* the line that is open here?"""
+        try:
+            same = os.fstat(self.sink.fd).st_rdev == device.st_rdev
+        except OSError:  # it is away
+            return False
+        return same and not is_hung_up(self.sink.fd)
+
+    async def open(self) -> None:
+        """Set the line up, unless it is another's. Raises BackendError."""
+        if self._owner is None:
+            await self._wanted.set_up(self.sink.fd)
+        self.set_open(True)
+
+    def activate(self) -> None:
+        """Set a shared line up. Raises BackendError, and then it is as it was."""
+        if (owner := self._owner) is not None:
+            self._wanted.take_over(self.sink.fd, owner._wanted)
+            self._breaks = owner._breaks  # it may hold the first half of a mark
+            self._inputs = owner._inputs
+            self._owner, owner._owner = None, self
+        self._found = None
+
+    async def aclose(self) -> None:
+        """Close within `CLOSE_TIMEOUT`; in it what was accepted is sent, if it can be."""
+        try:
+            if not self.sink.closed and self._owner is None:
+                await self._leave_line(self.sink.fd)
+        finally:
+            self.close()
+
+    async def _leave_line(self, fd: int) -> None:
+        if self._found is not None:
+            self._found.restore(fd)
+        else:
+            with trio.move_on_after(CLOSE_TIMEOUT, shield=True) as cut:
+                await self._wait_sent()
+            if cut.cancelled_caught:  # or close(2) would block all, for half a minute
+                with suppress(termios.error):
+                    termios.tcflush(fd, termios.TCOFLUSH)
+        self._wanted.unlock(fd)
+
+    # ------------------------------------------------------------ bytes
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        # What a shared line has received is read by its owner. In a drain, too, that is soon
+        # enough, and a late read of the old backend can't take what is not its own any more.
+        breaks = 0
+        while max_bytes > 0 and self._owner is None and breaks < BREAKS_AT_ONCE:
+            item = self._breaks.take(max_bytes)
+            if isinstance(item, Event):
+                self._on_event(item)
+                breaks += 1
+            elif item:
+                return item
+            else:
+                raw = super().receive_nowait(max_bytes)
+                if not raw or self._breaks.is_plain(raw):
+                    return raw
+                self._decode(raw)
+        return b""
+
+    def read(self, source: FdHolder, max_bytes: int) -> bytes:
+        return read_terminal(source.fd, max_bytes)
+
+    def _decode(self, raw: bytes) -> None:
+        """Another program may have PARMRK turned off: each that opens a line sets it up."""
+        try:
+            is_marked = are_breaks_marked(self.sink.fd)
+        except OSError:  # hung up
+            is_marked = True
+        if is_marked:
+            self._breaks.feed(raw)
+        else:
+            self._breaks.feed_unmarked(raw)
+
+    def input_ended(self, error: OSError | None) -> None:
+        # Another program may have VMIN set to 0, and then no data looks like the end.
+        if error is not None or is_hung_up(self.sink.fd):
+            log.warning("chardev '%s': '%s' went away", self.id, self.device)
+            self.source = None
+            self.sink.close()
+            self._breaks = BreakDecoder()
+            self.set_open(False)
+
+    async def wait_readable(self) -> None:
+        if self._breaks.items:
+            await trio.lowlevel.checkpoint()
+        elif self.source is not None:
+            await super().wait_readable()
+        else:
+            await self._reopen()
+
+    def send_nowait(self, data: memoryview) -> int:
+        self._check_there()
+        return super().send_nowait(data)
+
+    def send_failed(self, error: OSError) -> BackendError:
+        # CLOSED is for the reader to report, after what has come before it. A line that is still
+        # there takes more later: drivers pass on what a USB transfer fails with once.
+        kind = BackendDisconnectedError if is_hung_up(self.sink.fd) else BackendError
+        return kind.from_os_error(f"Could not write to '{self.device}'", error)
+
+    async def wait_writable(self) -> None:
+        try:
+            await super().wait_writable()
+        except BackendError:  # closed by the reader
+            self._check_there()
+
+    def _check_there(self) -> None:
+        if self.sink.closed:
+            raise BackendDisconnectedError(f"'{self.device}' went away")
+
+    async def _reopen(self) -> None:
+        """Wait until the line is there again, and open it."""
+        if not self._reopen_interval:
+            raise BackendError(f"'{self.device}' went away")
+        trouble = ""
+        while self.source is None:
+            await trio.sleep(self._reopen_interval)
+            try:
+                await self._open_again()
+            except BackendError as exc:
+                if str(exc) != trouble:
+                    trouble = str(exc)
+                    log.info("chardev '%s': %s", self.id, trouble)
+
+    async def _open_again(self) -> None:
+        links = await links_to_return(self.device, self.links)
+        holder, _ = await _open_line(self.device, self._open_path)
+        try:
+            await self._wanted.set_up(holder.fd)
+        except BaseException:
+            holder.close()
+            raise
+        self.links = links
+        self.source = self.sink = holder
+        log.info("chardev '%s': '%s' is back", self.id, self.device)
+        self.set_open(True)
+
+    # ------------------------------------------------------------ controls
+
+    @property
+    def _may_alter(self) -> bool:
+        return self._owner is None and not self.sink.closed and not is_hung_up(self.sink.fd)
+
+    async def set_line(self, settings: LineSettings) -> None:
+        """Set the line at once, or as soon as it is ours and there.
+
+        Raises BackendError if the device does not do *settings*. Raising it or Cancelled,
+        nothing has changed.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._may_alter:
+            apply_line(self.sink.fd, self.device, settings)
+        self._wanted.settings = settings
+
+    async def get_modem(self) -> ModemLines:
+        """The modem lines that are on.
+
+        Raises BackendDisconnectedError while the line is away, NotSupportedError if it has
+        none, as a PTY.
+        """
+        await trio.lowlevel.checkpoint()
+        self._check_there()
+        with control_errors(self.device, "modem lines"):
+            return read_modem(self.sink.fd)
+
+    def look_at_line(self) -> None:
+        """See LineWatch. What is on at the first look is no news: most adaptors have no wires.
+
+        A pulse between two looks is not seen.
+        """
+        if self._owner is not None or self.sink.closed:
+            return
+        try:
+            lines = read_modem(self.sink.fd) & MODEM_INPUTS
+        except OSError:  # it has none, or is going away
+            return
+        before, self._inputs = self._inputs, lines
+        if before not in (None, lines):
+            self._on_event(lines)
+
+    async def set_modem(self, lines: ModemLines) -> None:
+        """Turn DTR and RTS on or off at once, or as soon as the line is ours and there.
+
+        Raises NotSupportedError if the line has none. Cancelled: nothing has changed.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._may_alter:
+            with control_errors(self.device, "modem lines"):
+                write_modem(self.sink.fd, lines)
+        elif self._owner is not None:
+            with control_errors(self.device, "modem lines"):
+                read_modem(self.sink.fd)
+        self._wanted.modem = lines
+
+    async def send_break(self, duration: float) -> None:
+        """Send a break of *duration* seconds, after what was written before.
+
+        Cancelled: the break may have been cut short, and is over. Raises
+        BackendDisconnectedError, NotSupportedError.
+        """
+        await self._wait_sent()  # or TIOCSBRK would wait for it, and block all
+        self._check_there()
+        holder = self.sink
+        try:
+            with control_errors(self.device, "break"):
+                fcntl.ioctl(holder.fd, TIOCSBRK)
+            await trio.sleep(duration)
+        finally:
+            if not holder.closed:
+                with suppress(OSError):
+                    fcntl.ioctl(holder.fd, TIOCCBRK)
+
+    async def _wait_sent(self) -> None:
+        await trio.lowlevel.checkpoint()
+        # The kernel tells nobody when it has sent all, save who blocks in tcdrain(3).
+        while not self.sink.closed and count_unsent(self.sink.fd):  # noqa: ASYNC110
+            await trio.sleep(POLL_INTERVAL)
+
+
+async def _open_line(
+    device: str, opener: Callable[[str, int], int]
+) -> tuple[FdHolder, Found | None]:
+    """The line, and how it was; None if it is /dev/null. Raises BackendError.
+
+    In a thread: the driver of an adaptor that hangs may take its time, also to close it.
+    """
+    with slow_errors(f"Could not open '{device}'"):
+        return await work_on_files(_open_and_look, device, opener, discard=_close_line)
+
+
+def _close_line(opened: tuple[FdHolder, Found | None]) -> None:
+    opened[0].close()
+
+
+def _open_and_look(device: str, opener: Callable[[str, int], int]) -> tuple[FdHolder, Found | None]:
+    holder = open_fd(device, os.O_RDWR, opener)
+    with owned(holder.close), backend_errors(f"Could not open '{device}'"):
+        try:
+            return holder, Found.at(holder.fd)
+        except OSError as exc:
+            if os.fstat(holder.fd).st_rdev == NULL_DEVICE:
+                return holder, None
+            if exc.errno in NO_SUCH_CONTROL:
+                raise BackendError(f"Could not open '{device}': it is not a tty") from exc
+            raise  # such as EIO from a serial port that the machine does not have
+
+
+async def _make(
+    options: SerialOptions, request: OpenRequest, device: os.stat_result | None
+) -> PlainBackend:
+    original = request.replaces
+    if isinstance(original, SerialBackend) and device and original.has_open(device):
+        with backend_errors(f"Could not open '{options.device}'"):
+            holder = FdHolder(os.dup(original.sink.fd))
+            with owned(holder.close):
+                return SerialBackend(request, holder, options, owner=original)
+    holder, found = await _open_line(options.device, request.open_path)
+    with owned(holder.close), backend_errors(f"Could not open '{options.device}'"):
+        if found is None:
+            return PlainBackend(request, holder, holder)
+        return SerialBackend(request, holder, options, found=found)
+
+
+def _check_free(options: SerialOptions, request: OpenRequest, device: os.stat_result) -> None:
+    """Raise BackendError if another chardev has the line, and one of the two is exclusive."""
+    wants = is_locked_unless_told(device) if options.exclusive is None else options.exclusive
+    for id, chardev in request.chardevs.items():
+        other = chardev.backend
+        if id == request.id or not isinstance(other, SerialBackend):
+            continue
+        if (wants or other.is_locked) and other.has_open(device):
+            raise BackendError(f"'{options.device}' is in use by chardev '{id}'")
+
+
+@asynccontextmanager
+async def open_serial(options: SerialOptions, request: OpenRequest) -> AsyncIterator[Backend]:
+    """Open the line. Raises BackendError, also for what is no tty and not /dev/null."""
+    if options.reopen_ms < 0:
+        raise BackendError("reopen-ms must not be negative")
+    check_speed(options.device, options.line)
+    device = await status_in_worker(options.device, request)
+    if device is not None:
+        _check_free(options, request, device)
+    try:
+        backend = await _make(options, request, device)
+    except BackendError as exc:
+        raise await explain_busy(options.device, exc) from exc.__cause__
+    try:
+        if isinstance(backend, SerialBackend):
+            backend.links = await links_to(options.device)
+        await backend.open()
+        yield backend
+    finally:
+        await backend.aclose()

@@ -1,0 +1,1 @@
+"""Sockets: stream connections of any kind, and the protocols on them."""

@@ -1,0 +1,147 @@
+"""Who may come to a monitor: this process's user and root, or who proves who he is by TLS.
+
+A UNIX peer is asked the kernel for (SO_PEERCRED, unix(7)). TCP tells nothing of who is there,
+so it has to stay on this machine, unless TLS with certificates for both sides is on it. A
+vsock leads out of a virtual machine, or into all of them. Addresses are looked at before
+somebody can come, and each peer when it has come: by a listener, as a descriptor, by add_client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import logging
+import os
+import socket
+import struct
+from typing import NoReturn, TypeAlias
+
+import trio
+
+from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, VsockAddress
+from trio_chardev.errors import BackendError
+
+log = logging.getLogger(__name__)
+
+AnySocket: TypeAlias = "socket.socket | trio.socket.SocketType"
+_UCRED = struct.Struct("iII")  # pid, uid, gid
+PRIVATE = 0o600
+"""The mode of a monitor's socket file."""
+
+
+class Access:
+    """Looks at who comes to one chardev or listener, called *label*."""
+
+    __slots__ = ("_label", "_refused")
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._refused: set[object] = set()  # whom the log knows already
+
+    def check(self, sock: socket.socket, *, is_proved: bool = False) -> None:
+        """Raise PermissionError if the peer of *sock* is another user, or on another machine.
+
+        *is_proved*: TLS will have it prove who it is, wherever it is. Another user may not even
+        so. Raises OSError if it has left.
+        """
+        if sock.family == socket.AF_UNIX:
+            uid = peer_uid(sock)
+            if uid not in (os.geteuid(), 0):
+                self._refuse(uid, f"user {uid}")
+        elif not is_proved and (where := _exposed_peer(sock)) is not None:
+            self._refuse("", f"who is at {where}")
+
+    def _refuse(self, key: object, who: str) -> NoReturn:
+        """Raise PermissionError. The log has it once for each *key*."""
+        if key not in self._refused:
+            self._refused.add(key)
+            log.warning("%s: %s may not use a monitor; let go", self._label, who)
+        raise PermissionError(errno.EPERM, f"{who} may not use a monitor")
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """The effective user of who connected, or began to listen, at the other end. Raises OSError."""
+    return _credentials(sock)[1]
+
+
+def peer_pid(sock: AnySocket) -> int:
+    """The process of who connected, or began to listen, at the other end; 0 if that is hidden.
+
+    Raises OSError.
+    """
+    return _credentials(sock)[0]
+
+
+def peer_name(sock: socket.socket) -> str:
+    """Who is at the other end of a UNIX socket, for the log; "" for others and who has left."""
+    try:
+        if sock.family != socket.AF_UNIX:
+            return ""
+        pid, uid, _ = _credentials(sock)
+    except OSError:
+        return ""
+    return f" (process {pid}, user {uid})"
+
+
+def _credentials(sock: AnySocket) -> tuple[int, int, int]:
+    found: tuple[int, int, int] = _UCRED.unpack(
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    )
+    return found
+
+
+def check_listening(sock: socket.socket) -> None:
+    """Raise BackendError if *sock*, that listens, can be reached from another machine."""
+    try:
+        name = sock.getsockname()
+    except OSError as exc:  # for want of memory
+        raise BackendError.from_os_error("Could not look where it listens", exc) from exc
+    if sock.family == socket.AF_VSOCK or (
+        sock.family in (socket.AF_INET, socket.AF_INET6) and not is_loopback(name[0])
+    ):
+        raise _exposed(str(name[0]))
+
+
+def check_remote(address: SocketAddress) -> None:
+    """Raise BackendError if who is at *address* may be on another machine."""
+    if isinstance(address, VsockAddress):
+        raise _exposed(address.cid)
+    if isinstance(address, InetAddress) and not is_loopback(address.host):
+        raise _exposed(address.host)
+
+
+def check_peer(sock: socket.socket) -> None:
+    """Raise BackendError if the peer of *sock*, however that was come by, is on another machine."""
+    with contextlib.suppress(OSError):  # it has left
+        if (where := _exposed_peer(sock)) is not None:
+            raise _exposed(where)
+
+
+def _exposed_peer(sock: socket.socket) -> str | None:
+    """Where the peer of *sock* is, if that may be another machine. Raises OSError if it has left."""
+    if sock.family == socket.AF_UNIX:
+        return None
+    address = sock.getpeername()
+    host = str(address[0]) if isinstance(address, tuple) and address else "an unknown address"
+    if sock.family in (socket.AF_INET, socket.AF_INET6) and is_loopback(host):
+        return None
+    return host
+
+
+def is_loopback(host: str) -> bool:
+    """Does *host* never leave this machine? A name but ``localhost`` can't be trusted to."""
+    if host in ("", "localhost"):  # "" is that for a client; listeners have numbers
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def _exposed(where: str) -> BackendError:
+    return BackendError(
+        f"A monitor at '{where}' needs TLS with 'verify-peer', a loopback address, or insecure=on"
+    )

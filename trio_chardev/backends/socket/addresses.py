@@ -1,0 +1,334 @@
+"""Where sockets listen and connect: QAPI's address classes, resolving them, naming them.
+
+An address is what the user wrote. `resolve` makes *endpoints* of it, which the kernel
+understands; a host can have several. A path of the file system goes to the kernel as a name
+of at most 107 bytes, so a longer one takes a way round through /proc (`path_for_kernel`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import encodings.idna  # noqa: F401 - else at the first name, when it may be too late for it
+import os
+import socket
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import attrs
+import trio
+
+from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.errors import BackendError
+from trio_chardev.options.members import IntRange, TaggedUnion
+from trio_chardev.options.values import path_text, port_text
+from trio_chardev.workers import limiter_of_run, run_in_worker
+
+SUN_PATH_SIZE = 108  # bytes, unix(7); the kernel wants a NUL within, unless it is abstract
+MAX_PORT = 65535
+MAX_HOST = 1024  # characters, netdb.h's NI_MAXHOST without its NUL
+MAX_LOOKUPS = 64  # of names, at a time; a resolver that hangs may keep one for a minute
+VMADDR_MAX = 0xFFFFFFFF  # vsock(7); also the "any" of both its numbers
+
+_lookups: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("lookups")
+
+
+@attrs.frozen
+class InetAddress:
+    """A TCP or UDP address. Its names are looked up when it is used."""
+
+    host: str
+    """Host name or address; empty means all addresses, for a server."""
+
+    port: str = attrs.field(converter=port_text)
+    """Port number or service name; 0 lets the system choose, for a server."""
+
+    numeric: bool = attrs.field(default=False, kw_only=True)
+    """Look no names up: host and port are numbers."""
+
+    to: Annotated[int, IntRange("uint16_t", 0, MAX_PORT)] | None = attrs.field(
+        default=None, kw_only=True
+    )
+    """Last port of the range in which a server looks for a free one."""
+
+    ipv4: bool | None = attrs.field(default=None, kw_only=True)
+    """Use IPv4; the default is to use both."""
+
+    ipv6: bool | None = attrs.field(default=None, kw_only=True)
+    """Use IPv6; the default is to use both."""
+
+    keep_alive: bool = attrs.field(default=False, kw_only=True)
+    """Probe an idle connection, so that a dead peer is noticed (SO_KEEPALIVE)."""
+
+    mptcp: bool = attrs.field(default=False, kw_only=True)
+    """Use Multipath TCP (RFC 8684); what the other side does not have falls back to TCP."""
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def name(self) -> str:
+        """As query-chardev shows it."""
+        return f"tcp:{self}"
+
+
+@attrs.frozen
+class UnixAddress:
+    """A socket file, or a name in Linux's abstract name space."""
+
+    path: str = attrs.field(converter=path_text)
+    """Path of the socket; empty makes a server choose one."""
+
+    abstract: bool = attrs.field(default=False, kw_only=True)
+    """The path is a name in the abstract name space, which needs no file."""
+
+    tight: bool = attrs.field(default=True, kw_only=True)
+    """An abstract name ends where it ends, instead of being padded with NULs."""
+
+    def __str__(self) -> str:
+        return self.path
+
+    @property
+    def name(self) -> str:
+        """As query-chardev shows it."""
+        if not self.abstract:
+            return f"unix:{self.path}"
+        return f"unix:{self.path},abstract=on{',tight=on' if self.tight else ''}"
+
+
+@attrs.frozen
+class VsockAddress:
+    """An address between a virtual machine and its host (vsock(7))."""
+
+    cid: str
+    """Context id, a number."""
+
+    port: str
+    """Port, a number."""
+
+    def __str__(self) -> str:
+        return f"{self.cid}:{self.port}"
+
+    @property
+    def name(self) -> str:
+        """As query-chardev shows it."""
+        return f"vsock:{self}"
+
+
+@attrs.frozen
+class FdAddress:
+    """A socket that is open already: it listens for a server, is connected for a client."""
+
+    str_: str
+    """Name of a descriptor given with getfd or by systemd, or its number. Empty for a server that gets
+    its clients by add_client."""
+
+    def __str__(self) -> str:
+        return self.str_
+
+    @property
+    def name(self) -> str:
+        """As query-chardev shows it."""
+        return f"fd:{self.str_}"
+
+
+SocketAddress = Annotated[
+    InetAddress | UnixAddress | VsockAddress | FdAddress,
+    TaggedUnion(
+        "SocketAddressLegacy",
+        {"inet": InetAddress, "unix": UnixAddress, "vsock": VsockAddress, "fd": FdAddress},
+    ),
+]
+
+
+# ---------------------------------------------------------------- to the kernel
+
+
+@attrs.frozen
+class Endpoint:
+    """What bind(2) and connect(2) take, in Python's form."""
+
+    family: int
+    address: Any  # bytes for AF_UNIX, a tuple for the others
+    protocol: int = 0
+
+    def socket(self, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        """A socket of that family, non-blocking. Raises OSError."""
+        return socket.socket(self.family, kind | socket.SOCK_NONBLOCK, self.protocol)
+
+    @property
+    def is_path(self) -> bool:
+        """Does the kernel look it up in folders, which may be on a disk that hangs?"""
+        return self.family == socket.AF_UNIX and self.address[:1] != b"\0"
+
+    @contextlib.contextmanager
+    def for_connect(self, sandbox: Sandbox = EVERYWHERE) -> Iterator[Any]:
+        """The address to give to connect(2). Raises OSError, BackendError if it is not in *sandbox*."""
+        if not self.is_path:
+            yield self.address
+        else:
+            with path_for_kernel(self.address, sandbox) as path:
+                yield path
+
+
+async def resolve(
+    address: SocketAddress,
+    *,
+    passive: bool,
+    kind: int = socket.SOCK_STREAM,
+    family: int = socket.AF_UNSPEC,
+) -> list[Endpoint]:
+    """The endpoints of *address*: to listen at if *passive*, else to connect to.
+
+    Raises BackendError, in QEMU's words. Cancelled: nothing happened.
+    """
+    if not isinstance(address, InetAddress):
+        return [fixed_endpoint(address)]
+    family = family or _family(address)
+    protocol = socket.IPPROTO_MPTCP if address.mptcp else 0
+    if protocol and kind != socket.SOCK_STREAM:
+        raise BackendError("mptcp is for stream sockets only")
+    flags = socket.AI_PASSIVE if passive else 0
+    if address.numeric:
+        flags |= socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    host = address.host or (None if passive else "")
+    failed = f"address resolution failed for {address}"
+    if _is_port_too_big(address.port):  # which the C library takes modulo 65536
+        raise BackendError(f"{failed}: a port is at most {MAX_PORT}")
+    try:
+        if len(address.host) > MAX_HOST:  # Python spells it in ASCII first, which takes its time
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        found = await _look_up(host, address.port, family, kind, flags)
+    except socket.gaierror as exc:
+        error = BackendError(f"{failed}: {exc.strerror}")
+        if exc.errno == socket.EAI_SERVICE:
+            error.add_note(f"A port is a number, 0 to {MAX_PORT}, or the name of a service.")
+        raise error from exc
+    except OSError as exc:
+        raise BackendError.from_os_error(failed, exc) from exc
+    except ValueError as exc:  # what no name can be
+        raise BackendError(f"{failed}: Name or service not known") from exc
+    return list(dict.fromkeys(Endpoint(info[0], info[4], protocol) for info in found))
+
+
+async def _look_up(host: str | None, port: str, family: int, kind: int, flags: int) -> list[Any]:
+    """getaddrinfo(3), in a thread if there are names in it. Raises OSError, ValueError.
+
+    The thread can't be stopped when the resolver hangs, so it is left to itself; it has a place
+    among `MAX_LOOKUPS` until it is done, and none of those that others use (as it would by
+    trio.socket.getaddrinfo).
+    """
+    await trio.lowlevel.checkpoint()
+    numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    try:
+        return socket.getaddrinfo(host, port, family, kind, 0, flags | numeric)
+    except (OSError, ValueError):
+        if flags & numeric:
+            raise
+    limiter = limiter_of_run(_lookups, MAX_LOOKUPS)
+    arguments = host, port, family, kind, 0, flags
+    return await run_in_worker(socket.getaddrinfo, *arguments, limiter=limiter)
+
+
+def fixed_endpoint(address: UnixAddress | VsockAddress | FdAddress) -> Endpoint:
+    """The endpoint of an address without host names. Raises BackendError."""
+    if isinstance(address, UnixAddress):
+        return Endpoint(socket.AF_UNIX, _sun_path(address))
+    if isinstance(address, FdAddress):
+        raise BackendError(f"File descriptor '{address.str_}' has no address to connect to")
+    cid = _vsock_number("cid", address.cid)
+    return Endpoint(socket.AF_VSOCK, (cid, _vsock_number("port", address.port)))
+
+
+def check_path(address: SocketAddress, sandbox: Sandbox) -> None:
+    """Raise BackendError if the server's *address* is a file that is not in *sandbox*."""
+    if isinstance(address, UnixAddress) and address.path and not address.abstract:
+        sandbox.check(address.path)
+
+
+def _family(address: InetAddress) -> int:
+    """QEMU's reading of two optional flags: one that is on excludes the other family."""
+    if address.ipv4 is False and address.ipv6 is False:
+        raise BackendError("Cannot disable IPv4 and IPv6 at same time")
+    if address.ipv4 is address.ipv6:
+        return socket.AF_UNSPEC
+    if address.ipv6 or address.ipv4 is False:
+        return socket.AF_INET6
+    return socket.AF_INET
+
+
+def _is_port_too_big(port: str) -> bool:
+    digits = port.strip().lstrip("+").lstrip("0")
+    is_number = digits.isascii() and digits.isdigit()
+    return is_number and (len(digits) > len(str(MAX_PORT)) or int(digits) > MAX_PORT)
+
+
+def _vsock_number(what: str, text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= VMADDR_MAX:
+        return int(text)
+    raise BackendError(f"Failed to parse {what} '{text}'")
+
+
+def _sun_path(address: UnixAddress) -> bytes:
+    try:
+        path = os.fsencode(address.path)
+    except UnicodeError as exc:
+        raise BackendError(f"UNIX socket path {address.path!r} can't be encoded: {exc}") from exc
+    if len(path) > SUN_PATH_SIZE - address.abstract:
+        raise BackendError(f"UNIX socket path '{address.path}' is too long")
+    if address.abstract:
+        name = b"\0" + path
+        return name if address.tight else name.ljust(SUN_PATH_SIZE, b"\0")
+    if b"\0" in path:
+        raise BackendError(f"UNIX socket path {address.path!r} has a NUL in it")
+    return path or b"\0" * SUN_PATH_SIZE  # what QEMU gives to connect(2): nobody has that name
+
+
+@contextlib.contextmanager
+def path_for_kernel(path: bytes, sandbox: Sandbox = EVERYWHERE) -> Iterator[bytes]:
+    """A name of the existing file *path* for connect(2): short enough, and not out of *sandbox*.
+
+    Raises OSError, BackendError.
+    """
+    if len(path) < SUN_PATH_SIZE and not sandbox.is_limited:
+        yield path
+        return
+    fd = sandbox.open(os.fsdecode(path), os.O_PATH | os.O_CLOEXEC)
+    try:
+        yield b"/proc/self/fd/%d" % fd
+    finally:
+        os.close(fd)
+
+
+# ---------------------------------------------------------------- from the kernel
+
+
+def listening_address(address: SocketAddress, sock: socket.socket) -> SocketAddress:
+    """*address* with what the kernel chose: the port for 0, the host for an empty one."""
+    found = sock.getsockname()
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        options = address if isinstance(address, InetAddress) else InetAddress("", "")
+        return attrs.evolve(options, host=found[0], port=str(found[1]))
+    if isinstance(address, FdAddress) and sock.family == socket.AF_UNIX:
+        is_abstract = isinstance(found, bytes)
+        return UnixAddress(os.fsdecode(found).lstrip("\0"), abstract=is_abstract)
+    if isinstance(address, FdAddress) and sock.family == socket.AF_VSOCK:
+        return VsockAddress(str(found[0]), str(found[1]))
+    return address
+
+
+def connection_name(address: SocketAddress, sock: socket.socket, *, is_server: bool) -> str:
+    """What query-chardev shows while *sock* is connected. Raises OSError if it is not."""
+    local, remote = sock.getsockname(), sock.getpeername()
+    server = ",server=on" if is_server else ""
+    if sock.family != socket.AF_UNIX:
+        kind = "vsock" if sock.family == socket.AF_VSOCK else "tcp"
+        return f"{kind}:{_host_port(local)}{server} <-> {_host_port(remote)}"
+    if isinstance(address, UnixAddress):
+        return f"{address.name}{server}"
+    path = os.fsdecode(local if is_server else remote)
+    return f"unix:{path.lstrip(chr(0))}{server}"
+
+
+def _host_port(address: Any) -> str:
+    host = f"[{address[0]}]" if ":" in str(address[0]) else address[0]
+    return f"{host}:{address[1]}"

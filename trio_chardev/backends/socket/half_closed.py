@@ -1,0 +1,78 @@
+"""A peer that has said that it will send no more, and may still read: half closed.
+
+``printf 'x\\n' | nc -N HOST PORT`` shuts down its side and waits for what comes back. With TCP
+that looks as if the peer had left altogether; only its reset, on the first byte that it is sent,
+tells. So of the first piece one byte goes alone, and the rest when that was acknowledged: who
+writes to one that has left hears of it, and no more than that byte is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import attrs
+import trio
+
+from trio_chardev.backends.socket.connection import INTERNET, TAKEN_INTERVAL, count_unacknowledged
+from trio_chardev.backends.socket.layer import Link
+
+
+@attrs.define(eq=False)
+class HalfClosedPeer:
+    """It is let go when nothing was sent to it for a time, or it has reset the connection."""
+
+    link: Link
+    linger: float
+    """Seconds that it is kept from its end, or from the last byte that it was sent."""
+    is_ended: bool = False
+    """It was told that no more will come: then it is let go as soon as it was sent all."""
+    _deadline: float = attrs.field(init=False)
+    _was_asked: bool = attrs.field(default=False, init=False)
+    _is_there: bool = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._deadline = trio.current_time() + self.linger
+        self._is_there = self.is_known
+
+    @property
+    def is_known(self) -> bool:
+        """Does its kernel tell when it leaves?"""
+        return self.link.sock.family not in INTERNET
+
+    def send(self, data: memoryview) -> int:
+        """As `Link.send`."""
+        if self._awaits_answer:
+            if not self._is_answered():
+                raise BlockingIOError
+            self._is_there = True
+        sent = self.link.send(data if self._is_there else data[:1])
+        self._was_asked = True
+        self._deadline = trio.current_time() + self.linger
+        return sent
+
+    @property
+    def _awaits_answer(self) -> bool:
+        return self._was_asked and not self._is_there
+
+    def _is_answered(self) -> bool:
+        """Raises OSError if it has left."""
+        if not self.link.takes_more:
+            raise BrokenPipeError
+        return not self.link.unsent and not count_unacknowledged(self.link.sock)
+
+    async def wait_writable(self) -> None:
+        """As `Link.wait_writable`."""
+        await self.link.wait_writable()
+        with contextlib.suppress(OSError):  # it has left, which `send` meets
+            while self._awaits_answer and not self._is_answered():  # noqa: ASYNC110
+                await trio.sleep(TAKEN_INTERVAL)
+
+    async def wait_over(self) -> None:
+        """Wait until it is to be let go."""
+        while (rest := self._deadline - trio.current_time()) > 0:
+            with trio.move_on_after(rest):
+                try:
+                    await self.link.wait_gone()
+                except OSError:  # no descriptor to spare: then only time tells
+                    await trio.sleep_forever()
+                return

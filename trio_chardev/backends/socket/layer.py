@@ -1,0 +1,492 @@
+"""The seam between a socket and its backend, into which protocols go.
+
+A protocol is a `Codec`: sans-IO, it turns wire bytes into input and the other way round, and
+knows neither trio nor sockets. `Layer` puts one on a `Link`, which is a socket's `Connection`
+or another layer, and is a `Link` itself: TLS below, then WebSocket, then telnet.
+
+How bytes are counted when a protocol has records: a record that was begun can't be taken back,
+so `Layer.send` encodes whole records only, and counts a record as sent once it is encoded. It
+begins one only while the kernel has room, so that as a rule the kernel gets it whole; what it
+does not take is kept, is sent before anything else, and is `unsent` until then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import trio
+
+from trio_chardev.backends.socket.connection import TAKEN_INTERVAL, Take
+from trio_chardev.events import Event
+
+RECORD_SIZE = 1 << 14  # bytes; TLS has no larger ones
+WIRE_CHUNK = 1 << 16  # bytes that are read at once
+STEPS = 4  # of reading and decoding; then others have their turn, input or not
+MAX_UNSENT = 1 << 18  # bytes; a peer that asks for ever and never reads the replies is dropped
+
+
+class Link(Protocol):
+    """A connected peer: a socket, or a protocol on one."""
+
+    name: str
+    """What query-chardev shows."""
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket at the bottom, to ask who is there."""
+
+    @property
+    def unsent(self) -> bool:
+        """Are there bytes that count as sent and that the kernel has not taken?"""
+
+    async def handshake(self) -> None:
+        """Wait until bytes may go. Raises OSError. Cancelled: may be called again, to go on."""
+
+    def receive(self, max_bytes: int) -> bytes:
+        """What has come, ``b""`` at the end. Raises BlockingIOError, or another OSError.
+
+        BlockingIOError also when so much has come that is no input that others should have a
+        turn: then it `has_input`, and `wait_readable` does not wait.
+        """
+
+    def send(self, data: memoryview) -> int:
+        """Send a prefix. Raises BlockingIOError, or another OSError if that is the end."""
+
+    def flush(self) -> None:
+        """Try to send what is `unsent`. Raises OSError, and drops it, if that is the end."""
+
+    def has_input(self) -> bool:
+        """May `receive` give bytes?"""
+
+    def has_room(self) -> bool:
+        """Will `send` accept something, or fail?"""
+
+    async def wait_readable(self) -> None:
+        """Wait for input, or the end; or until it is closed by another task. May be too early."""
+
+    async def wait_hangup(self) -> None:
+        """Wait until no more can come, whatever can be read before; else as `wait_readable`.
+
+        Raises OSError if it can't know.
+        """
+
+    async def wait_writable(self) -> None:
+        """Wait for room, or the end; several tasks may.
+
+        May be too early. Raises ClosedResourceError if another task closes it.
+        """
+
+    @property
+    def ends_one_way(self) -> bool:
+        """Can one side end while the other goes on?"""
+
+    @property
+    def takes_more(self) -> bool:
+        """`receive` has come to the end: can it still be sent to, as far as one can tell?"""
+
+    async def wait_gone(self) -> None:
+        """Wait until it is over both ways: it was reset, for one. Raises OSError if it can't know."""
+
+    def send_eof(self) -> None:
+        """Tell the peer that no more will come, behind what was sent. Raises OSError.
+
+        Only where `ends_one_way`. It can be received from as before.
+        """
+
+    def turn_away(self, why: str) -> None:
+        """Tell a newcomer that it can't come. Raises OSError."""
+
+    async def finish(self, take: Take) -> None:
+        """Say that nothing more will be sent, and have *take* get what the peer sends until it knows.
+
+        It is about to be closed. The peer has what was sent then, as far as its kernel or a
+        protocol tells. Raises OSError.
+        """
+
+    def hand_over(
+        self, on_event: Callable[[Event], None], *, nodelay: bool, keep_alive: bool
+    ) -> None:
+        """It is another backend's from now on, which waits for it: others stop. Never fails."""
+
+    def shut_down(self) -> None:
+        """End it both ways: what has come can still be read, then `receive` gives ``b""``."""
+
+    def dismiss(self) -> bool:
+        """Tell the peer to leave; is it worth to hear it until it knows? Else it is shut down.
+
+        Nothing can be sent any more, and those who wait for input look again.
+        """
+
+    def close(self) -> None:
+        """Close the socket and wake those who wait for it. Never fails."""
+
+
+class Codec(Protocol):
+    """A protocol without I/O. None of its methods raises for what a peer does wrong."""
+
+    @property
+    def is_established(self) -> bool:
+        """Is the handshake over, so that bytes may be encoded?"""
+
+    @property
+    def end(self) -> str | None:
+        """None as long as it goes on; then why it has ended, for the log: ``""`` is as agreed.
+
+        Input that was decoded before can still be taken, and what is to be sent still is.
+        """
+
+    @property
+    def has_input(self) -> bool:
+        """Will `take_input` give something?"""
+
+    @property
+    def is_behind(self) -> bool:
+        """Was some of the wire not decoded yet? Never after the `end`."""
+
+    def receive_wire(self, wire: bytes) -> None:
+        """Decode *wire*, or begin to; ``b""`` says that no more will come.
+
+        Not called after the `end`, nor while it `is_behind`. A peer may send what takes long to
+        decode and gives nothing: so much is decoded at once as takes a millisecond, or two.
+        """
+
+    def decode_more(self) -> None:
+        """Go on, as much again; only while it `is_behind`."""
+
+    def take_input(self, max_bytes: int) -> bytes | Event | None:
+        """The next of what was decoded: 1 to *max_bytes* bytes, or an event (BREAK), or None."""
+
+    def encode(self, data: memoryview) -> None:
+        """Make a record of all of *data*, which is 1 to `RECORD_SIZE` bytes."""
+
+    def take_wire(self) -> bytes:
+        """What is to be sent now, by `encode`, by the handshake, or as a reply; at once all."""
+
+    def say_goodbye(self) -> None:
+        """It is about to be closed by this side: what is to be said then goes to `take_wire`.
+
+        May be called at any time and more than once.
+        """
+
+    @property
+    def ends_one_way(self) -> bool:
+        """Does a goodbye, this side's or the peer's, leave the other way open?"""
+
+    @property
+    def awaits_goodbye(self) -> bool:
+        """Has this side said goodbye, and will the peer answer, behind all that it was sent?"""
+
+
+@runtime_checkable
+class BreakCodec(Protocol):
+    """A codec that can send a break."""
+
+    def encode_break(self) -> None:
+        """Put a break behind what was encoded."""
+
+
+@runtime_checkable
+class RefusingCodec(Protocol):
+    """A codec whose protocol can say why it ends."""
+
+    def refuse(self, why: str) -> None:
+        """As `Codec.say_goodbye`, because of *why*."""
+
+
+class Layer:
+    """A protocol on a link, and itself a link."""
+
+    __slots__ = (
+        *("_codec", "_is_at_end", "_is_ending", "_lower", "_on_event", "_owes_eof", "_unsent"),
+    )
+
+    def __init__(self, lower: Link, codec: Codec, on_event: Callable[[Event], None]) -> None:
+        """Own *lower*; *on_event* gets the codec's events, each in its place in the input."""
+        self._lower = lower
+        self._codec = codec
+        self._on_event = on_event
+        self._unsent = bytearray()
+        self._is_at_end = False
+        self._is_ending = False  # said goodbye
+        self._owes_eof = False  # to the link below, when all is sent
+
+    @property
+    def codec(self) -> Codec:
+        """The protocol."""
+        return self._codec
+
+    @property
+    def lower(self) -> Link:
+        """What it stands on."""
+        return self._lower
+
+    @property
+    def name(self) -> str:
+        """See `Link.name`."""
+        return self._lower.name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._lower.name = name
+
+    @property
+    def sock(self) -> socket.socket:
+        """See `Link.sock`."""
+        return self._lower.sock
+
+    @property
+    def unsent(self) -> bool:
+        """See `Link.unsent`."""
+        return bool(self._unsent) or self._lower.unsent
+
+    async def handshake(self) -> None:
+        """See `Link.handshake`. A refusal that the peer shall read is sent before it raises."""
+        await self._lower.handshake()
+        while True:
+            with contextlib.suppress(OSError):  # it has left, but what it has sent can be read
+                self.flush()
+            if self.unsent:
+                await self._lower.wait_writable()
+            elif self._codec.is_established:
+                return
+            elif self._is_over:
+                raise ConnectionAbortedError(self._codec.end or "the peer has left")
+            else:
+                await self.wait_readable()
+                with contextlib.suppress(BlockingIOError):
+                    self._decode()
+
+    @property
+    def _is_over(self) -> bool:
+        """Will there be no more wire bytes to decode?"""
+        return self._codec.end is not None or (self._is_at_end and not self._codec.is_behind)
+
+    # ------------------------------------------------------------ bytes
+
+    def receive(self, max_bytes: int) -> bytes:
+        """See `Link.receive`."""
+        for _ in range(STEPS):
+            item = self._codec.take_input(max_bytes)
+            if isinstance(item, bytes):
+                return item
+            if item is not None:
+                self._on_event(item)
+            elif self._codec.end:
+                raise ConnectionAbortedError(self._codec.end)
+            elif self._is_over:
+                return b""
+            else:
+                self._decode()
+                self._reply()
+        item = self._codec.take_input(max_bytes)
+        if isinstance(item, bytes):
+            return item
+        if item is not None:
+            self._on_event(item)
+        raise BlockingIOError
+
+    def _decode(self) -> None:
+        """Decode some of the wire. Raises as `Link.receive`."""
+        if self._codec.is_behind:
+            self._codec.decode_more()
+            return
+        wire = self._lower.receive(WIRE_CHUNK)
+        self._is_at_end = not wire
+        self._codec.receive_wire(wire)
+
+    def _reply(self) -> None:
+        with contextlib.suppress(OSError):  # it has left, but what it has sent can be read
+            self.flush()
+        if len(self._unsent) > MAX_UNSENT:
+            raise ConnectionAbortedError("the peer does not read the replies to what it sends")
+
+    def send(self, data: memoryview) -> int:
+        """See `Link.send`; whole records, see the head of this file."""
+        self._check_not_over()
+        self.flush()
+        sent = 0
+        while sent < len(data) and self.has_room():
+            record = data[sent : sent + RECORD_SIZE]
+            self._codec.encode(record)
+            try:
+                self.flush()
+            except OSError:
+                if not sent:
+                    raise
+                break  # the next call meets it
+            sent += len(record)
+        if data and not sent:
+            raise BlockingIOError
+        return sent
+
+    def send_break(self) -> None:
+        """Send a break behind what was sent; it is lost behind too much that the peer has not read.
+
+        Raises OSError if that is the end.
+        """
+        assert isinstance(self._codec, BreakCodec)
+        self._check_not_over()
+        if len(self._unsent) < MAX_UNSENT // 2:
+            self._codec.encode_break()
+        self.flush()
+
+    def _check_not_over(self) -> None:
+        if self._is_ending or (self._codec.end is not None and not self.ends_one_way):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    def flush(self) -> None:
+        """See `Link.flush`."""
+        self._unsent += self._codec.take_wire()
+        try:
+            while self._unsent:
+                with memoryview(self._unsent) as unsent:
+                    sent = self._lower.send(unsent)
+                del self._unsent[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._unsent = bytearray()  # not cleared: a frame of the traceback may have a view
+            raise
+        self._lower.flush()
+        if self._owes_eof and not self.unsent:
+            self._owes_eof = False
+            self._lower.send_eof()
+
+    def has_input(self) -> bool:
+        """See `Link.has_input`."""
+        if self._codec.has_input or self._codec.is_behind:
+            return True
+        return not self._is_over and self._lower.has_input()
+
+    def has_room(self) -> bool:
+        """See `Link.has_room`."""
+        return not self._unsent and self._lower.has_room()
+
+    # ------------------------------------------------------------ waiting and ending
+
+    async def wait_readable(self) -> None:
+        """See `Link.wait_readable`."""
+        if self._codec.has_input or self._codec.is_behind or self._is_over:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._lower.wait_readable()
+
+    async def wait_hangup(self) -> None:
+        """See `Link.wait_hangup`."""
+        if self._is_over:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._lower.wait_hangup()
+
+    async def wait_writable(self) -> None:
+        """See `Link.wait_writable`."""
+        await self._lower.wait_writable()
+
+    @property
+    def ends_one_way(self) -> bool:
+        """See `Link.ends_one_way`."""
+        return self._codec.ends_one_way and self._lower.ends_one_way
+
+    @property
+    def takes_more(self) -> bool:
+        """See `Link.takes_more`."""
+        return self.ends_one_way and not self._is_ending and self._lower.takes_more
+
+    async def wait_gone(self) -> None:
+        """See `Link.wait_gone`."""
+        await self._lower.wait_gone()
+
+    def turn_away(self, why: str) -> None:
+        """See `Link.turn_away`."""
+        if isinstance(self._codec, RefusingCodec):
+            self._codec.refuse(why)
+            self.flush()
+        else:
+            self.send(memoryview(f"{why}\r\n".encode()))
+
+    def send_eof(self) -> None:
+        """See `Link.send_eof`."""
+        self._owes_eof = True
+        self._is_ending = True
+        self._codec.say_goodbye()
+        self.flush()
+
+    async def finish(self, take: Take) -> None:
+        """See `Link.finish`.
+
+        A WebSocket's peer has to answer the Close before the socket is closed: else what it
+        sends meanwhile is a reset, on which browsers and libraries give up what they have not
+        read. (It is looked at again and again, as its reader may still be waiting for it.)
+        """
+        self._say_goodbye()
+        while self._has_to_go_on:
+            try:
+                if not self._is_over:
+                    self._decode()
+                pause = TAKEN_INTERVAL if self._is_over else 0
+            except BlockingIOError:
+                pause = TAKEN_INTERVAL
+            self._give_input(take)
+            self._reply()
+            await trio.sleep(pause)
+        self._give_input(take)
+        await self._lower.finish(lambda wire: self._take_wire(wire, take))
+
+    @property
+    def _has_to_go_on(self) -> bool:
+        """Is there something to be sent, or decoded, or waited for before the link below ends?"""
+        codec = self._codec
+        return self.unsent or codec.is_behind or (codec.awaits_goodbye and not self._is_over)
+
+    def _take_wire(self, wire: bytes, take: Take) -> None:
+        """Decode *wire*, which has come when nothing can be sent any more; a few KiB."""
+        if self._is_over:
+            return
+        self._codec.receive_wire(wire)
+        self._codec.take_wire()
+        self._give_input(take)
+        while self._codec.is_behind:
+            self._codec.decode_more()
+            self._codec.take_wire()
+            self._give_input(take)
+
+    def _give_input(self, take: Take) -> None:
+        """Have *take* get what was decoded."""
+        while (item := self._codec.take_input(WIRE_CHUNK)) is not None:
+            if isinstance(item, bytes):
+                take(item)
+            else:
+                self._on_event(item)
+
+    def hand_over(
+        self, on_event: Callable[[Event], None], *, nodelay: bool, keep_alive: bool
+    ) -> None:
+        """See `Link.hand_over`."""
+        self._on_event = on_event
+        self._lower.hand_over(on_event, nodelay=nodelay, keep_alive=keep_alive)
+
+    def shut_down(self) -> None:
+        """See `Link.shut_down`; the peer is told, if there is room for it."""
+        self._say_goodbye()
+        self._lower.shut_down()
+
+    def dismiss(self) -> bool:
+        """See `Link.dismiss`."""
+        self._say_goodbye()
+        return self._lower.dismiss()
+
+    def close(self) -> None:
+        """See `Link.close`; the peer is told, if there is room for it."""
+        self._say_goodbye()
+        self._lower.close()
+
+    def _say_goodbye(self) -> None:
+        self._is_ending = True
+        self._codec.say_goodbye()
+        with contextlib.suppress(OSError):
+            self.flush()

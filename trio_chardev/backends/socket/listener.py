@@ -1,0 +1,440 @@
+"""Where a socket server gets its clients: sockets that listen at one address.
+
+A new listener must not harm the one that it is to replace, because the change may still
+fail, and yet may have the same address:
+
+both have the same socket then, by dup(2), and so the same queue. The new one does not accept
+before it is in place, the old one not after. Of a path that goes for the socket file, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import secrets
+import select
+import socket
+import tempfile
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import attrs
+import trio
+
+from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.backends.borrowed import NonBlocking
+from trio_chardev.backends.holder import owned
+from trio_chardev.backends.socket import rights
+from trio_chardev.backends.socket.access import PRIVATE, check_listening
+from trio_chardev.backends.socket.addresses import (
+    Endpoint,
+    FdAddress,
+    InetAddress,
+    SocketAddress,
+    UnixAddress,
+    fixed_endpoint,
+    listening_address,
+    resolve,
+)
+from trio_chardev.backends.socket.socket_file import SocketFile
+from trio_chardev.errors import BackendError, OptionsError
+from trio_chardev.files import end_on_files, finish_on_files, work_on_files
+from trio_chardev.readiness import wait_readable
+from trio_chardev.workers import do_in_worker
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1  # as QEMU; Linux lets one more wait
+ACCEPT_PAUSE = 1.0  # seconds; after an error that leaves the client in the queue
+MAX_LATE = 1024  # clients that wait when it stops listening; more are the kernel's to close
+PORT_0_TRIES = 16  # a port that is free for one family may be in use for the other
+
+
+class Listener:
+    """Listens at *address*; `wait` for a client, then `take` it."""
+
+    __slots__ = (
+        *("_inherited", "_is_failing", "_is_over", "_is_passed", "_non_blocking", "_poll"),
+        *("_replaced", "_sockets"),
+        *("address", "file"),
+    )
+
+    def __init__(
+        self,
+        address: SocketAddress,
+        sockets: Sequence[socket.socket],
+        *,
+        file: SocketFile | None = None,
+        replaced: Listener | None = None,
+        is_passed: bool = False,
+    ) -> None:
+        """Own *sockets*, also if it raises BackendError; *replaced* has the same address.
+
+        *is_passed*: others may have them open, too.
+        """
+        self._is_passed = is_passed
+        self.address = address
+        """Where it listens really: with the port that the system chose."""
+        self.file = file
+        self._sockets = sockets
+        self._replaced = replaced
+        self._inherited: deque[socket.socket] = (
+            deque()
+        )  # who waits, and waited at the socket replaced
+        self._is_failing = False
+        self._is_over = False
+        self._poll: select.epoll | None = None
+        self._non_blocking: list[NonBlocking] = []  # those that were passed may be others', too
+        try:
+            with owned(self.close):
+                self._make_ready()
+        except OSError as exc:
+            raise BackendError.from_os_error("Failed to listen on socket", exc) from exc
+
+    def _make_ready(self) -> None:
+        """Have what is to be waited for. Raises OSError."""
+        for sock in self._sockets:
+            self._non_blocking.append(NonBlocking(sock.fileno()))
+            if sock.gettimeout() != 0:
+                sock.setblocking(False)
+        if len(self._sockets) > 1:  # one descriptor to wait for
+            self._poll = select.epoll(len(self._sockets))
+            for sock in self._sockets:
+                self._poll.register(sock, select.EPOLLIN)
+
+    @property
+    def is_taking_over(self) -> bool:
+        """Do clients of its address go to the one that it replaces, until `activate`?"""
+        return self._replaced is not None
+
+    def share(self, endpoint: Endpoint) -> socket.socket | None:
+        """The socket that listens at *endpoint*, once more; None if there is none."""
+        for sock in self._sockets:
+            if sock.family == endpoint.family and sock.getsockname() == endpoint.address:
+                return sock.dup()
+        return None
+
+    def share_all(self) -> list[socket.socket]:
+        """Its sockets once more. Raises OSError."""
+        with contextlib.ExitStack() as made:
+            sockets = [made.enter_context(sock.dup()) for sock in self._sockets]
+            made.pop_all()
+        return sockets
+
+    async def wait(self) -> None:
+        """Wait until there may be a client to take."""
+        if self._is_over:
+            await trio.sleep_forever()
+        if self._inherited:
+            await trio.lowlevel.checkpoint()
+            return
+        await self.wait_for_more()
+
+    async def wait_for_more(self) -> None:
+        """As `wait`, beside those that were `keep`-ed."""
+        if self._is_over:
+            await trio.sleep_forever()
+        while True:
+            if self._is_failing:
+                await trio.sleep(ACCEPT_PAUSE)
+            try:
+                return await wait_readable(self._poll or self._sockets[0])
+            except OSError as exc:
+                self._note_failure(exc, self._is_failing)
+
+    def take(self) -> socket.socket | None:
+        """The next client, or None if there is none after all."""
+        if self._is_over:  # it was woken for a client that is its successor's now
+            return None
+        if self._inherited:
+            return self._inherited.popleft()
+        return self.accept()
+
+    def keep(self, client: socket.socket) -> None:
+        """*client*, which is owned, is to be taken later, behind those that are kept already."""
+        self._inherited.append(client)
+
+    @property
+    def waiting(self) -> int:
+        """How many are kept."""
+        return len(self._inherited)
+
+    def accept(self) -> socket.socket | None:
+        """The next of the kernel's queue, or None if there is none after all."""
+        if self._is_over:
+            return None
+        was_failing, self._is_failing = self._is_failing, False
+        for sock in self._sockets:
+            try:
+                if sock.family == socket.AF_UNIX and rights.CLOSER.is_full:
+                    raise OSError(errno.EMFILE, "too many descriptors wait to be closed")
+                client, _ = sock.accept()
+                with owned(client.close):
+                    client.setblocking(False)
+            except (BlockingIOError, ConnectionAbortedError):
+                continue
+            except OSError as exc:  # EMFILE: the client stays in the queue, and waiting would spin
+                self._note_failure(exc, was_failing)
+                continue
+            return client
+        return None
+
+    def _note_failure(self, error: OSError, was_failing: bool) -> None:
+        self._is_failing = True
+        if not was_failing:
+            log.warning("can't accept a client of %s: %s", self.address.name, error)
+
+    def connected(self) -> None:
+        """Nothing to do."""
+
+    def activate(self) -> None:
+        """Take the place of the one that is replaced."""
+        if (replaced := self._replaced) is not None:
+            self._replaced = None
+            self.file, replaced.file = replaced.file, None
+            self._inherited.extend(replaced._inherited)
+            replaced._inherited.clear()
+            replaced._is_over = True
+
+    def check_local(self) -> None:
+        """Raise BackendError if clients may come from another machine."""
+        for sock in self._sockets:
+            check_listening(sock)
+
+    def make_private(self) -> None:
+        """Let only this user connect to its socket file, if it has one: a thread will see to it."""
+        if self.file is not None:
+            do_in_worker(partial(self.file.restrict, PRIVATE))
+
+    @property
+    def has_waiting(self) -> bool:
+        """Does a client wait in the queue?"""
+        if self._inherited:
+            return True
+        poll = select.poll()
+        for sock in self._sockets:
+            poll.register(sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def set_backlog(self, backlog: int) -> None:
+        """Let so many clients wait in the queue, instead of `BACKLOG`."""
+        for sock in self._sockets:
+            sock.listen(backlog)
+
+    def let_pass_descriptors(self, is_allowed: bool) -> None:
+        """May clients pass descriptors from now on? Where the kernel can't refuse them they may."""
+        for sock in self._sockets:
+            if sock.family == socket.AF_UNIX:
+                (rights.allow if is_allowed else rights.refuse)(sock)
+
+    def _turn_all_away(self) -> None:
+        """Close those who wait, also in the kernel's queue, if that is not another's, too.
+
+        The kernel would close what they have passed, and wait for it, in the event loop.
+        """
+        for client in self._inherited:
+            rights.close_socket(client)
+        is_shared = self._is_over or self._replaced is not None or self._is_passed
+        if not is_shared and any(sock.family == socket.AF_UNIX for sock in self._sockets):
+            self.let_pass_descriptors(False)
+            for _ in range(MAX_LATE):
+                if (late := self.accept()) is None:
+                    break
+                rights.close_socket(late)
+
+    async def remove_file(self) -> None:
+        """Remove the socket file before it is closed, so that nobody finds it dead; see `end_on_files`."""
+        file, self.file = self.file, None
+        if file is not None:
+            await end_on_files(f"socket {self.address}", file.unlink)
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self.file is not None:
+            do_in_worker(self.file.unlink)
+        self._turn_all_away()
+        if self._poll is not None:
+            trio.lowlevel.notify_closing(self._poll)
+            self._poll.close()
+        for sock in self._sockets:
+            trio.lowlevel.notify_closing(sock)
+            sock.close()
+        for non_blocking in self._non_blocking:
+            non_blocking.release()
+
+
+async def listen(
+    address: SocketAddress,
+    replaced: Listener | None,
+    mode: int | None = None,
+    sandbox: Sandbox = EVERYWHERE,
+) -> Listener:
+    """Listen at *address*, if need be together with *replaced*.
+
+    A socket file is made in *sandbox*, with the permissions *mode*; see `SocketFile`. Raises
+    BackendError. Cancelled: nothing happened.
+    """
+    if isinstance(address, UnixAddress) and not address.abstract:
+        return await _listen_at_path(address, replaced, mode, sandbox)
+    endpoints = await resolve(address, passive=True)
+    if isinstance(address, InetAddress):
+        sockets, is_shared = _listen_in_range(address, endpoints, replaced)
+        found = _found_address(address, sockets)
+        return Listener(found, sockets, replaced=replaced if is_shared else None)
+    try:
+        sock, is_shared = _share_or_listen(endpoints[0], replaced)
+    except OSError as exc:
+        where = f" to {address}" if isinstance(address, UnixAddress) else ""
+        raise BackendError.from_os_error(f"Failed to bind socket{where}", exc) from exc
+    return Listener(address, [sock], replaced=replaced if is_shared else None)
+
+
+def listen_on(address: FdAddress, sock: socket.socket) -> Listener:
+    """Listen on a socket that was passed in, and is owned from now on. Raises BackendError."""
+    try:
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            sock.listen(BACKLOG)
+    except OSError as exc:
+        sock.close()
+        raise BackendError.from_os_error("Failed to listen on fd socket", exc) from exc
+    return Listener(_found_address(address, [sock]), [sock], is_passed=True)
+
+
+def _found_address(address: SocketAddress, sockets: Sequence[socket.socket]) -> SocketAddress:
+    """Where the first one listens. Raises BackendError, having closed them."""
+    try:
+        return listening_address(address, sockets[0])
+    except OSError as exc:
+        for sock in sockets:
+            sock.close()
+        raise BackendError.from_os_error("Failed to listen on socket", exc) from exc
+
+
+# ---------------------------------------------------------------- ports and names
+
+
+def _listen_in_range(
+    address: InetAddress, endpoints: Sequence[Endpoint], replaced: Listener | None
+) -> tuple[list[socket.socket], bool]:
+    """Listen at the first port from the address's own up to `to` that is free."""
+    first = endpoints[0].address[1]
+    last = first if address.to is None else address.to
+    if last < first:
+        raise OptionsError(f"Failed to find an available port: 'to' is below port {first}")
+    in_use = None
+    for port in range(first, last + 1) if first else [0] * PORT_0_TRIES:
+        try:
+            return _listen_at_port(address, endpoints, port, replaced)
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise BackendError.from_os_error("Failed to bind socket", exc) from exc
+            in_use = exc
+    assert in_use is not None
+    raise BackendError.from_os_error("Failed to find an available port", in_use) from in_use
+
+
+def _listen_at_port(
+    address: InetAddress, endpoints: Sequence[Endpoint], port: int, replaced: Listener | None
+) -> tuple[list[socket.socket], bool]:
+    """Listen at all *endpoints*, at the same port; one that this host lacks is left out."""
+    has_ipv4 = any(endpoint.family == socket.AF_INET for endpoint in endpoints)
+    v6only = has_ipv4 or address.ipv4 is not address.ipv6  # else "::" serves IPv4 too, as QEMU
+    sockets: list[socket.socket] = []
+    is_any_shared = False
+    lacking = None
+    try:
+        for endpoint in endpoints:
+            host, _, *rest = endpoint.address
+            wanted = attrs.evolve(endpoint, address=(host, port, *rest))
+            try:
+                sock, is_shared = _share_or_listen(wanted, replaced, v6only=v6only)
+            except OSError as exc:
+                if exc.errno == errno.EADDRINUSE:
+                    raise
+                lacking = lacking or exc
+                continue
+            sockets.append(sock)
+            is_any_shared |= is_shared
+            port = sock.getsockname()[1]
+        if lacking is not None:
+            if not sockets:
+                raise lacking
+            log.info("not all addresses of %s can be listened at: %s", address, lacking)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets, is_any_shared
+
+
+def _share_or_listen(
+    endpoint: Endpoint, replaced: Listener | None, *, v6only: bool = False
+) -> tuple[socket.socket, bool]:
+    """A socket that listens at *endpoint*; is it *replaced*'s? Raises OSError."""
+    if replaced is not None and (sock := replaced.share(endpoint)) is not None:
+        return sock, True
+
+    def bind(sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+        sock.bind(endpoint.address)
+
+    return _listening_socket(endpoint, bind), False
+
+
+def _listening_socket(endpoint: Endpoint, bind: Callable[[socket.socket], None]) -> socket.socket:
+    sock = endpoint.socket()
+    try:
+        bind(sock)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+# ---------------------------------------------------------------- paths
+
+
+async def _listen_at_path(
+    address: UnixAddress, replaced: Listener | None, mode: int | None, sandbox: Sandbox
+) -> Listener:
+    if not address.path:
+        name = f"qemu-socket-{secrets.token_hex(4)}"
+        address = attrs.evolve(address, path=os.path.join(tempfile.gettempdir(), name))
+    endpoint = fixed_endpoint(address)
+    file = SocketFile(endpoint.address, mode, sandbox)
+
+    def discard(sock: socket.socket) -> None:
+        file.unlink()
+        sock.close()
+
+    try:
+        if replaced is not None and replaced.file is not None:
+            is_there = partial(replaced.file.is_at, endpoint.address, sandbox)
+            if await work_on_files(is_there):
+                return Listener(address, replaced.share_all(), replaced=replaced)
+        sock = await finish_on_files(_bind_file, file, endpoint, discard=discard)
+    except OSError as exc:
+        raise file.failed_to_bind(exc) from exc
+    try:
+        return Listener(address, [sock], file=file)
+    except BackendError:
+        await end_on_files(f"socket {address}", file.unlink)  # noqa: ASYNC120 - it shields itself
+        raise
+
+
+def _bind_file(file: SocketFile, endpoint: Endpoint) -> socket.socket:
+    """In a thread, for the disk may hang: a socket that listens at *file*.
+
+    Raises BackendError, OSError.
+    """
+    try:
+        return _listening_socket(endpoint, file.bind)
+    except (BackendError, OSError):
+        file.unlink()
+        raise

@@ -1,0 +1,425 @@
+"""A backend whose other side is one peer, on a connected socket.
+
+Bytes, breaks off, descriptors, and what the layers on the socket hold back. How the peer comes,
+and the next one when it has left, is its subclass's, see `trio_chardev.backends.socket.socket`.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import logging
+import math
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeGuard
+
+import trio
+
+from trio_chardev.backends.socket.connection import Connection, Take, UnixConnection
+from trio_chardev.backends.socket.half_closed import HalfClosedPeer
+from trio_chardev.backends.socket.http_guard import HttpGuard
+from trio_chardev.backends.socket.layer import Link
+from trio_chardev.backends.socket.passed import SharedSocket
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.core.runner import DRAIN_TIMEOUT
+from trio_chardev.core.splicing import CannotSplice, SplicePipe
+from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
+
+log = logging.getLogger(__name__)
+
+LAST_LOOKS = 32  # at what a peer with protocols has sent, in a commit; `finish` gets the rest
+
+
+class PeerBackend(Backend):
+    """While there is a peer it is open."""
+
+    is_polled = True
+
+    def __init__(
+        self, request: OpenRequest, *, has_layers: bool, linger: float, http_guard: bool = False
+    ) -> None:
+        """*has_layers*: do protocols stand on the sockets? They may hold back what is sent.
+
+        *http_guard*: a peer that turns out to be a web browser is let go, see `HttpGuard`.
+        *linger* is how long one who sends no more is still sent to, in seconds; see `HalfClosedPeer`.
+        """
+        super().__init__(request)
+        self._connection: Link | None = None
+        self._half_closed: HalfClosedPeer | None = None  # was the last peer, while there is none
+        self._linger = linger
+        self._has_sent_eof = False  # to the peer
+        self._dismissed_until: float | None = None  # when it is dropped, having been told to leave
+        self._has_layers = has_layers
+        self._refuses_browsers = http_guard
+        self._http_guard: HttpGuard | None = None  # of the peer, until it is known to be none
+        self._last_looks: int | None = None  # how many are left, in a commit
+        self._has_unsent = trio.Event()  # wakes `_keep_flushing`
+        self._nursery: trio.Nursery | None = None
+
+    @abc.abstractmethod
+    async def _wait_for_peer(self) -> None:
+        """Wait until there may be a peer; the caller looks, and calls again if not."""
+
+    def _connect(self, link: Link) -> None:
+        """*link*, which is owned from now on, is the peer."""
+        self._let_go()
+        self._connection = link
+        self._has_sent_eof = False
+        self._http_guard = HttpGuard() if self._refuses_browsers else None
+        self._note_unsent(link)
+        self.set_open(True)
+
+    def _lose(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+            self._dismissed_until = None
+            self.is_hung_up = False
+            self.set_open(False)
+
+    def _note_end(self) -> None:
+        """The peer will send no more. It is lost, or sent to for some time, if it may still read."""
+        link, is_ended = self._connection, self._has_sent_eof
+        if link is None or self.is_dismissed or self._linger <= 0 or self.others_wait:
+            self._lose()
+        elif link.unsent if is_ended else link.takes_more:
+            self._connection = None
+            self.is_hung_up = False
+            self._half_closed = HalfClosedPeer(link, self._linger, is_ended)
+            self.set_open(False)
+        else:
+            self._lose()
+
+    def _let_go(self) -> None:
+        """Close the one who sends no more, if there is one."""
+        if self._half_closed is not None:
+            half_closed, self._half_closed = self._half_closed, None
+            half_closed.link.close()
+
+    @property
+    def may_have_left(self) -> bool:
+        return self._half_closed is not None and not self._half_closed.is_known
+
+    @property
+    def is_lingering(self) -> bool:
+        return self._half_closed is not None
+
+    @property
+    def _reader(self) -> Link | None:
+        """Who gets what is sent."""
+        return self._connection if self._half_closed is None else self._half_closed.link
+
+    def _dismiss(self, connection: Link) -> None:
+        """Have the peer leave: what it has sent until it knows is read, as if it had left.
+
+        One that does not leave is dropped after DRAIN_TIMEOUT.
+        """
+        if self._dismissed_until is None and connection.dismiss():
+            self._dismissed_until = trio.current_time() + DRAIN_TIMEOUT
+            self.is_hung_up = True
+
+    @property
+    def is_dismissed(self) -> bool:
+        """Has the peer been told to leave?"""
+        return self._dismissed_until is not None
+
+    def _drop_in_time(self, connection: Link) -> None:
+        """Drop the peer if it was dismissed and its time is over."""
+        if self._dismissed_until is not None and trio.current_time() >= self._dismissed_until:
+            self._dismissed_until = math.inf
+            connection.shut_down()
+
+    @asynccontextmanager
+    async def _dropping_in_time(self, connection: Link) -> AsyncIterator[None]:
+        """Around a wait, which ends when the peer is dropped."""
+        if self._dismissed_until is None:
+            yield
+            return
+        with trio.CancelScope(deadline=self._dismissed_until):  # noqa: ASYNC100 - the block waits
+            yield
+        self._drop_in_time(connection)
+
+    # ------------------------------------------------------------ bytes
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        if self._last_looks is None:
+            return self._receive(max_bytes)
+        while self._last_looks:
+            self._last_looks -= 1
+            data = self._receive(max_bytes)
+            if data or self._connection is None or not self._connection.has_input():
+                return data
+        return b""
+
+    def prepare_to_leave(self, *, carry: bool) -> None:
+        """See `Backend.prepare_to_leave`.
+
+        In the drain nothing is not the end as long as more has come, which may be no input.
+        """
+        if self._has_layers:
+            self._last_looks = LAST_LOOKS
+
+    def stay(self) -> None:
+        self._last_looks = None
+
+    def _receive(self, max_bytes: int) -> bytes:
+        connection = self._connection
+        if connection is None:
+            return b""
+        self._drop_in_time(connection)
+        try:
+            data = connection.receive(max_bytes)
+        except BlockingIOError:
+            return b""
+        except OSError as exc:
+            log.info("chardev '%s': %s: %s", self.id, connection.name, exc)
+            self._lose()
+            return b""
+        except Exception as exc:  # whatever it is, it is the end of this peer only
+            what = type(exc).__name__
+            log.warning("chardev '%s': %s is let go: %s: %s", self.id, connection.name, what, exc)
+            log.debug("chardev '%s'", self.id, exc_info=exc)
+            self._lose()
+            return b""
+        finally:
+            self._note_unsent(connection)
+        if self._http_guard is not None and self._let_browser_go(data):
+            return b""
+        if not data and max_bytes:
+            self._note_end()
+        return data
+
+    def _let_browser_go(self, data: bytes) -> bool:
+        """*data* is the next of a peer's first bytes: let it go if it is a browser's."""
+        guard = self._http_guard
+        assert guard is not None
+        if guard.is_browser(data):
+            log.warning("chardev '%s': a web browser has come; it is let go", self.id)
+            self._lose()
+            return True
+        if guard.is_done:
+            self._http_guard = None
+        return False
+
+    def send_nowait(self, data: memoryview) -> int:
+        connection = self._connection
+        if connection is None:
+            return self._send_to_leaver(data)
+        if self._has_sent_eof:
+            raise self._disconnected()
+        try:
+            return connection.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            if not (self.is_dismissed or connection.has_input()):
+                self._lose()  # else the reader meets the end, behind the input
+            raise self._disconnected() from exc
+        finally:
+            self._note_unsent(connection)
+
+    def _send_to_leaver(self, data: memoryview) -> int:
+        half_closed = self._half_closed
+        if half_closed is None or half_closed.is_ended:
+            raise self._disconnected()
+        try:
+            return half_closed.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            self._let_go()
+            raise self._disconnected() from exc
+        finally:
+            self._note_unsent(half_closed.link)
+
+    def send_eof(self) -> None:
+        """See `EofControl`: nothing more can be sent to this peer. Raises NotSupportedError.
+
+        Also BackendDisconnectedError, if nobody is there.
+        """
+        link = self._reader
+        if link is None or self._has_sent_eof:
+            raise self._disconnected()
+        if not link.ends_one_way:
+            raise NotSupportedError(f"'{self.filename}' can't end in one direction only")
+        try:
+            link.send_eof()
+        except OSError as exc:  # it has left, which its reader meets
+            raise self._disconnected() from exc
+        finally:
+            self._note_unsent(link)
+        if self._half_closed is None:
+            self._has_sent_eof = True
+            return
+        self._half_closed.is_ended = True
+        if not link.unsent:
+            self._let_go()
+
+    @property
+    def can_splice(self) -> bool:
+        return _is_plain(self._connection)
+
+    @property
+    def plain_socket(self) -> socket.socket | None:
+        link = self._connection
+        if not _is_plain(link) or link.passes_fds or self._has_sent_eof or self._http_guard:
+            return None
+        return link.sock if link.has_only_bytes() else None
+
+    def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
+        return self._spliceable().receive_into(pipe, max_bytes)
+
+    def send_from(self, pipe: SplicePipe) -> int:
+        return self._spliceable().send_from(pipe)
+
+    def _spliceable(self) -> Connection:
+        """The peer, if no protocol is on its socket. Raises CannotSplice."""
+        if not _is_plain(self._connection) or self.is_dismissed or self._http_guard:
+            raise CannotSplice
+        return self._connection
+
+    def _disconnected(self) -> BackendDisconnectedError:
+        return BackendDisconnectedError(f"nobody is connected to chardev '{self.id}'")
+
+    async def wait_readable(self) -> None:
+        if self._connection is None:
+            await self._wait_for_next()
+        else:
+            async with self._dropping_in_time(self._connection):
+                await self._wait_for(self._connection)
+
+    async def _wait_for(self, connection: Link) -> None:
+        """Wait for input; a peer that can't be waited for is lost."""
+        try:
+            await connection.wait_readable()
+        except OSError as exc:
+            log.warning("chardev '%s': %s: %s", self.id, connection.name, exc)
+            if connection is self._connection:
+                self._lose()
+
+    async def _wait_for_next(self) -> None:
+        """Wait until there may be a peer; meanwhile let go the one who sends no more, in time."""
+        half_closed = self._half_closed
+        if half_closed is None:
+            await self._wait_for_peer()
+            return
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                await half_closed.wait_over()
+                if half_closed is self._half_closed:
+                    self._let_go()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            await self._wait_for_peer()
+            nursery.cancel_scope.cancel()
+
+    async def attend(self) -> None:
+        connection = self._connection
+        if connection is None:
+            await self._wait_for_next()
+        elif self.is_hung_up:
+            async with self._dropping_in_time(connection):
+                await trio.sleep_forever()
+        else:
+            try:
+                await connection.wait_hangup()
+            except OSError:  # no descriptor to spare: then reading tells
+                await trio.sleep_forever()
+            self.is_hung_up = connection is self._connection
+
+    async def wait_writable(self) -> None:
+        target, link = self._connection or self._half_closed, self._reader
+        if target is None:
+            raise self._disconnected()
+        try:
+            await target.wait_writable()
+        except (trio.ClosedResourceError, OSError):  # whoever waits for input finds out why
+            raise self._disconnected() from None
+        if link is not self._reader:  # what is to be sent is not for the next one
+            raise self._disconnected()
+
+    # ------------------------------------------------------------ what layers hold back
+
+    def _note_unsent(self, link: Link) -> None:
+        if link.unsent:
+            self._has_unsent.set()
+
+    @asynccontextmanager
+    async def flushing(self) -> AsyncIterator[None]:
+        """Within the block what counts as sent is sent, also when nobody reads or writes."""
+        if not (self._has_layers or self._watches):
+            yield
+            return
+        async with open_background_nursery() as self._nursery:
+            if self._has_layers:
+                self._nursery.start_soon(self._keep_flushing)
+            self._watch()
+            yield
+
+    @property
+    def _watches(self) -> bool:
+        """Is there something to `_watch`?"""
+        return False
+
+    def _watch(self) -> None:
+        """A peer may have come: start in the nursery, if there is one, what is to be done now."""
+
+    async def _keep_flushing(self) -> None:
+        while True:
+            await self._has_unsent.wait()
+            self._has_unsent = trio.Event()
+            if (link := self._reader) is not None:
+                # The reader meets these.
+                with contextlib.suppress(OSError, trio.ClosedResourceError):
+                    await _flush(link)
+                if self._half_closed is not None and self._half_closed.is_ended:
+                    self._let_go()
+
+    @property
+    def is_finished(self) -> bool:
+        return self._reader is None
+
+    async def finish(self, take: Take) -> None:
+        if (link := self._reader) is not None:
+            with contextlib.suppress(OSError, trio.ClosedResourceError):  # it has left
+                await link.finish(take)
+
+    # ------------------------------------------------------------ descriptors
+
+    def take_fds(self) -> list[int]:
+        """The descriptors that came with the last read that brought any; see `UnixConnection`."""
+        if isinstance(self._connection, UnixConnection):
+            return self._connection.take_fds()
+        return []
+
+    def send_fds(self, fds: Sequence[int]) -> None:
+        """Pass *fds*, which stay the caller's, with the next bytes that are sent.
+
+        Instead of those of an earlier call; dropped if these bytes can't be sent. Raises
+        NotSupportedError on other than UNIX sockets, BackendDisconnectedError, BackendError
+        if one is not open.
+        """
+        if self._connection is None:
+            raise self._disconnected()
+        if not isinstance(self._connection, UnixConnection):
+            raise NotSupportedError(f"'{self.filename}' can't pass file descriptors")
+        try:
+            self._connection.send_fds(fds)
+        except OSError as exc:
+            raise BackendError.from_os_error("Could not pass file descriptors", exc) from exc
+
+
+def _is_plain(link: Link | None) -> TypeGuard[Connection]:
+    """Are its bytes those on its socket, which is ours alone?"""
+    return isinstance(link, Connection) and not isinstance(link.sock, SharedSocket)
+
+
+async def _flush(link: Link) -> None:
+    while link.unsent:
+        await link.wait_writable()
+        link.flush()

@@ -1,0 +1,445 @@
+"""socket: a stream socket of any family, that listens or connects.
+
+A server has one client at a time. While it has one it does not accept, so the others wait
+in the kernel's queue, and are served in their turn. Accepting, handshakes, connecting again
+and hearing of a hang-up all happen in `wait_readable` and `attend`, in the one task that reads.
+
+What is there, from below:
+
+    Listener | Redialer | Nobody     gives connected sockets, one after the other
+    Connection                       one of them
+    Layer                            a protocol on it, and another on that, see `Stack`
+    Handshaking                            where they shake hands
+    PeerBackend                      what is done with the one who is the peer
+    SocketBackend                    joins them: opens, and decides who is the peer
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import trio
+
+from trio_chardev.backends.descriptor import slow_errors
+from trio_chardev.backends.holder import owned
+from trio_chardev.backends.socket.access import PRIVATE, Access, check_peer, check_remote
+from trio_chardev.backends.socket.addresses import (
+    FdAddress,
+    InetAddress,
+    check_path,
+    connection_name,
+    fixed_endpoint,
+)
+from trio_chardev.backends.socket.connection import set_tcp_options
+from trio_chardev.backends.socket.dialer import Backoff, Nobody, Peers, Redialer, connect
+from trio_chardev.backends.socket.door import Door
+from trio_chardev.backends.socket.handshaking import Handshaking, ending
+from trio_chardev.backends.socket.layer import Layer, Link
+from trio_chardev.backends.socket.listener import Listener, listen, listen_on
+from trio_chardev.backends.socket.options import SocketOptions as SocketOptions
+from trio_chardev.backends.socket.passed import SharedSocket, socket_from_fd
+from trio_chardev.backends.socket.peer import PeerBackend
+from trio_chardev.backends.socket.recheck import recheck
+from trio_chardev.backends.socket.rights import close_socket
+from trio_chardev.backends.socket.stack import Stack
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.weak import weakly
+from trio_chardev.errors import NOTICE, BackendError
+from trio_chardev.files import work_on_files
+
+log = logging.getLogger(__name__)
+
+
+class SocketBackend(PeerBackend):
+    """A server with at most one client, or a client."""
+
+    def __init__(self, request: OpenRequest, options: SocketOptions) -> None:
+        self._stack = Stack(options, request.objects)
+        super().__init__(
+            request,
+            has_layers=not self._stack.is_empty,
+            linger=options.linger,
+            http_guard=options.http_guard,
+        )
+        self.address = options.addr
+        """Where it listens, as soon as it does, or connects to."""
+        self._options = options
+        self._peers: Peers = Nobody()
+        self._handshaking = Handshaking(f"chardev '{self.id}'")
+        self._waiting: trio.CancelScope | None = None  # for a peer; add_client cuts it short
+        self._access: Access | None = None
+        self._door = Door(
+            self.id,
+            check=weakly(SocketBackend._check, self),
+            link_on=self._stack.link_on,
+            refuses=options.on_busy == "refuse",
+            on_waiting=request.touch,
+        )
+        self._original: SocketBackend | None = None  # whose peer is kept, until the commit
+
+    # ------------------------------------------------------------ opening
+
+    async def listen(self, request: OpenRequest) -> None:
+        """Become a server. Raises BackendError."""
+        if isinstance(self.address, FdAddress):
+            if not self.address.str_:
+                return
+            passed = socket_from_fd(request.take_fd(self.address.str_), self.address.str_)
+            listener = listen_on(self.address, passed)
+        else:
+            replaces = request.replaces
+            shared = replaces._peers if isinstance(replaces, SocketBackend) else None
+            listener = await listen(
+                self.address,
+                shared if isinstance(shared, Listener) else None,
+                PRIVATE if request.is_guarded else None,
+                sandbox=request.sandbox,
+            )
+        self._peers = listener
+        if not listener.is_taking_over:
+            listener.let_pass_descriptors(not self._has_layers)
+        self.address = listener.address
+        if request.keep_peer and listener.is_taking_over:
+            self._keep_peer_of(request.replaces)
+        # Clients of an address that is being taken over go to its holder until the commit.
+        if self._options.wait and not listener.is_taking_over:
+            log.log(NOTICE, "chardev '%s': waiting for connection on: %s", self.id, self.filename)
+            while self._connection is None:
+                await self._wait_for_peer()
+
+    async def connect(self, request: OpenRequest) -> None:
+        """Become a client. Raises BackendError, unless it is to try again and again."""
+        if request.keep_peer:
+            if not self._is_client_of_same_server(request.replaces):
+                return  # the change will be refused
+            self._keep_peer_of(request.replaces)
+        if (delay := self._options.reconnect_delay) > 0:
+            if not isinstance(self.address, InetAddress):
+                fixed_endpoint(self.address)  # what is wrong now will always be
+            with slow_errors(f"Failed to connect to '{self.address}'"):
+                await work_on_files(check_path, self.address, request.sandbox)
+            backoff = Backoff(delay, self._options.longest_reconnect_delay)
+            self._peers = Redialer(self.id, self.address, backoff, request.sandbox)
+            return
+        if self.is_open:
+            return  # with the peer that is kept
+        if isinstance(self.address, FdAddress):
+            sock = socket_from_fd(request.take_fd(self.address.str_), self.address.str_)
+        else:
+            sock = await connect(self.address, request.sandbox)
+        await self.begin_with(sock, f"Failed to connect to '{self.address}'")
+
+    async def begin_with(self, sock: socket.socket, failed: str) -> None:
+        """*sock*, which is owned from now on, is the peer, and its handshakes are over.
+
+        Raises BackendError, *failed* and why, if that can't be.
+        """
+        try:
+            if (newcomer := self._take_in(sock)) is not None:
+                await self._handshaking.shake_hands(newcomer)
+                self._handshaking.leave(newcomer)
+                self._admit(newcomer)
+        except OSError as exc:
+            raise BackendError.from_os_error(failed, exc) from exc
+
+    def serve_only(self, link: Link) -> None:
+        """*link*, which is owned from now on, is the peer; nobody comes after it."""
+        self._take_over(link)
+
+    def _is_client_of_same_server(self, original: Backend | None) -> bool:
+        return (
+            isinstance(original, SocketBackend)
+            and not (original._options.server or isinstance(self.address, FdAddress))
+            and original.address.name == self.address.name
+        )
+
+    def _keep_peer_of(self, original: Backend | None) -> None:
+        """Be open as long as *original* is, whose peer the commit takes over.
+
+        Raises BackendError if the protocols differ, or the peer would not be let in.
+        """
+        assert isinstance(original, SocketBackend)
+        if original._options.protocols != self._options.protocols:
+            raise BackendError(
+                "'keep-peer' requires the same 'tls-creds', 'tls-authz', 'websocket', "
+                "'binary-only', 'ws-path', 'telnet' and 'tn3270'"
+            )
+        self._check_kept(original._connection)
+        self._original = original
+        self.keeps_peer = True
+
+    def _check_kept(self, peer: Link | None) -> None:
+        """Raise BackendError if *peer* would not be let in by our own options, if it came now."""
+        if peer is not None and (why := self._refusal_of(peer)) is not None:
+            raise BackendError(f"'keep-peer': {peer.name} would not be let in: {why}")
+
+    @property
+    def is_open(self) -> bool:
+        return super().is_open if self._original is None else self._original.is_open
+
+    def activate(self) -> None:
+        original, self._original = self._original, None
+        peer = None if original is None or original.is_dismissed else original._connection
+        can_get_another = self._options.server or self._options.reconnect_delay > 0
+        if original and not (peer or self._connection or can_get_another):
+            raise BackendError(f"the peer at '{self.address}' has left")
+        self._check_kept(peer)  # it may be another one by now
+        self._peers.activate()
+        if isinstance(self._peers, Listener):  # perhaps that of another, with other protocols
+            self._peers.let_pass_descriptors(not self._has_layers)
+        if original and peer:
+            original._connection = None
+            self._take_over(peer)
+
+    def _take_over(self, peer: Link) -> None:
+        """*peer* is another's no more, as that of the backend that is replaced."""
+        if self._connection is not None:  # would be a second
+            self._connection.close()
+        keep_alive = isinstance(self.address, InetAddress) and self.address.keep_alive
+        peer.hand_over(self._on_event, nodelay=self._options.nodelay, keep_alive=keep_alive)
+        self._connect(peer)
+
+    def guard(self) -> None:
+        """See `Backend.guard`. One who has come already and may not is dropped."""
+        listener = self._peers if isinstance(self._peers, Listener) else None
+        if not self._stack.proves_peers:
+            if listener is not None:
+                listener.check_local()
+            elif not self._options.server:
+                check_remote(self.address)
+                if self._connection is not None:
+                    check_peer(self._connection.sock)
+        if listener is not None:
+            listener.make_private()
+        self._access = Access(f"chardev '{self.id}'")
+        self._let_go()
+        if self._connection is not None:  # a newcomer is looked at after its handshakes
+            try:
+                self._check(self._connection.sock)
+            except OSError:
+                self._lose()
+
+    def _check(self, sock: socket.socket) -> None:
+        """Raise OSError if there is a guard, and the peer of *sock* may not."""
+        if self._access is not None:
+            self._access.check(sock, is_proved=self._stack.proves_peers)
+
+    @property
+    def waiting(self) -> int:
+        if self._connection is None or not isinstance(self._peers, Listener):
+            return 0
+        return self._peers.waiting + len(self._handshaking)
+
+    @property
+    def others_wait(self) -> bool:
+        return isinstance(self._peers, Listener) and self._peers.has_waiting
+
+    async def aclose(self) -> None:
+        """Close everything; for the opener, when it leaves. Cancelled is not heard."""
+        if isinstance(self._peers, Listener):
+            await self._peers.remove_file()
+        self._peers.close()
+        self._handshaking.close()
+        self._let_go()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # ------------------------------------------------------------ peers come and go
+
+    @property
+    def filename(self) -> str:
+        if self._connection is not None:
+            return self._connection.name
+        server = ",server=on" if self._options.server else ""
+        return f"disconnected:{self._options.named(self.address.name)}{server}"
+
+    @property
+    def port(self) -> int | None:
+        port = self.address.port if isinstance(self.address, InetAddress) else ""
+        return int(port) if port.isdecimal() else None
+
+    def _take_in(self, sock: socket.socket) -> Link | None:
+        """As `_meet`, but *sock* is closed if this raises OSError."""
+        with ending(partial(close_socket, sock), f"chardev '{self.id}'"):
+            return self._meet(sock)
+
+    def _meet(self, sock: socket.socket) -> Link | None:
+        """*sock* is owned, and the peer now (None), or when it leaves the handshaking.
+
+        Raises OSError if it has left again; then it is the caller's still.
+        """
+        self._check(sock)
+        name = connection_name(self.address, sock, is_server=self._options.server)
+        name = self._options.named(name)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            keep_alive = isinstance(self.address, InetAddress) and self.address.keep_alive
+            set_tcp_options(sock, nodelay=self._options.nodelay, keep_alive=keep_alive)
+        newcomer = self._stack.link_on(sock, name, self._on_event)
+        if not self._has_layers:
+            self._connect(newcomer)
+            return None
+        self._handshaking.let_in(newcomer)
+        return newcomer
+
+    def _connect(self, link: Link) -> None:
+        self._peers.connected()
+        super()._connect(link)
+        self._watch()
+
+    def set_open(self, is_open: bool) -> None:
+        if not is_open:  # who comes now is the next
+            self._door.leave()
+        super().set_open(is_open)
+
+    @property
+    def _watches(self) -> bool:
+        return isinstance(self._peers, Listener)
+
+    def _watch(self) -> None:
+        link, listener = self._connection, self._peers
+        if link is not None and self._nursery is not None and isinstance(listener, Listener):
+            with contextlib.suppress(OSError):  # it has left already
+                newcomers = (
+                    self._handshaking.empty() if self._door.refuses else list(self._handshaking)
+                )
+                self._door.watch(self._nursery, listener, link.sock, newcomers)
+
+    def _admit(self, newcomer: Link) -> None:
+        """*newcomer*, whose handshakes are over, is the peer.
+
+        Raises OSError, having closed it, if the guard, that may have come meanwhile, refuses it.
+        """
+        with ending(newcomer.close, f"chardev '{self.id}'"):
+            self._check(newcomer.sock)
+        self._connect(newcomer)
+
+    async def _wait_for_peer(self) -> None:
+        self._door.leave()
+        with trio.CancelScope() as self._waiting:
+            if not self._handshaking:
+                await self._peers.wait()
+            elif self._options.server:
+                await self._handshaking.wait(self._peers.wait)
+            else:
+                await self._handshaking.wait(trio.sleep_forever)  # a client has dialled enough
+        self._waiting = None
+        if self._connection is not None:
+            return
+        if (newcomer := self._handshaking.take()) is not None:
+            with contextlib.suppress(OSError):  # it may not
+                self._admit(newcomer)
+        elif (sock := self._peers.take()) is not None:
+            with contextlib.suppress(OSError):  # it has left already
+                self._take_in(sock)
+
+    def add_client(self, sock: socket.socket) -> None:
+        """*sock*, a connected stream socket, is the peer from now on, and owned.
+
+        Raises BackendError if there is a peer, or if *sock* can't be one: then it is the
+        caller's still.
+        """
+        try:
+            if self._connection is not None or (self._handshaking and not self._options.server):
+                raise BackendError("failed to add client")
+            if not isinstance(sock, SharedSocket):
+                sock.setblocking(False)
+            self._meet(sock)
+        except BackendError:
+            raise
+        except Exception as exc:  # whatever it is, it is the end of this one only
+            raise BackendError("failed to add client") from exc
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def recheck_peers(self, *, drop: bool) -> list[tuple[str, str]]:
+        """See `PeerControl`: the peer, and those who shake hands. What was not read is lost."""
+        links = (*(() if self._reader is None else (self._reader,)), *self._handshaking)
+        return recheck(self.id, links, self._refusal_of, self._end if drop else None)
+
+    def _refusal_of(self, link: Link) -> str | None:
+        """Why the peer on *link* would not be let in if it came now."""
+        try:
+            self._check(link.sock)
+        except OSError as exc:
+            return exc.strerror or str(exc)
+        return self._stack.refusal_of(link)
+
+    def _end(self, link: Link) -> None:
+        """*link* is the peer, or wants to be, or has been: no more."""
+        if link is self._connection:
+            self._lose()
+        elif link is self._reader:
+            self._let_go()
+        else:
+            link.shut_down()  # the handshaking notices
+
+    def disconnect(self, *, at_once: bool = False) -> None:
+        """Drop the peer, or all who want to be, as if it had left: what it sent can be read.
+
+        Unless *at_once* a peer that is sending is heard until it knows, see `_dismiss`.
+        """
+        if self._half_closed is not None:
+            self._let_go()
+        elif self._connection is None:
+            self._handshaking.shut_down()
+        elif at_once:
+            self._connection.shut_down()
+        else:
+            self._dismiss(self._connection)
+
+
+class TelnetClientBackend(SocketBackend):
+    """A telnet client, which can send a break."""
+
+    async def send_break(self, duration: float) -> None:
+        """Ask the server for a break; telnet does not say how long. Raises BackendError."""
+        await trio.lowlevel.checkpoint()
+        link = self._connection
+        if not isinstance(link, Layer):
+            raise self._disconnected()
+        try:
+            link.send_break()
+        except OSError as exc:
+            raise self._disconnected() from exc
+        finally:
+            self._note_unsent(link)
+
+
+@asynccontextmanager
+async def open_socket(options: SocketOptions, request: OpenRequest) -> AsyncIterator[Backend]:
+    """Listen or connect. Raises BackendError, in QEMU's words."""
+    is_telnet_client = options.telnet and not options.server
+    backend = (TelnetClientBackend if is_telnet_client else SocketBackend)(request, options)
+    try:
+        if options.server:
+            await backend.listen(request)
+        else:
+            await backend.connect(request)
+        async with backend.flushing():
+            yield backend
+    finally:
+        await backend.aclose()  # noqa: ASYNC102 - it shields itself, with a deadline
+
+
+@asynccontextmanager
+async def open_accepted(
+    options: SocketOptions, request: OpenRequest, link: Link
+) -> AsyncIterator[Backend]:
+    """Serve *link*, a client of a listener with *options*, whose handshakes are over.
+
+    It is owned from now on. Raises BackendError.
+    """
+    with owned(link.close):
+        backend = SocketBackend(request, options)
+    try:
+        backend.serve_only(link)
+        async with backend.flushing():
+            yield backend
+    finally:
+        await backend.aclose()  # noqa: ASYNC102 - it shields itself, with a deadline

@@ -1,0 +1,139 @@
+"""Which protocols stand on a connected socket: TLS, then WebSocket, then telnet."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+from trio_chardev.access.objects import Authorizer
+from trio_chardev.backends.socket.addresses import InetAddress
+from trio_chardev.backends.socket.connection import Connection, SharedConnection, UnixConnection
+from trio_chardev.backends.socket.layer import Codec, Layer, Link
+from trio_chardev.backends.socket.options import SocketOptions, check_options, find_credentials
+from trio_chardev.backends.socket.telnet import telnet_codec
+from trio_chardev.backends.socket.tls import TlsCodec
+from trio_chardev.backends.socket.websocket import WebSocketCodec, websocket_codec
+from trio_chardev.errors import OptionsError
+from trio_chardev.events import Event
+
+
+def _ignore(event: Event) -> None:
+    """Nobody is told."""
+
+
+class Stack:
+    """The protocols that options ask for."""
+
+    def __init__(self, options: SocketOptions, objects: Mapping[str, object]) -> None:
+        """*objects* are those that *options* name. Raises BackendError, in QEMU's words."""
+        self._credentials = find_credentials(options, objects)
+        check_options(options, self._credentials)
+        self._options = options
+        self._objects = objects
+        for _ in self._codecs():
+            pass  # what can't be made now never can
+
+    @property
+    def is_empty(self) -> bool:
+        """Do bytes go as they are?"""
+        options = self._options
+        return not (self._credentials or options.websocket or options.telnet or options.tn3270)
+
+    @property
+    def proves_peers(self) -> bool:
+        """Does TLS demand a certificate, or the knowledge of a key, of the peer?"""
+        return self._credentials is not None and self._credentials.verify_peer
+
+    def link_on(
+        self, sock: socket.socket, name: str = "", on_event: Callable[[Event], None] = _ignore
+    ) -> Link:
+        """What stands on *sock*, a connection called *name*. Raises OSError, BackendError.
+
+        *sock* is owned by it then.
+        """
+        self._renew()
+        if self.is_empty:
+            return (UnixConnection if sock.family == socket.AF_UNIX else Connection)(sock, name)
+        link: Link = SharedConnection(sock, name)
+        for codec in self._codecs():
+            link = Layer(link, codec, on_event)
+        return link
+
+    def refusal_of(self, link: Link) -> str | None:
+        """Why the peer on *link*, which is of such a stack, would not be let in if it came now.
+
+        By the credentials that are there by now, the list of who may, and the origins.
+        """
+        self._renew()
+        while isinstance(link, Layer):
+            why = None
+            if isinstance(link.codec, TlsCodec) and self._credentials is not None:
+                why = link.codec.refusal_by(self._credentials)
+            elif isinstance(link.codec, WebSocketCodec):
+                why = link.codec.refusal_by(self._options.origins)
+            if why is not None:
+                return why
+            link = link.lower
+        return None
+
+    def _renew(self) -> None:
+        """Use the credentials that are there by now under the id.
+
+        While there are none, or none that fit, or such as prove less, those that were there stay.
+        """
+        before = self._credentials
+        if before is None or self._objects.get(self._options.tls_creds or "") is before:
+            return
+        try:
+            found = find_credentials(self._options, self._objects)
+            check_options(self._options, found)
+        except OptionsError:
+            return
+        if found is not None and (found.verify_peer or not before.verify_peer):
+            self._credentials = found
+
+    def _codecs(self) -> Iterator[Codec]:
+        options = self._options
+        if self._credentials is not None:
+            allows = None if options.tls_authz is None else partial(self._allows, options.tls_authz)
+            yield TlsCodec(self._credentials, peer_name=_peer_name(options), allows=allows)
+        if options.websocket:
+            yield websocket_codec(
+                is_server=options.server,
+                binary_only=options.binary_only,
+                host=_host_header(options),
+                origins=options.origins,
+                path=options.ws_path,
+                names=_own_names(options),
+            )
+        if options.telnet or options.tn3270:
+            yield telnet_codec(is_server=options.server, tn3270=options.tn3270)
+
+    def _allows(self, id: str, name: str) -> bool:
+        authorizer = self._objects.get(id)
+        return isinstance(authorizer, Authorizer) and authorizer.allows(name)
+
+
+def _peer_name(options: SocketOptions) -> str | None:
+    """What the certificate of a server must be for; nothing is known of one on a UNIX socket."""
+    if options.server or not isinstance(options.addr, InetAddress):
+        return None
+    return options.addr.host
+
+
+def _own_names(options: SocketOptions) -> frozenset[str]:
+    """What a web page may call this machine: its name, also without its domain, and what is listened at."""
+    name = socket.gethostname()
+    names = {name, name.partition(".")[0]}
+    if isinstance(options.addr, InetAddress):
+        names.add(options.addr.host)
+    return frozenset(name.lower() for name in names if name)
+
+
+def _host_header(options: SocketOptions) -> str:
+    address = options.addr
+    if not isinstance(address, InetAddress):
+        return "localhost"
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"

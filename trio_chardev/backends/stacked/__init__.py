@@ -1,0 +1,1 @@
+"""Backends that stand on other chardevs."""

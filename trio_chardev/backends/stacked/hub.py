@@ -1,0 +1,323 @@
+"""hub: one user on several chardevs at once, its members.
+
+What any member receives is input, in the order in which it comes from each; output goes to
+every member that is open.
+
+What counts as sent: a piece of output of up to PIECE bytes that one member has taken can't be
+taken back, so as much of it as the fastest takes at once counts as sent, and the others are
+owed the rest (see `trio_chardev.backends.stacked.bases`). As long as a member is owed something the
+next piece is not begun (``slow=wait``), so the slowest sets the pace; or (``slow=drop``) it is
+owed more, up to BACKLOG bytes, then loses what comes, which is counted, and the fastest sets
+the pace. A send that is cancelled has sent nothing to any member; no member gets a byte twice.
+
+A member that is not open is passed over: it begins with what is sent after it has opened.
+
+Line settings, modem lines and breaks go to every member that has such a thing and is not
+away; what one refuses none has. Told are the settings of the first that knows them, and as on
+the modem lines that are on at any. Who only sees settings, as the user of a PTY, is shown
+those of the others.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Literal, TypeVar
+
+import attrs
+import trio
+
+from trio_chardev.backends.stacked.bases import (
+    ON_FAILURE,
+    BackendOnBases,
+    Base,
+    as_backend_error,
+    open_on_bases,
+)
+from trio_chardev.core.abilities import LineControl, ModemControl
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.controls import Controls
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.runner import CLEANUP_TIMEOUT
+from trio_chardev.errors import (
+    BackendDisconnectedError,
+    BackendError,
+    NotSupportedError,
+    OptionsError,
+)
+from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
+from trio_chardev.options.structure import BackendOptions
+
+MAX_MEMBERS = 32
+PIECE = 1 << 14  # bytes; as much as TLS has in a record
+BACKLOG = 1 << 16  # bytes
+
+NONE_THERE = NotSupportedError, BackendDisconnectedError, trio.ClosedResourceError
+"""What a member raises that has no such thing, or is away."""
+
+Slow = Literal["wait", "drop"]
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class HubOptions(BackendOptions):
+    """Joins several chardevs: input of all of them, output to all of them."""
+
+    chardevs: tuple[str, ...]
+    """The chardevs to join, up to 32."""
+
+    slow: Slow = "wait"
+    """Whether a chardev that does not take the output as fast as the others makes them wait,
+    or loses some of it."""
+
+    @property
+    def stands_on(self) -> tuple[str, ...]:
+        """Its members."""
+        return self.chardevs
+
+
+class HubBackend(BackendOnBases):
+    """Stands on up to 32 chardevs (QEMU: 4)."""
+
+    def __init__(
+        self, request: OpenRequest, slow: Slow, bases: Sequence[Base], nursery: trio.Nursery
+    ) -> None:
+        super().__init__(request, bases, nursery)
+        self._waits_for_slow = slow == "wait"
+        self._up = {base for base in bases if base.is_open}  # by the events, in their place
+        self._turn = 0  # whose input is looked at first
+        self._readers = trio.lowlevel.ParkingLot()
+        self._full: list[Base] = []  # why the last send was not even begun
+        self._shown: LineSettings | None = None  # to who sees line settings, or comes to it
+        self.set_open(bool(self._up))
+
+    @property
+    def filename(self) -> str:
+        return "hub"
+
+    def activate(self) -> None:
+        super().activate()
+        self._up = {base for base in self.on_bases if base.is_open}
+        self.set_open(bool(self._up))
+
+    def base_event(self, base: Base, event: BackendEvent) -> None:
+        """The first that opens opens the hub, and the last that closes closes it."""
+        match event:
+            case Event.OPENED:
+                self._up.add(base)
+                self._show_at(base.frontend)
+            case Event.CLOSED:
+                self._up.discard(base)
+                base.driven = ModemLines(0)
+            case ModemLines():
+                base.driven = event
+                self._on_event(_all_of(base.driven for base in self.on_bases))
+                return
+            case _:
+                self._on_event(event)
+                return
+        self.set_open(bool(self._up))
+        self.wake_senders()
+
+    async def base_changes(self, backend: Controls) -> None:
+        """Only a member with a line has something that the user could set up."""
+        self._show_at(backend)
+        if isinstance(backend.backend, LineControl | ModemControl):
+            await super().base_changes(backend)
+
+    # ------------------------------------------------------------ input
+
+    def base_received(self, data: bytes) -> int:
+        """It waits with the member until there is room for it."""
+        self._readers.unpark_all()
+        return 0
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        """The members in turn, so that none keeps another from being heard."""
+        count = len(self.on_bases)
+        for place in range(self._turn, self._turn + count):
+            frontend = self.on_bases[place % count].frontend
+            if frontend.is_attached and (data := frontend.take_ready(max_bytes)):
+                self._turn = (place + 1) % count
+                return data
+        return b""
+
+    async def wait_readable(self) -> None:
+        if any(base.frontend.inbox.has_items for base in self.on_bases):
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._readers.park()
+
+    # ------------------------------------------------------------ output
+
+    def send_nowait(self, data: memoryview) -> int:
+        """A piece for each; an error is raised only if no member took, or may yet take, it."""
+        members = self._open_members()
+        piece = data[:PIECE]
+        taken: dict[Base, int] = {}
+        failed: dict[Base, BackendError] = {}
+        self._full = [base for base in members if not base.is_paid()]
+        if self._full and self._waits_for_slow:
+            return 0
+        for base in members:
+            try:
+                taken[base] = base.send_nowait(piece)
+            except BackendError as exc:
+                failed[base] = exc
+        sent = max(taken.values(), default=0)
+        if piece and not sent:
+            if not taken:
+                raise failed[members[-1]]
+            self._full = list(taken)
+        for base, count in taken.items():
+            self._owe(base, piece[count:sent])
+        for base, error in failed.items():
+            base.lose(piece[:sent], error)
+        if sent:
+            for base in self.on_bases:
+                if base not in members:
+                    base.frontend.give_up(piece[:sent])
+        return sent
+
+    def _open_members(self) -> list[Base]:
+        """Those that output is for. Raises BackendDisconnectedError if there are none."""
+        for base in self.on_bases:
+            if base.owed and not base.takes_output:
+                base.forgive("nobody is there any more")
+        if members := [base for base in self.on_bases if base.takes_output]:
+            return members
+        raise BackendDisconnectedError(f"no member of hub '{self.id}' is open")
+
+    def _owe(self, base: Base, rest: memoryview) -> None:
+        if len(base.owed) + len(rest) > BACKLOG:
+            base.lose(rest, "it is too slow")
+        elif rest:
+            base.owed += rest
+            self.pay_soon(base)
+
+    async def wait_writable(self) -> None:
+        if not self._full:
+            await trio.lowlevel.checkpoint()
+            return
+        for base in self._full:
+            self.pay_soon(base)
+        await self.wait_paid()
+
+    # ------------------------------------------------------------ the lines are the members'
+
+    @property
+    def line(self) -> LineSettings:
+        """See LineState: of the first member that knows it."""
+        return self._at_each(lambda frontend: frontend.line)[0]
+
+    def show_line(self, settings: LineSettings) -> None:
+        """See LineDisplay: at all members that can show it, now or later."""
+        self._shown = settings
+        self._at_each(lambda frontend: frontend.show_line(settings))
+
+    def _show_at(self, member: Frontend | Controls) -> None:
+        if self._shown is not None:
+            with suppress(*ON_FAILURE):
+                member.show_line(self._shown)
+
+    def look_at_line(self) -> None:
+        """See LineWatch: at all members where one has to look."""
+        self._at_each(lambda frontend: frontend.look_at_line())
+
+    async def set_line(self, settings: LineSettings) -> None:
+        """See LineControl: of all members that have a line. Raising, none has changed."""
+        before: list[tuple[Frontend, LineSettings]] = []
+        for base in self.on_bases:
+            with suppress(*ON_FAILURE):
+                before.append((base.frontend, base.frontend.line))
+        try:
+            await self._on_each(lambda frontend: frontend.set_line(settings))
+        except BaseException:
+            with trio.move_on_after(CLEANUP_TIMEOUT, shield=True):
+                for frontend, line in before:
+                    with suppress(*ON_FAILURE):
+                        await frontend.set_line(line)
+            raise
+        self._shown = settings
+        for base in self.on_bases:
+            self._show_at(base.frontend)
+
+    async def get_modem(self) -> ModemLines:
+        """See ModemControl: what is on at any of them."""
+        return _all_of(await self._on_each(lambda frontend: frontend.get_modem()))
+
+    async def set_modem(self, lines: ModemLines) -> None:
+        """See ModemControl: of all that have modem lines."""
+        await self._on_each(lambda frontend: frontend.set_modem(lines))
+
+    async def send_break(self, duration: float) -> None:
+        """See BreakControl: to all that can send one, at the same time."""
+        await self._on_each(lambda frontend: frontend.send_break(duration))
+
+    async def _on_each(self, use: Callable[[Frontend], Awaitable[T]]) -> list[T]:
+        """As `_at_each`, of all at the same time."""
+        given: dict[Base, T] = {}
+        failed: dict[Base, Exception] = {}
+
+        async def use_one(base: Base) -> None:
+            try:
+                given[base] = await use(base.frontend)
+            except ON_FAILURE as exc:
+                failed[base] = exc
+
+        async with trio.open_nursery() as nursery:
+            for base in self.on_bases:
+                nursery.start_soon(use_one, base)
+        return self._given(given, failed)
+
+    def _at_each(self, use: Callable[[Frontend], T]) -> list[T]:
+        """What those members give that have such a thing and are not away.
+
+        Raises what one refuses; else NotSupportedError or BackendError if none gives anything.
+        """
+        given: dict[Base, T] = {}
+        failed: dict[Base, Exception] = {}
+        for base in self.on_bases:
+            try:
+                given[base] = use(base.frontend)
+            except ON_FAILURE as exc:
+                failed[base] = exc
+        return self._given(given, failed)
+
+    def _given(self, given: dict[Base, T], failed: dict[Base, Exception]) -> list[T]:
+        in_order = [failed[base] for base in self.on_bases if base in failed]
+        refused = [exc for exc in in_order if not isinstance(exc, NONE_THERE)]
+        away = [exc for exc in in_order if not isinstance(exc, NotSupportedError)]
+        if refused:
+            raise as_backend_error(refused[0]) from refused[0]
+        if not given and away:
+            raise as_backend_error(away[0]) from away[0]
+        if not given:
+            raise in_order[0]
+        return [given[base] for base in self.on_bases if base in given]
+
+
+def _all_of(lines: Iterable[ModemLines]) -> ModemLines:
+    return functools.reduce(operator.or_, lines, ModemLines(0))
+
+
+@asynccontextmanager
+async def open_hub(options: HubOptions, request: OpenRequest) -> AsyncIterator[Backend]:
+    """Stand on the chardevs that *options* list. Raises BackendError."""
+    members: list[Chardev] = []
+    if not options.chardevs:
+        raise OptionsError("hub: 'chardevs' list is not defined")
+    for id in options.chardevs:
+        if id == request.id or id not in request.chardevs:
+            raise OptionsError(f"hub: chardev can't be found by id '{id}'")
+        if len(members) == MAX_MEMBERS:
+            raise OptionsError(
+                f"hub: too many uses of chardevs '{request.id}' (maximum is {MAX_MEMBERS})"
+            )
+        members.append(request.chardevs[id])
+    make = functools.partial(HubBackend, request, options.slow)
+    async with open_on_bases(members, request, make) as backend:
+        yield backend

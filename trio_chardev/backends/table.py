@@ -1,0 +1,122 @@
+"""The kinds of backend: one file a kind, one row in the table."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Generic, TypeVar
+
+import attrs
+
+from trio_chardev.backends.file import FileOptions, open_file
+from trio_chardev.backends.foreign import FOREIGN as FOREIGN, refuse
+from trio_chardev.backends.limit import check_limits
+from trio_chardev.backends.null import NullOptions, open_null
+from trio_chardev.backends.parallel import ParallelOptions, open_parallel
+from trio_chardev.backends.pipe import PipeOptions, open_pipe
+from trio_chardev.backends.pty.pty import PtyOptions, open_pty
+from trio_chardev.backends.replay import ReplayOptions, open_replay
+from trio_chardev.backends.ringbuf.ringbuf import MemoryOptions, RingbufOptions, open_ringbuf
+from trio_chardev.backends.serial.serial import SerialOptions, open_serial
+from trio_chardev.backends.socket.socket import SocketOptions, open_socket
+from trio_chardev.backends.stacked.hub import HubOptions, open_hub
+from trio_chardev.backends.stacked.mux import MuxOptions, open_mux
+from trio_chardev.backends.stdio import StdioOptions, open_stdio
+from trio_chardev.backends.taps.log import open_log
+from trio_chardev.backends.taps.record import check_recording, open_recording
+from trio_chardev.backends.udp import UdpOptions, open_udp
+from trio_chardev.core.backend import Backend, Opener, OpenerOf, OpenRequest
+from trio_chardev.errors import OptionsError
+from trio_chardev.options.members import TaggedUnion
+from trio_chardev.options.structure import BackendOptions
+
+OptionsT = TypeVar("OptionsT", bound=BackendOptions)
+
+
+@attrs.frozen
+class Kind(Generic[OptionsT]):
+    """A kind of backend: its options, and what opens one."""
+
+    options: type[OptionsT]
+    open: Callable[[OptionsT, OpenRequest], AbstractAsyncContextManager[Backend]]
+    """Takes an instance of `options`."""
+
+
+KINDS: dict[str, Kind[Any]] = {
+    "file": Kind(FileOptions, open_file),
+    "hub": Kind(HubOptions, open_hub),
+    "memory": Kind(MemoryOptions, open_ringbuf),
+    "mux": Kind(MuxOptions, open_mux),
+    "null": Kind(NullOptions, open_null),
+    "parallel": Kind(ParallelOptions, open_parallel),
+    "pipe": Kind(PipeOptions, open_pipe),
+    "pty": Kind(PtyOptions, open_pty),
+    "replay": Kind(ReplayOptions, open_replay),
+    "ringbuf": Kind(RingbufOptions, open_ringbuf),
+    "serial": Kind(SerialOptions, open_serial),
+    "socket": Kind(SocketOptions, open_socket),
+    "stdio": Kind(StdioOptions, open_stdio),
+    "udp": Kind(UdpOptions, open_udp),
+}
+
+NOT_IN_QEMU = frozenset({"hub", "replay"})
+"""Not in the list of query-chardev-backends, which is that of the QEMU that this is for a client."""
+
+_VARIANTS: dict[str, type] = {name: kind.options for name, kind in KINDS.items()} | FOREIGN
+
+BACKEND = TaggedUnion("ChardevBackend", _VARIANTS)
+"""``{"type": KIND, "data": {...}}``, for structuring."""
+
+_KIND_OF: dict[type[BackendOptions], Kind[Any]] = {
+    kind.options: kind for kind in KINDS.values()
+} | {options: Kind(options, refuse) for options in FOREIGN.values()}
+
+
+def add_kind(name: str, kind: Kind[Any]) -> None:
+    """Add a row to the table, before anything was structured. Raises ValueError if it is taken."""
+    if name in _VARIANTS or kind.options in _KIND_OF:
+        raise ValueError(f"there is a kind '{name}', or one of its options, already")
+    KINDS[name] = kind
+    _VARIANTS[name] = kind.options
+    _KIND_OF[kind.options] = kind
+
+
+def openers_with(kinds: Iterable[Kind[Any]]) -> OpenerOf:
+    """As `opener_of`, for *kinds* beside those of the table."""
+    table = _KIND_OF | {kind.options: kind for kind in kinds}
+
+    def opener_of(options: BackendOptions) -> Opener:
+        try:
+            kind = table[type(options)]
+        except KeyError:
+            raise OptionsError(f"no kind of backend takes {options!r}") from None
+        return _opener_of_kind(kind, options)
+
+    return opener_of
+
+
+opener_of = openers_with(())
+"""The opener of a backend with options, and with its log file and recording if it has them.
+
+Raises OptionsError for options of no kind, BackendError if what they say of recording does not
+fit together.
+"""
+
+
+def _opener_of_kind(kind: Kind[Any], options: BackendOptions) -> Opener:
+    check_recording(options)
+    check_limits(options)
+    if options.logfile is None and options.record is None:
+        return lambda request: kind.open(options, request)
+
+    @asynccontextmanager
+    async def open_tapped(request: OpenRequest) -> AsyncIterator[Backend]:
+        async with (
+            open_log(options, request) as log,
+            open_recording(options, request) as recording,
+            kind.open(options, request) as backend,
+        ):
+            backend.taps += tuple(tap for tap in (log, recording) if tap is not None)
+            yield backend
+
+    return open_tapped

@@ -1,0 +1,1 @@
+"""What any kind can have: a copy of its output, a recording."""

@@ -1,0 +1,392 @@
+"""A file that is written in the background: a log file, a recording, the output of kind file.
+
+The data path only appends to a bounded buffer. A task takes what has gathered there and writes
+it in a worker thread, so that a slow disk holds up nobody. When a backend is replaced by one with
+the same file, two tasks have it open for a moment, and the new one waits for its turn.
+
+A copy (a log, a recording) lacks what could not be written; what is nowhere else is kept, and
+tried again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import select
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+from trio_chardev.backends.descriptor import slow_errors, truncate
+from trio_chardev.backends.holder import owned
+from trio_chardev.backends.limit import PRIVATE, check_has_size
+from trio_chardev.core.backend import OpenPath
+from trio_chardev.errors import BackendError, strerror
+from trio_chardev.files import work_on_files
+from trio_chardev.workers import NoThreadError, run_in_worker
+
+log = logging.getLogger("trio_chardev.log")
+
+MAX_PENDING = 1 << 20  # bytes
+RETRY_INTERVAL = 1.0  # seconds, where no thread can be started, or what is kept can't be written
+LAST_INTERVAL = 0.05  # seconds, where no thread can be started, while it is closed
+LAST_TIME = 1.0  # seconds before it is given up; then what is kept is written without a thread
+GATHER_TIME = 0.001  # seconds
+GATHER_SIZE = 1 << 16  # bytes that are worth a visit to a thread
+FLUSH_TIMEOUT = 3.0  # seconds; less than the core waits for a backend to close
+
+
+class Output:
+    """A descriptor, which is closed at the latest when nobody refers to it.
+
+    For a thread that was abandoned may still be writing to it.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    unit = "bytes"
+    """What `count` counts."""
+
+    def count(self, data: bytes | bytearray) -> int:
+        """How much *data* is."""
+        return len(data)
+
+    def fitting(self, data: bytearray, room: int) -> int:
+        """How many bytes of *data* can be written where there is *room* for no more."""
+        return room
+
+    def size(self) -> int:
+        """Where the next byte goes. Raises OSError."""
+        if fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_APPEND:
+            return os.fstat(self.fd).st_size
+        return os.lseek(self.fd, 0, os.SEEK_CUR)
+
+    def write(self, data: bytearray) -> None:
+        """Write *data*, and take what was written out of it, for as long as it takes.
+
+        Raises OSError.
+        """
+        while data:
+            try:
+                del data[: os.write(self.fd, data)]
+            except BlockingIOError:  # others may share that mode, so it stays
+                poll = select.poll()
+                poll.register(self.fd, select.POLLOUT)
+                poll.poll()
+
+    def close(self) -> None:
+        """Close it, if it is open. Never fails."""
+        if self.fd != -1:
+            fd, self.fd = self.fd, -1
+            with contextlib.suppress(OSError):  # close(2) reports earlier writes
+                os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class BackgroundFile:
+    """The buffer before an output, and the task behind it."""
+
+    def __init__(
+        self, what: str, output: Output, max_size: int | None = None, *, keeps: bool = False
+    ) -> None:
+        """*what* is for complaints, such as ``log file 'PATH'``; the file grows to *max_size*.
+
+        With *keeps* what can't be written is tried again.
+        """
+        self.output: Output | None = output
+        """None once it is closed, or hangs."""
+        self.pending = bytearray()
+        self.dropped = 0
+        """What is not in the file because that was too slow, or had reached its size, in `Output.unit`."""
+        self.on_failure: Callable[[bytearray], None] = lambda data: None
+        """Is told what could not be written."""
+        self._what = what
+        self._unit = output.unit
+        self._max_size = max_size
+        self._full_at: int | None = None
+        """The size at which it had no room; until it is emptied nothing is written to it."""
+        self._is_full = False  # of what was there before, which is not to stay
+        self._is_dropping = False
+        self._keeps = keeps
+        self._is_failing = False
+        self._chunk = bytearray()  # what a thread is writing, or has tried to
+        self._is_writing = False
+        self._wake = trio.Event()
+        self._progress = trio.lowlevel.ParkingLot()
+        self._closing = trio.Event()
+        self._done = trio.Event()
+        self._turn: trio.Event | None = None  # of the background that has to be done first
+        self._scope = trio.CancelScope(shield=True)  # gets its deadline in close()
+        self._limiter = trio.CapacityLimiter(1)  # not the common one: slow disks would use it up
+
+    @property
+    def room(self) -> int:
+        """How many bytes may be put."""
+        return max(0, MAX_PENDING - len(self.pending))
+
+    @property
+    def is_idle(self) -> bool:
+        """Has all been written, or is no more to be?"""
+        return not (self.pending or self._chunk or self._is_full) or self.output is None
+
+    async def wait_room(self) -> None:
+        """Wait until there may be room."""
+        if self.room:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._progress.park()
+
+    async def wait_idle(self, *, while_it_works: bool = False) -> None:
+        """Wait until all has been written; or, if wanted, until that fails."""
+        while not (self.is_idle or (while_it_works and self._is_failing)):
+            await self._progress.park()
+
+    def take_back(self) -> bytes:
+        """Take back what no thread is writing."""
+        data = bytearray()
+        if not self._is_writing:
+            data, self._chunk = self._chunk, data
+        data += self.pending
+        self.pending.clear()
+        return bytes(data)
+
+    def put(self, data: bytes | memoryview) -> None:
+        """Have *data*, no more than there is `room` for, written soon."""
+        self.pending += data
+        self._wake.set()
+
+    def drop(self, count: int) -> None:
+        """Count, and complain about, what there was no room for."""
+        self.dropped += count
+        if not self._is_dropping:
+            log.warning("%s is too slow: what comes is dropped", self._what)
+            self._is_dropping = True
+        self._wake.set()
+
+    def empty(self) -> None:
+        """Empty the file before anything is written, if it is a regular one.
+
+        Failing in that is only complained about.
+        """
+        self._is_full = True
+        self._wake.set()
+
+    def follow(self, before: BackgroundFile) -> None:
+        """Write nothing before *before*, which has the same file, has written all."""
+        self._turn = before._done
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Write what gathers; leaving flushes it, for FLUSH_TIMEOUT at most."""
+        error: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._run)
+            try:
+                yield
+            except Exception as exc:
+                error = exc  # raised below, where the nursery does not put it into a group
+            finally:
+                self.close()
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        """Have the rest written, and then no more."""
+        self._closing.set()
+        self._scope.deadline = trio.current_time() + FLUSH_TIMEOUT
+        self._wake.set()
+
+    async def _run(self) -> None:
+        """Write what gathers, until closed and done, or out of time."""
+        try:
+            with self._scope:
+                while self.pending or self._is_full or not self._closing.is_set():
+                    await self._wake.wait()
+                    self._wake = trio.Event()
+                    await self._write_pending()
+                await self._close_output()
+            if self._scope.cancelled_caught:
+                count = len(self._chunk) + len(self.pending)
+                log.error("%s hangs: its end is lost, %d bytes", self._what, count)
+            elif self._full_at is not None:
+                log.warning("%s lacks %d %s", self._what, self.dropped, self._unit)
+        finally:
+            self.output = None
+            self._done.set()
+            self._progress.unpark_all()
+
+    async def _close_output(self) -> None:
+        """Close it in a thread: a network's file is written then."""
+        if self.output is not None:
+            try:
+                await run_in_worker(self.output.close, limiter=self._limiter)
+            except NoThreadError:
+                self.output.close()
+
+    async def _write_pending(self) -> None:
+        if self._turn is not None and (self.pending or self._is_full):
+            await self._turn.wait()
+            self._turn = None
+        await self._empty()
+        while (self._chunk or self.pending) and self.output is not None:
+            if not self._chunk:
+                await self._gather()
+                self._chunk, self.pending = self.pending, self._chunk
+                self._progress.unpark_all()
+            self._is_writing = True
+            try:
+                was_full = self._full_at is not None
+                left = await run_in_worker(
+                    self._write_within_limit, self.output, self._chunk, limiter=self._limiter
+                )
+            except OSError as exc:
+                self._is_writing = False
+                await self._cope(exc)
+            else:
+                self._is_writing = self._is_failing = False
+                self._chunk = bytearray()
+                self._note_left_out(left, was_full)
+            self._progress.unpark_all()
+        if self._is_dropping:
+            log.warning("%s lacks %d %s by now", self._what, self.dropped, self._unit)
+            self._is_dropping = False
+
+    async def _gather(self) -> None:
+        """Of what comes byte by byte let more come: each visit to a thread costs 50 us."""
+        if self._keeps and len(self.pending) < GATHER_SIZE:
+            await self._pause(GATHER_TIME)
+
+    async def _cope(self, error: OSError) -> None:
+        """The chunk could not be written, or not its end."""
+        self._note_failure(error)
+        has_tried = not isinstance(error, NoThreadError)
+        if has_tried and not self._keeps:
+            self.on_failure(self._chunk)
+            self._chunk = bytearray()
+        elif has_tried and self._closing.is_set():
+            log.error("%s lacks its end: %d bytes are lost", self._what, len(self.take_back()))
+        elif not has_tried and self._keeps and self._is_late:
+            await self._write_here()
+        else:
+            self._progress.unpark_all()
+            if has_tried:
+                await self._pause(RETRY_INTERVAL)
+            else:
+                await self._wait_for_thread()
+
+    @property
+    def _is_late(self) -> bool:
+        """Is it to be closed so soon that there is no more time to wait for a thread?"""
+        return self._scope.deadline - trio.current_time() <= LAST_TIME
+
+    async def _write_here(self) -> None:
+        """Write the chunk in this thread: where the disk hangs, too, others wait; else it is lost."""
+        assert self.output is not None
+        was_full = self._full_at is not None
+        try:
+            left = self._write_within_limit(self.output, self._chunk)
+        except OSError as exc:
+            await self._cope(exc)
+        else:
+            self._is_failing = False
+            self._chunk = bytearray()
+            self._note_left_out(left, was_full)
+
+    async def _wait_for_thread(self) -> None:
+        """Threads that there are may be busy for a moment only; at the end there is little time."""
+        await self._pause(RETRY_INTERVAL)
+        if self._closing.is_set():
+            await trio.sleep(LAST_INTERVAL)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not if it is to be closed."""
+        with trio.move_on_after(seconds):
+            await self._closing.wait()
+
+    def _write_within_limit(self, output: Output, data: bytearray) -> bytearray:
+        """Write what there is room for, and give the rest. In a thread. Raises as `Output.write`."""
+        left = bytearray()
+        if self._max_size is not None:
+            size = output.size()
+            if self._full_at is not None and size >= self._full_at:
+                return data
+            room = max(0, self._max_size - size)
+            end = len(data) if len(data) <= room else output.fitting(data, room)
+            left = data[end:]
+            del data[end:]
+            self._full_at = size + end if left else None
+        try:
+            output.write(data)
+        except BaseException:
+            data += left
+            raise
+        return left
+
+    def _note_left_out(self, left: bytearray, was_full: bool) -> None:
+        """*left* was not written, for want of room."""
+        if left and self.output is not None:
+            self.dropped += self.output.count(left)
+            self.on_failure(left)
+        if self._full_at is not None and not was_full:
+            text = "%s has reached its size of %d bytes: what comes is left out"
+            log.warning(text, self._what, self._max_size)
+        elif was_full and self._full_at is None:
+            text = "%s has room again; it lacks %d %s by now"
+            log.warning(text, self._what, self.dropped, self._unit)
+
+    async def _empty(self) -> None:
+        while self._is_full and self.output is not None:
+            try:
+                await run_in_worker(truncate, self.output.fd, limiter=self._limiter)
+            except NoThreadError as exc:
+                self._note_failure(exc)
+                if not (self._keeps and self._is_late):
+                    await self._wait_for_thread()
+                    continue
+                with contextlib.suppress(OSError):  # as in `_write_here`
+                    truncate(self.output.fd)
+            except OSError as exc:
+                log.warning("Could not truncate %s: %s", self._what, strerror(exc))
+            self._is_full = False
+            self._progress.unpark_all()
+
+    def _note_failure(self, error: OSError) -> None:
+        if not self._is_failing:
+            log.warning("Could not write to %s: %s", self._what, strerror(error))
+            self._is_failing = True
+
+
+async def create_output(
+    path: str,
+    opener: OpenPath,
+    kind: type[Output] = Output,
+    *,
+    mode: int = PRIVATE,
+    is_limited: bool = False,
+) -> Output:
+    """`create` in a thread, for the disk may hang. Raises as it does; see `work_on_files`."""
+    with slow_errors(f"Could not create '{path}'"):
+        return kind(await work_on_files(create, path, opener, mode, is_limited, discard=os.close))
+
+
+def create(path: str, opener: OpenPath, mode: int = PRIVATE, is_limited: bool = False) -> int:
+    """Open *path* for appending, without waiting for a peer; if it is new, with *mode*.
+
+    It must have a size if that *is_limited*. Raises BackendError, ``Could not create 'PATH':
+    strerror``.
+    """
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+        fd = opener(path, flags | os.O_CLOEXEC, mode=mode)
+        with owned(lambda: os.close(fd)):
+            if is_limited:
+                check_has_size(fd, path)
+        return fd
+    except (OSError, ValueError) as exc:
+        raise BackendError.from_os_error(f"Could not create '{path}'", exc) from exc

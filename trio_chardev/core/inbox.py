@@ -1,0 +1,210 @@
+"""How bytes and events get from the backend in place to the frontend.
+
+All of it is synchronous. A frontend is offered what comes in the task that read it; what it
+does not take waits in the queue queue. While a change is under way (`hold`) nothing is
+handed over, but the queue goes on taking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+import attrs
+
+from trio_chardev.core.queue import InboxQueue
+from trio_chardev.core.splicing import CannotSplice, SplicePipe
+from trio_chardev.events import BackendEvent, Event
+
+INBOX_CAPACITY = 1 << 16  # bytes; a backend is not read while that many wait
+INBOX_LIMIT = 8 << 20  # bytes; more than a kernel's buffer holds, of a peer that has left
+
+
+class User(Protocol):
+    """Who gets what is delivered: a frontend. None of it raises."""
+
+    def push(self, data: bytes) -> int:
+        """Offer *data*; how much it took."""
+
+    def push_piped(self, size: int) -> None:
+        """Tell that *size* bytes have come into the pipe."""
+
+    def tell(self, event: BackendEvent) -> None:
+        """Tell of *event*, in order with the bytes."""
+
+    def tell_opened(self) -> None:
+        """Tell who waits to send that somebody has come."""
+
+
+UserT = TypeVar("UserT", bound=User)
+
+
+@attrs.define(eq=False)
+class Inbox(Generic[UserT]):
+    """The way to the frontend, whether one is there or not."""
+
+    queue: InboxQueue = attrs.Factory(lambda: InboxQueue(INBOX_CAPACITY, INBOX_LIMIT))
+    frontend: UserT | None = None
+    is_held: bool = False
+    is_muted: bool = False
+    """CLOSED was sent for a change: until it is over the frontend hears no OPENED or CLOSED."""
+    is_owed_closed: bool = False
+    """It is muted, though it was not told CLOSED."""
+    _is_flushing: bool = attrs.field(default=False, init=False)
+
+    @property
+    def has_items(self) -> bool:
+        """Would `take` give or tell something?"""
+        return bool(self.queue) and not self.is_held and self.frontend is not None
+
+    def attach(self, frontend: UserT, *, is_open: bool) -> None:
+        """*frontend* is the user from now on; it hears OPENED at once if *is_open*."""
+        self.frontend = frontend
+        self.queue.drop_events()  # they concerned an earlier frontend
+        if is_open and not self.is_muted:
+            self._tell(Event.OPENED)
+        self.flush()
+
+    def detach(self) -> None:
+        """Nobody is the user; who waits to receive looks again."""
+        self.frontend = None
+        self.queue.close_pipe()
+        self.queue.resume()
+        self.queue.wake_readers()
+
+    def data(self, data: bytes) -> None:
+        """*data* has come."""
+        if not self.is_held and not self.queue:
+            taken = self._push(data)
+            if taken == len(data):
+                return
+            data = data[taken:]
+        self.queue.put(data)
+
+    def fill_pipe(self, receive_into: Callable[[SplicePipe, int], int]) -> int | None:
+        """Have the backend's *receive_into* put what has come into the pipe; how much it was.
+
+        None: `Backend.receive_nowait` has to get it, because there is no pipe, or no room in it,
+        or because bytes have to be looked at.
+        """
+        queue = self.queue
+        pipe, room = queue.pipe, queue.room
+        if pipe is None or room <= 0 or self.is_held or not queue.has_only_piped:
+            return None
+        try:
+            size = receive_into(pipe, room)
+        except CannotSplice:
+            queue.close_pipe()
+            return None
+        return None if not size and pipe.is_full else size
+
+    def piped(self, size: int) -> None:
+        """*size* bytes have come into the pipe."""
+        if self.frontend is not None:
+            self.frontend.push_piped(size)
+
+    @property
+    def pipe(self) -> SplicePipe | None:
+        """Where the next bytes are, if they are to be handed over and in a pipe."""
+        return None if self.is_held else self.queue.pipe
+
+    def event(self, event: BackendEvent) -> None:
+        """*event* has come, after the bytes that came before it."""
+        if self.frontend is None:
+            return
+        if event is Event.OPENED:
+            self.frontend.tell_opened()
+        if self.is_muted and event in (Event.OPENED, Event.CLOSED):
+            return
+        if self.is_held or self.queue:
+            self.queue.put_event(event)
+        else:
+            self._tell(event)
+
+    def take(self, max_bytes: int) -> bytes:
+        """The next bytes for the frontend, having told it the events that came before.
+
+        Being told may end it: then there are none.
+        """
+        while not self.is_held and self.frontend is not None:
+            item = self.queue.take(max_bytes)
+            if item is None or isinstance(item, bytes):
+                return item or b""
+            self._tell(item)
+        return b""
+
+    def peek(self) -> bytes:
+        """Of the next bytes some, without taking them; none while an event comes first."""
+        item = None if self.is_held else self.queue.peek()
+        return item if isinstance(item, bytes) else b""
+
+    def flush(self) -> None:
+        """Hand over what is queued, as far as the frontend takes it by itself.
+
+        A handler may call this, too: the call that it is in goes on when it returns.
+        """
+        if self._is_flushing:
+            return
+        self._is_flushing = True
+        try:
+            self._flush()
+        finally:
+            self._is_flushing = False
+
+    def accept(self) -> None:
+        """Hand over what is queued, and have the backend read again, unless that pauses it anew."""
+        was_paused, self.queue.is_paused = self.queue.is_paused, False
+        self.flush()
+        if was_paused and not self.queue.is_paused:
+            self.queue.wake_writers()
+
+    def _flush(self) -> None:
+        if self.pipe:
+            self.piped(0)
+            if self.pipe:
+                return
+        while not self.is_held and (item := self.queue.peek()) is not None:
+            if not isinstance(item, bytes):
+                self.queue.take(0)
+                self._tell(item)
+            elif (taken := self._push(item)) > 0:
+                self.queue.take(taken)
+            else:
+                break
+
+    def hold(self, *, closed: bool) -> None:
+        """A change begins; *closed*: its frontend hears CLOSED first."""
+        if closed:
+            self.event(Event.CLOSED)
+            self.is_muted = True
+        self.is_held = True
+
+    def let_last_in(self, *, is_open: bool) -> None:
+        """Another is in place, which *is_open*, but the last bytes of the one before come first.
+
+        They are handed over; that it is open the frontend hears behind them, by `release`.
+        """
+        self.is_owed_closed = is_open and not self.is_muted
+        self.is_held, self.is_muted = False, True
+        self.flush()
+        self.queue.wake_readers()
+        if is_open:
+            self.event(Event.OPENED)  # for who waits to send
+
+    def release(self, *, is_open: bool) -> None:
+        """The change is over and the one in place *is_open*, if it was not all the time."""
+        is_owed_closed, self.is_owed_closed = self.is_owed_closed, False
+        self.is_held = self.is_muted = False
+        self.flush()
+        self.queue.wake_readers()
+        if is_open:
+            self.event(Event.OPENED)
+        elif is_owed_closed:
+            self.event(Event.CLOSED)
+
+    def _push(self, data: bytes) -> int:
+        return self.frontend.push(data) if self.frontend is not None else 0
+
+    def _tell(self, event: BackendEvent) -> None:
+        if self.frontend is not None:
+            self.frontend.tell(event)

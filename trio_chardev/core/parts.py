@@ -1,0 +1,130 @@
+"""What of a chardev outlives its backends: its users, the way to the backend in place, its events.
+
+`Chardev` and `Change` share it. All of it is synchronous. While a commit is at work others are told
+of nothing: `Parts.tell` keeps what they are to be told until the state is whole.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import ParamSpec
+
+import attrs
+
+from trio_chardev.core.backend import Backend
+from trio_chardev.core.effects import Effects
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.outbox import Outbox
+from trio_chardev.core.runner import Runner
+from trio_chardev.core.tap import Tap, show
+from trio_chardev.core.users import Users
+from trio_chardev.errors import ChardevClosedError
+from trio_chardev.events import BackendEvent, Event
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+
+
+@attrs.define(eq=False)
+class Parts:
+    """The state of one chardev."""
+
+    id: str
+    on_event: Callable[[BackendEvent, Backend], None]
+    """Is told every event of the backend in place, whether a frontend is there or not."""
+    row: bytes | None = attrs.field(default=None, init=False)
+    """What a lister has written about it; None once something that a list shows has changed."""
+    is_guarded: bool = attrs.field(default=False, init=False)
+    """Backends to come are guarded, too, see `Backend.guard`."""
+    leaving: Runner | None = attrs.field(default=None, init=False)
+    """Was replaced, and its last bytes come before those of the one in place."""
+    outbox: Outbox = attrs.field(init=False)
+    users: Users[Frontend] = attrs.field(factory=Users, init=False)
+    _effects: Effects | None = attrs.field(default=None, init=False)
+    """Of the commit that is at work, until they are done: what happens meanwhile is told behind."""
+
+    def __attrs_post_init__(self) -> None:
+        self.outbox = Outbox(self.id)
+
+    @property
+    def runner(self) -> Runner:
+        """What is in place."""
+        return self.outbox.runner
+
+    @property
+    def backend(self) -> Backend:
+        """The backend in place."""
+        return self.outbox.runner.backend
+
+    @property
+    def frontends(self) -> list[Frontend]:
+        """Who uses it now; more than one only with a mux."""
+        return self.users.frontends
+
+    def check_not_closed(self) -> None:
+        """Raise ChardevClosedError."""
+        if self.outbox.is_closed:
+            raise ChardevClosedError(f"Chardev '{self.id}' is closed")
+
+    def touch(self) -> None:
+        """Something that a list shows has changed, of it or of what it stands on."""
+        self.row = None
+        if self.runner.started:
+            self.backend.touch()
+
+    # ------------------------------------------------------------ events
+
+    def backend_event(self, runner: Runner, event: BackendEvent) -> None:
+        """An event of *runner*; only the backend in place is heard."""
+        if runner is self.runner:
+            self.row = None
+            self.note(runner, event)
+            if event is Event.OPENED:
+                runner.look_again()
+        elif (
+            runner is self.leaving and event is Event.BREAK
+        ):  # it has its place among the last bytes
+            self.note(runner, event)
+
+    def note(self, runner: Runner, event: BackendEvent) -> None:
+        """Have *event* of *runner* told, and queued for the frontends, behind the bytes."""
+        self.tell(self.on_event, event, runner.backend)
+        self.tell(show_event, self.users.taps, event)
+        self.users.event(event)
+
+    def note_end(self, runner: Runner) -> None:
+        """The task of *runner* is over; if it was in place, its frontend is told."""
+        if runner is self.runner and not self.outbox.is_closed:
+            log.error("chardev '%s': the backend is gone: %s", self.id, runner.error)
+            self.outbox.interrupt()
+            runner.backend.set_open(False)
+
+    # ------------------------------------------------------------ what others are told
+
+    def tell(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Make a call to others at once, or while a commit is at work behind what that has to tell."""
+        if self._effects is None:
+            call(*args, **kwargs)
+        else:
+            self._effects.add(call, *args, **kwargs)
+
+    def begin_effects(self) -> Effects:
+        """A commit begins: keep what others are to be told, until `tell_all`."""
+        self._effects = Effects()
+        return self._effects
+
+    def tell_all(self, effects: Effects) -> None:
+        """Tell what a commit has to tell; raises nothing."""
+        effects.run()
+        self._effects = None
+
+
+def show_received(taps: Iterable[Tap], data: bytes) -> None:
+    """Show *taps* what has come."""
+    show(taps, lambda tap: tap.received(data))
+
+
+def show_event(taps: Iterable[Tap], event: BackendEvent) -> None:
+    """Show *taps* an event."""
+    show(taps, lambda tap: tap.event(event))

@@ -1,0 +1,247 @@
+"""What a chardev has received and its frontend has not taken yet.
+
+Bytes and events stand in one queue, in the order in which they came, so that a BREAK keeps
+its place and a frontend reads the last bytes of a peer before it hears CLOSED. An event that
+finds the queue empty does not wait in it: see `Inbox`. The queue outlives the backends.
+
+The first bytes may be in a pipe of the kernel (`open_pipe`), until somebody looks at them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+
+import trio
+
+from trio_chardev.core.splicing import SPLICE_CAPACITY, SplicePipe
+from trio_chardev.events import BackendEvent, Event
+
+OPPOSITE = {
+    Event.OPENED: Event.CLOSED,
+    Event.CLOSED: Event.OPENED,
+    Event.MUX_IN: Event.MUX_OUT,
+    Event.MUX_OUT: Event.MUX_IN,
+}
+ARRIVING = (Event.OPENED, Event.MUX_IN)
+LEAVING = (Event.CLOSED, Event.MUX_OUT)
+EVENT_WEIGHT = 64  # an event takes that many bytes of the room, so that events are bounded too
+
+
+class InboxQueue:
+    """A bounded queue of bytes and events; only its waits are async."""
+
+    __slots__ = (
+        *("_attending", "_items", "_offset", "_plain_capacity", "_readers", "_size", "_writers"),
+        *("capacity", "is_paused", "limit", "pipe"),
+    )
+
+    def __init__(self, capacity: int, limit: int = 0) -> None:
+        """*limit* is how much it may hold in all, for what can't wait outside."""
+        self.capacity = capacity
+        self.limit = max(capacity, limit)
+        self.is_paused = False
+        self.pipe: SplicePipe | None = None
+        """Where the first bytes are; None if nobody has asked for one."""
+        self._plain_capacity = capacity
+        self._items: deque[bytes | BackendEvent] = deque()
+        self._offset = 0  # how much of the first item has been taken
+        self._size = 0
+        self._readers = trio.lowlevel.ParkingLot()
+        self._writers = trio.lowlevel.ParkingLot()
+        self._attending: set[trio.CancelScope] = set()
+
+    def __len__(self) -> int:
+        """The bytes that are waiting; an event counts as `EVENT_WEIGHT`."""
+        return self._size
+
+    @property
+    def room(self) -> int:
+        """How many bytes may be put; not positive when full."""
+        return self.capacity - self._size
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes a backend shall read; not positive: it shall not."""
+        return 0 if self.is_paused else self.room
+
+    @property
+    def spare(self) -> int:
+        """As `wanted`, of a peer that has left: there the room is what the `limit` leaves."""
+        return 0 if self.is_paused else self.limit - self._size
+
+    def pause(self) -> None:
+        """Want nothing, whatever room there is, until `resume`."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """Want bytes again."""
+        if self.is_paused:
+            self.is_paused = False
+            self.wake_writers()
+
+    def open_pipe(self) -> None:
+        """Have bytes wait in a pipe, as many as fit into that. Raises OSError."""
+        if self.pipe is None:
+            self.pipe = SplicePipe(self._piped)
+            self.capacity = max(self._plain_capacity, SPLICE_CAPACITY)
+            self.wake_writers()
+
+    def close_pipe(self) -> None:
+        """Have no bytes in a pipe any more; those that were stay the first."""
+        if (pipe := self.pipe) is not None:
+            self._items.extendleft(reversed(list(pipe.read_all())))
+            self.pipe = None
+            pipe.close()
+            self.capacity = self._plain_capacity
+
+    def _piped(self, size: int) -> None:
+        """The pipe, while nothing else is in the queue, has *size* bytes more; or less."""
+        if size < 0:
+            self._shrink(-size)
+        else:
+            assert not self._items
+            self._size += size
+            self._readers.unpark_all()
+
+    @property
+    def has_only_piped(self) -> bool:
+        """Is nothing in the queue but what is in the pipe?"""
+        return not self._items
+
+    def put(self, data: bytes) -> None:
+        """Append *data*; more than `room` only for the drain after a change."""
+        self._items.append(data)
+        self._size += len(data)
+        self._readers.unpark_all()
+
+    def put_back(self, data: bytes) -> None:
+        """Put *data*, which was the next, in front of what is no longer in the pipe."""
+        if data:
+            if self._offset:
+                self._items[0] = self._items[0][self._offset :]  # type: ignore[index]
+                self._offset = 0
+            self._items.appendleft(data)
+            self._size += len(data)
+            self._readers.unpark_all()
+
+    def put_event(self, event: BackendEvent) -> None:
+        """Append *event*.
+
+        Without room a BREAK is lost, as on an overrun UART, and so is a peer that has come
+        and goes without a byte; of a line that is set again and again only the outcome is kept.
+        """
+        if self.room <= 0 and self._is_void(event):
+            return
+        self._items.append(event)
+        self._size += EVENT_WEIGHT
+        self._readers.unpark_all()
+
+    def _is_void(self, event: BackendEvent) -> bool:
+        """Is nothing to be told of *event*, after the events behind the last bytes?
+
+        Of those the one that does not matter any more is removed.
+        """
+        if event is Event.BREAK:
+            return True
+        for index in reversed(range(len(self._items))):
+            item = self._items[index]
+            if isinstance(item, bytes):
+                break
+            if _concerns_the_same(item, event):
+                if item is event or event in ARRIVING:
+                    return item is event
+                del self._items[index]
+                self._shrink(EVENT_WEIGHT)
+                return event in LEAVING
+        return False
+
+    def take(self, max_bytes: int) -> bytes | BackendEvent | None:
+        """The next event, or up to *max_bytes* of the bytes before the next event, or None."""
+        if self.pipe:
+            self.close_pipe()
+        if not self._items:
+            return None
+        item = self._items[0]
+        if not isinstance(item, bytes):
+            self._items.popleft()
+            self._shrink(EVENT_WEIGHT)
+            return item
+        data = self._take_bytes(item, max_bytes)
+        if len(data) < max_bytes and self._items:
+            data = b"".join([data, *self._take_more(max_bytes - len(data))])
+        self._shrink(len(data))
+        return data
+
+    def _take_more(self, max_bytes: int) -> Iterator[bytes]:
+        """The bytes of the items that follow."""
+        while max_bytes and self._items and isinstance(item := self._items[0], bytes):
+            data = self._take_bytes(item, max_bytes)
+            max_bytes -= len(data)
+            yield data
+
+    def _take_bytes(self, item: bytes, max_bytes: int) -> bytes:
+        """Up to *max_bytes* of the first item."""
+        end = self._offset + max_bytes
+        if end >= len(item):
+            data = item[self._offset :] if self._offset else item
+            self._items.popleft()
+            self._offset = 0
+        else:
+            data = item[self._offset : end]
+            self._offset = end
+        return data
+
+    def peek(self) -> bytes | BackendEvent | None:
+        """What `take` would give next."""
+        if self.pipe:
+            self.close_pipe()
+        if not self._items:
+            return None
+        item = self._items[0]
+        return item[self._offset :] if self._offset and isinstance(item, bytes) else item
+
+    def drop_events(self) -> None:
+        """Forget the events: nobody is there whom they concern."""
+        kept = [item for item in self._items if isinstance(item, bytes)]
+        gone = len(self._items) - len(kept)
+        self._items = deque(kept)
+        self._shrink(gone * EVENT_WEIGHT)
+
+    def wake_readers(self) -> None:
+        """Make those in `wait_item` look again."""
+        self._readers.unpark_all()
+
+    def wake_writers(self) -> None:
+        """Make those in `wait_room` look again."""
+        self._writers.unpark_all()
+        for scope in self._attending:
+            scope.cancel()
+
+    async def wait_item(self) -> None:
+        """Wait until something was put, or `wake_readers`."""
+        await self._readers.park()
+
+    async def wait_room(self) -> None:
+        """Wait until something was taken, or `wake_writers`."""
+        await self._writers.park()
+
+    async def wait_room_attending(self, attend: Callable[[], Awaitable[None]]) -> None:
+        """As `wait_room`, but in *attend*, which is cancelled then; also until that returns."""
+        with trio.CancelScope() as scope:
+            self._attending.add(scope)
+            try:
+                await attend()
+            finally:
+                self._attending.discard(scope)
+
+    def _shrink(self, size: int) -> None:
+        self._size -= size
+        if (self._writers or self._attending) and self.room > 0:
+            self.wake_writers()
+
+
+def _concerns_the_same(one: BackendEvent, other: BackendEvent) -> bool:
+    if isinstance(one, Event):
+        return one is other or OPPOSITE.get(one) is other
+    return type(one) is type(other)

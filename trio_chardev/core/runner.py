@@ -1,0 +1,228 @@
+"""One running backend: a task and a cancel scope of its own, from opening to closing."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import attrs
+import trio
+
+from trio_chardev.core.backend import Backend, Opener, OpenRequest
+from trio_chardev.core.polling import Polling
+from trio_chardev.core.tap import show
+from trio_chardev.core.users import Users
+from trio_chardev.errors import BackendError, ChardevError
+
+log = logging.getLogger(__name__)
+
+CLEANUP_TIMEOUT = 5.0  # seconds; bounds every shielded wait of the core
+MAX_READ = 1 << 16  # bytes that are asked for at once; more cost more than they bring
+READS_IN_A_ROW = 16  # before others get a turn
+TURN = 400e-6  # seconds; others get one when reading and handing over has taken that long, too
+DRAIN_TIMEOUT = 0.2  # seconds; how long a peer that is left behind may take for its last bytes
+MAX_DRAIN_TIMEOUT = 60.0  # seconds; nothing but the end of the chardev interrupts a drain
+PASSES_TO_CLOSE = 2  # of the scheduler; what closes without waiting needs no scope with a deadline
+NOTHING = memoryview(b"")
+
+
+@attrs.define(eq=False)
+class Runner:
+    """A backend with the cancel scope in which it runs, seen from its chardev."""
+
+    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    backend: Backend = attrs.field(init=False)
+    started: bool = False
+    """It was opened."""
+    ready: trio.Event = attrs.Factory(trio.Event)
+    """Set when it is open, or will never be."""
+    in_place: trio.Event = attrs.Factory(trio.Event)
+    """Set by the commit: from then on it is read."""
+    is_replaced: bool = False
+    """Set by the commit that put another in its place: nothing from it counts any more."""
+    carried: memoryview = NOTHING
+    """What a change has carried over and the backend has not taken: it goes before all else."""
+    may_send: trio.Event | None = None
+    """What the one who sends it waits for, until somebody comes to the other end."""
+    closed: trio.Event = attrs.Factory(trio.Event)
+    """Set when its task is over, whatever ended it."""
+    _draining: trio.CancelScope | None = attrs.field(default=None, init=False)
+    error: ChardevError | None = None
+    """What ended it, if it was not cancelled."""
+
+    async def run(
+        self,
+        opener: Opener,
+        request: OpenRequest,
+        users: Users[Any],
+        when_open: Callable[[Runner], None] | None = None,
+    ) -> None:
+        """Open the backend, call *when_open*, read from it once it is in place, close it.
+
+        Raises nothing but Cancelled: what kept it from opening, or ended it, is in `error`.
+        """
+        try:
+            with self.scope:
+                async with opener(request) as self.backend:
+                    if when_open is not None:
+                        when_open(self)
+                    self.started = True
+                    self.ready.set()
+                    if not self.in_place.is_set():
+                        await self.in_place.wait()
+                    request.replaces = None  # which would live as long as this one
+                    await self._pump(users)
+        except* Exception as group:  # a Cancelled beside it goes on
+            self.error = as_one_error(group)
+        finally:
+            self.closed.set()
+            self.ready.set()
+            if self._draining is not None:
+                self._draining.cancel()
+
+    async def _pump(self, users: Users[Any]) -> None:
+        """Wait for room, read, deliver: no byte is held here over a checkpoint.
+
+        A peer that has left is not kept waiting for room, as far as the queue's limit allows:
+        then its leaving is known, the next can come, and all that it has sent comes first.
+
+        What comes after a commit, when it was replaced, is not read.
+        """
+        backend = self.backend
+        polling = Polling() if backend.is_polled else None
+        in_a_row = 0
+        begin = 0.0  # of the first of them
+        while not self.is_replaced:
+            room = users.room
+            if room <= 0 and backend.is_hung_up:
+                room = users.spare
+            if room <= 0:
+                await self._wait_room(users)
+            elif (size := users.fill_pipe(backend.receive_into)) or (
+                size is None and (data := backend.receive_nowait(min(room, MAX_READ)))
+            ):
+                if polling is not None:
+                    polling.input_came()
+                if not in_a_row:
+                    begin = perf_counter()
+                if size:
+                    users.piped(size)
+                else:
+                    users.data(data)
+                in_a_row += 1
+                if in_a_row == READS_IN_A_ROW or perf_counter() - begin > TURN:
+                    in_a_row = 0
+                    await trio.lowlevel.checkpoint()
+            elif polling is not None and polling.looks_again():
+                if in_a_row:
+                    in_a_row = 0
+                    await trio.lowlevel.checkpoint()
+                else:
+                    os.sched_yield()
+            else:
+                in_a_row = 0
+                await backend.wait_readable()
+        await trio.sleep_forever()
+
+    async def _wait_room(self, users: Users[Any]) -> None:
+        has_nothing_to_do = type(self.backend).attend is Backend.attend
+        if has_nothing_to_do or users.is_paused:
+            await users.wait_room()
+        else:
+            await users.wait_room_attending(self.backend.attend)
+
+    async def drain(self, timeout: float, take: Callable[[bytes], None]) -> None:
+        """Let the peer take what it was sent, for *timeout* seconds. Cancelled is not heard here.
+
+        What it sends until it knows *take* gets. It ends at once when the backend does.
+        """
+        if not self.carried and self.backend.is_finished and self.backend.is_drained:
+            return
+        with trio.move_on_after(timeout, shield=True) as self._draining:
+            try:
+                while self.carried:
+                    self.carried = self.carried[await self.backend.send_some(self.carried) :]
+                await self.backend.finish(take)
+                await self.backend.drain()
+            except Exception as exc:
+                log.warning("%s: cannot drain: %r", self.backend.filename, exc)
+        self._draining = None
+        if self.carried:
+            log.warning("%s: %d bytes are lost", self.backend.filename, len(self.carried))
+
+    async def settle(self, timeout: float) -> None:
+        """Let a peer that is taking what it was sent have it, for *timeout* seconds.
+
+        It ends at once when the backend does. Raises BackendError if it can't be known.
+        """
+        if type(self.backend).settle is Backend.settle:
+            return
+        try:
+            with trio.move_on_after(timeout) as self._draining:
+                await self.backend.settle(timeout)
+        except Exception as exc:
+            if isinstance(exc, BackendError):
+                self.stay()
+                raise
+            log.warning("%s: cannot settle: %r", self.backend.filename, exc)
+        except BaseException:
+            self.stay()
+            raise
+
+    def stay(self) -> None:
+        """There is no change after all."""
+        try:
+            self.backend.stay()
+        except Exception as exc:
+            log.warning("%s: cannot undo its leaving: %r", self.backend.filename, exc)
+
+    def take_back(self) -> memoryview:
+        """What its peer has not taken: what was sent, then what is still to be sent."""
+        try:
+            sent = self.backend.take_back()
+        except Exception as exc:
+            log.warning("%s: cannot take back: %r", self.backend.filename, exc)
+            sent = b""
+        carried, self.carried = self.carried, NOTHING
+        return memoryview(sent + carried) if sent else carried
+
+    def look_again(self) -> None:
+        """Wake who waits for `may_send`."""
+        if self.may_send is not None:
+            self.may_send.set()
+
+    async def retire(self) -> None:
+        """Cancel the backend and wait until it is closed. Cancelled is not heard here."""
+        self.scope.cancel()
+        for _ in range(PASSES_TO_CLOSE):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            if self.closed.is_set():
+                return
+        with trio.move_on_after(CLEANUP_TIMEOUT, shield=True) as cut:
+            await self.closed.wait()
+        if cut.cancelled_caught:
+            log.error("%s does not close", self.backend.filename if self.started else "a backend")
+
+    def show_sent(self, data: memoryview) -> None:
+        """Tell the taps that *data* went to the backend."""
+        show(self.backend.taps, lambda tap: tap.sent(data))
+
+    def show_refused(self, data: memoryview) -> None:
+        """Tell the taps that *data* will not go to it."""
+        show(self.backend.taps, lambda tap: tap.refused(data))
+
+
+def as_one_error(group: BaseExceptionGroup[Exception]) -> ChardevError:
+    """What may leave the core of *group*; a bug in a backend is logged in full."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, ChardevError):
+        return error
+    log.error("a backend raised what it must not", exc_info=error)
+    one = BackendError(f"{type(error).__name__}: {error}")
+    one.__cause__ = group
+    return one

@@ -1,0 +1,148 @@
+"""The ways to the users of a chardev: one, or with a mux as many as it takes.
+
+There is always one inbox, which keeps what nobody has read for the next user. Bytes go to
+the one that has the focus, events of the backend to all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Generic
+
+import attrs
+
+from trio_chardev.core.inbox import Inbox, UserT
+from trio_chardev.core.splicing import SplicePipe
+from trio_chardev.core.tap import Tap, show
+from trio_chardev.events import BackendEvent, Event
+
+
+@attrs.define(eq=False)
+class Users(Generic[UserT]):
+    """The inboxes of a chardev; they outlive the backends."""
+
+    inboxes: list[Inbox[UserT]] = attrs.Factory(lambda: [Inbox()])
+    focus: Inbox[UserT] = attrs.Factory(lambda self: self.inboxes[0], takes_self=True)
+    taps: tuple[Tap, ...] = ()
+    """Those of the backend in place: they see what comes before the users do."""
+    is_reserved: bool = False
+    """The last bytes of a backend that was replaced come first: the one in place is not read."""
+
+    @property
+    def frontends(self) -> list[UserT]:
+        """The users, in the order in which they came."""
+        return [d.frontend for d in self.inboxes if d.frontend is not None]
+
+    @property
+    def room(self) -> int:
+        """How many bytes the one with the focus may get; not positive when it is full."""
+        return 0 if self.is_reserved else self.focus.queue.wanted
+
+    @property
+    def spare(self) -> int:
+        """How many bytes of a peer that has left it may get; not positive when it is full."""
+        return 0 if self.is_reserved else self.focus.queue.spare
+
+    @property
+    def is_paused(self) -> bool:
+        """Does the one with the focus want nothing for now, room or not?"""
+        return self.focus.queue.is_paused
+
+    @property
+    def is_muted(self) -> bool:
+        """CLOSED was told for a change under way."""
+        return any(inbox.is_muted for inbox in self.inboxes)
+
+    async def wait_room(self) -> None:
+        """Wait until the one with the focus has taken something, or another gets the focus."""
+        await self.focus.queue.wait_room()
+
+    async def wait_room_attending(self, attend: Callable[[], Awaitable[None]]) -> None:
+        """As `wait_room`, but in *attend*, see `InboxQueue.wait_room_attending`."""
+        await self.focus.queue.wait_room_attending(attend)
+
+    def vacant(self) -> Inbox[UserT]:
+        """A inbox for one more user; `attach` takes it."""
+        if not self.frontends:
+            return self.inboxes[0]
+        first = self.inboxes[0]
+        return Inbox(is_held=first.is_held, is_muted=first.is_muted)
+
+    def attach(self, inbox: Inbox[UserT], frontend: UserT, *, is_open: bool) -> None:
+        """*frontend* uses *inbox* from now on."""
+        if inbox not in self.inboxes:
+            self.inboxes.append(inbox)
+        inbox.attach(frontend, is_open=is_open)
+
+    def detach(self, inbox: Inbox[UserT]) -> None:
+        """Its user is gone; if it was one of several, so is what that has not read."""
+        inbox.detach()
+        if len(self.inboxes) > 1:
+            self.inboxes.remove(inbox)
+            if inbox is self.focus:
+                self.set_focus(self.inboxes[0])
+
+    def set_focus(self, inbox: Inbox[UserT]) -> None:
+        """Bytes go to *inbox* from now on; both sides are told (MUX_OUT, MUX_IN)."""
+        if inbox is not self.focus:
+            before, self.focus = self.focus, inbox
+            before.event(Event.MUX_OUT)
+            inbox.event(Event.MUX_IN)
+            before.queue.wake_writers()
+
+    def data(self, data: bytes) -> None:
+        """*data* has come from the backend in place."""
+        if self.taps:
+            self._show_received(data)
+        self.focus.data(data)
+
+    def fill_pipe(self, receive_into: Callable[[SplicePipe, int], int]) -> int | None:
+        """See `Inbox.fill_pipe`; `piped` is to be called then."""
+        queue = self.focus.queue
+        if queue.pipe is None:
+            return None
+        if self.taps:  # they are shown what comes
+            queue.close_pipe()
+            return None
+        return self.focus.fill_pipe(receive_into)
+
+    def piped(self, size: int) -> None:
+        """*size* bytes have come from the backend in place into the pipe."""
+        self.focus.piped(size)
+
+    def focus_event(self, event: BackendEvent) -> None:
+        """*event* has come for the one that has the focus."""
+        show(self.taps, lambda tap: tap.event(event))
+        self.focus.event(event)
+
+    def event(self, event: BackendEvent) -> None:
+        """*event* has come from the backend in place, and its taps have been shown it."""
+        for inbox in list(self.inboxes):
+            inbox.event(event)
+
+    def wake_readers(self) -> None:
+        """Make those who wait to receive look again."""
+        for inbox in self.inboxes:
+            inbox.queue.wake_readers()
+
+    def hold(self, *, closed: bool) -> None:
+        """A change begins, see `Inbox.hold`."""
+        for inbox in list(self.inboxes):
+            inbox.hold(closed=closed)
+
+    def let_last_in(self, *, is_open: bool) -> None:
+        """See `Inbox.let_last_in`; the one in place is not read until `release`."""
+        self.is_reserved = True
+        for inbox in list(self.inboxes):
+            inbox.let_last_in(is_open=is_open)
+
+    def release(self, *, is_open: bool) -> None:
+        """The change is over, see `Inbox.release`."""
+        was_reserved, self.is_reserved = self.is_reserved, False
+        for inbox in list(self.inboxes):
+            inbox.release(is_open=is_open)
+            if was_reserved:
+                inbox.queue.wake_writers()
+
+    def _show_received(self, data: bytes) -> None:
+        show(self.taps, lambda tap: tap.received(data))

@@ -1,0 +1,1 @@
+"""Devices: frontends that are made by name, one file a driver."""

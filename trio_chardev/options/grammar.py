@@ -1,0 +1,321 @@
+"""``--chardev KIND,id=ID,key=value,...``, sans-IO: from the text to what chardev-add takes.
+
+An option has the name of the member of the kind's options class, and is read as that
+member's type says. Where ``-chardev`` spells it otherwise, or where several options make one
+member, that stands in one table, `SPELLINGS`; so a new kind needs nothing here.
+
+An option that any kind has is known to every kind: what a kind has no use for is read and
+then dropped, as QEMU does, but for those that it refuses (`REFUSED`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections import ChainMap
+from collections.abc import Container, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import attrs
+
+from trio_chardev.errors import OptionsError
+from trio_chardev.options.keyval import (
+    HELP_WORDS,
+    HelpRequested,
+    Item,
+    Warn,
+    ignore,
+    listify,
+    parse_json,
+    parse_size,
+    split_items,
+    typed,
+)
+from trio_chardev.options.members import (
+    Array,
+    Enum,
+    IntRange,
+    Member,
+    Object,
+    Scalar,
+    TaggedUnion,
+    ValueType,
+    describe,
+)
+from trio_chardev.options.spelling import (
+    ALIASES,
+    OF_NO_KIND,
+    REFUSED,
+    SIZES,
+    SPELLINGS,
+    Given,
+    Spelling,
+)
+from trio_chardev.options.structure import INT64, structure
+
+
+@attrs.frozen
+class ChardevSpec:
+    """A chardev as the command line wants it."""
+
+    id: str
+    backend: Any
+    """``{"type": ..., "data": ...}`` as in chardev-add, to be checked by `structure`."""
+
+    mux: bool = False
+    """The backend goes to ``ID-base``, and *id* is a mux on that."""
+
+
+HELP_WIDTH: Final = 80
+HELP_COLUMN: Final = 31  # in which what something is for begins
+FOREIGN_HINT: Final = "It belongs to an emulated machine or its display: only QEMU has it."
+
+_ID: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
+_INDEX: Final = re.compile(r"\.[0-9]+$")
+
+
+def check_id(id: str) -> None:
+    """Raise OptionsError unless *id* may be used on the command line. QMP takes any."""
+    if not _ID.fullmatch(id):
+        error = OptionsError("Parameter 'id' expects an identifier")
+        error.add_note(
+            "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter."
+        )
+        raise error
+
+
+@attrs.frozen
+class Option:
+    """One option of a kind, for the parser and for help."""
+
+    name: str
+    """An array's option is ``NAME.N``, with any number for ``N``."""
+
+    path: tuple[str, ...]
+    """Steps into the data; ``addr:inet`` goes to the data of that variant of a union."""
+
+    value_type: ValueType
+    member: Member
+
+    @property
+    def type_name(self) -> str:
+        """As QEMU's help shows it."""
+        if self.name in SIZES:
+            return "size"
+        match self.value_type:
+            case Scalar("bool"):
+                return "bool (on/off)"
+            case Scalar("int" | "number") | IntRange():
+                return "num"
+            case Enum(values):
+                return "|".join(map(str, values))
+        return "str"
+
+    def doc(self, default: object) -> str:
+        """What it is for, and its default if that says something."""
+        doc = _plain(self.member.doc)
+        if default in (None, "", ()):
+            return doc
+        shown = ("off", "on")[default] if isinstance(default, bool) else default
+        return f"{doc} (default: {shown})"
+
+
+@attrs.frozen
+class _Arguments:
+    """What a JSON object on the command line holds: chardev-add's arguments."""
+
+    id: str
+    backend: Any
+
+
+class ChardevGrammar:
+    """Reads chardevs of *kinds*: name -> options class; *foreign* are names of QEMU's others."""
+
+    def __init__(self, kinds: Mapping[str, type], foreign: Container[str] = ()) -> None:
+        self.foreign = foreign
+        self.options = {kind: _options_of(kind, cls) for kind, cls in kinds.items()}
+        """Kind -> option's name -> the option."""
+
+        self._kinds = kinds
+        self._all = dict(ChainMap(*self.options.values()))
+
+    def parse(self, text: str, warn: Warn = ignore) -> ChardevSpec:
+        """Read one ``--chardev`` argument, or a JSON object of chardev-add's arguments.
+
+        *warn* is called with what is deprecated. Raises OptionsError, perhaps with a hint as
+        its note, and HelpRequested, about a kind or about all.
+        """
+        if text.startswith("{"):
+            arguments = structure(_Arguments, parse_json(text))
+            check_id(arguments.id)
+            return ChardevSpec(arguments.id, arguments.backend)
+        ids = [item.value for item in split_items(text) if item.key == "id"]
+        if ids:
+            check_id(ids[0])
+        return self.from_items(ids[0] if ids else None, split_items(text, "backend"), warn)
+
+    def from_items(
+        self,
+        id: str | None,
+        items: Iterable[Item],
+        warn: Warn = ignore,
+    ) -> ChardevSpec:
+        """As `parse`, of text that is split already; an ``id`` among *items* does not count."""
+        items = list(items)
+        name = next((item.value for item in reversed(items) if item.key == "backend"), None)
+        kind = ALIASES.get(name, name) if name else name
+        if name in HELP_WORDS or (any(item.is_help for item in items)):
+            raise HelpRequested(kind if kind in self.options else None)
+        if kind is not None and kind not in self.options:
+            raise self._no_such_kind(kind)
+        given = self._read(items, kind, warn)
+        if id is None:
+            raise OptionsError("chardev: no id specified")
+        if kind is None:
+            raise OptionsError(f'chardev: "{id}" missing backend')
+        if kind != name:
+            warn(f"The alias '{name}' is deprecated, use '{kind}' instead")
+        for key, what in REFUSED.items():
+            if key in given and key not in self.options[kind]:
+                raise OptionsError(f"chardev '{id}' does not support {what}")
+        backend = {"type": kind, "data": _data(kind, self.options[kind], given)}
+        return ChardevSpec(id, backend, mux=given.get("mux", False))
+
+    def _no_such_kind(self, kind: str) -> OptionsError:
+        error = OptionsError(f"'{kind}' is not a valid char driver name")
+        if kind in self.foreign:
+            error.add_note(FOREIGN_HINT)
+        return error
+
+    def _read(self, items: list[Item], kind: str | None, warn: Warn) -> Given:
+        own = self.options.get(kind or "", {})
+        options = ChainMap(own, self._all)
+        given: Given = {}
+        for item in items:
+            if item.word is not None:
+                warn(item.deprecation)
+            if item.key in SIZES:
+                size = given[item.key] = parse_size(item.key, item.value)
+                if size not in INT64:
+                    raise OptionsError(
+                        f"Value '{item.value}' is out of range for parameter '{item.key}'"
+                    )
+            elif option := _find(options, item.key):
+                given[item.key] = typed(option.value_type, item.value, item.key)
+            elif item.key in OF_NO_KIND:
+                given[item.key] = typed(OF_NO_KIND[item.key], item.value, item.key)
+            elif item.key != "id":
+                raise OptionsError(f"Invalid parameter '{item.key}'")
+        return given
+
+    def help_text(self, kind: str | None = None) -> str:
+        """What ``--chardev help`` prints, or with *kind* ``--chardev KIND,help``."""
+        return help_text("Available chardev backend types:", self._kinds, kind)
+
+
+def help_text(heading: str, kinds: Mapping[str, type], kind: str | None) -> str:
+    """A table of *kinds*, or of the options of one of them, with what else is to be known of it."""
+    if kind is None:
+        rows = [(name, _first_line(cls)) for name, cls in kinds.items()]
+        return "\n".join([heading, *_table(rows)])
+    by_path = {option.path: option for option in _options_of(kind, kinds[kind]).values()}
+    rows = [
+        (f"{option.name}=<{option.type_name}>", option.doc(_default(kind, option)))
+        for option in by_path.values()
+    ]
+    more = inspect.cleandoc(kinds[kind].__doc__ or "").split("\n\n")[1:]
+    notes = [textwrap.fill(_plain(paragraph), HELP_WIDTH) for paragraph in more]
+    return "\n".join([f"{kind} options:", *_table(rows), *notes])
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    indent = " " * HELP_COLUMN
+    for left, doc in sorted(rows):
+        left = f"  {left}"
+        text = textwrap.fill(doc, HELP_WIDTH, initial_indent=indent, subsequent_indent=indent)
+        if not doc or len(left) >= HELP_COLUMN:
+            yield left
+            if doc:
+                yield text
+        else:
+            yield left + text[len(left) :]
+
+
+def _first_line(cls: type) -> str:
+    return _plain((cls.__doc__ or "").partition("\n")[0])
+
+
+def _plain(doc: str) -> str:
+    """A docstring's text on one line, for a terminal."""
+    return " ".join(doc.replace("``", "'").split())
+
+
+def _default(kind: str, option: Option) -> object:
+    return SPELLINGS.get(kind, Spelling()).defaults.get(option.name, option.member.default)
+
+
+def _find(options: Mapping[str, Option], key: str) -> Option | None:
+    return options.get(key) or options.get(_INDEX.sub(".N", key))
+
+
+def _data(kind: str, options: Mapping[str, Option], given: Given) -> dict[str, Any]:
+    """The members of *kind* that what was *given* makes."""
+    spelling = SPELLINGS.get(kind, Spelling())
+    own = {key: value for key, value in given.items() if _find(options, key)}
+    for key, complaint in spelling.required.items():
+        if key not in own:
+            raise OptionsError(complaint)
+    own = {**spelling.defaults, **own}
+    spelling.settle(own)
+    data: dict[str, Any] = {}
+    for key, value in own.items():
+        if option := _find(options, key):
+            _put(data, option, key, value)
+    for option in options.values():
+        if len(option.path) == 1 and not option.member.is_optional and option.path[0] not in data:
+            raise OptionsError(f"Parameter '{option.name}' is missing")
+    return {name: listify(value, name) for name, value in data.items()}
+
+
+def _put(data: dict[str, Any], option: Option, key: str, value: object) -> None:
+    *parents, last = option.path
+    for step in parents:
+        name, _, variant = step.partition(":")
+        if variant:
+            data = data.setdefault(name, {"type": variant, "data": {}})["data"]
+        else:
+            data = data.setdefault(name, {})
+    data[key.rpartition(".")[2] if last == "N" else last] = value
+
+
+def _options_of(kind: str, cls: type) -> dict[str, Option]:
+    spelled = SPELLINGS.get(kind, Spelling()).names
+    hidden = {re.split("[:.]", path)[0] for path in spelled.values()}
+    names = {member.name: member.name for member in describe(cls) if member.name not in hidden}
+    options = {}
+    for name, path in (names | dict(spelled)).items():
+        steps = tuple(path.split("."))
+        member = _member_at(cls, steps)
+        match member.value_type:
+            case Object() | TaggedUnion() | Array(Object() | TaggedUnion() | Array()):
+                continue  # only for QMP, or for a JSON object
+            case Array(item):
+                options[f"{name}.N"] = Option(f"{name}.N", (*steps, "N"), item, member)
+            case value_type:
+                options[name] = Option(name, steps, value_type, member)
+    return options
+
+
+def _member_at(cls: type, steps: tuple[str, ...]) -> Member:
+    *parents, last = steps
+    for step in parents:
+        name, _, variant = step.partition(":")
+        union = _member(cls, name).value_type
+        assert isinstance(union, TaggedUnion)
+        cls = union.variants[variant]
+    return _member(cls, last)
+
+
+def _member(cls: type, name: str) -> Member:
+    return next(member for member in describe(cls) if member.name == name)

@@ -1,0 +1,384 @@
+"""Options of chardevs as strict attrs classes, and how they are made from QMP's JSON.
+
+An options class is the one place where a kind's options are named: the Python API takes
+it, QMP's arguments and ``--chardev`` are structured into it, and help and introspection
+are made from it. Only what is common to all kinds is here; see ``backends/``. How such a
+class is to be written is said in `trio_chardev.options.members`.
+
+Structuring is a cattrs converter with hooks of our own: they check what QAPI's visitors
+check, in their order, so that the first error is the one that QEMU reports.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, Literal, TypeVar, overload
+
+import attrs
+import cattrs
+from cattrs.gen import make_dict_unstructure_fn, override
+
+from trio_chardev.errors import OptionsError
+from trio_chardev.options.members import (
+    Array,
+    Enum,
+    IntRange,
+    Object,
+    Scalar,
+    TaggedUnion,
+    ValueType,
+    describe,
+    type_of,
+)
+from trio_chardev.options.qdict import first_unexpected
+from trio_chardev.options.values import path_text_or_none
+
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class BackendOptions:
+    """What every kind of backend takes (QAPI's ChardevCommon)."""
+
+    logfile: str | None = attrs.field(default=None, converter=path_text_or_none)
+    """File to which everything is copied that is written to the backend."""
+
+    logappend: bool = False
+    """Append to the log file instead of truncating it."""
+
+    logtimestamp: bool = False
+    """Begin each line of the log file with the time (ISO 8601, UTC)."""
+
+    record: str | None = attrs.field(default=None, converter=path_text_or_none)
+    """File to which all traffic is recorded with its times, for asciinema."""
+
+    record_format: Literal["asciicast-v2", "asciicast-v3"] | None = None
+    """The format of the recording; v3 is for asciinema 3 only. The default is asciicast-v2."""
+
+    log_mode: str | None = None
+    """Permissions of a log file that is made, in octal and less the umask; the default is 0600."""
+
+    log_max: int | None = None
+    """Size in bytes that the log file may reach; what comes then is left out, and counted."""
+
+    record_mode: str | None = None
+    """Permissions of a recording that is made, in octal and less the umask; the default is 0600."""
+
+    record_max: int | None = None
+    """Size in bytes that the recording may reach; what comes then is left out, and counted."""
+
+    rr: Literal["record", "play"] | None = None
+    """Is deterministic: it records or is replayed, and so is neither changed nor removed."""
+
+    plays: ClassVar[bool] = False
+    """Is what it receives a recording?"""
+
+    @property
+    def stands_on(self) -> tuple[str, ...]:
+        """The ids of the chardevs that it uses, as a mux does."""
+        return ()
+
+    @property
+    def open_timeout(self) -> float:
+        """Seconds that opening may take, when the caller does not say."""
+        return 30.0
+
+
+@overload
+def structure(cls: type[T], value: object, path: str = "", index: str = "[{}]") -> T: ...
+@overload
+def structure(cls: TaggedUnion, value: object, path: str = "", index: str = "[{}]") -> Any: ...
+def structure(cls: Any, value: object, path: str = "", index: str = "[{}]") -> Any:
+    """Make a *cls* of *value*, which is JSON as Python parses it.
+
+    *path* is where *value* stands in what the user wrote, such as ``backend``, and *index* how
+    it is written that it is an item of an array. Raises OptionsError about the defect, and with
+    the words, that QEMU would choose.
+    """
+    try:
+        return _converter.structure(value, cls)
+    except _DefectError as defect:
+        error = OptionsError(defect.text(path, index))
+        if defect.hint is not None:
+            error.add_note(defect.hint)
+        raise error from None
+
+
+def unstructure(value: object, cls: type | TaggedUnion | None = None) -> Any:
+    """The JSON of which `structure` makes an equal *value*; members at their default are left out.
+
+    With a TaggedUnion as *cls* it is the ``{"type": ..., "data": ...}`` form.
+    """
+    return _converter.unstructure(value, cls)
+
+
+class _DefectError(Exception):
+    """What is wrong. The path grows, innermost first, while the hooks unwind."""
+
+    def __init__(
+        self, template: str, *path: str | int, is_short: bool = False, hint: str | None = None
+    ) -> None:
+        self.template = template
+        self.path = list(path)
+        self.is_short = is_short  # QEMU tells only the last name of some
+        self.hint = hint  # for people; QMP's words are QEMU's
+
+    def text(self, path: str, index: str) -> str:
+        if self.is_short:
+            last = self.path[0] if self.path else path.rpartition(".")[2]
+            return self.template.format(last if isinstance(last, str) else "null")
+        elements = [path] if path else []
+        for element in reversed(self.path):
+            if isinstance(element, int):
+                elements.append(index.format(element))
+            else:
+                elements.append(f".{element}" if elements else element)
+        return self.template.format("".join(elements) if elements else "<anonymous>")
+
+
+_Hook = Callable[[Any, Any], Any]
+_ABSENT: Final = object()
+_MISSING: Final = "Parameter '{}' is missing"
+_UNEXPECTED: Final = "Parameter '{}' is unexpected"
+BOOLEAN_HINT: Final = "A boolean is true or false in JSON, without quotes."
+INT64: Final = range(-(1 << 63), 1 << 63)
+_INT64_OR_UINT64: Final = range(-(1 << 63), 1 << 64)
+
+
+def _wrong_type(expected: str, hint: str | None = None) -> _DefectError:
+    return _DefectError(f"Invalid parameter type for '{{}}', expected: {expected}", hint=hint)
+
+
+def _not_accepted(value: str | int) -> _DefectError:
+    shown = _quoted(str(value))
+    return _DefectError(f"Parameter '{{}}' does not accept value '{shown}'", is_short=True)
+
+
+def _quoted(text: str) -> str:
+    """*text* as a part of a template."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _str(value: Any, _: Any) -> str:
+    if isinstance(value, str):
+        return value
+    raise _wrong_type("string")
+
+
+def _bool(value: Any, _: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise _wrong_type("boolean", BOOLEAN_HINT)
+
+
+def _int(value: Any, _: Any) -> int:
+    if type(value) is int and value in INT64:
+        return value
+    raise _wrong_type("integer")
+
+
+def _number(value: Any, _: Any) -> float:
+    if type(value) is int or isinstance(value, float):
+        try:
+            return float(value)
+        except OverflowError:  # which the lexer reads as this, too
+            return math.inf if value > 0 else -math.inf
+    raise _wrong_type("number")
+
+
+def _any(value: Any, _: Any) -> Any:
+    return value
+
+
+_SCALAR_HOOKS: Final[dict[str, _Hook]] = {
+    "str": _str,
+    "bool": _bool,
+    "int": _int,
+    "number": _number,
+    "any": _any,
+}
+
+
+def _int_range_hook(limits: IntRange) -> _Hook:
+    def structure_sized_int(value: Any, _: Any) -> int:
+        if limits.low < 0:
+            value = _int(value, None)
+        elif type(value) is int and value in _INT64_OR_UINT64:
+            value %= 1 << 64  # as QAPI does
+        else:
+            raise _DefectError("Parameter '{}' expects uint64")
+        if limits.low <= value <= limits.high:
+            return int(value)
+        raise _DefectError(f"Parameter '{{}}' expects {limits.name}", is_short=True)
+
+    return structure_sized_int
+
+
+def _enum_hook(enum: Enum) -> _Hook:
+    check = _int if isinstance(enum.values[0], int) else _str
+
+    def structure_enum(value: Any, _: Any) -> str | int:
+        checked: str | int = check(value, None)
+        if checked in enum.values:
+            return checked
+        raise _not_accepted(checked)
+
+    return structure_enum
+
+
+def _array_hook(array: Array) -> _Hook:
+    hook = _hook_of(array.item)
+
+    def structure_array(value: Any, _: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise _wrong_type("array")
+        items = []
+        for index, item in enumerate(value):
+            try:
+                items.append(hook(item, None))
+            except _DefectError as defect:
+                defect.path.append(index)
+                raise
+        return tuple(items)
+
+    return structure_array
+
+
+def _object_hook(of: Object) -> _Hook:
+    members = [
+        (member.name, member.field, _hook_of(member.value_type), member.is_optional)
+        for member in describe(of.cls)
+    ]
+    names = frozenset(name for name, *_ in members)
+
+    def structure_object(value: Any, _: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _wrong_type("object")
+        arguments: dict[str, Any] = {}
+        for name, field, hook, is_optional in members:
+            item = value.get(name, _ABSENT)
+            if item is not _ABSENT:
+                try:
+                    arguments[field] = hook(item, None)
+                except _DefectError as defect:
+                    defect.path.append(name)
+                    raise
+            elif not is_optional:
+                raise _DefectError(_MISSING, name)
+        if len(arguments) < len(value):
+            raise _DefectError(_UNEXPECTED, first_unexpected(value, names))
+        return of.cls(**arguments)
+
+    return structure_object
+
+
+def _union_hook(union: TaggedUnion) -> _Hook:
+    hooks = {name: _hook_of(Object(cls)) for name, cls in union.variants.items()}
+
+    def variant_of(value: dict[str, Any]) -> _Hook:
+        if union.tag not in value:
+            raise _DefectError(_MISSING, union.tag)
+        try:
+            name = _str(value[union.tag], None)
+            if name not in hooks:
+                raise _no_such_tag(union, name)
+        except _DefectError as defect:
+            defect.path.append(union.tag)
+            raise
+        return hooks[name]
+
+    def structure_flat(value: Any, _: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _wrong_type("object")
+        hook = variant_of(value)
+        members = {name: item for name, item in value.items() if name != union.tag}
+        if union.no_such_member is not None:
+            _check_members(union, value[union.tag], members)
+        return hook(members, None)
+
+    def structure_union(value: Any, _: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _wrong_type("object")
+        hook = variant_of(value)
+        try:
+            if "data" not in value:
+                raise _DefectError(_MISSING)
+            options = hook(value["data"], None)
+        except _DefectError as defect:
+            defect.path.append("data")
+            raise
+        if len(value) > 2:
+            raise _DefectError(_UNEXPECTED, first_unexpected(value, (union.tag, "data")))
+        return options
+
+    return structure_flat if union.is_flat else structure_union
+
+
+def _no_such_tag(union: TaggedUnion, name: str) -> _DefectError:
+    if union.no_such_tag is None:
+        defect = _not_accepted(name)
+        if name in union.absent:
+            defect.template += f": {_quoted(union.absent[name])}"
+        return defect
+    return _DefectError(_quoted(union.no_such_tag.format(name)))
+
+
+def _check_members(union: TaggedUnion, tag: str, members: dict[str, Any]) -> None:
+    known = {member.name for member in describe(union.variants[tag])}
+    if not known.issuperset(members):
+        name = first_unexpected(members, known)
+        assert union.no_such_member is not None
+        raise _DefectError(_quoted(union.no_such_member.format(tag=tag, member=name)))
+
+
+def _structure_hook(hint: Any) -> _Hook:
+    match type_of(hint):
+        case Scalar(name):
+            return _SCALAR_HOOKS[name]
+        case IntRange() as limits:
+            return _int_range_hook(limits)
+        case Enum() as enum:
+            return _enum_hook(enum)
+        case Array() as array:
+            return _array_hook(array)
+        case Object() as of:
+            return _object_hook(of)
+        case TaggedUnion() as union:
+            return _union_hook(union)
+
+
+def _hook_of(value_type: ValueType) -> _Hook:
+    return _converter.get_structure_hook(value_type)
+
+
+def _unstructure_object_hook(cls: Any) -> Callable[[Any], Any]:
+    renamed: Any = {member.field: override(rename=member.name) for member in describe(cls)}
+    return make_dict_unstructure_fn(cls, _converter, _cattrs_omit_if_default=True, **renamed)
+
+
+def _unstructure_union_hook(hint: Any) -> Callable[[Any], Any]:
+    union = type_of(hint)
+    assert isinstance(union, TaggedUnion)
+    tags = {cls: tag for tag, cls in reversed(list(union.variants.items()))}
+
+    def unstructure_union(value: Any) -> dict[str, Any]:
+        name, data = tags[type(value)], _converter.unstructure(value)
+        return {union.tag: name, **data} if union.is_flat else {union.tag: name, "data": data}
+
+    return unstructure_union
+
+
+def _is_tagged_union(hint: Any) -> bool:
+    try:
+        return isinstance(type_of(hint), TaggedUnion)
+    except TypeError:
+        return False
+
+
+_converter: Final = cattrs.Converter(
+    detailed_validation=False, unstruct_collection_overrides={tuple: list}
+)
+_converter.register_structure_hook_factory(lambda hint: True, _structure_hook)
+_converter.register_unstructure_hook_factory(attrs.has, _unstructure_object_hook)
+_converter.register_unstructure_hook_factory(_is_tagged_union, _unstructure_union_hook)

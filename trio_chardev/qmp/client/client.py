@@ -1,0 +1,282 @@
+"""A QMP client, for QEMU, its storage daemon, this package's service, and any other server.
+
+    async with open_qmp_client("/run/vm/qmp.sock") as qmp:
+        print(await qmp.execute("query-chardev"))
+
+`QmpClient.execute` only puts its command into the outbox and waits for the reply. One task
+writes and one reads, so cancelling an `execute` never cuts a command in two: either it is
+taken back before its first byte, or the writer finishes it.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from typing import Any, Final, TypeAlias
+
+import trio
+
+from trio_chardev.backends.socket.access import peer_pid
+from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, UnixAddress
+from trio_chardev.backends.socket.connection import MAX_FDS
+from trio_chardev.backends.socket.dialer import connect
+from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.errors import BackendError, ChardevError, OptionsError, strerror
+from trio_chardev.qmp.client.conversation import (
+    Call,
+    Conversation,
+    QmpConnectionError,
+    QmpEvent,
+    QmpEvents,
+)
+from trio_chardev.qmp.json.codec import Decoder, Message
+from trio_chardev.qmp.server.session import QmpError
+
+__all__ = [
+    "QmpAddress",
+    "QmpClient",
+    "QmpConnectionError",
+    "QmpError",
+    "QmpEvent",
+    "QmpEvents",
+    "open_qmp_client",
+]
+
+RECEIVE_SIZE: Final = 1 << 16  # bytes
+GRACE: Final = 1.0  # seconds
+
+# What the methods of a stream raise, those of a chardev's frontend included.
+_BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ChardevError)
+
+QmpAddress: TypeAlias = "str | os.PathLike[str] | tuple[str, int] | SocketAddress | trio.abc.Stream"
+
+
+class QmpClient:
+    """Made by `open_qmp_client`. Any number of tasks may use it at once."""
+
+    def __init__(self, stream: trio.abc.Stream, conversation: Conversation) -> None:
+        self.is_oob_enabled = False
+        """Was out-of-band execution asked for, and offered?"""
+        self._stream = stream
+        self._conversation = conversation
+
+    @property
+    def greeting(self) -> dict[str, Any]:
+        """The greeting's ``QMP`` object: ``version`` and ``capabilities``."""
+        return self._conversation.greeting or {}
+
+    async def execute(
+        self,
+        command: str,
+        /,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        oob: bool = False,
+        fds: Sequence[int] = (),
+        **more: Any,
+    ) -> Any:
+        """Run *command* and give what it returns.
+
+        Its arguments are *arguments* and *more*; in the names of the latter ``_`` stands for
+        ``-``. With *oob* it overtakes other commands (QMP's exec-oob). The descriptors *fds*,
+        at most 16, are passed with it over a UNIX socket, for getfd; the caller keeps them.
+
+        Raises QmpError if the server answers with an error, QmpConnectionError if it has gone,
+        OptionsError for what can't be sent, TypeError for what is no JSON. Cancelled: either
+        nothing was sent, or the server may have run it all the same, and its reply is ignored.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        named = {name.replace("_", "-"): value for name, value in more.items()}
+        self._check_fds(fds)
+        with _duplicates(fds) as copies:
+            call = self._conversation.submit(
+                command, {**(arguments or {}), **named}, is_oob=oob, fds=copies
+            )
+        try:
+            await call.done.wait()
+        finally:
+            self._conversation.leave(call)
+        return call.result()
+
+    def open_events(self, *, max_pending: int = 1000) -> AbstractContextManager[QmpEvents]:
+        """Receive the events that come within the block, by ``async for event in events``.
+
+        Enter it before the command whose events matter. If more than *max_pending* wait to be
+        received, the oldest are dropped and counted. They end when the server goes away.
+        """
+        return self._conversation.subscribe(max_pending)
+
+    def _check_fds(self, fds: Sequence[int]) -> None:
+        if fds and _unix_socket(self._stream) is None:
+            raise OptionsError("Descriptors can only be passed over a UNIX socket")
+        if len(fds) > MAX_FDS:
+            raise OptionsError(f"No more than {MAX_FDS} descriptors can be passed at once")
+
+    # ------------------------------------------------------------ tasks
+
+    async def _read(self) -> None:
+        decoder = Decoder()
+        conversation = self._conversation
+        try:
+            while data := bytes(await self._stream.receive_some(RECEIVE_SIZE)):
+                pos = 0
+                while pos < len(data):
+                    messages: list[Message] = []
+                    pos = decoder.feed_some(data, pos, messages)
+                    for message in messages:
+                        conversation.take(message)
+                        if conversation.end_reason is not None:
+                            return
+                    if pos < len(data):
+                        await trio.lowlevel.checkpoint()
+        except _BROKEN as exc:
+            conversation.end(self._end_reason(exc))
+        else:
+            conversation.end(self._end_reason())
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                call = await self._conversation.wait_begun()
+                try:
+                    await self._send(call)
+                finally:
+                    call.close_fds()
+        except _BROKEN as exc:
+            # What it said last, the answer to quit for one, may still be on its way to `_read`.
+            await trio.sleep(GRACE)
+            self._conversation.end(self._end_reason(exc))
+
+    async def _send(self, call: Call) -> None:
+        sent = 0
+        unix_socket = _unix_socket(self._stream)
+        if call.fds and unix_socket is not None:
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", call.fds))
+            sent = await unix_socket.sendmsg([call.wire], [rights])
+        await self._stream.send_all(call.wire[sent:])
+
+    def _end_reason(self, error: Exception | None = None) -> str:
+        """Why the connection is over, after the end of the stream or *error*."""
+        conversation = self._conversation
+        cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
+        # A server that leaves with input unread resets the connection.
+        if cause is None or isinstance(cause, ConnectionError):
+            before = " before its greeting" if conversation.greeting is None else ""
+            return f"{conversation.peer} closed the connection{before}"
+        return f"{conversation.peer}: {strerror(cause) if isinstance(cause, OSError) else cause}"
+
+
+@asynccontextmanager
+async def open_qmp_client(
+    address: QmpAddress, *, timeout: float = 30.0, negotiate: bool = True, oob: bool = False
+) -> AsyncIterator[QmpClient]:
+    """Connect to the QMP server at *address* and negotiate; when the block ends, disconnect.
+
+    *address* is the path of a UNIX socket, a host and a port, an address class, or a stream,
+    which belongs to the client from then on. Everything before the block takes *timeout*
+    seconds at most. *oob* enables out-of-band execution if the server offers it. Without
+    *negotiate* the first command has to be qmp_capabilities.
+
+    Raises QmpConnectionError, or QmpError if the server refuses to negotiate. What the block
+    raises comes out as it is.
+    """
+    if oob and not negotiate:
+        raise OptionsError("oob is enabled by negotiating")
+    deadline = trio.current_time() + timeout
+    within = f"within {timeout:g} seconds"
+    stream, peer = await _open_stream(address, deadline)
+    conversation = Conversation(peer)
+    client = QmpClient(stream, conversation)
+    try:
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(client._read)
+            nursery.start_soon(client._write)
+            with _fail_at(
+                deadline, lambda: f"{peer} sent no greeting {within}: {_why_mute(stream)}"
+            ):
+                await conversation.greeted.wait()
+            conversation.check()
+            if negotiate:
+                client.is_oob_enabled = oob and "oob" in client.greeting["capabilities"]
+                enable = {"enable": ["oob"]} if client.is_oob_enabled else {}
+                with _fail_at(
+                    deadline,
+                    lambda: f"{peer} did not answer qmp_capabilities {within}: {_why_mute(stream)}",
+                ):
+                    await client.execute("qmp_capabilities", enable)
+            yield client
+    finally:
+        conversation.end("The QMP client is closed")
+        await trio.aclose_forcefully(stream)
+
+
+async def _open_stream(address: QmpAddress, deadline: float) -> tuple[trio.abc.Stream, str]:
+    """The stream, and the server's name for error texts."""
+    if isinstance(address, trio.abc.Stream):
+        return address, "The QMP server"
+    if isinstance(address, tuple):
+        address = InetAddress(address[0], str(address[1]))
+    elif isinstance(address, str | os.PathLike):
+        address = UnixAddress(os.fspath(address))
+    timed_out = f"Failed to connect to '{address}': {os.strerror(errno.ETIMEDOUT)}"
+    if isinstance(address, UnixAddress):  # it can only be that its queue is full
+        timed_out += "; it is busy or stopped, and others wait for it already"
+    with _fail_at(deadline, lambda: timed_out):
+        try:
+            sock = await connect(address)
+        except BackendError as exc:
+            raise QmpConnectionError(str(exc)) from exc
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock)), f"The QMP server '{address}'"
+
+
+@contextmanager
+def _fail_at(deadline: float, text: Callable[[], str]) -> Iterator[None]:
+    try:
+        with trio.fail_at(deadline):
+            yield
+    except trio.TooSlowError as exc:
+        raise QmpConnectionError(text()) from exc
+
+
+def _why_mute(stream: trio.abc.Stream) -> str:
+    """Why the server at the other end may say nothing."""
+    sock = _unix_socket(stream)
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            pid = peer_pid(sock)
+            if pid and _is_stopped(pid):
+                return f"its process {pid} is stopped"
+    return "it is busy with another client, or hangs"
+
+
+def _is_stopped(pid: int) -> bool:
+    """Is the process *pid* stopped, by a signal or a debugger (proc(5))? Raises OSError."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b") ")[2][:1] in b"Tt"
+
+
+def _unix_socket(stream: trio.abc.Stream) -> trio.socket.SocketType | None:
+    """The socket beneath *stream*, if descriptors can be passed over it."""
+    if isinstance(stream, trio.SocketStream) and stream.socket.family == socket.AF_UNIX:
+        return stream.socket
+    return None
+
+
+@contextmanager
+def _duplicates(fds: Sequence[int]) -> Iterator[list[int]]:
+    """Copies of *fds*, closed if the block fails. The caller's may be gone when they are sent."""
+    with contextlib.ExitStack() as undo:
+        copies: list[int] = []
+        for fd in fds:
+            try:
+                copies.append(os.dup(fd))
+            except OSError as exc:
+                raise OptionsError(f"Can't pass descriptor {fd}: {strerror(exc)}") from exc
+            undo.callback(os.close, copies[-1])
+        yield copies
+        undo.pop_all()

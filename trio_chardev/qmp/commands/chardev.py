@@ -1,0 +1,356 @@
+"""The QMP commands: a table of name -> arguments class and handler.
+
+A handler takes the `Context` of its client and an instance of its arguments class, and gives
+what goes into ``return``: JSON of the type that its row says. One that is async may take its
+time: it is cancelled when its client leaves. What a user did wrong is a ChardevError, whose
+text is the answer's ``desc``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import re
+from typing import Annotated, Any, Literal
+
+import attrs
+
+from trio_chardev.backends.ringbuf.ringbuf import RingbufBackend
+from trio_chardev.backends.table import BACKEND, KINDS, NOT_IN_QEMU
+from trio_chardev.core.chardev import Chardev, ChardevInfo
+from trio_chardev.core.runner import DRAIN_TIMEOUT
+from trio_chardev.options.structure import BackendOptions, unstructure
+from trio_chardev.qmp.commands.context import Command, Context, Host, NoArguments
+from trio_chardev.qmp.commands.descriptor import FD_COMMANDS
+from trio_chardev.qmp.commands.device import DEVICE_COMMANDS
+from trio_chardev.qmp.commands.object import OBJECT_COMMANDS
+from trio_chardev.qmp.commands.peer import PEER_COMMANDS
+from trio_chardev.qmp.json.codec import Encoded, encode
+from trio_chardev.qmp.json.utf8 import MAX_LENGTH, count_whole, decode_replacing
+from trio_chardev.qmp.schema import qmp_schema
+from trio_chardev.qmp.server.events import EVENTS
+from trio_chardev.qmp.server.session import QmpError
+from trio_chardev.qmp.version import VERSION
+from trio_chardev.registry import Registry
+
+DataFormat = Literal["utf8", "base64"]
+
+
+@attrs.frozen(kw_only=True)
+class CapabilitiesArguments:
+    """qmp_capabilities."""
+
+    enable: tuple[Literal["oob"], ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class BackendArguments:
+    """chardev-add."""
+
+    id: str
+    backend: Annotated[BackendOptions, BACKEND]
+
+
+@attrs.frozen(kw_only=True)
+class ChangeArguments(BackendArguments):
+    """chardev-change; what goes beyond chardev-add QEMU does not have."""
+
+    carry: bool = False
+    keep_peer: bool = False
+    drain_timeout: float = DRAIN_TIMEOUT
+
+
+@attrs.frozen
+class ChardevReturn:
+    """What chardev-add and chardev-change answer: the path of a PTY, if it is one."""
+
+    pty: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class IdArguments:
+    """chardev-remove, chardev-send-break."""
+
+    id: str
+
+
+@attrs.frozen(kw_only=True)
+class RingbufWriteArguments:
+    """ringbuf-write."""
+
+    device: str
+    data: str
+    format: DataFormat = "utf8"
+
+
+@attrs.frozen(kw_only=True)
+class RingbufReadArguments:
+    """ringbuf-read."""
+
+    device: str
+    size: int
+    format: DataFormat = "utf8"
+
+
+@attrs.frozen(kw_only=True)
+class ChardevDetails:
+    """A row of query-chardev-details, which QEMU does not have."""
+
+    label: str
+    filename: str
+    backend: Annotated[BackendOptions, BACKEND]
+    """As it was added or changed."""
+    open: bool
+    """Is somebody at its other end?"""
+    others_wait: bool
+    """Do more clients wait until that one leaves?"""
+    is_used: bool
+    users: tuple[str, ...]
+    """The ids of the devices, muxes and hubs that use it; a --monitor has none."""
+
+
+@attrs.frozen
+class VersionTriple:
+    """A version of QEMU."""
+
+    major: int
+    minor: int
+    micro: int
+
+
+@attrs.frozen
+class VersionInfo:
+    """What query-version answers."""
+
+    qemu: VersionTriple
+    package: str
+
+
+@attrs.frozen
+class NamedInfo:
+    """One of a list of names."""
+
+    name: str
+
+
+# ---------------------------------------------------------------- handlers
+
+
+def qmp_capabilities(context: Context, arguments: CapabilitiesArguments) -> dict[str, Any]:
+    context.session.negotiate(arguments.enable)
+    return {}
+
+
+def query_version(context: Context, arguments: NoArguments) -> dict[str, Any]:
+    return VERSION
+
+
+def query_commands(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
+    return [{"name": name} for name in COMMANDS]
+
+
+def query_qmp_schema(context: Context, arguments: NoArguments) -> Encoded:
+    return _schema()
+
+
+@functools.cache
+def _schema() -> Encoded:
+    return Encoded(encode(qmp_schema(COMMANDS, EVENTS))[:-2])
+
+
+def query_chardev(context: Context, arguments: NoArguments) -> Encoded:
+    rows = [chardev.row or _row(chardev) for chardev in context.host.registry.values()]
+    return Encoded(b"[%b]" % b", ".join(rows))
+
+
+def _row(chardev: Chardev) -> bytes:
+    """One line of query-chardev, kept until something in it changes."""
+    info = unstructure(chardev.info)
+    chardev.row = row = encode(info)[:-2]
+    return row
+
+
+def query_chardev_details(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
+    return [_details(context.host.registry, chardev) for chardev in context.host.registry.values()]
+
+
+def _backend_of(options: BackendOptions) -> dict[str, Any]:
+    """The ChardevBackend of *options*; a kind of the program's own has a name, but no schema."""
+    if any(kind.options is type(options) for kind in KINDS.values()):
+        backend: dict[str, Any] = unstructure(options, BACKEND)
+        return backend
+    return {"type": type(options).__name__, "data": {}}
+
+
+def _details(registry: Registry, chardev: Chardev) -> dict[str, Any]:
+    return {
+        "label": chardev.id,
+        "filename": chardev.backend.filename,
+        "backend": _backend_of(registry.options_of(chardev.id)),
+        "open": chardev.is_open,
+        "others-wait": chardev.backend.others_wait,
+        "is-used": bool(chardev.frontends),
+        "users": registry.users_of(chardev.id),
+    }
+
+
+def query_chardev_backends(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
+    return [{"name": name} for name in KINDS if name not in NOT_IN_QEMU]
+
+
+async def chardev_add(context: Context, arguments: BackendArguments) -> dict[str, Any]:
+    host = context.host
+    added = await host.registry.add(
+        arguments.id, arguments.backend, take_fd=context.fds.take, sandbox=host.sandbox
+    )
+    await _keep(host, arguments)
+    return _pty(added)
+
+
+async def chardev_change(context: Context, arguments: ChangeArguments) -> dict[str, Any]:
+    host = context.host
+    changed = await host.registry.change(
+        arguments.id,
+        arguments.backend,
+        drain_timeout=arguments.drain_timeout,
+        carry=arguments.carry,
+        keep_peer=arguments.keep_peer,
+        take_fd=context.fds.take,
+        sandbox=host.sandbox,
+    )
+    await _keep(host, arguments)
+    return _pty(changed)
+
+
+async def _keep(host: Host, arguments: BackendArguments) -> None:
+    if host.state_file.is_kept:
+        await host.state_file.keep(
+            "chardevs", arguments.id, unstructure(arguments.backend, BACKEND)
+        )
+
+
+async def chardev_remove(context: Context, arguments: IdArguments) -> dict[str, Any]:
+    host = context.host
+    try:
+        await host.registry.remove(arguments.id)
+    finally:
+        if arguments.id not in host.registry:  # though it may be cancelled
+            host.state_file.note("chardevs", arguments.id, None)
+    await host.state_file.flush()
+    return {}
+
+
+def chardev_send_break(context: Context, arguments: IdArguments) -> dict[str, Any]:
+    context.host.registry.send_break(arguments.id)
+    return {}
+
+
+def ringbuf_write(context: Context, arguments: RingbufWriteArguments) -> Any:
+    ring = _ringbuf(context, arguments.device)
+    if arguments.format == "base64":
+        ring.write(decode_base64(arguments.data))
+    else:
+        # QEMU's strings are C strings, so NUL is kept in modified UTF-8.
+        ring.write(arguments.data.encode().replace(b"\0", b"\xc0\x80"))
+    return _once_kept(ring, {})
+
+
+def ringbuf_read(context: Context, arguments: RingbufReadArguments) -> Any:
+    ring = _ringbuf(context, arguments.device)
+    if arguments.size <= 0:
+        raise QmpError("size must be greater than zero")
+    size = min(arguments.size, ring.count)
+    if arguments.format == "base64":
+        text = base64.b64encode(ring.read(size)).decode()
+    else:
+        size = count_whole(ring.peek(size + MAX_LENGTH), size)
+        text = decode_replacing(ring.read(size))
+    return _once_kept(ring, text)
+
+
+def _has_file(context: Context, arguments: dict[str, Any]) -> bool:
+    """Is the chardev that *arguments* name a ring with a file?"""
+    device, registry = arguments.get("device"), context.host.registry
+    if not (isinstance(device, str) and device in registry and registry[device].is_started):
+        return False
+    backend = registry[device].backend
+    return isinstance(backend, RingbufBackend) and backend.has_file
+
+
+def _once_kept(ring: RingbufBackend, answer: Any) -> Any:
+    """*answer*; if there is a file a coroutine, which gives it when that has all."""
+
+    async def wait() -> Any:
+        await ring.kept()
+        return answer
+
+    return wait() if ring.has_file else answer
+
+
+def quit_(context: Context, arguments: NoArguments) -> dict[str, Any]:
+    context.host.quit("host-qmp-quit")
+    return {}
+
+
+def _pty(chardev: Chardev) -> dict[str, Any]:
+    return {} if chardev.pty is None else {"pty": chardev.pty}
+
+
+def _ringbuf(context: Context, device: str) -> RingbufBackend:
+    registry = context.host.registry
+    if device not in registry:
+        raise QmpError(f"Device '{device}' not found")
+    backend = registry[device].backend
+    if not isinstance(backend, RingbufBackend):
+        raise QmpError(f"{device} is not a ringbuf device")
+    return backend
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode as GLib and so QEMU: "=" is a digit of zeros that drops its byte, wherever it stands.
+
+    An incomplete group of four is dropped.
+    """
+    if re.search(r"[^A-Za-z0-9+/=\n]", text):
+        raise QmpError("Base64 data contains invalid characters")
+    digits = text.replace("\n", "")
+    digits = digits[: len(digits) // 4 * 4]
+    plain, equals, _ = digits.partition("=")
+    data = binascii.a2b_base64(digits.replace("=", "A"))
+    if not equals:
+        return data
+    start = len(plain) // 4 * 3  # from here on each byte has to be looked at
+    return data[:start] + bytes(
+        byte
+        for at, byte in enumerate(data[start:], start)
+        if at % 3 == 0 or digits[at // 3 * 4 + at % 3 + 1] != "="
+    )
+
+
+# ---------------------------------------------------------------- the table
+
+
+COMMANDS: dict[str, Command] = {
+    "qmp_capabilities": Command(CapabilitiesArguments, qmp_capabilities),
+    "query-version": Command(NoArguments, query_version, VersionInfo),
+    "query-commands": Command(NoArguments, query_commands, tuple[NamedInfo, ...]),
+    # SchemaInfo is a union without "data", which no options class is.
+    "query-qmp-schema": Command(NoArguments, query_qmp_schema, tuple[Any, ...]),
+    "query-chardev": Command(NoArguments, query_chardev, tuple[ChardevInfo, ...]),
+    "query-chardev-details": Command(
+        NoArguments, query_chardev_details, tuple[ChardevDetails, ...]
+    ),
+    "query-chardev-backends": Command(NoArguments, query_chardev_backends, tuple[NamedInfo, ...]),
+    "chardev-add": Command(BackendArguments, chardev_add, ChardevReturn),
+    "chardev-change": Command(ChangeArguments, chardev_change, ChardevReturn),
+    "chardev-remove": Command(IdArguments, chardev_remove),
+    "chardev-send-break": Command(IdArguments, chardev_send_break),
+    "ringbuf-write": Command(RingbufWriteArguments, ringbuf_write, may_wait=_has_file),
+    "ringbuf-read": Command(RingbufReadArguments, ringbuf_read, str, may_wait=_has_file),
+    **PEER_COMMANDS,
+    **FD_COMMANDS,
+    **OBJECT_COMMANDS,
+    **DEVICE_COMMANDS,
+    "quit": Command(NoArguments, quit_),
+}

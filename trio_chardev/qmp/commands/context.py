@@ -1,0 +1,114 @@
+"""What a command is run with: the service, the monitor and the client that asked."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+
+from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.core.abilities import FdControl
+from trio_chardev.core.chardev import Chardev
+from trio_chardev.options.structure import structure
+from trio_chardev.qmp.server.descriptors import FdSets, NamedFds, close_quietly
+from trio_chardev.qmp.server.events import ShutdownReason
+from trio_chardev.qmp.server.quota import Quota
+from trio_chardev.qmp.server.session import QmpError, Session
+from trio_chardev.qmp.server.state import StateFile
+from trio_chardev.registry import Registry
+
+
+@attrs.define(eq=False)
+class Host:
+    """What commands may do to the service."""
+
+    registry: Registry
+    on_quit: Callable[[ShutdownReason], None]
+    is_quitting: bool = False
+    fdsets: FdSets = attrs.Factory(FdSets)
+    quota: Quota = attrs.Factory(Quota)
+    sandbox: Sandbox = EVERYWHERE
+    """The paths that clients may name."""
+    state_file: StateFile = attrs.Factory(StateFile)
+    """Keeps what clients do."""
+    chardevs_beside: Callable[[], Iterable[Chardev]] = tuple
+    """Those in no registry: of the clients of QMP listeners."""
+
+    def quit(self, reason: ShutdownReason) -> None:
+        """Begin to stop."""
+        if not self.is_quitting:
+            self.is_quitting = True
+            self.on_quit(reason)
+
+
+@attrs.define(eq=False)
+class Context:
+    """One client of a monitor, for the commands that it sends."""
+
+    host: Host
+    session: Session = attrs.Factory(Session)
+    chardev: Chardev | None = None
+    """The monitor's own, from which descriptors come."""
+    fds: NamedFds = attrs.field(factory=NamedFds)
+    """The descriptors of the monitor; they outlive its clients."""
+
+    passed: list[int] = attrs.field(factory=list)
+    """Descriptors that came with earlier messages than were read last."""
+
+    def take_passed_fd(self) -> int:
+        """The first descriptor of those that came last with a message; the others are closed.
+
+        Raises QmpError if none came.
+        """
+        if fds := self.take_read_fds():
+            self.keep_passed(fds)
+        if not self.passed:
+            raise QmpError("No file descriptor supplied via SCM_RIGHTS")
+        fd = self.passed.pop(0)
+        self.keep_passed([])
+        return fd
+
+    def take_read_fds(self) -> list[int]:
+        """What came with the last bytes that brought any; the caller owns them."""
+        backend = self.chardev.backend if self.chardev is not None else None
+        return backend.take_fds() if isinstance(backend, FdControl) else []
+
+    def keep_passed(self, fds: list[int]) -> None:
+        """Keep *fds* for `take_passed_fd`, and close what nobody took of those before."""
+        for fd in self.passed:
+            close_quietly(fd)
+        self.passed = fds
+
+
+@attrs.frozen
+class Command:
+    """A row of the table of commands."""
+
+    arguments: type[Any] | Any
+    handler: Callable[[Context, Any], Any]
+    returns: Any = None
+    """The type of the result, as a hint that `trio_chardev.options.members` reads; None for ``{}``."""
+
+    allow_oob: bool = False
+    may_wait: Callable[[Context, dict[str, Any]], bool] | None = None
+    """Does the handler, which is no coroutine function, give a coroutine for these arguments?"""
+    is_async: bool = attrs.field(init=False)
+
+    @is_async.default
+    def _is_coroutine_function(self) -> bool:
+        return inspect.iscoroutinefunction(self.handler)
+
+    def waits(self, context: Context, arguments: dict[str, Any]) -> bool:
+        """Will `run` give a coroutine?"""
+        return self.is_async or (self.may_wait is not None and self.may_wait(context, arguments))
+
+    def run(self, context: Context, arguments: dict[str, Any]) -> Any:
+        """The handler's result, or its coroutine. Raises OptionsError for bad arguments."""
+        return self.handler(context, structure(self.arguments, arguments))
+
+
+@attrs.frozen(kw_only=True)
+class NoArguments:
+    """A command without arguments."""

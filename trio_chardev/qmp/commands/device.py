@@ -1,0 +1,79 @@
+"""QMP commands about devices: the bridges, monitors and others that use the chardevs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import attrs
+
+from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions
+from trio_chardev.devices.monitor import check_monitor
+from trio_chardev.devices.registry import Devices
+from trio_chardev.devices.table import DEVICE, DEVICE_INFO
+from trio_chardev.options.grammar import check_id
+from trio_chardev.options.structure import unstructure
+from trio_chardev.qmp.commands.context import Command, Context, NoArguments
+from trio_chardev.qmp.server.session import QmpError
+
+
+@attrs.frozen(kw_only=True)
+class DeviceIdArguments:
+    """device_del."""
+
+    id: str
+
+
+def add_device(
+    devices: Devices,
+    options: DeviceOptions,
+    id: str | None = None,
+    sandbox: Sandbox = EVERYWHERE,
+) -> Device:
+    """Make a device, which has the name *id* if the options have none.
+
+    *sandbox* limits who asks for it. Raises OptionsError, and what `Devices.add` raises.
+    """
+    check_monitor(options, sandbox)
+    if options.id is not None:
+        check_id(options.id)
+    elif id is not None:
+        options = attrs.evolve(options, id=id)
+    return devices.add(options)
+
+
+async def device_add(context: Context, arguments: DeviceOptions) -> dict[str, Any]:
+    host = context.host
+    device = add_device(host.registry.devices, arguments, sandbox=host.sandbox)
+    if host.state_file.is_kept:
+        await host.state_file.keep("devices", device.id, unstructure(arguments, DEVICE))
+    return {}
+
+
+async def device_del(context: Context, arguments: DeviceIdArguments) -> dict[str, Any]:
+    host = context.host
+    device = host.registry.devices.get(arguments.id)
+    host.state_file.note("devices", arguments.id, None)  # one that was not restored, too
+    try:
+        await host.state_file.flush()
+    finally:
+        if device is not None:
+            device.scope.cancel()
+    if device is None:
+        raise QmpError(f"Device '{arguments.id}' not found", "DeviceNotFound")
+    if context.chardev is None or context.chardev.id not in device.options.chardevs:
+        await device.closed.wait()
+    return {}  # a monitor that deletes itself has yet to say so, and ends at its next checkpoint
+
+
+def query_devices(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
+    return [unstructure(info, DEVICE_INFO) for info in context.host.registry.devices.query()]
+
+
+DEVICE_COMMANDS: dict[str, Command] = {
+    "device_add": Command(DEVICE, device_add),
+    "device_del": Command(DeviceIdArguments, device_del),
+    "query-devices": Command(
+        NoArguments, query_devices, tuple[Annotated[DeviceInfo, DEVICE_INFO], ...]
+    ),
+}

@@ -1,0 +1,66 @@
+"""The QMP command about peers that rules, by which they were let in, would not let in any more."""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from trio_chardev.core.abilities import PeerControl
+from trio_chardev.core.chardev import Chardev
+from trio_chardev.options.structure import unstructure
+from trio_chardev.qmp.commands.context import Command, Context
+
+
+@attrs.frozen(kw_only=True)
+class RecheckArguments:
+    """chardev-recheck-peers."""
+
+    id: str | None = None
+    """The chardev; without it all, and the clients of QMP listeners."""
+
+    dry_run: bool = False
+    """Name them only."""
+
+
+@attrs.frozen
+class RefusedPeer:
+    """One that would not be let in if it came now."""
+
+    id: str
+    """The chardev, or the QMP client."""
+    peer: str
+    """As query-chardev names it."""
+    reason: str
+
+
+async def chardev_recheck_peers(
+    context: Context, arguments: RecheckArguments
+) -> list[dict[str, str]]:
+    """Drop those who would not be let in; the client's own connection last. Cancelled: it stops."""
+    registry = context.host.registry
+    if arguments.id is not None:
+        chardevs = [registry[arguments.id]]
+    else:
+        chardevs = [*registry.values(), *context.host.chardevs_beside()]
+        chardevs.sort(key=lambda chardev: chardev is context.chardev)
+    refused: list[dict[str, str]] = []
+    for chardev in chardevs:
+        await trio.lowlevel.checkpoint()  # each takes a millisecond
+        refused += [unstructure(one) for one in _recheck(chardev, drop=not arguments.dry_run)]
+    return refused
+
+
+def _recheck(chardev: Chardev, *, drop: bool) -> list[RefusedPeer]:
+    if chardev.is_closed or not chardev.is_started:
+        return []
+    backend = chardev.backend
+    if not isinstance(backend, PeerControl):
+        return []
+    return [RefusedPeer(chardev.id, *who) for who in backend.recheck_peers(drop=drop)]
+
+
+PEER_COMMANDS: dict[str, Command] = {
+    "chardev-recheck-peers": Command(
+        RecheckArguments, chardev_recheck_peers, tuple[RefusedPeer, ...]
+    ),
+}

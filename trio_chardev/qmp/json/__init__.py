@@ -1,0 +1,1 @@
+"""QMP's JSON, as QEMU reads and writes it."""

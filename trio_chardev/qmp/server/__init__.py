@@ -1,0 +1,1 @@
+"""Monitors, and the service's side of a QMP session."""

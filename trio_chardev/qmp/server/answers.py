@@ -1,0 +1,97 @@
+"""What a monitor answers to a request: what its command returns, or what is wrong."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from trio_chardev.errors import ChardevError
+from trio_chardev.qmp.commands.context import Command, Context
+from trio_chardev.qmp.server.session import QmpError, Request
+
+log = logging.getLogger(__name__)
+
+TOLD = ("id", "device", "qom-type", "driver", "chardev", "backend.type", "fdname", "protocol")
+LOGGED = 80  # characters of each in the log
+LONGEST_DESC = 16 << 10  # characters; an error quotes what it is about
+
+
+def waits(commands: Mapping[str, Command], context: Context, request: Request) -> bool:
+    """Will the command have to wait, or may it?"""
+    command = commands.get(request.name)
+    if command is None or request.error is not None:
+        return False
+    return command.waits(context, request.arguments)
+
+
+def answer_now(
+    commands: Mapping[str, Command], context: Context, request: Request
+) -> dict[str, Any]:
+    """Run a command that need not wait, or say what is wrong with it."""
+    try:
+        return {"return": _call(commands, context, request)}
+    except Exception as exc:
+        return _error(exc)
+
+
+async def answer(
+    commands: Mapping[str, Command], context: Context, request: Request
+) -> dict[str, Any]:
+    """Run any command, or say what is wrong with it."""
+    try:
+        result = _call(commands, context, request)
+        return {"return": await result if inspect.isawaitable(result) else result}
+    except Exception as exc:
+        return _error(exc)
+
+
+def _call(commands: Mapping[str, Command], context: Context, request: Request) -> Any:
+    """The result of the command, or the coroutine that gives it."""
+    command = context.session.check(request, commands)
+    if request.is_oob and not command.allow_oob:
+        raise QmpError(f"The command {request.name} does not support OOB")
+    if log.isEnabledFor(logging.DEBUG):
+        shown = _shown(request.arguments)
+        id = context.chardev.id if context.chardev is not None else ""
+        log.debug("QMP '%s': %s%s", id, request.name, shown)
+    return command.run(context, request.arguments)
+
+
+def _shown(arguments: dict[str, Any]) -> str:
+    """What *arguments* say of what the command is about, for the log: nothing secret."""
+    given = dict(arguments)
+    if isinstance(backend := given.get("backend"), dict):
+        given["backend.type"] = backend.get("type")
+    return "".join(
+        f" {name}={given[name][:LOGGED]}" for name in TOLD if isinstance(given.get(name), str)
+    )
+
+
+def _error(exc: Exception) -> dict[str, Any]:
+    """The answer to a command that raised."""
+    error_class, desc = "GenericError", str(exc)
+    if isinstance(exc, QmpError):
+        error_class = exc.error_class
+    elif not isinstance(exc, ChardevError):
+        log.exception("a command failed in a way that it must not", exc_info=exc)
+        desc = f"{type(exc).__name__}: {desc}"
+    _forget_frames(exc)
+    return {"error": {"class": error_class, "desc": desc[:LONGEST_DESC]}}
+
+
+def _forget_frames(exc: BaseException) -> None:
+    """Free what the functions had that *exc* has left, and those that it comes from.
+
+    Some of them have a name for it, and so they keep each other, with all that a client has sent,
+    until the garbage collector comes, which is rare in a service.
+    """
+    to_do = [exc]
+    while to_do:
+        done = to_do.pop()
+        if done.__traceback__ is not None:
+            done.__traceback__ = None
+            to_do += (other for other in (done.__cause__, done.__context__) if other is not None)
+            if isinstance(done, BaseExceptionGroup):
+                to_do += done.exceptions

@@ -1,0 +1,156 @@
+"""File descriptors that QMP clients pass: those with a name, of one monitor, and fd sets.
+
+``/dev/fdset/N`` may stand wherever an option takes a path: opening it duplicates the
+descriptor of set N whose access mode is the one that is asked for. A duplicate shares its
+status flags and its offset with the descriptor, in whatever process that is.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import itertools
+import os
+import re
+
+import attrs
+
+from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.backends.socket.rights import close_fds
+from trio_chardev.errors import BackendError
+from trio_chardev.qmp.server.session import QmpError
+
+DIRECTORY = "/dev/fdset/"
+
+
+def close_quietly(fd: int) -> None:
+    """Close *fd* soon, whatever it says; it may take its time."""
+    close_fds([fd])
+
+
+@attrs.define
+class NamedFds:
+    """The descriptors given by getfd, by name."""
+
+    _fds: dict[str, int] = attrs.Factory(dict)
+
+    def add(self, name: str, fd: int) -> None:
+        """Own *fd* from now on, also if it raises QmpError; an earlier one is closed."""
+        if name[:1].isdigit():
+            close_quietly(fd)
+            raise QmpError("Parameter 'fdname' expects a name not starting with a digit")
+        if name in self._fds:
+            close_quietly(self._fds[name])
+        self._fds[name] = fd
+
+    def close(self, name: str) -> None:
+        """Close one. Raises QmpError if there is none of that name."""
+        if name not in self._fds:
+            raise QmpError(f"File descriptor named '{name}' not found")
+        close_quietly(self._fds.pop(name))
+
+    def take(self, name: str) -> int:
+        """Give one away. Raises BackendError if there is none of that name."""
+        try:
+            return self._fds.pop(name)
+        except KeyError:
+            raise BackendError(f"File descriptor named '{name}' has not been found") from None
+
+    def close_all(self) -> None:
+        """Close all."""
+        while self._fds:
+            close_quietly(self._fds.popitem()[1])
+
+
+@attrs.frozen
+class FdsetFdInfo:
+    """One descriptor of a set."""
+
+    fd: int
+    opaque: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class FdsetInfo:
+    """A set of descriptors."""
+
+    fdset_id: int
+    fds: tuple[FdsetFdInfo, ...]
+
+
+@attrs.frozen(kw_only=True)
+class AddfdInfo:
+    """What add-fd answers."""
+
+    fdset_id: int
+    fd: int
+
+
+@attrs.define
+class FdSets:
+    """The fd sets of a service."""
+
+    _sets: dict[int, list[FdsetFdInfo]] = attrs.Factory(dict)
+
+    def add(self, fd: int, set_id: int | None, opaque: str | None) -> AddfdInfo:
+        """Own *fd* from now on, in set *set_id* or a new one. Raises QmpError."""
+        if set_id is None:
+            set_id = next(i for i in itertools.count() if i not in self._sets)
+        elif set_id < 0:
+            close_quietly(fd)
+            raise QmpError("Parameter 'fdset-id' expects a non-negative value")
+        self._sets.setdefault(set_id, []).append(FdsetFdInfo(fd, opaque))
+        return AddfdInfo(fdset_id=set_id, fd=fd)
+
+    def remove(self, set_id: int, fd: int | None) -> None:
+        """Close one descriptor of a set, or all. Raises QmpError if there is none."""
+        infos = self._sets.get(set_id, [])
+        gone = [info for info in infos if fd is None or info.fd == fd]
+        if not gone:
+            what = f"fdset-id:{set_id}" + (f", fd:{fd}" if fd is not None else "")
+            raise QmpError(f"File descriptor named '{what}' not found")
+        for info in gone:
+            infos.remove(info)
+            close_quietly(info.fd)
+        if not infos:
+            del self._sets[set_id]
+
+    def query(self) -> list[FdsetInfo]:
+        """All sets."""
+        return [FdsetInfo(fdset_id=i, fds=tuple(infos)) for i, infos in self._sets.items()]
+
+    def open_path(
+        self, path: str, flags: int, sandbox: Sandbox = EVERYWHERE, *, mode: int = 0o666
+    ) -> int:
+        """Open *path*, which may be ``/dev/fdset/N``. Raises as `Sandbox.open`."""
+        if not path.startswith(DIRECTORY):
+            return sandbox.open(path, flags, mode=mode)
+        if flags & os.O_PATH:  # who has a descriptor has not a place in a folder
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        number = path.removeprefix(DIRECTORY)
+        if not re.fullmatch(r"[0-9]{1,19}", number):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+        infos = self._sets.get(int(number))
+        if infos is None:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        for info in infos:
+            if fcntl.fcntl(info.fd, fcntl.F_GETFL) & os.O_ACCMODE == flags & os.O_ACCMODE:
+                return _duplicate(info.fd, flags)
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    def close_all(self) -> None:
+        """Close all."""
+        for set_id in list(self._sets):
+            self.remove(set_id, None)
+
+
+def _duplicate(fd: int, flags: int) -> int:
+    """Duplicate *fd*, which gets O_APPEND if that is in *flags*.
+
+    It is set but never cleared: another chardev may have opened the same descriptor with it.
+    O_NONBLOCK is for who uses the duplicate, see `hold_shared`. Raises OSError.
+    """
+    before = fcntl.fcntl(fd, fcntl.F_GETFL)
+    if flags & os.O_APPEND & ~before:
+        fcntl.fcntl(fd, fcntl.F_SETFL, before | os.O_APPEND)
+    return os.dup(fd)

@@ -1,0 +1,139 @@
+"""QMP events: their table, their message, and how often one may come.
+
+QEMU has none of a chardev but VSERPORT_CHANGE; the names here follow that pattern.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable
+from typing import Any, Final, Generic, Literal, TypeVar
+
+import attrs
+
+from trio_chardev.notices import (
+    ChardevAdded,
+    ChardevBreak,
+    ChardevChanged,
+    ChardevClosed,
+    ChardevOpened,
+    ChardevRemoved,
+    DeviceDeleted,
+)
+from trio_chardev.options.structure import unstructure
+
+ShutdownReason = Literal["host-qmp-quit", "host-signal", "host-ui", "host-error"]
+T = TypeVar("T")
+RATE_INTERVAL = 1.0  # seconds between two events of one key, as QEMU's VSERPORT_CHANGE
+
+
+@attrs.frozen(kw_only=True)
+class Shutdown:
+    """The service is stopping."""
+
+    guest: bool
+    """Always false: in QEMU a guest can stop itself."""
+
+    reason: ShutdownReason
+    """QAPI's ShutdownCause."""
+
+    def __str__(self) -> str:
+        return f"stopping: {self.reason}"
+
+
+EVENTS: Final[dict[str, type[Any]]] = {
+    "SHUTDOWN": Shutdown,
+    "CHARDEV_ADDED": ChardevAdded,
+    "CHARDEV_CHANGED": ChardevChanged,
+    "CHARDEV_REMOVED": ChardevRemoved,
+    "CHARDEV_OPENED": ChardevOpened,
+    "CHARDEV_CLOSED": ChardevClosed,
+    "CHARDEV_BREAK": ChardevBreak,
+    "DEVICE_DELETED": DeviceDeleted,
+}
+_NAME_OF: Final = {cls: name for name, cls in EVENTS.items()}
+
+
+def message_of(event: object, time_ns: int | None = None) -> dict[str, Any]:
+    """The QMP message for an instance of one of the classes of `EVENTS`.
+
+    Stamped with *time_ns*, since 1970, or with now.
+    """
+    seconds, nanoseconds = divmod(time.time_ns() if time_ns is None else time_ns, 10**9)
+    return {
+        "timestamp": {"seconds": seconds, "microseconds": nanoseconds // 1000},
+        "event": _NAME_OF[type(event)],
+        "data": unstructure(event),
+    }
+
+
+def rate_key(event: object) -> Hashable:
+    """Events of the same key are rate-limited; None is never.
+
+    OPENED and CLOSED of a chardev have one key, so that the last one to come is the truth.
+    """
+    match event:
+        case ChardevOpened(id=id) | ChardevClosed(id=id):
+            return "open", id
+        case ChardevBreak(id=id):
+            return "break", id
+    return None
+
+
+def outdated_keys(event: object) -> tuple[Hashable, ...]:
+    """The keys of events that, if they still wait, must not come after *event*."""
+    match event:
+        case ChardevRemoved(id=id):
+            return ("open", id), ("break", id)
+    return ()
+
+
+@attrs.define
+class Throttle(Generic[T]):
+    """Lets one message of a key pass per interval; of those that wait only the last is kept.
+
+    Sans-IO: the caller tells the time, in seconds, and asks again at `next_deadline`.
+    """
+
+    interval: float = RATE_INTERVAL
+    _deadlines: dict[Hashable, float] = attrs.Factory(dict)  # in order of time
+    _waiting: dict[Hashable, T] = attrs.Factory(dict)
+
+    def offer(self, key: Hashable, message: T, now: float) -> bool:
+        """May *message* be sent now? If not it waits, in place of an earlier one."""
+        if key is None:
+            return True
+        self._forget_idle(now)
+        if key in self._deadlines:
+            self._waiting[key] = message
+            return False
+        self._deadlines[key] = now + self.interval
+        return True
+
+    def drop(self, key: Hashable) -> None:
+        """Give up the message of *key* that waits, if one does."""
+        self._waiting.pop(key, None)
+
+    def _forget_idle(self, now: float) -> None:
+        """Forget keys whose interval is over: `take_due` is only called while one waits."""
+        while self.next_deadline <= now:
+            key = next(iter(self._deadlines))
+            if key in self._waiting:
+                return
+            del self._deadlines[key]
+
+    @property
+    def next_deadline(self) -> float:
+        """When to call `take_due`."""
+        return next(iter(self._deadlines.values()), float("inf"))
+
+    def take_due(self, now: float) -> list[T]:
+        """The messages that have waited long enough."""
+        due = []
+        while self.next_deadline <= now:
+            key = next(iter(self._deadlines))
+            del self._deadlines[key]
+            if key in self._waiting:
+                due.append(self._waiting.pop(key))
+                self._deadlines[key] = now + self.interval
+        return due

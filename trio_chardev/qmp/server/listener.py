@@ -1,0 +1,188 @@
+"""A listener that serves many QMP clients at once, each with a session of its own.
+
+In QEMU the second client of a monitor waits without a word. Here each gets a monitor on a
+chardev of its own, which is in no registry, so that there is one kind of monitor. Those whose
+handshakes (TLS, WebSocket) are not over stay in a `Handshaking`, and count as clients when they leave it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+
+import attrs
+import trio
+
+from trio_chardev.backends.socket.access import PRIVATE, Access, peer_name
+from trio_chardev.backends.socket.addresses import FdAddress, SocketAddress, connection_name
+from trio_chardev.backends.socket.handshaking import Handshaking, ending
+from trio_chardev.backends.socket.layer import Link
+from trio_chardev.backends.socket.listener import Listener, listen, listen_on
+from trio_chardev.backends.socket.passed import socket_from_fd
+from trio_chardev.backends.socket.rights import close_socket
+from trio_chardev.backends.socket.socket import SocketOptions, open_accepted
+from trio_chardev.backends.socket.stack import Stack
+from trio_chardev.core.backend import Backend, OpenRequest, number_as_fd
+from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.errors import ChardevError, OptionsError
+from trio_chardev.qmp.server.monitor import Monitor
+
+log = logging.getLogger(__name__)
+
+Run = Callable[..., Awaitable[None]]
+"""Runs the monitor that it is given; for nursery.start()."""
+
+MAX_CLIENTS = 256
+"""Clients of one listener. More are let go at once, unless one of these has been silent too long."""
+
+
+async def serve_clients(
+    options: SocketOptions,
+    monitor_of: Callable[[Chardev], Monitor],
+    run: Run,
+    objects: Mapping[str, object],
+    *,
+    insecure: bool = False,
+    take_fd: Callable[[str], int] = number_as_fd,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Listen at the address of *options* until cancelled; started() gives its name.
+
+    *run* is to run the monitor that *monitor_of* makes for a client's chardev. Unless it is
+    *insecure* nobody else can drive the service, see `trio_chardev.backends.socket.access`. *take_fd*
+    gives the socket, if it is open already. Raises OptionsError, BackendError.
+    """
+    if not options.server:
+        raise OptionsError("a QMP listener needs server=on")
+    if options.on_busy != "wait":
+        raise OptionsError("a QMP listener serves many clients: 'on-busy' is for chardevs")
+    if options.logfile is not None:
+        raise OptionsError("a QMP listener has no log file")
+    stack = Stack(options, objects)
+    if isinstance(options.addr, FdAddress):
+        passed = socket_from_fd(take_fd(options.addr.str_), options.addr.str_)
+        listener = listen_on(options.addr, passed)
+    else:
+        listener = await listen(options.addr, None, None if insecure else PRIVATE)
+    try:
+        if not insecure and not stack.proves_peers:
+            listener.check_local()
+        listener.let_pass_descriptors(stack.is_empty)
+        listener.activate()
+        listener.set_backlog(MAX_CLIENTS)
+        guard = None if insecure else Access(listener.address.name)
+        async with trio.open_nursery() as nursery:
+            task_status.started(listener.address.name)
+            crowd = _Crowd(options, objects, monitor_of, run, nursery, listener.address, guard)
+            try:
+                await crowd.admit_all(listener)
+            finally:
+                crowd.close()
+    finally:
+        await listener.remove_file()  # noqa: ASYNC102 - it shields itself, with a deadline
+        listener.close()
+
+
+@attrs.define(eq=False)
+class _Crowd:
+    """The clients of a listener."""
+
+    options: SocketOptions
+    objects: Mapping[str, object]
+    monitor_of: Callable[[Chardev], Monitor]
+    run: Run
+    nursery: trio.Nursery
+    address: SocketAddress
+    guard: Access | None
+    _handshaking: Handshaking = attrs.field(init=False)
+    _clients: dict[Monitor, trio.CancelScope] = attrs.Factory(dict)  # who came first is first
+    _number: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self._handshaking = Handshaking(self._label, serves_many=True)
+
+    @property
+    def _label(self) -> str:
+        return f"QMP at {self.address.name}"
+
+    async def admit_all(self, listener: Listener) -> None:
+        """Take client after client, for ever."""
+        while True:
+            if self._handshaking:
+                await self._handshaking.wait(listener.wait)
+            else:
+                await listener.wait()
+            if (link := self._handshaking.take()) is not None:
+                self._admit(link)
+            if (sock := listener.take()) is not None:
+                close = partial(close_socket, sock)
+                with contextlib.suppress(OSError), ending(close, self._label):
+                    self._take_in(sock)
+
+    def _take_in(self, sock: socket.socket) -> None:
+        """*sock* has come: it is a client, or becomes one by its handshakes.
+
+        Raises OSError if it may not or has left, BackendError if the credentials are gone; then
+        it is the caller's still.
+        """
+        stack = Stack(self.options, self.objects)  # the credentials may be others by now
+        if self.guard is not None:
+            self.guard.check(sock, is_proved=stack.proves_peers)
+        name = connection_name(self.address, sock, is_server=True)
+        link = stack.link_on(sock, self.options.named(name))
+        if stack.is_empty:
+            self._admit(link)
+        else:
+            self._handshaking.let_in(link)
+
+    def close(self) -> None:
+        """Close those who are no clients yet."""
+        self._handshaking.close()
+
+    def _let_one_go(self) -> bool:
+        """Make room for a newcomer; False if all clients use the service."""
+        silent = next((monitor for monitor in self._clients if monitor.is_silent), None)
+        if silent is None:
+            return False
+        log.warning("QMP client '%s' says nothing; another has its place", silent.chardev.id)
+        self._clients.pop(silent).cancel()
+        return True
+
+    def _admit(self, link: Link) -> None:
+        """*link* is a client, if there is a place for one more."""
+        if len(self._clients) >= MAX_CLIENTS and not self._let_one_go():
+            log.warning("a QMP client is let go: there are %d", MAX_CLIENTS)
+            link.close()
+            return
+        self._number += 1
+        monitor = self.monitor_of(Chardev(f"{self.address.name}#{self._number}"))
+        self._clients[monitor] = trio.CancelScope()
+        self.nursery.start_soon(self._serve, link, monitor, self._clients[monitor])
+
+    async def _serve(self, link: Link, monitor: Monitor, scope: trio.CancelScope) -> None:
+        """Run *monitor* for the client *link* until that leaves; what is raised ends that alone."""
+        chardev = monitor.chardev
+        log.info("QMP client '%s' has come%s", chardev.id, peer_name(link.sock))
+        try:
+            with scope:
+                async with open_background_nursery() as nursery:
+                    await nursery.start(self.run, monitor)  # before there is anything to be read
+                    nursery.start_soon(chardev.run)
+                    await chardev.open(lambda request: self._open(request, link))
+                    await monitor.wait_left()
+        except ChardevError as exc:
+            log.warning("a QMP client is let go: %s", exc)
+        except Exception:
+            log.exception("a QMP client is let go")
+        finally:
+            self._clients.pop(monitor, None)
+            link.close()  # if nobody took it
+            log.info("QMP client '%s' has left", chardev.id)
+
+    def _open(self, request: OpenRequest, link: Link) -> AbstractAsyncContextManager[Backend]:
+        return open_accepted(self.options, attrs.evolve(request, objects=self.objects), link)

@@ -1,0 +1,408 @@
+"""A QMP monitor: the frontend of a chardev that runs commands.
+
+What comes is handled in the task that read it: the bytes are decoded, and commands that need
+not wait are run and answered on the spot, so that a round trip costs no second task. A
+command that waits goes to the worker task, and so does all that comes after it, in order
+(exec-oob excepted). While the worker is busy no more is read, so a client that pipelines
+without end meets the backpressure of its socket, and one that sends its commands, shuts down
+its side and waits for the answers (``printf ... | socat - UNIX:...``) gets them all: its end
+has not been read before. Only when a command takes longer than PATIENCE it is read on, for
+then it matters whether the client leaves: the command is cancelled, at once or, if the client may
+have shut down its side only, as soon as its backend lets it go.
+
+A client that does not read its replies is not read either; when even its events do not fit
+into the `Output`, it is disconnected.
+
+What comes at once may be much work. After a `Turn` of it the chardev is read no more, the bytes
+that are left stay in its queue, in front of whatever comes, and others have their turn first.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import trio
+
+from trio_chardev.core.abilities import DisconnectControl
+from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.events import BackendEvent, Event
+from trio_chardev.qmp.commands.context import Command, Context, Host
+from trio_chardev.qmp.json.codec import Malformed
+from trio_chardev.qmp.server.answers import answer, answer_now, waits
+from trio_chardev.qmp.server.descriptors import NamedFds
+from trio_chardev.qmp.server.monitor_client import MonitorClient, PassedFds
+from trio_chardev.qmp.server.origin import Origin
+from trio_chardev.qmp.server.output import Output
+from trio_chardev.qmp.server.session import NOTHING, QmpError, Request
+from trio_chardev.qmp.server.turn import OUTPUT, PRETTY_OUTPUT, WAITING, Turn
+from trio_chardev.qmp.version import VERSION
+
+log = logging.getLogger(__name__)
+
+OUTPUT_SUSPENDS = 1 << 24  # bytes unsent: no command is taken any more
+OUTPUT_LIMIT = OUTPUT_SUSPENDS + (1 << 20)  # bytes unsent: the client is let go
+PATIENCE = 0.5  # seconds that a command may take before the client's leaving is looked for
+READ_AHEAD = 1 << 16  # bytes of commands kept meanwhile, or a little more
+OOB_QUEUE = 8  # commands that wait or run while oob is enabled (QEMU's)
+LEAVING_INTERVAL = 0.01  # seconds between looks at a client that waits for its last answers
+SILENCE = 30.0  # seconds without qmp_capabilities; then a client gives way to others that wait
+
+
+@attrs.define(eq=False)
+class Monitor:
+    """A monitor on *chardev*; `run` makes it work."""
+
+    chardev: Chardev
+    commands: Mapping[str, Command]
+    host: Host
+    pretty: bool = False
+    _frontend: Frontend | None = attrs.field(default=None, init=False)
+    _client: MonitorClient | None = attrs.field(default=None, init=False)
+    _held: int = attrs.field(default=0, init=False)  # of host.quota
+    _out: Output = attrs.field(init=False)
+    _came: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _left: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _fds: NamedFds = attrs.field(factory=NamedFds, init=False)
+    _turn: Turn = attrs.field(init=False)
+    _work_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _worker: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _watcher: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _half_closed: trio.lowlevel.ParkingLot = attrs.field(
+        factory=trio.lowlevel.ParkingLot, init=False
+    )
+    _turner: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _newcomer: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._out = Output(self.pretty)
+        self._turn = Turn(PRETTY_OUTPUT if self.pretty else OUTPUT)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve the chardev's clients, one after another, until cancelled.
+
+        Raises ChardevBusyError, through start(), if the chardev has a user already.
+        """
+        self.attach()
+        try:
+            task_status.started()
+            await self.serve()
+        finally:
+            self.detach()
+
+    def attach(self) -> None:
+        """Become the chardev's user, to `serve` it. Raises ChardevBusyError."""
+        self._frontend = self.chardev.attach(on_event=self._on_event, on_receive=self._on_receive)
+        self._out.frontend = self._frontend
+        self._out.flush()
+        self._read_or_pause()
+
+    def detach(self) -> None:
+        """Leave the chardev."""
+        self.host.quota.total -= self._held
+        self._held = 0
+        if self._frontend is not None:
+            self.chardev.detach(self._frontend)
+
+    async def serve(self) -> None:
+        """What remains of `run` after `attach`."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._out.run, self._go_on)
+                nursery.start_soon(self._work)
+                nursery.start_soon(self._take_turns)
+                nursery.start_soon(self._watch)
+                nursery.start_soon(self._watch_leaving)
+                if self.chardev.is_started:  # its backend has other clients, one by one
+                    nursery.start_soon(self._watch_silence)
+        finally:
+            self._fds.close_all()
+
+    def send_event(self, message: dict[str, Any]) -> None:
+        """Send a QMP event, if there is a client that has negotiated."""
+        if self._client is not None and self._client.context.session.is_negotiated:
+            self._out.put(message)
+            if len(self._out) > OUTPUT_LIMIT:
+                self._disconnect("does not read")
+            self._out.flush()
+            self._count_memory()
+
+    @property
+    def is_silent(self) -> bool:
+        """Is there a client that has not negotiated, though it has had `SILENCE` for that?"""
+        client = self._client
+        return (
+            client is not None
+            and not client.context.session.is_negotiated
+            and trio.current_time() >= client.came + SILENCE
+        )
+
+    async def wait_client(self) -> None:
+        """Wait until a client has come."""
+        await self._came.wait()
+
+    async def wait_left(self) -> None:
+        """Wait until a client has left, having had the answers to what it sent."""
+        await self._left.wait()
+
+    async def wait_drained(self) -> None:
+        """Wait until the client, if there is one, has taken all that was put."""
+        if self._client is not None:
+            await self._out.wait_drained()
+
+    # ------------------------------------------------------------ clients
+
+    def _on_event(self, event: BackendEvent) -> None:
+        if event is Event.OPENED:
+            self._end_client()
+            self._client = MonitorClient(Context(self.host, chardev=self.chardev, fds=self._fds))
+            self._out.put({"QMP": {"version": VERSION, "capabilities": ["oob"]}})
+            self._out.flush()
+            self._newcomer.unpark_all()
+            self._came.set()
+        elif event is Event.CLOSED:
+            if self._client is not None and self._is_owed(self._client):
+                self._client.is_leaving = True
+                self._half_closed.unpark_all()
+            else:
+                self._see_off()
+
+    def _end_client(self) -> None:
+        if self._client is not None:
+            self._client.close()
+        self._client = None
+        self._out.clear()
+        self._count_memory()
+        self._work_scope.cancel()
+
+    def _disconnect(self, why: str) -> None:
+        log.warning("monitor '%s': its client %s; it is let go", self.chardev.id, why)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        backend = self.chardev.backend
+        self._end_client()
+        if isinstance(backend, DisconnectControl):
+            backend.disconnect(at_once=True)
+
+    def _count_memory(self) -> None:
+        """Keep account of what is kept for the client, and let it go if that is too much."""
+        client = self._client
+        held = 0 if client is None else client.held + len(self._out)
+        if held != self._held:
+            before, self._held = self._held, held
+            if self.host.quota.is_too_much(before, held):
+                self._disconnect(f"has {held} bytes kept, and there are too many in all")
+
+    def _is_owed(self, client: MonitorClient) -> bool:
+        """Is *client*, who sends no more, to be told something, and does it read?
+
+        What only had to wait for the next turn is done in any case.
+        """
+        if client.backlog and not self._is_suspended(client):
+            return True
+        owed = client.queue or client.backlog or len(self._out)
+        return bool(owed) and self.chardev.backend.is_lingering
+
+    def _see_off(self) -> None:
+        """The client sends no more, and has all its answers: nobody needs to wait for more."""
+        if self.chardev.backend.is_lingering:
+            self._let_go()
+        else:
+            self._end_client()
+        self._left.set()
+
+    async def _watch_leaving(self) -> None:
+        """Let a client that sends no more go when it has its last answer, or has gone."""
+        while True:
+            client = self._client
+            if client is None or not client.is_leaving:
+                await self._half_closed.park()
+            elif self._is_owed(client):
+                await trio.sleep(LEAVING_INTERVAL)
+            else:
+                self._see_off()
+
+    async def _watch_silence(self) -> None:
+        """Let a silent client go once it keeps others waiting."""
+        while True:
+            client = self._client
+            if client is None or client.context.session.is_negotiated:
+                await self._newcomer.park()
+                continue
+            await trio.sleep(SILENCE)
+            if client is self._client and self.is_silent and self.chardev.backend.others_wait:
+                self._disconnect("says nothing while others wait")
+
+    # ------------------------------------------------------------ commands
+
+    def _on_receive(self, data: bytes) -> int:
+        client = self._client
+        if client is None:  # the rest of one that was let go
+            return len(data)
+        if self._turn.is_over:
+            self._pause()
+            return 0
+        if client.http_guard.is_browser(data):
+            self._disconnect("is a web browser")
+            return len(data)
+        was_suspended = self._is_suspended(client)
+        if was_suspended and client.ahead >= READ_AHEAD:
+            return 0
+        if was_suspended:
+            client.set_fds_aside(first=False)
+        taken = self._work_through(client, data)
+        client.ahead = client.ahead + taken if was_suspended else 0
+        if client.backlog and not was_suspended and client is self._client:
+            client.set_fds_aside(first=True)
+        self._out.flush()
+        self._count_memory()
+        if client is not self._client:
+            return len(data)
+        if self._turn.is_over or (not was_suspended and self._is_suspended(client)):
+            self._pause()
+        return taken
+
+    def _work_through(self, client: MonitorClient, data: bytes) -> int:
+        """Do what is asked for in *data*, until the turn is over; how many bytes that was."""
+        turn, decoder = self._turn, client.decoder
+        pos = 0
+        while pos < len(data) and not turn.is_over and client is self._client:
+            before = decoder.effort
+            pos = client.feed(data, pos)
+            self._take_backlog(client)
+            turn.spend(decoder.effort - before)
+        return pos
+
+    def _is_suspended(self, client: MonitorClient) -> bool:
+        """As in QEMU: one command at a time, or eight in the queue with oob."""
+        limit = OOB_QUEUE if client.context.session.is_oob_enabled else 1
+        return len(client.queue) >= limit or len(self._out) >= OUTPUT_SUSPENDS
+
+    def _take_backlog(self, client: MonitorClient) -> None:
+        """Do what was asked for, as far as the turn goes."""
+        backlog = client.backlog
+        size = len(self._out)
+        most, most_size = self._turn.left, size + self._turn.left_for_output
+        count = 0
+        while (
+            backlog and client is self._client and count < most and not self._is_suspended(client)
+        ):
+            count += 1
+            message = backlog.popleft()
+            if isinstance(message, PassedFds):
+                client.context.keep_passed(message.fds)
+                continue
+            if isinstance(message, Malformed):
+                request = Request("", {}, NOTHING, error=QmpError(message.desc))
+            else:
+                request = client.context.session.parse(message)
+            if not request.is_oob and (
+                client.queue or waits(self.commands, client.context, request)
+            ):
+                client.queue.append(request)
+                self._worker.unpark_all()
+                self._watcher.unpark_all()
+            else:
+                with Origin(self):
+                    reply = answer_now(self.commands, client.context, request)
+                self._put_reply(request, reply)
+                if len(self._out) >= most_size:
+                    break
+        self._turn.spend(count, len(self._out) - size)
+
+    async def _work(self) -> None:
+        """Run, one after another, the requests that have to wait."""
+        while True:
+            client = self._client
+            if client is None or not client.queue:
+                await self._worker.park()
+            else:
+                with trio.CancelScope() as self._work_scope:
+                    await self._work_for(client)
+                self._read_or_pause()
+
+    async def _work_for(self, client: MonitorClient) -> None:
+        """Run those of *client*, until it leaves."""
+        while client is self._client:
+            if not client.queue:
+                await self._worker.park()
+                continue
+            request = client.queue[0]
+            with Origin(self):
+                reply = await answer(self.commands, client.context, request)
+            if client is self._client:  # else it left
+                client.queue.popleft()
+                client.is_read_on = False
+                self._turn.spend(WAITING)
+                self._put_reply(request, reply)
+                self._take_backlog(client)
+                self._out.flush()
+                self._count_memory()
+            self._read_or_pause()
+            if self._turn.is_over:
+                await trio.lowlevel.checkpoint()
+
+    async def _watch(self) -> None:
+        """Read on when a command takes long, so that its client's leaving is heard."""
+        while True:
+            client = self._client
+            if client is not None and client.queue:
+                request = client.queue[0]
+                await trio.sleep(PATIENCE)
+                if client is not self._client or not client.queue or client.queue[0] is not request:
+                    continue
+                client.is_read_on = True
+                self._read_or_pause()
+            await self._watcher.park()
+
+    async def _take_turns(self) -> None:
+        """Go on behind each turn, when others have had theirs."""
+        while True:
+            if self._turn.is_over:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._turner.park()
+            self._turn.renew()
+            self._go_on()
+
+    def _read_or_pause(self) -> None:
+        """Read on, unless the client has to wait: for others, for the worker, or to read itself."""
+        client = self._client
+        if client is None:
+            self._read()
+        elif self._turn.is_over or (self._is_suspended(client) and not client.is_read_on):
+            self._pause()
+        else:
+            self._read()
+
+    def _read(self) -> None:
+        if self._frontend is not None and self._frontend.is_attached:
+            self._frontend.accept_input()
+
+    def _pause(self) -> None:
+        if self._turn.is_over:
+            self._turner.unpark_all()
+        if self._frontend is not None and self._frontend.is_attached:
+            self._frontend.pause_input()
+
+    # ------------------------------------------------------------ output
+
+    def _put_reply(self, request: Request, reply: dict[str, Any]) -> None:
+        if "error" in reply:
+            log.debug("QMP '%s': %s: %s", self.chardev.id, request.name, reply["error"]["desc"])
+        if request.reply_id is not NOTHING:
+            reply["id"] = request.reply_id
+        if not self.host.is_quitting or request.name == "quit":
+            self._out.put(reply)
+
+    def _go_on(self) -> None:
+        """The client has taken some of the output: take more commands of it."""
+        if self._client is not None:
+            self._take_backlog(self._client)
+            self._out.flush()
+            self._count_memory()
+        self._read_or_pause()

@@ -1,0 +1,107 @@
+"""What a monitor has to tell its client: replies and events, in one queue.
+
+What the peer takes at once is sent by who puts it there, the rest by the task of `run`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import trio
+
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.errors import BackendDisconnectedError, ChardevClosedError, ChardevError
+from trio_chardev.qmp.json.codec import encode, encode_pretty
+from trio_chardev.readiness import RETRY_INTERVAL
+
+log = logging.getLogger(__name__)
+
+SEND_CHUNK = 1 << 16  # bytes
+FLUSH_CHUNK = 1 << 20  # bytes; far more than a socket takes at once
+ON_LEAVING = BackendDisconnectedError, ChardevClosedError, trio.ClosedResourceError
+
+
+@attrs.define(eq=False)
+class Output:
+    """The queue; its length is in bytes."""
+
+    pretty: bool = False
+    frontend: Frontend | None = None
+    """Where it goes; None: it has to wait."""
+    _trouble: str = attrs.field(default="", init=False)
+    _unsent: bytearray = attrs.field(factory=bytearray, init=False)
+    _client: object = attrs.field(factory=object, init=False)  # stands for who gets it
+    _send_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _writer: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _drained: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    def __len__(self) -> int:
+        return len(self._unsent)
+
+    def put(self, message: dict[str, Any]) -> None:
+        """Append *message*; `flush` sends it."""
+        self._unsent += encode_pretty(message) if self.pretty else encode(message)
+
+    def flush(self) -> None:
+        """Send what the peer takes at once."""
+        if not self._unsent or self.frontend is None:
+            return
+        client = self._client
+        try:
+            sent = self.frontend.try_send(bytes(self._unsent[:FLUSH_CHUNK]))
+        except ON_LEAVING:
+            sent = len(self._unsent)  # it left: CLOSED will follow, or came just now
+        except ChardevError:
+            sent = 0  # `run` tries again
+        if client is self._client:
+            del self._unsent[:sent]
+        if self._unsent:
+            self._writer.unpark_all()
+        elif self._drained:
+            self._drained.unpark_all()
+
+    def clear(self) -> None:
+        """The client is gone; what comes from now on is for the next."""
+        self._client = object()
+        self._unsent.clear()
+        self._send_scope.cancel()
+        self._drained.unpark_all()
+
+    async def wait_drained(self) -> None:
+        """Wait until it is empty."""
+        while self._unsent:
+            await self._drained.park()
+
+    async def run(self, on_sent: Callable[[], None]) -> None:
+        """Send what did not go at once; *on_sent* is called whenever some has been."""
+        assert self.frontend is not None
+        while True:
+            if not self._unsent:
+                self._drained.unpark_all()
+                await self._writer.park()
+                on_sent()  # somebody else may have sent it meanwhile, or that client is gone
+                continue
+            client = self._client
+            sent = 0
+            with trio.CancelScope() as self._send_scope:
+                try:
+                    sent = await self.frontend.send_some(bytes(self._unsent[:SEND_CHUNK]))
+                except ON_LEAVING:
+                    sent = len(self._unsent)
+                except ChardevError as exc:
+                    self._tell(exc)
+                    await trio.sleep(RETRY_INTERVAL)
+                else:
+                    self._trouble = ""
+            if client is self._client:  # else it is another's output
+                del self._unsent[:sent]
+            on_sent()
+
+    def _tell(self, error: ChardevError) -> None:
+        """Log *error*, but once if it comes again and again."""
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            log.warning("monitor: %s; trying again each second", error)

@@ -1,0 +1,339 @@
+"""id -> Chardev: add, change, remove, query. The one place that knows all chardevs."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, ValuesView
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import attrs
+import trio
+
+from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.backends.table import Kind, openers_with
+from trio_chardev.core.backend import (
+    DEFAULT_ESCAPE,
+    Backend,
+    Opener,
+    OpenerOf,
+    OpenPathIn,
+    OpenRequest,
+    number_as_fd,
+    open_path,
+)
+from trio_chardev.core.chardev import Chardev, ChardevInfo
+from trio_chardev.core.nursery import check_not_over, open_background_nursery
+from trio_chardev.core.runner import DRAIN_TIMEOUT
+from trio_chardev.devices.base import Device
+from trio_chardev.devices.registry import Devices, Driver, DriverOf, no_drivers
+from trio_chardev.devices.table import drivers_with
+from trio_chardev.errors import (
+    BackendError,
+    ChangeRefusedError,
+    ChardevBusyError,
+    ChardevExistsError,
+    ChardevNotFoundError,
+    OptionsError,
+)
+from trio_chardev.events import BackendEvent, Event
+from trio_chardev.notices import (
+    ChardevAdded,
+    ChardevBreak,
+    ChardevChanged,
+    ChardevClosed,
+    ChardevOpened,
+    ChardevRemoved,
+    DeviceDeleted,
+    Notice,
+)
+from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.values import check_types
+
+log = logging.getLogger(__name__)
+
+RESERVED_ID = "type"
+"""A property that QEMU's container of chardevs has itself."""
+
+
+@attrs.define(eq=False)
+class Registry(Mapping[str, Chardev]):
+    """The chardevs of one service, by id; made by `open_registry`."""
+
+    _nursery: trio.Nursery
+    _opener_of: OpenerOf
+    on_notice: Callable[[Notice], None] = lambda notice: None
+    """Is told what happens to the chardevs; what it raises is logged."""
+    open_path: OpenPathIn = open_path
+    """Opens what options name by a path; see OpenRequest."""
+    quit: Callable[[], None] = lambda: None
+    """Stops the service; see OpenRequest."""
+    escape: int = DEFAULT_ESCAPE
+    """The byte before a command to a mux that is opened from now on; see OpenRequest."""
+    objects: dict[str, object] = attrs.Factory(dict)
+    """What options name by an id, such as TLS credentials; see OpenRequest."""
+    devices: Devices = attrs.field(init=False)
+    """The devices that use the chardevs, such as bridges."""
+    object_devices: Devices = attrs.field(init=False)
+    """The *objects* that use chardevs, as monitors do: devices by the ids of objects."""
+    _chardevs: dict[str, Chardev] = attrs.Factory(dict)
+    _options: dict[str, BackendOptions] = attrs.Factory(dict)
+    _adding: set[str] = attrs.Factory(set)  # ids whose first backend is being opened
+    _told: dict[Chardev, Backend] = attrs.Factory(dict)  # which backend was told last
+
+    def __getitem__(self, id: str) -> Chardev:
+        try:
+            return self._chardevs[id]
+        except KeyError:
+            raise ChardevNotFoundError(f"Chardev '{id}' not found") from None
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._chardevs
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._chardevs)
+
+    def __len__(self) -> int:
+        return len(self._chardevs)
+
+    def values(self) -> ValuesView[Chardev]:
+        """The chardevs, in the order in which they were added."""
+        return self._chardevs.values()
+
+    def query(self) -> list[ChardevInfo]:
+        """All chardevs, in the order in which they were added."""
+        return [chardev.info for chardev in self._chardevs.values()]
+
+    def options_of(self, id: str) -> BackendOptions:
+        """What the backend of chardev *id* was opened with. Raises ChardevNotFoundError."""
+        return self._options[self[id].id]
+
+    def users_of(self, id: str) -> list[str]:
+        """The ids of the devices, muxes and hubs that stand on chardev *id*."""
+        return [
+            *(device.id for device in self.devices.values() if id in device.options.chardevs),
+            *(other for other, options in self._options.items() if id in options.stands_on),
+        ]
+
+    async def add(
+        self,
+        id: str,
+        options: BackendOptions,
+        *,
+        timeout: float | None = None,
+        is_replayed: bool = False,
+        take_fd: Callable[[str], int] = number_as_fd,
+        sandbox: Sandbox = EVERYWHERE,
+    ) -> Chardev:
+        """Open a backend under a new id, and return its chardev.
+
+        It has to open within *timeout* seconds; with None those that the options say.
+
+        Raises ChardevExistsError, OptionsError for what the options say, BackendError for what
+        can't be opened, ChardevClosedError when the registry's block is over. Raising anything, it
+        has added nothing.
+        """
+        check_not_over(self._nursery, "registry")
+        if id in self._chardevs or id in self._adding:
+            raise ChardevExistsError(f"Chardev with id '{id}' already exists")
+        if id == RESERVED_ID:
+            raise ChardevExistsError(
+                f"Failed to add chardev '{id}': attempt to add duplicate property '{id}' "
+                "to object (type 'container')"
+            )
+        is_replayed = is_replayed or options.rr is not None
+        chardev = Chardev(id, is_replayed=is_replayed, on_event=self._note_event)
+        self._adding.add(id)
+        try:
+            with _failed_to("add", id):
+                check_types(options)
+                opener = self._opener(options, take_fd, sandbox)
+                await self._open(chardev, opener, _or_default(timeout, options))
+            self._chardevs[id] = chardev
+        finally:
+            self._adding.discard(id)
+        self._told[chardev] = chardev.backend
+        self._options[id] = options
+        self.tell(ChardevAdded(id, chardev.backend.filename))
+        if chardev.is_open:
+            self._note_event(chardev, Event.OPENED, chardev.backend)
+        return chardev
+
+    async def _open(self, chardev: Chardev, opener: Opener, timeout: float) -> None:
+        self._nursery.start_soon(chardev.run)
+        try:
+            await chardev.open(opener, timeout=timeout)
+        except BaseException:
+            await chardev.aclose()
+            raise
+
+    async def change(
+        self,
+        id: str,
+        options: BackendOptions,
+        *,
+        timeout: float | None = None,
+        drain_timeout: float = DRAIN_TIMEOUT,
+        carry: bool = False,
+        keep_peer: bool = False,
+        take_fd: Callable[[str], int] = number_as_fd,
+        sandbox: Sandbox = EVERYWHERE,
+    ) -> Chardev:
+        """Put another backend in place of that of chardev *id*, which is returned; see `Chardev.change`.
+
+        Raises ChardevNotFoundError and what `Chardev.change` raises: then all is as before.
+        """
+        if id not in self._chardevs:
+            raise ChardevNotFoundError(f"Chardev '{id}' does not exist")
+        chardev = self._chardevs[id]
+        # With a user QEMU says no more than what went wrong.
+        with contextlib.nullcontext() if chardev.frontends else _failed_to("change", id):
+            check_types(options)
+            opener = self._opener(options, take_fd, sandbox)
+            await chardev.change(
+                opener,
+                timeout=_or_default(timeout, options),
+                drain_timeout=drain_timeout,
+                carry=carry,
+                keep_peer=keep_peer,
+            )
+        self._options[id] = options
+        chardev.is_replayed = options.rr is not None
+        self._note_change(chardev)
+        return chardev
+
+    async def remove(self, id: str) -> None:
+        """Close chardev *id* and forget it. A change under way is ended by it.
+
+        Raises ChardevNotFoundError, ChardevBusyError, ChangeRefusedError. Cancelled: it is
+        removed all the same.
+        """
+        chardev = self[id]
+        if chardev.frontends:
+            raise ChardevBusyError(f"Chardev '{id}' is busy")
+        if chardev.is_replayed:
+            raise ChangeRefusedError(f"Chardev '{id}' cannot be unplugged in record/replay mode")
+        del self._chardevs[id], self._told[chardev], self._options[id]
+        self.tell(ChardevRemoved(id))
+        await chardev.aclose()
+
+    def shut(self) -> None:
+        """Close all chardevs to what comes, before their tasks are cancelled."""
+        for chardev in self._chardevs.values():
+            chardev.shut()
+
+    def send_break(self, id: str) -> None:
+        """Have the user of chardev *id* see a break. Raises ChardevNotFoundError."""
+        self[id].send_event(Event.BREAK)
+        self.tell(ChardevBreak(id))
+
+    def tell(self, notice: Notice) -> None:
+        """Call `on_notice`, which may be anybody's code: what it raises breaks nothing."""
+        try:
+            self.on_notice(notice)
+        except Exception:
+            log.exception("on_notice failed: %r", notice)
+
+    def note_device_end(self, device: Device) -> None:
+        """Tell that *device* is gone."""
+        self.tell(DeviceDeleted(device.id, f"/machine/peripheral/{device.id}"))
+
+    def forget_object(self, device: Device) -> None:
+        """*device* is gone, and so is the object that it was."""
+        if self.objects.get(device.id) is device:
+            del self.objects[device.id]
+
+    def _note_change(self, chardev: Chardev) -> None:
+        """Tell of the backend in place, if nobody was told yet."""
+        before = self._told.get(chardev)
+        if before is not None and before is not chardev.backend:
+            self._told[chardev] = chardev.backend
+            self.tell(ChardevChanged(chardev.id, before.filename, chardev.backend.filename))
+
+    def _note_event(self, chardev: Chardev, event: BackendEvent, backend: Backend) -> None:
+        """Tell of *event*: behind ADDED, behind CHANGED of the same commit, before REMOVED."""
+        if chardev not in self._told:
+            return
+        if backend is chardev.backend:
+            self._note_change(chardev)
+        match event:
+            case Event.OPENED:
+                self.tell(ChardevOpened(chardev.id, backend.filename))
+            case Event.CLOSED:
+                self.tell(ChardevClosed(chardev.id, backend.filename))
+            case Event.BREAK:
+                self.tell(ChardevBreak(chardev.id))
+
+    def _opener(
+        self, options: BackendOptions, take_fd: Callable[[str], int], sandbox: Sandbox
+    ) -> Opener:
+        opener = self._opener_of(options)
+
+        def open_beside(request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
+            request.chardevs = self
+            request.objects = self.objects
+            request.open_path = functools.partial(self.open_path, sandbox=sandbox)
+            request.sandbox = sandbox
+            request.quit = self.quit
+            request.escape = self.escape
+            request.take_fd = take_fd
+            return opener(request)
+
+        return open_beside
+
+
+def open_registry(*rows: Kind[Any] | Driver[Any]) -> AbstractAsyncContextManager[Registry]:
+    """A registry of chardevs and devices, of all kinds and drivers and of your own, *rows*.
+
+    All end when the block does. Raises TypeError for what is neither kind nor driver.
+    """
+    kinds = [row for row in rows if isinstance(row, Kind)]
+    drivers = [row for row in rows if isinstance(row, Driver)]
+    if len(kinds) + len(drivers) < len(rows):
+        raise TypeError(f"each of {rows!r} must be a Kind or a Driver")
+    return open_registry_with(openers_with(kinds), drivers_with(drivers))
+
+
+@asynccontextmanager
+async def open_registry_with(
+    opener_of: OpenerOf, driver_of: DriverOf = no_drivers
+) -> AsyncIterator[Registry]:
+    """A registry whose devices end, and whose chardevs are closed then, when the block ends."""
+    async with open_background_nursery() as nursery:
+        registry = Registry(nursery, opener_of)
+        try:
+            async with open_background_nursery() as users:
+                registry.devices = Devices(registry, users, driver_of)
+                registry.devices.on_end = registry.note_device_end
+                registry.object_devices = Devices(registry, users, driver_of)
+                registry.object_devices.on_end = registry.forget_object
+                try:
+                    yield registry
+                    await registry.devices.settle()
+                finally:
+                    registry.devices.shut()
+                    registry.object_devices.shut()
+        finally:
+            registry.shut()
+
+
+@attrs.frozen
+class _failed_to:  # noqa: N801 - used as a context manager is
+    verb: str
+    id: str
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
+        if isinstance(exc, BackendError | OptionsError):
+            kind = OptionsError if isinstance(exc, OptionsError) else BackendError
+            error = kind(f"Failed to {self.verb} chardev '{self.id}': {exc}")
+            error.__notes__ = getattr(exc, "__notes__", [])
+            raise error from exc
+
+
+def _or_default(timeout: float | None, options: BackendOptions) -> float:
+    return options.open_timeout if timeout is None else timeout
