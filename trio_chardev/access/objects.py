@@ -20,6 +20,7 @@ from trio_chardev.access.psk import PskCredentials
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.files import read_file
+from trio_chardev.options.documented import Documented
 from trio_chardev.options.members import TaggedUnion
 from trio_chardev.options.values import path_text_or_none
 
@@ -29,7 +30,7 @@ Policy = Literal["deny", "allow"]
 
 
 @attrs.frozen(kw_only=True)
-class ObjectOptions:
+class ObjectOptions(Documented):
     """What every object takes."""
 
     id: str

@@ -18,10 +18,11 @@ from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import BeChange, OnEvent, OnReceive
 from trio_chardev.errors import ChardevBusyError, ChardevNotFoundError, OptionsError
+from trio_chardev.options.documented import Documented
 
 
 @attrs.frozen(kw_only=True)
-class DeviceOptions:
+class DeviceOptions(Documented):
     """What every driver takes."""
 
     id: str | None = None

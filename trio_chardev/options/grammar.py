@@ -10,7 +10,6 @@ then dropped, as QEMU does, but for those that it refuses (`REFUSED`).
 
 from __future__ import annotations
 
-import inspect
 import re
 import textwrap
 from collections import ChainMap
@@ -20,6 +19,7 @@ from typing import Any, Final
 import attrs
 
 from trio_chardev.errors import OptionsError
+from trio_chardev.options.documented import own_doc
 from trio_chardev.options.keyval import (
     HELP_WORDS,
     HelpRequested,
@@ -224,7 +224,7 @@ def help_text(heading: str, kinds: Mapping[str, type], kind: str | None) -> str:
         (f"{option.name}=<{option.type_name}>", option.doc(_default(kind, option)))
         for option in by_path.values()
     ]
-    more = inspect.cleandoc(kinds[kind].__doc__ or "").split("\n\n")[1:]
+    more = own_doc(kinds[kind]).split("\n\n")[1:]
     notes = [textwrap.fill(_plain(paragraph), HELP_WIDTH) for paragraph in more]
     return "\n".join([f"{kind} options:", *_table(rows), *notes])
 
@@ -243,7 +243,7 @@ def _table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def _first_line(cls: type) -> str:
-    return _plain((cls.__doc__ or "").partition("\n")[0])
+    return _plain(own_doc(cls).partition("\n")[0])
 
 
 def _plain(doc: str) -> str:

@@ -8,17 +8,15 @@ introspection all follow from what `describe` says here.
 
 from __future__ import annotations
 
-import ast
 import functools
-import inspect
-import itertools
-import textwrap
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Final, Literal, Union
 
 import attrs
+
+from trio_chardev.options.documented import field_docs
 
 
 @attrs.frozen
@@ -135,7 +133,7 @@ class Member:
     @property
     def doc(self) -> str:
         """The string literal below the field, or ``""`` where no source is to be had."""
-        return _field_docs(self.owner).get(self.field, "")
+        return field_docs(self.owner).get(self.field, "")
 
 
 @functools.cache
@@ -154,29 +152,3 @@ def describe(cls: type) -> tuple[Member, ...]:
         for field in attrs.fields(cls)
         if field.init
     )
-
-
-@functools.cache
-def _field_docs(cls: type) -> dict[str, str]:
-    docs: dict[str, str] = {}
-    for base in filter(attrs.has, reversed(cls.__mro__)):
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-        except (OSError, TypeError):  # run from where no source is kept
-            continue
-        for definition in tree.body:
-            if isinstance(definition, ast.ClassDef):
-                docs |= _strings_below_fields(definition.body)
-    return docs
-
-
-def _strings_below_fields(body: list[ast.stmt]) -> dict[str, str]:
-    docs = {}
-    for statement, below in itertools.pairwise(body):
-        match statement, below:
-            case (
-                ast.AnnAssign(target=ast.Name(id=name)),
-                ast.Expr(value=ast.Constant(value=str(text))),
-            ):
-                docs[name] = inspect.cleandoc(text)
-    return docs

@@ -20,6 +20,7 @@ import cattrs
 from cattrs.gen import make_dict_unstructure_fn, override
 
 from trio_chardev.errors import OptionsError
+from trio_chardev.options.documented import Documented
 from trio_chardev.options.members import (
     Array,
     Enum,
@@ -38,7 +39,7 @@ T = TypeVar("T")
 
 
 @attrs.frozen(kw_only=True)
-class BackendOptions:
+class BackendOptions(Documented):
     """What every kind of backend takes (QAPI's ChardevCommon)."""
 
     logfile: str | None = attrs.field(default=None, converter=path_text_or_none)
