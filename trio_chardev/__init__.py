@@ -1,8 +1,8 @@
 """QEMU-style character devices whose backend can be changed while in use, on Trio.
 
-`open_registry` is where a program begins, `open_service` where one with QMP does. A `Registry` has
+A program begins with `open_registry`, or with `open_service` if it serves QMP. A `Registry` holds
 chardevs, which are added with the options of a kind, such as `PtyOptions`; `Chardev.attach` gives a
-`Frontend`, which is a Trio stream. docs/python.md has programs to begin with.
+`Frontend`, which is a Trio stream. docs/python.md has example programs.
 """
 
 from trio_chardev.access.objects import AuthzList, AuthzSimple, Secret, TlsCredsPsk, TlsCredsX509

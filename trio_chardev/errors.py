@@ -1,6 +1,6 @@
-"""Exceptions, one small class a cause; each docstring says who is to blame.
+"""The exceptions: one small class for each cause, whose docstring says who is to blame.
 
-The text of each is what a user reads, in QEMU's words where QEMU has words for it.
+Their texts are for users, and use QEMU's words where QEMU has any.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import os
 import trio
 
 NOTICE = 25
-"""The level of what a user should see in the log without asking, though nothing is wrong."""
+"""The log level of what users should see without asking, though nothing is wrong."""
 
 
 class ChardevError(Exception):
-    """The base of what this package raises; ``str()`` is one line for the user."""
+    """The base of all exceptions of this package; ``str()`` gives one line for the user."""
 
 
 class OptionsError(ChardevError):
@@ -50,15 +50,15 @@ class NotSupportedError(ChardevError):
 
 
 class ChangeRefusedError(ChardevError):
-    """You: this chardev, or its frontend, takes no change, or removal; nothing was touched."""
+    """You: this chardev or its frontend allows no change or removal; nothing was touched."""
 
 
 class ChangeFailedError(ChardevError):
-    """The frontend refused the new backend, and this says why; the original is in place again."""
+    """The frontend refused the new backend; the text says why. The original is in place again."""
 
 
 class WriteInChangeError(ChardevError):
-    """You: a ``be_change`` handler wrote, which would wait for itself."""
+    """You: a ``be_change`` handler wrote, which would deadlock: the change holds the write lock."""
 
 
 class BackendError(ChardevError):
@@ -70,27 +70,28 @@ class BackendError(ChardevError):
 
     @classmethod
     def from_os_error(cls, what: str, error: OSError | ValueError) -> BackendError:
-        """``WHAT: strerror``, as QEMU words a failed system call.
+        """Make ``WHAT: strerror``, as QEMU words a failed system call.
 
-        A ValueError is of a path with a NUL, or with what the file system's encoding does not have.
+        A ValueError comes from a path with a NUL, or with characters that the file system's
+        encoding lacks.
         """
         return cls(f"{what}: {strerror(error)}")
 
 
 class BackendDisconnectedError(BackendError, trio.BrokenResourceError):
-    """They: nobody is at the other end now; the bytes were not sent."""
+    """They: nobody is at the other end now; none of the bytes were sent."""
 
 
 class BackendFailedError(BackendError, trio.BrokenResourceError):
-    """They: the backend could not send: a full disk, an adaptor's error. It may later."""
+    """They: the backend could not send (a full disk, an adaptor's error). A retry may succeed."""
 
 
 class ExpectError(ChardevError):
-    """They: so much came without what was expected; it says the last of it, and all of it stays."""
+    """They: too much input came without a match; the text has its end, all of it stays unread."""
 
 
 class ExpectTimeoutError(ExpectError, trio.TooSlowError):
-    """They: what was expected did not come in time; it says what came, and that stays."""
+    """They: no match came in time; the text has what did come, which stays unread."""
 
 
 class ChardevClosedError(ChardevError, trio.ClosedResourceError):
@@ -98,7 +99,7 @@ class ChardevClosedError(ChardevError, trio.ClosedResourceError):
 
 
 def reason_of(error: BaseException) -> str:
-    """What *error* says, for a part of another error's line; its name if it says nothing."""
+    """What *error* says, to be part of another error's line; its class name if it says nothing."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     text = strerror(error) if isinstance(error, OSError) else str(error)
@@ -110,4 +111,4 @@ def strerror(error: OSError | ValueError) -> str:
     if isinstance(error, OSError):
         return os.strerror(error.errno) if error.errno else str(error)
     text = str(error)
-    return "embedded null byte" if " null " in text else text  # Python 3.13 words it otherwise
+    return "embedded null byte" if " null " in text else text  # Python 3.13 has another wording

@@ -1,4 +1,4 @@
-"""What a backend tells its frontend beside bytes, and the state of a serial line."""
+"""What a backend tells its frontend apart from bytes, and the state of a serial line."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ModemLines(enum.Flag):
 BackendEvent: TypeAlias = Event | LineSettings | ModemLines
 """What a backend reports, in order with the bytes.
 
-`LineSettings`: those that the other end has set, as the user of a PTY does.
-`ModemLines`: those on of the lines that the other end drives. Of a serial line these are its
-inputs (CTS, DSR, CAR, RI); of a client that drives a line over a network, DTR and RTS.
+`LineSettings`: the settings that the other end has chosen, as the user of a PTY does.
+`ModemLines`: those lines driven by the other end that are on. For a serial line these are its
+inputs (CTS, DSR, CAR, RI); for a client that drives a line over a network, DTR and RTS.
 """

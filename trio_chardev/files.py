@@ -1,8 +1,8 @@
-"""Small files that somebody has named: read whole, whatever they turn out to be.
+"""Small files that a user has named: read whole, whatever they turn out to be.
 
-What is named may be a FIFO, a device, or endless, and its disk may hang. So nothing is opened
-that could wait for a peer, sizes are limited, and `work_on_files` has it done in a thread that is
-not waited for longer than `FILE_TIMEOUT`.
+Such a name may be that of a FIFO, a device or an endless file, and its disk may hang. So no open
+waits for a peer, sizes are limited, and `work_on_files` runs in a thread that nobody waits for
+longer than `FILE_TIMEOUT`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 FILE_TIMEOUT = 5.0  # seconds
 CLOSE_TIMEOUT = 3.0  # seconds; less than the core waits for a backend to close
-MAX_HANGING = 16  # threads that may hang in files at a time
+MAX_HANGING = 16  # threads that work on files, and may hang, at a time
 READ_SIZE = 1 << 16  # bytes
 
 Opener = Callable[[str, int], int]
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class SlowFileError(OSError):
-    """They: a file does not come within `FILE_TIMEOUT`."""
+    """They: working on a file takes longer than `FILE_TIMEOUT`."""
 
     def __init__(self) -> None:
         super().__init__(f"its file takes longer than {FILE_TIMEOUT:g} s")
@@ -47,10 +47,10 @@ class SlowFileError(OSError):
 async def work_on_files(
     function: Callable[..., T], *arguments: Any, discard: Callable[[T], object] | None = None
 ) -> T:
-    """Have *function* work on files in a thread, and return what it returns.
+    """Run *function*, which works on files, in a thread, and return what it returns.
 
-    Raises SlowFileError, NoThreadError and what *function* raises. What it returns when nobody
-    waits any more is given to *discard*.
+    Raises SlowFileError, NoThreadError and what *function* raises. A result that comes when nobody
+    waits any more is passed to *discard*.
     """
     with trio.move_on_after(real_timeout(FILE_TIMEOUT)):
         return await run_in_worker(function, *arguments, limiter=_places(), discard=discard)
@@ -58,7 +58,7 @@ async def work_on_files(
 
 
 async def in_time(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-    """Await *function*, for as long as a file may take. Raises SlowFileError, and what it raises."""
+    """Await *function* for at most `FILE_TIMEOUT`. Raises SlowFileError, and what it raises."""
     with trio.move_on_after(real_timeout(FILE_TIMEOUT)):
         return await function(*arguments)
     raise SlowFileError
@@ -67,10 +67,10 @@ async def in_time(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
 async def finish_on_files(
     function: Callable[..., T], *arguments: Any, discard: Callable[[T], object] | None = None
 ) -> T:
-    """`work_on_files`, but Cancelled is not heard before *function* is done, or takes too long.
+    """Do as `work_on_files`, but hold Cancelled back until *function* is done or takes too long.
 
-    For what leaves something behind that others see, a name or a connection: whoever cancels shall
-    find either all of it or nothing.
+    It is for functions that leave something behind that others see, a name or a connection:
+    whoever cancels finds either all of it or nothing.
     """
     with trio.move_on_after(real_timeout(FILE_TIMEOUT), shield=True):
         return await run_in_worker(function, *arguments, limiter=_places(), discard=discard)
@@ -78,10 +78,10 @@ async def finish_on_files(
 
 
 async def end_on_files(what: str, function: Callable[[], object]) -> None:
-    """Have *function* do in a thread what is left at the end of *what*. Cancelled is not heard.
+    """Run *function*, the last work on the file of *what*, in a thread, shielded from Cancelled.
 
-    What takes longer than `CLOSE_TIMEOUT` is left to its thread, and the log says so; it is done all
-    the same. Raises what *function* raises until then.
+    If it takes longer than `CLOSE_TIMEOUT`, a thread goes on with it and the log says so. Raises
+    what *function* raises before that.
     """
     begun = _thread.allocate_lock()
 
@@ -103,7 +103,7 @@ async def end_on_files(what: str, function: Callable[[], object]) -> None:
         function()
         return
     log.warning("%s: its file takes longer than %g s, and is left", what, CLOSE_TIMEOUT)
-    do_in_worker(do_late)  # a thread that has not begun never will: who waited has given it up
+    do_in_worker(do_late)  # the first thread, if it has not begun, lost the job when the wait ended
 
 
 _file_places: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("file places")
@@ -114,10 +114,10 @@ def _places() -> trio.CapacityLimiter:
 
 
 def open_regular(path: str, max_size: int, opener: Opener) -> int:
-    """A descriptor of the regular file *path*, for reading.
+    """Open the regular file *path* for reading, and return the descriptor.
 
-    Raises OSError, also for any other file, or one with more than *max_size* bytes; ValueError for
-    what is no path.
+    Raises OSError, also if it is no regular file or has more than *max_size* bytes; ValueError if
+    *path* can't be a path.
     """
     fd = _open(path, opener)
     try:
@@ -129,9 +129,9 @@ def open_regular(path: str, max_size: int, opener: Opener) -> int:
 
 
 def read_file(path: str, max_size: int, opener: Opener) -> bytes:
-    """What is in the file *path*. Raises as `open_regular`.
+    """Return the content of the file *path*. Raises what `open_regular` raises.
 
-    A pipe without a name is read to its end: a shell's ``<(...)`` is one.
+    A pipe without a name, such as a shell's ``<(...)``, is read to its end.
     """
     fd = _open(path, opener)
     try:
@@ -148,7 +148,7 @@ def _open(path: str, opener: Opener) -> int:
 
 
 def check_own(status: os.stat_result) -> None:
-    """Raise OSError unless *status* is of a regular file that nobody but us, or root, has made."""
+    """Raise OSError unless *status* is that of a regular file that we, or root, own."""
     if not stat.S_ISREG(status.st_mode):
         raise OSError("Not a regular file")
     if status.st_uid not in (os.geteuid(), 0):
@@ -172,7 +172,7 @@ def _read(fd: int, max_size: int, deadline: float | None = None) -> bytes:
         if not piece:
             return bytes(data)
         data += piece
-        if len(data) > max_size:  # it grows, or is a pipe
+        if len(data) > max_size:  # it grows while it is read, or it is a pipe
             raise _too_large(max_size)
 
 

@@ -1,4 +1,4 @@
-"""What happens to the chardevs of a registry, for those who watch all of them."""
+"""What happens to the chardevs of a registry, for those who watch them all."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ChardevRemoved:
 
 @attrs.frozen
 class ChardevOpened:
-    """Somebody has come to the other end of a chardev."""
+    """A peer has come to the other end of a chardev."""
 
     id: str
     filename: str
@@ -64,7 +64,7 @@ class ChardevClosed:
 
 @attrs.frozen
 class ChardevBreak:
-    """A break came from the other end of a chardev, or by chardev-send-break."""
+    """A break came from the other end of a chardev, or from the command chardev-send-break."""
 
     id: str
 
@@ -74,11 +74,11 @@ class ChardevBreak:
 
 @attrs.frozen
 class DeviceDeleted:
-    """A device is gone: it was deleted, or has failed."""
+    """A device is gone: it was deleted, or it failed."""
 
     device: str
     path: str
-    """QEMU's name of it, for clients that expect one."""
+    """Its path in QEMU's object tree, which QEMU's clients expect."""
 
     def __str__(self) -> str:
         return f"device '{self.device}' is deleted"

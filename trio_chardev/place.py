@@ -1,7 +1,8 @@
-"""Names in folders that are open: where sockets, links and the like are made, moved and removed.
+"""Names in open folders: where sockets, links and the like are made, moved and removed.
 
-What others rename on the way to such a name, or put a link in its stead, leads nowhere else: all
-is done below the descriptor of the folder. Those who are in one folder share that descriptor.
+Every call is relative to the folder's descriptor (openat(2)), so others who rename a folder on the
+path, or put a symbolic link there, can't lead it elsewhere. Places in one folder share its
+descriptor.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import os
 import threading
 
 FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-"""The flags to open a folder with that is only a place."""
+"""The flags to open a folder that is used only for calls relative to it."""
 
 
 class _Folder:
-    """An open folder; *users* places are in it."""
+    """An open folder that *users* places share."""
 
     __slots__ = ("fd", "key", "users")
 
@@ -30,7 +31,7 @@ _lock = threading.Lock()
 
 
 def _join(fd: int) -> _Folder:
-    """The folder *fd*, which is owned also if this raises OSError."""
+    """The open folder for the descriptor *fd*, which is taken over even if this raises OSError."""
     try:
         status = os.fstat(fd)
     except BaseException:
@@ -56,29 +57,29 @@ def _leave(folder: _Folder) -> None:
 
 
 def _close(fd: int) -> None:
-    with contextlib.suppress(OSError):  # it is closed all the same, close(2)
+    with contextlib.suppress(OSError):  # it is closed even then, see close(2)
         os.close(fd)
 
 
 class Place:
-    """A name in an open folder; nothing, or anything, is there. It is to be closed.
+    """A name in an open folder, whether or not anything has that name. Close it after use.
 
-    A link there is never followed. All methods raise OSError.
+    A symbolic link of that name is never followed. All methods raise OSError.
     """
 
     __slots__ = ("_folder", "is_limited", "name", "path")
 
     def __init__(self, folder: int, path: str, *, is_limited: bool = False) -> None:
-        """The place *path* in *folder*, a descriptor, which is owned."""
+        """Make the place *path*; *folder* is a descriptor of its folder, which is taken over."""
         self.path = path
-        """As it was named; what is there by now may be something else."""
+        """The path as the user named it; by now it may lead somewhere else."""
         self.is_limited = is_limited
-        """It must not be reached by its path: that may lead out of a sandbox."""
+        """Must the path not be used, because it may lead out of a sandbox?"""
         self.name = os.path.basename(path) or "."
         self._folder: _Folder | None = _join(folder)
 
     def close(self) -> None:
-        """Do without it. A second time does nothing."""
+        """Give up the folder. Closing twice is harmless."""
         folder, self._folder = self._folder, None
         if folder is not None:
             _leave(folder)
@@ -90,7 +91,7 @@ class Place:
 
     @property
     def short(self) -> str:
-        """A path that leads here whatever becomes of the folders, by way of proc(5)."""
+        """A path, through proc(5), that leads here even when folders are renamed."""
         return f"/proc/self/fd/{self._fd}/{self.name}"
 
     def beside(self, name: str) -> Place:
@@ -99,11 +100,11 @@ class Place:
         return Place(os.dup(self._fd), path, is_limited=self.is_limited)
 
     def is_same(self, other: Place) -> bool:
-        """Are the two the same name in the same folder? Not if one is closed."""
+        """Are both the same name in the same folder? False if one is closed."""
         return (self._folder, self.name) == (other._folder, other.name) and bool(self._folder)
 
     def check_reached(self) -> None:
-        """Raise OSError unless the path still leads here."""
+        """Raise OSError unless the path still leads to this folder."""
         folder = os.stat(os.path.dirname(self.path) or ".")
         if not os.path.samestat(folder, os.fstat(self._fd)):
             raise OSError("Its folder is another one by now")
@@ -124,5 +125,5 @@ class Place:
         os.unlink(self.name, dir_fd=self._fd)
 
     def rename_to(self, other: Place) -> None:
-        """Move what is here to *other*, over what is there."""
+        """Rename what is here to *other*, replacing what is there."""
         os.rename(self.name, other.name, src_dir_fd=self._fd, dst_dir_fd=other._fd)

@@ -1,7 +1,8 @@
 """Kinds of backend and drivers of devices that other installed packages bring.
 
 A package names them in its entry points (PyPA's specification), in the group `KINDS_GROUP` or
-`DRIVERS_GROUP`: the name is what `--chardev` or `--device` calls it, the object a `Kind` or `Driver`.
+`DRIVERS_GROUP`: the entry's name is the name for `--chardev` or `--device`, its object a `Kind` or
+`Driver`.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ DRIVERS_GROUP = "trio_chardev.drivers"
 
 
 def load_installed(warn: Callable[[str], None]) -> None:
-    """Add what installed packages bring to the tables; before options are read, or QMP is spoken.
+    """Add the kinds and drivers of installed packages, before options are read or QMP is spoken.
 
-    *warn* is told, in one line, of each that can't be loaded or has a name that is taken.
+    *warn* is called with one line for each that can't be loaded, or whose name is taken.
     """
     for group, add in ((KINDS_GROUP, _add_kind), (DRIVERS_GROUP, _add_driver)):
         for point in _points(group, warn):
             try:
                 add(point)
-            except Exception as exc:  # anybody's code
+            except Exception as exc:  # loading runs foreign code
                 warn(f"{group}: '{point.name}' ({point.value}) can't be used: {exc}")
 
 
@@ -35,7 +36,7 @@ def _points(group: str, warn: Callable[[str], None]) -> list[EntryPoint]:
     """The entry points of *group*, by name."""
     try:
         return sorted(entry_points(group=group), key=lambda point: point.name)
-    except Exception as exc:  # no memory for a file of theirs, or one that makes no sense
+    except Exception as exc:  # metadata that can't be read or parsed
         warn(f"{group}: what packages bring can't be read: {exc}")
         return []
 

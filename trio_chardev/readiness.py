@@ -1,8 +1,8 @@
-"""Waiting for descriptors, also where the kernel is short of what it needs for that.
+"""Waiting for descriptors, also when the kernel lacks the resources for that.
 
-epoll(7) has no room when the user watches too many descriptors (/proc/sys/fs/epoll/max_user_watches:
-ENOSPC), or no memory. A send may find no memory for a buffer (ENOBUFS, ENOMEM). None of that says
-anything of who is at the other end: it is logged, and tried again a moment later.
+epoll_ctl(2) fails with ENOSPC when the user watches too many descriptors
+(/proc/sys/fs/epoll/max_user_watches), or with ENOMEM. A send may find no memory for a buffer
+(ENOBUFS, ENOMEM). None of that says anything about the peer: it is logged, and tried again soon.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import trio
 log = logging.getLogger(__name__)
 
 NO_ROOM = (errno.ENOSPC, errno.ENOMEM)
-"""What epoll_ctl(2) fails with when there is no place for one more."""
+"""The errors of epoll_ctl(2) when there is no room for one more descriptor."""
 NO_MEMORY = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
-"""What a read or write fails with that can be tried again; the last one is for descriptors, of
-which too many are on their way in UNIX sockets (unix(7))."""
+"""The errors after which a read or write can be tried again. ETOOMANYREFS concerns passed
+descriptors: too many of them are in flight in UNIX sockets (unix(7))."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0  # seconds between two looks at a descriptor
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0  # seconds between two polls of a descriptor
 RETRY_INTERVAL = 1.0  # seconds until a read or write that found no memory is tried again
-QUIET_TIME = 60.0  # seconds for which it is not told again
+QUIET_TIME = 60.0  # seconds during which the same warning is not logged again
 
 _quiet_until: trio.lowlevel.RunVar[float] = trio.lowlevel.RunVar("epoll's trouble was told of")
 
@@ -39,16 +39,16 @@ class HasFileno(Protocol):
 
 
 async def wait_readable(file: HasFileno) -> None:
-    """As trio.lowlevel's, but where epoll has no room for it *file* is looked at now and then.
+    """Wait as trio.lowlevel.wait_readable does; where epoll has no room, poll *file* now and then.
 
-    Then it may go on up to a second late, also with the ClosedResourceError of one that was closed.
-    Raises other OSErrors, such as PermissionError for what epoll does not take.
+    While it is polled, the return, or the ClosedResourceError if *file* is closed, may come up to
+    a second late. Raises other OSErrors, such as PermissionError for files that epoll rejects.
     """
     await _wait(trio.lowlevel.wait_readable, file, select.POLLIN)
 
 
 async def wait_writable(file: HasFileno) -> None:
-    """See `wait_readable`."""
+    """Wait until *file* is writable; see `wait_readable`."""
     await _wait(trio.lowlevel.wait_writable, file, select.POLLOUT)
 
 
@@ -60,7 +60,7 @@ async def _wait(wait: Callable[[int], Awaitable[None]], file: HasFileno, mask: i
         except trio.BusyResourceError:
             if pause == FIRST_PAUSE:
                 raise
-            return  # it is another's by now, who waits for it
+            return  # the number has been reused, and its new owner waits on it
         except OSError as exc:
             if exc.errno not in NO_ROOM:
                 raise
@@ -95,7 +95,7 @@ def _tell(error: OSError) -> None:
 
 
 class Shortage:
-    """Whether a descriptor's reads or writes found no memory, and when to try again."""
+    """Notes whether a descriptor's reads or writes found no memory, and when to try again."""
 
     __slots__ = ("_quiet_until", "_until")
 
@@ -104,15 +104,15 @@ class Shortage:
         self._quiet_until = -math.inf
 
     def meet(self, error: OSError, name: str) -> None:
-        """Raise BlockingIOError if *error* is only that the kernel had no memory; have it told of.
+        """Log *error* and raise BlockingIOError, if it only says that the kernel has no memory.
 
-        *name* is that of the descriptor, for the log.
+        *name* names the descriptor in the log.
         """
         if self.note(error, name):
             raise BlockingIOError(errno.EAGAIN, "no memory") from error
 
     def note(self, error: OSError, name: str) -> bool:
-        """As `meet`, but then give True."""
+        """Log *error* as `meet` does, and say whether it was lack of memory."""
         if error.errno not in NO_MEMORY:
             return False
         now = trio.current_time()

@@ -1,4 +1,4 @@
-"""id -> Chardev: add, change, remove, query. The one place that knows all chardevs."""
+"""The registry maps ids to chardevs: add, change, remove, query. Only it knows all chardevs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from trio_chardev.options.values import check_types
 log = logging.getLogger(__name__)
 
 RESERVED_ID = "type"
-"""A property that QEMU's container of chardevs has itself."""
+"""QEMU's container of chardevs is an object that has a property of this name itself."""
 
 
 @attrs.define(eq=False)
@@ -65,23 +65,23 @@ class Registry(Mapping[str, Chardev]):
     _nursery: trio.Nursery
     _opener_of: OpenerOf
     on_notice: Callable[[Notice], None] = lambda notice: None
-    """Is told what happens to the chardevs; what it raises is logged."""
+    """Called with each `Notice` about the chardevs; an exception that it raises is logged."""
     open_path: OpenPathIn = open_path
-    """Opens what options name by a path; see OpenRequest."""
+    """Opens the paths that options name; see OpenRequest."""
     quit: Callable[[], None] = lambda: None
     """Stops the service; see OpenRequest."""
     escape: int = DEFAULT_ESCAPE
-    """The byte before a command to a mux that is opened from now on; see OpenRequest."""
+    """The escape byte of muxes that are opened from now on; see OpenRequest."""
     objects: dict[str, object] = attrs.Factory(dict)
-    """What options name by an id, such as TLS credentials; see OpenRequest."""
+    """Objects that options refer to by id, such as TLS credentials; see OpenRequest."""
     devices: Devices = attrs.field(init=False)
     """The devices that use the chardevs, such as bridges."""
     object_devices: Devices = attrs.field(init=False)
-    """The *objects* that use chardevs, as monitors do: devices by the ids of objects."""
+    """Those of *objects* that use chardevs, as monitors do: devices whose ids are object ids."""
     _chardevs: dict[str, Chardev] = attrs.Factory(dict)
     _options: dict[str, BackendOptions] = attrs.Factory(dict)
     _adding: set[str] = attrs.Factory(set)  # ids whose first backend is being opened
-    _told: dict[Chardev, Backend] = attrs.Factory(dict)  # which backend was told last
+    _told: dict[Chardev, Backend] = attrs.Factory(dict)  # last told to `on_notice`
 
     def __getitem__(self, id: str) -> Chardev:
         try:
@@ -103,15 +103,18 @@ class Registry(Mapping[str, Chardev]):
         return self._chardevs.values()
 
     def query(self) -> list[ChardevInfo]:
-        """All chardevs, in the order in which they were added."""
+        """The state of all chardevs, in the order in which they were added."""
         return [chardev.info for chardev in self._chardevs.values()]
 
     def options_of(self, id: str) -> BackendOptions:
-        """What the backend of chardev *id* was opened with. Raises ChardevNotFoundError."""
+        """The options that the backend of chardev *id* was opened with.
+
+        Raises ChardevNotFoundError.
+        """
         return self._options[self[id].id]
 
     def users_of(self, id: str) -> list[str]:
-        """The ids of the devices, muxes and hubs that stand on chardev *id*."""
+        """The ids of the devices, muxes and hubs that use chardev *id*."""
         return [
             *(device.id for device in self.devices.values() if id in device.options.chardevs),
             *(other for other, options in self._options.items() if id in options.stands_on),
@@ -129,11 +132,11 @@ class Registry(Mapping[str, Chardev]):
     ) -> Chardev:
         """Open a backend under a new id, and return its chardev.
 
-        It has to open within *timeout* seconds; with None those that the options say.
+        *timeout* is in seconds; None means that of the options.
 
-        Raises ChardevExistsError, OptionsError for what the options say, BackendError for what
-        can't be opened, ChardevClosedError when the registry's block is over. Raising anything, it
-        has added nothing.
+        Raises ChardevExistsError, OptionsError if the options make no sense, BackendError if
+        the backend can't be opened, ChardevClosedError when the registry's block is over. If it
+        raises, nothing was added.
         """
         check_not_over(self._nursery, "registry")
         if id in self._chardevs or id in self._adding:
@@ -181,14 +184,14 @@ class Registry(Mapping[str, Chardev]):
         take_fd: Callable[[str], int] = number_as_fd,
         sandbox: Sandbox = EVERYWHERE,
     ) -> Chardev:
-        """Put another backend in place of that of chardev *id*, which is returned; see `Chardev.change`.
+        """Replace the backend of chardev *id*, and return the chardev; see `Chardev.change`.
 
-        Raises ChardevNotFoundError and what `Chardev.change` raises: then all is as before.
+        Raises ChardevNotFoundError and what `Chardev.change` raises; then nothing has changed.
         """
         if id not in self._chardevs:
             raise ChardevNotFoundError(f"Chardev '{id}' does not exist")
         chardev = self._chardevs[id]
-        # With a user QEMU says no more than what went wrong.
+        # If the chardev has a user, QEMU does not put "Failed to change" in front of the reason.
         with contextlib.nullcontext() if chardev.frontends else _failed_to("change", id):
             check_types(options)
             opener = self._opener(options, take_fd, sandbox)
@@ -205,10 +208,10 @@ class Registry(Mapping[str, Chardev]):
         return chardev
 
     async def remove(self, id: str) -> None:
-        """Close chardev *id* and forget it. A change under way is ended by it.
+        """Close chardev *id* and forget it. This ends a change that is under way.
 
-        Raises ChardevNotFoundError, ChardevBusyError, ChangeRefusedError. Cancelled: it is
-        removed all the same.
+        Raises ChardevNotFoundError, ChardevBusyError, ChangeRefusedError. It is removed even if
+        this call is cancelled.
         """
         chardev = self[id]
         if chardev.frontends:
@@ -220,40 +223,40 @@ class Registry(Mapping[str, Chardev]):
         await chardev.aclose()
 
     def shut(self) -> None:
-        """Close all chardevs to what comes, before their tasks are cancelled."""
+        """Make every chardev refuse new calls, before their tasks are cancelled."""
         for chardev in self._chardevs.values():
             chardev.shut()
 
     def send_break(self, id: str) -> None:
-        """Have the user of chardev *id* see a break. Raises ChardevNotFoundError."""
+        """Deliver a break to the user of chardev *id*. Raises ChardevNotFoundError."""
         self[id].send_event(Event.BREAK)
         self.tell(ChardevBreak(id))
 
     def tell(self, notice: Notice) -> None:
-        """Call `on_notice`, which may be anybody's code: what it raises breaks nothing."""
+        """Call `on_notice`, which may be foreign code: an exception that it raises is only logged."""
         try:
             self.on_notice(notice)
         except Exception:
             log.exception("on_notice failed: %r", notice)
 
     def note_device_end(self, device: Device) -> None:
-        """Tell that *device* is gone."""
+        """Give notice that *device* is gone."""
         self.tell(DeviceDeleted(device.id, f"/machine/peripheral/{device.id}"))
 
     def forget_object(self, device: Device) -> None:
-        """*device* is gone, and so is the object that it was."""
+        """Forget the object that *device* was, now that it has ended."""
         if self.objects.get(device.id) is device:
             del self.objects[device.id]
 
     def _note_change(self, chardev: Chardev) -> None:
-        """Tell of the backend in place, if nobody was told yet."""
+        """Give notice of the backend in place, unless that was done already."""
         before = self._told.get(chardev)
         if before is not None and before is not chardev.backend:
             self._told[chardev] = chardev.backend
             self.tell(ChardevChanged(chardev.id, before.filename, chardev.backend.filename))
 
     def _note_event(self, chardev: Chardev, event: BackendEvent, backend: Backend) -> None:
-        """Tell of *event*: behind ADDED, behind CHANGED of the same commit, before REMOVED."""
+        """Give notice of *event*: after ADDED, after CHANGED of the same commit, before REMOVED."""
         if chardev not in self._told:
             return
         if backend is chardev.backend:
@@ -271,7 +274,7 @@ class Registry(Mapping[str, Chardev]):
     ) -> Opener:
         opener = self._opener_of(options)
 
-        def open_beside(request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
+        def open_in_registry(request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
             request.chardevs = self
             request.objects = self.objects
             request.open_path = functools.partial(self.open_path, sandbox=sandbox)
@@ -281,13 +284,14 @@ class Registry(Mapping[str, Chardev]):
             request.take_fd = take_fd
             return opener(request)
 
-        return open_beside
+        return open_in_registry
 
 
 def open_registry(*rows: Kind[Any] | Driver[Any]) -> AbstractAsyncContextManager[Registry]:
-    """A registry of chardevs and devices, of all kinds and drivers and of your own, *rows*.
+    """Open a registry with all kinds and drivers of this package, and with your own *rows*.
 
-    All end when the block does. Raises TypeError for what is neither kind nor driver.
+    Its chardevs and devices end with the block. Raises TypeError for a row that is neither a Kind
+    nor a Driver.
     """
     kinds = [row for row in rows if isinstance(row, Kind)]
     drivers = [row for row in rows if isinstance(row, Driver)]
@@ -300,7 +304,7 @@ def open_registry(*rows: Kind[Any] | Driver[Any]) -> AbstractAsyncContextManager
 async def open_registry_with(
     opener_of: OpenerOf, driver_of: DriverOf = no_drivers
 ) -> AsyncIterator[Registry]:
-    """A registry whose devices end, and whose chardevs are closed then, when the block ends."""
+    """Open a registry. At the end of the block its devices end first, then its chardevs close."""
     async with open_background_nursery() as nursery:
         registry = Registry(nursery, opener_of)
         try:
@@ -320,7 +324,7 @@ async def open_registry_with(
 
 
 @attrs.frozen
-class _failed_to:  # noqa: N801 - used as a context manager is
+class _failed_to:  # noqa: N801 - it is used like a function, as context managers are
     verb: str
     id: str
 

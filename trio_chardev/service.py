@@ -1,4 +1,4 @@
-"""The service: a registry of chardevs with the monitors that drive it.
+"""The service: a registry of chardevs with the monitors that control it.
 
 trio.run
  `- nursery of the registry   the chardevs; closed last
@@ -49,12 +49,12 @@ from trio_chardev.registry import Registry, open_registry
 log = logging.getLogger(__name__)
 
 QUIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-FAREWELL_TIMEOUT = 0.5  # seconds; for clients to take the last replies and SHUTDOWN
+FAREWELL_TIMEOUT = 0.5  # seconds for clients to read the last replies and SHUTDOWN
 
 
 @attrs.frozen(slots=False)
 class News:
-    """An event on its way, and to whom it is no news."""
+    """An event to be sent, and which clients know of it already."""
 
     event: object
     time_ns: int
@@ -62,32 +62,32 @@ class News:
     """The monitor whose client's command caused it."""
 
     id: str | None
-    """The chardev that it is about; a monitor on that has clients who know."""
+    """The chardev that the event is about: clients on that chardev itself are not told."""
 
     def is_for(self, monitor: Monitor) -> bool:
-        """Is it news for the client of *monitor*?"""
+        """Should the client of *monitor* be told?"""
         return monitor is not self.origin and monitor.chardev.id != self.id
 
     @functools.cached_property
     def message(self) -> dict[str, Any]:
-        """What is told; most often nobody is there to be told."""
+        """The message; made only when somebody is there to be told, which is rare."""
         return message_of(self.event, self.time_ns)
 
 
 @attrs.frozen(eq=False)
 class DeviceMonitor(AttachedMonitor):
-    """The monitor of a device."""
+    """A monitor that was made as a device."""
 
     _monitor: Monitor
     _monitors: set[Monitor]
-    """Those that hear of events."""
+    """The monitors that events are sent to."""
 
     @property
     def is_current(self) -> bool:
         return Origin.of_now() is self._monitor
 
     async def serve_session(self, object_id: str) -> None:
-        """Work for one client. Once it is there a crash ends the session: it is not kept."""
+        """Serve one client. A crash ends its session for good: the state file forgets it."""
         host, id = self._monitor.host, self._monitor.chardev.id
         async with open_background_nursery() as nursery:
             nursery.start_soon(self.serve)
@@ -114,7 +114,7 @@ class DeviceMonitor(AttachedMonitor):
 
 @attrs.define(eq=False)
 class Service:
-    """Made by `open_service`."""
+    """A registry with its monitors; made by `open_service`."""
 
     registry: Registry
     _nursery: trio.Nursery
@@ -143,7 +143,7 @@ class Service:
     async def add_monitor(self, id: str, *, pretty: bool = False, insecure: bool = False) -> None:
         """Have a QMP monitor serve the clients of chardev *id*, one at a time, as in QEMU.
 
-        Unless it is *insecure* the chardev must lead to nobody else, see `Chardev.guard`.
+        Unless *insecure*, the chardev must lead to nobody else, see `Chardev.guard`.
         Raises ChardevNotFoundError, ChardevBusyError, BackendError.
         """
         check_not_over(self._nursery, "service")
@@ -161,9 +161,9 @@ class Service:
         insecure: bool = False,
         take_fd: Callable[[str], int] = number_as_fd,
     ) -> str:
-        """Have a QMP monitor for each client of a listener; gives its file name.
+        """Listen for QMP clients, with a monitor for each; return the listener's file name.
 
-        Unless it is *insecure* others can't be clients; *take_fd* gives the socket of an
+        Unless *insecure*, other users can't connect; *take_fd* gives the socket of an
         `FdAddress`. Raises OptionsError, BackendError.
         """
         check_not_over(self._nursery, "service")
@@ -180,10 +180,10 @@ class Service:
     def emit(self, event: object) -> None:
         """Send an event, of a class in `EVENTS`, to every client that has negotiated.
 
-        What a client's own command makes happen is not told to that client, but for SHUTDOWN and,
-        as in QEMU, DEVICE_DELETED: it has the reply. Nor is what happens to the monitor's own
-        chardev. (So a client that was written for QEMU, which has none of these events, sees none
-        that it caused.) Some are rate-limited, see `Throttle`.
+        A client is not told of what its own command has caused, as it gets the reply (but it is
+        told of SHUTDOWN and, as in QEMU, of DEVICE_DELETED), nor of what happens to its monitor's
+        own chardev. So a client written for QEMU, which has none of these events, sees none that
+        it caused itself. Some are rate-limited, see `Throttle`.
         """
         origin = None if isinstance(event, Shutdown | DeviceDeleted) else Origin.of_now()
         if log.isEnabledFor(logging.INFO):
@@ -202,7 +202,7 @@ class Service:
                 monitor.send_event(news.message)
 
     async def run(self) -> None:
-        """Send the events that had to wait."""
+        """Send the events that the rate limit has held back, when they are due."""
         while True:
             if math.isinf(self._throttle.next_deadline):
                 await self._throttled.park()
@@ -215,18 +215,18 @@ class Service:
         await self.registry.devices.settle()
 
     def close(self) -> None:
-        """End the devices, and give up what is not a task."""
+        """End the devices, and release what no task of the service owns."""
         self.registry.on_notice = lambda notice: None
         self.registry.devices.shut()
         self.registry.object_devices.shut()
         self._host.fdsets.close_all()
 
     def quit(self, reason: ShutdownReason) -> None:
-        """Begin to stop; *reason* is a ShutdownCause of QAPI, such as host-signal."""
+        """Begin to stop. *reason* is a value of QAPI's ShutdownCause, such as host-signal."""
         self._host.quit(reason)
 
     async def run_until_quit(self) -> None:
-        """Wait for ``quit``, SIGINT or SIGTERM, then give the clients time to hear of it."""
+        """Wait until something calls `quit`, then give the clients time to hear of it."""
         await self._quit.wait()
         with trio.move_on_after(FAREWELL_TIMEOUT):
             await self._state_file.flush()
@@ -239,7 +239,7 @@ class Service:
         self.quit("host-signal")
 
     def _chardevs_beside(self) -> list[Chardev]:
-        """Those of the clients of listeners."""
+        """The chardevs of listeners' clients, which are not in the registry."""
         known = set(self.registry.values())
         return [m.chardev for m in self._monitors if m.chardev not in known]
 
@@ -254,7 +254,7 @@ class Service:
         monitor.attach()
         return DeviceMonitor(monitor, self._monitors)
 
-    async def _run_monitor(  # noqa: ASYNC128 - run() does
+    async def _run_monitor(  # noqa: ASYNC128 - Monitor.run() calls started()
         self, monitor: Monitor, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         self._monitors.add(monitor)
@@ -266,10 +266,10 @@ class Service:
 
 @asynccontextmanager
 async def catching_signals() -> AsyncIterator[trio.Event]:
-    """An event for `Service.quit_at`, set at SIGINT, SIGTERM and SIGHUP, but for nohup(1) not that.
+    """Give an event for `Service.quit_at`, set at SIGINT, SIGTERM and (not under nohup(1)) SIGHUP.
 
-    Within the block they do nothing else: it belongs round that of the service, for a second one
-    must not end the process before all is put back as it was.
+    Within the block these signals do nothing else. Put it around the service's block: a second
+    signal must not end the process before terminals and files are restored.
     """
     numbers = set(QUIT_SIGNALS)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -292,9 +292,10 @@ async def open_service(
     sandbox: Sandbox = EVERYWHERE,
     state_file: StateFile | None = None,
 ) -> AsyncIterator[Service]:
-    """A service without chardevs; when the block ends, all of it is closed in order.
+    """Open a service without chardevs; at the end of the block all of it is closed in order.
 
-    *rows* are kinds and drivers of your own, for `Registry.add` and `Devices.add`. QMP clients may name the paths in *sandbox*, and what they do is kept in *state_file*.
+    *rows* are kinds and drivers of your own, for `Registry.add` and `Devices.add`. QMP clients
+    may name paths in *sandbox*, and what they set up is kept in *state_file*.
     """
     async with open_registry(*rows) as registry, open_background_nursery() as nursery:
         service = Service(registry, nursery, sandbox, state_file or StateFile())

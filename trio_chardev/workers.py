@@ -1,13 +1,13 @@
-"""Worker threads, for what may hold up who calls it: files, name look-ups.
+"""Worker threads for calls that may block: files, name look-ups.
 
-Why not Trio's: it starts them by `threading`, which raises RuntimeError where the system has no
-thread left to give, and which waits, in the event loop and without end, for the first steps of
-the new one, so that one which dies of MemoryError in them freezes the program. Here no thread is
-an OSError (`NoThreadError`), which whoever works with files has to expect anyway, and only the
+Why not Trio's: it starts threads by `threading`, which raises RuntimeError when the system has no
+thread to give, and which waits in the event loop, without a deadline, for the new thread's first
+steps: if that thread dies of a MemoryError there, the program freezes. Here a missing thread is
+an OSError (`NoThreadError`), which code that works with files has to expect anyway, and only the
 task that wants the thread waits for it.
 
-An idle thread waits for the next job for a while, and the last one stays: what has worked once
-goes on working when threads become short.
+An idle thread waits a while for another job, and the last one stays for good, so what has worked
+once keeps working when threads become scarce.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ T = TypeVar("T")
 
 
 class NoThreadError(OSError):
-    """They: the system gives no thread. It has no errno: EAGAIN would be a BlockingIOError."""
+    """They: the system gives no thread. No errno is set: EAGAIN would make it a BlockingIOError."""
 
     def __init__(self) -> None:
         super().__init__("no thread can be started")
 
 
 class _Worker:
-    """One thread: what it has to do, and the lock that it waits for."""
+    """One thread: its job, and the lock that it waits on for the next one."""
 
     __slots__ = ("deliver", "wake", "work")
 
@@ -69,7 +69,7 @@ class Pool:
             worker.wake.release()
 
     def forget(self) -> None:
-        """The threads are another process's: this one was forked from it."""
+        """Forget the threads after a fork(2): they belong to the parent process."""
         self._idle.clear()
 
     def _start_one(self, work: Callable[[], object], deliver: Callable[[], None]) -> None:
@@ -83,12 +83,12 @@ class Pool:
             if worker.wake.acquire(timeout=IDLE_TIMEOUT):
                 worker.work()
                 deliver = worker.deliver
-                worker.work = worker.deliver = _nothing  # keep nothing alive
-                self._idle[worker] = None  # before others hear of it, and want the next
+                worker.work = worker.deliver = _nothing  # an idle thread keeps nothing alive
+                self._idle[worker] = None  # before delivering: the task may want a thread at once
                 deliver()
                 del deliver
             elif len(self._idle) > 1 and self._idle.pop(worker, worker) is None:
-                return  # and nobody was about to give it a job
+                return  # a thread that is no longer in the dict was given a job, and waits for it
 
 
 def _nothing() -> None:
@@ -96,7 +96,7 @@ def _nothing() -> None:
 
 
 POOL = Pool()
-"""One for the process, as threads are."""
+"""The pool of this process."""
 os.register_at_fork(after_in_child=POOL.forget)
 
 
@@ -109,7 +109,7 @@ class _Job(Generic[T]):
         discard: Callable[[T], object] | None,
         release: Callable[[_Job[T]], None],
     ) -> None:
-        """Of a result that nobody takes *discard* is told; *release* when no thread has the job."""
+        """*discard* gets a result that nobody waits for; *release* is called at the end."""
         self._function = function
         self._discard = discard
         self._release = release
@@ -121,20 +121,20 @@ class _Job(Generic[T]):
         self._done = trio.Event()
 
     def claim(self) -> bool:
-        """Decide who has it: a thread that begins, or the task that gives it up before that."""
+        """Claim the job, for the thread that begins it or the task that gives it up before that."""
         return self._claim.acquire(blocking=False)
 
     # ------------------------------------------------------------ in the thread
 
     def work(self) -> None:
-        """Run the function, unless the task has given up; what it refers to may be freed here."""
+        """Run the function, unless the task has given up; then free what it refers to."""
         if self.claim():
             function = self._function
             del self._function
             self._raw = outcome.capture(function)
 
     def deliver(self) -> None:
-        """Tell the task."""
+        """Give the task the result."""
         if self._raw is not None and not call_in_loop(self._token, self._finish, self._raw):
             self._throw_away(self._raw)
 
@@ -152,7 +152,7 @@ class _Job(Generic[T]):
         with trio.move_on_after(real_timeout(START_TIMEOUT)):
             await self._done.wait()
             return
-        if self.claim():  # the new thread died before it came so far
+        if self.claim():  # the new thread died before it began the job
             self._release(self)
             raise NoThreadError
         await self._done.wait()
@@ -163,7 +163,7 @@ class _Job(Generic[T]):
         return self._result.unwrap()
 
     def leave(self) -> None:
-        """Nobody waits any more."""
+        """Give the job up: the task waits no longer."""
         self._is_left = True
         if self.claim():
             self._release(self)
@@ -171,7 +171,7 @@ class _Job(Generic[T]):
             self._hand_away(self._result)
 
     def _hand_away(self, result: outcome.Outcome[T]) -> None:
-        """Throw the result away in a thread: to close a file may take its time."""
+        """Discard the result in a thread, because closing a file may block."""
         do_in_worker(partial(self._throw_away, result))
 
     def _throw_away(self, result: outcome.Outcome[T]) -> None:
@@ -182,25 +182,25 @@ class _Job(Generic[T]):
 def call_in_loop(
     token: trio.lowlevel.TrioToken, function: Callable[..., object], *arguments: Any
 ) -> bool:
-    """Have the event loop call *function*, from a thread; False if that run of Trio is over."""
+    """From a thread, have the event loop call *function*; False if that run of Trio is over."""
     while True:
         try:
             token.run_sync_soon(function, *arguments)
         except trio.RunFinishedError:
             return False
-        except MemoryError:  # else the task would wait for ever
+        except MemoryError:  # giving up would leave the task waiting for ever
             time.sleep(NO_MEMORY_PAUSE)
             continue
-        except OSError:  # Trio has it, but no buffer for the byte that wakes it
+        except OSError:  # Trio has queued the call, but found no buffer for the byte that wakes it
             _wake(token)
         return True
 
 
 def _wake(token: trio.lowlevel.TrioToken) -> None:
-    """Have Trio do what it has."""
+    """Wake Trio's event loop, so that it runs what is queued."""
     while True:
         time.sleep(NO_MEMORY_PAUSE)
-        with contextlib.suppress(trio.RunFinishedError):  # then it has done it
+        with contextlib.suppress(trio.RunFinishedError):  # then the queued calls have run
             try:
                 token.run_sync_soon(_nothing)
             except (OSError, MemoryError):
@@ -209,10 +209,10 @@ def _wake(token: trio.lowlevel.TrioToken) -> None:
 
 
 def real_timeout(seconds: float) -> float:
-    """*seconds* for a scope around what threads do, which takes real time.
+    """*seconds* as a timeout for work in threads, which takes real time.
 
-    Without end by a clock that stands still or jumps, as trio.testing.MockClock: it would be over
-    at once.
+    Infinite under a clock that stands still or jumps, such as trio.testing.MockClock, where the
+    timeout would be over at once.
     """
     now = trio.current_time()
     sleep = trio.lowlevel.current_clock().deadline_to_sleep_time(now + seconds)
@@ -222,7 +222,7 @@ def real_timeout(seconds: float) -> float:
 def limiter_of_run(
     limiters: trio.lowlevel.RunVar[trio.CapacityLimiter], size: int
 ) -> trio.CapacityLimiter:
-    """That of this run of Trio; the first call makes it, for *size* threads at a time."""
+    """The limiter of this run of Trio; the first call makes it, for *size* threads at a time."""
     try:
         return limiters.get()
     except LookupError:
@@ -232,7 +232,7 @@ def limiter_of_run(
 
 
 def do_in_worker(function: Callable[[], object]) -> None:
-    """Have a thread call *function*, which must not raise; here, if there is none to be had."""
+    """Have a thread call *function*, which must not raise; call it here if there is no thread."""
     try:
         POOL.run(function, _nothing)
     except NoThreadError:
@@ -247,10 +247,9 @@ async def run_in_worker(
 ) -> T:
     """Run *function* in a worker thread, and return what it returns.
 
-    The thread has a place in *limiter*, by default that of all threads of Trio, until it is done.
-    Raises what *function* raises, and NoThreadError. Cancelled: nobody waits for the thread any
-    more, which goes on if it has begun; what it then returns is given to *discard*, which must not
-    raise.
+    Until it is done the thread counts in *limiter*, by default Trio's default thread limiter.
+    Raises what *function* raises, and NoThreadError. When cancelled, this returns at once; a thread
+    that has begun goes on, and its result is passed to *discard*, which must not raise.
     """
     if limiter is None:
         limiter = trio.to_thread.current_default_thread_limiter()
