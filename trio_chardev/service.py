@@ -132,7 +132,7 @@ class Service:
             self._on_quit,
             sandbox=self._sandbox,
             state_file=self._state_file,
-            chardevs_beside=self._chardevs_beside,
+            client_chardevs=self._client_chardevs,
         )
         self.registry.on_notice = self.emit
         self.registry.open_path = self._host.fdsets.open_path
@@ -238,7 +238,7 @@ class Service:
         await signalled.wait()
         self.quit("host-signal")
 
-    def _chardevs_beside(self) -> list[Chardev]:
+    def _client_chardevs(self) -> list[Chardev]:
         """The chardevs of listeners' clients, which are not in the registry."""
         known = set(self.registry.values())
         return [m.chardev for m in self._monitors if m.chardev not in known]

@@ -1,10 +1,12 @@
-"""query-qmp-schema: what commands take and give, and what events tell, as QAPI introspection.
+"""query-qmp-schema: the types of commands, results and events, as QAPI introspection.
 
-All of it follows from the classes that structure the arguments, see `trio_chardev.options.members`.
+All of it is derived from the attrs classes that parse the arguments, see
+`trio_chardev.options.members`.
 
-The order is QEMU's: commands and events, then every type that they reach, by first use. As in
-QEMU, objects and enums go by numbers, because their names are no interface. What QAPI has no
-word for is told as the wider type: an integer of any size, or one of a few, is ``int``.
+The order is QEMU's: commands and events, then each type that they refer to, by first use. As in
+QEMU, objects and enums have numbers for names, because their real names are no interface. What
+QAPI can't express is given as the wider type: an integer of any range, or an enum of integers, is
+``int``.
 """
 
 from __future__ import annotations
@@ -30,23 +32,23 @@ from trio_chardev.options.members import (
 
 
 class Described(Protocol):
-    """What the schema says of a command."""
+    """What the schema needs to know of a command."""
 
     @property
     def arguments(self) -> Any:
-        """The attrs class of its arguments, or a union of such."""
+        """The attrs class of the command's arguments, or a union of such classes."""
 
     @property
     def returns(self) -> Any:
-        """The type of what it returns; None: nothing."""
+        """The type of what the command returns; None if it returns nothing."""
 
     @property
     def allow_oob(self) -> bool:
-        """May it be sent out of band?"""
+        """May the command be sent out of band?"""
 
 
 Entity = dict[str, Any]
-"""QAPI's SchemaInfo."""
+"""A SchemaInfo of QAPI."""
 
 _JSON_TYPES: Final = {
     "str": "string",
@@ -58,9 +60,9 @@ _JSON_TYPES: Final = {
 
 
 def qmp_schema(commands: Mapping[str, Described], events: Mapping[str, type]) -> list[Entity]:
-    """The schema of *commands* and of *events*, which maps names to the classes of their data.
+    """Make the schema of *commands* and of *events*, which maps names to their data classes.
 
-    Raises TypeError if a class has a member that QMP could not tell.
+    Raises TypeError if a class has a member that QMP can't express.
     """
     types = _Types()
     entities = [_command(name, command, types) for name, command in commands.items()]
@@ -92,7 +94,7 @@ class _Wrapper:
 
 @attrs.frozen
 class _Nothing:
-    """What is without members."""
+    """An object without members."""
 
 
 _NOTHING: Final = Object(_Nothing)
@@ -109,7 +111,7 @@ class _Types:
         self._numbers = itertools.count()
 
     def use(self, value_type: ValueType | _Wrapper) -> str:
-        """The name of a type, which `entities` will tell from now on."""
+        """Name a type, which `entities` then describes as well."""
         used = _widened(value_type)
         if used not in self._names:
             self._used.append(used)
@@ -125,7 +127,7 @@ class _Types:
         return str(next(self._numbers))
 
     def entities(self) -> Iterator[Entity]:
-        """All types in use. To tell one may bring others into use: they follow."""
+        """Describe all types in use. Types that come into use by that are appended, and follow."""
         for used in self._used:
             yield {"name": self._names[used], **self._describe(used)}
 
@@ -157,7 +159,7 @@ class _Types:
 
     def _member(self, member: Member) -> Entity:
         entity: Entity = {"name": member.name, "type": self.use(member.value_type)}
-        # null means optional; the default itself is never told.
+        # A null default means optional; introspection never gives the default itself.
         return entity | {"default": None} if member.is_optional else entity
 
 
@@ -171,7 +173,7 @@ def _widened(value_type: ValueType | _Wrapper) -> _Type:
 
 
 def _enum(values: tuple[str | int, ...]) -> Entity:
-    # QEMU before 6.2 had only "values"; it is deprecated since.
+    # "values" is for clients that expect QEMU before 6.2; it is deprecated since.
     return {
         "meta-type": "enum",
         "members": [{"name": value} for value in values],

@@ -3,9 +3,9 @@
     async with open_qmp_client("/run/vm/qmp.sock") as qmp:
         print(await qmp.execute("query-chardev"))
 
-`QmpClient.execute` only puts its command into the outbox and waits for the reply. One task
-writes and one reads, so cancelling an `execute` never cuts a command in two: either it is
-taken back before its first byte, or the writer finishes it.
+`QmpClient.execute` only puts its command into a queue and waits for the reply. One task writes and
+one reads, so cancelling `execute` never cuts a command in two: either it is withdrawn before its
+first byte is sent, or the writer finishes it.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ __all__ = [
 ]
 
 RECEIVE_SIZE: Final = 1 << 16  # bytes
-GRACE: Final = 1.0  # seconds
+GRACE: Final = 1.0  # seconds to read the server's last messages after a write has failed
 
-# What the methods of a stream raise, those of a chardev's frontend included.
+# What the methods of a stream raise; it may also be a chardev's Frontend.
 _BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ChardevError)
 
 QmpAddress: TypeAlias = "str | os.PathLike[str] | tuple[str, int] | SocketAddress | trio.abc.Stream"
 
 
 class QmpClient:
-    """Made by `open_qmp_client`. Any number of tasks may use it at once."""
+    """A client's connection, made by `open_qmp_client`. Any number of tasks may share it."""
 
     def __init__(self, stream: trio.abc.Stream, conversation: Conversation) -> None:
         self.is_oob_enabled = False
@@ -80,15 +80,16 @@ class QmpClient:
         fds: Sequence[int] = (),
         **more: Any,
     ) -> Any:
-        """Run *command* and give what it returns.
+        """Run *command* and return its result.
 
         Its arguments are *arguments* and *more*; in the names of the latter ``_`` stands for
         ``-``. With *oob* it overtakes other commands (QMP's exec-oob). The descriptors *fds*,
-        at most 16, are passed with it over a UNIX socket, for getfd; the caller keeps them.
+        at most 16, are passed along over a UNIX socket, for getfd; the caller keeps its own.
 
-        Raises QmpError if the server answers with an error, QmpConnectionError if it has gone,
-        OptionsError for what can't be sent, TypeError for what is no JSON. Cancelled: either
-        nothing was sent, or the server may have run it all the same, and its reply is ignored.
+        Raises QmpError if the server answers with an error, QmpConnectionError if the connection
+        is over, OptionsError for what can't be sent, TypeError for what JSON can't express. When
+        this is cancelled, either nothing was sent, or the server may still run the command, and
+        its reply is ignored.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         named = {name.replace("_", "-"): value for name, value in more.items()}
@@ -104,10 +105,10 @@ class QmpClient:
         return call.result()
 
     def open_events(self, *, max_pending: int = 1000) -> AbstractContextManager[QmpEvents]:
-        """Receive the events that come within the block, by ``async for event in events``.
+        """Subscribe to the events that come within the block, for ``async for event in events``.
 
-        Enter it before the command whose events matter. If more than *max_pending* wait to be
-        received, the oldest are dropped and counted. They end when the server goes away.
+        Enter it before sending the command whose events matter. If more than *max_pending* wait
+        to be received, the oldest are dropped and counted. The events end when the server goes.
         """
         return self._conversation.subscribe(max_pending)
 
@@ -148,7 +149,7 @@ class QmpClient:
                 finally:
                     call.close_fds()
         except _BROKEN as exc:
-            # What it said last, the answer to quit for one, may still be on its way to `_read`.
+            # The server's last messages, such as the reply to quit, may not have been read yet.
             await trio.sleep(GRACE)
             self._conversation.end(self._end_reason(exc))
 
@@ -164,7 +165,7 @@ class QmpClient:
         """Why the connection is over, after the end of the stream or *error*."""
         conversation = self._conversation
         cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
-        # A server that leaves with input unread resets the connection.
+        # A server that closes with input unread resets the connection.
         if cause is None or isinstance(cause, ConnectionError):
             before = " before its greeting" if conversation.greeting is None else ""
             return f"{conversation.peer} closed the connection{before}"
@@ -175,15 +176,15 @@ class QmpClient:
 async def open_qmp_client(
     address: QmpAddress, *, timeout: float = 30.0, negotiate: bool = True, oob: bool = False
 ) -> AsyncIterator[QmpClient]:
-    """Connect to the QMP server at *address* and negotiate; when the block ends, disconnect.
+    """Connect to the QMP server at *address* and negotiate; disconnect when the block ends.
 
     *address* is the path of a UNIX socket, a host and a port, an address class, or a stream,
-    which belongs to the client from then on. Everything before the block takes *timeout*
-    seconds at most. *oob* enables out-of-band execution if the server offers it. Without
-    *negotiate* the first command has to be qmp_capabilities.
+    which the client then owns. Connecting and negotiating take at most *timeout* seconds. *oob*
+    enables out-of-band execution if the server offers it. Without *negotiate* the first command
+    has to be qmp_capabilities.
 
-    Raises QmpConnectionError, or QmpError if the server refuses to negotiate. What the block
-    raises comes out as it is.
+    Raises QmpConnectionError, or QmpError if the server refuses to negotiate. Exceptions of the
+    block are not changed.
     """
     if oob and not negotiate:
         raise OptionsError("oob is enabled by negotiating")
@@ -216,7 +217,7 @@ async def open_qmp_client(
 
 
 async def _open_stream(address: QmpAddress, deadline: float) -> tuple[trio.abc.Stream, str]:
-    """The stream, and the server's name for error texts."""
+    """Connect; return the stream, and the server's name for error texts."""
     if isinstance(address, trio.abc.Stream):
         return address, "The QMP server"
     if isinstance(address, tuple):
@@ -224,7 +225,7 @@ async def _open_stream(address: QmpAddress, deadline: float) -> tuple[trio.abc.S
     elif isinstance(address, str | os.PathLike):
         address = UnixAddress(os.fspath(address))
     timed_out = f"Failed to connect to '{address}': {os.strerror(errno.ETIMEDOUT)}"
-    if isinstance(address, UnixAddress):  # it can only be that its queue is full
+    if isinstance(address, UnixAddress):  # the only cause is a full backlog (unix(7))
         timed_out += "; it is busy or stopped, and others wait for it already"
     with _fail_at(deadline, lambda: timed_out):
         try:
@@ -244,7 +245,7 @@ def _fail_at(deadline: float, text: Callable[[], str]) -> Iterator[None]:
 
 
 def _why_mute(stream: trio.abc.Stream) -> str:
-    """Why the server at the other end may say nothing."""
+    """Guess why the server says nothing."""
     sock = _unix_socket(stream)
     if sock is not None:
         with contextlib.suppress(OSError):
@@ -269,7 +270,7 @@ def _unix_socket(stream: trio.abc.Stream) -> trio.socket.SocketType | None:
 
 @contextmanager
 def _duplicates(fds: Sequence[int]) -> Iterator[list[int]]:
-    """Copies of *fds*, closed if the block fails. The caller's may be gone when they are sent."""
+    """Duplicate *fds*, as the caller may close them before they are sent. Closes them on error."""
     with contextlib.ExitStack() as undo:
         copies: list[int] = []
         for fd in fds:

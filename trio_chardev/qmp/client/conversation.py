@@ -1,10 +1,10 @@
 """The client's side of a QMP session, without I/O: what to send next, what a message means.
 
-A command is a `Call`: submitted, begun when the writer takes it, finished by its reply. One
-that its caller leaves before it was begun is never sent. One that he leaves later stays in
-flight, because the server has it in its queue, and the reply is for nobody.
+A command is a `Call`: submitted, begun when the writer takes it, finished by its reply. If its
+caller is cancelled before it is begun, it is never sent. If the caller is cancelled later, the call
+stays in flight, because it is in the server's queue, and its reply is ignored.
 
-All state changes in functions without ``await``.
+All state changes happen in functions without ``await``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trio_chardev.errors import ChardevError, OptionsError
 from trio_chardev.qmp.json.codec import Decoder, Malformed, encode
 from trio_chardev.qmp.server.session import QmpError
 
-# QEMU stops reading when eight commands stand in its queue; exec-oob would then be stuck too.
+# QEMU stops reading when eight commands are in its queue, which would block exec-oob too.
 MAX_IN_FLIGHT: Final = 7
 
 
@@ -33,7 +33,7 @@ class QmpConnectionError(ChardevError):
 
 @attrs.frozen
 class QmpEvent:
-    """What a server tells without having been asked."""
+    """An event: what a server sends unasked."""
 
     name: str
     data: dict[str, Any]
@@ -42,7 +42,7 @@ class QmpEvent:
 
 
 class QmpEvents(trio.abc.ReceiveChannel[QmpEvent]):
-    """The events since a subscription; they end when the connection does.
+    """The events since the subscription began; they end when the connection does.
 
     When too many wait to be received, the oldest are dropped.
     """
@@ -51,13 +51,13 @@ class QmpEvents(trio.abc.ReceiveChannel[QmpEvent]):
         if max_pending < 1:
             raise ValueError("max_pending must be at least 1")
         self.dropped = 0
-        """How many events have been lost because they were not received in time."""
+        """How many events were lost because they were not received in time."""
         self._put_end, self._take_end = trio.open_memory_channel[QmpEvent](max_pending)
 
     async def receive(self) -> QmpEvent:
-        """The next event. Raises trio.EndOfChannel, which ends ``async for``.
+        """Wait for the next event. Raises trio.EndOfChannel at the end, as ``async for`` expects.
 
-        Cancelled: no event was taken.
+        When this is cancelled, no event is lost.
         """
         return await self._take_end.receive()
 
@@ -72,7 +72,7 @@ class QmpEvents(trio.abc.ReceiveChannel[QmpEvent]):
         self._take_end.close()
 
     def put(self, event: QmpEvent) -> None:
-        """*event* has come."""
+        """Add *event*."""
         with contextlib.suppress(trio.ClosedResourceError):
             try:
                 self._put_end.send_nowait(event)
@@ -82,50 +82,50 @@ class QmpEvents(trio.abc.ReceiveChannel[QmpEvent]):
                 self._put_end.send_nowait(event)
 
     def end(self) -> None:
-        """No more will come."""
+        """End after the events that are pending."""
         self._put_end.close()
 
 
 @attrs.define(eq=False)
 class Call:
-    """A command, until it is finished."""
+    """A command, up to its reply."""
 
     id: int
     wire: bytes
     is_oob: bool
     fds: list[int]
-    """Descriptors to be sent with it; they belong to the call."""
+    """Descriptors to be sent with it, which it owns."""
     done: trio.Event = attrs.Factory(trio.Event)
     _value: Any = None
     _error: ChardevError | None = None
 
     def finish(self, value: object, error: ChardevError | None = None) -> None:
-        """Have the waiter go on."""
+        """Give the result to the task that waits for it."""
         self._value, self._error = value, error
         self.done.set()
 
     def result(self) -> Any:
-        """What the finished command returned. Raises its error."""
+        """Return what the finished command returned, or raise its error."""
         if self._error is not None:
             raise self._error
         return self._value
 
     def close_fds(self) -> None:
-        """They were sent, or will not be."""
+        """Close the descriptors, once they are sent or will never be."""
         while self.fds:
             os.close(self.fds.pop())
 
 
 class Conversation:
-    """From greeting to disconnect; *peer* names the server in error texts."""
+    """One connection, from greeting to disconnect; *peer* names the server in error texts."""
 
     def __init__(self, peer: str) -> None:
         self.peer = peer
         self.greeting: dict[str, Any] | None = None
         self.greeted = trio.Event()
-        """Set also when it is over."""
+        """Set when the greeting has come, or the connection is over."""
         self.end_reason: str | None = None
-        """Why it is over."""
+        """Why the connection is over; None before that."""
         self._was_answered = False
         self._ids = itertools.count(1)
         self._outbox: dict[int, Call] = {}
@@ -136,17 +136,17 @@ class Conversation:
     # ------------------------------------------------------------ commands
 
     def check(self) -> None:
-        """Raises QmpConnectionError if it is over."""
+        """Raise QmpConnectionError if the connection is over."""
         if self.end_reason is not None:
             raise QmpConnectionError(self.end_reason)
 
     def submit(
         self, command: str, arguments: dict[str, Any], *, is_oob: bool, fds: list[int]
     ) -> Call:
-        """Put a command into the outbox, with *fds* if that is all right.
+        """Queue a command to be sent, with *fds*, which it owns if this does not raise.
 
-        Raises QmpConnectionError if it is over, OptionsError if it could not be read, TypeError
-        if it is no JSON.
+        Raises QmpConnectionError if the connection is over, OptionsError if the server could not
+        read the command, TypeError if JSON can't express it.
         """
         self.check()
         call_id = next(self._ids)
@@ -159,14 +159,14 @@ class Conversation:
         return call
 
     def leave(self, call: Call) -> None:
-        """Nobody waits for *call*: it is finished, or its caller was cancelled."""
+        """Nobody waits for *call* any more: it is finished, or its caller was cancelled."""
         if self._outbox.pop(call.id, None) is not None:
             call.close_fds()
         if call.is_oob:  # only the others are counted and answered in order
             self._in_flight.pop(call.id, None)
 
     def begin(self) -> Call | None:
-        """The next call to send, which is in flight from now on; None if there is none."""
+        """Take the next call to send, which is then in flight; None if there is none."""
         call = next((call for call in self._outbox.values() if call.is_oob), None)
         if call is None and len(self._in_order()) < MAX_IN_FLIGHT:
             call = next(iter(self._outbox.values()), None)
@@ -175,19 +175,19 @@ class Conversation:
         return call
 
     async def wait_begun(self) -> Call:
-        """Wait for `begin` to give a call. Cancelled: none was begun."""
+        """Wait for a call and `begin` it. When this is cancelled, none is begun."""
         while (call := self.begin()) is None:
             await self._writer.park()
         return call
 
     def _in_order(self) -> list[int]:
-        """The calls in flight that the server answers one after another."""
+        """The ids of the calls in flight that the server answers in order."""
         return [call.id for call in self._in_flight.values() if not call.is_oob]
 
     # ------------------------------------------------------------ messages
 
     def take(self, message: object) -> None:
-        """Do what *message* asks for; one that is not QMP is the end."""
+        """Process *message*. One that is not QMP ends the connection."""
         if self.greeting is None:
             self._take_greeting(message)
         elif isinstance(message, dict):
@@ -220,7 +220,7 @@ class Conversation:
                 error = QmpError(_one_line(desc), error_class)
                 self._take_reply(message, None, error)
             case {"QMP": _} if not self._was_answered:
-                pass  # QEMU greets twice who is there before its monitor is ready
+                pass  # QEMU greets a client twice that connects before its monitor is ready
             case _:
                 self.end(f"{self.peer} sent what is not QMP: it is no event and no reply")
 
@@ -228,7 +228,7 @@ class Conversation:
         self, message: dict[str, Any], value: object, error: QmpError | None = None
     ) -> None:
         self._was_answered = True
-        # A server that could not read a command does not know its id either.
+        # An error for a command that the server could not parse has no id.
         call_id = message.get("id", next(iter(self._in_order()), None))
         call = self._in_flight.pop(call_id, None) if isinstance(call_id, int) else None
         if call is not None:
@@ -237,7 +237,7 @@ class Conversation:
 
     @contextmanager
     def subscribe(self, max_pending: int) -> Iterator[QmpEvents]:
-        """The events that come within the block."""
+        """Give the events that come within the block."""
         events = QmpEvents(max_pending)
         if self.end_reason is not None:
             events.end()
@@ -249,7 +249,7 @@ class Conversation:
             events.close()
 
     def end(self, reason: str) -> None:
-        """It is over: who waits now, or tries later, gets *reason*. The first one counts."""
+        """End the connection: all calls fail with *reason*. Only the first `end` counts."""
         if self.end_reason is not None:
             return
         self.end_reason = reason
@@ -270,7 +270,7 @@ def _one_line(text: str) -> str:
 
 def _wire(message: dict[str, Any]) -> bytes:
     wire = encode(message)
-    for read_back in Decoder().feed(wire):  # an infinite number, for one, is no JSON
+    for read_back in Decoder().feed(wire):  # infinity, for example, is not JSON
         if isinstance(read_back, Malformed):
             raise OptionsError(f"The command can't be sent: {read_back.desc}")
     return wire

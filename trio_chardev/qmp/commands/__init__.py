@@ -1,1 +1,1 @@
-"""The QMP commands, as tables."""
+"""The QMP commands, in tables."""

@@ -1,9 +1,8 @@
-"""The QMP commands: a table of name -> arguments class and handler.
+"""The table of QMP commands: name -> arguments class and handler.
 
-A handler takes the `Context` of its client and an instance of its arguments class, and gives
-what goes into ``return``: JSON of the type that its row says. One that is async may take its
-time: it is cancelled when its client leaves. What a user did wrong is a ChardevError, whose
-text is the answer's ``desc``.
+A handler gets the `Context` of its client and an instance of its arguments class, and returns the
+value of ``return``: JSON of the type that its row names. An async handler may wait; it is cancelled
+when its client leaves. A user's error is a ChardevError, whose text becomes the ``desc``.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class BackendArguments:
 
 @attrs.frozen(kw_only=True)
 class ChangeArguments(BackendArguments):
-    """chardev-change; what goes beyond chardev-add QEMU does not have."""
+    """chardev-change; QEMU has none of the arguments beyond those of chardev-add."""
 
     carry: bool = False
     keep_peer: bool = False
@@ -63,7 +62,7 @@ class ChangeArguments(BackendArguments):
 
 @attrs.frozen
 class ChardevReturn:
-    """What chardev-add and chardev-change answer: the path of a PTY, if it is one."""
+    """What chardev-add and chardev-change return: the path of the terminal, if it is a PTY."""
 
     pty: str | None = None
 
@@ -95,19 +94,19 @@ class RingbufReadArguments:
 
 @attrs.frozen(kw_only=True)
 class ChardevDetails:
-    """A row of query-chardev-details, which QEMU does not have."""
+    """An element of query-chardev-details, which QEMU does not have."""
 
     label: str
     filename: str
     backend: Annotated[BackendOptions, BACKEND]
-    """As it was added or changed."""
+    """The backend with the options that it was added or changed with."""
     open: bool
-    """Is somebody at its other end?"""
+    """Is a peer at its other end?"""
     others_wait: bool
-    """Do more clients wait until that one leaves?"""
+    """Are more clients waiting for that peer to leave?"""
     is_used: bool
     users: tuple[str, ...]
-    """The ids of the devices, muxes and hubs that use it; a --monitor has none."""
+    """The ids of the devices, muxes and hubs that use it; a --monitor has no id."""
 
 
 @attrs.frozen
@@ -121,7 +120,7 @@ class VersionTriple:
 
 @attrs.frozen
 class VersionInfo:
-    """What query-version answers."""
+    """What query-version returns."""
 
     qemu: VersionTriple
     package: str
@@ -129,7 +128,7 @@ class VersionInfo:
 
 @attrs.frozen
 class NamedInfo:
-    """One of a list of names."""
+    """An element of a list of names."""
 
     name: str
 
@@ -165,7 +164,7 @@ def query_chardev(context: Context, arguments: NoArguments) -> Encoded:
 
 
 def _row(chardev: Chardev) -> bytes:
-    """One line of query-chardev, kept until something in it changes."""
+    """Print an element of query-chardev, and keep it until something in it changes."""
     info = unstructure(chardev.info)
     chardev.row = row = encode(info)[:-2]
     return row
@@ -176,7 +175,7 @@ def query_chardev_details(context: Context, arguments: NoArguments) -> list[dict
 
 
 def _backend_of(options: BackendOptions) -> dict[str, Any]:
-    """The ChardevBackend of *options*; a kind of the program's own has a name, but no schema."""
+    """The ChardevBackend for *options*; a kind that only this program has is in no schema."""
     if any(kind.options is type(options) for kind in KINDS.values()):
         backend: dict[str, Any] = unstructure(options, BACKEND)
         return backend
@@ -235,7 +234,7 @@ async def chardev_remove(context: Context, arguments: IdArguments) -> dict[str, 
     try:
         await host.registry.remove(arguments.id)
     finally:
-        if arguments.id not in host.registry:  # though it may be cancelled
+        if arguments.id not in host.registry:  # removed, even if this was cancelled
             host.state_file.note("chardevs", arguments.id, None)
     await host.state_file.flush()
     return {}
@@ -251,7 +250,7 @@ def ringbuf_write(context: Context, arguments: RingbufWriteArguments) -> Any:
     if arguments.format == "base64":
         ring.write(decode_base64(arguments.data))
     else:
-        # QEMU's strings are C strings, so NUL is kept in modified UTF-8.
+        # QEMU's strings are C strings, so a NUL is modified UTF-8.
         ring.write(arguments.data.encode().replace(b"\0", b"\xc0\x80"))
     return _once_kept(ring, {})
 
@@ -279,7 +278,7 @@ def _has_file(context: Context, arguments: dict[str, Any]) -> bool:
 
 
 def _once_kept(ring: RingbufBackend, answer: Any) -> Any:
-    """*answer*; if there is a file a coroutine, which gives it when that has all."""
+    """Return *answer*; if the ring has a file, a coroutine that returns it once that is written."""
 
     async def wait() -> Any:
         await ring.kept()
@@ -308,9 +307,9 @@ def _ringbuf(context: Context, device: str) -> RingbufBackend:
 
 
 def decode_base64(text: str) -> bytes:
-    """Decode as GLib and so QEMU: "=" is a digit of zeros that drops its byte, wherever it stands.
+    """Decode *text* as GLib, and so QEMU, does; an incomplete group of four is dropped.
 
-    An incomplete group of four is dropped.
+    "=" may be anywhere: it is a digit of zeros whose byte is dropped.
     """
     if re.search(r"[^A-Za-z0-9+/=\n]", text):
         raise QmpError("Base64 data contains invalid characters")
@@ -320,7 +319,7 @@ def decode_base64(text: str) -> bytes:
     data = binascii.a2b_base64(digits.replace("=", "A"))
     if not equals:
         return data
-    start = len(plain) // 4 * 3  # from here on each byte has to be looked at
+    start = len(plain) // 4 * 3  # before this there is no byte to drop
     return data[:start] + bytes(
         byte
         for at, byte in enumerate(data[start:], start)

@@ -1,4 +1,4 @@
-"""What a command is run with: the service, the monitor and the client that asked."""
+"""What a command runs with: the service, the monitor and the client that sent it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trio_chardev.registry import Registry
 
 @attrs.define(eq=False)
 class Host:
-    """What commands may do to the service."""
+    """The service, as far as commands act on it."""
 
     registry: Registry
     on_quit: Callable[[ShutdownReason], None]
@@ -32,12 +32,12 @@ class Host:
     sandbox: Sandbox = EVERYWHERE
     """The paths that clients may name."""
     state_file: StateFile = attrs.Factory(StateFile)
-    """Keeps what clients do."""
-    chardevs_beside: Callable[[], Iterable[Chardev]] = tuple
-    """Those in no registry: of the clients of QMP listeners."""
+    """Keeps what clients set up."""
+    client_chardevs: Callable[[], Iterable[Chardev]] = tuple
+    """Gives the chardevs of QMP listeners' clients, which are in no registry."""
 
     def quit(self, reason: ShutdownReason) -> None:
-        """Begin to stop."""
+        """Begin to stop. Only the first call counts."""
         if not self.is_quitting:
             self.is_quitting = True
             self.on_quit(reason)
@@ -50,15 +50,15 @@ class Context:
     host: Host
     session: Session = attrs.Factory(Session)
     chardev: Chardev | None = None
-    """The monitor's own, from which descriptors come."""
+    """The monitor's own chardev, which receives descriptors."""
     fds: NamedFds = attrs.field(factory=NamedFds)
     """The descriptors of the monitor; they outlive its clients."""
 
     passed: list[int] = attrs.field(factory=list)
-    """Descriptors that came with earlier messages than were read last."""
+    """Descriptors that came with messages before the last read."""
 
     def take_passed_fd(self) -> int:
-        """The first descriptor of those that came last with a message; the others are closed.
+        """Take the first of the descriptors that came last with a message, and close the others.
 
         Raises QmpError if none came.
         """
@@ -71,12 +71,12 @@ class Context:
         return fd
 
     def take_read_fds(self) -> list[int]:
-        """What came with the last bytes that brought any; the caller owns them."""
+        """Take the descriptors that came with the last bytes read; the caller then owns them."""
         backend = self.chardev.backend if self.chardev is not None else None
         return backend.take_fds() if isinstance(backend, FdControl) else []
 
     def keep_passed(self, fds: list[int]) -> None:
-        """Keep *fds* for `take_passed_fd`, and close what nobody took of those before."""
+        """Keep *fds* for `take_passed_fd`, and close those kept before."""
         for fd in self.passed:
             close_quietly(fd)
         self.passed = fds
@@ -84,16 +84,16 @@ class Context:
 
 @attrs.frozen
 class Command:
-    """A row of the table of commands."""
+    """An entry of the table of commands."""
 
     arguments: type[Any] | Any
     handler: Callable[[Context, Any], Any]
     returns: Any = None
-    """The type of the result, as a hint that `trio_chardev.options.members` reads; None for ``{}``."""
+    """The type of the result, a hint that `trio_chardev.options.members` reads; None for ``{}``."""
 
     allow_oob: bool = False
     may_wait: Callable[[Context, dict[str, Any]], bool] | None = None
-    """Does the handler, which is no coroutine function, give a coroutine for these arguments?"""
+    """Does the handler, though not async, return a coroutine for these arguments?"""
     is_async: bool = attrs.field(init=False)
 
     @is_async.default
@@ -101,14 +101,14 @@ class Command:
         return inspect.iscoroutinefunction(self.handler)
 
     def waits(self, context: Context, arguments: dict[str, Any]) -> bool:
-        """Will `run` give a coroutine?"""
+        """Will `run` return a coroutine?"""
         return self.is_async or (self.may_wait is not None and self.may_wait(context, arguments))
 
     def run(self, context: Context, arguments: dict[str, Any]) -> Any:
-        """The handler's result, or its coroutine. Raises OptionsError for bad arguments."""
+        """Call the handler; return its result or coroutine. Raises OptionsError."""
         return self.handler(context, structure(self.arguments, arguments))
 
 
 @attrs.frozen(kw_only=True)
 class NoArguments:
-    """A command without arguments."""
+    """No arguments."""

@@ -52,7 +52,7 @@ class AddClientArguments:
 
 @attrs.frozen(kw_only=True)
 class YankInstance:
-    """A chardev whose connection can be cut."""
+    """A chardev whose connection can be cut (QAPI's YankInstance)."""
 
     type: Literal["chardev"]
     id: str
@@ -94,7 +94,7 @@ def query_fdsets(context: Context, arguments: NoArguments) -> list[dict[str, Any
 def add_client(context: Context, arguments: AddClientArguments) -> dict[str, Any]:
     """Give a connected socket to a socket chardev that has no client.
 
-    *skipauth* and *tls* are for the displays of an emulator; here they are refused.
+    *skipauth* and *tls* are for the displays of an emulator; here they are errors.
     """
     if arguments.skipauth is not None or arguments.tls is not None:
         raise QmpError("'skipauth' and 'tls' are for VNC and SPICE, which are not here")

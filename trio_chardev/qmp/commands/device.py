@@ -1,4 +1,4 @@
-"""QMP commands about devices: the bridges, monitors and others that use the chardevs."""
+"""QMP commands about devices: bridges, monitors and others that use chardevs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def add_device(
     id: str | None = None,
     sandbox: Sandbox = EVERYWHERE,
 ) -> Device:
-    """Make a device, which has the name *id* if the options have none.
+    """Make a device; its name is *id* if the options have none.
 
-    *sandbox* limits who asks for it. Raises OptionsError, and what `Devices.add` raises.
+    *sandbox* limits what the options may name. Raises OptionsError, and what `Devices.add` raises.
     """
     check_monitor(options, sandbox)
     if options.id is not None:
@@ -53,7 +53,7 @@ async def device_add(context: Context, arguments: DeviceOptions) -> dict[str, An
 async def device_del(context: Context, arguments: DeviceIdArguments) -> dict[str, Any]:
     host = context.host
     device = host.registry.devices.get(arguments.id)
-    host.state_file.note("devices", arguments.id, None)  # one that was not restored, too
+    host.state_file.note("devices", arguments.id, None)  # also if it could not be restored
     try:
         await host.state_file.flush()
     finally:
@@ -63,7 +63,7 @@ async def device_del(context: Context, arguments: DeviceIdArguments) -> dict[str
         raise QmpError(f"Device '{arguments.id}' not found", "DeviceNotFound")
     if context.chardev is None or context.chardev.id not in device.options.chardevs:
         await device.closed.wait()
-    return {}  # a monitor that deletes itself has yet to say so, and ends at its next checkpoint
+    return {}  # a monitor that deletes itself still has to reply, and ends at its next checkpoint
 
 
 def query_devices(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""QMP commands about objects: TLS credentials, secrets, lists of who may; monitors."""
+"""QMP commands about objects: TLS credentials, secrets, access lists, monitors."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class ObjectIdArguments:
 
 
 def duplicate_object(id: str) -> QmpError:
-    """There is an object of that id already."""
+    """Make the error for an id that is taken."""
     return QmpError(f"attempt to add duplicate property '{id}' to object (type 'container')")
 
 
 async def add_object(
     registry: Registry, options: ObjectOptions, sandbox: Sandbox = EVERYWHERE
 ) -> None:
-    """Make an object and keep it. What reads files does so in a thread, see `work_on_files`.
+    """Make an object and keep it. If it reads files, a thread makes it, see `work_on_files`.
 
-    Raises OptionsError, BackendError, QmpError; of a monitor also ChardevBusyError. Cancelled:
-    there is none.
+    Raises OptionsError, BackendError, QmpError; for a monitor also ChardevBusyError. When this is
+    cancelled, there is no object.
     """
     check_id(options.id)
     objects = registry.objects
@@ -48,7 +48,7 @@ async def add_object(
         objects[options.id] = registry.object_devices.add(device)
     elif options.reads_files:
         made = await _create(options, dict(objects), sandbox)
-        _check_is_new(registry, options.id)  # another client may have been quicker
+        _check_is_new(registry, options.id)  # another client may have been faster
         objects[options.id] = made
     else:
         objects[options.id] = options.create(objects, sandbox)
@@ -77,7 +77,7 @@ def _device_of(options: MonitorQmp) -> MonitorObjectOptions:
 
 
 async def drop_object(registry: Registry, id: str) -> None:
-    """Forget object *id*, and wait until it is gone if it is at work. Not undone by Cancelled."""
+    """Forget object *id*; if it runs, wait until it has ended. Cancelled does not undo this."""
     made = registry.objects.pop(id, None)
     if isinstance(made, Device):
         made.scope.cancel()
@@ -97,7 +97,7 @@ async def object_del(context: Context, arguments: ObjectIdArguments) -> dict[str
     made = host.registry.objects.get(arguments.id)
     if isinstance(made, MonitorObject) and made.is_current:
         raise QmpError("Cannot delete the current QMP monitor")
-    host.state_file.note("objects", arguments.id, None)  # one that was not restored, too
+    host.state_file.note("objects", arguments.id, None)  # also if it could not be restored
     await drop_object(host.registry, arguments.id)
     await host.state_file.flush()
     if made is None:

@@ -1,4 +1,4 @@
-"""The QMP command about peers that rules, by which they were let in, would not let in any more."""
+"""The QMP command about peers that today's access rules would no longer let in."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ class RecheckArguments:
     """chardev-recheck-peers."""
 
     id: str | None = None
-    """The chardev; without it all, and the clients of QMP listeners."""
+    """The chardev; without it, all chardevs and the clients of QMP listeners."""
 
     dry_run: bool = False
-    """Name them only."""
+    """Name the peers, but do not disconnect them."""
 
 
 @attrs.frozen
 class RefusedPeer:
-    """One that would not be let in if it came now."""
+    """A peer that would not be let in if it connected now."""
 
     id: str
-    """The chardev, or the QMP client."""
+    """The id of the chardev, or the name of the QMP client."""
     peer: str
-    """As query-chardev names it."""
+    """The peer, as query-chardev names it."""
     reason: str
 
 
 async def chardev_recheck_peers(
     context: Context, arguments: RecheckArguments
 ) -> list[dict[str, str]]:
-    """Drop those who would not be let in; the client's own connection last. Cancelled: it stops."""
+    """Disconnect peers that would be refused now, the client itself last. Cancelled stops it."""
     registry = context.host.registry
     if arguments.id is not None:
         chardevs = [registry[arguments.id]]
     else:
-        chardevs = [*registry.values(), *context.host.chardevs_beside()]
+        chardevs = [*registry.values(), *context.host.client_chardevs()]
         chardevs.sort(key=lambda chardev: chardev is context.chardev)
     refused: list[dict[str, str]] = []
     for chardev in chardevs:
-        await trio.lowlevel.checkpoint()  # each takes a millisecond
+        await trio.lowlevel.checkpoint()  # each check takes a millisecond
         refused += [unstructure(one) for one in _recheck(chardev, drop=not arguments.dry_run)]
     return refused
 

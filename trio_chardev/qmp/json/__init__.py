@@ -1,1 +1,1 @@
-"""QMP's JSON, as QEMU reads and writes it."""
+"""The dialect of JSON that QEMU reads and writes."""

@@ -1,24 +1,23 @@
-"""QMP's wire: bytes in, JSON values out, and the other way round. No I/O.
+"""QMP's wire format: bytes to JSON values and back. No I/O.
 
-A message needs no separator: it ends where the braces and the brackets balance, each
-counted for itself, or where there is one too many. Behind anything malformed the decoder
-goes on as QEMU does, so that clients may recover as they do there: one byte FF always leads
-to one error and then to a clean decoder.
+Messages need no separator: one ends where its braces and its brackets balance, each counted
+separately, or where there is one too many. After malformed input the decoder goes on as QEMU
+does, so that clients can recover in the same way: a byte FF always gives one error and then a
+clean decoder.
 
-Nearly every message is an object in ASCII, complete in its packet. Those are taken by the
-standard library's scanner, written in C, which is many times faster than the lexer and the
-parser here. It can do so because all that it accepts means the same to QEMU, after what it
-takes more liberally has been seen to: repeated keys, NaN and Infinity, exponents behind a
-bare zero, numbers beyond 64 bits and deep nesting by hooks and checks, characters that
-QEMU rejects by not using it. Where it raises, the lexer reads that message instead, up to
-its end, in as many packets as that takes.
+Nearly every message is an object in ASCII that comes whole. Such messages take a fast path: the
+standard library's scanner, which is written in C and many times faster than the lexer and parser
+here. All that it accepts has to mean the same to QEMU. It is more liberal about repeated keys, NaN
+and Infinity, exponents behind a bare zero, numbers beyond 64 bits and deep nesting: hooks and
+checks reject those. Text with characters that QEMU rejects is not given to it. Whatever it does
+not accept, the lexer reads instead, up to the end of that message.
 
-`Decoder.feed_some` works through a portion of what has come, so that others have their turn
-between two portions, whatever it is.
+`Decoder.feed_some` works through a bounded portion of the data, whatever it is, so that other
+tasks can run between two portions.
 
-This differs from QEMU on purpose: a message that is too deep, too long or of too many
-tokens gets one error. QEMU forgets where it is, and then answers each left-over brace and
-bracket with an error of its own. Here the rest of that message is skipped.
+There is one deliberate difference from QEMU: a message that is too deep, too long or has too many
+tokens gives one error, and the rest of it is skipped. QEMU loses count, and answers each left-over
+brace and bracket with one more error.
 """
 
 from __future__ import annotations
@@ -39,33 +38,33 @@ from trio_chardev.qmp.server.quota import TOKEN_COST
 __all__ = ["Decoder", "Encoded", "Json", "Malformed", "Message", "encode", "encode_pretty"]
 
 MAX_NESTING: Final = 1024
-LONGEST_STRAY: Final = 16 << 10  # bytes that are shown of what is no token
+LONGEST_STRAY: Final = 16 << 10  # bytes of a stray token that an error shows
 
 _TOO_LONG: Final = "JSON token size limit exceeded"
 
 PORTION: Final = 96  # messages of the fast path, or tokens of the lexer
-# The fast path tries so many bytes for a portion, then so many for one message: what it tries in
-# vain costs no more, and within that no limit but nesting can be exceeded.
+# The fast path looks at this many bytes for a portion, and then at this many for one message. That
+# bounds the cost of a vain attempt, and no limit but that of nesting can be exceeded within it.
 _WINDOW: Final = 4 << 10
 _PIECE: Final = 64 << 10
 
-_OPENING: Final = b"{ \t\r\n"  # what ordinary messages begin with, white space before them included
+_OPENING: Final = b"{ \t\r\n"  # how ordinary messages begin, perhaps with white space
 _SEPARATORS: Final = (" ", "\t", "\r", "\n")
-_LONGEST_CUT: Final = len("\\uDEAD\\uBEE")  # of what is no string
+_LONGEST_CUT: Final = len("\\uDEAD\\uBEE")  # the longest unfinished escape in a string
 _SPACE = re.compile(r"[ \t\r\n]*+")
-# Surrogates and non-characters begin with D or F; what is no hexadecimal digit is wrong.
+# Surrogates and non-characters begin with D or F; anything but a hexadecimal digit is an error.
 _RISKY_ESCAPE = re.compile(rb"\\u[^0-9A-CEa-ce]")
 
 
 @attrs.frozen
 class Limits:
-    """How much one message may be; QEMU's, if nothing else is said."""
+    """The limits of one message; the defaults are QEMU's."""
 
     size: int = 64 << 20
-    """Bytes of its tokens, without white space."""
+    """Bytes of its tokens, not counting white space."""
 
     tokens: int = 2 << 20
-    """Not fewer than the bytes that the fast path takes at once, which does not count them."""
+    """At least as many as the fast path takes bytes at once, because it does not count tokens."""
 
 
 QEMU: Final = Limits()
@@ -73,7 +72,7 @@ QEMU: Final = Limits()
 
 @attrs.frozen
 class Malformed:
-    """They: this was no message. *desc* is for a GenericError, as QEMU words it."""
+    """They: this was not a message. *desc* is the text of a GenericError, in QEMU's words."""
 
     desc: str
 
@@ -82,25 +81,25 @@ Message: TypeAlias = "Json | Malformed"
 
 
 class Decoder:
-    """Finds the messages of one connection; what it keeps is bounded by *limits*."""
+    """Finds the messages of one connection. *limits* bound what it keeps."""
 
     def __init__(self, limits: Limits = QEMU) -> None:
         self._limits = limits
         self._lexer = Lexer()
         self._frame = _Frame()
         self.effort = 0
-        """How many messages of the fast path and tokens of the lexer it has found."""
+        """How many messages of the fast path and tokens of the lexer have been found so far."""
 
     @property
     def held(self) -> int:
-        """What an unfinished message has it keep: about as many bytes."""
+        """About how many bytes are kept for an unfinished message."""
         return self._lexer.held + self._frame.cost
 
     def feed(self, data: bytes) -> list[Message]:
-        """The messages that *data* completes, in order; raises nothing.
+        """Give the messages that *data* completes, in order. Raises nothing.
 
-        A value may be any JSON value, not only an object. A number or a word outside of
-        braces ends only with the byte behind it.
+        A message may be any JSON value, not only an object. A number or a word outside of
+        braces ends only with the byte after it.
         """
         messages: list[Message] = []
         pos = 0
@@ -109,7 +108,7 @@ class Decoder:
         return messages
 
     def feed_some(self, data: bytes, pos: int, messages: MutableSequence[Any]) -> int:
-        """As `feed`, a portion of *data* from *pos* on, into *messages*; return where that ends."""
+        """Decode a portion of *data* from *pos* on into *messages*; return where it ends."""
         if data[pos] in _OPENING and self._frame.empty and self._lexer.idle:
             before = len(messages)
             end = _take_ordinary(data, pos, messages)
@@ -119,7 +118,7 @@ class Decoder:
         return self._take_one(data, pos, messages)
 
     def _take_one(self, data: bytes, pos: int, messages: MutableSequence[Any]) -> int:
-        """Go on to the end of one message, of a portion or of *data*; return where that is."""
+        """Go on to the end of a message, a portion or *data*, and return where that is."""
         for _ in range(PORTION):
             self.effort += 1
             kind, text, pos = self._lexer.scan(data, pos)
@@ -152,7 +151,7 @@ class Decoder:
             self._frame = _Frame()
 
     def _check_held(self, messages: MutableSequence[Any]) -> None:
-        """Stop keeping a token that was cut once it is too long, or will not be used."""
+        """Stop keeping an unfinished token that is too long, or whose message is skipped."""
         frame = self._frame
         if not frame.skipping and frame.size + self._lexer.held >= self._limits.size:
             messages.append(Malformed(_TOO_LONG))
@@ -187,16 +186,16 @@ class _Frame:
 
     @property
     def cost(self) -> int:
-        """Bytes of memory, about."""
+        """About how many bytes of memory it takes."""
         return 0 if self.skipping else self.size + TOKEN_COST * self.tokens
 
     def skip(self) -> None:
-        """Keep nothing of it any more."""
+        """Skip the rest of the message, and keep nothing of it."""
         self.skipping = True
         self.parser = Parser()
 
     def count(self, kind: Kind, text: bytes) -> bool:
-        """Take note of a token; return whether it is the last of the message."""
+        """Count a token; is it the last of the message?"""
         self.tokens += 1
         self.size += len(text)
         if kind == "mark":
@@ -205,7 +204,7 @@ class _Frame:
         return not (self.braces or self.brackets) or self.braces < 0 or self.brackets < 0
 
     def exceeded(self, limits: Limits) -> str | None:
-        """The error of the first limit that is exceeded, in QEMU's order."""
+        """The error for the first exceeded limit, in QEMU's order; None if all are kept."""
         if self.size >= limits.size:
             return _TOO_LONG
         if self.tokens > limits.tokens:
@@ -221,7 +220,7 @@ class _Frame:
 
 
 def _take_ordinary(data: bytes, pos: int, messages: MutableSequence[Any]) -> int:
-    """Take complete ordinary messages at *pos*; return where they end, maybe *pos*."""
+    """Take complete ordinary messages at *pos*; return where they end, which may be *pos*."""
     for size, most in ((_WINDOW, PORTION), (_PIECE, 1)):
         window = data[pos : pos + size]
         if not window.isascii() or (b"\\u" in window and _RISKY_ESCAPE.search(window)):
@@ -233,9 +232,9 @@ def _take_ordinary(data: bytes, pos: int, messages: MutableSequence[Any]) -> int
 
 
 def _scan_ordinary(text: str, most: int, messages: MutableSequence[Any]) -> tuple[int, bool]:
-    """Take up to *most* of them at the beginning of *text*.
+    """Take up to *most* ordinary messages from the beginning of *text*.
 
-    Return where something else begins, and whether that may be one that the end of *text* cuts.
+    Return where they end, and whether an ordinary message that *text* cuts off may follow.
     """
     pos = 0
     try:

@@ -1,12 +1,12 @@
-"""Prints JSON values as QEMU does: ASCII, a space behind comma and colon, CR LF at the end.
+"""Prints JSON as QEMU does: in ASCII, with a space after comma and colon, and CR LF at the end.
 
-What lies outside 0x20..0x7E is escaped in upper-case hexadecimal, what is not a character
-becomes U+FFFD, and a floating-point number is printed with 17 digits, so that 1.0 is ``1``
-and an infinite one is ``inf``, which is no JSON.
+Characters outside 0x20..0x7E are escaped in upper-case hexadecimal, surrogates and non-characters
+become U+FFFD, and a floating-point number is printed with 17 digits: 1.0 as ``1``, and infinity as
+``inf``, which is not JSON.
 
-The standard library's encoder, written in C, prints nearly the same. Its output is used
-unless it shows one of the differences: an escape by number, DEL, or a float, which can only
-stand behind a bracket or a space.
+The standard library's encoder, written in C, prints nearly the same. Its output is used unless it
+shows one of the differences: an escape by number, DEL, or a float, which can only come after a
+bracket or a space.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from trio_chardev.qmp.json import utf8
 _standard = json.JSONEncoder(check_circular=False).encode
 _FLOAT = re.compile(r"[\[ ]-?(?:[0-9]+[.e]|Inf|NaN)")
 _SHORT = [(char, f"\\{name}") for char, name in zip('\\"\b\f\n\r\t', '\\"bfnrt', strict=True)]
-_NUMBERED = re.compile(r"[^ -~]+")  # once those are escaped
+_NUMBERED = re.compile(r"[^ -~]+")  # used after the short escapes are made
 
 
 class Encoded(bytes):
-    """JSON that is printed already; a message's member may be that, to be told as it is."""
+    """Printed JSON. As a member of a message it is inserted as it is."""
 
     __slots__ = ()
 
 
 def encode(value: object) -> bytes:
-    """One line: the value and CR LF.
+    """Print *value* in one line, with CR LF.
 
-    The keys of a dict must be strings. Raises TypeError for what is no JSON value.
+    The keys of a dict must be strings. Raises TypeError for what JSON can't express.
     """
     if type(value) is dict and type(result := value.get("return")) is Encoded:
         if len(value) == 1:
@@ -47,7 +47,7 @@ def encode(value: object) -> bytes:
         try:
             text = _standard(value)
         except RecursionError:
-            pass  # QEMU's limit is deeper than Python's
+            pass  # QEMU allows deeper nesting than Python's encoder
         else:
             if "\\u" not in text and "\x7f" not in text and not _FLOAT.search(text):
                 return text.encode("ascii") + b"\r\n"
@@ -55,9 +55,10 @@ def encode(value: object) -> bytes:
 
 
 def encode_pretty(value: object) -> bytes:
-    """The same over several lines, as a monitor with ``pretty=on`` does.
+    """Print *value* in several lines, as a monitor with ``pretty=on`` does.
 
-    Four spaces a level, CR LF behind each line; an empty object or list takes two lines.
+    Each level is indented by four spaces, each line ends in CR LF, and an empty object or list
+    takes two lines.
     """
     if type(value) is dict and type(value.get("return")) is Encoded:
         value = {**value, "return": json.loads(value["return"])}
@@ -65,14 +66,14 @@ def encode_pretty(value: object) -> bytes:
 
 
 class _Ready(str):
-    """Text to be printed as it stands."""
+    """Text that is printed as it is."""
 
     __slots__ = ()
 
 
 def _spell(value: object, *, pretty: bool) -> bytes:
     done: list[str] = []
-    to_do: list[tuple[object, int]] = [(value, 0)]  # the next one last; with its depth
+    to_do: list[tuple[object, int]] = [(value, 0)]  # items with their depths; a stack
     while to_do:
         item, depth = to_do.pop()
         if isinstance(item, _Ready):
@@ -126,6 +127,6 @@ def _quoted(text: object) -> str:
 
 
 def _number(match: re.Match[str]) -> str:
-    """Characters by their numbers, in C: there may be millions of them."""
+    """Escape characters by number, with functions written in C: there may be millions of them."""
     chars = utf8.NOT_A_CHARACTER.sub(utf8.REPLACEMENT, match[0])
     return "\\u" + chars.encode("utf-16-be").hex("+", 2).upper().replace("+", "\\u")

@@ -1,15 +1,15 @@
-"""Splits QMP input into tokens, as QEMU does and however it is cut into packets.
+"""Splits QMP input into tokens, as QEMU does, no matter how packets cut it.
 
-QEMU's dialect of JSON: strings may have single quotes; a number or a word ends only when
-a byte comes that cannot be part of it. What fits no token is *stray*: the token so far and
-the byte that broke it. After that everything is skipped up to a structural character, a
-control character except tab, or FE or FF, which UTF-8 never has: that byte is read anew.
+QEMU's dialect of JSON: strings may have single quotes; a number or a word ends only when a byte
+comes that can't be part of it. Input that fits no token is *stray*: the token so far and the byte
+that broke it. After that everything is skipped up to a structural character, a control character
+other than tab, or FE or FF, which UTF-8 never has; lexing resumes at that byte.
 
-The work is done by one regular expression for each kind of token. Each ends in the groups
-`string`, `number`, `word` (a token), `cut` (the data ended within it) and `stray`. A token
-that is cut is put aside, and the next data is matched behind its *stem*, the shortest text
-that leaves the same question open (`12345` and `1`, `"some text` and `"`). So every byte
-is looked at a fixed number of times, also when a token comes one byte at a time.
+There is one regular expression for each kind of token. A match ends in one of the groups `string`,
+`number`, `word` (a token), `cut` (the data ends within the token) and `stray`. A token that is cut
+is kept, and the next data is matched after its *stem*, the shortest text that puts the expression
+into the same state (`1` for `12345`, `"` for `"some text`). So every byte is matched a fixed number
+of times, even when a token comes one byte at a time.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import re
 from typing import Final, Literal, TypeAlias, cast
 
 Kind: TypeAlias = Literal["mark", "string", "number", "word", "stray", "cut", "end"]
-# The kind, the text, and where the next token begins.
+# The kind, the text, and the position at which the next token begins.
 Token: TypeAlias = tuple[Kind, bytes, int]
 
 MARKS: Final = b"{}[]:,"
-# Bytes that always end in a clean decoder. Tab, CR and LF are white space outside strings.
+# Bytes that always reset the decoder. Tab, CR and LF are white space outside strings.
 RESETS: Final = frozenset({*range(0x20), 0xFE, 0xFF} - {*b"\t\r\n"})
 
 _SPACE = re.compile(rb"[ \t\r\n]*+")
@@ -35,8 +35,8 @@ def _string(quote: bytes) -> re.Pattern[bytes]:
     return re.compile(quote + body + end, re.DOTALL)
 
 
-# No exponent behind a bare zero: `0e1` is the number 0 and the word e. The alternatives
-# spell what may not follow a complete number, and then ask for a byte that ends it.
+# There is no exponent after a bare zero: `0e1` is the number 0 and the word e. Each alternative
+# says what may not follow a complete number, and then requires a byte that ends it.
 _WHOLE = rb"(?:0|[1-9][0-9]*+)"
 _NUMBER = re.compile(
     rb"(?P<number>-?+(?:0(?![0-9.])|[1-9][0-9]*+(?![.eE])|%(whole)b\.[0-9]++(?![eE])"
@@ -60,7 +60,7 @@ _PATTERNS: Final[dict[int, re.Pattern[bytes]]] = {
 
 
 class Lexer:
-    """Finds one token at a time; keeps what the end of the data has cut off."""
+    """Finds one token at a time, and keeps what the end of the data cuts off."""
 
     def __init__(self) -> None:
         self._held = bytearray()
@@ -69,23 +69,23 @@ class Lexer:
 
     @property
     def idle(self) -> bool:
-        """Whether the next byte begins a token, whatever came before."""
+        """Does the next byte begin a token, whatever came before?"""
         return not (self._stem or self._recovering)
 
     @property
     def held(self) -> int:
-        """The bytes kept of a token that was cut."""
+        """How many bytes of an unfinished token are kept."""
         return len(self._held)
 
     def forget(self) -> None:
-        """Drop the kept bytes: the token's kind and end are still found, its text is not."""
+        """Drop the kept bytes: the token's kind and end will still be found, but not its text."""
         self._held.clear()
 
     def scan(self, data: bytes, pos: int) -> Token:
-        """The next token of *data* at *pos*, which is 0 if the last one was cut.
+        """Find the token of *data* at *pos*, which must be 0 if the last token was cut.
 
-        The kind is ``end`` when there is none, and ``cut`` when there is only a part of one;
-        then all of *data* is used up.
+        The kind is ``end`` if there is none, and ``cut`` if there is only a part of one; in both
+        cases all of *data* is used up.
         """
         if self._stem:
             return self._resume(data)
@@ -109,9 +109,9 @@ class Lexer:
         return kind, text, end - len(stem)
 
     def _token(self, pattern: re.Pattern[bytes], data: bytes, pos: int, known: int) -> Token:
-        """Match; the first *known* bytes stand for those that are held."""
+        """Match a token; the first *known* bytes are the stem of the bytes that are kept."""
         match = pattern.match(data, pos)
-        assert match is not None  # what a pattern is chosen by is enough for `cut` or `stray`
+        assert match is not None  # the byte that chose the pattern is enough for `cut` or `stray`
         kind = cast("Kind", match.lastgroup)
         text = data[pos + known : match.end()]
         if kind == "cut":

@@ -1,9 +1,9 @@
 """Builds a value from tokens, one at a time, without recursion.
 
-QEMU parses a message only when its last token has come, and reports the first thing that
-is wrong. This parser takes each token at once and keeps the first error, which is the same
-and does not keep the tokens. It does not find the end of the message: that is a matter of
-counting braces and brackets, which is done even where they make no sense.
+QEMU parses a message only when its last token has come, and reports the first error. This parser
+takes each token when it comes and keeps the first error, which gives the same result without
+storing the tokens. It does not find the end of the message: that is found by counting braces and
+brackets, even where they make no sense.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | Non
 
 _WORDS: Final[dict[bytes, Json]] = {b"true": True, b"false": False, b"null": None}
 _HEX = re.compile(rb"[0-9A-Fa-f]{4}")
-# The standard library's scanner; NUL, which may be spelt C0 80, is a character here.
+# The standard library's scanner. `strict=False` allows NUL, which may be spelt C0 80.
 _unescape = json.JSONDecoder(strict=False).decode
-# What is no escape, and escapes but for those that need a closer look: all that can be wrong with
-# it is its UTF-8. In C, for there may be millions of them.
+# Plain text and correct escapes, of which only the UTF-8 remains to be checked. A regular
+# expression, as C is faster and there may be millions of characters.
 _FINE = re.compile(
     rb"""(?: [^\\]++ | \\["'\\/bfnrt] | \\u(?:
         [0-9A-CEa-ce]%(hex)b{3} | [dD][0-7]%(hex)b{2}
@@ -34,37 +34,37 @@ _FINE = re.compile(
     % {b"hex": b"[0-9A-Fa-f]"},
     re.VERBOSE,
 )
-# QEMU words a parse error in a buffer of 1024 bytes.
+# QEMU puts a parse error into a buffer of 1024 bytes.
 _MAX_ERROR = 1023
 
 
 class ParseError(ValueError):
-    """They: the text is not QEMU's JSON; ``str()`` goes behind "JSON parse error, "."""
+    """They: the text is not QEMU's JSON; ``str()`` follows "JSON parse error, "."""
 
 
 class _Want(enum.Enum):
     """What may come next."""
 
     ITEM = enum.auto()  # a value, or a key
-    ITEM_OR_END = enum.auto()  # the same, straight behind the opening brace or bracket
+    ITEM_OR_END = enum.auto()  # the same, right after the opening brace or bracket
     COLON = enum.auto()
-    SEPARATOR = enum.auto()  # a comma or the end
+    SEPARATOR = enum.auto()  # a comma, or the end of the container
 
 
 class Parser:
-    """One value; `value` is for use when the message is complete and `error` is None."""
+    """Parses one value. `value` is valid when the message is complete and `error` is None."""
 
     def __init__(self) -> None:
         self.value: Json = None
         self.error: str | None = None
         self._want = _Want.ITEM
         self._open: list[dict[str, Json] | list[Json]] = []
-        # For each open container the key whose value has begun; None in a list, and where
-        # a key is due.
+        # For each open container the key whose value has begun; None in a list, or where a
+        # key comes next.
         self._keys: list[str | None] = []
 
     def push(self, kind: Kind, text: bytes) -> None:
-        """Take the next token; after an error it is ignored."""
+        """Take the next token. After an error tokens are ignored."""
         if self.error is not None:
             return
         try:
@@ -113,7 +113,7 @@ class Parser:
         self._complete(self._open.pop())
 
     def _complete(self, value: Json) -> None:
-        """Put a complete value where it belongs."""
+        """Put a complete value into its container."""
         if not self._open:
             self.value = value
             return
@@ -123,7 +123,7 @@ class Parser:
         if isinstance(container, list):
             container.append(value)
         elif key is None:
-            # QEMU parses a key like any value: what is wrong within it is reported first.
+            # QEMU parses a key like any value, so it reports an error within it first.
             if not isinstance(value, str):
                 raise ParseError("key is not a string in object")
             self._keys[-1] = value
@@ -136,7 +136,7 @@ class Parser:
 
 
 def integer(text: str) -> int | float:
-    """A number without fraction or exponent: an int where int64 or uint64 holds it."""
+    """Convert digits without fraction or exponent: to an int if int64 or uint64 holds it."""
     if len(text) < 19:
         return int(text)
     if len(text) <= 20 and -(1 << 63) <= (number := int(text)) < 1 << 64:
@@ -166,7 +166,7 @@ def _string(raw: bytes) -> str:
         except ValueError:
             pass
         else:
-            # It lets lone surrogates and non-characters pass.
+            # The scanner lets lone surrogates and non-characters pass.
             assert isinstance(value, str)
             if not utf8.NOT_A_CHARACTER.search(value):
                 return value
@@ -174,10 +174,10 @@ def _string(raw: bytes) -> str:
 
 
 def _standard_spelling(raw: bytes) -> bytes:
-    """The same in double quotes and without ``\\'``, which the standard does not have."""
+    """Respell a string token with double quotes and without ``\\'``, which standard JSON lacks."""
     inner = raw[1:-1].replace(
         rb"\\", b"\0"
-    )  # no token has that byte, and no other pair begins there
+    )  # no token contains NUL; after this each backslash left begins another escape
     inner = inner.replace(rb"\'", b"'")
     if raw.startswith(b"'"):
         inner = inner.replace(rb"\"", b'"').replace(b'"', rb"\"")
@@ -185,12 +185,12 @@ def _standard_spelling(raw: bytes) -> bytes:
 
 
 def _find_error(raw: bytes) -> ParseError:
-    """What is wrong first in a string token."""
+    """Find the first error in a string token."""
     pos, end = 1, len(raw) - 1
     try:
         while pos < end:
             fine = _FINE.match(raw, pos, end)
-            assert fine is not None  # it may be empty
+            assert fine is not None  # it also matches nothing at all
             _text(fine[0])
             pos = fine.end()
             if pos < end:
@@ -208,7 +208,7 @@ def _text(raw: bytes) -> str:
 
 
 def _check_escape(raw: bytes, pos: int) -> int:
-    """Where the escape at *pos* ends. Raises ParseError if it stands for nothing."""
+    """Return where the escape at *pos* ends. Raises ParseError if it is invalid."""
     if raw[pos + 1] in b"\"'\\/bfnrt":
         return pos + 2
     if raw[pos + 1] != ord("u"):

@@ -1,4 +1,4 @@
-"""What a monitor answers to a request: what its command returns, or what is wrong."""
+"""What a monitor replies to a request: the result of its command, or an error."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from trio_chardev.qmp.server.session import QmpError, Request
 log = logging.getLogger(__name__)
 
 TOLD = ("id", "device", "qom-type", "driver", "chardev", "backend.type", "fdname", "protocol")
-LOGGED = 80  # characters of each in the log
-LONGEST_DESC = 16 << 10  # characters; an error quotes what it is about
+LOGGED = 80  # characters of each argument in the log
+LONGEST_DESC = 16 << 10  # characters; errors quote what the client sent
 
 
 def waits(commands: Mapping[str, Command], context: Context, request: Request) -> bool:
-    """Will the command have to wait, or may it?"""
+    """Will the command wait, or may it?"""
     command = commands.get(request.name)
     if command is None or request.error is not None:
         return False
@@ -29,7 +29,7 @@ def waits(commands: Mapping[str, Command], context: Context, request: Request) -
 def answer_now(
     commands: Mapping[str, Command], context: Context, request: Request
 ) -> dict[str, Any]:
-    """Run a command that need not wait, or say what is wrong with it."""
+    """Run a command that does not wait, and return the reply."""
     try:
         return {"return": _call(commands, context, request)}
     except Exception as exc:
@@ -39,7 +39,7 @@ def answer_now(
 async def answer(
     commands: Mapping[str, Command], context: Context, request: Request
 ) -> dict[str, Any]:
-    """Run any command, or say what is wrong with it."""
+    """Run any command, and return the reply."""
     try:
         result = _call(commands, context, request)
         return {"return": await result if inspect.isawaitable(result) else result}
@@ -48,7 +48,7 @@ async def answer(
 
 
 def _call(commands: Mapping[str, Command], context: Context, request: Request) -> Any:
-    """The result of the command, or the coroutine that gives it."""
+    """Run the command; return its result, or the coroutine that gives it."""
     command = context.session.check(request, commands)
     if request.is_oob and not command.allow_oob:
         raise QmpError(f"The command {request.name} does not support OOB")
@@ -60,7 +60,7 @@ def _call(commands: Mapping[str, Command], context: Context, request: Request) -
 
 
 def _shown(arguments: dict[str, Any]) -> str:
-    """What *arguments* say of what the command is about, for the log: nothing secret."""
+    """Show the arguments that say what the command is about, for the log: no secrets."""
     given = dict(arguments)
     if isinstance(backend := given.get("backend"), dict):
         given["backend.type"] = backend.get("type")
@@ -70,7 +70,7 @@ def _shown(arguments: dict[str, Any]) -> str:
 
 
 def _error(exc: Exception) -> dict[str, Any]:
-    """The answer to a command that raised."""
+    """Make the reply to a command that raised *exc*."""
     error_class, desc = "GenericError", str(exc)
     if isinstance(exc, QmpError):
         error_class = exc.error_class
@@ -82,10 +82,10 @@ def _error(exc: Exception) -> dict[str, Any]:
 
 
 def _forget_frames(exc: BaseException) -> None:
-    """Free what the functions had that *exc* has left, and those that it comes from.
+    """Free the local variables of the frames in the tracebacks of *exc* and its causes.
 
-    Some of them have a name for it, and so they keep each other, with all that a client has sent,
-    until the garbage collector comes, which is rare in a service.
+    A frame that has a variable for its exception is in a cycle with it, and keeps all that a client
+    has sent until the garbage collector runs, which is rare in a service.
     """
     to_do = [exc]
     while to_do:

@@ -1,8 +1,8 @@
-"""File descriptors that QMP clients pass: those with a name, of one monitor, and fd sets.
+"""File descriptors that QMP clients pass: a monitor's named ones, and fd sets.
 
-``/dev/fdset/N`` may stand wherever an option takes a path: opening it duplicates the
-descriptor of set N whose access mode is the one that is asked for. A duplicate shares its
-status flags and its offset with the descriptor, in whatever process that is.
+An option that takes a path also takes ``/dev/fdset/N``: opening it duplicates the descriptor of
+set N that has the requested access mode. A duplicate shares status flags and offset with the
+original, in whatever process that is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DIRECTORY = "/dev/fdset/"
 
 
 def close_quietly(fd: int) -> None:
-    """Close *fd* soon, whatever it says; it may take its time."""
+    """Close *fd* soon, ignoring errors; in a thread if that may block."""
     close_fds([fd])
 
 
@@ -35,7 +35,7 @@ class NamedFds:
     _fds: dict[str, int] = attrs.Factory(dict)
 
     def add(self, name: str, fd: int) -> None:
-        """Own *fd* from now on, also if it raises QmpError; an earlier one is closed."""
+        """Take *fd* over, even if this raises QmpError; a descriptor of the same name is closed."""
         if name[:1].isdigit():
             close_quietly(fd)
             raise QmpError("Parameter 'fdname' expects a name not starting with a digit")
@@ -44,13 +44,13 @@ class NamedFds:
         self._fds[name] = fd
 
     def close(self, name: str) -> None:
-        """Close one. Raises QmpError if there is none of that name."""
+        """Close a descriptor. Raises QmpError if there is none of that name."""
         if name not in self._fds:
             raise QmpError(f"File descriptor named '{name}' not found")
         close_quietly(self._fds.pop(name))
 
     def take(self, name: str) -> int:
-        """Give one away. Raises BackendError if there is none of that name."""
+        """Hand a descriptor over. Raises BackendError if there is none of that name."""
         try:
             return self._fds.pop(name)
         except KeyError:
@@ -80,7 +80,7 @@ class FdsetInfo:
 
 @attrs.frozen(kw_only=True)
 class AddfdInfo:
-    """What add-fd answers."""
+    """What add-fd returns."""
 
     fdset_id: int
     fd: int
@@ -93,7 +93,7 @@ class FdSets:
     _sets: dict[int, list[FdsetFdInfo]] = attrs.Factory(dict)
 
     def add(self, fd: int, set_id: int | None, opaque: str | None) -> AddfdInfo:
-        """Own *fd* from now on, in set *set_id* or a new one. Raises QmpError."""
+        """Take *fd* over, into set *set_id* or a new one. Raises QmpError; *fd* is then closed."""
         if set_id is None:
             set_id = next(i for i in itertools.count() if i not in self._sets)
         elif set_id < 0:
@@ -122,10 +122,10 @@ class FdSets:
     def open_path(
         self, path: str, flags: int, sandbox: Sandbox = EVERYWHERE, *, mode: int = 0o666
     ) -> int:
-        """Open *path*, which may be ``/dev/fdset/N``. Raises as `Sandbox.open`."""
+        """Open *path*, which may be ``/dev/fdset/N``. Raises what `Sandbox.open` raises."""
         if not path.startswith(DIRECTORY):
             return sandbox.open(path, flags, mode=mode)
-        if flags & os.O_PATH:  # who has a descriptor has not a place in a folder
+        if flags & os.O_PATH:  # a place in a folder is wanted, which a descriptor is not
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         number = path.removeprefix(DIRECTORY)
         if not re.fullmatch(r"[0-9]{1,19}", number):
@@ -145,10 +145,10 @@ class FdSets:
 
 
 def _duplicate(fd: int, flags: int) -> int:
-    """Duplicate *fd*, which gets O_APPEND if that is in *flags*.
+    """Duplicate *fd*, which gets O_APPEND if that is in *flags*. Raises OSError.
 
-    It is set but never cleared: another chardev may have opened the same descriptor with it.
-    O_NONBLOCK is for who uses the duplicate, see `hold_shared`. Raises OSError.
+    O_APPEND is never cleared: another chardev may have opened the same descriptor with it.
+    O_NONBLOCK is left to the user of the duplicate, see `hold_shared`.
     """
     before = fcntl.fcntl(fd, fcntl.F_GETFL)
     if flags & os.O_APPEND & ~before:

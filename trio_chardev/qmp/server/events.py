@@ -1,6 +1,6 @@
-"""QMP events: their table, their message, and how often one may come.
+"""QMP events: their table, their messages, and their rate limit.
 
-QEMU has none of a chardev but VSERPORT_CHANGE; the names here follow that pattern.
+QEMU's only event of a chardev is VSERPORT_CHANGE; the names here follow its pattern.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from trio_chardev.options.structure import unstructure
 
 ShutdownReason = Literal["host-qmp-quit", "host-signal", "host-ui", "host-error"]
 T = TypeVar("T")
-RATE_INTERVAL = 1.0  # seconds between two events of one key, as QEMU's VSERPORT_CHANGE
+RATE_INTERVAL = 1.0  # seconds between two events of one key, as for QEMU's VSERPORT_CHANGE
 
 
 @attrs.frozen(kw_only=True)
@@ -32,10 +32,10 @@ class Shutdown:
     """The service is stopping."""
 
     guest: bool
-    """Always false: in QEMU a guest can stop itself."""
+    """Always false: only QEMU has a guest that can stop itself."""
 
     reason: ShutdownReason
-    """QAPI's ShutdownCause."""
+    """A ShutdownCause of QAPI."""
 
     def __str__(self) -> str:
         return f"stopping: {self.reason}"
@@ -55,9 +55,9 @@ _NAME_OF: Final = {cls: name for name, cls in EVENTS.items()}
 
 
 def message_of(event: object, time_ns: int | None = None) -> dict[str, Any]:
-    """The QMP message for an instance of one of the classes of `EVENTS`.
+    """Make the QMP message for *event*, whose class is one of `EVENTS`.
 
-    Stamped with *time_ns*, since 1970, or with now.
+    Its timestamp is *time_ns*, in nanoseconds since 1970, or now.
     """
     seconds, nanoseconds = divmod(time.time_ns() if time_ns is None else time_ns, 10**9)
     return {
@@ -68,9 +68,9 @@ def message_of(event: object, time_ns: int | None = None) -> dict[str, Any]:
 
 
 def rate_key(event: object) -> Hashable:
-    """Events of the same key are rate-limited; None is never.
+    """The key of *event*: events with the same key share a rate limit; None means no limit.
 
-    OPENED and CLOSED of a chardev have one key, so that the last one to come is the truth.
+    OPENED and CLOSED of a chardev share a key, so that the last one sent is the truth.
     """
     match event:
         case ChardevOpened(id=id) | ChardevClosed(id=id):
@@ -81,7 +81,7 @@ def rate_key(event: object) -> Hashable:
 
 
 def outdated_keys(event: object) -> tuple[Hashable, ...]:
-    """The keys of events that, if they still wait, must not come after *event*."""
+    """The keys of events that must not be sent after *event*, if they still wait."""
     match event:
         case ChardevRemoved(id=id):
             return ("open", id), ("break", id)
@@ -90,9 +90,9 @@ def outdated_keys(event: object) -> tuple[Hashable, ...]:
 
 @attrs.define
 class Throttle(Generic[T]):
-    """Lets one message of a key pass per interval; of those that wait only the last is kept.
+    """Lets one message for each key pass per interval, and keeps only the last that has to wait.
 
-    Sans-IO: the caller tells the time, in seconds, and asks again at `next_deadline`.
+    Sans-IO: the caller gives the time, in seconds, and calls `take_due` at `next_deadline`.
     """
 
     interval: float = RATE_INTERVAL
@@ -100,7 +100,7 @@ class Throttle(Generic[T]):
     _waiting: dict[Hashable, T] = attrs.Factory(dict)
 
     def offer(self, key: Hashable, message: T, now: float) -> bool:
-        """May *message* be sent now? If not it waits, in place of an earlier one."""
+        """May *message* be sent now? If not, it waits, replacing an earlier one."""
         if key is None:
             return True
         self._forget_idle(now)
@@ -111,11 +111,11 @@ class Throttle(Generic[T]):
         return True
 
     def drop(self, key: Hashable) -> None:
-        """Give up the message of *key* that waits, if one does."""
+        """Drop the message of *key* that waits, if there is one."""
         self._waiting.pop(key, None)
 
     def _forget_idle(self, now: float) -> None:
-        """Forget keys whose interval is over: `take_due` is only called while one waits."""
+        """Forget keys whose interval is over, as `take_due` is called only while messages wait."""
         while self.next_deadline <= now:
             key = next(iter(self._deadlines))
             if key in self._waiting:
@@ -124,11 +124,11 @@ class Throttle(Generic[T]):
 
     @property
     def next_deadline(self) -> float:
-        """When to call `take_due`."""
+        """When to call `take_due`; infinity means never."""
         return next(iter(self._deadlines.values()), float("inf"))
 
     def take_due(self, now: float) -> list[T]:
-        """The messages that have waited long enough."""
+        """Take the messages whose time has come."""
         due = []
         while self.next_deadline <= now:
             key = next(iter(self._deadlines))

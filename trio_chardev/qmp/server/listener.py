@@ -1,8 +1,8 @@
-"""A listener that serves many QMP clients at once, each with a session of its own.
+"""A listener that serves many QMP clients at once, each with its own session.
 
-In QEMU the second client of a monitor waits without a word. Here each gets a monitor on a
-chardev of its own, which is in no registry, so that there is one kind of monitor. Those whose
-handshakes (TLS, WebSocket) are not over stay in a `Handshaking`, and count as clients when they leave it.
+In QEMU the second client of a monitor waits without being told. Here each client has a monitor on
+a chardev of its own, which is in no registry, so there is only one kind of monitor. Connections
+whose handshakes (TLS, WebSocket) are not over are in a `Handshaking`; then they become clients.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from trio_chardev.qmp.server.monitor import Monitor
 log = logging.getLogger(__name__)
 
 Run = Callable[..., Awaitable[None]]
-"""Runs the monitor that it is given; for nursery.start()."""
+"""Runs a monitor that it is given, by nursery.start()."""
 
 MAX_CLIENTS = 256
-"""Clients of one listener. More are let go at once, unless one of these has been silent too long."""
+"""The clients of one listener. One more is refused, unless it can replace one that is silent."""
 
 
 async def serve_clients(
@@ -51,11 +51,11 @@ async def serve_clients(
     take_fd: Callable[[str], int] = number_as_fd,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Listen at the address of *options* until cancelled; started() gives its name.
+    """Listen at the address of *options* until cancelled; started() gives the address's name.
 
-    *run* is to run the monitor that *monitor_of* makes for a client's chardev. Unless it is
-    *insecure* nobody else can drive the service, see `trio_chardev.backends.socket.access`. *take_fd*
-    gives the socket, if it is open already. Raises OptionsError, BackendError.
+    *run* runs the monitor that *monitor_of* makes for a client's chardev. Unless *insecure*, other
+    users can't connect, see `trio_chardev.backends.socket.access`. *take_fd* gives the socket of an
+    `FdAddress`. Raises OptionsError, BackendError.
     """
     if not options.server:
         raise OptionsError("a QMP listener needs server=on")
@@ -100,7 +100,7 @@ class _Crowd:
     address: SocketAddress
     guard: Access | None
     _handshaking: Handshaking = attrs.field(init=False)
-    _clients: dict[Monitor, trio.CancelScope] = attrs.Factory(dict)  # who came first is first
+    _clients: dict[Monitor, trio.CancelScope] = attrs.Factory(dict)  # the oldest comes first
     _number: int = 0
 
     def __attrs_post_init__(self) -> None:
@@ -111,7 +111,7 @@ class _Crowd:
         return f"QMP at {self.address.name}"
 
     async def admit_all(self, listener: Listener) -> None:
-        """Take client after client, for ever."""
+        """Accept clients until cancelled."""
         while True:
             if self._handshaking:
                 await self._handshaking.wait(listener.wait)
@@ -125,12 +125,12 @@ class _Crowd:
                     self._take_in(sock)
 
     def _take_in(self, sock: socket.socket) -> None:
-        """*sock* has come: it is a client, or becomes one by its handshakes.
+        """Make the accepted *sock* a client, at once or after its handshakes.
 
-        Raises OSError if it may not or has left, BackendError if the credentials are gone; then
-        it is the caller's still.
+        Raises OSError if it has no access or has left, BackendError if the credentials are gone;
+        then the caller still owns it.
         """
-        stack = Stack(self.options, self.objects)  # the credentials may be others by now
+        stack = Stack(self.options, self.objects)  # the credentials may have been replaced
         if self.guard is not None:
             self.guard.check(sock, is_proved=stack.proves_peers)
         name = connection_name(self.address, sock, is_server=True)
@@ -141,11 +141,11 @@ class _Crowd:
             self._handshaking.let_in(link)
 
     def close(self) -> None:
-        """Close those who are no clients yet."""
+        """Close the connections that are not clients yet."""
         self._handshaking.close()
 
     def _let_one_go(self) -> bool:
-        """Make room for a newcomer; False if all clients use the service."""
+        """Disconnect a silent client to make room; False if no client is silent."""
         silent = next((monitor for monitor in self._clients if monitor.is_silent), None)
         if silent is None:
             return False
@@ -154,7 +154,7 @@ class _Crowd:
         return True
 
     def _admit(self, link: Link) -> None:
-        """*link* is a client, if there is a place for one more."""
+        """Make *link* a client, if there is room for one more."""
         if len(self._clients) >= MAX_CLIENTS and not self._let_one_go():
             log.warning("a QMP client is let go: there are %d", MAX_CLIENTS)
             link.close()
@@ -165,13 +165,13 @@ class _Crowd:
         self.nursery.start_soon(self._serve, link, monitor, self._clients[monitor])
 
     async def _serve(self, link: Link, monitor: Monitor, scope: trio.CancelScope) -> None:
-        """Run *monitor* for the client *link* until that leaves; what is raised ends that alone."""
+        """Run *monitor* for *link* until it leaves; an exception ends this client only."""
         chardev = monitor.chardev
         log.info("QMP client '%s' has come%s", chardev.id, peer_name(link.sock))
         try:
             with scope:
                 async with open_background_nursery() as nursery:
-                    await nursery.start(self.run, monitor)  # before there is anything to be read
+                    await nursery.start(self.run, monitor)  # before there is anything to read
                     nursery.start_soon(chardev.run)
                     await chardev.open(lambda request: self._open(request, link))
                     await monitor.wait_left()
@@ -181,7 +181,7 @@ class _Crowd:
             log.exception("a QMP client is let go")
         finally:
             self._clients.pop(monitor, None)
-            link.close()  # if nobody took it
+            link.close()  # does nothing if a backend has taken it
             log.info("QMP client '%s' has left", chardev.id)
 
     def _open(self, request: OpenRequest, link: Link) -> AbstractAsyncContextManager[Backend]:

@@ -1,20 +1,20 @@
 """A QMP monitor: the frontend of a chardev that runs commands.
 
-What comes is handled in the task that read it: the bytes are decoded, and commands that need
-not wait are run and answered on the spot, so that a round trip costs no second task. A
-command that waits goes to the worker task, and so does all that comes after it, in order
-(exec-oob excepted). While the worker is busy no more is read, so a client that pipelines
-without end meets the backpressure of its socket, and one that sends its commands, shuts down
-its side and waits for the answers (``printf ... | socat - UNIX:...``) gets them all: its end
-has not been read before. Only when a command takes longer than PATIENCE it is read on, for
-then it matters whether the client leaves: the command is cancelled, at once or, if the client may
-have shut down its side only, as soon as its backend lets it go.
+Input is handled in the task that read it: it is decoded there, and commands that need not wait
+run and are answered at once, so that a round trip costs no second task. A command that waits goes
+to the worker task, and so does all that comes after it, in order (except exec-oob). While the
+worker is busy nothing more is read. So a client that pipelines without end meets the backpressure
+of its socket, and one that sends its commands, shuts down its side and waits for the answers
+(``printf ... | socat - UNIX:...``) gets them all, as its end of file is not read before. When a
+command takes longer than PATIENCE, the monitor does read on, to notice if the client leaves. Then
+the command is cancelled: at once, or, if the client may only have shut down its side, as soon as
+the backend finds it gone.
 
-A client that does not read its replies is not read either; when even its events do not fit
-into the `Output`, it is disconnected.
+A client that does not read its replies is not read either. If even its events overflow the
+`Output`, it is disconnected.
 
-What comes at once may be much work. After a `Turn` of it the chardev is read no more, the bytes
-that are left stay in its queue, in front of whatever comes, and others have their turn first.
+What comes at once may be much work. After a `Turn` of it the monitor stops reading, the remaining
+bytes stay at the front of the chardev's queue, and other tasks run first.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ from trio_chardev.qmp.version import VERSION
 
 log = logging.getLogger(__name__)
 
-OUTPUT_SUSPENDS = 1 << 24  # bytes unsent: no command is taken any more
-OUTPUT_LIMIT = OUTPUT_SUSPENDS + (1 << 20)  # bytes unsent: the client is let go
-PATIENCE = 0.5  # seconds that a command may take before the client's leaving is looked for
-READ_AHEAD = 1 << 16  # bytes of commands kept meanwhile, or a little more
-OOB_QUEUE = 8  # commands that wait or run while oob is enabled (QEMU's)
+OUTPUT_SUSPENDS = 1 << 24  # unsent bytes at which no more commands are taken
+OUTPUT_LIMIT = OUTPUT_SUSPENDS + (1 << 20)  # unsent bytes at which the client is disconnected
+PATIENCE = 0.5  # seconds of a command after which the monitor looks whether its client has left
+READ_AHEAD = 1 << 16  # about how many bytes of commands are read meanwhile
+OOB_QUEUE = 8  # commands that wait or run while oob is enabled (as in QEMU)
 LEAVING_INTERVAL = 0.01  # seconds between looks at a client that waits for its last answers
-SILENCE = 30.0  # seconds without qmp_capabilities; then a client gives way to others that wait
+SILENCE = 30.0  # seconds without qmp_capabilities until a client has to make way for others
 
 
 @attrs.define(eq=False)
 class Monitor:
-    """A monitor on *chardev*; `run` makes it work."""
+    """A monitor on *chardev*, served by `run`."""
 
     chardev: Chardev
     commands: Mapping[str, Command]
@@ -62,7 +62,7 @@ class Monitor:
     pretty: bool = False
     _frontend: Frontend | None = attrs.field(default=None, init=False)
     _client: MonitorClient | None = attrs.field(default=None, init=False)
-    _held: int = attrs.field(default=0, init=False)  # of host.quota
+    _held: int = attrs.field(default=0, init=False)  # this client's part of host.quota
     _out: Output = attrs.field(init=False)
     _came: trio.Event = attrs.field(factory=trio.Event, init=False)
     _left: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -94,21 +94,21 @@ class Monitor:
             self.detach()
 
     def attach(self) -> None:
-        """Become the chardev's user, to `serve` it. Raises ChardevBusyError."""
+        """Become the chardev's user. Raises ChardevBusyError."""
         self._frontend = self.chardev.attach(on_event=self._on_event, on_receive=self._on_receive)
         self._out.frontend = self._frontend
         self._out.flush()
         self._read_or_pause()
 
     def detach(self) -> None:
-        """Leave the chardev."""
+        """Stop being the chardev's user."""
         self.host.quota.total -= self._held
         self._held = 0
         if self._frontend is not None:
             self.chardev.detach(self._frontend)
 
     async def serve(self) -> None:
-        """What remains of `run` after `attach`."""
+        """Serve clients until cancelled, after `attach`."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._out.run, self._go_on)
@@ -116,7 +116,7 @@ class Monitor:
                 nursery.start_soon(self._take_turns)
                 nursery.start_soon(self._watch)
                 nursery.start_soon(self._watch_leaving)
-                if self.chardev.is_started:  # its backend has other clients, one by one
+                if self.chardev.is_started:  # its backend has one client after another
                     nursery.start_soon(self._watch_silence)
         finally:
             self._fds.close_all()
@@ -132,7 +132,7 @@ class Monitor:
 
     @property
     def is_silent(self) -> bool:
-        """Is there a client that has not negotiated, though it has had `SILENCE` for that?"""
+        """Is there a client that has not negotiated within `SILENCE`?"""
         client = self._client
         return (
             client is not None
@@ -145,11 +145,11 @@ class Monitor:
         await self._came.wait()
 
     async def wait_left(self) -> None:
-        """Wait until a client has left, having had the answers to what it sent."""
+        """Wait until a client has left, after the answers to what it sent."""
         await self._left.wait()
 
     async def wait_drained(self) -> None:
-        """Wait until the client, if there is one, has taken all that was put."""
+        """Wait until the client, if there is one, has taken all its output."""
         if self._client is not None:
             await self._out.wait_drained()
 
@@ -189,7 +189,7 @@ class Monitor:
             backend.disconnect(at_once=True)
 
     def _count_memory(self) -> None:
-        """Keep account of what is kept for the client, and let it go if that is too much."""
+        """Account for the memory that the client uses, and disconnect it if that is too much."""
         client = self._client
         held = 0 if client is None else client.held + len(self._out)
         if held != self._held:
@@ -198,9 +198,9 @@ class Monitor:
                 self._disconnect(f"has {held} bytes kept, and there are too many in all")
 
     def _is_owed(self, client: MonitorClient) -> bool:
-        """Is *client*, who sends no more, to be told something, and does it read?
+        """Does *client*, which sends no more, wait for answers, and can it still read them?
 
-        What only had to wait for the next turn is done in any case.
+        Commands that only wait for the next turn are run in any case.
         """
         if client.backlog and not self._is_suspended(client):
             return True
@@ -208,7 +208,7 @@ class Monitor:
         return bool(owed) and self.chardev.backend.is_lingering
 
     def _see_off(self) -> None:
-        """The client sends no more, and has all its answers: nobody needs to wait for more."""
+        """End a client that sends no more and has all its answers."""
         if self.chardev.backend.is_lingering:
             self._let_go()
         else:
@@ -216,7 +216,7 @@ class Monitor:
         self._left.set()
 
     async def _watch_leaving(self) -> None:
-        """Let a client that sends no more go when it has its last answer, or has gone."""
+        """End a client that sends no more, when it has its last answer or is gone."""
         while True:
             client = self._client
             if client is None or not client.is_leaving:
@@ -227,7 +227,7 @@ class Monitor:
                 self._see_off()
 
     async def _watch_silence(self) -> None:
-        """Let a silent client go once it keeps others waiting."""
+        """Disconnect a silent client once others wait."""
         while True:
             client = self._client
             if client is None or client.context.session.is_negotiated:
@@ -241,7 +241,7 @@ class Monitor:
 
     def _on_receive(self, data: bytes) -> int:
         client = self._client
-        if client is None:  # the rest of one that was let go
+        if client is None:  # the rest of the input of a client that was disconnected
             return len(data)
         if self._turn.is_over:
             self._pause()
@@ -267,7 +267,7 @@ class Monitor:
         return taken
 
     def _work_through(self, client: MonitorClient, data: bytes) -> int:
-        """Do what is asked for in *data*, until the turn is over; how many bytes that was."""
+        """Decode and run what is in *data*, until the turn is over; return how many bytes."""
         turn, decoder = self._turn, client.decoder
         pos = 0
         while pos < len(data) and not turn.is_over and client is self._client:
@@ -278,12 +278,12 @@ class Monitor:
         return pos
 
     def _is_suspended(self, client: MonitorClient) -> bool:
-        """As in QEMU: one command at a time, or eight in the queue with oob."""
+        """Must *client* wait? As in QEMU, with one command, or eight with oob, in the queue."""
         limit = OOB_QUEUE if client.context.session.is_oob_enabled else 1
         return len(client.queue) >= limit or len(self._out) >= OUTPUT_SUSPENDS
 
     def _take_backlog(self, client: MonitorClient) -> None:
-        """Do what was asked for, as far as the turn goes."""
+        """Run or queue the messages of the backlog, as far as the turn goes."""
         backlog = client.backlog
         size = len(self._out)
         most, most_size = self._turn.left, size + self._turn.left_for_output
@@ -315,7 +315,7 @@ class Monitor:
         self._turn.spend(count, len(self._out) - size)
 
     async def _work(self) -> None:
-        """Run, one after another, the requests that have to wait."""
+        """Run the queued requests one after another."""
         while True:
             client = self._client
             if client is None or not client.queue:
@@ -326,7 +326,7 @@ class Monitor:
                 self._read_or_pause()
 
     async def _work_for(self, client: MonitorClient) -> None:
-        """Run those of *client*, until it leaves."""
+        """Run the requests of *client*, until it leaves."""
         while client is self._client:
             if not client.queue:
                 await self._worker.park()
@@ -347,7 +347,7 @@ class Monitor:
                 await trio.lowlevel.checkpoint()
 
     async def _watch(self) -> None:
-        """Read on when a command takes long, so that its client's leaving is heard."""
+        """Have the monitor read on when a command takes long, to notice that its client leaves."""
         while True:
             client = self._client
             if client is not None and client.queue:
@@ -360,7 +360,7 @@ class Monitor:
             await self._watcher.park()
 
     async def _take_turns(self) -> None:
-        """Go on behind each turn, when others have had theirs."""
+        """Begin a new turn after each, when other tasks have run."""
         while True:
             if self._turn.is_over:
                 await trio.lowlevel.checkpoint()
@@ -370,7 +370,7 @@ class Monitor:
             self._go_on()
 
     def _read_or_pause(self) -> None:
-        """Read on, unless the client has to wait: for others, for the worker, or to read itself."""
+        """Read on, unless the client must wait: for other tasks, for the worker, for its output."""
         client = self._client
         if client is None:
             self._read()
@@ -400,7 +400,7 @@ class Monitor:
             self._out.put(reply)
 
     def _go_on(self) -> None:
-        """The client has taken some of the output: take more commands of it."""
+        """Take more commands, now that the client has taken output or a turn begins."""
         if self._client is not None:
             self._take_backlog(self._client)
             self._out.flush()

@@ -1,4 +1,4 @@
-"""What a monitor keeps of one client: what it has sent and is not answered, its descriptors."""
+"""A monitor's state for one client: messages that are not answered yet, and descriptors."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from trio_chardev.qmp.json.codec import Decoder, Limits
 from trio_chardev.qmp.server.session import Request
 
 MESSAGE: Final = Limits(size=1 << 20, tokens=64 << 10)
-"""Of one message. It is decoded, run and answered in a few steps, and others wait for each."""
+"""The limits of one message: it is decoded, run and answered in a few steps, while others wait."""
 
 
 @attrs.frozen
 class PassedFds:
-    """Descriptors in the backlog: those of the messages behind them."""
+    """An entry of the backlog: descriptors that belong to the messages after it."""
 
     fds: list[int]
 
 
 @attrs.define(eq=False)
 class MonitorClient:
-    """What belongs to one connection and ends with it."""
+    """The state of one connection."""
 
     context: Context
     decoder: Decoder = attrs.Factory(lambda: Decoder(MESSAGE))
     http_guard: HttpGuard = attrs.Factory(HttpGuard)
     backlog: deque[object] = attrs.Factory(deque)
-    """Messages that have come but are not taken yet."""
+    """Messages that were decoded but not taken yet."""
     queue: deque[Request] = attrs.Factory(deque)
     """Requests for the worker; the first is being run."""
     came: float = attrs.Factory(trio.current_time)
     is_leaving: bool = False
-    """It sends no more, but may wait for answers."""
+    """Has it sent its last, though it may wait for answers?"""
     is_read_on: bool = False
-    """Its command takes so long that its leaving is looked for."""
+    """Does its command take so long that input is read to notice whether it leaves?"""
     ahead: int = 0
-    """Bytes that were taken while it was suspended."""
+    """Bytes that were read while it was suspended."""
     pending: int = 0
-    """About the bytes of the messages in `backlog` and `queue`."""
+    """About how many bytes the messages in `backlog` and `queue` had."""
 
     def feed(self, data: bytes, pos: int) -> int:
-        """Put messages that *data* has from *pos* on into the backlog; see `Decoder.feed_some`."""
+        """Decode *data* from *pos* on into the backlog; see `Decoder.feed_some`."""
         before = self.decoder.held
         end = self.decoder.feed_some(data, pos, self.backlog)
         self.pending += end - pos + max(0, before - self.decoder.held)
@@ -54,13 +54,13 @@ class MonitorClient:
 
     @property
     def held(self) -> int:
-        """Bytes that it has us keep: of messages, finished or not."""
+        """How many bytes are kept for it, as messages finished or not."""
         if not self.backlog and not self.queue:
             self.pending = 0
         return self.decoder.held + self.pending
 
     def set_fds_aside(self, *, first: bool) -> None:
-        """Have descriptors wait with the messages that they came with."""
+        """Put received descriptors into the backlog, before or after the messages there."""
         if fds := self.context.take_read_fds():
             if first:
                 self.backlog.appendleft(PassedFds(fds))
@@ -68,7 +68,7 @@ class MonitorClient:
                 self.backlog.append(PassedFds(fds))
 
     def close(self) -> None:
-        """Close the descriptors that it has not taken."""
+        """Close the descriptors that no command has taken."""
         for message in self.backlog:
             if isinstance(message, PassedFds):
                 self.context.keep_passed(message.fds)

@@ -1,4 +1,4 @@
-"""Which monitor's client has sent the command that causes an event: to it that is no news."""
+"""Which client's command caused an event, so that it is not echoed to that client."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import attrs
 
 @attrs.define(eq=False)
 class Origin:
-    """Within its block a command of *monitor*'s client is at work.
+    """A block in which a command of *monitor*'s client runs.
 
-    Tasks that it starts inherit this by their context.
+    Tasks that it starts inherit this through their context.
     """
 
     monitor: object
@@ -26,11 +26,11 @@ class Origin:
         assert self._token is not None
         self._is_at_work = False
         _origin.reset(self._token)
-        self._token = None  # it has the origin before this one
+        self._token = None  # the token refers to the origin before this one
 
     @staticmethod
     def of_now() -> object:
-        """The monitor of the command that is at work; None if none is."""
+        """The monitor of the command that runs now; None if there is none."""
         origin = _origin.get()
         return origin.monitor if origin is not None and origin._is_at_work else None
 

@@ -1,6 +1,6 @@
-"""What a monitor has to tell its client: replies and events, in one queue.
+"""What a monitor sends to its client: replies and events, in one queue.
 
-What the peer takes at once is sent by who puts it there, the rest by the task of `run`.
+`flush` sends at once what the peer takes; the task of `run` sends the rest.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ ON_LEAVING = BackendDisconnectedError, ChardevClosedError, trio.ClosedResourceEr
 
 @attrs.define(eq=False)
 class Output:
-    """The queue; its length is in bytes."""
+    """The output queue; its length is in bytes."""
 
     pretty: bool = False
     frontend: Frontend | None = None
-    """Where it goes; None: it has to wait."""
+    """Where the output goes; None while there is no frontend yet."""
     _trouble: str = attrs.field(default="", init=False)
     _unsent: bytearray = attrs.field(factory=bytearray, init=False)
-    _client: object = attrs.field(factory=object, init=False)  # stands for who gets it
+    _client: object = attrs.field(factory=object, init=False)  # replaced when the client changes
     _send_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _writer: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _drained: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
@@ -53,7 +53,7 @@ class Output:
         try:
             sent = self.frontend.try_send(bytes(self._unsent[:FLUSH_CHUNK]))
         except ON_LEAVING:
-            sent = len(self._unsent)  # it left: CLOSED will follow, or came just now
+            sent = len(self._unsent)  # the client has left: CLOSED comes soon, or came just now
         except ChardevError:
             sent = 0  # `run` tries again
         if client is self._client:
@@ -64,25 +64,25 @@ class Output:
             self._drained.unpark_all()
 
     def clear(self) -> None:
-        """The client is gone; what comes from now on is for the next."""
+        """Drop the output of a client that has gone; what is put from now on is for the next."""
         self._client = object()
         self._unsent.clear()
         self._send_scope.cancel()
         self._drained.unpark_all()
 
     async def wait_drained(self) -> None:
-        """Wait until it is empty."""
+        """Wait until all is sent."""
         while self._unsent:
             await self._drained.park()
 
     async def run(self, on_sent: Callable[[], None]) -> None:
-        """Send what did not go at once; *on_sent* is called whenever some has been."""
+        """Send what `flush` could not; *on_sent* is called whenever some of it was sent."""
         assert self.frontend is not None
         while True:
             if not self._unsent:
                 self._drained.unpark_all()
                 await self._writer.park()
-                on_sent()  # somebody else may have sent it meanwhile, or that client is gone
+                on_sent()  # `flush` may have sent it meanwhile, or that client is gone
                 continue
             client = self._client
             sent = 0
@@ -96,12 +96,12 @@ class Output:
                     await trio.sleep(RETRY_INTERVAL)
                 else:
                     self._trouble = ""
-            if client is self._client:  # else it is another's output
+            if client is self._client:  # else the queue has the output of another client
                 del self._unsent[:sent]
             on_sent()
 
     def _tell(self, error: ChardevError) -> None:
-        """Log *error*, but once if it comes again and again."""
+        """Log *error*, but only once if it repeats."""
         if str(error) != self._trouble:
             self._trouble = str(error)
             log.warning("monitor: %s; trying again each second", error)

@@ -1,8 +1,8 @@
-"""One QMP session, sans-IO: which messages are commands, and which are allowed now.
+"""One QMP session, sans-IO: which messages are commands, and which commands are allowed now.
 
-The rules are QEMU's: a session begins with a greeting and in negotiation mode, where only
-qmp_capabilities is known; a message is an object of ``execute`` (or ``exec-oob``, once that
-was negotiated), ``arguments`` and ``id``; whatever is wrong is answered, never fatal.
+The rules are QEMU's. A session begins with a greeting, in negotiation mode, where only
+qmp_capabilities is known. A message is an object of ``execute`` (or ``exec-oob``, once that was
+negotiated), ``arguments`` and ``id``. Errors are answered, and never fatal.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from trio_chardev.errors import ChardevError
 from trio_chardev.options.qdict import qdict_order
 
 C = TypeVar("C")
-NOTHING: Final = object()  # an absent id; null is one
+NOTHING: Final = object()  # no id; null is an id
 
-# An id is told with the answer, in one piece. It may be any value, of so many in all ...
+# An id is part of the reply. It may be any value, up to this many values in all ...
 MOST_OF_ID: Final = 4096
-LONGEST_ID: Final = 64 << 10  # ... and characters.
+LONGEST_ID: Final = 64 << 10  # ... and this many characters.
 
 
 class QmpError(ChardevError):
-    """They: what a command answers instead of a value, with a QMP error class."""
+    """They: a command's error reply, with a QMP error class."""
 
     def __init__(self, desc: str, error_class: str = "GenericError") -> None:
         super().__init__(desc)
@@ -34,7 +34,7 @@ class QmpError(ChardevError):
 
 @attrs.frozen
 class Request:
-    """A command to be run, or what was wrong with it; `reply_id` goes with the answer."""
+    """A command to be run, or the error in its envelope; `reply_id` goes into the reply."""
 
     name: str
     arguments: dict[str, Any]
@@ -45,13 +45,13 @@ class Request:
 
 @attrs.define
 class Session:
-    """From greeting to disconnect."""
+    """The state of one connection, from greeting to disconnect."""
 
     is_negotiated: bool = False
     is_oob_enabled: bool = False
 
     def parse(self, message: object) -> Request:
-        """The request in a JSON value; its `error` tells what is wrong with the envelope."""
+        """Parse a JSON value; `error` of the request says what is wrong with the envelope."""
         if not isinstance(message, dict):
             return Request("", {}, NOTHING, error=QmpError("QMP input must be a JSON object"))
         reply_id = message.get("id", NOTHING)
@@ -68,7 +68,7 @@ class Session:
             return Request("", {}, reply_id, error=error)
 
     def _parse_with_care(self, message: dict[str, Any], reply_id: object) -> Request:
-        """Find what is wrong with the envelope, in the order in which QEMU does."""
+        """Find the error in the envelope that QEMU would report first."""
         name: str | None = None
         is_oob = False
         for member in qdict_order(message):
@@ -89,7 +89,7 @@ class Session:
         return Request(name, message.get("arguments", {}), reply_id, is_oob)
 
     def check(self, request: Request, known: Mapping[str, C]) -> C:
-        """The command that *request* names. Raises QmpError if it may not be run now."""
+        """Find the command of *request* in *known*. Raises QmpError if it may not be run now."""
         if request.error is not None:
             raise request.error
         if not self.is_negotiated and request.name != "qmp_capabilities":
@@ -101,7 +101,7 @@ class Session:
         return known[request.name]
 
     def negotiate(self, enable: tuple[str, ...]) -> None:
-        """qmp_capabilities: leave negotiation mode. Raises QmpError if that was done."""
+        """Leave negotiation mode (qmp_capabilities). Raises QmpError if it was left before."""
         if self.is_negotiated:
             raise QmpError(
                 "Capabilities negotiation is already complete, command ignored", "CommandNotFound"
@@ -111,7 +111,7 @@ class Session:
 
 
 def _is_too_long(id: str | list[Any] | dict[str, Any]) -> bool:
-    """Find out in a bounded number of steps."""
+    """Is *id* too large for a reply? Takes a bounded number of steps."""
     values, characters = 0, 0
     to_do: list[Iterable[Any]] = [[id]]
     while to_do and values <= MOST_OF_ID and characters <= LONGEST_ID:

@@ -1,11 +1,11 @@
 """What QMP clients have added, changed and removed, kept in a file (``serve --state``).
 
-The file is JSON: for each id what it is now (null: removed), and what it was by the command
-line, if it is in that. It is replaced whole: written beside its place, synced, renamed, and
-the folder synced; so after a crash it is the old one or the new one. One thread at a time
-writes, and what gathers meanwhile goes into the next file. A command is answered when the file
-that tells of it is there. If the disk fails, the log says so, commands are answered all the
-same, and it is tried again until it works.
+The file is JSON. For each id it has the state now (null: removed), and that of the command line, if
+the command line has that id. The file is always replaced whole: a new one is written in the same
+folder, synced and renamed, and the folder synced, so a crash leaves the old one or the new one.
+Only one thread writes at a time; changes made meanwhile go into the next file. A command is
+answered when its change is in the file. If the disk fails, that is logged and tried again until it
+works, and commands are answered all the same.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TABLES: Final[tuple[Table, ...]] = get_args(Table)  # in the order in which to r
 VERSION: Final = 1
 MAX_SIZE: Final = 1 << 30  # bytes
 RETRY_INTERVAL = 5.0  # seconds after a failure
-SAY_AGAIN_INTERVAL = 60.0  # seconds until a failure that lasts is in the log once more
+SAY_AGAIN_INTERVAL = 60.0  # seconds until a failure that lasts is logged again
 _NAME: Final = "trio-chardev"
 
 
@@ -41,15 +41,15 @@ class Entry:
     """What clients have made of an id."""
 
     now: Any
-    """As QMP adds it; None if it was removed."""
+    """The arguments that QMP adds it with; None if it was removed."""
 
     was: Any = None
-    """As the command line adds it, if that does."""
+    """What the command line adds under that id; None if nothing."""
 
 
 @attrs.define(eq=False)
 class StateFile:
-    """What clients have done; in quota, unless `open_state_file` has made it."""
+    """What clients have set up; kept nowhere unless `open_state_file` has made it."""
 
     path: str | None = None
     entries: dict[Table, dict[str, Entry]] = attrs.field(init=False)
@@ -72,11 +72,11 @@ class StateFile:
         return self.path is not None
 
     def set_base(self, table: Table, id: str, was: Any) -> None:
-        """The command line adds *id* as *was*."""
+        """Note that the command line adds *id* as *was*."""
         self._base[table][id] = was
 
     def note(self, table: Table, id: str, now: Any) -> None:
-        """*id* is *now*, in the form in which QMP adds it; None: it was removed."""
+        """Note that *id* is *now*, in the form in which QMP adds it; None means removed."""
         if self.path is None:
             return
         was = self._base[table].get(id)
@@ -89,7 +89,7 @@ class StateFile:
         self._note_change()
 
     def forget(self, table: Table, id: str) -> None:
-        """*id* is as the command line says, or not at all."""
+        """Note that *id* is as the command line says, or does not exist."""
         if self.entries[table].pop(id, None) is not None:
             del self._rows[table, id]
             self._note_change()
@@ -105,18 +105,18 @@ class StateFile:
             await self._written.park()
 
     async def keep(self, table: Table, id: str, now: Any) -> None:
-        """`note` and `flush`."""
+        """Do `note` and `flush`."""
         self.note(table, id, now)
         await self.flush()
 
     # ------------------------------------------------------------ the file
 
     async def run(self) -> None:
-        """Write what is noted, until cancelled."""
+        """Write what is noted to the file, until cancelled."""
         if self.path is None:
             return
         saved = 0
-        limiter = trio.CapacityLimiter(1)  # an abandoned write is over before the next begins
+        limiter = trio.CapacityLimiter(1)  # so an abandoned write ends before the next begins
         while True:
             if saved == self._version:
                 await self._wake.park()
@@ -137,7 +137,7 @@ class StateFile:
                     await self._wake.park()
 
     def _note_failure(self, error: OSError) -> None:
-        """Say so, and again now and then: the log may be on the same disk, or be read later."""
+        """Log *error*, and again now and then: the log may be on the same disk, or read later."""
         now = trio.current_time()
         if not self._is_failing or now >= self._say_again:
             log.error("Could not write '%s': %s", self.path, strerror(error))
@@ -152,7 +152,7 @@ class StateFile:
         return ",\n".join(parts) + "}\n"
 
     def read(self) -> None:
-        """Take what is in the file, if there is one. Raises OptionsError."""
+        """Read the file, if it exists. Raises OptionsError."""
         assert self.path is not None
         try:
             text = read_file(self.path, MAX_SIZE, _open_own).decode()
@@ -162,7 +162,7 @@ class StateFile:
             raise OptionsError(f"Could not open '{self.path}': {strerror(exc)}") from exc
         except ValueError as exc:
             raise self._alien(str(exc)) from exc
-        if not text.strip():  # as mktemp(1) or touch(1) makes it: nothing was done
+        if not text.strip():  # an empty file, made by mktemp(1) or touch(1)
             return
         try:
             self._load(json.loads(text))
@@ -170,7 +170,7 @@ class StateFile:
             raise self._alien(str(exc)) from exc
 
     def _load(self, document: Any) -> None:
-        """Take what *document* says. Raises ValueError if it is not of our making."""
+        """Take over what *document* says. Raises ValueError if it is not a state file."""
         if not isinstance(document, dict) or _NAME not in document:
             raise ValueError("it does not begin as one")
         tables = dict(document)
@@ -189,7 +189,7 @@ class StateFile:
                         self._base[table] = {id: more.get("was")}
                         self.note(table, id, now)
                     case _:
-                        # It may have a secret, which does not belong into a log.
+                        # The row is not quoted: it may have a secret.
                         raise ValueError(f"row {number} of '{table}' is damaged")
             self._base[table] = {}
         if tables:
@@ -202,9 +202,9 @@ class StateFile:
 
 @contextmanager
 def open_state_file(path: str) -> Iterator[StateFile]:
-    """The state_file in the file *path*, which nobody else may have meanwhile; made if missing.
+    """Open the state file *path*, locked against other services; make it if it is missing.
 
-    Raises OptionsError; what is there is then left as it is.
+    Raises OptionsError, and leaves an existing file as it is.
     """
     path = os.path.realpath(path)
     lock = f"{path}.lock"
@@ -223,12 +223,12 @@ def open_state_file(path: str) -> Iterator[StateFile]:
         state_file.read()
         yield state_file
     finally:
-        with suppress(OSError):  # it is closed all the same, close(2)
+        with suppress(OSError):  # it is closed even then, see close(2)
             os.close(fd)
 
 
 def _open_own(path: str, flags: int) -> int:
-    """Open a file that nobody else has made, 0600 if it is new. Raises OSError, ValueError."""
+    """Open a file that is not another user's; a new one gets 0600. Raises OSError, ValueError."""
     fd = os.open(path, flags | os.O_NOFOLLOW, 0o600)
     try:
         check_own(os.fstat(fd))
@@ -239,7 +239,7 @@ def _open_own(path: str, flags: int) -> int:
 
 
 def _replace(path: str, text: str) -> None:
-    """Write *text* to the file *path*: all of it, or none. Raises OSError."""
+    """Replace the file *path* with one that contains *text*, atomically. Raises OSError."""
     beside = f"{path}.tmp"
     fd = _create(beside)
     try:
@@ -261,10 +261,10 @@ def _replace(path: str, text: str) -> None:
 
 
 def _create(path: str) -> int:
-    """A new file. Raises OSError.
+    """Create a file and open it for writing. Raises OSError.
 
-    Nobody else writes there, see `open_state_file`; what is there was left by a crash, or put there by
-    who wants to have what is written.
+    An existing one is deleted first. No other service writes there, see `open_state_file`, so it
+    was left by a crash, or put there by somebody who wants to read what is written.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
