@@ -81,9 +81,9 @@ ALLOWED = {
     "backends.pty.unread._read_piece": READY,
     "backends.serial.holders._find_holders": THREAD,
     "backends.serial.holders._has_open": THREAD,
-    "backends.serial.line.Line._lock": KERNEL,
-    "backends.serial.line.Line.take_over": KERNEL,
-    "backends.serial.line.Line.unlock": KERNEL,
+    "backends.serial.line.WantedLine._lock": KERNEL,
+    "backends.serial.line.WantedLine.take_over": KERNEL,
+    "backends.serial.line.WantedLine.unlock": KERNEL,
     "backends.stdio_terminal.Terminal.redo": KERNEL,  # TCSANOW
     "backends.stdio_terminal.Terminal.undo": KERNEL,
     "cli.inherited._open_now": KERNEL,

@@ -152,7 +152,7 @@ async def test_char_null(registry: Registry) -> None:
     async with chardev.attach() as frontend:
         assert await frontend.send_some(b"buf") == 3
         with pytest.raises(NotSupportedError):
-            await frontend.send_break()
+            await frontend.line.send_break()
 
 
 def test_char_invalid() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_chardev.core.abilities import BreakControl, EchoControl, LineControl, ModemControl
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.controls import Controls
-from trio_chardev.errors import BackendDisconnectedError, BackendError
-from trio_chardev.events import BackendEvent, Event
+from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
+from trio_chardev.events import BackendEvent, Event, LineSettings
 from trio_chardev.testing import CancelAtStep, FakeDevice, FakeFrontend, open_chardev
 
 PATIENCE = 5  # seconds
@@ -117,8 +119,17 @@ async def test_a_backend_that_is_not_in_place_notices_that_it_is_used(
 @pytest.mark.parametrize("has_line", [True, False])
 async def test_a_device_has_a_line_or_not(has_line: bool) -> None:
     async with FakeDevice("a", has_line=has_line).open(request()) as backend:
-        kinds = (LineControl, ModemControl, BreakControl, EchoControl)
-        assert [isinstance(backend, kind) for kind in kinds] == [has_line] * 4
+        line = backend.line
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: line.set(LineSettings()),
+            line.get_modem,
+            lambda: line.send_break(0),
+            lambda: line.set_echo(True),
+        ]
+        for call in calls:
+            with nullcontext() if has_line else pytest.raises(NotSupportedError):
+                await call()
+        assert line.is_settable == has_line
 
 
 async def test_what_is_fed_is_received_in_order_and_counted() -> None:

@@ -14,7 +14,6 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_chardev.backends.stdio import StdioOptions, open_stdio
-from trio_chardev.core.abilities import EchoControl
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
@@ -168,11 +167,10 @@ async def test_signal_off_makes_the_keys_input(terminal: tuple[int, int]) -> Non
 async def test_echo_is_the_terminals_own_line_editing(terminal: tuple[int, int]) -> None:
     _, tty = terminal
     async with open_it((tty, tty)) as backend:
-        assert isinstance(backend, EchoControl)
-        backend.set_echo(True)
+        await backend.line.set_echo(True)
         backend.activate()
         assert termios.tcgetattr(tty)[LFLAG] & RAW_BITS == RAW_BITS
-        backend.set_echo(False)
+        await backend.line.set_echo(False)
         assert not termios.tcgetattr(tty)[LFLAG] & RAW_BITS
 
 
@@ -182,8 +180,7 @@ async def test_echo_waits_for_the_commit(terminal: tuple[int, int]) -> None:
     async with open_it((tty, tty)) as old:
         old.activate()
         async with open_it((tty, tty), replaces=old) as new:
-            assert isinstance(new, EchoControl)
-            new.set_echo(True)
+            await new.line.set_echo(True)
             assert not termios.tcgetattr(tty)[LFLAG] & RAW_BITS
 
 

@@ -148,12 +148,12 @@ async def test_a_closed_frontend_can_do_nothing_and_the_chardev_stays() -> None:
         assert not frontend.is_attached
         waits: list[Callable[[], Awaitable[object]]] = [
             frontend.receive_some,
-            frontend.get_modem,
-            frontend.send_break,
+            frontend.line.get_modem,
+            frontend.line.send_break,
             frontend.wait_send_all_might_not_block,
             lambda: frontend.send_all(b"x"),
             lambda: frontend.send_some(b"x"),
-            lambda: frontend.set_line(LineSettings()),
+            lambda: frontend.line.set(LineSettings()),
         ]
         for call in waits:
             with pytest.raises(trio.ClosedResourceError):
@@ -202,18 +202,18 @@ async def test_line_calls_reach_the_backend_in_place() -> None:
     settings = LineSettings(speed=9600, parity="E")
     async with open_chardev(device) as chardev:
         frontend = chardev.attach()
-        await frontend.set_line(settings)
-        await frontend.set_modem(ModemLines.DTR)
-        await frontend.send_break(0.001)
-        await frontend.set_echo(True)
-        assert await frontend.get_modem() == ModemLines.CTS | ModemLines.DSR
+        await frontend.line.set(settings)
+        await frontend.line.set_modem(ModemLines.DTR)
+        await frontend.line.send_break(0.001)
+        await frontend.line.set_echo(True)
+        assert await frontend.line.get_modem() == ModemLines.CTS | ModemLines.DSR
         assert device.line_calls == [settings, ModemLines.DTR, 0.001, True]
 
 
 async def test_line_calls_that_the_backend_lacks_are_not_supported() -> None:
     async with open_chardev(FakeDevice("old")) as chardev:
         with pytest.raises(NotSupportedError, match=r"^'fake:old' has no line settings$"):
-            await chardev.attach().set_line(LineSettings())
+            await chardev.attach().line.set(LineSettings())
 
 
 @pytest.mark.parametrize(
@@ -229,9 +229,9 @@ async def test_line_calls_do_not_touch_a_backend_that_is_gone(
         if closed:
             await chardev.aclose()
         with pytest.raises(error):
-            await frontend.set_line(LineSettings())
+            await frontend.line.set(LineSettings())
         with pytest.raises(error):
-            await frontend.set_echo(True)
+            await frontend.line.set_echo(True)
         assert not device.line_calls
 
 
@@ -249,7 +249,7 @@ async def test_a_line_call_in_line_behind_a_change_goes_to_the_new_backend() -> 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(chardev.change, new.open)
                 await asked.wait()
-                nursery.start_soon(frontend.set_line, LineSettings())
+                nursery.start_soon(frontend.line.set, LineSettings())
                 await wait_all_tasks_blocked()
                 release.set()
         assert (old.line_calls, new.line_calls) == ([], [LineSettings()])
@@ -263,7 +263,7 @@ async def test_a_frontend_redoes_its_settings_in_be_change_or_undoes_the_change(
 
     async def be_change(backend: Controls) -> None:
         assert backend.is_open
-        await backend.set_line(settings)
+        await backend.line.set(settings)
 
     async with open_chardev(old) as chardev:
         chardev.attach(be_change=be_change)

@@ -108,7 +108,7 @@ async def test_a_writer_that_had_to_wait_for_a_change_does_not_hold_up_the_next(
                 await wait_all_tasks_blocked()
                 nursery.start_soon(frontend.send_all, b"stuck")
                 await wait_all_tasks_blocked()
-                nursery.start_soon(frontend.set_line, LineSettings())
+                nursery.start_soon(frontend.line.set, LineSettings())
                 await wait_all_tasks_blocked()
                 release.set()
                 await wait_all_tasks_blocked()
@@ -125,8 +125,8 @@ async def test_line_calls_go_through_while_a_writer_is_stuck(schedule: int) -> N
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(frontend.send_all, b"123")
                 await wait_all_tasks_blocked()
-                await frontend.set_line(LineSettings(speed=9600))
-                await frontend.set_echo(False)
+                await frontend.line.set(LineSettings(speed=9600))
+                await frontend.line.set_echo(False)
                 assert old.line_calls == [LineSettings(speed=9600), False]
                 old.make_room(2)
         assert old.sent == b"123"
@@ -488,7 +488,7 @@ def wait_to_write(frontend: Frontend, chardev: Chardev) -> Awaitable[object]:
 
 
 def set_line(frontend: Frontend, chardev: Chardev) -> Awaitable[object]:
-    return frontend.set_line(LineSettings())
+    return frontend.line.set(LineSettings())
 
 
 def change(frontend: Frontend, chardev: Chardev) -> Awaitable[object]:

@@ -13,8 +13,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.devices.fakes import Journal, open_fakes
 from tests.fakes import FakeLog
-from trio_chardev.core.controls import BREAK_DURATION
 from trio_chardev.core.inbox import INBOX_CAPACITY
+from trio_chardev.core.line import BREAK_DURATION
 from trio_chardev.devices import bridge
 from trio_chardev.devices.bridge import Bridge, BridgeOptions
 from trio_chardev.devices.flow import Flow

@@ -20,6 +20,7 @@ from trio_chardev.backends.descriptor import DescriptorBackend
 from trio_chardev.backends.holder import FdHolder, hold_shared, owned
 from trio_chardev.backends.stdio_terminal import Terminal
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.line import Line
 from trio_chardev.errors import BackendError
 from trio_chardev.options.structure import BackendOptions
 
@@ -35,7 +36,7 @@ class StdioOptions(BackendOptions):
 
 
 class StdioBackend(DescriptorBackend):
-    """Standard input and output; implements EchoControl."""
+    """Standard input and output."""
 
     def __init__(
         self,
@@ -53,11 +54,9 @@ class StdioBackend(DescriptorBackend):
     def filename(self) -> str:
         return "stdio"
 
-    def set_echo(self, echo: bool) -> None:
-        """With *echo* the terminal echoes and edits lines as it was found to do."""
-        self.echoes = echo
-        if self.terminal.active is self:
-            self.activate()
+    @property
+    def line(self) -> Line:
+        return _TerminalLine(self)
 
     def activate(self) -> None:
         """Set the terminal modes. Raises BackendError."""
@@ -86,6 +85,21 @@ class StdioBackend(DescriptorBackend):
             await super().wait_readable()
         else:
             await trio.sleep(FOREGROUND_POLL)
+
+
+class _TerminalLine(Line):
+    """The terminal at standard input, which can echo."""
+
+    def __init__(self, backend: StdioBackend) -> None:
+        super().__init__(backend.filename)
+        self._backend = backend
+
+    async def set_echo(self, echo: bool) -> None:
+        """With *echo* the terminal echoes and edits lines as it was found to do."""
+        await trio.lowlevel.checkpoint()
+        self._backend.echoes = echo
+        if self._backend.terminal.active is self._backend:
+            self._backend.activate()
 
 
 _in_use: Terminal | None = None

@@ -23,6 +23,7 @@ import trio
 
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.core.inbox import Inbox
+from trio_chardev.core.line import Line
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.core.tap import Tap
 from trio_chardev.core.users import Users
@@ -153,6 +154,11 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def filename(self) -> str:
         """What query-chardev shows."""
+
+    @property
+    def line(self) -> Line:
+        """What its user can do to the line; a kind that has one overrides this."""
+        return Line(self.filename)
 
     @property
     def is_open(self) -> bool:

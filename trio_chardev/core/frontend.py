@@ -12,15 +12,17 @@ import attrs
 import trio
 
 from trio_chardev.core.backend import Backend
-from trio_chardev.core.controls import BREAK_DURATION, Controls
+from trio_chardev.core.controls import Controls
 from trio_chardev.core.expect import Expected, Pattern, expect
 from trio_chardev.core.fast import ways
 from trio_chardev.core.handlers import Handlers
 from trio_chardev.core.inbox import Inbox
+from trio_chardev.core.line import Line
+from trio_chardev.core.line_in_place import LineInPlace
 from trio_chardev.core.outbox import Outbox
 from trio_chardev.core.splicing import SplicePipe
 from trio_chardev.errors import BackendDisconnectedError, ChardevClosedError
-from trio_chardev.events import BackendEvent, LineSettings, ModemLines
+from trio_chardev.events import BackendEvent
 
 log = logging.getLogger(__name__)
 
@@ -347,52 +349,10 @@ class Frontend(trio.abc.Stream):
         if self.is_attached:
             self._on_detach(self)
 
-    # ------------------------------------------------------------ the line
-
-    async def set_line(self, settings: LineSettings) -> None:
-        """Set speed, data bits, parity, stop bits and flow control."""
-        async with self._outbox.exclusive():
-            await self._controls().set_line(settings)
-
-    async def get_modem(self) -> ModemLines:
-        """The modem lines that are on."""
-        async with self._outbox.exclusive():
-            return await self._controls().get_modem()
-
-    async def set_modem(self, lines: ModemLines) -> None:
-        """Turn DTR and RTS on if they are in *lines*, else off."""
-        async with self._outbox.exclusive():
-            await self._controls().set_modem(lines)
-
-    async def send_break(self, duration: float = BREAK_DURATION) -> None:
-        """Send a break of *duration* seconds, also while a writer is stuck."""
-        async with self._outbox.exclusive():
-            await self._controls().send_break(duration)
-
     @property
-    def line(self) -> LineSettings:
-        """The line settings in force."""
-        return self._controls().line
-
-    def show_line(self, settings: LineSettings) -> None:
-        """Have users that see a terminal's settings see *settings*."""
-        self._controls().show_line(settings)
-
-    def look_at_line(self) -> None:
-        """Have line settings and modem lines reported that have changed since the last look.
-
-        NotSupportedError: who has them reports them at once, or there are none.
-        """
-        self._controls().look_at_line()
-
-    async def set_echo(self, echo: bool) -> None:
-        """Have what is typed at a terminal shown, or not."""
-        async with self._outbox.exclusive():
-            self._controls().set_echo(echo)
-
-    def _controls(self) -> Controls:
-        self._check()
-        return Controls(self._outbox.usable_runner().backend)
+    def line(self) -> Line:
+        """The line of the backend in place, whichever that is when it is used."""
+        return LineInPlace(self._outbox, self._check)
 
     # ------------------------------------------------------------ called by the chardev
 

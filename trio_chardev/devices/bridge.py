@@ -158,10 +158,10 @@ class Bridge(Device):
     def _show_line(self, peer: Controls | Frontend) -> None:
         """Have the users of *peer* see how the line of the device is set, if both can that."""
         with suppress(ChardevError, trio.ClosedResourceError):
-            line = self.chardev.line
+            line = self.chardev.line.settings
             if peer is not self.peer or line != self._shown:
                 self._shown = line
-                peer.show_line(line)
+                peer.line.show(line)
 
     @property
     def moved(self) -> int:
@@ -192,7 +192,7 @@ def _info(flow: Flow) -> FlowInfo:
 def _look_at(side: Frontend) -> bool:
     """Look once; is there something to look at?"""
     try:
-        side.look_at_line()
+        side.line.look()
     except (ChardevError, trio.ClosedResourceError):
         return False
     return True

@@ -125,10 +125,10 @@ class Flow:
         """Set the line of the sink's new backend as that of the old one was set."""
         if self.line is not None:
             with suppress(NotSupportedError):
-                await backend.set_line(self.line)
+                await backend.line.set(self.line)
         if self.modem is not None:
             with suppress(NotSupportedError):
-                await backend.set_modem(self.modem)
+                await backend.line.set_modem(self.modem)
 
     # ------------------------------------------------------------ the task
 
@@ -217,7 +217,7 @@ class Flow:
                     case ModemLines():
                         await self._set_modem(event)
                     case Event.BREAK:
-                        await self.sink.send_break()
+                        await self.sink.line.send_break()
                     case Event.CLOSED:
                         with trio.CancelScope() as self._ending:
                             await self.sink.send_eof()
@@ -229,7 +229,7 @@ class Flow:
     async def _set_line(self, settings: LineSettings) -> None:
         before, self.line = self.line, settings
         try:
-            await self.sink.set_line(settings)
+            await self.sink.line.set(settings)
         except NotSupportedError:
             raise
         except BackendError:
@@ -238,7 +238,7 @@ class Flow:
 
     async def _set_modem(self, lines: ModemLines) -> None:
         self.modem = crossed(lines)
-        await self.sink.set_modem(self.modem)
+        await self.sink.line.set_modem(self.modem)
 
 
 def crossed(lines: ModemLines) -> ModemLines:

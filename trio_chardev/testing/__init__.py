@@ -6,7 +6,7 @@ cancellations, and the contract of backends as one check.
 
 from trio_chardev.testing.backend import (
     FakeBackend as FakeBackend,
-    FakeLineBackend as FakeLineBackend,
+    FakeLine as FakeLine,
 )
 from trio_chardev.testing.cancel import CancelAtStep as CancelAtStep
 from trio_chardev.testing.contract import OpenPair as OpenPair, check_backend as check_backend

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import trio
 
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.line import BREAK_DURATION, Line
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, LineSettings, ModemLines
@@ -30,6 +31,10 @@ class FakeBackend(Backend):
     @property
     def filename(self) -> str:
         return f"fake:{self.device.name}"
+
+    @property
+    def line(self) -> Line:
+        return FakeLine(self.filename, self.device) if self.device.has_line else super().line
 
     def activate(self) -> None:
         if not self.device.activates:
@@ -161,31 +166,33 @@ class FakeBackend(Backend):
             raise BackendDisconnectedError(f"nobody is at {self.device.name}")
 
 
-class FakeLineBackend(FakeBackend):
-    """Made by `FakeDevice.open` with `has_line`."""
+class FakeLine(Line):
+    """The line of a fake device with `has_line`; it remembers the calls."""
 
-    async def set_line(self, settings: LineSettings) -> None:
-        """See `trio_chardev.core.abilities.LineControl`."""
+    is_settable = True
+
+    def __init__(self, filename: str, device: FakeWorld) -> None:
+        super().__init__(filename)
+        self.device = device
+
+    async def set(self, settings: LineSettings) -> None:
         await trio.lowlevel.checkpoint()
         if self.device.line_fails:
             raise BackendError(f"{self.device.name} does not take {settings}")
         self.device.line_calls.append(settings)
 
     async def get_modem(self) -> ModemLines:
-        """See `trio_chardev.core.abilities.ModemControl`."""
         await trio.lowlevel.checkpoint()
         return ModemLines.CTS | ModemLines.DSR
 
     async def set_modem(self, lines: ModemLines) -> None:
-        """See `trio_chardev.core.abilities.ModemControl`."""
         await trio.lowlevel.checkpoint()
         self.device.line_calls.append(lines)
 
-    async def send_break(self, duration: float) -> None:
-        """See `trio_chardev.core.abilities.BreakControl`."""
+    async def send_break(self, duration: float = BREAK_DURATION) -> None:
         await trio.sleep(duration)
         self.device.line_calls.append(duration)
 
-    def set_echo(self, echo: bool) -> None:
-        """See `trio_chardev.core.abilities.EchoControl`."""
+    async def set_echo(self, echo: bool) -> None:
+        await trio.lowlevel.checkpoint()
         self.device.line_calls.append(echo)

@@ -12,7 +12,7 @@ from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent
 from trio_chardev.options.structure import BackendOptions
-from trio_chardev.testing.backend import FakeBackend, FakeLineBackend
+from trio_chardev.testing.backend import FakeBackend
 from trio_chardev.testing.world import FakeWorld
 
 
@@ -37,7 +37,7 @@ class FakeDevice(FakeWorld):
         self.is_held_open, self.is_leaving = True, False
         try:
             await trio.lowlevel.checkpoint()
-            self.backend = (FakeLineBackend if self.has_line else FakeBackend)(request, self)
+            self.backend = FakeBackend(request, self)
             self.backend.set_open(self.connected)
             if self.dies_early:
                 async with trio.open_nursery() as nursery:

@@ -46,42 +46,42 @@ def pair() -> Iterator[Pair]:
 
 
 def line_of(pair: Pair) -> PtyLine:
-    return PtyLine(FdHolder(os.dup(pair.master)))
+    return PtyLine("pty", FdHolder(os.dup(pair.master)), on_event=lambda event: None)
 
 
 async def test_nothing_is_told_of_a_user_who_sets_nothing(pair: Pair) -> None:
     line = line_of(pair)
-    assert line.look() is None
+    assert line.find_changed() is None
     pair.set()
-    assert line.look() is None
+    assert line.find_changed() is None
     line._master.close()
-    assert line.look() is None
+    assert line.find_changed() is None
     line.show(LineSettings())
 
 
 async def test_what_is_set_is_told_once(pair: Pair) -> None:
     line = line_of(pair)
     pair.set(termios.B9600)
-    assert line.look() == LineSettings(9600)
-    assert line.look() is None
+    assert line.find_changed() == LineSettings(9600)
+    assert line.find_changed() is None
     pair.set(cflag=termios.CSTOPB | termios.CRTSCTS, iflag=termios.IXON | termios.IXOFF)
-    assert line.look() == LineSettings(9600, stop_bits=2, rtscts=True, xonxoff=True)
+    assert line.find_changed() == LineSettings(9600, stop_bits=2, rtscts=True, xonxoff=True)
     line._master.close()
 
 
 async def test_xon_alone_is_what_every_cooked_terminal_has(pair: Pair) -> None:
     line = line_of(pair)
     pair.set(iflag=termios.IXON)
-    assert line.look() is None
+    assert line.find_changed() is None
     line._master.close()
 
 
 async def test_speed_0_is_no_speed(pair: Pair) -> None:
     line = line_of(pair)
     pair.set(termios.B0)
-    assert line.look() is None
+    assert line.find_changed() is None
     pair.set(termios.B1200)
-    assert line.look() == LineSettings(1200)
+    assert line.find_changed() == LineSettings(1200)
     line._master.close()
 
 
@@ -93,9 +93,9 @@ async def test_what_is_shown_is_seen_and_no_news(pair: Pair) -> None:
     assert modes[OSPEED] == termios.B57600
     assert modes[CFLAG] & termios.CSTOPB
     assert modes[CFLAG] & termios.CRTSCTS
-    assert line.look() is None
+    assert line.find_changed() is None
     pair.set(termios.B300)
-    assert line.look() == LineSettings(300, 7, "E", 2, rtscts=True)
+    assert line.find_changed() == LineSettings(300, 7, "E", 2, rtscts=True)
     line._master.close()
 
 
@@ -132,7 +132,7 @@ async def test_from_the_first_look_on_settings_come_before_the_bytes_behind_them
             user.set(termios.B1200)
             os.write(slave, b"not asked for")
             seen.append(backend.receive_nowait(100))
-            backend.look_at_line()
+            backend.line.look()
             user.set(termios.B9600)
             os.write(slave, b"behind it")
             seen.append(backend.receive_nowait(100))
@@ -153,10 +153,10 @@ async def test_what_the_user_has_set_is_not_overwritten_by_what_is_shown() -> No
         assert isinstance(backend, PtyBackend)
         slave = os.open(backend.pty, os.O_RDWR | os.O_NOCTTY)
         try:
-            backend.show_line(LineSettings(4800))
+            backend.line.show(LineSettings(4800))
             assert termios.tcgetattr(slave)[OSPEED] == termios.B4800
             Pair(-1, slave).set(termios.B1200)
-            backend.show_line(LineSettings(2400))
+            backend.line.show(LineSettings(2400))
             assert termios.tcgetattr(slave)[OSPEED] == termios.B1200
         finally:
             os.close(slave)
@@ -168,7 +168,7 @@ async def test_what_somebody_has_set_who_is_gone_is_told_at_the_next_read() -> N
     seen: list[BackendEvent | bytes] = []
     async with open_pty(PtyOptions(), OpenRequest(id="x", on_event=seen.append)) as backend:
         assert isinstance(backend, PtyBackend)
-        backend.look_at_line()
+        backend.line.look()
         slave = os.open(backend.pty, os.O_RDWR | os.O_NOCTTY)
         Pair(-1, slave).set(termios.B9600)
         os.close(slave)

@@ -77,7 +77,7 @@ async def test_a_telnet_client_reaches_the_line_that_ser2net_serves(tmp_path: Pa
             await add_client(registry, port, telnet=True)
             async with registry["line"].attach() as near, registry["far"].attach() as far:
                 await check_both_ways(near, far)
-                await far.send_break()
+                await far.line.send_break()
                 await check_both_ways(near, far)
 
 

@@ -43,7 +43,6 @@ from trio_chardev.backends.serial.serial import (
     open_serial,
 )
 from trio_chardev.core import runner as runner
-from trio_chardev.core.abilities import BreakControl, LineControl, ModemControl
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.handlers import stateless
@@ -248,8 +247,8 @@ async def test_opens_at_once_as_qemu_does(line: Tty) -> None:
     async with opened(line.path) as backend:
         assert backend.is_open
         assert backend.filename == "serial"
-        assert backend.line == LineSettings()
-        assert isinstance(backend, (LineControl, ModemControl, BreakControl))
+        assert backend.line.settings == LineSettings()
+        assert backend.line.is_settable
         _, oflag, cflag, lflag, ispeed, ospeed, cc = line.settings()
         assert ispeed == ospeed == termios.B115200
         assert cflag & (termios.CSIZE | termios.PARENB | termios.CSTOPB) == termios.CS8
@@ -266,7 +265,7 @@ async def test_options_set_the_line(line: Tty) -> None:
         assert cflag & termios.CRTSCTS
         assert iflag & termios.IXON
         assert iflag & termios.IXOFF
-        assert backend.line == LineSettings(9600, 8, "N", 2, True, True)
+        assert backend.line.settings == LineSettings(9600, 8, "N", 2, True, True)
 
 
 async def test_a_missing_device_is_an_error() -> None:
@@ -314,7 +313,13 @@ async def test_the_null_device_stands_for_a_line() -> None:
         backend.activate()
         assert backend.is_open
         assert backend.filename == "serial"
-        assert not isinstance(backend, (LineControl, ModemControl, BreakControl))
+        assert not backend.line.is_settable
+        with pytest.raises(NotSupportedError, match=r"^'serial' has no line settings$"):
+            await backend.line.set(LineSettings())
+        with pytest.raises(NotSupportedError, match=r"^'serial' has no modem lines$"):
+            await backend.line.get_modem()
+        with pytest.raises(NotSupportedError, match=r"^'serial' has no break$"):
+            await backend.line.send_break(0)
         assert await backend.send_some(memoryview(b"abc")) == 3
         with trio.move_on_after(0):
             await backend.receive_some(10)
@@ -509,13 +514,13 @@ async def test_a_pty_has_no_breaks_to_be_marked(line: Tty) -> None:
 
 async def test_set_line_is_seen_by_all_who_have_it_open(line: Tty) -> None:
     async with opened(line.path) as backend:
-        await backend.set_line(LineSettings(19200, 8, "N", 2, rtscts=True))
+        await backend.line.set(LineSettings(19200, 8, "N", 2, rtscts=True))
         _, _, cflag, _, _, ospeed, _ = line.settings()
         assert ospeed == termios.B19200
         assert cflag & termios.CSTOPB
         assert cflag & termios.CRTSCTS
-        assert backend.line.speed == 19200
-        await backend.set_line(LineSettings())
+        assert backend.line.settings.speed == 19200
+        await backend.line.set(LineSettings())
         assert not line.settings()[2] & (termios.CSTOPB | termios.CRTSCTS)
 
 
@@ -543,21 +548,21 @@ async def test_data_bits_and_parity(
     line: Tty, uart: Uart, settings: LineSettings, bits: int
 ) -> None:
     async with opened(line.path, speed=300) as backend:
-        await backend.set_line(settings)
+        await backend.line.set(settings)
         assert uart.bits == bits
 
 
 async def test_a_pty_is_let_off_data_bits_and_parity(line: Tty) -> None:
     """It has none, so that tests of RFC 2217, say, can use one for a line."""
     async with opened(line.path) as backend:
-        await backend.set_line(LineSettings(9600, 7, "E"))
-        assert backend.line == LineSettings(9600, 7, "E")
+        await backend.line.set(LineSettings(9600, 7, "E"))
+        assert backend.line.settings == LineSettings(9600, 7, "E")
 
 
 async def test_the_same_settings_are_not_set_again(line: Tty, uart: Uart) -> None:
     async with opened(line.path) as backend:
         uart.history.clear()
-        await backend.set_line(LineSettings())
+        await backend.line.set(LineSettings())
         assert uart.history == []
 
 
@@ -594,12 +599,12 @@ async def test_a_refused_setting_is_named_and_nothing_has_changed(
 
         uart.alter = leave_out
         with pytest.raises(BackendError) as caught:
-            await backend.set_line(settings)
+            await backend.line.set(settings)
         assert str(caught.value) == (
             f"Could not set '{line.path}' to {settings}: the device does not do {words}"
         )
         assert Termios2.of(line.slave) == before
-        assert backend.line == LineSettings()
+        assert backend.line.settings == LineSettings()
 
 
 async def test_a_rate_that_is_nearly_right_is_right(line: Tty, uart: Uart) -> None:
@@ -624,7 +629,7 @@ async def test_settings_that_do_not_exist(line: Tty, settings: LineSettings) -> 
     async with opened(line.path) as backend:
         before = line.settings()
         with pytest.raises(BackendError, match=r"no such speed|there is no"):
-            await backend.set_line(settings)
+            await backend.line.set(settings)
         assert line.settings() == before
 
 
@@ -635,7 +640,7 @@ async def test_a_driver_that_fails_is_a_backend_error(line: Tty, uart: Uart) -> 
     async with opened(line.path) as backend:
         uart.alter = fail
         with pytest.raises(BackendError) as caught:
-            await backend.set_line(LineSettings(9600, parity="E"))
+            await backend.line.set(LineSettings(9600, parity="E"))
         assert str(caught.value) == f"Could not set '{line.path}' to 9600 8E1: Invalid argument"
 
 
@@ -652,9 +657,9 @@ async def test_a_cancelled_set_line_has_changed_nothing(line: Tty) -> None:
         before = line.settings()
         with trio.CancelScope() as scope:
             scope.cancel()
-            await backend.set_line(LineSettings(9600))
+            await backend.line.set(LineSettings(9600))
         assert line.settings() == before
-        assert backend.line.speed == 115200
+        assert backend.line.settings.speed == 115200
 
 
 # ---------------------------------------------------------------- modem lines and break
@@ -662,16 +667,16 @@ async def test_a_cancelled_set_line_has_changed_nothing(line: Tty) -> None:
 
 async def test_modem_lines(line: Tty, uart: Uart) -> None:
     async with opened(line.path) as backend:
-        assert await backend.get_modem() == ModemLines.DTR | ModemLines.RTS | ModemLines.CTS
-        await backend.set_modem(ModemLines.DTR)
+        assert await backend.line.get_modem() == ModemLines.DTR | ModemLines.RTS | ModemLines.CTS
+        await backend.line.set_modem(ModemLines.DTR)
         assert uart.modem == ModemLines.DTR | ModemLines.CTS
-        await backend.set_modem(ModemLines.RTS | ModemLines.RI)
-        assert await backend.get_modem() == ModemLines.RTS | ModemLines.CTS
+        await backend.line.set_modem(ModemLines.RTS | ModemLines.RI)
+        assert await backend.line.get_modem() == ModemLines.RTS | ModemLines.CTS
 
 
 async def test_a_pty_has_no_modem_lines(line: Tty) -> None:
     async with opened(line.path) as backend:
-        for call in (backend.get_modem, partial(backend.set_modem, ModemLines.DTR)):
+        for call in (backend.line.get_modem, partial(backend.line.set_modem, ModemLines.DTR)):
             with pytest.raises(NotSupportedError, match="has no modem lines"):
                 await call()
 
@@ -680,12 +685,12 @@ async def test_an_error_of_the_modem_lines_is_a_backend_error(line: Tty, uart: U
     async with opened(line.path) as backend:
         uart.error = refuse(errno.EIO)
         with pytest.raises(BackendError, match="Could not use the modem lines of"):
-            await backend.get_modem()
+            await backend.line.get_modem()
 
 
 async def test_modem_lines_are_restored_without_a_commit(line: Tty, uart: Uart) -> None:
     async with opened(line.path, active=False) as backend:
-        await backend.set_modem(ModemLines(0))
+        await backend.line.set_modem(ModemLines(0))
         assert uart.modem == ModemLines.CTS
     assert uart.modem == ModemLines.DTR | ModemLines.RTS | ModemLines.CTS
 
@@ -697,7 +702,7 @@ async def test_a_break_lasts_as_long_as_asked(
         uart.history.clear()
         mock_clock.rate = 1000  # only now: opening and closing have deadlines
         start = trio.current_time()
-        await backend.send_break(2.5)
+        await backend.line.send_break(2.5)
         assert trio.current_time() - start >= 2.5
         mock_clock.rate = 0
         assert uart.history == ["break on", "break off"]
@@ -707,7 +712,7 @@ async def test_a_cancelled_break_is_over(line: Tty, uart: Uart) -> None:
     async with opened(line.path) as backend:
         uart.history.clear()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(backend.send_break, 60)
+            nursery.start_soon(backend.line.send_break, 60)
             await wait_all_tasks_blocked()
             assert uart.history == ["break on"]
             nursery.cancel_scope.cancel()
@@ -721,7 +726,7 @@ async def test_a_break_waits_for_what_was_written_before(line: Tty, uart: Uart) 
         uart.unsent = 3
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(backend.send_break, 0)
+                nursery.start_soon(backend.line.send_break, 0)
                 await wait_all_tasks_blocked()
                 assert uart.history == []
                 uart.unsent = 0
@@ -732,12 +737,12 @@ async def test_a_line_without_break(line: Tty, uart: Uart) -> None:
     async with opened(line.path) as backend:
         uart.error = refuse(errno.ENOTTY)
         with pytest.raises(NotSupportedError, match="has no break"):
-            await backend.send_break(0)
+            await backend.line.send_break(0)
 
 
 async def test_a_real_pty_takes_a_break_in_silence(line: Tty) -> None:
     async with opened(line.path) as backend:
-        await backend.send_break(0)
+        await backend.line.send_break(0)
 
 
 # ---------------------------------------------------------------- closing
@@ -986,8 +991,8 @@ async def test_nothing_changes_on_a_shared_line_before_the_commit(line: Tty, uar
         before, lines = line.settings(), uart.modem
         uart.history.clear()
         async with opened(line.path, replaces=old, active=False, speed=57600) as new:
-            await new.set_line(LineSettings(38400, stop_bits=2))
-            await new.set_modem(ModemLines(0))
+            await new.line.set(LineSettings(38400, stop_bits=2))
+            await new.line.set_modem(ModemLines(0))
             assert new.is_open
             assert uart.history == []
             assert (line.settings(), uart.modem) == (before, lines)
@@ -998,8 +1003,8 @@ async def test_nothing_changes_on_a_shared_line_before_the_commit(line: Tty, uar
 
 async def test_the_commit_sets_a_shared_line(line: Tty, uart: Uart) -> None:
     async with opened(line.path) as old, opened(line.path, replaces=old, active=False) as new:
-        await new.set_line(LineSettings(38400, stop_bits=2))
-        await new.set_modem(ModemLines.RTS)
+        await new.line.set(LineSettings(38400, stop_bits=2))
+        await new.line.set_modem(ModemLines.RTS)
         new.activate()
         await old.aclose()
         assert line.settings()[5] == termios.B38400
@@ -1007,7 +1012,7 @@ async def test_the_commit_sets_a_shared_line(line: Tty, uart: Uart) -> None:
         assert uart.modem == ModemLines.RTS | ModemLines.CTS
         line.write(b"to the new one")
         assert new.receive_nowait(100) == b"to the new one"
-        await new.set_line(LineSettings(300))
+        await new.line.set(LineSettings(300))
         assert line.settings()[5] == termios.B300
 
 
@@ -1018,9 +1023,9 @@ async def test_a_failed_commit_leaves_a_shared_line_as_it_was(
     async with opened(line.path, speed=9600) as old:
         before, lines = line.settings(), uart.modem
         async with opened(line.path, replaces=old, active=False, exclusive=fails == "lock") as new:
-            await new.set_modem(ModemLines(0))
+            await new.line.set_modem(ModemLines(0))
             if fails == "settings":
-                await new.set_line(LineSettings(0))
+                await new.line.set(LineSettings(0))
             elif fails == "modem":
                 uart.error = refuse(errno.EIO)
             else:
@@ -1029,7 +1034,7 @@ async def test_a_failed_commit_leaves_a_shared_line_as_it_was(
                 new.activate()
             uart.error = None
             assert (line.settings(), uart.modem) == (before, lines)
-        await old.set_line(LineSettings(300))
+        await old.line.set(LineSettings(300))
         assert line.settings()[5] == termios.B300
         if fails != "lock":
             assert not is_flocked(line)
@@ -1085,7 +1090,7 @@ async def test_another_line_is_not_shared(line: Tty, other: Tty) -> None:
     async with opened(line.path) as old:
         before = line.settings()
         async with opened(other.path, replaces=old, active=False) as new:
-            await new.set_line(LineSettings(38400))
+            await new.line.set(LineSettings(38400))
             assert other.settings()[5] == termios.B38400
             assert line.settings() == before
 
@@ -1178,8 +1183,8 @@ async def test_a_hang_up_while_reading_and_the_return(plug: Plug) -> None:
 async def test_the_line_comes_back_as_it_was_set(plug: Plug, uart: Uart) -> None:
     plug.put_in()
     async with reading(plug.name, exclusive=True) as (backend, _):
-        await backend.set_line(LineSettings(19200, stop_bits=2))
-        await backend.set_modem(ModemLines.RTS)
+        await backend.line.set(LineSettings(19200, stop_bits=2))
+        await backend.line.set_modem(ModemLines.RTS)
         plug.pull()
         await until(lambda: not backend.is_open)
         uart.modem = ModemLines.DTR | ModemLines.RTS  # what opening does
@@ -1196,13 +1201,13 @@ async def test_what_is_set_while_it_is_away_is_set_when_it_is_back(plug: Plug, u
     async with reading(plug.name) as (backend, _):
         plug.pull()
         await until(lambda: not backend.is_open)
-        await backend.set_line(LineSettings(300))
-        await backend.set_modem(ModemLines(0))
+        await backend.line.set(LineSettings(300))
+        await backend.line.set_modem(ModemLines(0))
         with pytest.raises(BackendDisconnectedError, match="went away"):
-            await backend.get_modem()
+            await backend.line.get_modem()
         with pytest.raises(BackendDisconnectedError, match="went away"):
-            await backend.send_break(1)
-        assert backend.line == LineSettings(300)
+            await backend.line.send_break(1)
+        assert backend.line.settings == LineSettings(300)
         line = plug.put_in()
         await until(lambda: backend.is_open)
         assert line.settings()[5] == termios.B300
@@ -1212,7 +1217,7 @@ async def test_what_is_set_while_it_is_away_is_set_when_it_is_back(plug: Plug, u
 async def test_another_adaptor_without_modem_lines_is_taken(plug: Plug, uart: Uart) -> None:
     plug.put_in()
     async with reading(plug.name) as (backend, _):
-        await backend.set_modem(ModemLines.RTS)
+        await backend.line.set_modem(ModemLines.RTS)
         plug.pull()
         await until(lambda: not backend.is_open)
         uart.error = refuse(errno.ENOTTY)
@@ -1276,8 +1281,8 @@ async def test_settings_between_a_hang_up_and_its_discovery_are_remembered(plug:
     plug.put_in()
     async with opened(plug.name) as backend:
         plug.pull()
-        await backend.set_line(LineSettings(300))
-        assert backend.line.speed == 300
+        await backend.line.set(LineSettings(300))
+        assert backend.line.settings.speed == 300
 
 
 async def test_what_was_decoded_comes_before_closed(
@@ -1442,16 +1447,16 @@ async def test_changed_inputs_are_reported_at_the_next_look(line: Tty, uart: Uar
     ) as backend:
         assert isinstance(backend, SerialBackend)
         seen.clear()
-        backend.look_at_line()
+        backend.line.look()
         uart.modem = ModemLines.DTR | ModemLines.CTS
-        backend.look_at_line()
+        backend.line.look()
         assert seen == []
         uart.modem = ModemLines.DTR | ModemLines.DSR | ModemLines.CAR
-        backend.look_at_line()
-        backend.look_at_line()
+        backend.line.look()
+        backend.line.look()
         uart.modem = ModemLines.RTS
-        backend.look_at_line()
+        backend.line.look()
         assert seen == [ModemLines.DSR | ModemLines.CAR, ModemLines(0)]
         uart.error = refuse(errno.ENOTTY)
-        backend.look_at_line()
+        backend.line.look()
         assert len(seen) == 2

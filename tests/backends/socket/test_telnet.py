@@ -24,7 +24,6 @@ from trio_chardev.backends.socket.connection import Connection
 from trio_chardev.backends.socket.layer import Layer
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.backends.socket.telnet import TelnetCodec
-from trio_chardev.core.abilities import BreakControl
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.protocols.telnet import BREAK, CLIENT, IAC, NOP, SB, SE, SERVER, TelnetConnection
 
@@ -182,8 +181,7 @@ async def test_two_of_us_agree_and_pass_every_byte(server: Served) -> None:
         await client.until_received(every)
         await client.send(every)
         await server.until_received(every)
-        assert isinstance(client.backend, BreakControl)
-        await client.backend.send_break(0.1)
+        await client.backend.line.send_break(0.1)
         await server.until_event(Event.BREAK)
         assert client.received == server.received == every
 

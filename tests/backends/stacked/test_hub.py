@@ -564,18 +564,18 @@ async def test_line_calls_go_to_all_members_that_have_a_line(
     await registry.add("h", HubOptions(chardevs=("a", "b", "c")))
     frontend = registry["h"].attach()
     settings = LineSettings(speed=300)
-    await frontend.set_line(settings)
-    await frontend.set_modem(ModemLines.DTR)
-    await frontend.send_break(0)
+    await frontend.line.set(settings)
+    await frontend.line.set_modem(ModemLines.DTR)
+    await frontend.line.send_break(0)
     for device in lines:
         assert device.line_calls == [settings, ModemLines.DTR, 0]
-    assert await frontend.get_modem() == ModemLines.CTS | ModemLines.DSR
+    assert await frontend.line.get_modem() == ModemLines.CTS | ModemLines.DSR
 
 
 async def test_line_calls_are_refused_if_no_member_has_a_line(registry: Registry) -> None:
     frontend = (await add_hub(registry)).attach()
     with pytest.raises(NotSupportedError, match=r"^'fake:a' has no line settings$"):
-        await frontend.set_line(LineSettings())
+        await frontend.line.set(LineSettings())
 
 
 async def test_a_line_that_fails_is_an_error(registry: Registry) -> None:
@@ -583,7 +583,7 @@ async def test_a_line_that_fails_is_an_error(registry: Registry) -> None:
     await registry.change("a", FakeOptions(device=device))
     frontend = (await add_hub(registry)).attach()
     with pytest.raises(BackendError, match=r"^x does not take "):
-        await frontend.set_line(LineSettings())
+        await frontend.line.set(LineSettings())
 
 
 # ---------------------------------------------------------------- a member is changed

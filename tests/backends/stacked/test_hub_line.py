@@ -27,7 +27,7 @@ from trio_chardev.devices.table import driver_of
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
 from trio_chardev.events import Event, LineSettings, ModemLines
 from trio_chardev.registry import Registry, open_registry_with
-from trio_chardev.testing import FakeDevice, FakeFrontend, FakeLineBackend, FakeOptions
+from trio_chardev.testing import FakeDevice, FakeFrontend, FakeLine, FakeOptions
 
 OSPEED = 5  # its place in what tcgetattr gives
 B300, B9600 = LineSettings(300), LineSettings(9600)
@@ -106,23 +106,23 @@ async def test_what_one_member_refuses_the_others_have_back(
     await registry.add("h", HubOptions(chardevs=("a", "b")))
     frontend = registry["h"].attach()
     with pytest.raises(BackendError, match=r"^b does not take 300 8N1$"):
-        await frontend.set_line(B300)
+        await frontend.line.set(B300)
     assert speed_of(pairs[0].slave) == termios.B115200
-    assert frontend.line == LineSettings()
+    assert frontend.line.settings == LineSettings()
 
 
 async def test_a_setting_that_is_cancelled_half_way_has_changed_none(
     registry: Registry, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def never(backend: FakeLineBackend, settings: LineSettings) -> None:
+    async def never(line: FakeLine, settings: LineSettings) -> None:
         await trio.sleep_forever()
 
-    monkeypatch.setattr(FakeLineBackend, "set_line", never)
+    monkeypatch.setattr(FakeLine, "set", never)
     await registry.add("a", pairs[0].options)
     await registry.add("b", FakeOptions(device=FakeDevice("b", has_line=True)))
     await registry.add("h", HubOptions(chardevs=("a", "b")))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(registry["h"].attach().set_line, B300)
+        nursery.start_soon(registry["h"].attach().line.set, B300)
         await until(lambda: speed_of(pairs[0].slave) == termios.B300)
         nursery.cancel_scope.cancel()
     assert speed_of(pairs[0].slave) == termios.B115200
@@ -135,19 +135,19 @@ async def test_a_member_that_is_away_is_passed_over_unless_all_are(registry: Reg
     frontend = registry["h"].attach()
     away = set()
 
-    async def get_modem(backend: FakeLineBackend) -> ModemLines:
+    async def get_modem(line: FakeLine) -> ModemLines:
         await trio.lowlevel.checkpoint()
-        if backend.device.name in away:
-            raise BackendDisconnectedError(f"{backend.device.name} went away")
+        if line.device.name in away:
+            raise BackendDisconnectedError(f"{line.device.name} went away")
         return ModemLines.CTS
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FakeLineBackend, "get_modem", get_modem)
+        patch.setattr(FakeLine, "get_modem", get_modem)
         away.add("a")
-        assert await frontend.get_modem() == ModemLines.CTS
+        assert await frontend.line.get_modem() == ModemLines.CTS
         away.add("b")
         with pytest.raises(BackendDisconnectedError, match=r"^a went away$"):
-            await frontend.get_modem()
+            await frontend.line.get_modem()
 
 
 async def test_the_line_is_that_of_the_first_member_that_has_one(
@@ -158,21 +158,21 @@ async def test_the_line_is_that_of_the_first_member_that_has_one(
     await registry.add("c", pairs[1].options)
     await registry.add("h", HubOptions(chardevs=("a", "b", "c")))
     frontend = registry["h"].attach()
-    assert frontend.line == B9600
-    await frontend.set_line(B300)
-    assert frontend.line == B300
+    assert frontend.line.settings == B9600
+    await frontend.line.set(B300)
+    assert frontend.line.settings == B300
     assert [speed_of(pair.slave) for pair in pairs] == [termios.B300] * 2
 
 
-@pytest.mark.parametrize("call", ["line", "show_line", "look_at_line"])
+@pytest.mark.parametrize("call", ["settings", "show", "look"])
 async def test_it_has_none_if_no_member_has(registry: Registry, call: str) -> None:
     await registry.add("a", NullOptions())
     await registry.add("h", HubOptions(chardevs=("a",)))
     frontend = registry["h"].attach()
     calls: dict[str, Callable[[], object]] = {
-        "line": lambda: frontend.line,
-        "show_line": lambda: frontend.show_line(B300),
-        "look_at_line": frontend.look_at_line,
+        "settings": lambda: frontend.line.settings,
+        "show": lambda: frontend.line.show(B300),
+        "look": frontend.line.look,
     }
     with pytest.raises(NotSupportedError, match=r"^'null' has no line "):
         calls[call]()
@@ -189,7 +189,7 @@ async def test_a_break_is_sent_to_all_at_the_same_time(
         await registry.add(device.name, FakeOptions(device=device))
     await registry.add("h", HubOptions(chardevs=("a", "b")))
     begun = trio.current_time()
-    await registry["h"].attach().send_break(BREAK_SECONDS)
+    await registry["h"].attach().line.send_break(BREAK_SECONDS)
     assert trio.current_time() - begun == pytest.approx(BREAK_SECONDS)
     assert [device.line_calls for device in devices] == [[BREAK_SECONDS]] * 2
 
@@ -227,7 +227,7 @@ async def test_all_terminals_show_what_is_to_be_shown_also_those_who_come_later(
     await registry.add("b", NullOptions())
     await registry.add("h", HubOptions(chardevs=("a", "b")))
     frontend = registry["h"].attach()
-    frontend.show_line(B300)
+    frontend.line.show(B300)
     assert first.speed == termios.B300
     await registry.change("b", PtyOptions())
     later = Terminal(registry["b"])
@@ -242,7 +242,7 @@ async def test_a_terminal_beside_a_line_shows_how_that_is_set(
     await registry.add("line", pairs[0].options)
     terminal = await add_terminal(registry, "terminal")
     await registry.add("h", HubOptions(chardevs=("line", "terminal")))
-    await registry["h"].attach().set_line(B9600)
+    await registry["h"].attach().line.set(B9600)
     assert terminal.speed == speed_of(pairs[0].slave) == termios.B9600
     terminal.close()
 

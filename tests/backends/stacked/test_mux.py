@@ -655,11 +655,11 @@ async def test_a_cancelled_send_some_has_sent_nothing(
 async def test_line_calls_go_to_the_base(registry: Registry, device: FakeDevice) -> None:
     frontend = attach(registry["m"], FakeFrontend())
     settings = LineSettings(speed=300)
-    await frontend.set_line(settings)
-    await frontend.set_modem(ModemLines.DTR)
-    await frontend.send_break(0)
+    await frontend.line.set(settings)
+    await frontend.line.set_modem(ModemLines.DTR)
+    await frontend.line.send_break(0)
     assert device.line_calls == [settings, ModemLines.DTR, 0]
-    assert await frontend.get_modem() == ModemLines.CTS | ModemLines.DSR
+    assert await frontend.line.get_modem() == ModemLines.CTS | ModemLines.DSR
 
 
 async def test_line_calls_find_a_base_that_is_gone_away(
@@ -669,9 +669,9 @@ async def test_line_calls_find_a_base_that_is_gone_away(
     frontend = registry["m"].attach()
     registry["b"].detach(registry["b"].frontends[0])
     with pytest.raises(BackendDisconnectedError):
-        await frontend.set_line(LineSettings())
+        await frontend.line.set(LineSettings())
     with pytest.raises(BackendDisconnectedError):
-        frontend.look_at_line()
+        frontend.line.look()
 
 
 async def test_line_calls_are_refused_in_the_bases_name() -> None:
@@ -679,7 +679,7 @@ async def test_line_calls_are_refused_in_the_bases_name() -> None:
         await registry.add("b", NullOptions())
         await registry.add("m", MuxOptions(chardev="b"))
         with pytest.raises(NotSupportedError, match=r"^'null' has no modem lines$"):
-            await attach(registry["m"], FakeFrontend()).get_modem()
+            await attach(registry["m"], FakeFrontend()).line.get_modem()
 
 
 # ---------------------------------------------------------------- time stamps

@@ -14,27 +14,53 @@ can read them. What Linux tells of that, tried on 6.18:
 from __future__ import annotations
 
 import termios
+from collections.abc import Callable
 from contextlib import suppress
 
 import attrs
 
 from trio_chardev.backends.descriptor import FdHolder
 from trio_chardev.backends.serial.line import STOP_BITS, Termios2
-from trio_chardev.events import LineSettings
+from trio_chardev.core.line import Line
+from trio_chardev.events import BackendEvent, LineSettings
 
 FLOW_CONTROL = termios.IXON | termios.IXOFF  # both: a cooked terminal has IXON alone
 
 
-class PtyLine:
-    """The line settings at a master."""
+class PtyLine(Line):
+    """The line settings at a master; who wants to know of changes has to look."""
 
-    def __init__(self, master: FdHolder) -> None:
+    def __init__(
+        self, filename: str, master: FdHolder, on_event: Callable[[BackendEvent], None]
+    ) -> None:
+        super().__init__(filename)
+        self.is_looked_at = False
+        """From the first look on the backend looks, too, when bytes come: before them."""
         self._master = master
+        self._on_event = on_event
         self._settings = LineSettings()
         self._raw = self._read()  # at the last look
 
-    def look(self) -> LineSettings | None:
-        """What the user has made of the settings since the last look; None: nothing.
+    def look(self) -> None:
+        self.is_looked_at = True
+        if settings := self.find_changed():
+            self._on_event(settings)
+
+    def show(self, settings: LineSettings) -> None:
+        """Have the user find *settings*, as far as a PTY keeps them.
+
+        What the user has set, and nobody has seen yet, is left and reported instead.
+        """
+        if changed := self.find_changed():
+            self._on_event(changed)
+            return
+        self._settings = settings
+        if not self._master.closed:
+            Termios2.of(self._master.fd).showing(settings).apply(self._master.fd)
+            self._raw = self._read()
+
+    def find_changed(self) -> LineSettings | None:
+        """Return what the user has made of the settings since the last look; None: nothing.
 
         Data bits and parity are those that were shown last.
         """
@@ -48,22 +74,16 @@ class PtyLine:
         self._settings = attrs.evolve(self._settings, **attrs.asdict(seen))
         return self._settings
 
-    def show(self, settings: LineSettings) -> None:
-        """Have the user find *settings*, as far as a PTY keeps them."""
-        self._settings = settings
-        if not self._master.closed:
-            Termios2.of(self._master.fd).showing(settings).apply(self._master.fd)
-            self._raw = self._read()
-
-    def move(self, master: FdHolder) -> None:
+    def move(self, filename: str, master: FdHolder) -> None:
         """Be at *master* from now on, whose user finds what the one before has left."""
+        self.filename = filename
         with suppress(OSError):
             Termios2.of(self._master.fd).apply(master.fd)
         self._master = master
         self._raw = self._read()
 
     def _read(self) -> bytes:
-        """The kernel's settings; empty once the master is closed."""
+        """Return the kernel's settings; nothing once the master is closed."""
         return b"" if self._master.closed else Termios2.raw_of(self._master.fd)
 
 

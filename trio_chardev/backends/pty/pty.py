@@ -42,8 +42,8 @@ from trio_chardev.backends.pty.link import SlaveLink
 from trio_chardev.backends.pty.opens import OpenWatcher, get_watcher
 from trio_chardev.backends.pty.unread import UserReads, take_all, wait_empty, wait_quiet
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.line import Line
 from trio_chardev.errors import BackendDisconnectedError, BackendError, strerror
-from trio_chardev.events import LineSettings
 from trio_chardev.files import end_on_files, finish_on_files
 from trio_chardev.options.structure import BackendOptions
 from trio_chardev.options.values import path_text_or_none
@@ -79,8 +79,7 @@ class PtyBackend(DescriptorBackend):
         """Set by the watcher: it is worth while to read again."""
         self._watch: tuple[OpenWatcher, int] | None = None
         self._link: SlaveLink | None = None
-        self._line = PtyLine(master)
-        self._is_looked_at = False
+        self._line = PtyLine(self.filename, master, request.on_event)
         self._wants_another = False
         """Its last user has locked it and left: it has to become another PTY."""
         self._is_locked = False
@@ -95,6 +94,10 @@ class PtyBackend(DescriptorBackend):
     def filename(self) -> str:
         return f"pty:{self.pty}"
 
+    @property
+    def line(self) -> Line:
+        return self._line
+
     def receive_nowait(self, max_bytes: int) -> bytes:
         if max_bytes == 0:
             return b""
@@ -105,29 +108,16 @@ class PtyBackend(DescriptorBackend):
         except OSError as exc:
             if exc.errno == errno.EIO:
                 self._slave_closed()
-                if self._is_looked_at:  # stty(1) has come and gone
-                    self.look_at_line()
+                if self._line.is_looked_at:  # stty(1) has come and gone
+                    self._line.look()
             else:
                 self.input_ended(exc)
             return b""
         if self._slave is None or self._has_user:  # else nobody is there but we
             self.set_open(True)
-        if self._is_looked_at and data:
-            self.look_at_line()
+        if self._line.is_looked_at and data:
+            self._line.look()
         return data
-
-    def look_at_line(self) -> None:
-        """See LineWatch. From the first look on it also looks when bytes come, before them."""
-        self._is_looked_at = True
-        if settings := self._line.look():
-            self._on_event(settings)
-
-    def show_line(self, settings: LineSettings) -> None:
-        """See LineDisplay. What the user has set itself, and nobody has seen yet, is left."""
-        if news := self._line.look():
-            self._on_event(news)
-        else:
-            self._line.show(settings)
 
     def _slave_closed(self) -> None:
         has_left = self.is_open or self.slave_opened.is_set()
@@ -184,7 +174,7 @@ class PtyBackend(DescriptorBackend):
             *(self.id, self.pty, slave),
         )
         self._unwatch()
-        self._line.move(master)
+        self._line.move(f"pty:{slave}", master)
         self.sink.close()
         self.source = self.sink = master
         self.pty = slave

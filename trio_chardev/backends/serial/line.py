@@ -233,7 +233,7 @@ def count_unsent(fd: int) -> int:
 
 
 @attrs.define(eq=False)
-class Line:
+class WantedLine:
     """How a line shall be; its methods make one so."""
 
     device: str
@@ -259,7 +259,7 @@ class Line:
             if self.exclusive:
                 self._refuse_opens(fd)
 
-    def take_over(self, fd: int, before: Line) -> None:
+    def take_over(self, fd: int, before: WantedLine) -> None:
         """Make a line so that was as *before*. Raises BackendError, and it is as it was."""
         locks = self.exclusive and not before.is_locked
         with backend_errors(f"Could not take over '{self.device}'"):

@@ -10,7 +10,6 @@ set up as it was.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import termios
@@ -29,36 +28,29 @@ from trio_chardev.backends.descriptor import (
 )
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.serial.breaks import BreakDecoder
+from trio_chardev.backends.serial.controls import SerialLine
 from trio_chardev.backends.serial.holders import explain_busy
 from trio_chardev.backends.serial.line import (
-    MODEM_INPUTS,
     NO_SUCH_CONTROL,
-    TIOCCBRK,
-    TIOCSBRK,
     Found,
-    Line,
-    apply_line,
+    WantedLine,
     are_breaks_marked,
     backend_errors,
     check_speed,
-    control_errors,
-    count_unsent,
     is_hung_up,
     is_locked_unless_told,
-    read_modem,
-    write_modem,
 )
 from trio_chardev.backends.serial.options import SerialOptions as SerialOptions
 from trio_chardev.backends.serial.same_line import Links, links_to, links_to_return
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.line import Line
 from trio_chardev.errors import BackendDisconnectedError, BackendError
-from trio_chardev.events import Event, LineSettings, ModemLines
+from trio_chardev.events import Event
 from trio_chardev.files import work_on_files
 
 log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 3.0  # seconds; so long may the last bytes take to be sent
-POLL_INTERVAL = 0.01  # seconds
 BREAKS_AT_ONCE = 1024  # with no byte between; then others have their turn
 NULL_DEVICE = os.makedev(1, 3)  # devices.txt of the kernel
 
@@ -80,7 +72,7 @@ class PlainBackend(DescriptorBackend):
 
 
 class SerialBackend(PlainBackend):
-    """A serial line; implements LineControl, ModemControl and BreakControl."""
+    """A serial line."""
 
     is_polled = True
 
@@ -99,26 +91,26 @@ class SerialBackend(PlainBackend):
         exclusive = options.exclusive
         if exclusive is None:
             exclusive = is_locked_unless_told(os.fstat(holder.fd))
-        self._wanted = Line(options.device, options.line, exclusive)
+        wanted = WantedLine(options.device, options.line, exclusive)
+        line_of_owner = owner._line if owner is not None else None
+        self._line: SerialLine = SerialLine(wanted, holder, request.on_event, line_of_owner)
         self._reopen_interval = options.reopen_ms / 1000
+        self._owner = owner  # until the commit
         self.links: Links = ()
         """Those that lead to the line, as they were when it was opened."""
         self._found = found
-        self._owner = owner
         self._breaks = BreakDecoder()
-        self._inputs: ModemLines | None = None  # as they were at the last look
 
     @property
-    def line(self) -> LineSettings:
-        """The settings in force; before the commit and while the line is away, those to be."""
-        return self._wanted.settings
+    def line(self) -> Line:
+        return self._line
 
     # ------------------------------------------------------------ opening, the commit, closing
 
     @property
     def is_locked(self) -> bool:
         """Is the line for nobody else?"""
-        return self._wanted.is_locked
+        return self._line.wanted.is_locked
 
     def has_open(self, device: os.stat_result) -> bool:
         """Is *device* the line that is open here?"""
@@ -130,23 +122,22 @@ class SerialBackend(PlainBackend):
 
     async def open(self) -> None:
         """Set the line up, unless it is another's. Raises BackendError."""
-        if self._owner is None:
-            await self._wanted.set_up(self.sink.fd)
+        if self._line.owner is None:
+            await self._line.wanted.set_up(self.sink.fd)
         self.set_open(True)
 
     def activate(self) -> None:
         """Set a shared line up. Raises BackendError, and then it is as it was."""
-        if (owner := self._owner) is not None:
-            self._wanted.take_over(self.sink.fd, owner._wanted)
-            self._breaks = owner._breaks  # it may hold the first half of a mark
-            self._inputs = owner._inputs
-            self._owner, owner._owner = None, self
+        self._line.take_over()
+        if self._owner is not None:
+            self._breaks = self._owner._breaks  # it may hold the first half of a mark
+            self._owner = None
         self._found = None
 
     async def aclose(self) -> None:
         """Close within `CLOSE_TIMEOUT`; in it what was accepted is sent, if it can be."""
         try:
-            if not self.sink.closed and self._owner is None:
+            if not self.sink.closed and self._line.owner is None:
                 await self._leave_line(self.sink.fd)
         finally:
             self.close()
@@ -156,11 +147,11 @@ class SerialBackend(PlainBackend):
             self._found.restore(fd)
         else:
             with trio.move_on_after(CLOSE_TIMEOUT, shield=True) as cut:
-                await self._wait_sent()
+                await self._line.wait_sent()
             if cut.cancelled_caught:  # or close(2) would block all, for half a minute
                 with suppress(termios.error):
                     termios.tcflush(fd, termios.TCOFLUSH)
-        self._wanted.unlock(fd)
+        self._line.wanted.unlock(fd)
 
     # ------------------------------------------------------------ bytes
 
@@ -168,7 +159,7 @@ class SerialBackend(PlainBackend):
         # What a shared line has received is read by its owner. In a drain, too, that is soon
         # enough, and a late read of the old backend can't take what is not its own any more.
         breaks = 0
-        while max_bytes > 0 and self._owner is None and breaks < BREAKS_AT_ONCE:
+        while max_bytes > 0 and self._line.owner is None and breaks < BREAKS_AT_ONCE:
             item = self._breaks.take(max_bytes)
             if isinstance(item, Event):
                 self._on_event(item)
@@ -214,7 +205,7 @@ class SerialBackend(PlainBackend):
             await self._reopen()
 
     def send_nowait(self, data: memoryview) -> int:
-        self._check_there()
+        self._line.check_there()
         return super().send_nowait(data)
 
     def send_failed(self, error: OSError) -> BackendError:
@@ -227,11 +218,7 @@ class SerialBackend(PlainBackend):
         try:
             await super().wait_writable()
         except BackendError:  # closed by the reader
-            self._check_there()
-
-    def _check_there(self) -> None:
-        if self.sink.closed:
-            raise BackendDisconnectedError(f"'{self.device}' went away")
+            self._line.check_there()
 
     async def _reopen(self) -> None:
         """Wait until the line is there again, and open it."""
@@ -251,95 +238,14 @@ class SerialBackend(PlainBackend):
         links = await links_to_return(self.device, self.links)
         holder, _ = await _open_line(self.device, self._open_path)
         try:
-            await self._wanted.set_up(holder.fd)
+            await self._line.wanted.set_up(holder.fd)
         except BaseException:
             holder.close()
             raise
         self.links = links
-        self.source = self.sink = holder
+        self.source = self.sink = self._line.holder = holder
         log.info("chardev '%s': '%s' is back", self.id, self.device)
         self.set_open(True)
-
-    # ------------------------------------------------------------ controls
-
-    @property
-    def _may_alter(self) -> bool:
-        return self._owner is None and not self.sink.closed and not is_hung_up(self.sink.fd)
-
-    async def set_line(self, settings: LineSettings) -> None:
-        """Set the line at once, or as soon as it is ours and there.
-
-        Raises BackendError if the device does not do *settings*. Raising it or Cancelled,
-        nothing has changed.
-        """
-        await trio.lowlevel.checkpoint()
-        if self._may_alter:
-            apply_line(self.sink.fd, self.device, settings)
-        self._wanted.settings = settings
-
-    async def get_modem(self) -> ModemLines:
-        """The modem lines that are on.
-
-        Raises BackendDisconnectedError while the line is away, NotSupportedError if it has
-        none, as a PTY.
-        """
-        await trio.lowlevel.checkpoint()
-        self._check_there()
-        with control_errors(self.device, "modem lines"):
-            return read_modem(self.sink.fd)
-
-    def look_at_line(self) -> None:
-        """See LineWatch. What is on at the first look is no news: most adaptors have no wires.
-
-        A pulse between two looks is not seen.
-        """
-        if self._owner is not None or self.sink.closed:
-            return
-        try:
-            lines = read_modem(self.sink.fd) & MODEM_INPUTS
-        except OSError:  # it has none, or is going away
-            return
-        before, self._inputs = self._inputs, lines
-        if before not in (None, lines):
-            self._on_event(lines)
-
-    async def set_modem(self, lines: ModemLines) -> None:
-        """Turn DTR and RTS on or off at once, or as soon as the line is ours and there.
-
-        Raises NotSupportedError if the line has none. Cancelled: nothing has changed.
-        """
-        await trio.lowlevel.checkpoint()
-        if self._may_alter:
-            with control_errors(self.device, "modem lines"):
-                write_modem(self.sink.fd, lines)
-        elif self._owner is not None:
-            with control_errors(self.device, "modem lines"):
-                read_modem(self.sink.fd)
-        self._wanted.modem = lines
-
-    async def send_break(self, duration: float) -> None:
-        """Send a break of *duration* seconds, after what was written before.
-
-        Cancelled: the break may have been cut short, and is over. Raises
-        BackendDisconnectedError, NotSupportedError.
-        """
-        await self._wait_sent()  # or TIOCSBRK would wait for it, and block all
-        self._check_there()
-        holder = self.sink
-        try:
-            with control_errors(self.device, "break"):
-                fcntl.ioctl(holder.fd, TIOCSBRK)
-            await trio.sleep(duration)
-        finally:
-            if not holder.closed:
-                with suppress(OSError):
-                    fcntl.ioctl(holder.fd, TIOCCBRK)
-
-    async def _wait_sent(self) -> None:
-        await trio.lowlevel.checkpoint()
-        # The kernel tells nobody when it has sent all, save who blocks in tcdrain(3).
-        while not self.sink.closed and count_unsent(self.sink.fd):  # noqa: ASYNC110
-            await trio.sleep(POLL_INTERVAL)
 
 
 async def _open_line(

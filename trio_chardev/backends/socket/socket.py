@@ -48,6 +48,7 @@ from trio_chardev.backends.socket.recheck import recheck
 from trio_chardev.backends.socket.rights import close_socket
 from trio_chardev.backends.socket.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.line import BREAK_DURATION, Line
 from trio_chardev.core.weak import weakly
 from trio_chardev.errors import NOTICE, BackendError
 from trio_chardev.files import work_on_files
@@ -379,6 +380,23 @@ class SocketBackend(PeerBackend):
         else:
             link.shut_down()  # the handshaking notices
 
+    @property
+    def line(self) -> Line:
+        is_telnet_client = self._options.telnet and not self._options.server
+        return _TelnetLine(self) if is_telnet_client else super().line
+
+    def ask_for_break(self) -> None:
+        """Have a telnet server send a break. Raises BackendError."""
+        link = self._connection
+        if not isinstance(link, Layer):
+            raise self._disconnected()
+        try:
+            link.send_break()
+        except OSError as exc:
+            raise self._disconnected() from exc
+        finally:
+            self._note_unsent(link)
+
     def disconnect(self, *, at_once: bool = False) -> None:
         """Drop the peer, or all who want to be, as if it had left: what it sent can be read.
 
@@ -394,28 +412,23 @@ class SocketBackend(PeerBackend):
             self._dismiss(self._connection)
 
 
-class TelnetClientBackend(SocketBackend):
-    """A telnet client, which can send a break."""
+class _TelnetLine(Line):
+    """The line at the server of a telnet client, which can send a break."""
 
-    async def send_break(self, duration: float) -> None:
+    def __init__(self, backend: SocketBackend) -> None:
+        super().__init__(backend.filename)
+        self._backend = backend
+
+    async def send_break(self, duration: float = BREAK_DURATION) -> None:
         """Ask the server for a break; telnet does not say how long. Raises BackendError."""
         await trio.lowlevel.checkpoint()
-        link = self._connection
-        if not isinstance(link, Layer):
-            raise self._disconnected()
-        try:
-            link.send_break()
-        except OSError as exc:
-            raise self._disconnected() from exc
-        finally:
-            self._note_unsent(link)
+        self._backend.ask_for_break()
 
 
 @asynccontextmanager
 async def open_socket(options: SocketOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Listen or connect. Raises BackendError, in QEMU's words."""
-    is_telnet_client = options.telnet and not options.server
-    backend = (TelnetClientBackend if is_telnet_client else SocketBackend)(request, options)
+    backend = SocketBackend(request, options)
     try:
         if options.server:
             await backend.listen(request)

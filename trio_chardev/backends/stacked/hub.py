@@ -11,55 +11,33 @@ owed more, up to BACKLOG bytes, then loses what comes, which is counted, and the
 the pace. A send that is cancelled has sent nothing to any member; no member gets a byte twice.
 
 A member that is not open is passed over: it begins with what is sent after it has opened.
-
-Line settings, modem lines and breaks go to every member that has such a thing and is not
-away; what one refuses none has. Told are the settings of the first that knows them, and as on
-the modem lines that are on at any. Who only sees settings, as the user of a PTY, is shown
-those of the others.
 """
 
 from __future__ import annotations
 
 import functools
-import operator
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Literal, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Literal
 
 import attrs
 import trio
 
-from trio_chardev.backends.stacked.bases import (
-    ON_FAILURE,
-    BackendOnBases,
-    Base,
-    as_backend_error,
-    open_on_bases,
-)
-from trio_chardev.core.abilities import LineControl, ModemControl
+from trio_chardev.backends.stacked.bases import BackendOnBases, Base, open_on_bases
+from trio_chardev.backends.stacked.hub_line import HubLine, all_of
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
-from trio_chardev.core.frontend import Frontend
-from trio_chardev.core.runner import CLEANUP_TIMEOUT
-from trio_chardev.errors import (
-    BackendDisconnectedError,
-    BackendError,
-    NotSupportedError,
-    OptionsError,
-)
-from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
+from trio_chardev.core.line import Line
+from trio_chardev.errors import BackendDisconnectedError, BackendError, OptionsError
+from trio_chardev.events import BackendEvent, Event, ModemLines
 from trio_chardev.options.structure import BackendOptions
 
 MAX_MEMBERS = 32
 PIECE = 1 << 14  # bytes; as much as TLS has in a record
 BACKLOG = 1 << 16  # bytes
 
-NONE_THERE = NotSupportedError, BackendDisconnectedError, trio.ClosedResourceError
-"""What a member raises that has no such thing, or is away."""
-
 Slow = Literal["wait", "drop"]
-T = TypeVar("T")
 
 
 @attrs.frozen(kw_only=True)
@@ -91,12 +69,16 @@ class HubBackend(BackendOnBases):
         self._turn = 0  # whose input is looked at first
         self._readers = trio.lowlevel.ParkingLot()
         self._full: list[Base] = []  # why the last send was not even begun
-        self._shown: LineSettings | None = None  # to who sees line settings, or comes to it
+        self._line = HubLine(self.filename, bases)
         self.set_open(bool(self._up))
 
     @property
     def filename(self) -> str:
         return "hub"
+
+    @property
+    def line(self) -> Line:
+        return self._line
 
     def activate(self) -> None:
         super().activate()
@@ -108,13 +90,13 @@ class HubBackend(BackendOnBases):
         match event:
             case Event.OPENED:
                 self._up.add(base)
-                self._show_at(base.frontend)
+                self._line.show_at(base.frontend.line)
             case Event.CLOSED:
                 self._up.discard(base)
                 base.driven = ModemLines(0)
             case ModemLines():
                 base.driven = event
-                self._on_event(_all_of(base.driven for base in self.on_bases))
+                self._on_event(all_of(base.driven for base in self.on_bases))
                 return
             case _:
                 self._on_event(event)
@@ -124,8 +106,8 @@ class HubBackend(BackendOnBases):
 
     async def base_changes(self, backend: Controls) -> None:
         """Only a member with a line has something that the user could set up."""
-        self._show_at(backend)
-        if isinstance(backend.backend, LineControl | ModemControl):
+        self._line.show_at(backend.line)
+        if backend.line.is_settable:
             await super().base_changes(backend)
 
     # ------------------------------------------------------------ input
@@ -205,103 +187,6 @@ class HubBackend(BackendOnBases):
         for base in self._full:
             self.pay_soon(base)
         await self.wait_paid()
-
-    # ------------------------------------------------------------ the lines are the members'
-
-    @property
-    def line(self) -> LineSettings:
-        """See LineState: of the first member that knows it."""
-        return self._at_each(lambda frontend: frontend.line)[0]
-
-    def show_line(self, settings: LineSettings) -> None:
-        """See LineDisplay: at all members that can show it, now or later."""
-        self._shown = settings
-        self._at_each(lambda frontend: frontend.show_line(settings))
-
-    def _show_at(self, member: Frontend | Controls) -> None:
-        if self._shown is not None:
-            with suppress(*ON_FAILURE):
-                member.show_line(self._shown)
-
-    def look_at_line(self) -> None:
-        """See LineWatch: at all members where one has to look."""
-        self._at_each(lambda frontend: frontend.look_at_line())
-
-    async def set_line(self, settings: LineSettings) -> None:
-        """See LineControl: of all members that have a line. Raising, none has changed."""
-        before: list[tuple[Frontend, LineSettings]] = []
-        for base in self.on_bases:
-            with suppress(*ON_FAILURE):
-                before.append((base.frontend, base.frontend.line))
-        try:
-            await self._on_each(lambda frontend: frontend.set_line(settings))
-        except BaseException:
-            with trio.move_on_after(CLEANUP_TIMEOUT, shield=True):
-                for frontend, line in before:
-                    with suppress(*ON_FAILURE):
-                        await frontend.set_line(line)
-            raise
-        self._shown = settings
-        for base in self.on_bases:
-            self._show_at(base.frontend)
-
-    async def get_modem(self) -> ModemLines:
-        """See ModemControl: what is on at any of them."""
-        return _all_of(await self._on_each(lambda frontend: frontend.get_modem()))
-
-    async def set_modem(self, lines: ModemLines) -> None:
-        """See ModemControl: of all that have modem lines."""
-        await self._on_each(lambda frontend: frontend.set_modem(lines))
-
-    async def send_break(self, duration: float) -> None:
-        """See BreakControl: to all that can send one, at the same time."""
-        await self._on_each(lambda frontend: frontend.send_break(duration))
-
-    async def _on_each(self, use: Callable[[Frontend], Awaitable[T]]) -> list[T]:
-        """As `_at_each`, of all at the same time."""
-        given: dict[Base, T] = {}
-        failed: dict[Base, Exception] = {}
-
-        async def use_one(base: Base) -> None:
-            try:
-                given[base] = await use(base.frontend)
-            except ON_FAILURE as exc:
-                failed[base] = exc
-
-        async with trio.open_nursery() as nursery:
-            for base in self.on_bases:
-                nursery.start_soon(use_one, base)
-        return self._given(given, failed)
-
-    def _at_each(self, use: Callable[[Frontend], T]) -> list[T]:
-        """What those members give that have such a thing and are not away.
-
-        Raises what one refuses; else NotSupportedError or BackendError if none gives anything.
-        """
-        given: dict[Base, T] = {}
-        failed: dict[Base, Exception] = {}
-        for base in self.on_bases:
-            try:
-                given[base] = use(base.frontend)
-            except ON_FAILURE as exc:
-                failed[base] = exc
-        return self._given(given, failed)
-
-    def _given(self, given: dict[Base, T], failed: dict[Base, Exception]) -> list[T]:
-        in_order = [failed[base] for base in self.on_bases if base in failed]
-        refused = [exc for exc in in_order if not isinstance(exc, NONE_THERE)]
-        away = [exc for exc in in_order if not isinstance(exc, NotSupportedError)]
-        if refused:
-            raise as_backend_error(refused[0]) from refused[0]
-        if not given and away:
-            raise as_backend_error(away[0]) from away[0]
-        if not given:
-            raise in_order[0]
-        return [given[base] for base in self.on_bases if base in given]
-
-
-def _all_of(lines: Iterable[ModemLines]) -> ModemLines:
-    return functools.reduce(operator.or_, lines, ModemLines(0))
 
 
 @asynccontextmanager

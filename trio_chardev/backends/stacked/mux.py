@@ -27,12 +27,14 @@ from typing import Any
 import attrs
 import trio
 
-from trio_chardev.backends.stacked.bases import BackendOnBases, Base, base_errors, open_on_bases
+from trio_chardev.backends.stacked.bases import BackendOnBases, Base, open_on_bases
+from trio_chardev.backends.stacked.mux_line import MuxLine
 from trio_chardev.backends.stdio import StdioBackend
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.inbox import Inbox
+from trio_chardev.core.line import Line
 from trio_chardev.errors import BackendError, OptionsError
-from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
+from trio_chardev.events import BackendEvent, Event
 from trio_chardev.options.structure import BackendOptions
 from trio_chardev.protocols.escape import Command, EscapeParser
 
@@ -82,6 +84,10 @@ class MuxBackend(BackendOnBases):
     @property
     def filename(self) -> str:
         return "mux"
+
+    @property
+    def line(self) -> Line:
+        return MuxLine(self.filename, self._frontend)
 
     def activate(self) -> None:
         super().activate()
@@ -230,44 +236,6 @@ class MuxBackend(BackendOnBases):
     def _note_sent(self, data: memoryview) -> None:
         if data and self._stamps_since is not None:
             self._is_at_line_start = data[-1] == ord("\n")
-
-    # ------------------------------------------------------------ the line is the base's
-
-    @property
-    def line(self) -> LineSettings:
-        """See LineState."""
-        with base_errors():
-            return self._frontend.line
-
-    def show_line(self, settings: LineSettings) -> None:
-        """See LineDisplay."""
-        with base_errors():
-            self._frontend.show_line(settings)
-
-    def look_at_line(self) -> None:
-        """See LineWatch."""
-        with base_errors():
-            self._frontend.look_at_line()
-
-    async def set_line(self, settings: LineSettings) -> None:
-        """See LineControl."""
-        with base_errors():
-            await self._frontend.set_line(settings)
-
-    async def get_modem(self) -> ModemLines:
-        """See ModemControl."""
-        with base_errors():
-            return await self._frontend.get_modem()
-
-    async def set_modem(self, lines: ModemLines) -> None:
-        """See ModemControl."""
-        with base_errors():
-            await self._frontend.set_modem(lines)
-
-    async def send_break(self, duration: float) -> None:
-        """See BreakControl."""
-        with base_errors():
-            await self._frontend.send_break(duration)
 
 
 @asynccontextmanager

@@ -1,0 +1,152 @@
+"""What a user can do to a serial line: settings, modem lines, break.
+
+A line that is shared with the backend to be replaced is altered by nobody but its owner: what is set
+before the commit is remembered, and the commit applies it. What is set while the line is away is
+applied when it is back.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable
+from contextlib import suppress
+
+import trio
+
+from trio_chardev.backends.holder import FdHolder
+from trio_chardev.backends.serial.line import (
+    MODEM_INPUTS,
+    TIOCCBRK,
+    TIOCSBRK,
+    WantedLine,
+    apply_line,
+    control_errors,
+    count_unsent,
+    is_hung_up,
+    read_modem,
+    write_modem,
+)
+from trio_chardev.core.line import BREAK_DURATION, Line
+from trio_chardev.errors import BackendDisconnectedError
+from trio_chardev.events import BackendEvent, LineSettings, ModemLines
+
+POLL_INTERVAL = 0.01  # seconds
+
+
+class SerialLine(Line):
+    """The line that *holder* has open, or had, if it went away."""
+
+    is_settable = True
+
+    def __init__(
+        self,
+        wanted: WantedLine,
+        holder: FdHolder,
+        on_event: Callable[[BackendEvent], None],
+        owner: SerialLine | None = None,
+    ) -> None:
+        super().__init__("serial")
+        self.wanted = wanted
+        self.holder = holder
+        self.owner = owner
+        """The one who may alter the line that both have open; None: this one."""
+        self._on_event = on_event
+        self._inputs: ModemLines | None = None  # as they were at the last look
+
+    def take_over(self) -> None:
+        """Become the owner. Raises BackendError, and then the line is as it was."""
+        if (owner := self.owner) is not None:
+            self.wanted.take_over(self.holder.fd, owner.wanted)
+            self._inputs = owner._inputs
+            self.owner, owner.owner = None, self
+
+    def check_there(self) -> None:
+        """Raise BackendDisconnectedError while the line is away."""
+        if self.holder.closed:
+            raise BackendDisconnectedError(f"'{self.wanted.device}' went away")
+
+    async def wait_sent(self) -> None:
+        """Wait until the device has sent all."""
+        await trio.lowlevel.checkpoint()
+        # The kernel tells nobody when it has sent all, save who blocks in tcdrain(3).
+        while not self.holder.closed and count_unsent(self.holder.fd):  # noqa: ASYNC110
+            await trio.sleep(POLL_INTERVAL)
+
+    @property
+    def _may_alter(self) -> bool:
+        return self.owner is None and not self.holder.closed and not is_hung_up(self.holder.fd)
+
+    @property
+    def settings(self) -> LineSettings:
+        """The settings in force; before the commit and while the line is away, those to be."""
+        return self.wanted.settings
+
+    async def set(self, settings: LineSettings) -> None:
+        """Set the line at once, or as soon as it is ours and there.
+
+        Raises BackendError if the device does not do *settings*. Raising it or Cancelled,
+        nothing has changed.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._may_alter:
+            apply_line(self.holder.fd, self.wanted.device, settings)
+        self.wanted.settings = settings
+
+    def look(self) -> None:
+        """Report the inputs that have changed since the last look.
+
+        What is on at the first look is no news: most adaptors have no wires. A pulse between two
+        looks is not seen.
+        """
+        if self.owner is not None or self.holder.closed:
+            return
+        try:
+            lines = read_modem(self.holder.fd) & MODEM_INPUTS
+        except OSError:  # it has none, or is going away
+            return
+        before, self._inputs = self._inputs, lines
+        if before not in (None, lines):
+            self._on_event(lines)
+
+    async def get_modem(self) -> ModemLines:
+        """Return the modem lines that are on.
+
+        Raises BackendDisconnectedError while the line is away, NotSupportedError if it has
+        none, as a PTY.
+        """
+        await trio.lowlevel.checkpoint()
+        self.check_there()
+        with control_errors(self.wanted.device, "modem lines"):
+            return read_modem(self.holder.fd)
+
+    async def set_modem(self, lines: ModemLines) -> None:
+        """Turn DTR and RTS on or off at once, or as soon as the line is ours and there.
+
+        Raises NotSupportedError if the line has none. Cancelled: nothing has changed.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._may_alter:
+            with control_errors(self.wanted.device, "modem lines"):
+                write_modem(self.holder.fd, lines)
+        elif self.owner is not None:
+            with control_errors(self.wanted.device, "modem lines"):
+                read_modem(self.holder.fd)
+        self.wanted.modem = lines
+
+    async def send_break(self, duration: float = BREAK_DURATION) -> None:
+        """Send a break of *duration* seconds, after what was written before.
+
+        Cancelled: the break may have been cut short, and is over. Raises
+        BackendDisconnectedError, NotSupportedError.
+        """
+        await self.wait_sent()  # or TIOCSBRK would wait for it, and block all
+        self.check_there()
+        holder = self.holder
+        try:
+            with control_errors(self.wanted.device, "break"):
+                fcntl.ioctl(holder.fd, TIOCSBRK)
+            await trio.sleep(duration)
+        finally:
+            if not holder.closed:
+                with suppress(OSError):
+                    fcntl.ioctl(holder.fd, TIOCCBRK)

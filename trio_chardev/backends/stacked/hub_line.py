@@ -1,0 +1,136 @@
+"""The line of a hub, which is those of its members.
+
+Line settings, modem lines and breaks go to every member that has them and is not away; if one
+refuses something, none has it. `HubLine.settings` are those of the first member that knows any, and
+`HubLine.get_modem` shows a line as on if any member has it on. A member that only shows settings,
+such as a PTY, is shown those that the others are set to.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+import trio
+
+from trio_chardev.backends.stacked.bases import ON_FAILURE, Base, as_backend_error
+from trio_chardev.core.line import BREAK_DURATION, Line
+from trio_chardev.core.runner import CLEANUP_TIMEOUT
+from trio_chardev.errors import BackendDisconnectedError, NotSupportedError
+from trio_chardev.events import LineSettings, ModemLines
+
+NONE_THERE = NotSupportedError, BackendDisconnectedError, trio.ClosedResourceError
+"""What a member raises that has no such thing, or is away."""
+
+T = TypeVar("T")
+
+
+class HubLine(Line):
+    """Passes each call to the members, but for the echo, which is a terminal's own."""
+
+    is_settable = True
+
+    def __init__(self, filename: str, members: Sequence[Base]) -> None:
+        super().__init__(filename)
+        self._members = members
+        self._shown: LineSettings | None = None  # also to a terminal that becomes a member later
+
+    @property
+    def settings(self) -> LineSettings:
+        """The settings of the first member that knows them."""
+        return self._at_each(lambda line: line.settings)[0]
+
+    async def set(self, settings: LineSettings) -> None:
+        """Set the line of each member that has one. Raising, it has changed none."""
+        before: list[tuple[Line, LineSettings]] = []
+        for base in self._members:
+            with suppress(*ON_FAILURE):
+                before.append((base.frontend.line, base.frontend.line.settings))
+        try:
+            await self._on_each(lambda line: line.set(settings))
+        except BaseException:
+            with trio.move_on_after(CLEANUP_TIMEOUT, shield=True):
+                for line, its_settings in before:
+                    with suppress(*ON_FAILURE):
+                        await line.set(its_settings)
+            raise
+        self._shown = settings
+        for base in self._members:
+            self.show_at(base.frontend.line)
+
+    def show(self, settings: LineSettings) -> None:
+        """Show *settings* at each member that can show them, now or later."""
+        self._shown = settings
+        self._at_each(lambda line: line.show(settings))
+
+    def show_at(self, line: Line) -> None:
+        """Show what is to be shown at one member, if it can show it."""
+        if self._shown is not None:
+            with suppress(*ON_FAILURE):
+                line.show(self._shown)
+
+    def look(self) -> None:
+        """Look at each member where one has to look."""
+        self._at_each(lambda line: line.look())
+
+    async def get_modem(self) -> ModemLines:
+        """Return the lines that are on at any member."""
+        return all_of(await self._on_each(lambda line: line.get_modem()))
+
+    async def set_modem(self, lines: ModemLines) -> None:
+        """Set the modem lines of each member that has some."""
+        await self._on_each(lambda line: line.set_modem(lines))
+
+    async def send_break(self, duration: float = BREAK_DURATION) -> None:
+        """Send a break at each member that can send one, at the same time."""
+        await self._on_each(lambda line: line.send_break(duration))
+
+    async def _on_each(self, use: Callable[[Line], Awaitable[T]]) -> list[T]:
+        """Do as `_at_each`, with all members at the same time."""
+        given: dict[Base, T] = {}
+        failed: dict[Base, Exception] = {}
+
+        async def use_one(base: Base) -> None:
+            try:
+                given[base] = await use(base.frontend.line)
+            except ON_FAILURE as exc:
+                failed[base] = exc
+
+        async with trio.open_nursery() as nursery:
+            for base in self._members:
+                nursery.start_soon(use_one, base)
+        return self._given(given, failed)
+
+    def _at_each(self, use: Callable[[Line], T]) -> list[T]:
+        """Return what *use* gives for those members that have such a thing and are not away.
+
+        Raises what one refuses; else NotSupportedError or BackendError if none gives anything.
+        """
+        given: dict[Base, T] = {}
+        failed: dict[Base, Exception] = {}
+        for base in self._members:
+            try:
+                given[base] = use(base.frontend.line)
+            except ON_FAILURE as exc:
+                failed[base] = exc
+        return self._given(given, failed)
+
+    def _given(self, given: dict[Base, T], failed: dict[Base, Exception]) -> list[T]:
+        in_order = [failed[base] for base in self._members if base in failed]
+        refused = [exc for exc in in_order if not isinstance(exc, NONE_THERE)]
+        away = [exc for exc in in_order if not isinstance(exc, NotSupportedError)]
+        if refused:
+            raise as_backend_error(refused[0]) from refused[0]
+        if not given and away:
+            raise as_backend_error(away[0]) from away[0]
+        if not given:
+            raise in_order[0]
+        return [given[base] for base in self._members if base in given]
+
+
+def all_of(lines: Iterable[ModemLines]) -> ModemLines:
+    """Return the lines that are in any of *lines*."""
+    return functools.reduce(operator.or_, lines, ModemLines(0))

@@ -1,0 +1,47 @@
+"""The line of a mux, which is that of its base."""
+
+from __future__ import annotations
+
+from trio_chardev.backends.stacked.bases import base_errors
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.line import BREAK_DURATION, Line
+from trio_chardev.events import LineSettings, ModemLines
+
+
+class MuxLine(Line):
+    """Passes each call on to the base, but for the echo, which is a terminal's own."""
+
+    is_settable = True
+
+    def __init__(self, filename: str, base: Frontend) -> None:
+        super().__init__(filename)
+        self._base = base.line
+
+    @property
+    def settings(self) -> LineSettings:
+        with base_errors():
+            return self._base.settings
+
+    async def set(self, settings: LineSettings) -> None:
+        with base_errors():
+            await self._base.set(settings)
+
+    def show(self, settings: LineSettings) -> None:
+        with base_errors():
+            self._base.show(settings)
+
+    def look(self) -> None:
+        with base_errors():
+            self._base.look()
+
+    async def get_modem(self) -> ModemLines:
+        with base_errors():
+            return await self._base.get_modem()
+
+    async def set_modem(self, lines: ModemLines) -> None:
+        with base_errors():
+            await self._base.set_modem(lines)
+
+    async def send_break(self, duration: float = BREAK_DURATION) -> None:
+        with base_errors():
+            await self._base.send_break(duration)

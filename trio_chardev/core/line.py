@@ -1,0 +1,68 @@
+"""The line of a backend: its settings, modem lines, break and echo.
+
+A backend has its `Line` as `Backend.line`; a subclass overrides what that kind can do. A frontend
+has one, too, for the backend in place, and so has what a ``be_change`` handler is given.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from trio_chardev.errors import NotSupportedError
+from trio_chardev.events import LineSettings, ModemLines
+
+BREAK_DURATION = 0.25  # seconds; tcsendbreak(3) has 0.25 to 0.5
+
+
+class Line:
+    """What a backend lets its user do to the line, which by default is nothing.
+
+    Each call raises NotSupportedError if the backend has no such thing, and BackendError if it
+    fails.
+    """
+
+    is_settable: ClassVar[bool] = False
+    """Does it have settings or modem lines that a user may want to set up in a change?"""
+
+    def __init__(self, filename: str) -> None:
+        self.filename = filename
+        """The name of the backend, for what the errors say."""
+
+    @property
+    def settings(self) -> LineSettings:
+        """The line settings in force."""
+        raise self._lacks("line settings")
+
+    async def set(self, settings: LineSettings) -> None:
+        """Set speed, data bits, parity, stop bits and flow control."""
+        raise self._lacks("line settings")
+
+    def show(self, settings: LineSettings) -> None:
+        """Have the users of a terminal find *settings* there, though it has no line."""
+        raise self._lacks("line settings to show")
+
+    def look(self) -> None:
+        """Report by events which settings and modem lines have changed since the last look.
+
+        Only a backend that does not learn of changes by itself has this.
+        """
+        raise self._lacks("line to look at")
+
+    async def get_modem(self) -> ModemLines:
+        """Return the modem lines that are on."""
+        raise self._lacks("modem lines")
+
+    async def set_modem(self, lines: ModemLines) -> None:
+        """Turn DTR and RTS on if they are in *lines*, else off."""
+        raise self._lacks("modem lines")
+
+    async def send_break(self, duration: float = BREAK_DURATION) -> None:
+        """Send a break of *duration* seconds."""
+        raise self._lacks("break")
+
+    async def set_echo(self, echo: bool) -> None:
+        """Have a terminal show what is typed, or not."""
+        raise self._lacks("echo")
+
+    def _lacks(self, what: str) -> NotSupportedError:
+        return NotSupportedError(f"'{self.filename}' has no {what}")

@@ -1,0 +1,57 @@
+"""The line of whichever backend is in place, for a frontend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trio_chardev.core.line import BREAK_DURATION, Line
+from trio_chardev.core.outbox import Outbox
+from trio_chardev.events import LineSettings, ModemLines
+
+
+class LineInPlace(Line):
+    """Passes each call to the line of the backend in place.
+
+    The calls that may wait have the backend alone, as a change has: a writer that is stuck gives
+    way. Raises as `Frontend.send_all` too, and WriteInChangeError in a ``be_change`` handler.
+    """
+
+    def __init__(self, outbox: Outbox, check: Callable[[], None]) -> None:
+        """*check* raises if the frontend is not attached any more."""
+        super().__init__(outbox.id)
+        self._outbox = outbox
+        self._check = check
+
+    def _line(self) -> Line:
+        self._check()
+        return self._outbox.usable_runner().backend.line
+
+    @property
+    def settings(self) -> LineSettings:
+        return self._line().settings
+
+    async def set(self, settings: LineSettings) -> None:
+        async with self._outbox.exclusive():
+            await self._line().set(settings)
+
+    def show(self, settings: LineSettings) -> None:
+        self._line().show(settings)
+
+    def look(self) -> None:
+        self._line().look()
+
+    async def get_modem(self) -> ModemLines:
+        async with self._outbox.exclusive():
+            return await self._line().get_modem()
+
+    async def set_modem(self, lines: ModemLines) -> None:
+        async with self._outbox.exclusive():
+            await self._line().set_modem(lines)
+
+    async def send_break(self, duration: float = BREAK_DURATION) -> None:
+        async with self._outbox.exclusive():
+            await self._line().send_break(duration)
+
+    async def set_echo(self, echo: bool) -> None:
+        async with self._outbox.exclusive():
+            await self._line().set_echo(echo)
