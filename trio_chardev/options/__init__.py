@@ -1,1 +1,1 @@
-"""What users write, as options: the classes, the command line's grammar, strict structuring."""
+"""Options as users write them: attrs classes, the command line's grammar, strict structuring."""

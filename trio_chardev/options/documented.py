@@ -1,7 +1,7 @@
-"""The texts of options: each stands below its field, as a string, and is read from the source.
+"""The texts of options: each is a string literal below its field, read from the source code.
 
-So a reader of the class finds them where Sphinx and editors look for them. The command line's help
-shows them, and help() in Python.
+There Sphinx and editors look for them too, and whoever reads the class. The command line's help
+shows them, and so does Python's help().
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import attrs
 
 
 class Documented:
-    """A base of options classes: their docstrings end with the texts of their fields.
+    """A base class of options: their docstrings end with the texts of their fields.
 
-    They are put together when somebody asks, as help() does: that takes reading the source.
+    That end is made on demand, for help(), because it takes reading the source code.
     """
 
     __slots__ = ()
 
     def __init_subclass__(cls) -> None:
         own = vars(cls).get("__doc__")
-        if not isinstance(own, _DocWithFields):  # attrs makes a class with slots a second time
+        if not isinstance(own, _DocWithFields):  # attrs creates a class with slots twice
             cls.__doc__ = typing.cast(str, _DocWithFields(own))
 
 
 class _DocWithFields:
-    """The ``__doc__`` of a class, which Python asks as a descriptor."""
+    """The ``__doc__`` of a class, as a descriptor."""
 
     def __init__(self, own: str | None) -> None:
         self.own = inspect.cleandoc(own or "")
@@ -65,12 +65,12 @@ def own_doc(cls: type) -> str:
 
 @functools.cache
 def field_docs(cls: type) -> dict[str, str]:
-    """The string literal below each field of *cls*; none where no source is to be had."""
+    """The string literals below the fields of *cls*; none if there is no source code."""
     docs: dict[str, str] = {}
     for base in filter(attrs.has, reversed(cls.__mro__)):
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-        except (OSError, TypeError):  # run from where no source is kept
+        except (OSError, TypeError):  # the source code is not available
             continue
         for definition in tree.body:
             if isinstance(definition, ast.ClassDef):

@@ -1,11 +1,11 @@
-"""``--chardev KIND,id=ID,key=value,...``, sans-IO: from the text to what chardev-add takes.
+"""Parses ``--chardev KIND,id=ID,key=value,...``, sans-IO, into arguments of chardev-add.
 
-An option has the name of the member of the kind's options class, and is read as that
-member's type says. Where ``-chardev`` spells it otherwise, or where several options make one
-member, that stands in one table, `SPELLINGS`; so a new kind needs nothing here.
+An option has the name of a member of the kind's options class, and a value of that member's type.
+Where ``-chardev`` spells it differently, or has several options for one member, the table
+`SPELLINGS` says so; a new kind needs nothing here.
 
-An option that any kind has is known to every kind: what a kind has no use for is read and
-then dropped, as QEMU does, but for those that it refuses (`REFUSED`).
+An option of any kind is known to every kind. As in QEMU, a kind ignores those of others once they
+are parsed, but for those that are refused (`REFUSED`).
 """
 
 from __future__ import annotations
@@ -57,18 +57,18 @@ from trio_chardev.options.structure import INT64, structure
 
 @attrs.frozen
 class ChardevSpec:
-    """A chardev as the command line wants it."""
+    """A chardev that the command line asks for."""
 
     id: str
     backend: Any
-    """``{"type": ..., "data": ...}`` as in chardev-add, to be checked by `structure`."""
+    """``{"type": ..., "data": ...}`` as in chardev-add, not checked yet by `structure`."""
 
     mux: bool = False
-    """The backend goes to ``ID-base``, and *id* is a mux on that."""
+    """Is *id* a mux, on a chardev ``ID-base`` with the backend?"""
 
 
 HELP_WIDTH: Final = 80
-HELP_COLUMN: Final = 31  # in which what something is for begins
+HELP_COLUMN: Final = 31  # at which the descriptions begin
 FOREIGN_HINT: Final = "It belongs to an emulated machine or its display: only QEMU has it."
 
 _ID: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
@@ -76,7 +76,7 @@ _INDEX: Final = re.compile(r"\.[0-9]+$")
 
 
 def check_id(id: str) -> None:
-    """Raise OptionsError unless *id* may be used on the command line. QMP takes any."""
+    """Raise OptionsError unless *id* is valid on the command line. QMP allows any."""
     if not _ID.fullmatch(id):
         error = OptionsError("Parameter 'id' expects an identifier")
         error.add_note(
@@ -90,17 +90,17 @@ class Option:
     """One option of a kind, for the parser and for help."""
 
     name: str
-    """An array's option is ``NAME.N``, with any number for ``N``."""
+    """The option of an array is called ``NAME.N``, for any number ``N``."""
 
     path: tuple[str, ...]
-    """Steps into the data; ``addr:inet`` goes to the data of that variant of a union."""
+    """Where it goes in the data; a step ``addr:inet`` enters that variant of a union."""
 
     value_type: ValueType
     member: Member
 
     @property
     def type_name(self) -> str:
-        """As QEMU's help shows it."""
+        """The type, as QEMU's help shows it."""
         if self.name in SIZES:
             return "size"
         match self.value_type:
@@ -113,7 +113,7 @@ class Option:
         return "str"
 
     def doc(self, default: object) -> str:
-        """What it is for, and its default if that says something."""
+        """What the option is for, and its default unless that is obvious."""
         doc = _plain(self.member.doc)
         if default in (None, "", ()):
             return doc
@@ -123,28 +123,28 @@ class Option:
 
 @attrs.frozen
 class _Arguments:
-    """What a JSON object on the command line holds: chardev-add's arguments."""
+    """A JSON object on the command line: arguments of chardev-add."""
 
     id: str
     backend: Any
 
 
 class ChardevGrammar:
-    """Reads chardevs of *kinds*: name -> options class; *foreign* are names of QEMU's others."""
+    """Parses chardevs of *kinds*: name -> options class; *foreign* are QEMU's other kinds."""
 
     def __init__(self, kinds: Mapping[str, type], foreign: Container[str] = ()) -> None:
         self.foreign = foreign
         self.options = {kind: _options_of(kind, cls) for kind, cls in kinds.items()}
-        """Kind -> option's name -> the option."""
+        """Kind -> name of an option -> the option."""
 
         self._kinds = kinds
         self._all = dict(ChainMap(*self.options.values()))
 
     def parse(self, text: str, warn: Warn = ignore) -> ChardevSpec:
-        """Read one ``--chardev`` argument, or a JSON object of chardev-add's arguments.
+        """Parse one ``--chardev`` argument, or a JSON object of chardev-add's arguments.
 
-        *warn* is called with what is deprecated. Raises OptionsError, perhaps with a hint as
-        its note, and HelpRequested, about a kind or about all.
+        *warn* is called about what is deprecated. Raises OptionsError, perhaps with a hint as its
+        note, and HelpRequested, about one kind or all.
         """
         if text.startswith("{"):
             arguments = structure(_Arguments, parse_json(text))
@@ -161,7 +161,7 @@ class ChardevGrammar:
         items: Iterable[Item],
         warn: Warn = ignore,
     ) -> ChardevSpec:
-        """As `parse`, of text that is split already; an ``id`` among *items* does not count."""
+        """Parse what `split_items` gave; an ``id`` among *items* is ignored."""
         items = list(items)
         name = next((item.value for item in reversed(items) if item.key == "backend"), None)
         kind = ALIASES.get(name, name) if name else name
@@ -210,12 +210,12 @@ class ChardevGrammar:
         return given
 
     def help_text(self, kind: str | None = None) -> str:
-        """What ``--chardev help`` prints, or with *kind* ``--chardev KIND,help``."""
+        """The text for ``--chardev help``, or with *kind* for ``--chardev KIND,help``."""
         return help_text("Available chardev backend types:", self._kinds, kind)
 
 
 def help_text(heading: str, kinds: Mapping[str, type], kind: str | None) -> str:
-    """A table of *kinds*, or of the options of one of them, with what else is to be known of it."""
+    """Make a table of *kinds*, or of one kind's options, followed by what its docstring adds."""
     if kind is None:
         rows = [(name, _first_line(cls)) for name, cls in kinds.items()]
         return "\n".join([heading, *_table(rows)])
@@ -247,7 +247,7 @@ def _first_line(cls: type) -> str:
 
 
 def _plain(doc: str) -> str:
-    """A docstring's text on one line, for a terminal."""
+    """A docstring's text on one line, without markup."""
     return " ".join(doc.replace("``", "'").split())
 
 
@@ -260,7 +260,7 @@ def _find(options: Mapping[str, Option], key: str) -> Option | None:
 
 
 def _data(kind: str, options: Mapping[str, Option], given: Given) -> dict[str, Any]:
-    """The members of *kind* that what was *given* makes."""
+    """Make the data of *kind* from the options *given*."""
     spelling = SPELLINGS.get(kind, Spelling())
     own = {key: value for key, value in given.items() if _find(options, key)}
     for key, complaint in spelling.required.items():
@@ -299,7 +299,7 @@ def _options_of(kind: str, cls: type) -> dict[str, Option]:
         member = _member_at(cls, steps)
         match member.value_type:
             case Object() | TaggedUnion() | Array(Object() | TaggedUnion() | Array()):
-                continue  # only for QMP, or for a JSON object
+                continue  # can be given by QMP or as JSON only
             case Array(item):
                 options[f"{name}.N"] = Option(f"{name}.N", (*steps, "N"), item, member)
             case value_type:

@@ -1,8 +1,8 @@
-"""The ``key=value,...`` grammar of the command line, as QEMU's options are written.
+"""The ``key=value,...`` grammar of QEMU's command line.
 
-A comma in a value is doubled. The first item may be a bare value, of the implied key. Any
-other bare word is a boolean: on, or off after ``no``. Dots in keys nest: ``chardevs.0=a``,
-``addr.type=unix``. All values are strings until `typed` looks at what they are for.
+A comma in a value is doubled. The first item may be a bare value, for the implied key. Any other
+bare word is a boolean: on, or off after ``no``. Dots in keys nest: ``chardevs.0=a``,
+``addr.type=unix``. All values are strings until `typed` converts them.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ HELP_WORDS: Final = ("help", "?")
 
 
 def ignore(warning: str) -> None:
-    """Takes a warning and does nothing."""
+    """Ignore a warning."""
 
 
 class HelpRequested(Exception):  # noqa: N818 - not an error
-    """The user asked for help, about *subject* if that is not None."""
+    """The user asks for help, about *subject* if that is not None."""
 
     def __init__(self, subject: str | None = None, option: str = "chardev") -> None:
         self.subject = subject
         self.option = option
-        """The option of the command line that it is about."""
+        """The command line's option that the help is about."""
 
 
 @attrs.frozen
 class Item:
-    """One ``key=value``."""
+    """A ``key=value``."""
 
     key: str
     value: str
     word: str | None = None
-    """What stood there, if it was a bare word."""
+    """The bare word, if the item is one."""
 
     @property
     def is_help(self) -> bool:
@@ -63,7 +63,7 @@ class Item:
 
     @property
     def deprecation(self) -> str:
-        """The warning, in two lines as QEMU's, that a bare word deserves."""
+        """The warning about a bare word, in two lines like QEMU's."""
         key, value = self.key, self.value
         if key == "delay":
             key, value = "nodelay", "off" if value == "on" else "on"
@@ -77,7 +77,7 @@ _VALUE: Final = re.compile("(?:[^,]|,,)*")
 
 
 def split_items(text: str, implied_key: str | None = None) -> Iterator[Item]:
-    """The items of *text* in order; nothing in them is checked."""
+    """Yield the items of *text* in order, unchecked."""
     position = 0
     while position < len(text):
         key = _KEY.match(text, position)
@@ -104,15 +104,15 @@ def _value_at(text: str, position: int) -> tuple[int, str]:
     return value.end(), value[0].replace(",,", ",")
 
 
-MAX_STEPS: Final = 100  # of a dotted key; no option is so deep
+MAX_STEPS: Final = 100  # of a dotted key; no option is nested as deeply
 _NESTED_KEY: Final = re.compile(r"[A-Za-z][\w-]*(\.([A-Za-z][\w-]*|[0-9]+))*", re.ASCII)
 
 
 def parse_keyval(text: str, implied_key: str | None = None, warn: Warn = ignore) -> dict[str, Any]:
-    """*text* as a tree of dicts, lists and strings.
+    """Parse *text* to a tree of dicts, lists and strings.
 
-    Of a key that is repeated the last counts, but of ``id`` the first. Raises OptionsError,
-    and HelpRequested (about the implied key's value) for a bare ``help`` or ``?``.
+    If a key is repeated the last value counts; for ``id`` the first does. Raises OptionsError, and
+    HelpRequested (about the implied key's value) for a bare ``help`` or ``?``.
     """
     tree: dict[str, Any] = {}
     subject = None
@@ -135,7 +135,7 @@ def parse_keyval(text: str, implied_key: str | None = None, warn: Warn = ignore)
 
 
 def put_nested(tree: dict[str, Any], key: str, value: object) -> None:
-    """Store *value* under the dotted *key*. Raises OptionsError if that is also a leaf."""
+    """Store *value* at the dotted *key*. Raises OptionsError if a part of it is a leaf already."""
     *parents, last = key.split(".")
     node = tree
     for depth, name in enumerate(parents, 1):
@@ -148,7 +148,7 @@ def put_nested(tree: dict[str, Any], key: str, value: object) -> None:
 
 
 def listify(node: Any, path: str) -> Any:
-    """*node* with each dict whose keys are all numbers made a list."""
+    """Turn each dict in *node* whose keys are all numbers into a list. Raises OptionsError."""
     if not isinstance(node, dict):
         return node
     node = {key: listify(value, f"{path}.{key}") for key, value in node.items()}
@@ -164,9 +164,9 @@ def listify(node: Any, path: str) -> Any:
 
 
 def _number(digits: str) -> int:
-    """Of decimal digits; a number of more than 20 stands for all that are too large.
+    """Convert decimal digits; any number of more than 20 digits stands for one that is too large.
 
-    Python refuses to read one of more than 4300.
+    Python refuses to convert more than 4300 digits.
     """
     return int(digits.lstrip("0")[:21] or "0")
 
@@ -180,7 +180,7 @@ _BOOLS: Final = {
 _NUMBER: Final = re.compile(r"\s*([+-]?)(?:0[xX]([0-9a-fA-F]+)|0([0-7]*)|([1-9][0-9]*))", re.ASCII)
 _HEX_SIZE: Final = re.compile(r"\s*\+?0[xX]([0-9a-fA-F]+)", re.ASCII)
 _SIZE: Final = re.compile(
-    # Python refuses to read a number of more than 4300 digits.
+    # Python refuses to convert more than 4300 digits.
     r"\s*\+?([0-9]{1,1000}\.?[0-9]{0,1000}|\.[0-9]{1,1000})([bkmgtpe]?)",
     re.ASCII | re.IGNORECASE,
 )
@@ -188,7 +188,7 @@ _SUFFIXES: Final = "bkmgtpe"
 
 
 def parse_bool(name: str, text: str) -> bool:
-    """A boolean in one of QEMU's spellings. Raises OptionsError."""
+    """Parse a boolean in one of QEMU's spellings. Raises OptionsError."""
     try:
         return _BOOLS[text]
     except KeyError:
@@ -196,7 +196,7 @@ def parse_bool(name: str, text: str) -> bool:
 
 
 def parse_number(name: str, text: str) -> int:
-    """An integer as C reads it: decimal, 0x hexadecimal or 0 octal. Raises OptionsError."""
+    """Parse an integer as C does: decimal, 0x hexadecimal or 0 octal. Raises OptionsError."""
     match = _NUMBER.fullmatch(text)
     if match is None:
         raise OptionsError(f"Parameter '{name}' expects a number")
@@ -211,7 +211,7 @@ def parse_number(name: str, text: str) -> int:
 
 
 def parse_size(name: str, text: str) -> int:
-    """A number of bytes, which may have a fraction and a suffix. Raises OptionsError."""
+    """Parse a number of bytes, perhaps with a fraction and a suffix. Raises OptionsError."""
     if match := _HEX_SIZE.fullmatch(text):
         exact = Fraction(int(match[1], 16))
     elif (match := _SIZE.fullmatch(text)) and (match[2] or Fraction(match[1]).denominator == 1):
@@ -230,10 +230,10 @@ def parse_size(name: str, text: str) -> int:
 
 
 def typed(value_type: ValueType, value: Any, path: str = "") -> Any:
-    """*value*, a tree of strings, as the JSON from which a *value_type* can be structured.
+    """Convert *value*, a tree of strings, to JSON for structuring a *value_type*.
 
-    Raises OptionsError for strings that are no such value. What does not fit otherwise is
-    left for `structure` to complain of.
+    Raises OptionsError for a string that is no such value. Any other mismatch is left for
+    `structure` to report.
     """
     match value_type:
         case Array(item):
@@ -285,11 +285,11 @@ def _scalar(value_type: Scalar | IntRange | Enum, text: str, path: str) -> Any:
     return text
 
 
-# ---------------------------------------------------------------- both at once
+# ---------------------------------------------------------------- a whole option
 
 
 def parse_json(text: str) -> Any:
-    """The JSON value *text*. Raises OptionsError."""
+    """Parse JSON. Raises OptionsError."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -305,9 +305,9 @@ def structure_text(
     cls: TaggedUnion, text: str, implied_key: str | None = None, warn: Warn = ignore
 ) -> Any: ...
 def structure_text(cls: Any, text: str, implied_key: str | None = None, warn: Warn = ignore) -> Any:
-    """Make a *cls* of a whole option: of ``key=value,...``, or of one JSON object.
+    """Make a *cls* from a whole option, ``key=value,...`` or one JSON object.
 
-    Raises as `parse_keyval` and `structure` do.
+    Raises what `parse_keyval` and `structure` raise.
     """
     if text.startswith("{"):
         return structure(cls, parse_json(text))

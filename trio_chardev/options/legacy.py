@@ -1,8 +1,8 @@
 """The one-string forms of ``-serial``, ``-monitor`` and ``-qmp``, such as ``tcp::4444,server``.
 
-Each form is a regular expression whose named groups are options of ``--chardev``; what
-``-chardev`` would say about them is said here too. Host and port have QEMU's limits of 64 and
-32 characters, but a host may stand in brackets, so that IPv6 works: ``tcp:[::1]:4444``.
+Each form is a regular expression whose named groups are options of ``--chardev``, plus the options
+that the form implies. Host and port have QEMU's limits of 64 and 32 characters, but a host may be
+in brackets, so that IPv6 works: ``tcp:[::1]:4444``.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ _FORMS: Final[tuple[tuple[str, Mapping[str, str]], ...]] = (
 
 @attrs.frozen
 class LegacyChardev:
-    """What a one-string form stands for."""
+    """The chardev that a one-string form stands for."""
 
     id: str
     spec: ChardevSpec | None
-    """The chardev to be made; None: a chardev with that id exists (``chardev:ID``)."""
+    """The chardev to make; None if one with that id exists (``chardev:ID``)."""
 
     @property
     def wants_monitor(self) -> bool:
-        """Put a human monitor on the mux, beside what the string is for."""
+        """Does QEMU put a human monitor on the mux as well?"""
         return self.spec is not None and self.spec.mux
 
 
 def parse_legacy(grammar: ChardevGrammar, text: str, id: str) -> LegacyChardev | None:
-    """Read *text* as a chardev that shall be called *id*; None for ``none``.
+    """Parse *text* as a chardev to be called *id*; return None for ``none``.
 
     Raises OptionsError.
     """
@@ -67,7 +67,7 @@ def parse_legacy(grammar: ChardevGrammar, text: str, id: str) -> LegacyChardev |
     if text.startswith("mon:"):
         text = text.removeprefix("mon:")
         muxed.append(Item("mux", "on"))
-        if text == "stdio":  # Ctrl-C is for who is behind the mux
+        if text == "stdio":  # Ctrl-C goes to the users of the mux
             muxed.append(Item("signal", "off"))
     return LegacyChardev(id, grammar.from_items(id, [*muxed, *_items(text)]))
 
@@ -80,7 +80,7 @@ def _items(text: str) -> Iterator[Item]:
 
 
 def _from_groups(groups: Mapping[str, str | None]) -> Iterator[Item]:
-    """In an order in which the later ones win: the protocol cannot be switched off."""
+    """Yield the items; the last of a key wins, so the protocol comes last and can't be unset."""
     for key, value in groups.items():
         if value is not None and key not in ("options", "unix", "fd", "protocol"):
             yield Item(key, value.strip("[]") if key in ("host", "localaddr") else value)
@@ -90,6 +90,6 @@ def _from_groups(groups: Mapping[str, str | None]) -> Iterator[Item]:
         *split_items(groups.get("fd") or "", "fd"),
     ]
     for item in more:
-        yield Item(item.key, item.value)  # a bare word is no reason to warn, and `help` no help
+        yield Item(item.key, item.value)  # as in QEMU, bare words give no warning and no help
     if protocol := groups.get("protocol"):
         yield Item(protocol, "on")

@@ -1,9 +1,9 @@
-"""What options classes are made of, told in QAPI's terms.
+"""The members of options classes, in QAPI's terms.
 
-The classes are attrs classes, read as QAPI structs. A field ``reconnect_ms`` is the member
-``reconnect-ms``, ``in_`` is ``in``; fields stand in the schema's order, those of a base class
+An options class is an attrs class that is read as a QAPI struct. A field ``reconnect_ms`` is the
+member ``reconnect-ms``, ``in_`` is ``in``; fields are in the schema's order, those of a base class
 first; ``X | None = None`` is an optional member. Structuring, the command line, help and
-introspection all follow from what `describe` says here.
+introspection are all derived from what `describe` gives.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Scalar:
     """A value that is no container."""
 
     name: Literal["str", "bool", "int", "number", "any"]
-    """``int`` has 64 bits and a sign; ``number`` is a float; ``any`` is not looked at."""
+    """``int`` is a signed 64-bit integer, ``number`` a float; ``any`` is not checked."""
 
 
 @attrs.frozen
@@ -61,10 +61,10 @@ class Object:
 class TaggedUnion:
     """QAPI's ``{"type": NAME, "data": {...}}``: one of the attrs classes *variants*.
 
-    A flat one has the variant's members beside the tag: ``{TAG: NAME, ...}``.
+    A flat one has the variant's members next to the tag: ``{TAG: NAME, ...}``.
 
-    Either annotates a union, ``Annotated[A | B, TaggedUnion("AorB", {"a": A, "b": B})]``, or
-    is given to `structure` itself. A class may have several names; the first is written.
+    It either annotates a union, ``Annotated[A | B, TaggedUnion("AorB", {"a": A, "b": B})]``, or
+    is passed to `structure`. A class may have several names; the first is used for output.
     """
 
     name: str
@@ -72,11 +72,11 @@ class TaggedUnion:
     tag: str = "type"
     is_flat: bool = False
     no_such_tag: str | None = None
-    """What is said of an unknown tag ``{}``, where it is not what QAPI says."""
+    """The error for an unknown tag ``{}``, if it is not QAPI's."""
     no_such_member: str | None = None
-    """The same of a member ``{member}`` of the variant ``{tag}``, in a flat one."""
+    """The error for an unknown member ``{member}`` of the variant ``{tag}`` of a flat union."""
     absent: Mapping[str, str] = types.MappingProxyType({})
-    """Tags that somebody may well try, and why there are none: said behind the error."""
+    """Tags that somebody may well try -> why they are missing, which is added to the error."""
 
 
 ValueType = Scalar | IntRange | Enum | Array | Object | TaggedUnion
@@ -91,14 +91,14 @@ _SCALARS: Final[dict[object, Scalar]] = {
 
 
 def type_of(hint: Any) -> ValueType:
-    """What a field of the type *hint* holds. Raises TypeError if it is none of the above."""
+    """Find the type of a field from its hint. Raises TypeError if it is none of the above."""
     if isinstance(hint, ValueType):
         return hint
     if hint in _SCALARS:
         return _SCALARS[hint]
     if attrs.has(hint):
         return Object(hint)
-    for marker in getattr(hint, "__metadata__", ()):  # of Annotated
+    for marker in getattr(hint, "__metadata__", ()):  # the arguments of Annotated
         if isinstance(marker, TaggedUnion | IntRange):
             return marker
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -118,21 +118,21 @@ class Member:
     """One member of an options class."""
 
     name: str
-    """As QMP spells it."""
+    """Its name in QMP."""
 
     field: str
-    """As Python spells it."""
+    """Its name in Python."""
 
     value_type: ValueType
     is_optional: bool
     default: object
-    """What an absent optional member stands for; None: what the kind makes of that."""
+    """The value that an absent optional member has; None leaves that to the kind."""
 
     owner: type = attrs.field(repr=False)
 
     @property
     def doc(self) -> str:
-        """The string literal below the field, or ``""`` where no source is to be had."""
+        """The string literal below the field, or ``""`` if there is no source code."""
         return field_docs(self.owner).get(self.field, "")
 
 

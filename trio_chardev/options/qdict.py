@@ -1,29 +1,29 @@
-"""In which order QEMU meets the members of a JSON object.
+"""The order in which QEMU iterates over the members of a JSON object.
 
-It keeps them in a hash table, so of two members that should not be there it names neither
-the first nor the smaller. Clients' tests quote such answers; here is how to give the same.
+It keeps them in a hash table, so of two unexpected members its error names neither the first nor
+the smaller one. Clients' tests quote such errors, so this imitates the order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
 
-_BUCKETS = 512  # of a QDict
-_VISITOR_SLOTS = 8  # of a GHashTable until its eighth member
-_HASHED = 4096  # bytes of a name; which is told of first is not worth more time
+_BUCKETS = 512  # in a QDict
+_VISITOR_SLOTS = 8  # in a GHashTable of up to seven members
+_HASHED = 4096  # bytes of a name; the order is not worth more time
 
 
 def qdict_order(keys: Iterable[str]) -> list[str]:
-    """*keys*, inserted in this order, as a loop over QEMU's QDict meets them."""
+    """Sort *keys*, inserted in this order, as iterating over QEMU's QDict gives them."""
     newest_first = list(keys)[::-1]
     return sorted(newest_first, key=lambda key: _tdb_hash(_encode(key)) % _BUCKETS)
 
 
 def first_unexpected(keys: Iterable[str], known: Container[str]) -> str:
-    """The one of *keys* that is not *known* and that QEMU's input visitor complains of.
+    """Find the one of *keys*, not in *known*, that QEMU's input visitor reports.
 
-    Its GLib table is played through for objects of up to seven members; from the eighth on
-    that table grows, which is not worth imitating: there it is a QDict's order.
+    Its GLib hash table is imitated for objects of up to seven members. With the eighth that table
+    grows, which is not imitated: the order is then a QDict's.
     """
     order = qdict_order(keys)
     if len(order) < _VISITOR_SLOTS:
@@ -48,7 +48,7 @@ def _encode(key: str) -> bytes:
 
 
 def _tdb_hash(name: bytes) -> int:
-    """The hash of Samba's tdb, 32 bits."""
+    """The hash of Samba's tdb, in 32 bits."""
     value = 0x238F13AF * len(name)
     for index, byte in enumerate(name):
         value += byte << (index * 5 % 24)
@@ -56,7 +56,7 @@ def _tdb_hash(name: bytes) -> int:
 
 
 def _djb_hash(name: bytes) -> int:
-    """Bernstein's hash, of signed characters, 32 bits."""
+    """Bernstein's hash over signed characters, in 32 bits."""
     value = 5381
     for byte in name:
         value = (value * 33 + byte - ((byte & 0x80) << 1)) & 0xFFFFFFFF

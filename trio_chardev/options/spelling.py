@@ -1,6 +1,6 @@
-"""Where ``--chardev`` does not spell an option as QMP spells the member, and its odd rules.
+"""Where ``--chardev`` does not spell an option like the QMP member, and its special rules.
 
-What is not here follows from the kinds' options classes; see `trio_chardev.options.grammar`.
+Everything else is derived from the kinds' options classes; see `trio_chardev.options.grammar`.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from trio_chardev.errors import OptionsError
 from trio_chardev.options.members import Scalar, ValueType
 
 Given = dict[str, Any]
-"""Options by their names in ``-chardev``, with their values as JSON."""
+"""Options by their names in ``-chardev``, with JSON values."""
 
 
 def _keep(given: Given) -> None:
-    """No rules."""
+    """Apply no rules."""
 
 
 @attrs.frozen
 class Spelling:
-    """What is special about a kind's options."""
+    """The peculiarities of a kind's options."""
 
     names: Mapping[str, str] = attrs.field(factory=dict)
-    """Option -> path in the data; ``addr:inet.host`` goes through a union's variant. A
-    member that such a path begins with has no option of its own name. Of two options for
-    one member, help shows the later."""
+    """Option -> path in the data; ``addr:inet.host`` goes through a union's variant. A member that
+    such a path begins with gets no option of its own name. If two options set one member, help
+    shows the later one."""
 
     required: Mapping[str, str] = attrs.field(factory=dict)
-    """Option -> what QEMU says if it is missing."""
+    """Option -> QEMU's error if it is missing."""
 
     defaults: Mapping[str, object] = attrs.field(factory=dict)
-    """Defaults that are not QMP's."""
+    """Defaults that differ from QMP's."""
 
     settle: Callable[[Given], None] = _keep
-    """Rules about several options, and defaults that depend on others."""
+    """Applies rules about several options, and defaults that depend on other options."""
 
 
 def _settle_socket(given: Given) -> None:
@@ -78,7 +78,7 @@ def _settle_udp(given: Given) -> None:
 
 
 def _settle_ringbuf(given: Given) -> None:
-    if given.get("size") == 0:  # on the command line this is the default size
+    if given.get("size") == 0:  # on the command line 0 means the default size
         del given["size"]
 
 
@@ -133,7 +133,7 @@ ALIASES: Final = {"tty": "serial", "parport": "parallel"}
 OF_NO_KIND: Final[Mapping[str, ValueType]] = {
     "backend": Scalar("str"),
     "mux": Scalar("bool"),
-    # of QEMU's kinds that serve its guests or its displays
+    # from QEMU's kinds that serve its guests or its displays
     **dict.fromkeys(("name",), Scalar("str")),
     **dict.fromkeys(("width", "height", "cols", "rows", "debug"), Scalar("int")),
     **dict.fromkeys(("mouse", "clipboard"), Scalar("bool")),
@@ -143,7 +143,7 @@ REFUSED: Final[Mapping[str, str]] = {
     **dict.fromkeys(("width", "height", "cols", "rows"), "size options"),
     "encoding": "encoding option",
 }
-"""Options that QEMU refuses, since 11.1, where a kind does not have them: what it calls them."""
+"""Options that QEMU, since 11.1, refuses for kinds that lack them -> their name in the error."""
 
 SIZES: Final = frozenset({"size", "max-size", "log-max", "record-max"})
 """Options that take k, M, G; QMP has plain integers."""

@@ -1,12 +1,12 @@
-"""Options of chardevs as strict attrs classes, and how they are made from QMP's JSON.
+"""Chardevs' options as strict attrs classes, and structuring them from QMP's JSON.
 
-An options class is the one place where a kind's options are named: the Python API takes
-it, QMP's arguments and ``--chardev`` are structured into it, and help and introspection
-are made from it. Only what is common to all kinds is here; see ``backends/``. How such a
-class is to be written is said in `trio_chardev.options.members`.
+An options class is the only definition of a kind's options: it is what the Python API takes, what
+QMP's arguments and ``--chardev`` are structured into, and what help and introspection are derived
+from. This module has only what all kinds share; see ``backends/``. `trio_chardev.options.members`
+explains how to write such a class.
 
-Structuring is a cattrs converter with hooks of our own: they check what QAPI's visitors
-check, in their order, so that the first error is the one that QEMU reports.
+Structuring uses a cattrs converter with hooks of our own, which check what QAPI's visitors check,
+in the same order, so that the first error is the one that QEMU reports.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ T = TypeVar("T")
 
 @attrs.frozen(kw_only=True)
 class BackendOptions(Documented):
-    """What every kind of backend takes (QAPI's ChardevCommon)."""
+    """The options that every kind of backend has (QAPI's ChardevCommon)."""
 
     logfile: str | None = attrs.field(default=None, converter=path_text_or_none)
-    """File to which everything is copied that is written to the backend."""
+    """File to which everything that is written to the backend is copied."""
 
     logappend: bool = False
     """Append to the log file instead of truncating it."""
@@ -52,28 +52,28 @@ class BackendOptions(Documented):
     """Begin each line of the log file with the time (ISO 8601, UTC)."""
 
     record: str | None = attrs.field(default=None, converter=path_text_or_none)
-    """File to which all traffic is recorded with its times, for asciinema."""
+    """File in which all traffic is recorded with its times, for asciinema."""
 
     record_format: Literal["asciicast-v2", "asciicast-v3"] | None = None
-    """The format of the recording; v3 is for asciinema 3 only. The default is asciicast-v2."""
+    """Format of the recording; v3 is for asciinema 3 only. The default is asciicast-v2."""
 
     log_mode: str | None = None
-    """Permissions of a log file that is made, in octal and less the umask; the default is 0600."""
+    """Permissions of a new log file, in octal, less the umask; the default is 0600."""
 
     log_max: int | None = None
-    """Size in bytes that the log file may reach; what comes then is left out, and counted."""
+    """Largest size of the log file in bytes; what would exceed it is left out, and counted."""
 
     record_mode: str | None = None
-    """Permissions of a recording that is made, in octal and less the umask; the default is 0600."""
+    """Permissions of a new recording, in octal, less the umask; the default is 0600."""
 
     record_max: int | None = None
-    """Size in bytes that the recording may reach; what comes then is left out, and counted."""
+    """Largest size of the recording in bytes; what would exceed it is left out, and counted."""
 
     rr: Literal["record", "play"] | None = None
-    """Is deterministic: it records or is replayed, and so is neither changed nor removed."""
+    """Deterministic: it records, or replays, so it can be neither changed nor removed."""
 
     plays: ClassVar[bool] = False
-    """Is what it receives a recording?"""
+    """Does this kind play a recording as its input?"""
 
     @property
     def stands_on(self) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ class BackendOptions(Documented):
 
     @property
     def open_timeout(self) -> float:
-        """Seconds that opening may take, when the caller does not say."""
+        """Seconds that opening may take, if the caller does not say."""
         return 30.0
 
 
@@ -91,11 +91,11 @@ def structure(cls: type[T], value: object, path: str = "", index: str = "[{}]") 
 @overload
 def structure(cls: TaggedUnion, value: object, path: str = "", index: str = "[{}]") -> Any: ...
 def structure(cls: Any, value: object, path: str = "", index: str = "[{}]") -> Any:
-    """Make a *cls* of *value*, which is JSON as Python parses it.
+    """Make a *cls* from *value*, which is JSON as Python parses it.
 
-    *path* is where *value* stands in what the user wrote, such as ``backend``, and *index* how
-    it is written that it is an item of an array. Raises OptionsError about the defect, and with
-    the words, that QEMU would choose.
+    *path* is where *value* is in what the user wrote, such as ``backend``; *index* is the format of
+    an array index in a path. Raises OptionsError for the defect that QEMU would report, in its
+    words.
     """
     try:
         return _converter.structure(value, cls)
@@ -107,23 +107,24 @@ def structure(cls: Any, value: object, path: str = "", index: str = "[{}]") -> A
 
 
 def unstructure(value: object, cls: type | TaggedUnion | None = None) -> Any:
-    """The JSON of which `structure` makes an equal *value*; members at their default are left out.
+    """Make the JSON from which `structure` makes an equal *value*.
 
-    With a TaggedUnion as *cls* it is the ``{"type": ..., "data": ...}`` form.
+    Members at their default are left out. With a TaggedUnion as *cls* it has the form
+    ``{"type": ..., "data": ...}``.
     """
     return _converter.unstructure(value, cls)
 
 
 class _DefectError(Exception):
-    """What is wrong. The path grows, innermost first, while the hooks unwind."""
+    """A defect. Its path grows, from the inside out, while the hooks unwind."""
 
     def __init__(
         self, template: str, *path: str | int, is_short: bool = False, hint: str | None = None
     ) -> None:
         self.template = template
         self.path = list(path)
-        self.is_short = is_short  # QEMU tells only the last name of some
-        self.hint = hint  # for people; QMP's words are QEMU's
+        self.is_short = is_short  # for some defects QEMU gives only the last name of the path
+        self.hint = hint  # for people; the text itself is QEMU's
 
     def text(self, path: str, index: str) -> str:
         if self.is_short:
@@ -157,7 +158,7 @@ def _not_accepted(value: str | int) -> _DefectError:
 
 
 def _quoted(text: str) -> str:
-    """*text* as a part of a template."""
+    """Escape *text* for a template."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
@@ -183,7 +184,7 @@ def _number(value: Any, _: Any) -> float:
     if type(value) is int or isinstance(value, float):
         try:
             return float(value)
-        except OverflowError:  # which the lexer reads as this, too
+        except OverflowError:  # the lexer, too, gives infinity for it
             return math.inf if value > 0 else -math.inf
     raise _wrong_type("number")
 

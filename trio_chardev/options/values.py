@@ -1,6 +1,6 @@
-"""The values that programs give options: paths, ports, and whether each is of its type.
+"""The values that programs give options: conversion of paths and ports, and type checks.
 
-What comes by QMP or a command line has been checked when it was structured.
+Values from QMP or a command line were checked when they were structured.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ _CLASSES: dict[str, tuple[str, tuple[type, ...]]] = {
 
 
 def path_text(path: str | os.PathLike[str]) -> str:
-    """The text of *path*. Raises TypeError if it is none."""
+    """The text of *path*. Raises TypeError if it is no path."""
     return os.fspath(path)
 
 
 def path_text_or_none(path: str | os.PathLike[str] | None) -> str | None:
-    """The same, for a path that may be left out."""
+    """The text of *path*, if there is one. Raises TypeError if it is no path."""
     return None if path is None else os.fspath(path)
 
 
 def port_text(port: int | str) -> str:
-    """The text of a port that is given by its number or name."""
+    """The text of a port, given by number or name."""
     return str(port) if isinstance(port, int) and not isinstance(port, bool) else port  # type: ignore[return-value]
 
 
 def check_types(options: Any) -> None:
-    """Check that each value in *options* is of its type, as a JSON value would have to be.
+    """Check that each value in *options* has its type, as a JSON value would have to.
 
-    Raises OptionsError, in QAPI's words. Fields of types that no JSON has are not looked at.
+    Raises OptionsError, in QAPI's words. Fields whose types JSON can't express are not checked.
     """
     for member in _members(type(options)):  # type: ignore[arg-type] # a class is hashable
         value = getattr(options, member.field)
@@ -67,7 +67,7 @@ def _check(name: str, value_type: Any, value: Any) -> None:
                 raise _wrong(name, "tuple")
             for one in value:
                 _check(name, item, one)
-        case _:  # one of some classes: which of them the kind says
+        case _:  # a union of classes; the kind checks which one it is
             if not attrs.has(type(value)):
                 raise _wrong(name, "object")
             check_types(value)
@@ -81,5 +81,5 @@ def _wrong(name: str, expected: str) -> OptionsError:
 def _members(cls: type) -> tuple[Member, ...]:
     try:
         return describe(cls)
-    except TypeError:  # it has what no JSON has
+    except TypeError:  # a field has a type that JSON can't express
         return ()

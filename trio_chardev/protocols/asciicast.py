@@ -1,17 +1,17 @@
 r"""asciicast v2 and v3, the formats of asciinema's recordings, without I/O.
 
-The first line is a header, a JSON object; each line after it is one event, ``[TIME, CODE,
-TEXT]``: ``o`` what a terminal shows, ``i`` what was typed, ``m`` a marker. Other codes, such as
-``r`` (a new size) and ``x`` (the exit status), are for terminals; who reads them here has only
-their time. In v2 TIME is since the beginning, in v3 since the event before; v3 has comments, lines
-that begin with ``#``.
+The first line is a header, a JSON object; each line after it is an event, ``[TIME, CODE, TEXT]``:
+``o`` is output that a terminal shows, ``i`` is typed input, ``m`` a marker. Other codes, such as
+``r`` (a new size) and ``x`` (the exit status), only matter to terminals; readers here use their
+time alone. In v2 TIME counts from the beginning, in v3 from the previous event; v3 has comments,
+lines that begin with ``#``.
 
-The text is made of Unicode characters, but a chardev's traffic is bytes. They are taken as
-UTF-8. A byte 0x80 to 0xFF that belongs to no character of UTF-8 is written as the private
-character U+10FE80 to U+10FEFF that ends in it; where one of these characters themselves is in
-the traffic, each of its four bytes is written so. Thus reading back gives the very bytes, and
-the file is well-formed for every player. (Lone surrogates, Python's own way, are refused by
-asciinema 3, and by asciinema 2 outside of the C locale.)
+Texts are Unicode, but a chardev's traffic is bytes, which are decoded as UTF-8. A byte 0x80 to
+0xFF that belongs to no UTF-8 character is written as the private character U+10FE80 to U+10FEFF
+with the same last byte; where the traffic itself has one of these characters, each of its four
+bytes is written in that way. So reading gives back exactly the same bytes, and every player finds
+the file well-formed. (asciinema 3 rejects lone surrogates, Python's way of doing this, and so
+does asciinema 2 outside of the C locale.)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-MAX_LINE: Final = 1 << 20  # bytes; asciinema reads 128 KiB at once, and a byte takes up to six
+MAX_LINE: Final = 1 << 20  # bytes; asciinema reads 128 KiB at once, and a byte may become six
 MAX_TIME: Final = 1e9  # seconds
 ESCAPE: Final = 0x10FE00
 
@@ -40,15 +40,15 @@ Version = Literal[2, 3]
 
 
 class FormatError(ValueError):
-    """They: the file is no recording, or is damaged; ``str()`` says where."""
+    """They: the file is not a recording, or is damaged; ``str()`` says where."""
 
 
 @attrs.frozen
 class Entry:
-    """A line behind the header."""
+    """A line after the header."""
 
     time: float
-    """Seconds from the beginning; never before the entry before it."""
+    """Seconds from the beginning; never less than in the entry before."""
 
     code: str
     text: str
@@ -58,15 +58,15 @@ class Entry:
 
 
 def _data_of(text: str) -> bytes:
-    """Raises UnicodeEncodeError for half a character."""
+    """Decode *text* to bytes. Raises UnicodeEncodeError if it has half a surrogate pair."""
     if not text.isascii() and _ESCAPED.search(text):
         text = text.translate(_TO_SURROGATES)
     return text.encode("utf-8", "surrogateescape")
 
 
 def header(title: str, timestamp: int, version: Version = 2) -> bytes:
-    """The first line; *timestamp* is the time of the beginning, in seconds since 1970."""
-    # The format wants a size; a chardev has none.
+    """Make the first line; *timestamp* is when it began, in seconds since 1970."""
+    # The format requires a size, though a chardev has none.
     size: dict[str, Any] = {"width": 80, "height": 24}
     if version == 3:
         size = {"term": {"cols": 80, "rows": 24}}
@@ -75,21 +75,21 @@ def header(title: str, timestamp: int, version: Version = 2) -> bytes:
 
 
 class Encoder:
-    """Makes lines of bytes. A character that comes in two pieces is written as one.
+    """Encodes bytes as lines. A character that comes in two pieces is written as one.
 
-    All times are since the beginning, in seconds, and never go back.
+    All times are in seconds from the beginning, and never go back.
     """
 
     def __init__(self, version: Version = 2) -> None:
         self.version = version
         self.told = 0.0
-        """In v3 the time of the last line; who does not use a line sets it back."""
-        self._held = b""  # the beginning of a character
+        """In v3 the time of the last line; a caller that drops a line restores the value."""
+        self._held = b""  # the beginning of an incomplete character
         self._held_time = 0.0
         self._held_code: Direction = "o"
 
     def data(self, time: float, code: Direction, data: bytes) -> bytes:
-        """Lines for *data*, but for the beginning of a character that may go on."""
+        """Make lines for *data*, holding back the beginning of an incomplete character."""
         lines = b"" if code == self._held_code else self.flush()
         data = self._held + data
         try:
@@ -100,17 +100,17 @@ class Encoder:
         return lines + self._event(time, code, text) if text else lines
 
     def marker(self, time: float, label: str) -> bytes:
-        """A line for a marker."""
+        """Make a line for a marker."""
         return self._event(time, "m", label)
 
     def lose(self, lines: bytes | bytearray) -> None:
-        """*lines*, the last ones but for those to come, have not come into the file."""
+        """Take *lines* back, the last ones made: they were not written to the file."""
         if self.version == 3:
             events = (line for line in lines.splitlines() if line.startswith(b"["))
             self.told -= sum(float(line[1 : line.index(b",")]) for line in events)
 
     def flush(self) -> bytes:
-        """A line for the beginning of a character that does not go on, if there is one."""
+        """Make a line for the incomplete character that is held back, if there is one."""
         held, self._held = self._held, b""
         if not held:
             return b""
@@ -119,35 +119,35 @@ class Encoder:
         )
 
     def _event(self, time: float, code: str, text: str) -> bytes:
-        if not text.isascii() and _IN_TO_TEXT.search(text):  # to translate takes 80 ns a character
+        if not text.isascii() and _IN_TO_TEXT.search(text):  # translating costs 80 ns a character
             text = text.translate(_TO_TEXT)
         if self.version == 3:
             time = max(0.0, time - self.told)
         shown = round(time, 6)
-        self.told += shown  # in v3 what was rounded off is in the next
+        self.told += shown  # so in v3 rounding errors do not add up
         return _line([shown, code, text])
 
 
 def _line(value: object) -> bytes:
-    # What is half a character in a title or a label becomes a JSON escape.
+    # Half a surrogate pair in a title or a label becomes a JSON escape.
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 class Decoder:
-    """Reads a recording, of which it gets the bytes piece by piece."""
+    """Reads a recording, whose bytes it is given piece by piece."""
 
     def __init__(self) -> None:
         self.is_torn = False
-        """The last line is not whole: the writer was ended in the midst of it."""
+        """Is the last line incomplete, because the writer was killed while writing it?"""
         self._rest = b""
-        self._lines: list[bytes] = []  # whole ones, the next one last
-        self._number = 0  # of lines taken
+        self._lines: list[bytes] = []  # complete lines, in reverse
+        self._number = 0  # of the last line taken
         self._time = 0.0
         self._version = 2
         self._is_at_end = False
 
     def receive_data(self, data: bytes) -> None:
-        """The next bytes of the file; ``b""`` at its end. Once `next_entry` has given None."""
+        """Give it more bytes, ``b""`` at the end of the file, after `next_entry` returned None."""
         if not data:
             self._is_at_end = True
             return
@@ -157,7 +157,7 @@ class Decoder:
             raise FormatError(f"line {self._number + len(lines) + 1} is too long")
 
     def next_entry(self) -> Entry | None:
-        """The next one, None if that takes more data, or at the end. Raises FormatError."""
+        """The next entry; None if that takes more data, or at the end. Raises FormatError."""
         while self._lines or (self._is_at_end and self._rest):
             if self._lines:
                 line = self._lines.pop()
@@ -206,7 +206,7 @@ class Decoder:
 
 
 def _load(line: bytes) -> Any:
-    """None if it is no JSON."""
+    """Parse *line*; None if it is not JSON."""
     try:
         return json.loads(line.decode())
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
-"""What is typed at a mux: bytes for the frontend that has the focus, and commands.
+"""The input of a mux: bytes for the frontend that has the focus, and commands.
 
-A command is the escape character and one more; the escape character twice is itself. What
-is no command is swallowed with its escape character, as in QEMU. The state outlives a chunk.
+A command is the escape character and one more; the escape character twice stands for itself. As in
+QEMU, an unknown command is dropped together with its escape character.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 
 class Command(enum.Enum):
-    """What the key after the escape character asks for."""
+    """What the key after the escape character means."""
 
     HELP = b"h?"
     QUIT = b"x"
@@ -24,20 +24,20 @@ _COMMAND_OF = {key: command for command in Command for key in command.value}
 
 
 class EscapeParser:
-    """Splits what one terminal sends."""
+    """Splits the input of one terminal; it keeps its state between pieces of input."""
 
     def __init__(self, escape: int = 0x01) -> None:
-        """*escape* is the byte before a command; QEMU's is C-a, too."""
+        """*escape* is the byte before a command; the default, C-a, is QEMU's."""
         self.character = escape
         self._is_escaped = False
 
     @property
     def is_escaped(self) -> bool:
-        """Does the next byte tell the command?"""
+        """Is the next byte a command?"""
         return self._is_escaped
 
     def feed(self, data: bytes) -> Iterator[bytes | Command]:
-        """The pieces of *data*, in order; bytes are never empty."""
+        """Yield the pieces of *data* in order; bytes are never empty."""
         start = 0
         while start < len(data):
             if self._is_escaped:
@@ -59,7 +59,7 @@ class EscapeParser:
             start = end + 1
 
     def help_text(self, *, may_quit: bool) -> bytes:
-        """What HELP shows, with CR LF line ends; QUIT only if it *may_quit*."""
+        """Make the text for HELP, with CR LF line ends; it has QUIT only if *may_quit*."""
         name = (
             f"C-{chr(self.character + 96)}"
             if 0 < self.character < 27

@@ -1,11 +1,11 @@
 """Which web pages may connect (RFC 6455, 10.2).
 
-A browser lets every page that is open in it connect to every WebSocket that the computer
-reaches, and says only where the page has come from. Who is no browser does not say so.
+A browser lets every page that is open in it connect to every WebSocket that the computer can reach,
+and only tells where the page comes from, in the Origin header. Other programs send none.
 
-That a page has come from the host that it connects to says nothing where its owner can have the
-host's name lead here, after it was loaded (DNS rebinding). So only addresses and names that are
-known to be this machine's count; for others the origins have to be listed.
+That a page comes from the host that it connects to proves nothing if the host's owner can point its
+name here after the page was loaded (DNS rebinding). So only addresses, and names that are known to
+be this machine's, count; other origins have to be listed.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def can_be_allowed(text: str) -> bool:
-    """Is it an origin, or `ANY`? What is none, as a host without a scheme, allows nobody."""
+    """Is it an origin, or `ANY`? Anything else, as a host without a scheme, matches no page."""
     return text == ANY or _ORIGIN.fullmatch(text) is not None
 
 
 def may_connect(
     origin: str, host: str, allowed: Sequence[str], names: Collection[str] = ()
 ) -> bool:
-    """May a page of *origin* use what it calls *host* (a Host header)?
+    """May a page of *origin* connect to what it calls *host* (its Host header)?
 
-    *allowed* are origins, as ``https://console.example`` or, whatever its port,
-    ``https://console.example:*``; or `ANY`. Without them the page must
-    have come from the same host, by whatever port, and that host must be called by an address,
-    ``localhost``, or one of *names*, which are in lower case. Loopback's are one host.
+    *allowed* are origins such as ``https://console.example`` or, for any port,
+    ``https://console.example:*``; or `ANY`. Without them the page must come from the same host, by
+    any port, and that host must be an address, ``localhost``, or one of *names*, which are in
+    lower case. All loopback addresses count as one host.
     """
     if allowed:
         return ANY in allowed or any(_is_meant(_normal(origin), _normal(one)) for one in allowed)
@@ -48,14 +48,14 @@ def may_connect(
 
 
 def _is_meant(origin: str, one: str) -> bool:
-    """Is *origin* the *one* that may connect? Both are as `_normal` makes them."""
+    """Does *origin* match *one*, an allowed origin? Both were normalized by `_normal`."""
     if one.endswith(":*"):
         return _PORT.sub("", origin) == one.removesuffix(":*")
     return origin == one
 
 
 def _normal(origin: str) -> str:
-    """As browsers write it (RFC 6454, 6.2): in lower case, without the port that goes unsaid."""
+    """Write it as browsers do (RFC 6454, 6.2): in lower case, without a default port."""
     origin = origin.rstrip("/").lower()
     return origin.removesuffix(_DEFAULT_PORTS.get(origin.partition(":")[0], "") or "\0")
 
@@ -63,12 +63,12 @@ def _normal(origin: str) -> str:
 def _host_of(url: str) -> str | None:
     try:
         return urlsplit(url).hostname
-    except ValueError:  # an IPv6 address that is none
+    except ValueError:  # an invalid IPv6 address
         return None
 
 
 def _is_known(host: str, names: Collection[str]) -> bool:
-    """Can nobody else have *host*, as it is in a URL, lead here?"""
+    """Is *host*, taken from a URL, one that nobody else can point here?"""
     if host == "localhost" or host in names:
         return True
     try:

@@ -1,12 +1,12 @@
-"""Telnet for streams of characters: RFC 854 and 855, options negotiated as RFC 1143 says.
+"""Telnet for streams of characters: RFC 854 and 855, negotiation by the Q method of RFC 1143.
 
-A party makes its offers at once, in `data_to_send`, and changes its mind about none of them.
-So of the Q method, which keeps answers from being answered, it needs three states.
+A party makes its offers at once, in `data_to_send`, and never withdraws one. So the Q method, which
+prevents loops of answers, needs only three states here.
 
-A peer makes us hold no more than MAX_SUBNEGOTIATION bytes, and one copy of each answer.
+A peer can make us keep at most MAX_SUBNEGOTIATION bytes, and one copy of each answer.
 
-An option is in use from its WILL on, in the stream that it is about: whoever agrees to
-"WILL BINARY" reads binary from there on, so binary is sent behind it, until it is refused.
+An option takes effect in the stream right after its WILL: a peer that agrees to "WILL BINARY" reads
+binary from there on, so binary is sent after it, until it is refused.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ WILL, WONT, DO, DONT, IAC = 251, 252, 253, 254, 255
 BINARY, ECHO, SUPPRESS_GO_AHEAD, TERMINAL_TYPE, END_OF_RECORD = 0, 1, 3, 24, 25
 
 MAX_SUBNEGOTIATION = 1024
-"""Bytes kept of one; what is beyond them is dropped."""
+"""How many bytes of a subnegotiation are kept; the rest is dropped."""
 
 MAX_AGREEMENTS = 16
-"""So often an option may be begun again. Peers whose states do not match, which the Q method
-does not foresee, would else go on for ever."""
+"""How often an option may be agreed to. Two peers whose states do not match, which the Q method
+does not foresee, would otherwise negotiate for ever."""
 
 _ESCAPED_IAC = bytes([IAC, IAC])
 _HERE_I_AM = b"\r\n[Yes]\r\n"  # telnetd's answer to "are you there"
@@ -35,7 +35,7 @@ _HERE_I_AM = b"\r\n[Yes]\r\n"  # telnetd's answer to "are you there"
 
 @attrs.frozen
 class Subnegotiation:
-    """What the peer says about an option (RFC 855)."""
+    """A subnegotiation that the peer has sent (RFC 855)."""
 
     option: int
     data: bytes
@@ -43,20 +43,20 @@ class Subnegotiation:
 
 @attrs.frozen(kw_only=True)
 class Role:
-    """What a party offers and agrees to."""
+    """What a party offers, and what it agrees to."""
 
     ours: frozenset[int] = frozenset()
     """Options that we may use (WILL)."""
     theirs: frozenset[int] = frozenset()
     """Options that the peer may use (DO)."""
     offers: tuple[tuple[int, int], ...] = ()
-    """Verb and option of what is sent first."""
+    """Verbs and options to send first."""
     opening: bytes = b""
-    """Sent behind the offers."""
+    """Bytes to send after the offers."""
     passes: frozenset[int] = frozenset()
-    """Commands that are data."""
+    """Commands that are passed on as data."""
     has_records: bool = False
-    """What is sent is encoded already, and nothing is text."""
+    """Does the user encode commands and records itself, so that data is sent as it is?"""
 
 
 SERVER = Role(
@@ -64,13 +64,13 @@ SERVER = Role(
     theirs=frozenset({BINARY, SUPPRESS_GO_AHEAD}),
     offers=((WILL, ECHO), (WILL, SUPPRESS_GO_AHEAD), (WILL, BINARY), (DO, BINARY)),
 )
-"""Makes the peer send each key and echo none; opens with QEMU's bytes."""
+"""Makes the client send each key at once and echo none; begins with QEMU's bytes."""
 
 CLIENT = Role(
     ours=frozenset({BINARY, SUPPRESS_GO_AHEAD}),
     theirs=frozenset({BINARY, ECHO, SUPPRESS_GO_AHEAD}),
 )
-"""Lets the server choose."""
+"""Leaves the choice to the server."""
 
 TN3270_SERVER = Role(
     ours=frozenset({BINARY, END_OF_RECORD}),
@@ -86,8 +86,8 @@ TN3270_SERVER = Role(
     passes=frozenset({EOR, SB, SE}),
     has_records=True,
 )
-"""For a user that speaks 3270 (RFC 1576) and, as QEMU's does, makes and reads the records
-itself: the commands round them reach it, and its own go out as they are."""
+"""For a user that speaks 3270 (RFC 1576) and, like QEMU's, makes and parses the records itself: it
+gets the commands around them, and its own commands are sent as they are."""
 
 TN3270_CLIENT = Role(
     ours=TN3270_SERVER.theirs,
@@ -95,11 +95,11 @@ TN3270_CLIENT = Role(
     passes=TN3270_SERVER.passes,
     has_records=True,
 )
-"""The same at the other end; the user tells the type of its terminal when it is asked."""
+"""The other end of `TN3270_SERVER`; the user answers when it is asked for its terminal type."""
 
 
 class _State(enum.Enum):
-    """Of an option on one side; RFC 1143 names two more, for who withdraws a wish."""
+    """The state of an option on one side. RFC 1143 has two more, for withdrawing a request."""
 
     NO = enum.auto()
     WANTED = enum.auto()
@@ -107,7 +107,7 @@ class _State(enum.Enum):
 
 
 class _Side:
-    """The options of one side, as the Q method has them."""
+    """The options of one side, negotiated by the Q method."""
 
     def __init__(self, allowed: frozenset[int], agree: int, refuse: int) -> None:
         self._states = dict.fromkeys(allowed, _State.NO)
@@ -122,7 +122,7 @@ class _Side:
         return self._states.get(option, _State.NO)
 
     def on_yes(self, option: int) -> int | None:
-        """The peer wants *option*, or agrees; the verb of the answer, if one is due."""
+        """The peer requests or accepts *option*; return the verb of the answer, if one is due."""
         if option not in self._states:
             return self._refuse
         before, self._states[option] = self._states[option], _State.YES
@@ -135,7 +135,7 @@ class _Side:
         return self._agree
 
     def on_no(self, option: int) -> int | None:
-        """The peer refuses *option*, or has done with it."""
+        """The peer refuses or ends *option*; return the verb of the answer, if one is due."""
         before = self.state(option)
         if before is not _State.NO:
             self._states[option] = _State.NO
@@ -143,7 +143,7 @@ class _Side:
 
 
 class _Parsing(enum.Enum):
-    """What the next byte is."""
+    """What the next byte belongs to."""
 
     DATA = enum.auto()
     COMMAND = enum.auto()
@@ -159,8 +159,8 @@ class TelnetConnection:
         self._role = role
         self._ours = _Side(role.ours, WILL, WONT)
         self._theirs = _Side(role.theirs, DO, DONT)
-        # A dict, as an ordered set: a peer that asks and asks, and does not read, gets one
-        # answer. One that keeps to RFC 1143 waits for each, and misses none.
+        # A dict, used as an ordered set: a peer that sends the same request over and over without
+        # reading gets one answer. One that follows RFC 1143 waits for each, and misses none.
         self._outgoing: dict[bytes, None] = {}
         self._parsing = _Parsing.DATA
         self._verb = DO
@@ -177,15 +177,15 @@ class TelnetConnection:
     # ------------------------------------------------------------ sending
 
     def data_to_send(self) -> bytes:
-        """The offers and answers that are due; to be sent before anything that is made later."""
+        """Take the offers and answers that are due; send them before anything made later."""
         data = b"".join(self._outgoing)
         self._outgoing.clear()
         return data
 
     def encode(self, data: bytes) -> bytes:
-        """The bytes for *data*, behind the answers that are due.
+        """Encode *data*, after the answers that are due.
 
-        IAC is doubled. Unless BINARY is in use a CR that no LF follows is CR NUL.
+        IAC is doubled. Unless BINARY is in use, a CR that is not followed by LF becomes CR NUL.
         """
         due = self.data_to_send()
         if self._role.has_records:
@@ -196,7 +196,7 @@ class TelnetConnection:
         return due + data
 
     def encode_break(self) -> bytes:
-        """The bytes for a BREAK, behind the answers that are due."""
+        """Encode a BREAK, after the answers that are due."""
         return self.data_to_send() + bytes([IAC, BREAK])
 
     def _answer(self, data: bytes) -> None:
@@ -206,11 +206,11 @@ class TelnetConnection:
     # ------------------------------------------------------------ receiving
 
     def receive_data(self, data: bytes) -> list[bytes | Event | Subnegotiation]:
-        """What *data* means: characters, Event.BREAK, subnegotiations, in order.
+        """Decode *data* into characters, Event.BREAK and subnegotiations, in order.
 
-        CR NUL is CR, unless the peer uses BINARY; CR LF stays, which of the two a user wants
-        is not known here. Other commands of RFC 854 are skipped: of the line that they edit,
-        or the output that they abort, this end knows nothing.
+        CR NUL becomes CR, unless the peer uses BINARY. CR LF is kept, as it is not known here which
+        of the two the user wants. Other commands of RFC 854 are skipped, as they edit a line or
+        abort output, of which nothing is known here.
         """
         start = 0
         while start < len(data):
@@ -293,7 +293,7 @@ class TelnetConnection:
             self._events.append(Subnegotiation(option, data))
             self._subnegotiation.clear()
         self._parsing = _Parsing.DATA
-        if command != SE:  # the end was left out; telnetd, too, takes this one as it is
+        if command != SE:  # SE is missing; like telnetd, take the command as such
             self._take_command(command)
 
     def _keep(self, data: bytes) -> None:

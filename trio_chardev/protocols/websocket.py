@@ -1,8 +1,8 @@
-"""A stream of bytes in WebSocket messages (RFC 6455): wsproto reads and makes the frames.
+"""A stream of bytes in WebSocket messages (RFC 6455); wsproto parses and makes the frames.
 
-A message has no meaning here: what has come of one is passed on, and what is sent is one
-binary message a call. So that a peer can't make us hold more than a head, a control frame
-and the answer to its last ping (RFC 6455, 5.5.3, asks for no more).
+Message boundaries mean nothing here: the received part of a message is passed on, and each call
+sends one binary message. So a peer can make us keep no more than a frame's head, a control frame
+and the answer to its last ping (RFC 6455, 5.5.3, requires no more).
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from wsproto.frame_protocol import CloseReason
 from trio_chardev.protocols.websocket_handshake import Handshake, HandshakeError
 
 MAX_FRAME = 1 << 16
-"""Bytes that `WebSocketConnection.encode` takes at once."""
+"""How many bytes `WebSocketConnection.encode` takes at once."""
 
 FRAMES_AT_ONCE = 64
-"""So many are decoded with one call; one takes 7 microseconds."""
+"""How many frames one call decodes; each takes 7 microseconds."""
 
 
 class WebSocketConnection:
     """One party of a connection, from its first byte."""
 
     def __init__(self, handshake: Handshake, *, binary_only: bool = False) -> None:
-        """Text messages are input as UTF-8; *binary_only* refuses them, as QEMU does."""
+        """Text messages are taken as UTF-8; with *binary_only* they are refused, as in QEMU."""
         self._handshake = handshake
         self._binary_only = binary_only
         self._frames: Connection | None = None
         self._outgoing = b""
         self._pong: Pong | None = None
         self.end: str | None = None
-        """Why it is over, if it is; ``""`` when the peer has closed it in good order."""
+        """Why the connection is over, else None; ``""`` after a proper Close of the peer."""
         self.is_behind = False
-        """Are there frames that were received and not decoded yet?"""
+        """Are there frames that were received but not decoded yet?"""
 
     @property
     def is_established(self) -> bool:
@@ -45,7 +45,7 @@ class WebSocketConnection:
     # ------------------------------------------------------------ sending
 
     def data_to_send(self) -> bytes:
-        """What the protocol itself has to say; to be sent before anything that is made later."""
+        """Take what the protocol itself has to send; send it before anything made later."""
         data = self._handshake.outgoing + self._outgoing
         self._handshake.outgoing = self._outgoing = b""
         if self._pong is not None:
@@ -55,12 +55,12 @@ class WebSocketConnection:
         return data
 
     def encode(self, data: bytes) -> bytes:
-        """One frame with *data*, behind what is due; while it `is_open`."""
+        """Make a frame with *data*, after what is due. It must be `is_open`."""
         assert len(data) <= MAX_FRAME
         return self.data_to_send() + self._sent(BytesMessage(data=data))
 
     def close(self, code: CloseReason = CloseReason.GOING_AWAY, reason: str = "") -> None:
-        """Say that nothing more will be sent; nothing is said twice, nor before the frames."""
+        """Queue a Close, once, and only after the handshake."""
         if self.is_open:
             self._outgoing = self.data_to_send() + self._sent(CloseConnection(code, reason))
 
@@ -71,7 +71,7 @@ class WebSocketConnection:
 
     @property
     def is_closing(self) -> bool:
-        """Was a Close sent that the peer has to answer (RFC 6455, 7.1.2)?"""
+        """Was a Close sent that the peer has yet to answer (RFC 6455, 7.1.2)?"""
         return self._frames is not None and self._frames.state is ConnectionState.LOCAL_CLOSING
 
     def _sent(self, event: Event) -> bytes:
@@ -81,10 +81,10 @@ class WebSocketConnection:
     # ------------------------------------------------------------ receiving
 
     def receive_data(self, data: bytes) -> bytes:
-        """The bytes that the peer has sent. After the `end` nothing is taken any more.
+        """Decode what the peer has sent. After the `end` data is ignored.
 
-        No more than `FRAMES_AT_ONCE` are decoded; while it `is_behind` more data, or none, makes
-        it go on.
+        At most `FRAMES_AT_ONCE` frames are decoded; while it `is_behind`, call it again, with more
+        data or none.
         """
         if self.end is not None:
             return b""
@@ -93,7 +93,7 @@ class WebSocketConnection:
         if self._frames is None or not (data or self.is_behind):
             return b""
         content = bytearray()
-        if data:  # to wsproto none is the end
+        if data:  # wsproto takes no data for the end
             self._frames.receive_data(data)
         frames = 0
         for event in itertools.islice(self._frames.events(), FRAMES_AT_ONCE):
@@ -105,7 +105,7 @@ class WebSocketConnection:
         return bytes(content)
 
     def _shake_hands(self, data: bytes) -> bytes:
-        """Take *data*, return what follows the handshake."""
+        """Take *data*, and return what follows the handshake."""
         try:
             rest = self._handshake.receive(data) if data else None
         except HandshakeError as exc:
@@ -131,7 +131,7 @@ class WebSocketConnection:
         return b""
 
     def _take_close(self, event: CloseConnection) -> None:
-        """The peer has closed; or, which wsproto reports in the same way, broken the rules."""
+        """The peer has sent Close; or has broken the rules, which wsproto reports the same way."""
         assert self._frames is not None
         match self._frames.state:
             case ConnectionState.REMOTE_CLOSING:

@@ -1,4 +1,4 @@
-"""What goes before WebSocket's frames (RFC 6455, 4): one HTTP request, one answer, by h11."""
+"""WebSocket's opening handshake (RFC 6455, 4): one HTTP request and one response, by h11."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from trio_chardev.protocols.origin import may_connect
 _PATH = re.compile(r"/[!-\"$-~]*")
 _ABSOLUTE = re.compile(r"https?://[^/]*", re.IGNORECASE)
 MAX_HEAD = 8192
-"""Bytes of a request's or answer's head."""
+"""How many bytes the head of a request or a response may have."""
 
-SUBPROTOCOL = "binary"  # QEMU's, noVNC's and websockify's word for a stream of bytes
+SUBPROTOCOL = "binary"  # the name that QEMU, noVNC and websockify use for a stream of bytes
 
 Headers = list[tuple[str, str]]
 
 
 @attrs.frozen
 class HandshakeError(Exception):
-    """They: no WebSocket comes of it."""
+    """They: the handshake has failed."""
 
     reason: str
     status: HTTPStatus = HTTPStatus.BAD_REQUEST
-    """What a server answers."""
+    """What a server answers with."""
     headers: Headers = attrs.field(factory=list)
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class HandshakeError(Exception):
 
 
 class Handshake(abc.ABC):
-    """One side's part of what goes before the frames."""
+    """One side of the handshake."""
 
     side: ConnectionType
 
@@ -49,12 +49,12 @@ class Handshake(abc.ABC):
         self._http = http
         self._room = MAX_HEAD
         self.outgoing = b""
-        """To be sent; whoever sends it clears it."""
+        """Bytes to be sent; the caller clears it after sending."""
 
     def receive(self, data: bytes) -> bytes | None:
-        """Take *data*, not empty; what follows the head, or None while that is incomplete.
+        """Take *data*, not empty; return what follows the head, or None while that is incomplete.
 
-        Raises HandshakeError, when `outgoing` tells the peer.
+        Raises HandshakeError; `outgoing` then has the response, if the peer gets one.
         """
         head, beyond = data[: self._room], data[self._room :]
         self._room -= len(head)
@@ -76,17 +76,17 @@ class Handshake(abc.ABC):
 
     @abc.abstractmethod
     def _take_head(self) -> bool:
-        """Is the head complete, and agreed to?"""
+        """Is the head complete? Raises HandshakeError if it is refused."""
 
     def _refuse(self, error: HandshakeError) -> None:  # noqa: B027 - only a server answers
-        """Say so to the peer."""
+        """Tell the peer."""
 
     def _send(self, event: h11.Event) -> None:
         self.outgoing += self._http.send(event) or b""
 
 
 class ServerHandshake(Handshake):
-    """Agrees to a GET of its path, or of any; answers what is plain HTTP as an HTTP server."""
+    """Accepts a GET of one path, or of any; other HTTP requests get an HTTP error."""
 
     side = SERVER
 
@@ -97,16 +97,16 @@ class ServerHandshake(Handshake):
         *,
         names: Collection[str] = (),
     ) -> None:
-        """*origins* are those of the web pages that may connect, *names* this machine's.
+        """*origins* are those of the web pages that may connect, *names* this machine's names.
 
-        See `may_connect`. *path* is the one that a client must ask for, with any query; None is any.
+        See `may_connect`. Clients must ask for *path*, with any query; None allows any path.
         """
         super().__init__(h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD))
         self._origins = origins
         self._names = names
         self._path = path
-        self._host = ""  # as the client called it
-        self._pages: list[str] = []  # the origins of who asks
+        self._host = ""  # what the client calls this host
+        self._pages: list[str] = []  # the request's Origin headers
 
     def _take_head(self) -> bool:
         request = self._http.next_event()
@@ -115,7 +115,7 @@ class ServerHandshake(Handshake):
         if self._path is not None and _path_of(request) != self._path:
             raise HandshakeError(f"there is only '{self._path}'", HTTPStatus.NOT_FOUND)
         key, subprotocols = _check_request(request)
-        self._host, *_ = _lines(request, b"host")  # h11 wants one
+        self._host, *_ = _lines(request, b"host")  # h11 requires one
         self._pages = _lines(request, b"origin")
         if (reason := self.refusal_by(self._origins)) is not None:
             raise HandshakeError(reason, HTTPStatus.FORBIDDEN)
@@ -135,7 +135,7 @@ class ServerHandshake(Handshake):
         return True
 
     def refusal_by(self, allowed: Sequence[str]) -> str | None:
-        """Why the web page that has asked may not connect, where *allowed* are those that may."""
+        """Why the web page that asks is refused if *allowed* are the origins; None if it is not."""
         for origin in self._pages:
             if not may_connect(origin, self._host, allowed, self._names):
                 return f"a page of '{origin}' may not connect (see the option 'origins')"
@@ -144,7 +144,7 @@ class ServerHandshake(Handshake):
     def _refuse(self, error: HandshakeError) -> None:
         connection = "close"
         if error.status is HTTPStatus.UPGRADE_REQUIRED:
-            connection = "Upgrade, close"  # RFC 9110, 7.8: names the Upgrade header
+            connection = "Upgrade, close"  # RFC 9110, 7.8: Connection must list Upgrade
         headers = [
             ("Date", formatdate(usegmt=True)),
             ("Connection", connection),
@@ -158,12 +158,12 @@ class ServerHandshake(Handshake):
 
 
 class ClientHandshake(Handshake):
-    """Asks for a path."""
+    """Requests a path."""
 
     side = CLIENT
 
     def __init__(self, host: str, path: str | None = None) -> None:
-        """*host* is what the Host header shall say; no *path* is ``/``. It may have a query."""
+        """*host* goes into the Host header; *path* may have a query, and None is ``/``."""
         super().__init__(h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD))
         self._key = generate_nonce()
         headers = [
@@ -191,19 +191,19 @@ class ClientHandshake(Handshake):
 
 
 def is_path(text: str, *, with_query: bool) -> bool:
-    """Can a request ask for *text*, as it is?"""
+    """Can *text* be the target of a request as it is?"""
     return _PATH.fullmatch(text) is not None and (with_query or "?" not in text)
 
 
 def _path_of(request: h11.Request) -> str:
-    """Without its query."""
+    """The path of *request*, without its query."""
     target = request.target.decode("latin-1").partition("?")[0]
-    absolute = _ABSOLUTE.match(target)  # as a client asks a proxy (RFC 9112, 3.2.2)
+    absolute = _ABSOLUTE.match(target)  # the form that proxies get (RFC 9112, 3.2.2)
     return target if absolute is None else target[absolute.end() :] or "/"
 
 
 def _check_request(request: h11.Request) -> tuple[bytes, list[bytes]]:
-    """The key and the sub-protocols of a request. Raises HandshakeError."""
+    """Return the key and the sub-protocols of a request. Raises HandshakeError."""
     if request.method != b"GET":
         status = HTTPStatus.METHOD_NOT_ALLOWED
         raise HandshakeError("the method is not GET", status, [("Allow", "GET")])
@@ -221,7 +221,7 @@ def _check_request(request: h11.Request) -> tuple[bytes, list[bytes]]:
 
 
 def _check_answer(answer: h11.Response | h11.InformationalResponse, key: bytes) -> None:
-    """Raise HandshakeError if this is no consent (RFC 6455, 4.1)."""
+    """Raise HandshakeError if the response does not accept the handshake (RFC 6455, 4.1)."""
     if not _upgrades(answer):
         raise HandshakeError("the server switches to something else")
     if _values(answer, b"sec-websocket-accept") != [generate_accept_token(key)]:
@@ -247,7 +247,7 @@ def _upgrades(head: h11.Request | h11.Response | h11.InformationalResponse) -> b
 def _values(
     head: h11.Request | h11.Response | h11.InformationalResponse, name: bytes
 ) -> list[bytes]:
-    """The members of the list that a header is, whether in one line or in several."""
+    """The elements of a header that is a list, in one line or several."""
     lines = [value for found, value in head.headers if found == name]
     members = [member.strip() for line in lines for member in line.split(b",")]
     return [member for member in members if member]
