@@ -86,7 +86,7 @@ def read(**options: list[str]) -> ServeOptions:
 @pytest.mark.parametrize(
     ("option", "text", "line"),
     [
-        ("monitors", "help", "  pretty=<bool (on/off)>       Indent what is sent. (default: off)"),
+        ("monitors", "help", "  pretty=<bool (on/off)>       Indent the output. (default: off)"),
         ("monitors", "m,help", "monitor options:"),
         ("monitors", "m,?", "monitor options:"),
         ("listeners", "help", "  unix:PATH[,OPTIONS]          A UNIX socket."),
@@ -94,7 +94,7 @@ def read(**options: list[str]) -> ServeOptions:
         ("listeners", "unix:/x,server=on,help", "QMP listeners and monitors:"),
         ("objects", "tls-creds-x509,help", "(default: client)"),
         ("objects", "tls-creds-x509,help", "'server-key.pem'"),
-        ("objects", "help", "  authz-simple                 Only one may."),
+        ("objects", "help", "  authz-simple                 Lets only one peer connect."),
         ("devices", "bridge,help", "bridge options:"),
         ("chardevs", "socket,help", "socket options:"),
     ],

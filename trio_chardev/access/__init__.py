@@ -1,1 +1,1 @@
-"""What a client may name and reach: paths, objects, credentials."""
+"""What clients may name and reach: paths, objects, credentials."""

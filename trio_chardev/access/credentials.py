@@ -1,9 +1,9 @@
-"""TLS credentials: QEMU's folder of PEM files made into contexts of Python's ssl.
+"""TLS credentials: QEMU's folder of PEM files, loaded into contexts of Python's ssl.
 
-TLS 1.2 and later, without renegotiation, compression, session tickets and resumption by session
-ids: each handshake is a full one, so that what was checked of a peer was checked now. With lists of
-what was revoked each certificate of a chain is looked for, that of an authority too, so each
-authority must have its list. Nothing here talks to a socket.
+TLS 1.2 and later, without renegotiation, compression, session tickets or resumption by session id:
+every handshake is a full one, so a peer is checked each time it connects. With revocation lists,
+each certificate of a chain is looked up, those of authorities too, so each authority must have a
+list. Nothing here talks to a socket.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.errors import BackendError
 from trio_chardev.files import open_regular
 
-MAX_PEM = 1 << 24  # bytes of a file; lists of what was revoked are long
+MAX_PEM = 1 << 24  # bytes of a file; revocation lists are long
 
 Endpoint = Literal["client", "server"]
 
@@ -31,12 +31,12 @@ CRL_IS_LACKING = 3
 """X509_V_ERR_UNABLE_TO_GET_CRL."""
 
 UNSUPPORTED_PURPOSE = 26
-"""X509_V_ERR_INVALID_PURPOSE: "not for servers", which is right for a client's."""
+"""X509_V_ERR_INVALID_PURPOSE: "not for servers", as a client's certificate should be."""
 
 
 @attrs.frozen
 class PemFile:
-    """A file that is open."""
+    """An open PEM file."""
 
     path: Path
     fd: int
@@ -46,13 +46,13 @@ class PemFile:
 
     @property
     def name(self) -> str:
-        """For ssl, which wants one: it leads to the very file that was looked at."""
+        """A path for ssl, which takes no descriptor; it leads to exactly this open file."""
         return f"/proc/self/fd/{self.fd}"
 
 
 @attrs.frozen(kw_only=True)
 class TlsFiles:
-    """The files of a folder."""
+    """The files of a credentials folder."""
 
     endpoint: Endpoint
     ca: PemFile
@@ -65,7 +65,7 @@ class TlsFiles:
 def open_tls_files(
     folder: str, endpoint: Endpoint, sandbox: Sandbox = EVERYWHERE
 ) -> Iterator[TlsFiles]:
-    """Open the files of *folder*. Raises BackendError if one that must be there can't be."""
+    """Open the files of *folder*. Raises BackendError if a required one can't be opened."""
     where = Path(folder)
     with ExitStack() as stack:
 
@@ -101,19 +101,19 @@ def _open_pem(path: Path, sandbox: Sandbox) -> PemFile:
 
 @attrs.frozen(kw_only=True)
 class TlsCredentials:
-    """What one side of TLS connections needs, for any number of them."""
+    """The credentials for one side of any number of TLS connections."""
 
     endpoint: Endpoint
     verify_peer: bool
     context: ssl.SSLContext
     naming_context: ssl.SSLContext
-    """Checks the peer's name too; ssl knows no other way to say that for one connection."""
+    """Checks the peer's name as well; ssl can't be told that for a single connection."""
 
     @classmethod
     def load(
         cls, files: TlsFiles, *, verify_peer: bool, password: bytes, sanity_check: bool
     ) -> TlsCredentials:
-        """Read *files*; *password* is for an encrypted key. Raises BackendError."""
+        """Load *files*; *password* is for an encrypted key. Raises BackendError."""
         context = _load_context(files, verify_peer, password)
         naming_context = context
         if files.endpoint == "client" and verify_peer:
@@ -131,7 +131,7 @@ class TlsCredentials:
     def start(
         self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, peer_name: str | None
     ) -> ssl.SSLObject:
-        """A connection, to *peer_name* if it is a client that knows it. Raises BackendError."""
+        """Begin a connection; a client may give the server's *peer_name*. Raises BackendError."""
         if self.endpoint == "server":
             made = _without_sessions(self.context).wrap_bio(incoming, outgoing, server_side=True)
             made.context = self.context
@@ -151,7 +151,7 @@ def _load_context(files: TlsFiles, verify_peer: bool, password: bytes) -> ssl.SS
         _load_revocations(context, files.revoked)
     if files.cert is not None and (key := files.key) is not None:
         try:
-            # Without a password OpenSSL would ask for it at the terminal.
+            # Without a password function OpenSSL would ask at the terminal.
             context.load_cert_chain(files.cert.name, key.name, lambda: password)
         except OSError as exc:
             raise BackendError(
@@ -173,11 +173,11 @@ def _new_context(endpoint: Endpoint, verify_mode: ssl.VerifyMode) -> ssl.SSLCont
 
 
 def _without_sessions(context: ssl.SSLContext) -> ssl.SSLContext:
-    """A server's context without certificates and sessions, that else is as *context*.
+    """Make a server's context without certificates and sessions, otherwise like *context*.
 
-    OpenSSL keeps the sessions of TLS 1.2, for two hours, with the context that a connection was
-    made of, and ssl can't switch that off; all else is of the one that the connection has later
-    (SSL_set_SSL_CTX), but for the settings which are copied when it is made.
+    With TLS 1.2 OpenSSL keeps sessions for two hours in the context that a connection was created
+    with, and ssl can't switch that off. Everything else comes from the context that the connection
+    is given later (SSL_set_SSL_CTX), but for settings that are copied when it is created.
     """
     fresh = _new_context("server", context.verify_mode)
     fresh.verify_flags = context.verify_flags
@@ -185,9 +185,9 @@ def _without_sessions(context: ssl.SSLContext) -> ssl.SSLContext:
 
 
 def _load_revocations(context: ssl.SSLContext, file: PemFile) -> None:
-    """Have each certificate of a chain looked for in *file*. Raises BackendError.
+    """Load *file* and check each certificate of a chain against it. Raises BackendError.
 
-    OpenSSL would trust a certificate in it.
+    A certificate in *file* is an error, as OpenSSL would trust it.
     """
     before = context.cert_store_stats()
     _load_authorities(context, file, "CA CRL list")
@@ -207,7 +207,7 @@ def _load_authorities(context: ssl.SSLContext, file: PemFile, what: str) -> None
 
 
 def text_of(error: OSError) -> str:
-    """What the user is to read of one of ssl's errors."""
+    """The text of one of ssl's errors, for the user."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
     if isinstance(error, ssl.SSLError) and error.reason:
@@ -218,7 +218,7 @@ def text_of(error: OSError) -> str:
 def _check_own_certificate(files: TlsFiles, password: bytes) -> None:
     """Raise BackendError if a peer with the same CA would refuse our certificate.
 
-    What such a peer says is found out by being it: a handshake in memory.
+    This is found out by a handshake with such a peer, in memory.
     """
     ours = _load_context(attrs.evolve(files, endpoint="server"), False, password)
     theirs = _load_context(attrs.evolve(files, endpoint="client", cert=None), True, password)

@@ -1,9 +1,9 @@
-"""What has an id beside the chardevs: TLS credentials, secrets, lists of who may; monitors.
+"""Objects, which have ids like chardevs: TLS credentials, secrets, access lists, monitors.
 
-The options classes are QAPI's, for ``object-add`` and ``--object``. `create` makes of them what
-is kept under the id and looked up when a backend opens or, as for `Authorizer`, when it is
-used. What is wrong with files and keys shows in `create`, not when the first client comes. A
-`MonitorQmp` is kept as the device that it is, which is made where the chardevs are.
+The options classes are QAPI's, for ``object-add`` and ``--object``. `create` makes the object that
+is kept under the id, and is looked up when a backend opens or, for an `Authorizer`, when it is
+used. Errors in files and keys are found by `create`, not when the first client comes. A
+`MonitorQmp` is kept as a device, which the registry makes.
 """
 
 from __future__ import annotations
@@ -24,61 +24,61 @@ from trio_chardev.options.documented import Documented
 from trio_chardev.options.members import TaggedUnion
 from trio_chardev.options.values import path_text_or_none
 
-MAX_SECRET = 1 << 20  # bytes of its file
+MAX_SECRET = 1 << 20  # bytes of a secret's file
 
 Policy = Literal["deny", "allow"]
 
 
 @attrs.frozen(kw_only=True)
 class ObjectOptions(Documented):
-    """What every object takes."""
+    """The options that every object has."""
 
     id: str
-    """Its name, for those that use it."""
+    """Name of the object, for its users."""
 
     @property
     def reads_files(self) -> bool:
-        """Does `create` read files, and so belong into a thread?"""
+        """Does `create` read files, so that it has to run in a thread?"""
         return False
 
     def create(self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE) -> object:
-        """Make what is kept under the id; *objects* are those that are there already.
+        """Make the object to be kept under the id; *objects* are those that exist.
 
-        *sandbox* says which files may be read. Raises OptionsError, BackendError.
+        *sandbox* limits which files may be read. Raises OptionsError, BackendError.
         """
         return self
 
 
 @runtime_checkable
 class Authorizer(Protocol):
-    """Knows who may."""
+    """Decides which peers may connect."""
 
     def allows(self, identity: str) -> bool:
-        """May this one? Of TLS it is the certificate's distinguished name, or the key's name."""
+        """May this peer connect? *identity* is its certificate's distinguished name or key name."""
 
 
 @attrs.frozen
 class SecretValue:
-    """What a `Secret` says."""
+    """The value of a `Secret`."""
 
     data: bytes = attrs.field(repr=False)
 
 
 @attrs.frozen(kw_only=True)
 class AuthzListRule:
-    """Says who may, of those that match."""
+    """Decides about the peers that match."""
 
     match: str
-    """An identity, such as ``O=Example,CN=laptop``."""
+    """Identity of a peer, such as ``O=Example,CN=laptop``."""
 
     policy: Policy
-    """Whether they may."""
+    """Whether matching peers may connect."""
 
     format: Literal["exact", "glob"] = "exact"
     """In a glob ``*`` is any text and ``?`` any character."""
 
     def matches(self, identity: str) -> bool:
-        """Is it about *identity*?"""
+        """Does *identity* match?"""
         if self.format == "exact":
             return self.match == identity
         return matches_glob(self.match, identity)
@@ -87,10 +87,10 @@ class AuthzListRule:
 def matches_glob(pattern: str, text: str) -> bool:
     """Does all of *text* match *pattern*, in which ``*`` is any text and ``?`` any character?
 
-    As GLib's g_pattern_match. It takes one step for each character, whatever they are: all the
-    places in the pattern that the text so far may have led to are the bits of a number.
+    As GLib's g_pattern_match. It takes one step for each character, whatever they are: the set of
+    places in the pattern that the text so far may lead to is kept as the bits of a number.
     """
-    wanted = pattern.replace("*", "")  # ... and which of its places have a "*" before them
+    wanted = pattern.replace("*", "")  # *loops* has the places in it that had a "*" before them
     if len(wanted) > len(text):
         return False
     loops, at, places = 0, 0, dict.fromkeys(wanted, 0)
@@ -110,16 +110,16 @@ def matches_glob(pattern: str, text: str) -> bool:
 
 @attrs.frozen(kw_only=True)
 class AuthzList(ObjectOptions):
-    """A list of rules; the first that matches decides."""
+    """A list of rules about which peers may connect; the first that matches decides."""
 
     policy: Policy = "deny"
-    """Whether those may whom no rule matches."""
+    """Whether peers that no rule matches may connect."""
 
     rules: tuple[AuthzListRule, ...] = ()
     """The rules, in order."""
 
     def create(self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE) -> AuthzList:
-        """It is its own object."""
+        """Return this object itself."""
         return self
 
     def allows(self, identity: str) -> bool:
@@ -132,13 +132,13 @@ class AuthzList(ObjectOptions):
 
 @attrs.frozen(kw_only=True)
 class AuthzSimple(ObjectOptions):
-    """Only one may."""
+    """Lets only one peer connect."""
 
     identity: str
-    """Who may, such as ``O=Example,CN=laptop``."""
+    """Identity of that peer, such as ``O=Example,CN=laptop``."""
 
     def create(self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE) -> AuthzSimple:
-        """It is its own object."""
+        """Return this object itself."""
         return self
 
     def allows(self, identity: str) -> bool:
@@ -151,20 +151,20 @@ class Secret(ObjectOptions):
     """A password, given here or in a file."""
 
     format: Literal["raw", "base64"] = "raw"
-    """How it is written down."""
+    """Encoding of the secret."""
 
     data: str | None = attrs.field(default=None, repr=False)
-    """The secret itself, which others may see in the list of processes or in logs."""
+    """The secret itself; others may see it in the list of processes or in logs."""
 
     file: str | None = attrs.field(default=None, converter=path_text_or_none)
-    """A file that has it, and nothing else, not even an end of line."""
+    """File that contains the secret, and nothing else, not even an end of line."""
 
     @property
     def reads_files(self) -> bool:
         return self.file is not None
 
     def create(self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE) -> SecretValue:
-        """Read it. Raises OptionsError, BackendError if the file can't be read."""
+        """Read the secret. Raises OptionsError, BackendError if the file can't be read."""
         if self.data is not None and self.file is not None:
             raise OptionsError("'file' and 'data' are mutually exclusive")
         if self.file is not None:
@@ -182,7 +182,7 @@ class Secret(ObjectOptions):
 
 def _encoded(text: str) -> bytes:
     try:
-        return text.encode("utf-8", "surrogateescape")  # of the command line, the very bytes
+        return text.encode("utf-8", "surrogateescape")  # gives the command line's exact bytes
     except UnicodeEncodeError as exc:
         raise OptionsError("'data' is no text") from exc
 
@@ -199,27 +199,27 @@ def _decode_base64(text: bytes) -> bytes:
 
 @attrs.frozen(kw_only=True)
 class TlsCredsX509(ObjectOptions):
-    """X.509 certificates for TLS, in files of a folder that have fixed names.
+    """X.509 certificates for TLS, in files with fixed names in one folder.
 
     The folder must have ``ca-cert.pem``, and for a server ``server-cert.pem`` and
-    ``server-key.pem``; it may have ``client-cert.pem`` with ``client-key.pem``, for a client, and
-    ``ca-crl.pem``, what was revoked: a list of each authority, one behind the other.
+    ``server-key.pem``. It may have ``client-cert.pem`` with ``client-key.pem``, for a client, and
+    ``ca-crl.pem``, the revocation lists: one of each authority, concatenated.
     """
 
     verify_peer: bool = True
-    """A server demands a certificate; a client checks the server's, and its name."""
+    """A server demands a certificate; a client checks the server's certificate and name."""
 
     dir: str | None = attrs.field(default=None, converter=path_text_or_none)
-    """The folder. It must be given."""
+    """Folder with the files. Required."""
 
     endpoint: Literal["client", "server"] = "client"
-    """Which side of the connection they are for."""
+    """Side of the connection that they are for."""
 
     priority: str | None = None
-    """QEMU's choice of ciphers by GnuTLS, which is not had here: only "" is taken."""
+    """GnuTLS's choice of ciphers, in QEMU; GnuTLS is not used here, so only "" is allowed."""
 
     sanity_check: bool = True
-    """Check that our own certificate is good for the peers."""
+    """Check that peers will accept our own certificate."""
 
     passwordid: str | None = None
     """Id of the secret that decrypts the key."""
@@ -247,23 +247,23 @@ class TlsCredsX509(ObjectOptions):
 class TlsCredsPsk(ObjectOptions):
     """Pre-shared keys for TLS, in a file; needs Python 3.13.
 
-    It is ``keys.psk``, of lines ``NAME:KEY`` with the key in hexadecimal, as psktool makes it.
+    The file is ``keys.psk``, with lines ``NAME:KEY``, the key in hexadecimal, as psktool makes it.
     """
 
     verify_peer: bool = True
-    """Always so: who does not know the key is refused."""
+    """Must be on: a peer that does not know the key is refused."""
 
     dir: str | None = attrs.field(default=None, converter=path_text_or_none)
-    """The folder."""
+    """Folder with the file. Required."""
 
     endpoint: Literal["client", "server"] = "client"
-    """Which side of the connection they are for."""
+    """Side of the connection that they are for."""
 
     priority: str | None = None
-    """QEMU's choice of ciphers by GnuTLS, which is not had here: only "" is taken."""
+    """GnuTLS's choice of ciphers, in QEMU; GnuTLS is not used here, so only "" is allowed."""
 
     username: str | None = None
-    """The name of a client's key; the default is qemu."""
+    """Name of a client's key; the default is qemu."""
 
     @property
     def reads_files(self) -> bool:
@@ -272,7 +272,7 @@ class TlsCredsPsk(ObjectOptions):
     def create(
         self, objects: Mapping[str, object], sandbox: Sandbox = EVERYWHERE
     ) -> PskCredentials:
-        """Load the keys. Raises OptionsError, BackendError about the file, or where it can't be."""
+        """Load the keys. Raises OptionsError, BackendError about the file or Python's version."""
         folder = _checked_dir(self.dir, self.priority)
         if not self.verify_peer:
             raise OptionsError("'verify-peer' can't be off with pre-shared keys")
@@ -282,7 +282,7 @@ class TlsCredsPsk(ObjectOptions):
 
 
 def _checked_dir(folder: str | None, priority: str | None) -> str:
-    """What both kinds of credentials are asked. Raises OptionsError."""
+    """Check the options that both kinds of credentials have. Raises OptionsError."""
     if folder is None:
         raise OptionsError("Missing 'dir' property value")
     if priority:
@@ -292,19 +292,19 @@ def _checked_dir(folder: str | None, priority: str | None) -> str:
 
 @attrs.frozen(kw_only=True)
 class MonitorQmp(ObjectOptions):
-    """QMP on a chardev, for one client at a time; what ``-mon`` was before QEMU 11.1."""
+    """A QMP monitor on a chardev, for one client at a time; ``-mon`` before QEMU 11.1."""
 
     chardev: str
     """Id of the chardev to use."""
 
     pretty: bool = False
-    """Indent what is sent."""
+    """Indent the output."""
 
     close_action: Literal["none", "delete"] = "none"
-    """What to do when the client leaves; delete: remove the monitor, and its chardev."""
+    """What to do when the client leaves; with delete, remove the monitor and its chardev."""
 
     insecure: bool = False
-    """Take whoever comes, not only clients of our own user."""
+    """Accept any client, not only those of our own user."""
 
 
 def _password(id: str | None, objects: Mapping[str, object]) -> bytes:

@@ -1,8 +1,8 @@
-"""TLS by pre-shared keys: who knows the key that belongs to a name is that one, on both sides.
+"""TLS by pre-shared keys: a peer proves its name by knowing the key, in both directions.
 
 The keys are those of QEMU and GnuTLS's psktool: a file keys.psk of lines ``NAME:KEY``, with the key
 in hexadecimal; a NAME that begins with ``#`` is in hexadecimal too. TLS 1.2 and 1.3, without
-certificates, tickets and renegotiation. Python's ssl knows of such keys since 3.13.
+certificates, tickets and renegotiation. Python's ssl supports such keys since 3.13.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from trio_chardev.files import read_file
 FILE: Final = "keys.psk"
 MAX_FILE: Final = 1 << 20  # bytes
 DEFAULT_NAME: Final = "qemu"
-MAX_KEY: Final = 256  # bytes; OpenSSL's
-MAX_NAME: Final = 128  # bytes; OpenSSL's
+MAX_KEY: Final = 256  # bytes; OpenSSL's limit
+MAX_NAME: Final = 128  # bytes; OpenSSL's limit
 IS_HAD: Final = bool(getattr(ssl, "HAS_PSK", False))
 
-# Of TLS 1.2 those that are no certificate's: ECDHE-PSK first, for what was recorded stays secret
-# when the key becomes known. Of TLS 1.3 all are for such keys too.
+# For TLS 1.2 those without certificates, and ECDHE-PSK first: what was recorded then stays secret
+# if the key becomes known. All ciphers of TLS 1.3 work with such keys.
 CIPHERS: Final = "kECDHEPSK:kPSK:!eNULL:!CAMELLIA:!ARIA"
 
 
 def parse_keys(content: bytes, path: str) -> dict[str, bytes]:
-    """Name -> key, of a file's *content*; of two lines for a name the first counts.
+    """Parse a file's *content* to name -> key; if a name is repeated its first line counts.
 
     Raises BackendError.
     """
@@ -51,7 +51,7 @@ def parse_keys(content: bytes, path: str) -> dict[str, bytes]:
 
 
 def _parse_line(line: bytes) -> tuple[str, bytes]:
-    """Raises ValueError; a key is not repeated in it."""
+    """Parse *line* to name and key. Raises ValueError, whose text never has the key."""
     name, colon, digits = line.rpartition(b":")
     if not colon:
         raise ValueError("it is not of the form NAME:KEY")
@@ -71,31 +71,31 @@ def _parse_line(line: bytes) -> tuple[str, bytes]:
 
 
 class PskObject(ssl.SSLObject):
-    """A connection by a pre-shared key."""
+    """A TLS connection by a pre-shared key."""
 
     name: str = ""
-    """Of the key that was used last; that of the peer, once the handshake is over."""
+    """The name of the key that was used last; after the handshake it is the peer's."""
 
     key: bytes = b""
-    """That key."""
+    """The key of that name."""
 
 
 @attrs.frozen(kw_only=True)
 class PskCredentials:
-    """What one side of TLS connections needs, for any number of them."""
+    """The credentials for one side of any number of TLS connections."""
 
     endpoint: Endpoint
     keys: Mapping[str, bytes] = attrs.field(repr=False)
-    """A client has one."""
+    """Name -> key; a client has one."""
 
     verify_peer: bool = attrs.field(default=True, init=False)
-    """Who does not know the key is found out, without a certificate."""
+    """Always true: a peer that does not know the key is refused, even without a certificate."""
 
     @classmethod
     def load(
         cls, folder: str, endpoint: Endpoint, name: str | None, sandbox: Sandbox = EVERYWHERE
     ) -> PskCredentials:
-        """Read the keys in *folder*; a client uses that of *name*. Raises BackendError."""
+        """Load the keys in *folder*; a client uses that of *name*. Raises BackendError."""
         check_is_had()
         path = str(Path(folder, FILE))
         keys = parse_keys(_read(path, sandbox), path)
@@ -109,13 +109,13 @@ class PskCredentials:
     def start(
         self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, peer_name: str | None
     ) -> ssl.SSLObject:
-        """A connection. It has a context of its own, for ssl does not say whose key it asks for."""
+        """Begin a connection, in its own context, as ssl does not tell whose key it asks for."""
         is_server = self.endpoint == "server"
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if is_server else ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
         context.check_hostname = False
-        # A peer that answers with a certificate instead is refused: there is no authority.
+        # A peer that uses a certificate instead is refused, as there is no authority.
         context.verify_mode = ssl.CERT_REQUIRED
         context.set_ciphers(CIPHERS)
         context.sslobject_class = PskObject
@@ -140,14 +140,14 @@ class PskCredentials:
 
 
 def refusal_of_key(credentials: PskCredentials, tls: PskObject) -> str | None:
-    """Why *credentials* would refuse the peer of *tls*, by the key that it knows."""
+    """Why *credentials* would refuse the peer of *tls* and its key now; None if they would not."""
     if tls.key and hmac.compare_digest(credentials.keys.get(tls.name, b""), tls.key):
         return None
     return f"the pre-shared key of '{tls.name}' is another by now, or gone"
 
 
 def check_is_had() -> None:
-    """Raise BackendError where ssl can't do it."""
+    """Raise BackendError if ssl does not support pre-shared keys."""
     if not IS_HAD:
         here = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise BackendError(

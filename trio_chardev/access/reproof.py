@@ -1,10 +1,10 @@
-"""Would TLS credentials still take a peer, by the certificates that it has shown?
+"""Would TLS credentials still accept a peer, by the certificates that it has shown?
 
-A peer proves who it is once, in its handshake. What can be asked later, without it, is whether its
-certificates are still good: in date, of the authorities, not revoked, with the right name. ssl can
-be asked that by a handshake only. So one is begun in memory, of TLS 1.2, where certificates go in
-the clear and are looked at when they come; the proof that the peer has the key would come behind
-them, and is not waited for.
+A peer proves who it is once, in its handshake. What can be checked later, without asking the peer,
+is whether its certificates are still good: in date, signed by the authorities, not revoked, with
+the right name. ssl checks that only in a handshake. So one is begun in memory, with TLS 1.2, where
+certificates are not encrypted and are checked when they come; the proof that the peer has the key
+would come after them, and is not waited for.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ RECORD_SIZE: Final = 1 << 14  # bytes
 _HANDSHAKE: Final = b"\x16\x03\x03"  # a record's type, and TLS 1.2
 _SERVER_HELLO: Final = 2
 _CERTIFICATE: Final = 11
-_TLS_1_3: Final = 0x13  # the first byte of its ciphers
-_NO_CIPHER: Final = b"\x00\xff"  # a signal (RFC 5746, 3.3)
-_SECURE_RENEGOTIATION: Final = b"\xff\x01\x00\x01\x00"  # an extension that is demanded
+_TLS_1_3: Final = 0x13  # the first byte of TLS 1.3's cipher suites
+_NO_CIPHER: Final = b"\x00\xff"  # a signal, not a cipher suite (RFC 5746, 3.3)
+_SECURE_RENEGOTIATION: Final = b"\xff\x01\x00\x01\x00"  # the extension that OpenSSL requires
 
 
 def chain_of(tls: ssl.SSLObject) -> list[bytes]:
-    """The certificates that the peer of *tls* has shown, its own first, in DER; there may be none."""
+    """The certificates that the peer of *tls* has shown, in DER, its own first; perhaps none."""
     if sys.version_info >= (3, 13):
         return tls.get_unverified_chain()
-    inner: Any = getattr(tls, "_sslobj")  # noqa: B009 - it is public since 3.13 only
+    inner: Any = getattr(tls, "_sslobj")  # noqa: B009 - public only since 3.13
     return [
         ssl.PEM_cert_to_DER_cert(one.public_bytes()) for one in inner.get_unverified_chain() or ()
     ]
@@ -39,7 +39,7 @@ def chain_of(tls: ssl.SSLObject) -> list[bytes]:
 def refusal_of_chain(
     credentials: TlsCredentials, chain: list[bytes], peer_name: str | None
 ) -> str | None:
-    """Why *credentials* would refuse a peer that shows *chain*, and is *peer_name* if it is known."""
+    """Why *credentials* would refuse a peer of that *chain* and name; None if they would not."""
     if not credentials.verify_peer:
         return None
     if not chain:
@@ -58,7 +58,7 @@ def refusal_of_chain(
     except ssl.SSLWantReadError:
         return None
     except ssl.SSLError as exc:
-        if exc.reason == "WRONG_CERTIFICATE_TYPE":  # for the cipher that was made up; it is good
+        if exc.reason == "WRONG_CERTIFICATE_TYPE":  # does not suit the made-up cipher, but is good
             return None
         return text_of(exc)
     raise AssertionError("a handshake has ended without its end")
@@ -71,7 +71,7 @@ def _go_on(tls: ssl.SSLObject) -> None:
 
 @functools.cache
 def _client_hello() -> bytes:
-    """A client's first record, without TLS 1.3."""
+    """Make a client's first record, without TLS 1.3."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -82,8 +82,8 @@ def _client_hello() -> bytes:
 
 
 def _server_hello(client_hello: bytes) -> bytes:
-    """The answer to a client's first record (RFC 5246, 7.4.1), with one of its ciphers."""
-    at = 5 + 4 + 2 + 32  # behind the heads of record and message, the version, and what is random
+    """Answer a client's first record (RFC 5246, 7.4.1), choosing one of its cipher suites."""
+    at = 5 + 4 + 2 + 32  # skip the headers of record and message, the version, the random bytes
     at += 1 + client_hello[at]  # the session's id
     size = int.from_bytes(client_hello[at : at + 2], "big")
     ciphers = [client_hello[i : i + 2] for i in range(at + 2, at + 2 + size, 2)]
@@ -93,7 +93,7 @@ def _server_hello(client_hello: bytes) -> bytes:
 
 
 def _certificates(chain: list[bytes]) -> bytes:
-    """The message that shows *chain* (RFC 5246, 7.4.2)."""
+    """Make the message with the certificates of *chain* (RFC 5246, 7.4.2)."""
     return _message(_CERTIFICATE, _sized(b"".join(map(_sized, chain))))
 
 

@@ -1,9 +1,9 @@
-"""Which paths may be named by who is not the operator (``serve --sandbox``).
+"""The paths that QMP clients, rather than the operator, may name (``serve --sandbox``).
 
-A path is resolved first, symbolic links and all, and is then opened folder by folder without
-following any: so what a link is turned into meanwhile can't lead out. Sockets and symbolic links are
-made, moved and removed in a folder that is opened in this way and stays open (`Sandbox.locate`).
-`Sandbox.check` only tells early what will be refused.
+A path is first resolved, symbolic links included, and then opened folder by folder without
+following any, so replacing a folder by a link meanwhile can't lead outside. Sockets and symbolic
+links are made, moved and removed in a folder that is opened in this way and stays open
+(`Sandbox.locate`). `Sandbox.check` only reports early what will be refused.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from collections.abc import Iterable
 from trio_chardev.errors import BackendError, OptionsError, strerror
 from trio_chardev.place import FOLDER, Place
 
-_FOLDERS = ("", ".", "..")  # names that are never of anything else
+_FOLDERS = ("", ".", "..")  # names that are always folders
 
 
 class Sandbox:
-    """Paths in *folders*, which may also be files or devices; None: everywhere."""
+    """The paths below *folders*, which may also be files or devices; None allows all paths."""
 
     __slots__ = ("_folders",)
 
     def __init__(self, folders: Iterable[str] | None = None) -> None:
-        """Raises OptionsError for one that does not exist."""
+        """Raises OptionsError for a folder that does not exist."""
         self._folders = None if folders is None else tuple(map(_existing, folders))
 
     @property
     def is_limited(self) -> bool:
-        """Is there anything outside of it?"""
+        """Are there paths outside of it?"""
         return self._folders is not None
 
     def open(self, path: str, flags: int, *, mode: int = 0o666) -> int:
-        """Open a file; one that O_CREAT makes has *mode*, less the umask.
+        """Open a file; a new one (O_CREAT) gets *mode*, less the umask.
 
-        Raises OSError, ValueError as os.open does, BackendError if it is outside.
+        Raises OSError and ValueError as os.open does, BackendError if *path* is outside.
         """
         if self._folders is None or not path:
             return os.open(path, flags, mode)
@@ -49,7 +49,7 @@ class Sandbox:
             os.close(parent)
 
     def locate(self, path: str) -> Place:
-        """The place *path*, where a link is not followed. Raises as `open`."""
+        """Find the place *path*, not following a link there. Raises what `open` raises."""
         folder, name = os.path.split(path)
         if self._folders is None:
             return Place(os.open(folder or ".", FOLDER), path)
@@ -61,7 +61,7 @@ class Sandbox:
         return Place(_open_folder(real), path, is_limited=True)
 
     def check(self, path: str, *, follow: bool = True) -> None:
-        """Raise BackendError if *path* is outside; unless *follow* a link there is not followed."""
+        """Raise BackendError if *path* is outside; with *follow* a link there is followed."""
         if self._folders is None:
             return
         folder, name = os.path.split(path)
@@ -70,11 +70,11 @@ class Sandbox:
                 self._find(os.path.realpath(path), path)
             else:
                 self._find(os.path.join(os.path.realpath(folder), name), path)
-        except (OSError, ValueError) as exc:  # a link is something else as it is read
+        except (OSError, ValueError) as exc:  # a link was replaced by something else meanwhile
             raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
 
     def _find(self, real: str, path: str) -> None:
-        """Raise BackendError if *real*, as which *path* was resolved, is in no folder."""
+        """Raise BackendError if *real*, to which *path* was resolved, is outside."""
         for folder in self._folders or ():
             if real == folder or real.startswith(os.path.join(folder, "")):
                 return
@@ -85,7 +85,7 @@ EVERYWHERE = Sandbox()
 
 
 def _existing(folder: str) -> str:
-    if not folder:  # as which the working directory would be taken
+    if not folder:  # realpath would make it the working directory
         raise OptionsError("Could not open '': No such file or directory")
     try:
         return os.path.realpath(folder, strict=True)
@@ -94,7 +94,7 @@ def _existing(folder: str) -> str:
 
 
 def _open_folder(path: str) -> int:
-    """A descriptor of the folder *path*, which is absolute, without a link on the way."""
+    """Open the folder at the absolute *path*, which must have no symbolic link in it."""
     flags = FOLDER | os.O_NOFOLLOW
     fd = os.open("/", flags)
     try:

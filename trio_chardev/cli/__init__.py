@@ -1,6 +1,6 @@
 """``trio-chardev``: the command line. It exits with 1 when something fails, 2 for misuse.
 
-What a command needs is imported when it runs, so that the small ones start quickly.
+What a command needs is imported when it runs, so that small commands start quickly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class Command(click.Command):
-    """One whose help is printed as all else."""
+    """A command whose help is printed by `say`, as all other output is."""
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
         option = super().get_help_option(ctx)
@@ -31,20 +31,20 @@ class Command(click.Command):
 
 
 class Group(Command, click.Group):
-    """Of such commands."""
+    """A group of such commands."""
 
     command_class = Command
 
 
 def print_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    """What --help does."""
+    """Print the help (--help)."""
     if value and not ctx.resilient_parsing:
         say(ctx.get_help())
         ctx.exit()
 
 
 def print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    """What --version does."""
+    """Print the version (--version)."""
     if value and not ctx.resilient_parsing:
         say(f"trio-chardev {__version__}")
         ctx.exit()
@@ -77,7 +77,7 @@ def cli() -> None:
     "monitors",
     multiple=True,
     metavar="[chardev=]ID[,pretty=on][,insecure=on]",
-    help="Have QMP on that chardev, for one client at a time.",
+    help="Serve QMP on that chardev, to one client at a time.",
 )
 @click.option(
     "--qmp",
@@ -91,7 +91,7 @@ def cli() -> None:
     "objects",
     multiple=True,
     metavar="QOM-TYPE,id=ID[,KEY=VALUE...]",
-    help="Make TLS credentials (tls-creds-x509, tls-creds-psk), a secret, a list of who may "
+    help="Make TLS credentials (tls-creds-x509, tls-creds-psk), a secret, an access list "
     "(authz-list), or a monitor (monitor-qmp).",
 )
 @click.option(
@@ -105,19 +105,19 @@ def cli() -> None:
     "devices",
     multiple=True,
     metavar="DRIVER[,id=ID][,KEY=VALUE...]",
-    help="Have a chardev used, such as by a bridge to another; 'help' lists the drivers.",
+    help="Make a user of chardevs, such as a bridge between two; 'help' lists the drivers.",
 )
 @click.option(
     "--echr",
     metavar="NUMBER",
-    help="The character before a command to a mux, instead of 1, ctrl-a; then h shows what it knows.",
+    help="The escape character of muxes, instead of 1 (ctrl-a); with h it lists the commands.",
 )
 @click.option(
     "--state",
     metavar="FILE",
-    help="Keep there what QMP clients add, change and remove, and begin with it the next time.",
+    help="Keep what QMP clients add, change and remove in FILE, and restore it at the next start.",
 )
-@click.option("--pidfile", metavar="FILE", help="Write the process id there; removed at exit.")
+@click.option("--pidfile", metavar="FILE", help="Write the process id to FILE; removed at exit.")
 @click.option(
     "-v", "--verbose", count=True, help="Log who comes and goes; twice: each QMP command, too."
 )
@@ -135,7 +135,7 @@ def serve_command(
     pidfile: str | None,
     verbose: int,
 ) -> None:
-    """Hold chardevs and have them driven over QMP, until SIGTERM, SIGINT or 'quit'.
+    """Run chardevs that QMP clients control, until SIGTERM, SIGINT or 'quit'.
 
     The options are those of qemu-storage-daemon. Without --monitor and --qmp it listens on
     $XDG_RUNTIME_DIR/trio-chardev/qmp.sock and prints that path.
@@ -169,7 +169,7 @@ def serve_command(
 
 
 def _load_plugins() -> None:
-    """Have the kinds and drivers that are installed, before the grammar is made of the tables."""
+    """Add installed kinds and drivers, before the grammar is made from the tables."""
     from trio_chardev.plugins import load_installed
 
     load_installed(warn)
@@ -191,15 +191,15 @@ SOCKET = click.option(
 def qmp_command(socket: str | None, command: str, words: Sequence[str]) -> None:
     """Run one QMP command and print what it returns.
 
-    It is printed as JSON, indented on a terminal, else in one line. A VALUE is JSON if it
-    can be read as that, else a string; dots nest; a JSON object is merged with the rest:
+    It is printed as JSON, indented on a terminal, else in one line. A VALUE is parsed as JSON
+    if it is valid, and is a string otherwise; dots nest; a JSON object is merged with the rest:
 
     \b
       trio-chardev qmp chardev-add id=log backend.type=file backend.data.out=/var/log/board
       trio-chardev qmp ringbuf-read device=console size=1024
       trio-chardev qmp chardev-remove '{"id": "log"}'
 
-    An error of the server's is printed as 'CLASS: TEXT', and the exit status is 1.
+    An error from the server is printed as 'CLASS: TEXT', and the exit status is 1.
     """
     from trio_chardev.cli import qmp
 
@@ -211,8 +211,8 @@ def qmp_command(socket: str | None, command: str, words: Sequence[str]) -> None:
 def list_command(socket: str | None) -> None:
     """Print a table of the chardevs.
 
-    KIND and AT tell of the backend; PEER says whether somebody is at its other end, USER who
-    uses the chardev, by the id of a device or of a mux. On a terminal it fits into its width.
+    KIND and AT describe the backend; PEER says whether somebody is at its other end, USER who
+    uses the chardev: the id of a device or of a mux. On a terminal the table is cut to its width.
     """
     from trio_chardev.cli import qmp
     from trio_chardev.cli.table import list_chardevs
@@ -224,13 +224,13 @@ def list_command(socket: str | None) -> None:
 @SOCKET
 @click.argument("id")
 @click.argument("backend", metavar="KIND[,KEY=VALUE...]")
-@click.option("--carry", is_flag=True, help="What the old backend's peer has not taken goes over.")
-@click.option("--keep-peer", is_flag=True, help="A socket's client stays, at the same address.")
+@click.option("--carry", is_flag=True, help="Pass on what the old backend's peer has not taken.")
+@click.option("--keep-peer", is_flag=True, help="Keep a socket's client, at the same address.")
 @click.option(
     "--drain-timeout",
     type=float,
     metavar="SECONDS",
-    help="So long the old backend's peer may take for its last bytes; the default is 0.2.",
+    help="How long the old backend's peer may take for its last bytes; the default is 0.2.",
 )
 def change_command(
     socket: str | None,
@@ -242,8 +242,8 @@ def change_command(
 ) -> None:
     """Give the chardev ID another backend.
 
-    It is spelt as in 'serve --chardev', without the id. Of a PTY the path is printed. Files
-    and sockets are opened by the server, so a path is better absolute:
+    It is spelt as in 'serve --chardev', without the id. For a PTY, the path is printed. Files
+    and sockets are opened by the server, so use absolute paths:
 
     \b
       trio-chardev change console pty,path=$XDG_RUNTIME_DIR/console
@@ -258,7 +258,7 @@ def change_command(
     from trio_chardev.cli.options import GRAMMAR
     from trio_chardev.options.keyval import HelpRequested
 
-    more: dict[str, object] = {}  # a server without our extensions shall not see them
+    more: dict[str, object] = {}  # a server may not know our extensions, so only those in use
     if carry:
         more["carry"] = True
     if keep_peer:
@@ -284,7 +284,7 @@ def events_command(socket: str | None) -> None:
 
 @cli.command("demo")
 @click.option("--changes", default=50, show_default=True, type=click.IntRange(1, 100_000))
-@click.option("--seed", default=2017, show_default=True, help="Which backend comes when.")
+@click.option("--seed", default=2017, show_default=True, help="Chooses the order of the backends.")
 def demo_command(changes: int, seed: int) -> None:
     """Change a console again and again while a program prints to it, and count the bytes."""
     from trio_chardev.cli.demo import demo
@@ -295,7 +295,7 @@ def demo_command(changes: int, seed: int) -> None:
 
 
 def main() -> None:
-    """The console script: no traceback for a mistake of the user's, nor where nobody listens."""
+    """Run the console script: the user's mistakes, and closed outputs, give no traceback."""
     inherited = Inherited.found()  # before anything is opened
     fill_standard()
     try:

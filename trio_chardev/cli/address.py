@@ -1,4 +1,4 @@
-"""Where the service's own monitor is, and how the command line names any other."""
+"""The address of the service's own monitor, and how the command line names others."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Final
 from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
 from trio_chardev.errors import OptionsError, strerror
 
-# A host with colons stands in brackets.
+# A host with colons is in brackets.
 _HOST_PORT: Final = re.compile(r"(?:\[([^\]/]*)\]|([^:/\[\]]*)):([^:/\[\]]+)")
 
 
 def parse_address(text: str | None) -> InetAddress | UnixAddress:
-    """The address of a QMP server: PATH, HOST:PORT, ``unix:PATH`` or ``tcp:HOST:PORT``.
+    """Parse the address of a QMP server: PATH, HOST:PORT, ``unix:PATH`` or ``tcp:HOST:PORT``.
 
-    A path that could be a host and a port needs a ``/`` in it, or ``unix:``. None stands for
+    A path that could be a host and a port needs a ``/`` in it, or ``unix:``. None means
     `default_monitor_path`. Raises OptionsError.
     """
     if text is None:
@@ -35,10 +35,10 @@ def parse_address(text: str | None) -> InetAddress | UnixAddress:
 
 
 def default_monitor_path() -> Path:
-    """Where a service without monitor options listens, and where others look for it.
+    """The path at which a service without monitor options listens, and clients connect.
 
-    In $XDG_RUNTIME_DIR, else in a private folder under the folder for temporary files.
-    Raises OptionsError if somebody else has put something there.
+    It is in $XDG_RUNTIME_DIR, or else in a private folder where temporary files go. Makes the
+    folder. Raises OptionsError if another user controls it.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:

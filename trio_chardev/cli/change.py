@@ -1,6 +1,6 @@
 """``trio-chardev change``: chardev-change, with the backend spelt as in ``--chardev``.
 
-As QEMU's ``chardev-change`` for people, the id comes first and is no option.
+As with QEMU's ``chardev-change`` for people, the id comes first and is not an option.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from trio_chardev.options.keyval import split_items
 def change(
     id: str, text: str, warn: Callable[[str], object], more: Mapping[str, Any] | None = None
 ) -> Client:
-    """Gives chardev *id* the backend that *text* spells, and prints the path of its PTY.
+    """Make a client that gives chardev *id* the backend *text*, and prints the path of a PTY.
 
-    *more* are arguments of chardev-change that go beyond QEMU's. Raises OptionsError, and
+    *more* are arguments of chardev-change that QEMU does not have. Raises OptionsError, and
     HelpRequested.
     """
     arguments = {"id": id, "backend": parse_backend(id, text, warn), **(more or {})}
@@ -36,10 +36,10 @@ def change(
 
 
 def parse_backend(id: str, text: str, warn: Callable[[str], object]) -> Any:
-    """``KIND[,KEY=VALUE...]`` as chardev-change takes it."""
+    """Parse ``KIND[,KEY=VALUE...]`` to what chardev-change takes."""
     items = list(split_items(text, "backend"))
     spec = GRAMMAR.from_items(id, items, warn)
     for item in items:
-        if item.key in ("id", "mux"):  # a mux is a second chardev, on the first
+        if item.key in ("id", "mux"):  # mux=on would make a second chardev
             raise OptionsError(f"Unexpected '{item.key}' parameter")
     return spec.backend

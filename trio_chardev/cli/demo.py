@@ -1,8 +1,8 @@
-"""``trio-chardev demo``: a console is changed while it prints, and the bytes are counted.
+"""``trio-chardev demo``: change a console while a program prints to it, and count the bytes.
 
-Everything is real: the service, its QMP socket, the PTYs, sockets and files. A program, as a
-VM would, sends numbered lines into a socket all the while; a bridge joins that with the
-console. Each change gives the console another peer, and what the peers have received, joined,
+Everything is real: the service, its QMP socket, the PTYs, sockets and files. A program sends
+numbered lines into a socket all the time, as a VM would; a bridge joins that socket with the
+console. Each change gives the console another peer. In the end what all peers received, in order,
 is compared with what was sent.
 """
 
@@ -30,7 +30,7 @@ from trio_chardev.errors import ChardevError
 from trio_chardev.qmp.client.client import QmpClient, open_qmp_client
 from trio_chardev.service import Service, open_service
 
-RING_SIZE = 1 << 22  # bytes; far more than comes in one turn
+RING_SIZE = 1 << 22  # bytes; far more than comes between two changes
 TURN = 0.15  # seconds between two changes
 LINES_AT_ONCE = 20
 LINE_SIZE = len(b"line 00000000\n")
@@ -39,7 +39,7 @@ ID = "console"
 
 @attrs.define
 class Peer:
-    """The far end of one backend: what it received, and how to learn the rest of it."""
+    """The far end of one backend: what it has received, and how to get the rest of it."""
 
     kind: str
     received: bytearray = attrs.Factory(bytearray)
@@ -48,7 +48,7 @@ class Peer:
 
 @attrs.define(eq=False)
 class Demo:
-    """One run."""
+    """One run of the demo."""
 
     service: Service
     qmp: QmpClient
@@ -66,7 +66,7 @@ class Demo:
     # ------------------------------------------------------------ the program
 
     async def print_lines(self, console: trio.SocketStream) -> None:
-        """Be the program: send numbered lines until told to stop."""
+        """Play the program: send numbered lines until told to stop."""
         async with console:
             for number in itertools.count(0, LINES_AT_ONCE):
                 if self.is_over:
@@ -84,7 +84,7 @@ class Demo:
     # ------------------------------------------------------------ the backends
 
     async def change(self, kind: str, **data: Any) -> dict[str, Any]:
-        """chardev-change over QMP."""
+        """Run chardev-change over QMP."""
         result: dict[str, Any] = await self.qmp.execute(
             "chardev-change", id=ID, backend={"type": kind, "data": data}
         )
@@ -166,7 +166,7 @@ class Demo:
     # ------------------------------------------------------------ the run
 
     async def turn(self, number: int) -> str:
-        """One change; says what happened."""
+        """Make one change, and return what happened."""
         good: list[Callable[[], Awaitable[None]]]
         bad: list[Callable[[], Awaitable[None]]]
         good = [self.to_socket, self.to_pty, self.to_file, self.to_ringbuf]
@@ -184,7 +184,7 @@ class Demo:
         return f"{before} -> {self.peers[-1].kind}"
 
     async def run(self, changes: int) -> None:
-        """Print while *changes* are made, then let every peer come to its end."""
+        """Make *changes* while the program prints, then let every peer come to its end."""
         guest = f"{self.folder}/guest.sock"
         registry = self.service.registry
         await registry.add("guest", SocketOptions(addr=UnixAddress(guest)))
@@ -204,13 +204,13 @@ class Demo:
                 show_progress(number + 1, changes, trio.current_time() - begin, text)
             self.is_over = True
             await self.all_arrived.wait()
-            await self.change("null")  # the last peer meets its end, too
+            await self.change("null")  # so that the last peer comes to its end, too
         for peer in self.peers:
             peer.finish()
 
 
 def show_progress(number: int, changes: int, seconds: float, text: str) -> None:
-    """One line a change; on a terminal each takes the place of the one before."""
+    """Print a line about one change; on a terminal it overwrites the previous line."""
     line = f"{number:4}/{changes}  {seconds * 1000:6.1f} ms  {printable(text)}"
     if sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
@@ -224,7 +224,7 @@ def count_lines(data: bytes) -> Counter[bytes]:
 
 
 async def demo(changes: int, seed: int) -> int:
-    """Run it and print the table; the exit status: 1 if a byte was lost, repeated or moved."""
+    """Run it and print the table; return 1 if a byte was lost, repeated or moved, else 0."""
     begin = trio.current_time()
     with tempfile.TemporaryDirectory(prefix="trio-chardev-") as folder:
         async with open_service() as service:

@@ -1,6 +1,6 @@
-"""What is printed of an error: on one line, with the option that is to blame.
+"""How errors are printed: on one line, with the option that is to blame.
 
-And with which status the program ends: 1 when something fails, 2 for misuse, 130 by ctrl-C.
+And the exit status: 1 when something fails, 2 for misuse, 130 after ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from trio_chardev.cli.output import OutputError, complain, end_by, printable
 from trio_chardev.errors import ChardevError, OptionsError
 
 STATUS_OF_INTERRUPT: Final = 128 + signal.SIGINT
-MAX_SHOWN = 200  # characters of an option
+MAX_SHOWN = 200  # characters of an option that are printed
 
 
 def print_error(error: ChardevError) -> None:
-    """Print what it says, and below it the hints that it has."""
+    """Print the text of *error*, and below it its hints."""
     hints = [line for note in getattr(error, "__notes__", ()) for line in note.splitlines()]
     for line in (str(error), *hints):
         complain(f"trio-chardev: {printable(line)}")
 
 
 def status_of(error: BaseException) -> int:
-    """Print what the user shall know of *error*, and give the status with which to exit.
+    """Print what the user should know about *error*, and return the exit status.
 
-    Raises it if it is a bug of ours.
+    Raises *error* if it is a bug of ours.
     """
     leaves = list(_leaves(error))
     expected = ChardevError | OutputError | click.ClickException | click.Abort | KeyboardInterrupt
@@ -59,14 +59,14 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _usage(error: click.ClickException) -> str:
-    """What click prints of it."""
+    """The text that click prints for *error*."""
     shown = io.StringIO()
     error.show(shown)
     return shown.getvalue().rstrip("\n")
 
 
 class LineFormatter(logging.Formatter):
-    """Of a log whose messages are one line each, whatever ids and paths clients choose."""
+    """Formats log messages on one line each, whatever ids and paths clients choose."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         return printable(super().formatMessage(record))
@@ -74,9 +74,9 @@ class LineFormatter(logging.Formatter):
 
 @contextlib.contextmanager
 def saying(what: str, instead_of: str = "") -> Iterator[None]:
-    """Begin the error's line with the option that is to blame, such as ``--chardev TEXT``.
+    """Put the option that is to blame, such as ``--chardev TEXT``, in front of errors in the block.
 
-    *instead_of* is a beginning that then has no more to say.
+    It replaces *instead_of*, a beginning of the error's text that then says nothing new.
     """
     try:
         yield

@@ -1,8 +1,8 @@
-"""The descriptors that the program was started with: which they are, and who gets one.
+"""The descriptors that the program has inherited: which they are, and who gets them.
 
-A number on the command line names a descriptor only if it was open when the program began:
-any other may be by now, or be later, one of this process's own (Trio's epoll, a client's
-socket). systemd gives names to those that it passes (sd_listen_fds(3)).
+A number on the command line is valid only if that descriptor was open when the program began: any
+other may have become one of this process's own (Trio's epoll, a client's socket), now or later.
+systemd gives names to the descriptors that it passes (sd_listen_fds(3)).
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ import attrs
 
 from trio_chardev.errors import BackendError
 
-FIRST = 3  # the first that systemd passes (SD_LISTEN_FDS_START); 0 to 2 are the standard ones
+FIRST = 3  # the first that systemd passes (SD_LISTEN_FDS_START), after the standard ones
 SHOWN = "/proc/self/fd"
-UNNAMED = "unknown"  # as sd_listen_fds_with_names(3) calls those that have no name
+UNNAMED = "unknown"  # sd_listen_fds_with_names(3)'s name for those without one
 
 
 @attrs.define
 class Inherited:
-    """What there is to give, each once, by its number or by its name."""
+    """The inherited descriptors, each of which is given away once, by number or name."""
 
     _left: set[int] = attrs.Factory(set)
     _given: set[int] = attrs.Factory(set)
     _named: list[tuple[str, int]] = attrs.Factory(list)
-    """In systemd's order; several may have the same name, and are given in that order."""
+    """In systemd's order; those of the same name are given away in that order."""
 
     @classmethod
     def found(cls, environ: Mapping[str, str] = os.environ) -> Inherited:
-        """Those that are open now, and the names that *environ* has for them.
+        """Find the descriptors that are open now, and their names in *environ*.
 
-        To be called before anything is opened.
+        Call it before anything is opened.
         """
         return cls(set(_open_now()), set(), list(_names(environ)))
 
     def take(self, name: str) -> int:
-        """Give one away; the caller owns it. Raises BackendError, in which case none was given."""
+        """Give a descriptor away; the caller then owns it. Raises BackendError, and keeps it."""
         fd = self._find(name)
         if fd in self._given:
             raise BackendError(f"File descriptor '{name}' has been given already")
         if fd not in self._left:
             raise BackendError(f"File descriptor '{name}' was not open when the program began")
         try:
-            # 0, 1 and 2 stay what they are, or the next file to be opened would be one of them.
+            # 0, 1 and 2 stay open, or the next file to be opened would get the number.
             own = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST) if fd < FIRST else fd
             os.set_inheritable(own, False)
         except OSError as exc:
@@ -59,11 +59,11 @@ class Inherited:
         return own
 
     def is_listening(self, name: str) -> bool:
-        """Is it a socket that listens? It is not given away by that."""
+        """Is it a listening socket? Does not give it away."""
         with contextlib.suppress(BackendError, OSError):
             fd = self._find(name)
             if fd in self._left:
-                sock = socket.socket(fileno=fd)  # which costs no descriptor if it is none
+                sock = socket.socket(fileno=fd)  # if it fails, *fd* stays open
                 try:
                     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
                 finally:
@@ -71,7 +71,7 @@ class Inherited:
         return False
 
     def _find(self, name: str) -> int:
-        """The number of the one of that name; of several the first that is left."""
+        """The descriptor called *name*; if there are several, the first that is left."""
         if name.isascii() and name.isdigit() and len(name) < 10:
             return int(name)
         numbers = [number for known, number in self._named if known == name]
@@ -81,11 +81,11 @@ class Inherited:
 
 
 def fill_standard() -> None:
-    """Have /dev/null where 0, 1 or 2 is closed, or the next file to be opened would be that."""
+    """Open /dev/null as 0, 1 or 2 if closed, so that no other file gets the number."""
     while True:
         try:
             fd = os.open(os.devnull, os.O_RDWR)
-        except OSError:  # no /dev, or no descriptor left: then nothing can be opened in its place
+        except OSError:  # no /dev, or no descriptor left: then no other file gets the number either
             return
         if fd >= FIRST:
             os.close(fd)
@@ -93,19 +93,19 @@ def fill_standard() -> None:
 
 
 def _open_now() -> Iterable[int]:
-    """All that are open; where there is no proc(5), those up to 1023."""
+    """Find all open descriptors; without proc(5), only those up to 1023."""
     try:
         numbers = [int(name) for name in os.listdir(SHOWN)]
     except OSError:
         numbers = [*range(1024)]
     for number in numbers:
-        with contextlib.suppress(OSError):  # the one of that very listing
+        with contextlib.suppress(OSError):  # the descriptor of the listing itself
             os.fstat(number)
             yield number
 
 
 def _names(environ: Mapping[str, str]) -> Iterable[tuple[str, int]]:
-    """The names of those that systemd has passed to this very process, not to one above it."""
+    """Yield the names of the descriptors that systemd has passed, if to this very process."""
     try:
         is_ours = int(environ.get("LISTEN_PID", "")) == os.getpid()
         count = int(environ.get("LISTEN_FDS", "")) if is_ours else 0

@@ -1,13 +1,13 @@
-"""What the service prints: its log, and what goes to standard output.
+"""What the service prints: its log, and its standard output.
 
-A terminal that was stopped by ctrl-S, a pipe whose reader is stuck, a disk that is full or hangs
-must not hold up the service. So a thread of its own writes each descriptor, by plain write(2), from
-a bounded queue; the caller never waits. What finds no room, or fails, is dropped and counted, and
-"N lines could not be written" is said when it goes again. Of one cause of a log line only so many
-come through, and then the number of the others.
+A terminal stopped by ctrl-S, a pipe whose reader is stuck, a disk that is full or hangs must not
+block the service. So each descriptor is written by a thread of its own, with plain write(2), from
+a bounded queue; callers never wait. Lines that find no room, or fail, are dropped and counted, and
+"N lines could not be written" is printed when writing works again. Log lines are also rate-limited
+by cause, and then the number of those left out is printed.
 
-Where no thread can be started a line is written if the descriptor says that it has room for it,
-and else it is dropped; each second it is tried again to start one.
+Where no thread can be started, a line is written if the descriptor is ready for it, and is dropped
+otherwise; starting a thread is tried again each second.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from trio_chardev.cli.errors import LineFormatter
 
 MAX_PENDING = 1 << 18  # bytes of lines that wait to be written
 MAX_LINE = 1 << 14  # bytes of a text that is put at once, such as a traceback
-PIECE = 4096  # bytes; PIPE_BUF: poll(2) says that there is room for so many
-POLL_INTERVAL = 1.0  # seconds, for a descriptor that others have made non-blocking
-START_INTERVAL = 1.0  # seconds until it is tried again to start a thread
-FLUSH_TIMEOUT = 1.0  # seconds at the end
+PIECE = 4096  # bytes (PIPE_BUF): a pipe that poll(2) reports as writable has room for them
+POLL_INTERVAL = 1.0  # seconds; only for a descriptor that others have made non-blocking
+START_INTERVAL = 1.0  # seconds until starting a thread is tried again
+FLUSH_TIMEOUT = 1.0  # seconds to write what is left at the end
 
 LIMITED_LEVEL = logging.INFO
-"""Records below it are not limited: who wants to see all wants to see all."""
-BURST, INTERVAL = 50, 1.0  # lines of one cause at once; seconds until another one
-BURST_OF_ONE, INTERVAL_OF_ONE = 10, 10.0  # if the first thing that they name is the same one
-TELL_INTERVAL = 10.0  # seconds for which it is not told how many were left out
+"""Records below it are not limited: whoever wants details wants all of them."""
+BURST, INTERVAL = 50, 1.0  # lines of one cause at once; then seconds for each further line
+BURST_OF_ONE, INTERVAL_OF_ONE = 10, 10.0  # the same for lines with the same first argument
+TELL_INTERVAL = 10.0  # seconds until the number of lines left out is printed
 MAX_BUCKETS = 1000
 FULL_AFTER = max(BURST * INTERVAL, BURST_OF_ONE * INTERVAL_OF_ONE)
-"""Seconds after which a bucket that nothing was taken from is full again."""
+"""Seconds after which an unused bucket is full again."""
 
 
 class LineWriter:
-    """Writes lines to a descriptor, which it does not own. No method ever waits but `close`."""
+    """Writes lines to a descriptor, which it does not own. Only `close` ever waits."""
 
     def __init__(
         self,
@@ -57,24 +57,24 @@ class LineWriter:
         start: Callable[..., object] = _thread.start_new_thread,
         on_idle: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """*on_idle* is called in the thread when all is written, and says when to call it again."""
+        """*on_idle*, called in the thread when all is written, returns when to call it again."""
         self._fd = fd
         self._start = start
         self._on_idle = on_idle
         self._lines: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
         self._done = _thread.allocate_lock()
         self._done.acquire()
-        self._turn = threading.RLock()  # of the callers; a finalizer may print while one puts
+        self._turn = threading.RLock()  # of callers; reentrant, as a finalizer may print in `put`
         self._has_thread = False
-        self._start_again = 0.0  # when to try it, by the monotonic clock
-        # Each of these is changed by one side only: the callers ...
+        self._start_again = 0.0  # when to try again, by the monotonic clock
+        # Each of these is changed by one side only: by callers ...
         self._put = 0  # bytes
         self._dropped = 0  # lines
-        # ... and the thread, or if there is none the callers.
+        # ... and by the thread; without a thread, by callers.
         self._taken = 0  # bytes
         self._failed = 0  # lines
-        self._told = 0  # of the lines that were dropped or failed
-        self._is_torn = False  # the last line ends in its middle
+        self._told = 0  # lines, of those dropped or failed, whose loss has been printed
+        self._is_torn = False  # is only a part of the last line written?
         self._ensure_thread()
 
     def put(self, text: str) -> None:
@@ -97,7 +97,7 @@ class LineWriter:
             self._lines.put((self._dropped, b""))
 
     def close(self) -> None:
-        """Wait until all is written, but for FLUSH_TIMEOUT at most. It is the last call."""
+        """Wait until all is written, for FLUSH_TIMEOUT at most. Call nothing after this."""
         if self._has_thread:
             self._lines.put(None)
             self._done.acquire(timeout=FLUSH_TIMEOUT)
@@ -139,7 +139,7 @@ class LineWriter:
         self._done.release()
 
     def _write_line(self, dropped: int, data: bytes, *, wait: bool) -> None:
-        """Write *data*, before which so many lines were dropped by then."""
+        """Write *data*; before it *dropped* lines were dropped, which is printed first."""
         lost = dropped + self._failed
         if lost > self._told and self._write(_note(lost - self._told), wait=wait):
             self._told = lost
@@ -147,7 +147,7 @@ class LineWriter:
             self._failed += 1
 
     def _write(self, data: bytes, *, wait: bool) -> bool:
-        """Write all of *data*; False if that fails, or unless *wait* if there is no room."""
+        """Write all of *data*; False if that fails, or without *wait* if there is no room."""
         rest = memoryview(b"\n" + data if self._is_torn else data)
         try:
             while rest:
@@ -177,17 +177,17 @@ def _note(lines: int) -> bytes:
 
 
 class LineStream(io.TextIOBase):
-    """Stands in for sys.stdout or sys.stderr, for whatever prints: click, warnings, Python."""
+    """Replaces sys.stdout or sys.stderr, for all that print: click, warnings, Python."""
 
     def __init__(self, writer: LineWriter) -> None:
         self._writer = writer
-        self._begun = ""  # a line whose end is still to come
+        self._begun = ""  # the beginning of a line
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
-        if not isinstance(text, str):  # so click finds out that it is a text stream
+        if not isinstance(text, str):  # this tells click that it is a text stream
             raise TypeError(f"it writes text, not {type(text).__name__}")
         lines = (self._begun + text).splitlines(keepends=True)
         self._begun = lines.pop() if lines and not lines[-1].endswith("\n") else ""
@@ -196,15 +196,15 @@ class LineStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: a line is on its way as soon as it is whole."""
+        """Do nothing: a complete line is on its way already."""
 
 
-# ---------------------------------------------------------------- how many of one cause
+# ---------------------------------------------------------------- rate limits
 
 
 @attrs.define
 class _Bucket:
-    """How many lines may come through now."""
+    """A token bucket: how many lines may pass now."""
 
     tokens: float
     time: float
@@ -220,7 +220,7 @@ class _Bucket:
 
 @attrs.define
 class _LeftOut:
-    """What did not come through of one cause, since when it was told last."""
+    """The lines of one cause that were left out since that was last printed."""
 
     since: float
     count: int
@@ -228,24 +228,24 @@ class _LeftOut:
 
 
 class RateLimit:
-    """Says which records come through. A cause is the place in the code that a record is from.
+    """Decides which records are printed. The cause of a record is its place in the code.
 
-    What a record names first, mostly a chardev, has a limit of its own, so that a noisy one does
-    not hide the others'.
+    A record's first argument, usually a chardev, has a limit of its own, so that a noisy chardev
+    does not hide others.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._buckets: dict[tuple[str, ...], _Bucket] = {}  # the one used last at the end
+        self._buckets: dict[tuple[str, ...], _Bucket] = {}  # the last used comes last
         self._left_out: dict[tuple[str, ...], _LeftOut] = {}
 
     @property
     def has_left_out(self) -> bool:
-        """Is there something to tell?"""
+        """Were lines left out and not reported yet?"""
         return bool(self._left_out)
 
     def filter(self, record: logging.LogRecord) -> list[logging.LogRecord]:
-        """What to log in its place: nothing, itself, or before it how many were left out."""
+        """What to print for *record*: nothing, or it, perhaps after a report of lost lines."""
         if record.levelno < LIMITED_LEVEL:
             return [record]
         now = self._clock()
@@ -271,11 +271,11 @@ class RateLimit:
         return may_come
 
     def _is_oldest_full(self, now: float) -> bool:
-        """Then a new one would be the same; what it is for, as a file, may be long gone."""
+        """Is the oldest bucket full, and so equal to a new one? Its file may be long gone."""
         return next(iter(self._buckets.values())).time < now - FULL_AFTER
 
     def take_due(self, *, at_end: bool = False) -> list[logging.LogRecord]:
-        """What tells of those that were left out some time ago, or *at_end* of all."""
+        """Reports about lines that were left out some time ago; *at_end* about all."""
         before = self._clock() - TELL_INTERVAL
         due = [cause for cause, some in self._left_out.items() if at_end or some.since <= before]
         return [record for cause in due for record in self._tell(cause)]
@@ -289,7 +289,7 @@ class RateLimit:
 
 
 class LogHandler(logging.Handler):
-    """Gives the lines of the log to a writer. Nothing is said of what fails here."""
+    """Passes the lines of the log to a writer. Its own failures are ignored."""
 
     def __init__(self, limit: RateLimit | None = None) -> None:
         super().__init__()
@@ -297,14 +297,14 @@ class LogHandler(logging.Handler):
         self.writer: LineWriter | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(Exception):  # a template without its arguments, no memory
+        with contextlib.suppress(Exception):  # wrong arguments for the format, or no memory
             had_left_out = self._limit.has_left_out
             self._put(self._limit.filter(record))
             if self._limit.has_left_out and not had_left_out and self.writer is not None:
                 self.writer.wake()
 
     def tell(self, *, at_end: bool = False) -> float | None:
-        """Tell of what was left out; gives the seconds after which to call again, if at all."""
+        """Print reports that are due; return the seconds until the next call, or None."""
         with contextlib.suppress(Exception), self.lock or contextlib.nullcontext():
             self._put(self._limit.take_due(at_end=at_end))
         return TELL_INTERVAL / 2 if self._limit.has_left_out else None
@@ -315,12 +315,12 @@ class LogHandler(logging.Handler):
                 self.writer.put(self.format(record) + "\n")
 
 
-# ---------------------------------------------------------------- the program's
+# ---------------------------------------------------------------- the program's streams
 
 
 @contextmanager
 def printing_in_background(level: int) -> Iterator[None]:
-    """Have what is printed and logged meanwhile written by threads; leaving waits a moment for it.
+    """Have threads write what is printed and logged in the block; wait a moment at its end.
 
     A stream without a descriptor of its own stays as it is.
     """
@@ -347,7 +347,7 @@ def printing_in_background(level: int) -> Iterator[None]:
 def _descriptor_of(stream: TextIO | None) -> int | None:
     try:
         return None if stream is None else stream.fileno()
-    except (OSError, ValueError):  # a test's, in memory
+    except (OSError, ValueError):  # in memory, in a test
         return None
 
 
@@ -360,4 +360,4 @@ def _open_writer(
 
 
 def _stream_to(writer: LineWriter) -> TextIO:
-    return LineStream(writer)  # type: ignore[return-value] # as much of one as is used
+    return LineStream(writer)  # type: ignore[return-value] # it has all methods that are used

@@ -1,4 +1,4 @@
-"""Makes what a service begins with, from the command line and from its state."""
+"""Makes what a service starts with, from the command line and from the state file."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from trio_chardev.qmp.server.descriptors import NamedFds
 from trio_chardev.qmp.server.state import Table
 from trio_chardev.service import Service
 
-RESTORE_TIMEOUT = 5.0  # seconds for each chardev of --state; the others wait meanwhile
+RESTORE_TIMEOUT = 5.0  # seconds to restore one chardev, while the others wait
 
 
 @attrs.frozen
 class Maker:
-    """Makes what a service begins with; see `make_all`."""
+    """Makes single objects, chardevs and devices; see `make_all`."""
 
     service: Service
     sandbox: Sandbox
     said: Mapping[tuple[Table, str], str]
-    """The options of the command line, for errors."""
+    """The options of the command line, for error texts."""
     inherited: Inherited
-    """The descriptors that the command line may name, and no client."""
+    """The descriptors that the command line may name, but no client."""
 
     async def make_object(self, id: str, options: ObjectOptions, by_client: bool) -> None:
         registry = self.service.registry
@@ -47,14 +47,14 @@ class Maker:
         registry = self.service.registry
         if by_client:
             if isinstance(options, SocketOptions) and options.wait:
-                options = attrs.evolve(options, wait=False)  # or the others would wait too
+                options = attrs.evolve(options, wait=False)  # waiting would hold up the others
             change = registry.change if id in registry else registry.add
             chardev = await change(
                 id,
                 options,
                 timeout=RESTORE_TIMEOUT,
                 sandbox=self.sandbox,
-                take_fd=NamedFds().take,  # what a client had passed is gone
+                take_fd=NamedFds().take,  # descriptors that a client passed are gone
             )
         else:
             with saying(self.said["chardevs", id], f"Failed to add chardev '{id}': "):
@@ -65,7 +65,7 @@ class Maker:
     async def make_device(self, id: str, options: DeviceOptions, by_client: bool) -> None:
         devices = self.service.registry.devices
         await trio.lowlevel.checkpoint()
-        if by_client and id in devices:  # the command line's, see `make_all`
+        if by_client and id in devices:  # made from the command line, see `make_all`
             await devices.remove(id)
         with contextlib.nullcontext() if by_client else saying(self.said["devices", id]):
             add_device(devices, options, id, self.sandbox if by_client else EVERYWHERE)

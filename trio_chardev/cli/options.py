@@ -1,4 +1,4 @@
-"""``trio-chardev serve``: what its options say, checked as far as that goes without opening anything."""
+"""The options of ``trio-chardev serve``, checked as far as possible without opening anything."""
 
 from __future__ import annotations
 
@@ -50,61 +50,61 @@ QMP listeners and monitors:
   chardev:ID                   A monitor on a chardev of --chardev.
   none                         Nothing.
 With server=on,wait=off a socket listens for many clients at a time, each with a
-session of its own; without, it connects. insecure=on takes whoever comes: any
+session of its own; without, it connects. insecure=on accepts any client: any
 user of this machine, any machine without TLS. The other options are those that
 '--chardev socket,help' lists, such as tls-creds."""
 
 
 @attrs.frozen(kw_only=True)
 class MonitorOptions:
-    """What ``--monitor`` takes."""
+    """The options of ``--monitor``."""
 
     chardev: str
-    """The chardev that it is on."""
+    """Id of the chardev to use."""
 
     id: str | None = None
-    """A name for the monitor."""
+    """Name of the monitor."""
 
     mode: Literal["control"] = "control"
     """QMP; there is no monitor for people."""
 
     pretty: bool = False
-    """Indent what is sent."""
+    """Indent the output."""
 
     insecure: bool = False
-    """Take whoever comes: any user of this machine, any machine without TLS."""
+    """Accept any client: any user of this machine, any machine without TLS."""
 
 
 @attrs.frozen
 class Monitor:
-    """A monitor on a chardev, of ``--monitor`` or ``--qmp``."""
+    """A monitor on a chardev, from ``--monitor`` or ``--qmp``."""
 
     said: str
-    """The option, for errors."""
+    """The option, for error texts."""
 
     options: MonitorOptions
 
 
 @attrs.frozen
 class QmpListener:
-    """What ``--qmp`` takes, if it listens."""
+    """A ``--qmp`` that listens."""
 
     said: str
     options: SocketOptions
     insecure: bool = False
-    """As a monitor's."""
+    """See `MonitorOptions`."""
 
 
 @attrs.frozen(kw_only=True)
 class ServeOptions:
-    """The command line, structured and checked as far as that goes without opening anything."""
+    """The command line, structured and checked as far as possible without opening anything."""
 
     objects: Mapping[str, ObjectOptions]
     chardevs: Mapping[str, BackendOptions]
-    """In the order in which to add them, as the objects and devices are."""
+    """In the order in which to add them; so are the objects and the devices."""
     devices: Mapping[str, DeviceOptions]
     said: Mapping[tuple[Table, str], str]
-    """The option of each of these, for errors."""
+    """The option of each object, chardev and device, for error texts."""
     monitors: Sequence[Monitor]
     listeners: Sequence[QmpListener]
     pidfile: str | None = None
@@ -112,13 +112,13 @@ class ServeOptions:
     """The paths that QMP clients may name."""
     escape: int = DEFAULT_ESCAPE
     state: str | None = None
-    """The file that keeps what QMP clients do."""
+    """The file that keeps what QMP clients set up."""
     inherited: Inherited = attrs.Factory(Inherited)
     """The descriptors that the command line may name."""
 
     @property
     def has_monitor(self) -> bool:
-        """Does it say how to drive the service?"""
+        """Is there any way to control the service?"""
         objects = any(isinstance(options, MonitorQmp) for options in self.objects.values())
         return bool(self.monitors or self.listeners or objects)
 
@@ -137,7 +137,7 @@ class ServeOptions:
         state: str | None = None,
         inherited: Inherited | None = None,
     ) -> ServeOptions:
-        """Raises OptionsError, and HelpRequested for ``--chardev help`` and the like."""
+        """Parse the options. Raises OptionsError, and HelpRequested (``--chardev help`` ...)."""
         inherited = Inherited() if inherited is None else inherited
         reader = _Reader(warn, inherited)
         for text in objects:
@@ -166,7 +166,7 @@ class ServeOptions:
 
     @staticmethod
     def help_text(request: HelpRequested) -> str:
-        """What ``--chardev help``, ``--chardev KIND,help`` and the like print."""
+        """The text for ``--chardev help``, ``--chardev KIND,help`` and the like."""
         match request.option:
             case "device":
                 return help_text("Available devices:", DEVICE.variants, request.subject)
@@ -183,7 +183,7 @@ class ServeOptions:
 
 @attrs.define
 class _Reader:
-    """Reads one option after the other. All of it raises OptionsError."""
+    """Parses one option after another. All methods raise OptionsError."""
 
     warn: Callable[[str], object]
     inherited: Inherited
@@ -217,12 +217,12 @@ class _Reader:
         self.said["devices", id] = said
 
     def _read_variant(self, union: TaggedUnion, option: str, text: str) -> Any:
-        """An option whose implied key is the tag."""
+        """Parse an option whose implied key is the tag of *union*."""
         try:
             return structure_text(union, text, union.tag, self.warn)
         except HelpRequested as request:
             if request.subject is not None and request.subject not in union.variants:
-                structure(union, {union.tag: request.subject})  # says that there is no such thing
+                structure(union, {union.tag: request.subject})  # raises: there is no such variant
             request.option = option
             raise
 
@@ -268,7 +268,7 @@ class _Reader:
             self.monitors.append(Monitor(said, monitor))
 
     def _with_role(self, options: SocketOptions) -> SocketOptions:
-        """A socket that listens, as systemd passes them, is a server's without ``server=on``."""
+        """Make it a server without ``server=on`` if its socket listens already, as from systemd."""
         address = options.addr
         if isinstance(address, FdAddress) and self.inherited.is_listening(address.str_):
             return attrs.evolve(options, server=True)
@@ -276,7 +276,7 @@ class _Reader:
 
 
 def _without_secrets(text: str) -> str:
-    """*text* for errors, which may end up in a log."""
+    """*text* for error texts, which may end up in a log."""
     if text.startswith("{"):
         return "{...}"
     return re.sub(r"(^|,)data=(?:[^,]|,,)*", r"\1data=...", text)
@@ -292,7 +292,7 @@ def _help_is_about(option: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _only_qmp() -> Iterator[None]:
-    """Add why to an error about the ``mode``."""
+    """Add a hint to an error about the ``mode``."""
     try:
         yield
     except OptionsError as exc:
@@ -309,7 +309,7 @@ def _sandbox(folders: Sequence[str]) -> Sandbox:
 
 
 def _split_insecure(text: str) -> tuple[str, bool]:
-    """*text* without ``insecure=on``, which is the monitor's and not the chardev's."""
+    """Split off ``insecure=on``, which belongs to the monitor, not to the chardev."""
     insecure = False
     for match in re.finditer(r"(?<!,)(?:,,)*,insecure=([^,]*)", text):  # ",," is a comma
         insecure = parse_bool("insecure", match[1])
@@ -317,7 +317,7 @@ def _split_insecure(text: str) -> tuple[str, bool]:
 
 
 def _parse_echr(text: str) -> int:
-    """A character by its number, decimal, 0x hexadecimal or 0 octal. Raises OptionsError."""
+    """Parse a character's number: decimal, 0x hexadecimal or 0 octal. Raises OptionsError."""
     try:
         number = parse_number("echr", text)
     except OptionsError:
@@ -328,7 +328,7 @@ def _parse_echr(text: str) -> int:
 
 
 def _structure(spec: ChardevSpec) -> dict[str, BackendOptions]:
-    """The chardevs that *spec* stands for, in the order in which to add them."""
+    """The chardevs that *spec* asks for, in the order in which to add them."""
     options: BackendOptions = structure(BACKEND, spec.backend, "backend")
     if not spec.mux:
         return {spec.id: options}

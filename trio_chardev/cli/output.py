@@ -1,6 +1,6 @@
-"""What the program prints: nothing that a terminal would obey, and no traceback if it can't be.
+"""Printing: no control characters for the terminal, and no traceback if it fails.
 
-All that the command line prints goes through `say` or `complain`.
+All output of the command line goes through `say` or `complain`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from trio_chardev.errors import strerror
 
 
 class OutputError(Exception):
-    """They: standard output does not take what is printed."""
+    """They: standard output can't be written to."""
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(f"can't write to standard output: {strerror(cause)}")
@@ -23,14 +23,14 @@ class OutputError(Exception):
 
 
 def printable(text: str) -> str:
-    """*text* on one line, and without what a terminal would obey."""
+    """*text* on one line, with control characters escaped."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def say(text: str, *, over: bool = False, end: str = "\n") -> None:
     """Print *text*, of one line or several, to standard output. Raises OutputError.
 
-    With *over* it takes the place of what stands in the line of a terminal.
+    With *over* it replaces the current line of a terminal.
     """
     try:
         _write(sys.stdout, text, "\r\x1b[K" if over else "", end)
@@ -39,13 +39,13 @@ def say(text: str, *, over: bool = False, end: str = "\n") -> None:
 
 
 def announce(text: str) -> None:
-    """`say`, of a service, which goes on if nobody hears."""
+    """Do as `say`, for a service, which goes on if printing fails."""
     with contextlib.suppress(OutputError):
         say(text)
 
 
 def complain(text: str) -> None:
-    """Print *text*, of one line or several, to standard error, if that takes it."""
+    """Print *text*, of one line or several, to standard error, ignoring failure."""
     try:
         _write(sys.stderr, text)
     except OSError:
@@ -53,33 +53,33 @@ def complain(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Tell of something deprecated."""
+    """Print a warning, about something deprecated."""
     complain(f"trio-chardev: warning: {text}")
 
 
 def end_by(error: OutputError) -> NoReturn:
-    """End the program as others end: without a word by SIGPIPE if nobody reads, else with 1."""
+    """End the program as others end: silently by SIGPIPE if nobody reads, else with status 1."""
     _discard(sys.stdout)
     if error.is_broken_pipe:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGPIPE)
-        sys.exit(128 + signal.SIGPIPE)  # it is blocked
+        sys.exit(128 + signal.SIGPIPE)  # the signal is blocked
     complain(f"trio-chardev: {error}")
     sys.exit(1)
 
 
 def _write(stream: TextIO | None, text: str, begin: str = "", end: str = "\n") -> None:
-    if stream is None:  # it was closed when the program began
+    if stream is None:  # the descriptor was closed when the program began
         return
     shown = "\n".join(printable(line) for line in text.split("\n"))
-    encoding = getattr(stream, "encoding", None) or "utf-8"  # in which not all of it may be
+    encoding = getattr(stream, "encoding", None) or "utf-8"  # which may lack some characters
     shown = shown.encode(encoding, "backslashreplace").decode(encoding)
     stream.write(f"{begin}{shown}{end}")
     stream.flush()
 
 
 def _discard(stream: TextIO | None) -> None:
-    """Have what *stream* holds back, which Python would write at exit, go nowhere."""
+    """Discard what *stream* has buffered: Python would try to write it at exit."""
     with contextlib.suppress(OSError, ValueError):
         if stream is not None:
             nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

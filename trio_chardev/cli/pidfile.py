@@ -1,7 +1,7 @@
-"""``serve --pidfile``: the process id in a locked file, which is gone when the service is.
+"""``serve --pidfile``: the process id in a locked file, which is removed at exit.
 
-Others may be able to write in its folder. So no link is followed, nothing is waited for, what is
-no PID file is left as it is, and only what is still the file that was made is removed.
+Others may be able to write to its folder. So no symbolic link is followed, nothing blocks, a file
+that is no PID file is left alone, and the file is removed only if it still is the one we made.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from contextlib import contextmanager
 from trio_chardev.errors import OptionsError, strerror
 from trio_chardev.files import check_own
 
-TRIES = 10  # each time somebody has removed it meanwhile
-LONGEST = 32  # bytes
+TRIES = 10  # somebody may remove the file each time
+LONGEST = 32  # bytes of a PID file
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
 @contextmanager
 def keeping_pid(path: str) -> Iterator[None]:
-    """Keep the process id in the file *path* meanwhile. Raises OptionsError."""
+    """Keep the process id in the file *path* during the block. Raises OptionsError."""
     try:
         fd = _take(path)
     except (OSError, ValueError) as exc:
@@ -32,12 +32,12 @@ def keeping_pid(path: str) -> Iterator[None]:
         yield
     finally:
         _remove(path, fd)
-        with contextlib.suppress(OSError):  # it is closed all the same, close(2)
+        with contextlib.suppress(OSError):  # it is closed even then, see close(2)
             os.close(fd)
 
 
 def _take(path: str) -> int:
-    """The file, locked and written. Raises OSError, ValueError; then it is as it was, or gone."""
+    """Open, lock and write the file. Raises OSError, ValueError; it is then as before, or gone."""
     for _ in range(TRIES):
         fd, is_new = _open(path)
         try:
@@ -46,7 +46,7 @@ def _take(path: str) -> int:
             try:
                 fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if is_at(path, fd):
-                    is_new = True  # what is in it is not kept, whatever happens
+                    is_new = True  # the old content is lost from here on, so remove it on errors
                     _write(fd)
                     return fd
             except BaseException:
@@ -61,7 +61,7 @@ def _take(path: str) -> int:
 
 
 def _open(path: str) -> tuple[int, bool]:
-    """The descriptor; is the file new?"""
+    """Open the file; return the descriptor, and whether the file is new."""
     for _ in range(TRIES):
         with contextlib.suppress(FileExistsError):
             return os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600), True
@@ -73,7 +73,7 @@ def _open(path: str) -> tuple[int, bool]:
 
 
 def _check(fd: int) -> None:
-    """Raise OSError if it is something else, or somebody else's."""
+    """Raise OSError unless it is our own user's, or root's, PID file."""
     check_own(os.fstat(fd))
     if not re.fullmatch(rb"\s*[0-9]*\s*", os.pread(fd, LONGEST, 0)):
         raise OSError("What is in it is not a process id")
@@ -87,7 +87,7 @@ def _write(fd: int) -> None:
 
 
 def is_at(path: str, fd: int) -> bool:
-    """Is the file *fd* what is at *path*?"""
+    """Is the open file *fd* the one at *path*?"""
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
     except OSError:

@@ -1,6 +1,6 @@
 """Commands that are clients of a service, or of QEMU: ``trio-chardev qmp``, ``list``, ``events``.
 
-What the server answers goes to standard output, what went wrong to standard error.
+The server's answers go to standard output, errors to standard error.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from trio_chardev.qmp.json.encoder import encode
 
 Client: TypeAlias = Callable[[SocketAddress], Awaitable[None]]
 
-ANSWER_TIMEOUT = 5.0  # seconds for what a server that is not busy does at once
+ANSWER_TIMEOUT = 5.0  # seconds for what an idle server does at once
 
-# So many may wait while who reads our output does not; more are lost, and that is told.
+# Events that may wait while the reader of our output is slow; more are lost, which is reported.
 MAX_EVENTS: Final = 1 << 16
 
 
 def run(socket: str | None, client: Client, status_of_interrupt: int = STATUS_OF_INTERRUPT) -> None:
-    """Run *client* with the address that *socket* spells; exit with 1 if the server says no.
+    """Run *client* with the address *socket*; exit with 1 if the server answers with an error.
 
-    A signal ends it as `run_until_signal` says. Raises ChardevError if there is no server.
+    Signals end it as in `run_until_signal`. Raises ChardevError if there is no server.
     """
     address = parse_address(socket)
     try:
@@ -54,12 +54,12 @@ def run(socket: str | None, client: Client, status_of_interrupt: int = STATUS_OF
 def connected(
     address: SocketAddress, *, negotiate: bool = True
 ) -> AbstractAsyncContextManager[QmpClient]:
-    """A client of the server, which is given up if it is busy or stopped."""
+    """Open a client that gives up if the server is busy or stopped."""
     return open_qmp_client(address, timeout=ANSWER_TIMEOUT, negotiate=negotiate)
 
 
 async def ask(qmp: QmpClient, name: str, address: SocketAddress) -> Any:
-    """What a command that never waits returns. Raises QmpConnectionError if it does."""
+    """Run a command that never blocks on the server. Raises QmpConnectionError if it takes long."""
     with trio.move_on_after(ANSWER_TIMEOUT):
         return await qmp.execute(name)
     raise QmpConnectionError(
@@ -68,7 +68,7 @@ async def ask(qmp: QmpClient, name: str, address: SocketAddress) -> Any:
 
 
 def command(name: str, words: Iterable[str]) -> Client:
-    """Runs a command and prints what it returns, as JSON: indented for people, else in a line."""
+    """Make a client that runs a command and prints its result as JSON."""
     arguments = parse_arguments(words)
 
     async def client(address: SocketAddress) -> None:
@@ -80,18 +80,18 @@ def command(name: str, words: Iterable[str]) -> Client:
 
 
 def _json(value: Any) -> str:
-    """*value* for people on a terminal, else for programs in one line."""
+    """*value* as JSON: indented on a terminal, else in one line."""
     text = json.dumps(value, indent=4 if sys.stdout.isatty() else None)
-    return text.replace("\x7f", r"\u007f")  # which JSON leaves as it is, and a terminal obeys
+    return text.replace("\x7f", r"\u007f")  # JSON need not escape DEL, but terminals obey it
 
 
 async def print_events(address: SocketAddress) -> None:
-    """Print the events, a line of JSON each, for as long as the server is there."""
+    """Print the events, a line of JSON each, until the server goes."""
     async with connected(address, negotiate=False) as qmp:
         with qmp.open_events(max_pending=MAX_EVENTS) as events:
-            await qmp.execute("qmp_capabilities")  # only now, so that not even one is missed
+            await qmp.execute("qmp_capabilities")  # after subscribing, so that no event is missed
             await _print_all(events)
-        await qmp.execute("qmp_capabilities")  # raises why there are no more
+        await qmp.execute("qmp_capabilities")  # raises the reason why the events have ended
 
 
 async def _print_all(events: QmpEvents) -> None:
@@ -104,7 +104,7 @@ async def _print_all(events: QmpEvents) -> None:
 
 
 def _message(event: QmpEvent) -> dict[str, Any]:
-    """*event* as QMP writes it."""
+    """Make the QMP message of *event*."""
     fraction, seconds = math.modf(event.timestamp)
     timestamp = {"seconds": int(seconds), "microseconds": round(fraction * 1_000_000)}
     return {"timestamp": timestamp, "event": event.name, "data": event.data}

@@ -1,9 +1,9 @@
-"""From a state_file and the command line to what a service begins with (``serve --state``).
+"""What a service starts with, from the state file and the command line (``serve --state``).
 
-The command line counts where it has changed since the state_file was written: what it adds now in
-another way, or not any more, is as it says. What can't be restored is told, stays in the
-state_file, and is tried again by the next start; meanwhile the command line's is there, if it has
-one.
+Where the command line has changed since the state file was written, it wins: an entry whose
+options it has changed, or no longer has, is dropped. What can't be restored is reported, stays in
+the state file, and is tried again at the next start; meanwhile the command line's version is used,
+if there is one.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from trio_chardev.qmp.server.state import StateFile, Table
 
 Say = Callable[[str], object]
 Make = Callable[[str, Any, bool], Awaitable[None]]
-"""Makes, or changes, what has that id, by options; the flag says whether QMP clients made them."""
+"""Makes or changes the item with that id; the flag says whether QMP clients chose the options."""
 
 WHAT: Mapping[Table, str] = {"objects": "object", "chardevs": "chardev", "devices": "device"}
 
 
 @attrs.frozen
 class Wanted:
-    """Something to be made."""
+    """An object, chardev or device to be made."""
 
     id: str
     options: Any
-    """By the command line; None if it does not say."""
+    """The command line's options; None if it has none."""
 
     now: Any = None
-    """In QMP's form, by the state_file; None if that does not say."""
+    """The state file's options, as QMP arguments; None if it has none."""
 
     @property
     def is_restored(self) -> bool:
-        """Is it as clients have made it?"""
+        """Does it come from the state file?"""
         return self.now is not None
 
 
 def is_monitor(item: Wanted) -> bool:
-    """Is it an object that can be made only when its chardev is there?"""
+    """Is it an object that can be made only after its chardev?"""
     match item.now:
         case None:
             return isinstance(item.options, MonitorQmp)
@@ -56,7 +56,7 @@ def is_monitor(item: Wanted) -> bool:
 def plan(
     state_file: StateFile, table: Table, base: Mapping[str, Any], union: TaggedUnion, say: Say
 ) -> Iterator[Wanted]:
-    """What is to be there of *table*, of which the command line has *base*."""
+    """Plan what to make of *table*; *base* is what the command line has of it."""
     entries = state_file.entries[table]
     for id in [id for id, entry in entries.items() if entry.was is not None and id not in base]:
         say(f"{WHAT[table]} '{id}' is not restored: the command line has it no more")
@@ -81,9 +81,9 @@ def plan(
 async def make_all(
     table: Table, wanted: Iterable[Wanted], union: TaggedUnion, make: Make, say: Say
 ) -> None:
-    """Make what is *wanted*. Raises what *make* does for what the command line alone wants.
+    """Make all that is *wanted*. Raises what *make* raises for items of the command line.
 
-    What can't be restored is tried again at the end, where the command line's stands in for it.
+    What can't be restored is tried again at the end; meanwhile the command line's version is used.
     """
     later: list[Wanted] = []
     for item in wanted:
@@ -93,7 +93,7 @@ async def make_all(
         try:
             await make(item.id, structure(union, item.now), True)
         except ChardevError:
-            later.append(item)  # it may stand on something that is yet to come
+            later.append(item)  # it may use something that is made later
             await _make_instead(item, make)
     while later:
         errors: list[tuple[Wanted, ChardevError]] = []
@@ -105,16 +105,16 @@ async def make_all(
         if len(errors) == len(later):
             for item, error in errors:
                 say(f"{WHAT[table]} '{item.id}' is not restored: {error}")
-                await _make_instead(item, make)  # if to try has cost it
+                await _make_instead(item, make)  # the attempt may have removed it
             return
         later = [item for item, _ in errors]
 
 
 async def _make_instead(item: Wanted, make: Make) -> None:
-    """What the command line says, as good as it can be."""
+    """Make the command line's version, if there is one and it works."""
     if item.options is None:
         return
     try:
         await make(item.id, item.options, False)
     except ChardevError:
-        return  # the error of the state_file's is told in the end
+        return  # the error of the state file's version is reported instead

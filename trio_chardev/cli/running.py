@@ -1,4 +1,4 @@
-"""How commands run that are no service: until they are done, or a signal ends them."""
+"""Running commands that are not services: until they are done, or a signal ends them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def run(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
-    """As trio.run, but a Trio that can't begin, for want of descriptors or of room in epoll, is an OptionsError."""
+    """Run as trio.run; raise OptionsError if Trio lacks descriptors, or room in epoll, to start."""
     has_begun = False
 
     async def main() -> T:
@@ -32,7 +32,7 @@ def run(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
         if has_begun:
             raise
         raise OptionsError(f"Could not begin: {strerror(exc)}") from exc
-    except trio.TrioInternalError as exc:  # of its first wait, as *function* begins
+    except trio.TrioInternalError as exc:  # raised by its first wait, when *function* begins
         error = _os_error_in(exc)
         if error is None or error.errno not in NO_ROOM:
             raise
@@ -40,7 +40,7 @@ def run(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
 
 
 def _os_error_in(error: BaseException | None) -> OSError | None:
-    """The OSError that *error* comes from."""
+    """Find the OSError that caused *error*."""
     if isinstance(error, OSError) or error is None:
         return error
     inner = [error.__cause__, *getattr(error, "exceptions", ())]
@@ -50,7 +50,7 @@ def _os_error_in(error: BaseException | None) -> OSError | None:
 def run_until_signal(
     function: Callable[[], Awaitable[T]], status_of_interrupt: int = STATUS_OF_INTERRUPT
 ) -> T:
-    """What *function* returns; raises what it does.
+    """Run *function* and return its result; raises what it raises.
 
     Ctrl-C and SIGTERM cancel it and end the program with *status_of_interrupt*.
     """
@@ -61,7 +61,7 @@ def run_until_signal(
 
 
 async def _run(function: Callable[[], Awaitable[T]]) -> list[T]:
-    """What *function* returns, if it is not interrupted."""
+    """Return a list with the result of *function*; it is empty after a signal."""
     results = []
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with open_background_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""``trio-chardev serve``: from its options to a running service."""
+"""``trio-chardev serve``: from options to a running service."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from trio_chardev.errors import ChardevError
 from trio_chardev.qmp.server.state import StateFile, open_state_file
 from trio_chardev.service import Service, catching_signals, open_service
 
-# Python's default thresholds have a full collection, which walks all that lives, every few
-# dozen chardev-adds once thousands of chardevs exist; there are next to no cycles to find.
+# With Python's default thresholds a full collection, which walks all objects, comes every few
+# dozen chardev-adds once thousands of chardevs exist; and there are next to no cycles to find.
 # With these an add among 3,000 takes 85 us instead of 120.
 GC_THRESHOLDS = (50_000, 20, 100)
 
 
 async def serve(options: ServeOptions) -> None:
-    """Run a service until a signal or ``quit``. Raises ChardevError if it cannot begin."""
+    """Run a service until a signal or ``quit``. Raises ChardevError if it can't start."""
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     errors: list[ChardevError] = []
@@ -51,7 +51,7 @@ async def serve(options: ServeOptions) -> None:
 async def _begin(
     service: Service, options: ServeOptions, state_file: StateFile, errors: list[ChardevError]
 ) -> None:
-    """Add what the command line names; a signal may come while a chardev waits for a client."""
+    """Add what the command line names, in a task, as a chardev may wait for a client for long."""
     try:
         await add_all(service, options, state_file)
     except ChardevError as exc:
@@ -60,7 +60,7 @@ async def _begin(
 
 
 async def add_all(service: Service, options: ServeOptions, state_file: StateFile) -> None:
-    """Make all that the command line and the state name. Raises ChardevError."""
+    """Make all that the command line and the state file name. Raises ChardevError."""
     service.registry.escape = options.escape
     maker = Maker(service, options.sandbox, options.said, options.inherited)
     objects = list(plan(state_file, "objects", options.objects, OBJECT, _say_of_state))
@@ -91,7 +91,7 @@ async def add_all(service: Service, options: ServeOptions, state_file: StateFile
 
 
 def _later(wanted: Iterable[Wanted]) -> list[Wanted]:
-    """What uses chardevs: the command line's has the first choice."""
+    """Sort users of chardevs: those of the command line get the chardevs first."""
     return sorted(wanted, key=lambda item: item.is_restored)
 
 

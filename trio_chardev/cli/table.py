@@ -21,7 +21,7 @@ _PLACES: Final = ("device", "path", "out", "chardev")  # members that say where 
 
 
 async def list_chardevs(address: SocketAddress) -> None:
-    """Print a table of the chardevs; of QEMU's, which tells less, a smaller one."""
+    """Print a table of the chardevs; a smaller one for QEMU, which tells less."""
     async with connected(address) as qmp:
         try:
             chardevs = await ask(qmp, "query-chardev-details", address)
@@ -37,12 +37,12 @@ async def list_chardevs(address: SocketAddress) -> None:
 
 
 def is_open(row: dict[str, Any]) -> str:
-    """Of a row of query-chardev."""
+    """The state in a row of query-chardev."""
     return "open" if row["frontend-open"] else "closed"
 
 
 def row_of(chardev: dict[str, Any]) -> Row:
-    """A row of the table, of one of query-chardev-details."""
+    """Make a row of the table from one of query-chardev-details."""
     kind, data = chardev["backend"]["type"], chardev["backend"]["data"]
     words = [kind]
     if "tls-creds" in data:
@@ -76,7 +76,7 @@ def place_of(kind: str, data: dict[str, Any], filename: str) -> str:
 
 
 def lines(rows: Sequence[Row], width: int | None) -> Iterator[str]:
-    """The lines of a table, none of which is longer than *width*, if that can be."""
+    """Format the table; no line is longer than *width*, if possible."""
     shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     while width is not None and sum(widths) + len(GAP) * (len(widths) - 1) > width:
@@ -89,7 +89,7 @@ def lines(rows: Sequence[Row], width: int | None) -> Iterator[str]:
 
 
 def shorten(text: str, room: int) -> str:
-    """*text* with something cut from its middle, if it is longer than *room*."""
+    """Cut *text* in the middle if it is longer than *room*."""
     if len(text) <= room:
         return text
     end = (room - len(CUT)) // 2

@@ -1,11 +1,11 @@
-"""The arguments of a QMP command as words of a command line.
+"""The arguments of a QMP command as words on a command line.
 
     trio-chardev qmp chardev-add id=x backend.type=file backend.data.out=/var/log/board
     trio-chardev qmp chardev-add '{"id": "x"}' 'backend={"type": "null", "data": {}}'
 
-JSON is what QMP reads, so strings may have single quotes. Names and the texts of the errors
-are those of QEMU's dotted keys (``--blockdev driver=file,...``), values are not: there all
-are strings, here ``size=5`` is a number and ``size='"5"'`` a string.
+JSON is read as QMP reads it, so strings may have single quotes. Keys and errors are those of QEMU's
+dotted keys (``--blockdev driver=file,...``), values are not: there all values are strings, while
+here ``size=5`` is a number and ``size='"5"'`` a string.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from trio_chardev.qmp.json.codec import Decoder, Malformed, Message
 
 
 def parse_arguments(words: Iterable[str]) -> dict[str, Any]:
-    """The arguments that *words* spell, each ``KEY=VALUE``, ``KEY.KEY=VALUE`` or a JSON object.
+    """Parse *words*, each ``KEY=VALUE``, ``KEY.KEY=VALUE`` or a JSON object, to arguments.
 
-    A value is JSON if it can be read as that and is not a bare ``null``, else a string. What is given twice is merged if
-    it is an object, else the last one counts. Raises OptionsError.
+    A value is JSON if it is valid JSON other than a bare ``null``, else a string. If a key is
+    repeated, objects are merged; otherwise the last value counts. Raises OptionsError.
     """
     arguments: dict[str, Any] = {}
     for word in words:
@@ -47,7 +47,7 @@ def _value(text: str) -> Any:
     if text.startswith("{"):  # else a typing error in it would make it a string
         return _json_object(text)
     messages = _read(text)
-    # A bare null is the kind of backend: no argument of QMP's is wanted as JSON's null.
+    # A bare null is the name of a backend: no argument of QMP takes JSON's null.
     is_json = len(messages) == 1 and not isinstance(messages[0], Malformed | None)
     return messages[0] if is_json else text
 
@@ -63,12 +63,12 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def _read(text: str) -> list[Message]:
-    # A number outside of braces ends only with what is behind it.
+    # The newline is for a number outside of braces, which ends only with the byte after it.
     return Decoder().feed(text.encode("utf-8", "surrogatepass") + b"\n")
 
 
 def _merge(target: dict[str, Any], source: dict[str, Any]) -> None:
-    """Put *source* into *target*; without recursion, for keys may nest as deeply as they like."""
+    """Merge *source* into *target*; without recursion, as keys may nest deeply."""
     to_do = [("", target, source)]
     while to_do:
         path, old, new = to_do.pop()

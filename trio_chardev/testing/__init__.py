@@ -1,6 +1,6 @@
-"""For the tests of this package and of everybody who writes a backend or a frontend.
+"""Helpers for testing backends and frontends, of this package or your own.
 
-Fakes with faults that can be switched on, a chardev to put them in, an injector of
+There are fakes with faults that can be switched on, a chardev to put them in, an injector of
 cancellations, and the contract of backends as one check.
 """
 

@@ -1,4 +1,4 @@
-"""The backend on a fake device."""
+"""The backend of a fake device."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, LineSettings, ModemLines
 from trio_chardev.testing.world import FakeWorld
 
-FAKE_SPLICE = 1 << 15  # bytes; fit into a pipe(7) of any size
+FAKE_SPLICE = 1 << 15  # bytes; they fit into a pipe(7) of any size
 
 
 class FakeBackend(Backend):
-    """Made by `FakeDevice.open`."""
+    """A backend in memory; made by `FakeDevice.open`."""
 
     def __init__(self, request: OpenRequest, device: FakeWorld) -> None:
         super().__init__(request)
@@ -167,7 +167,7 @@ class FakeBackend(Backend):
 
 
 class FakeLine(Line):
-    """The line of a fake device with `has_line`; it remembers the calls."""
+    """The serial line of a fake device with `has_line`; it records the calls."""
 
     is_settable = True
 

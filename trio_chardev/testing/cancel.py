@@ -1,4 +1,4 @@
-"""Cancellation at a step of the scheduler, to try each of them."""
+"""Cancelling at a given step of the scheduler, so that a test can try every step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trio
 class CancelAtStep(trio.abc.Instrument):
     """Cancel *scope* at the *k*-th scheduler step of any task, before or after it.
 
-    An exception in an instrument is logged, not raised: so it only counts and cancels.
+    It only counts and cancels, because an exception in an instrument is logged, not raised.
     """
 
     k: int

@@ -1,8 +1,8 @@
 """The contract of `trio_chardev.core.backend` as one check, for every kind of backend.
 
-In the spirit of `trio.testing.check_two_way_stream`: each rule is a function that gets a
-backend of its own, on real descriptors, and plays the chardev on one side and the peer on the
-other. What a kind does beyond the contract is for tests of its own.
+It is modelled on `trio.testing.check_two_way_stream`: each rule is a function that gets a new
+backend, on real descriptors, and plays the chardev on one side and the peer on the other. What a
+kind does beyond the contract needs tests of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trio_chardev.errors import BackendError
 from trio_chardev.events import Event
 from trio_chardev.testing.pair import BULK, END, EVERY_BYTE, STUCK_AFTER, Pair, in_use, opened
 
-RULE_TIMEOUT = 5.0  # seconds; for each rule
+RULE_TIMEOUT = 5.0  # seconds for each rule
 
 OpenPair = Callable[[], AbstractAsyncContextManager[Pair]]
 
@@ -26,11 +26,11 @@ OpenPair = Callable[[], AbstractAsyncContextManager[Pair]]
 async def check_backend(open_pair: OpenPair) -> None:
     """Check a kind of backend against the contract; *open_pair* gives a fresh pair each time.
 
-    Raises AssertionError, TooSlowError for what hangs, and what the backend raises that it must
-    not, each with a note of the rule that was broken.
+    Raises AssertionError, TooSlowError if it hangs, or what the backend wrongly raises, each with
+    a note that names the broken rule.
     """
     async with open_pair() as pair, opened(pair):
-        pass  # what all backends of a run share may stay from now on
+        pass  # this opens descriptors that all backends of a run share
     for rule in RULES:
         before = _descriptors()
         try:
@@ -48,7 +48,7 @@ async def check_backend(open_pair: OpenPair) -> None:
 
 
 async def _unused(pair: Pair) -> None:
-    """Opened and closed without a commit, it leaves no descriptor and no file behind."""
+    """A backend that is closed without a commit leaves no descriptor and no file behind."""
     before, files = _descriptors(), _list(pair.folder)
     async with opened(pair):
         pass
@@ -81,7 +81,7 @@ async def _sending(pair: Pair) -> None:
 
 
 async def _stuck(pair: Pair) -> None:
-    """A sender waits for the peer to receive; cancelled in that it has sent nothing."""
+    """A sender waits for the peer to receive; if it is cancelled, it has sent nothing."""
     if not pair.blocks or pair.join is None:
         return
     async with in_use(pair) as session:
@@ -94,7 +94,7 @@ async def _stuck(pair: Pair) -> None:
 
 
 async def _receiving(pair: Pair) -> None:
-    """What the peer sends is received as it is, in order, at most max_bytes at a time."""
+    """What the peer sends is received unchanged, in order, at most max_bytes at a time."""
     async with in_use(pair) as session:
         if isinstance(session.peer, trio.abc.SendStream):
             await session.peer.send_all(EVERY_BYTE * 2 + END)
@@ -127,7 +127,7 @@ async def _cancelled(pair: Pair) -> None:
 
 
 async def _draining(pair: Pair) -> None:
-    """receive_nowait gives nothing when there is nothing, and in the end all that has come."""
+    """receive_nowait returns nothing when nothing has come, and in the end all that has."""
     async with in_use(pair) as session:
         assert session.backend.receive_nowait(100) == b""
         if not isinstance(session.peer, trio.abc.SendStream):
@@ -144,7 +144,7 @@ async def _draining(pair: Pair) -> None:
 
 
 async def _leaving(pair: Pair) -> None:
-    """What the peer has sent is received before it counts as gone; all errors are BackendError."""
+    """All that the peer has sent is received before CLOSED; all errors are BackendError."""
     async with in_use(pair) as session:
         if session.peer is None or not pair.closes:
             return
@@ -167,9 +167,9 @@ async def _leaving(pair: Pair) -> None:
 
 
 async def _closing(pair: Pair) -> None:
-    """Closing it under a sender that is stuck ends that send with an error.
+    """Closing the backend while a sender is stuck ends that send with an error.
 
-    Not so under a reader: opening, reading and closing are done by one task.
+    There is no such rule about readers: one task opens, reads and closes.
     """
     if not pair.blocks or pair.join is None:
         return
@@ -188,7 +188,7 @@ async def _closing(pair: Pair) -> None:
             send_some = session.send_some
             nursery.start_soon(send_on, send_some)
             await wait_all_tasks_blocked()
-            peer, session.peer = session.peer, None  # whose leaving would end it, too
+            peer, session.peer = session.peer, None  # its leaving would end the send, too
         assert peer is not None
         await wait_all_tasks_blocked()
         await trio.aclose_forcefully(peer)
@@ -203,10 +203,10 @@ RULES: tuple[Callable[[Pair], Awaitable[None]], ...] = (
 
 
 def _descriptors() -> set[str]:
-    """Each by its number and what it is of: others may close theirs, or have them collected."""
+    """The open descriptors, with what each refers to, as its number may be reused."""
     found = set()
     for fd in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # that of the listing itself
+        with suppress(FileNotFoundError):  # the descriptor of the listing itself
             found.add(f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}")
     return found
 

@@ -18,16 +18,16 @@ from trio_chardev.testing.world import FakeWorld
 
 @attrs.define(eq=False)
 class FakeDevice(FakeWorld):
-    """A world of which a backend can be opened."""
+    """A fake device, on which a backend can be opened."""
 
     def say(self, event: BackendEvent) -> None:
-        """The backend reports *event*."""
+        """Have the backend report *event*."""
         assert isinstance(self.backend, FakeBackend), f"{self.name} is not open"
         self.backend.say(event)
 
     @asynccontextmanager
     async def open(self, request: OpenRequest) -> AsyncIterator[Backend]:
-        """The opener; its every step is a place to be cancelled at."""
+        """Open a backend (an `Opener`); it can be cancelled at every step."""
         await trio.lowlevel.checkpoint()
         if self.opens_late:
             await trio.sleep_forever()
@@ -45,7 +45,7 @@ class FakeDevice(FakeWorld):
                     yield self.backend
             else:
                 yield self.backend
-        except ExceptionGroup as group:  # one exception crosses the interface
+        except ExceptionGroup as group:  # no group may cross the interface
             raise BackendError(f"{self.name} died") from group
         finally:
             with trio.move_on_after(5 + self.close_seconds, shield=self.slow_close):
@@ -62,12 +62,12 @@ class FakeDevice(FakeWorld):
 
 @attrs.frozen(kw_only=True)
 class FakeOptions(BackendOptions):
-    """So that a `trio_chardev.registry.Registry` can be filled with fakes."""
+    """Options for opening *device*, so that a `trio_chardev.registry.Registry` can have fakes."""
 
     device: FakeDevice
 
 
 def fake_opener(options: BackendOptions) -> Opener:
-    """See `trio_chardev.core.backend.OpenerOf`."""
+    """Give the opener for `FakeOptions`; see `trio_chardev.core.backend.OpenerOf`."""
     assert isinstance(options, FakeOptions)
     return options.device.open

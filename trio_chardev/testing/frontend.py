@@ -1,4 +1,4 @@
-"""A chardev on a fake device, and a frontend that remembers what it was told."""
+"""A chardev on a fake device, and a frontend that records its events and bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trio_chardev.testing.device import FakeDevice
 
 @asynccontextmanager
 async def open_chardev(device: FakeDevice, id: str = "serial0") -> AsyncIterator[Chardev]:
-    """A chardev on *device*, closed when the block ends."""
+    """Open a chardev on *device*; it is closed when the block ends."""
     chardev = Chardev(id)
     async with trio.open_nursery() as nursery:
         await nursery.start(chardev.run)
@@ -29,20 +29,20 @@ async def open_chardev(device: FakeDevice, id: str = "serial0") -> AsyncIterator
 
 @attrs.define(eq=False)
 class FakeFrontend:
-    """Handlers for `Chardev.attach` that remember; it can refuse a device."""
+    """Handlers for `Chardev.attach` that record their calls, and can refuse a device."""
 
     refuses: FakeDevice | None = None
     hangs_at: FakeDevice | None = None
-    """Setting up for that device never ends."""
+    """The device at which be_change never returns."""
     steps: int = 2
     """Checkpoints that be_change takes."""
     bound: str | None = None
-    """The file name of the backend it is set up for; None while in between."""
+    """The file name of the backend that it is set up for; None during be_change."""
     events: list[BackendEvent] = attrs.Factory(list)
     seen: list[object] = attrs.Factory(list)
     """The events, the bytes, and the file names given to be_change, in order."""
     appetite: int | None = None
-    """`on_receive` takes no more bytes than that, and it shrinks; None: all."""
+    """How many bytes `on_receive` still takes; None means all."""
 
     def on_event(self, event: BackendEvent) -> None:
         """See `trio_chardev.core.frontend.OnEvent`."""

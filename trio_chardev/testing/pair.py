@@ -1,4 +1,4 @@
-"""A backend and its peer: how both are made, and what a check does at either end."""
+"""A backend and its peer: how both are made, and what a check does at each end."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ import trio
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.events import BackendEvent, Event
 
-STUCK_AFTER = 0.02  # seconds; a sender that gets no further for so long is stuck
-STUCK_BELOW = 1 << 26  # bytes; no kernel buffers that many
+STUCK_AFTER = 0.02  # seconds without progress after which a sender counts as stuck
+STUCK_BELOW = 1 << 26  # bytes; more than any kernel buffers
 EVERY_BYTE = bytes(range(256))
 END = b"<end>"
 BULK = EVERY_BYTE * 256  # 64 KiB
 
 Join = Callable[[Backend], Awaitable[trio.abc.AsyncResource]]
-"""Comes to the other end of a backend that is open: connects to it, opens its PTY."""
+"""Makes the peer of an open backend: connects to its socket, opens its PTY."""
 
 
 @attrs.frozen(kw_only=True)
 class Pair:
-    """A backend that can be opened, and the peer that can come to it."""
+    """How to open a backend, and how to make its peer."""
 
     open: Opener
 
     join: Join | None = None
-    """Gives the peer; None if there never is one.
+    """Makes the peer; None if there never is one.
 
-    A `trio.abc.SendStream` sends to the backend, a `trio.abc.ReceiveStream` receives from it,
-    and closing it is leaving.
+    A peer that is a `trio.abc.SendStream` sends to the backend, one that is a
+    `trio.abc.ReceiveStream` receives from it; closing it means leaving.
     """
 
     blocks: bool = True
-    """Sending waits for a peer that does not receive."""
+    """Does sending wait for a peer that does not receive?"""
 
     closes: bool = True
-    """The backend reports CLOSED when the peer leaves."""
+    """Does the backend report CLOSED when the peer leaves?"""
 
     keeps: bool = True
-    """What the peer has sent before it left can be received; not so where a line hangs up."""
+    """Can what the peer sent be received after it has left? False for a line that hangs up."""
 
     folder: str | None = None
-    """Where opening makes its files, if it does."""
+    """The folder in which opening makes files, if it does."""
 
 
 @attrs.define(eq=False)
 class Session:
-    """A backend that is open."""
+    """An open backend."""
 
     seen: list[BackendEvent | bytes] = attrs.Factory(list)
-    """What a reader meets: the events, and the bytes that `read` got, in order."""
+    """The events, and the bytes that `read_until` got, in order."""
 
     backend: Backend = attrs.field(init=False)
     peer: trio.abc.AsyncResource | None = None
@@ -65,7 +65,7 @@ class Session:
             self._reading.cancel()
 
     def check_state(self) -> None:
-        """What always holds."""
+        """Assert what always holds."""
         openness = [event for event in self.seen if event in (Event.OPENED, Event.CLOSED)]
         in_turn = [Event.CLOSED if i % 2 else Event.OPENED for i in range(len(openness))]
         assert openness == in_turn, f"OPENED and CLOSED do not alternate: {openness}"
@@ -85,7 +85,7 @@ class Session:
         return data
 
     async def receive_to_end(self, max_bytes: int = 1 << 16) -> bytes:
-        """What comes before `END`, to the chardev."""
+        """Receive what the peer sends before `END`."""
         data = b""
         while not data.endswith(END):
             data += await self.receive_some(max_bytes)
@@ -102,7 +102,7 @@ class Session:
         return sent
 
     async def send(self, data: bytes) -> None:
-        """All of *data*, by either call in turn."""
+        """Send all of *data*, by both calls in turn."""
         rest = memoryview(data)
         while rest:
             rest = rest[self.send_nowait(rest) :]
@@ -110,7 +110,7 @@ class Session:
                 rest = rest[await self.send_some(rest) :]
 
     async def fill(self) -> int:
-        """Send until nothing goes any more; how much went. Its last send was cancelled."""
+        """Send until that is stuck, and cancel the last send; return how many bytes were sent."""
         sent = 0
         while sent < STUCK_BELOW:
             bulk = memoryview(BULK)[sent % len(BULK) :]
@@ -121,7 +121,7 @@ class Session:
         raise AssertionError("it takes everything")
 
     async def peer_receives_to_end(self) -> bytes:
-        """What comes before `END`, to the peer."""
+        """Have the peer receive what is sent before `END`."""
         assert isinstance(self.peer, trio.abc.ReceiveStream)
         data = bytearray()
         while not data.endswith(END):
@@ -144,7 +144,7 @@ async def opened(pair: Pair) -> AsyncIterator[Session]:
 
 @asynccontextmanager
 async def in_use(pair: Pair) -> AsyncIterator[Session]:
-    """In place, with the peer there, if there can be one."""
+    """Open a backend, put it in place, and make its peer, if it can have one."""
     async with opened(pair) as session:
         session.backend.activate()
         if pair.join is not None:

@@ -1,4 +1,4 @@
-"""The world behind a fake backend, with its faults."""
+"""The state behind a fake backend, with its faults."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trio_chardev.core.backend import Backend
 
 @attrs.define(eq=False)
 class FakeWorld:
-    """What a fake backend was sent, what it will receive, its faults."""
+    """What a fake backend was sent, what it will receive, and its faults."""
 
     name: str
     opens: bool = True
@@ -22,54 +22,54 @@ class FakeWorld:
     stuck: bool = False
     """Sending blocks for ever."""
     eager: bool = False
-    """`send_nowait` takes everything, else two bytes at a time, and those only after a wait."""
+    """`send_nowait` takes everything; if False, two bytes at a time, and only after a wait."""
     room: int | None = None
-    """An eager device takes so many bytes until `make_room`, as a kernel's buffer does."""
+    """How many bytes an eager device takes until `make_room`, like a kernel's buffer."""
     gulp: int | None = None
-    """An eager device takes so many bytes at once at most, and more when it is offered them again."""
+    """The most bytes that an eager device takes at once; offered again, it takes more."""
     has_line: bool = False
     """The backend has line settings, modem lines, break and echo."""
     line_fails: bool = False
     """Line settings raise BackendError."""
     is_polled: bool = False
-    """Its input is looked for again before it is waited for, see `Polling`."""
+    """Its input is polled before it is waited for, see `Polling`."""
     can_splice: bool = False
-    """Bytes can come and go by a `SplicePipe`; `eager` or not, what goes is put at once."""
+    """A `SplicePipe` can be used both ways; what is sent by it is taken as if `eager`."""
     endless: bool = False
     """There is always more to receive."""
     dies_after: int | None = None
-    """`wait_readable` raises after so many checkpoints."""
+    """After how many checkpoints `wait_readable` raises."""
     dies_early: bool = False
-    """The backend ends by itself before it is in place."""
+    """The backend dies before it is in place."""
     activates: bool = True
     """False: the commit raises BackendError."""
     lets_go: bool = True
-    """False: its backend has not got what it needs to be replaced."""
+    """False: `prepare_to_leave` raises BackendError."""
     slow_close: bool = True
     """Closing takes a shielded checkpoint."""
     close_seconds: float = 0
-    """Closing takes so long, and is shielded."""
+    """How long closing takes; it is shielded."""
     holds: bool = False
-    """What it was sent can be taken back, until `take_all`, as what is in a ring or a FIFO."""
+    """What it was sent can be taken back until `take_all`, as from a ring or a FIFO."""
     settle_seconds: float | None = None
-    """Its peer is taking what it was sent, and has it after so long."""
+    """Its peer is reading what it was sent, and takes that long to read all."""
     is_taking: bool = False
-    """Its peer takes something of what it was sent, and it is not settled any more."""
+    """Its peer has begun to read again after `settle`."""
     drains: bool = True
     """False: its peer never takes the last bytes."""
     last_words: bytes = b""
-    """What its peer sends when it is left, before it can know of that."""
+    """What its peer sends when it is replaced, before it can know of that."""
     answers: bool = True
-    """False: when it is left its peer goes on sending what it is fed, until it is given up."""
+    """False: when it is replaced, its peer goes on sending what it is fed, until the deadline."""
     keeps_peer: bool = False
-    """Its backend takes over the peer of another, if it is asked to."""
+    """Its backend takes over the peer of another, if it is asked to (`keep_peer`)."""
 
     is_held_open: bool = False
-    """Is there a backend on it that is not closed?"""
+    """Is there a backend on it that is not closed yet?"""
     is_active: bool = False
     """Was the backend put in place?"""
     is_leaving: bool = False
-    """Was the backend asked to `prepare_to_leave`, and not to `stay`?"""
+    """Was the backend asked to `prepare_to_leave`, and not to `stay` since?"""
     has_left: bool = False
     """See `hang_up`."""
     sent: bytearray = attrs.Factory(bytearray)
@@ -77,38 +77,38 @@ class FakeWorld:
     line_calls: list[object] = attrs.Factory(list)
     """The arguments of the line calls that went well, in order."""
     backend: Backend | None = None
-    _taken: int = 0  # how much of what was sent
+    _taken: int = 0  # how many of the bytes sent can't be taken back
     _coming: bytearray = attrs.Factory(bytearray)
     _reader: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
     _writer: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
 
     def feed(self, data: bytes) -> None:
-        """*data* arrives, as it would in a kernel's buffer."""
+        """Have *data* arrive, as in a kernel's buffer."""
         self.fed += data
         self._coming += data
         self._reader.unpark_all()
 
     @property
     def unread(self) -> int:
-        """How many of the bytes that were fed have not been read."""
+        """How many of the bytes fed have not been read."""
         return len(self._coming)
 
     def make_room(self, size: int) -> None:
-        """The peer reads *size* bytes out of the kernel's buffer."""
+        """Have the peer read *size* bytes from the kernel's buffer."""
         self.room = size
         self._writer.unpark_all()
 
     def hang_up(self) -> None:
-        """The peer leaves; what was fed can still be read."""
+        """Have the peer leave; what was fed can still be read."""
         self.has_left = True
         self._reader.unpark_all()
 
     def take_all(self) -> None:
-        """The peer reads what was sent: it can't be taken back any more."""
+        """Have the peer read what was sent, so that it can't be taken back any more."""
         self._taken = len(self.sent)
 
     def take_back(self) -> bytes:
-        """What was sent since `take_all`; the peer will never see it."""
+        """Take back what was sent since `take_all`; the peer will never see it."""
         if not self.holds:
             return b""
         data = bytes(self.sent[self._taken :])
@@ -116,13 +116,13 @@ class FakeWorld:
         return data
 
     def connect(self, connected: bool = True) -> None:
-        """The peer comes, or goes."""
+        """Have the peer come, or go."""
         self.connected = connected
         if self.backend is not None:
             self.backend.set_open(connected)
 
     def take(self, max_bytes: int) -> bytes:
-        """What has arrived."""
+        """Read what has arrived."""
         if self.endless:
             return b"~" * max_bytes
         data = bytes(self._coming[:max_bytes])
@@ -130,11 +130,11 @@ class FakeWorld:
         return data
 
     def take_fed(self) -> bytes:
-        """All that has arrived."""
+        """Read all that has arrived."""
         return self.take(len(self._coming))
 
     def put(self, data: memoryview) -> int:
-        """Take what there is room for."""
+        """Take as much of *data* as there is room for, and return how much."""
         room = len(data) if self.room is None else self.room
         if self.room is not None:
             self.room -= len(data[:room])
