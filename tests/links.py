@@ -99,28 +99,36 @@ class CodecPeer(trio.abc.Stream):
     def __init__(self, stream: trio.SocketStream, codec: Codec) -> None:
         self._stream = stream
         self._codec = codec
+        self._input = bytearray()
 
     async def begin(self) -> None:
         """Send what comes first."""
-        await self._stream.send_all(self._codec.take_wire())
+        await self._stream.send_all(self._codec.data_to_send())
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         while not self._codec.is_established:
-            self._codec.receive_wire(await self._stream.receive_some())
+            self._decode(await self._stream.receive_some())
+        wire = b""
         for start in range(0, len(data), RECORD_SIZE):
-            self._codec.encode(memoryview(data)[start : start + RECORD_SIZE])
-        await self._stream.send_all(self._codec.take_wire())
+            wire += self._codec.encode(bytes(data[start : start + RECORD_SIZE]))
+        await self._stream.send_all(wire + self._codec.data_to_send())
+
+    def _decode(self, wire: bytes) -> None:
+        for item in self._codec.receive_data(wire):
+            assert isinstance(item, bytes)
+            self._input += item
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        while not (data := self._codec.take_input(max_bytes or 1 << 16)):
+        while not self._input:
             wire = b"" if self._codec.end is not None else await self._stream.receive_some()
             if not wire:
                 return b""
-            self._codec.receive_wire(wire)
-        assert isinstance(data, bytes)
+            self._decode(wire)
+        data = bytes(self._input[: max_bytes or 1 << 16])
+        del self._input[: len(data)]
         return data
 
     async def aclose(self) -> None:

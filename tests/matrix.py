@@ -20,14 +20,14 @@ from tests.places import RingReader, connect_to, place_for
 from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
 from trio_chardev.backends.socket.addresses import UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
-from trio_chardev.backends.socket.telnet import telnet_codec
-from trio_chardev.backends.socket.websocket import websocket_codec
 from trio_chardev.backends.stacked.hub import HubOptions
 from trio_chardev.backends.stacked.mux import MuxOptions
 from trio_chardev.core.backend import Backend
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.errors import BackendDisconnectedError
 from trio_chardev.options.structure import BackendOptions
+from trio_chardev.protocols.telnet import telnet_connection
+from trio_chardev.protocols.websocket import websocket_connection
 from trio_chardev.registry import Registry
 
 PIECE = 4000  # bytes
@@ -162,11 +162,13 @@ def _hub(folder: Path, registry: Registry) -> Iterator[Lane]:
 
 
 async def _come_by_telnet(backend: Backend) -> trio.abc.AsyncResource:
-    return await come_to(backend, telnet_codec(is_server=False, tn3270=False))
+    return await come_to(backend, telnet_connection(is_server=False, tn3270=False))
 
 
 async def _come_by_websocket(backend: Backend) -> trio.abc.AsyncResource:
-    return await come_to(backend, websocket_codec(is_server=False, host="h", binary_only=False))
+    return await come_to(
+        backend, websocket_connection(is_server=False, host="h", binary_only=False)
+    )
 
 
 KINDS: dict[str, Make] = {

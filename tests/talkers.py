@@ -17,9 +17,9 @@ from tests.places import connect_to, socket_stream
 from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, UnixAddress
 from trio_chardev.backends.socket.layer import Codec
 from trio_chardev.backends.socket.socket import SocketOptions
-from trio_chardev.backends.socket.telnet import telnet_codec
-from trio_chardev.backends.socket.websocket import websocket_codec
 from trio_chardev.core.backend import Backend
+from trio_chardev.protocols.telnet import telnet_connection
+from trio_chardev.protocols.websocket import websocket_connection
 
 FRAME = 9_000  # bytes
 KINDS = ("tcp", "unix", "telnet", "tls", "websocket", "websocket-tls", "telnet-tls")
@@ -93,13 +93,10 @@ class Talker:
         wire = bytes(await self.stream.receive_some())
         self.knows = self.knows or not wire
         for codec in self.codecs:
-            codec.receive_wire(wire)
+            items = list(codec.receive_data(wire))
             while codec.is_behind:
-                codec.decode_more()
-            pieces: list[bytes] = []
-            while isinstance(piece := codec.take_input(1 << 16), bytes):
-                pieces.append(piece)
-            wire = b"".join(pieces)
+                items += codec.decode_more()
+            wire = b"".join(item for item in items if isinstance(item, bytes))
             self.knows = self.knows or codec.end is not None
         self.got += wire
         if not self.knows:
@@ -107,16 +104,16 @@ class Talker:
 
     async def send(self, data: bytes) -> None:
         """Send *data* as one record, or frame, of the uppermost protocol."""
-        if self.codecs:
-            self.codecs[-1].encode(memoryview(data))
-        await self._send_wire(b"" if self.codecs else data)
+        wire = self.codecs[-1].encode(data) if self.codecs else data
+        await self._send_by(self.codecs[:-1], wire)
 
-    async def _send_wire(self, wire: bytes = b"") -> None:
+    async def _send_wire(self) -> None:
+        await self._send_by(self.codecs)
+
+    async def _send_by(self, codecs: list[Codec], wire: bytes = b"") -> None:
         async with self._lock:
-            for codec in reversed(self.codecs):
-                if wire:
-                    codec.encode(memoryview(wire))
-                wire = codec.take_wire()
+            for codec in reversed(codecs):
+                wire = codec.encode(wire) if wire else codec.data_to_send()
             if wire:
                 await self.stream.send_all(wire)
 
@@ -150,9 +147,9 @@ def codecs_of(kind: str, *, server: bool) -> list[Codec]:
     """Of the peer, which is a *server*, above TLS."""
     codecs: list[Codec] = []
     if "websocket" in kind:
-        codecs.append(websocket_codec(is_server=server, host="localhost", binary_only=False))
+        codecs.append(websocket_connection(is_server=server, host="localhost", binary_only=False))
     if "telnet" in kind:
-        codecs.append(telnet_codec(is_server=server, tn3270=False))
+        codecs.append(telnet_connection(is_server=server, tn3270=False))
     return codecs
 
 

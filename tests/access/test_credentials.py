@@ -32,7 +32,7 @@ from trio_chardev.access.credentials import TlsCredentials
 from trio_chardev.access.objects import TlsCredsX509
 from trio_chardev.backends.socket.addresses import InetAddress
 from trio_chardev.backends.socket.socket import SocketOptions
-from trio_chardev.backends.socket.tls import TlsCodec
+from trio_chardev.backends.socket.tls import TlsConnection
 from trio_chardev.errors import BackendError
 from trio_chardev.registry import open_registry
 from trio_chardev.service import open_service
@@ -40,15 +40,15 @@ from trio_chardev.service import open_service
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 
-def exchange(codec: TlsCodec, peer: MemoryPeer) -> None:
+def exchange(codec: TlsConnection, peer: MemoryPeer) -> None:
     """Carry bytes both ways until nothing moves; *peer*'s errors are its own."""
     for _ in range(8):
-        peer.incoming.write(codec.take_wire())
+        peer.incoming.write(codec.data_to_send())
         with contextlib.suppress(ssl.SSLError):
             peer.shake_hands()
             peer.receive()
         if (wire := peer.outgoing.read()) and codec.end is None:
-            codec.receive_wire(wire)
+            codec.receive_data(wire)
 
 
 # ---------------------------------------------------------------- each handshake is a full one
@@ -61,12 +61,12 @@ def test_no_session_is_resumed(version: ssl.TLSVersion, tmp_path: Path) -> None:
     context = peer_context(server=False, certificate=client_certificate())
     context.maximum_version = version
     first = MemoryPeer(context, server=False)
-    codec = TlsCodec(credentials)
+    codec = TlsConnection(credentials)
     exchange(codec, first)
     assert codec.is_established
     again = MemoryPeer(context, server=False)
     again.tls.session = first.tls.session
-    another = TlsCodec(credentials)
+    another = TlsConnection(credentials)
     exchange(another, again)
     assert another.is_established
     assert not again.tls.session_reused
@@ -180,7 +180,7 @@ class Chain:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.root.configure_trust(context)
         self.client.configure_cert(context)
-        codec = TlsCodec(credentials)
+        codec = TlsConnection(credentials)
         exchange(codec, MemoryPeer(context, server=False))
         assert codec.is_established is (codec.end is None)
         return codec.end
@@ -255,6 +255,6 @@ def test_a_client_checks_the_authorities_of_its_server(chain: Chain, tmp_path: P
     credentials = TlsCredsX509(id="o", dir=str(folder), sanity_check=False).create({})
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     chain.server.configure_cert(context)
-    codec = TlsCodec(credentials, peer_name="localhost")
+    codec = TlsConnection(credentials, peer_name="localhost")
     exchange(codec, MemoryPeer(context, server=True))
     assert codec.end == "TLS handshake failed: certificate revoked"

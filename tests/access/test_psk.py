@@ -27,7 +27,7 @@ from trio_chardev.access.sandbox import Sandbox
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.socket.addresses import InetAddress
 from trio_chardev.backends.socket.socket import SocketOptions
-from trio_chardev.backends.socket.tls import TlsCodec
+from trio_chardev.backends.socket.tls import TlsConnection
 from trio_chardev.errors import BackendError, ChardevError, OptionsError
 from trio_chardev.registry import Registry, open_registry
 from trio_chardev.service import open_service
@@ -147,17 +147,17 @@ def test_a_sandboxed_client_may_not_name_any_folder(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- in memory
 
 
-def shake_hands(ours: TlsCodec, theirs: TlsCodec) -> tuple[str | None, str | None]:
+def shake_hands(ours: TlsConnection, theirs: TlsConnection) -> tuple[str | None, str | None]:
     """What ended each of them."""
     for _ in range(8):
         for one, other in ((theirs, ours), (ours, theirs)):
-            if (wire := one.take_wire()) and other.end is None:
-                other.receive_wire(wire)
+            if (wire := one.data_to_send()) and other.end is None:
+                other.receive_data(wire)
     return ours.end, theirs.end
 
 
-def client_of(name: str, key: str) -> TlsCodec:
-    return TlsCodec(PskCredentials(endpoint="client", keys={name: bytes.fromhex(key)}))
+def client_of(name: str, key: str) -> TlsConnection:
+    return TlsConnection(PskCredentials(endpoint="client", keys={name: bytes.fromhex(key)}))
 
 
 @needs_psk
@@ -169,21 +169,19 @@ def test_who_knows_the_key_gets_through_and_is_known_by_its_name(tmp_path: Path)
         names.append(name)
         return True
 
-    ours = TlsCodec(server, allows=allows)
+    ours = TlsConnection(server, allows=allows)
     theirs = client_of("bob", KEY)
     assert shake_hands(ours, theirs) == (None, None)
     assert ours.is_established
     assert theirs.is_established
-    theirs.encode(memoryview(b"hello"))
-    ours.receive_wire(theirs.take_wire())
-    assert ours.take_input(10) == b"hello"
+    assert ours.receive_data(theirs.encode(b"hello")) == [b"hello"]
     assert names == ["bob"]
 
 
 @needs_psk
 @pytest.mark.parametrize(("name", "key"), [("bob", "00" * 32), ("eve", KEY), ("qemu", KEY)])
 def test_who_does_not_know_it_is_refused(name: str, key: str, tmp_path: Path) -> None:
-    ours = TlsCodec(credentials(Path(write_keys(tmp_path))), allows=lambda name: True)
+    ours = TlsConnection(credentials(Path(write_keys(tmp_path))), allows=lambda name: True)
     ends = shake_hands(ours, client_of(name, key))
     assert ends[0] is not None
     assert ends[0].startswith("TLS handshake failed: ")
@@ -195,12 +193,12 @@ def test_names_of_two_that_shake_hands_at_once_are_not_mixed_up(tmp_path: Path) 
     names: dict[int, str] = {}
     server = credentials(Path(write_keys(tmp_path)))
 
-    def codec(number: int) -> TlsCodec:
+    def codec(number: int) -> TlsConnection:
         def allows(name: str) -> bool:
             names[number] = name
             return True
 
-        return TlsCodec(server, allows=allows)
+        return TlsConnection(server, allows=allows)
 
     pairs = [
         (codec(0), client_of("bob", KEY)),
@@ -209,8 +207,8 @@ def test_names_of_two_that_shake_hands_at_once_are_not_mixed_up(tmp_path: Path) 
     for _ in range(8):
         for ours, theirs in pairs:
             for one, other in ((theirs, ours), (ours, theirs)):
-                if wire := one.take_wire():
-                    other.receive_wire(wire)
+                if wire := one.data_to_send():
+                    other.receive_data(wire)
     assert names == {0: "bob", 1: "qemu"}
 
 
@@ -226,18 +224,18 @@ def test_a_server_with_a_certificate_but_without_the_key_is_refused(
     rogue = context.wrap_bio(to_it, from_it, True)
     ours = client_of("bob", KEY)
     for _ in range(8):
-        to_it.write(ours.take_wire())
+        to_it.write(ours.data_to_send())
         with suppress(ssl.SSLError):
             rogue.do_handshake()
         if (wire := from_it.read()) and ours.end is None:
-            ours.receive_wire(wire)
+            ours.receive_data(wire)
     assert ours.end is not None
     assert not ours.is_established
 
 
 @needs_psk
 def test_a_client_without_a_key_is_refused(tmp_path: Path) -> None:
-    ours = TlsCodec(credentials(Path(write_keys(tmp_path))))
+    ours = TlsConnection(credentials(Path(write_keys(tmp_path))))
     context = peer_context(server=False)
     context.check_hostname = False
     to_it, from_it = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -246,8 +244,8 @@ def test_a_client_without_a_key_is_refused(tmp_path: Path) -> None:
         with suppress(ssl.SSLError):
             rogue.do_handshake()
         if (wire := from_it.read()) and ours.end is None:
-            ours.receive_wire(wire)
-        to_it.write(ours.take_wire())
+            ours.receive_data(wire)
+        to_it.write(ours.data_to_send())
     assert ours.end is not None
     assert not ours.is_established
 

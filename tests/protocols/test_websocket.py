@@ -23,7 +23,7 @@ from trio_chardev.protocols.websocket_handshake import ClientHandshake, ServerHa
 def server(*, binary_only: bool = False) -> WebSocketConnection:
     """One that frames can be sent to."""
     party = WebSocketConnection(ServerHandshake(), binary_only=binary_only)
-    assert party.receive_data(request()) == b""
+    assert party.receive_data(request()) == []
     assert party.is_established
     assert party.data_to_send().startswith(b"HTTP/1.1 101 ")
     return party
@@ -32,8 +32,8 @@ def server(*, binary_only: bool = False) -> WebSocketConnection:
 def pair() -> tuple[WebSocketConnection, WebSocketConnection]:
     there = WebSocketConnection(ClientHandshake("localhost"))
     here = WebSocketConnection(ServerHandshake())
-    assert here.receive_data(there.data_to_send()) == b""
-    assert there.receive_data(here.data_to_send()) == b""
+    assert here.receive_data(there.data_to_send()) == []
+    assert there.receive_data(here.data_to_send()) == []
     assert here.is_established
     assert there.is_established
     return here, there
@@ -43,25 +43,25 @@ def test_bytes_of_fragments_are_passed_on_as_they_come() -> None:
     """Also while their frame is not complete, and with control frames in between."""
     party = server()
     whole = frame(BINARY, b"hello", fin=0)
-    assert party.receive_data(whole[:8]) == b"he"
-    assert party.receive_data(whole[8:]) == b"llo"
-    assert (
-        party.receive_data(frame(PING, b"?") + frame(CONTINUATION, b" world", fin=0)) == b" world"
-    )
-    assert party.receive_data(frame(CONTINUATION) + frame(BINARY, b"!")) == b"!"
+    assert party.receive_data(whole[:8]) == [b"he"]
+    assert party.receive_data(whole[8:]) == [b"llo"]
+    assert party.receive_data(frame(PING, b"?") + frame(CONTINUATION, b" world", fin=0)) == [
+        b" world"
+    ]
+    assert party.receive_data(frame(CONTINUATION) + frame(BINARY, b"!")) == [b"!"]
     assert party.data_to_send() == frame(PONG, b"?", mask=b"")
 
 
 def test_text_is_input_as_utf8() -> None:
     party = server()
     text = "ä€😀".encode()
-    assert party.receive_data(frame(TEXT, text[:3], fin=0)) == text[:2], "a character in pieces"
-    assert party.receive_data(frame(CONTINUATION, text[3:])) == text[2:]
+    assert party.receive_data(frame(TEXT, text[:3], fin=0)) == [text[:2]], "a character in pieces"
+    assert party.receive_data(frame(CONTINUATION, text[3:])) == [text[2:]]
 
 
 def test_text_that_is_no_utf8_is_refused() -> None:
     party = server()
-    assert party.receive_data(frame(BINARY, b"a") + frame(TEXT, b"\xff") + frame(BINARY)) == b"a"
+    assert party.receive_data(frame(BINARY, b"a") + frame(TEXT, b"\xff") + frame(BINARY)) == [b"a"]
     assert close_code(party.data_to_send()) == 1007
     assert party.end
 
@@ -75,7 +75,9 @@ def close_code(wire: bytes) -> int:
 
 def test_binary_only_refuses_text() -> None:
     party = server(binary_only=True)
-    assert party.receive_data(frame(BINARY, b"a") + frame(TEXT, b"b") + frame(BINARY, b"c")) == b"a"
+    assert party.receive_data(frame(BINARY, b"a") + frame(TEXT, b"b") + frame(BINARY, b"c")) == [
+        b"a"
+    ]
     assert close_code(party.data_to_send()) == 1003
     assert party.end == "only binary messages are taken"
 
@@ -100,7 +102,7 @@ def test_who_breaks_the_rules_is_told_1002(wire: bytes) -> None:
     assert close_code(party.data_to_send()) == 1002
     assert party.end
     assert not party.is_open
-    assert party.receive_data(frame(BINARY, b"more")) == b""
+    assert party.receive_data(frame(BINARY, b"more")) == []
 
 
 def test_only_the_last_ping_is_answered() -> None:
@@ -127,7 +129,7 @@ def test_each_send_is_one_binary_frame_behind_what_is_due() -> None:
 )
 def test_a_close_is_answered_in_its_words(payload: bytes) -> None:
     party = server()
-    assert party.receive_data(frame(BINARY, b"last") + frame(CLOSE, payload)) == b"last"
+    assert party.receive_data(frame(BINARY, b"last") + frame(CLOSE, payload)) == [b"last"]
     assert party.end == ""
     assert party.data_to_send() == frame(CLOSE, payload, mask=b"")
     party.close()
@@ -142,12 +144,12 @@ def test_after_a_close_of_ours_the_peer_may_finish() -> None:
     wire = there.encode(b"on its way")
     closing = here.data_to_send()
     assert close_code(closing[3:]) == 1001, "behind the answer that was due"
-    assert there.receive_data(closing) == b""
+    assert there.receive_data(closing) == []
     assert there.end == ""
-    assert here.receive_data(frame(PING, b"?") + wire) == b"on its way"
+    assert here.receive_data(frame(PING, b"?") + wire) == [b"on its way"]
     assert here.data_to_send() == b"", "nothing follows a Close"
     assert here.end is None
-    assert here.receive_data(there.data_to_send()) == b""
+    assert here.receive_data(there.data_to_send()) == []
     assert here.end == ""
 
 
@@ -159,7 +161,9 @@ def test_streams_survive_both_ways(chunks: list[bytes], step: int) -> None:
     for sender, receiver in [(here, there), (there, here)]:
         wire = b"".join(sender.encode(chunk) for chunk in chunks)
         got = b"".join(
-            receiver.receive_data(wire[start : start + step]) for start in range(0, len(wire), step)
+            piece
+            for start in range(0, len(wire), step)
+            for piece in receiver.receive_data(wire[start : start + step])
         )
         assert got == b"".join(chunks)
 

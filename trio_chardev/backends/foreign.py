@@ -6,9 +6,9 @@ then they are refused in the words of a QEMU that was built without them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
@@ -17,97 +17,39 @@ from trio_chardev.errors import BackendError
 from trio_chardev.options.grammar import FOREIGN_HINT
 from trio_chardev.options.structure import BackendOptions
 
+_ENCODING = {"encoding": Literal["cp437", "utf8"] | None}
+_PIXELS_OR_CHARACTERS = dict.fromkeys(("width", "height", "cols", "rows"), int | None)
 
-@attrs.frozen(kw_only=True)
-class ConsoleOptions(BackendOptions):
-    """A console window of Windows."""
+_MEMBERS: Mapping[str, Mapping[str, Any]] = {
+    "console": {},
+    "msmouse": {},
+    "wctablet": {},
+    "braille": {},
+    "testdev": {},
+    "vc": _PIXELS_OR_CHARACTERS | _ENCODING,
+    "spicevmc": {"type": str},
+    "spiceport": {"fqdn": str},
+    "qemu-vdagent": {"mouse": bool, "clipboard": bool},
+    "dbus": {"name": str} | _ENCODING,
+}
+"""Each kind's members and their types, as in QAPI's schema; those of strings are required."""
 
-
-@attrs.frozen(kw_only=True)
-class MsmouseOptions(BackendOptions):
-    """A serial mouse."""
-
-
-@attrs.frozen(kw_only=True)
-class WctabletOptions(BackendOptions):
-    """A serial tablet."""
-
-
-@attrs.frozen(kw_only=True)
-class BrailleOptions(BackendOptions):
-    """A braille display."""
-
-
-@attrs.frozen(kw_only=True)
-class TestdevOptions(BackendOptions):
-    """A device for tests of guests."""
-
-    __test__ = False  # pytest: its name only looks like a test's
+_DEFAULTS: Mapping[Any, Any] = {bool: False, str: attrs.NOTHING}
 
 
-@attrs.frozen(kw_only=True)
-class VcOptions(BackendOptions):
-    """A text console in QEMU's window."""
-
-    width: int | None = None
-    """Pixels."""
-    height: int | None = None
-    """Pixels."""
-    cols: int | None = None
-    """Characters."""
-    rows: int | None = None
-    """Characters."""
-    encoding: Literal["cp437", "utf8"] | None = None
-    """What the bytes stand for."""
-
-
-@attrs.frozen(kw_only=True)
-class SpicevmcOptions(BackendOptions):
-    """A channel to a SPICE client."""
-
-    type: str
-    """The channel's type."""
-
-
-@attrs.frozen(kw_only=True)
-class SpiceportOptions(BackendOptions):
-    """A named port of a SPICE server."""
-
-    fqdn: str
-    """The port's name."""
-
-
-@attrs.frozen(kw_only=True)
-class QemuVdagentOptions(BackendOptions):
-    """The guest agent of a desktop."""
-
-    mouse: bool = False
-    """Pass the mouse."""
-    clipboard: bool = False
-    """Pass the clipboard."""
-
-
-@attrs.frozen(kw_only=True)
-class DbusOptions(BackendOptions):
-    """A channel on D-Bus."""
-
-    name: str
-    """The channel's name."""
-    encoding: Literal["cp437", "utf8"] | None = None
-    """What the bytes stand for."""
+def _options_class(kind: str, members: Mapping[str, Any]) -> type[BackendOptions]:
+    fields = {
+        name: attrs.field(type=kept, default=_DEFAULTS.get(kept)) for name, kept in members.items()
+    }
+    name = f"{kind.title().replace('-', '')}Options"
+    made: type[BackendOptions] = attrs.make_class(
+        name, fields, bases=(BackendOptions,), frozen=True, kw_only=True, slots=True
+    )
+    return made
 
 
 FOREIGN: dict[str, type[BackendOptions]] = {
-    "console": ConsoleOptions,
-    "msmouse": MsmouseOptions,
-    "wctablet": WctabletOptions,
-    "braille": BrailleOptions,
-    "testdev": TestdevOptions,
-    "vc": VcOptions,
-    "spicevmc": SpicevmcOptions,
-    "spiceport": SpiceportOptions,
-    "qemu-vdagent": QemuVdagentOptions,
-    "dbus": DbusOptions,
+    kind: _options_class(kind, members) for kind, members in _MEMBERS.items()
 }
 _NAME_OF = {cls: name for name, cls in FOREIGN.items()}
 

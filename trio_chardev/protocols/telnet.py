@@ -25,6 +25,9 @@ BINARY, ECHO, SUPPRESS_GO_AHEAD, TERMINAL_TYPE, END_OF_RECORD = 0, 1, 3, 24, 25
 MAX_SUBNEGOTIATION = 1024
 """How many bytes of a subnegotiation are kept; the rest is dropped."""
 
+MAX_COMMANDS = 512
+"""So many are decoded at once; one takes a microsecond or two."""
+
 MAX_AGREEMENTS = 16
 """How often an option may be agreed to. Two peers whose states do not match, which the Q method
 does not foresee, would otherwise negotiate for ever."""
@@ -153,7 +156,18 @@ class _Parsing(enum.Enum):
 
 
 class TelnetConnection:
-    """One party of a connection, from its first byte."""
+    """One party of a connection, from its first byte.
+
+    RFC 854 tells the end of the urgent data by a DM that the client sends as TCP's urgent
+    byte. It must stay in the stream (SO_OOBINLINE), or the byte behind it is taken for it.
+    """
+
+    is_established = True
+    """Nobody has to answer the offers."""
+    end: str | None = None
+    """No byte breaks the rules, nor says that it is over."""
+    ends_one_way = True
+    is_closing = False
 
     def __init__(self, role: Role) -> None:
         self._role = role
@@ -167,6 +181,7 @@ class TelnetConnection:
         self._subnegotiation = bytearray()
         self._is_after_cr = False
         self._data = bytearray()
+        self._undecoded = b""
         self._events: list[bytes | Event | Subnegotiation] = []
         for verb, option in role.offers:
             (self._ours if verb == WILL else self._theirs).offer(option)
@@ -199,6 +214,9 @@ class TelnetConnection:
         """Encode a BREAK, after the answers that are due."""
         return self.data_to_send() + bytes([IAC, BREAK])
 
+    def close(self) -> None:
+        """Say nothing: telnet ends with the connection."""
+
     def _answer(self, data: bytes) -> None:
         self._outgoing.pop(data, None)
         self._outgoing[data] = None
@@ -210,8 +228,27 @@ class TelnetConnection:
 
         CR NUL becomes CR, unless the peer uses BINARY. CR LF is kept, as it is not known here which
         of the two the user wants. Other commands of RFC 854 are skipped, as they edit a line or
-        abort output, of which nothing is known here.
+        abort output, of which nothing is known here. ``b""``, the end, means nothing to telnet.
         """
+        self._undecoded = data
+        return self.decode_more()
+
+    @property
+    def is_behind(self) -> bool:
+        """Was some of the data not decoded yet, because it was full of commands?"""
+        return bool(self._undecoded)
+
+    def decode_more(self) -> list[bytes | Event | Subnegotiation]:
+        """Go on where `receive_data` stopped, behind `MAX_COMMANDS` commands."""
+        size = len(self._undecoded)
+        while self._undecoded.count(IAC, 0, size) > MAX_COMMANDS:
+            size //= 2
+        data, self._undecoded = self._undecoded[:size], self._undecoded[size:]
+        self._decode(data)
+        events, self._events = self._events, []
+        return events
+
+    def _decode(self, data: bytes) -> None:
         start = 0
         while start < len(data):
             if self._parsing not in (_Parsing.DATA, _Parsing.SUBNEGOTIATION):
@@ -231,8 +268,6 @@ class TelnetConnection:
             self._parsing = following
             start = end + 1
         self._end_data()
-        events, self._events = self._events, []
-        return events
 
     def _take_characters(self, data: bytes) -> None:
         if not data:
@@ -303,3 +338,10 @@ class TelnetConnection:
         if self._data:
             self._events.append(bytes(self._data))
             self._data.clear()
+
+
+def telnet_connection(*, is_server: bool, tn3270: bool) -> TelnetConnection:
+    """The party of a socket with the options ``server``, and ``telnet`` or *tn3270*."""
+    if tn3270:
+        return TelnetConnection(TN3270_SERVER if is_server else TN3270_CLIENT)
+    return TelnetConnection(SERVER if is_server else CLIENT)

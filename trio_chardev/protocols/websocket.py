@@ -7,13 +7,21 @@ and the answer to its last ping (RFC 6455, 5.5.3, requires no more).
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
+from collections.abc import Collection, Sequence
 
 from wsproto.connection import Connection, ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 from wsproto.frame_protocol import CloseReason
 
-from trio_chardev.protocols.websocket_handshake import Handshake, HandshakeError
+from trio_chardev.protocols.websocket_handshake import (
+    ClientHandshake,
+    Handshake,
+    HandshakeError,
+    ServerHandshake,
+)
 
 MAX_FRAME = 1 << 16
 """How many bytes `WebSocketConnection.encode` takes at once."""
@@ -22,8 +30,15 @@ FRAMES_AT_ONCE = 64
 """How many frames one call decodes; each takes 7 microseconds."""
 
 
+MAX_REASON = 123
+"""Bytes of a Close's reason; a control frame has 125, and two are the code."""
+
+
 class WebSocketConnection:
     """One party of a connection, from its first byte."""
+
+    ends_one_way = False
+    """A Close is of both ways (RFC 6455, 7.1.2)."""
 
     def __init__(self, handshake: Handshake, *, binary_only: bool = False) -> None:
         """Text messages are taken as UTF-8; with *binary_only* they are refused, as in QEMU."""
@@ -42,6 +57,12 @@ class WebSocketConnection:
         """Was the handshake successful?"""
         return self._frames is not None
 
+    def refusal_by(self, origins: Sequence[str]) -> str | None:
+        """Why a server with *origins* would not let in the page that has connected."""
+        if not isinstance(self._handshake, ServerHandshake):
+            return None
+        return self._handshake.refusal_by(origins)
+
     # ------------------------------------------------------------ sending
 
     def data_to_send(self) -> bytes:
@@ -55,14 +76,20 @@ class WebSocketConnection:
         return data
 
     def encode(self, data: bytes) -> bytes:
-        """Make a frame with *data*, after what is due. It must be `is_open`."""
+        """Make a frame with *data*, after what is due. Raises BrokenPipeError after a Close."""
         assert len(data) <= MAX_FRAME
+        if not self.is_open:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         return self.data_to_send() + self._sent(BytesMessage(data=data))
 
     def close(self, code: CloseReason = CloseReason.GOING_AWAY, reason: str = "") -> None:
         """Queue a Close, once, and only after the handshake."""
         if self.is_open:
             self._outgoing = self.data_to_send() + self._sent(CloseConnection(code, reason))
+
+    def refuse(self, why: str) -> None:
+        """Close because of *why*, which the Close says (1013, try again later)."""
+        self.close(CloseReason.TRY_AGAIN_LATER, why.encode()[:MAX_REASON].decode(errors="ignore"))
 
     @property
     def is_open(self) -> bool:
@@ -80,21 +107,23 @@ class WebSocketConnection:
 
     # ------------------------------------------------------------ receiving
 
-    def receive_data(self, data: bytes) -> bytes:
+    def receive_data(self, data: bytes) -> list[bytes]:
         """Decode what the peer has sent. After the `end` data is ignored.
 
-        At most `FRAMES_AT_ONCE` frames are decoded; while it `is_behind`, call it again, with more
-        data or none.
+        At most `FRAMES_AT_ONCE` frames are decoded; then it `is_behind`. ``b""``, the end, means
+        nothing to a protocol that ends with a Close.
         """
-        if self.end is not None:
-            return b""
-        if self._frames is None:
+        if self.end is None and self._frames is None:
             data = self._shake_hands(data)
-        if self._frames is None or not (data or self.is_behind):
-            return b""
+        if self.end is not None or self._frames is None or not data:
+            return []
+        self._frames.receive_data(data)
+        return self.decode_more()
+
+    def decode_more(self) -> list[bytes]:
+        """Go on where `receive_data` stopped, as much again; only behind the handshake."""
+        assert self._frames is not None
         content = bytearray()
-        if data:  # wsproto takes no data for the end
-            self._frames.receive_data(data)
         frames = 0
         for event in itertools.islice(self._frames.events(), FRAMES_AT_ONCE):
             content += self._take(event)
@@ -102,7 +131,7 @@ class WebSocketConnection:
             if self.end is not None:
                 break
         self.is_behind = frames == FRAMES_AT_ONCE and self.end is None
-        return bytes(content)
+        return [bytes(content)] if content else []
 
     def _shake_hands(self, data: bytes) -> bytes:
         """Take *data*, and return what follows the handshake."""
@@ -145,3 +174,24 @@ class WebSocketConnection:
     def _fail(self, code: CloseReason, reason: str) -> None:
         self.close(code, reason)
         self.end = reason
+
+
+def websocket_connection(
+    *,
+    is_server: bool,
+    host: str,
+    binary_only: bool,
+    origins: Sequence[str] = (),
+    path: str | None = None,
+    names: Collection[str] = (),
+) -> WebSocketConnection:
+    """The party of a socket's options; *host* is what a client's Host header shall say.
+
+    *names* are those of this machine, see `ServerHandshake`.
+    """
+    handshake: Handshake
+    if is_server:
+        handshake = ServerHandshake(origins, path, names=names)
+    else:
+        handshake = ClientHandshake(host, path)
+    return WebSocketConnection(handshake, binary_only=binary_only)

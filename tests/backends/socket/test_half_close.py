@@ -18,12 +18,12 @@ from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, U
 from trio_chardev.backends.socket.connection import UnixConnection
 from trio_chardev.backends.socket.half_closed import HalfClosedPeer
 from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions, open_socket
-from trio_chardev.backends.socket.telnet import telnet_codec
 from trio_chardev.backends.table import opener_of
 from trio_chardev.core.backend import OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.errors import BackendDisconnectedError, NotSupportedError
 from trio_chardev.events import BackendEvent, Event
+from trio_chardev.protocols.telnet import telnet_connection
 from trio_chardev.testing import CancelAtStep
 
 OPENED, CLOSED = Event.OPENED, Event.CLOSED
@@ -245,7 +245,7 @@ async def test_nobody_can_be_told(address: SocketAddress) -> None:
 
 
 async def test_telnet_ends_with_its_connection() -> None:
-    codec = telnet_codec(is_server=False, tn3270=False)
+    codec = telnet_connection(is_server=False, tn3270=False)
     options = SocketOptions(addr=InetAddress("127.0.0.1", "0"), telnet=True, linger_ms=60_000)
     with trio.fail_after(20):
         async with serving(options) as served, await come(served) as client:
@@ -254,8 +254,7 @@ async def test_telnet_ends_with_its_connection() -> None:
             await served.until_event(CLOSED)
             await served.send(b"answer")
             served.backend.send_eof()
-            codec.receive_wire(await all_of(client))
-            assert codec.take_input(100) == b"answer"
+            assert codec.receive_data(await all_of(client)) == [b"answer"]
             await until(lambda: not served.backend.is_lingering)
 
 

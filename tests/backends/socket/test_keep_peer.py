@@ -25,13 +25,13 @@ from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
 from trio_chardev.backends.socket.connection import UnixConnection
 from trio_chardev.backends.socket.listener import Listener
 from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions
-from trio_chardev.backends.socket.telnet import telnet_codec
-from trio_chardev.backends.socket.websocket import websocket_codec
 from trio_chardev.core.backend import Backend
 from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendError, ChangeFailedError, ChangeRefusedError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.options.structure import BackendOptions
+from trio_chardev.protocols.telnet import telnet_connection
+from trio_chardev.protocols.websocket import websocket_connection
 
 PLACES = ["socket-unix", "socket-tcp", "socket-abstract", "socket-unix-client", "socket-tcp-client"]
 OTHER_ADDRESS = r"^'keep-peer' requires two sockets of the same address$"
@@ -340,8 +340,10 @@ async def come_speaking(option: str, backend: Backend) -> trio.abc.AsyncResource
     if option == "tls_creds":
         return await come_by_tls(backend)
     if option == "telnet":
-        return await come_to(backend, telnet_codec(is_server=False, tn3270=False))
-    return await come_to(backend, websocket_codec(is_server=False, host="h", binary_only=False))
+        return await come_to(backend, telnet_connection(is_server=False, tn3270=False))
+    return await come_to(
+        backend, websocket_connection(is_server=False, host="h", binary_only=False)
+    )
 
 
 @pytest.mark.parametrize("option", ["telnet", "websocket", "tls_creds"])

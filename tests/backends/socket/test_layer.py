@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
@@ -32,26 +31,24 @@ class Frames:
         self.is_established = False
         self.end: str | None = None
         self._wire = bytearray(frame(b"H", hello))
-        self._has_said_goodbye = False
+        self._has_closed = False
         self._unparsed = bytearray()
-        self._input: deque[bytes | Event] = deque()
+        self._input: list[bytes | Event] = []
 
-    @property
-    def has_input(self) -> bool:
-        return bool(self._input)
-
-    def receive_wire(self, wire: bytes) -> None:
+    def receive_data(self, data: bytes) -> list[bytes | Event]:
         assert self.end is None
-        self._unparsed += wire
+        self._unparsed += data
         while len(self._unparsed) >= 3:
             kind, size = struct.unpack(">cH", self._unparsed[:3])
             if len(self._unparsed) < 3 + size:
-                return
-            data = bytes(self._unparsed[3 : 3 + size])
+                break
+            content = bytes(self._unparsed[3 : 3 + size])
             del self._unparsed[: 3 + size]
-            self._take(kind, data)
+            self._take(kind, content)
+        received, self._input = self._input, []
+        return received
 
-    def decode_more(self) -> None:
+    def decode_more(self) -> list[bytes | Event]:
         raise AssertionError("it is never behind")
 
     def _take(self, kind: bytes, data: bytes) -> None:
@@ -68,34 +65,25 @@ class Frames:
             case b"C":
                 self.end = data.decode()
 
-    def take_input(self, max_bytes: int) -> bytes | Event | None:
-        if not self._input:
-            return None
-        item = self._input.popleft()
-        if isinstance(item, bytes) and len(item) > max_bytes:
-            self._input.appendleft(item[max_bytes:])
-            return item[:max_bytes]
-        return item
-
-    def encode(self, data: memoryview) -> None:
+    def encode(self, data: bytes) -> bytes:
         assert 1 <= len(data) <= RECORD_SIZE
-        assert not self._has_said_goodbye
-        self._wire += frame(b"D", bytes(data))
+        assert not self._has_closed
+        return self.data_to_send() + frame(b"D", data)
 
-    def encode_break(self) -> None:
-        self._wire += frame(b"B")
+    def encode_break(self) -> bytes:
+        return self.data_to_send() + frame(b"B")
 
-    def take_wire(self) -> bytes:
+    def data_to_send(self) -> bytes:
         wire = bytes(self._wire)
         self._wire.clear()
         return wire
 
     @property
-    def awaits_goodbye(self) -> bool:
-        return self._has_said_goodbye and self.end is None
+    def is_closing(self) -> bool:
+        return self._has_closed and self.end is None
 
-    def say_goodbye(self) -> None:
-        self._has_said_goodbye = True
+    def close(self) -> None:
+        self._has_closed = True
         self._wire += frame(b"C")
 
 

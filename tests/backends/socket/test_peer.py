@@ -13,8 +13,8 @@ from tests.links import come_to, until
 from tests.places import connect_to
 from trio_chardev.backends.socket.addresses import InetAddress
 from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions, open_socket
-from trio_chardev.backends.socket.telnet import telnet_codec
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.protocols.telnet import telnet_connection
 
 BULK = memoryview(bytes(1 << 16))
 STUCK = 0.05  # seconds without getting any further
@@ -35,7 +35,7 @@ async def _connect(backend: Backend) -> trio.abc.Stream:
 
 
 async def _come_by_telnet(backend: Backend) -> trio.abc.Stream:
-    return await come_to(backend, telnet_codec(is_server=False, tn3270=False))
+    return await come_to(backend, telnet_connection(is_server=False, tn3270=False))
 
 
 def ignore(data: bytes) -> None:

@@ -31,8 +31,8 @@ from trio_chardev.access.psk import PskCredentials, PskObject, refusal_of_key
 from trio_chardev.access.reproof import refusal_of_chain
 from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
 from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions
-from trio_chardev.backends.socket.websocket import websocket_codec
 from trio_chardev.errors import BackendError, ChardevNotFoundError
+from trio_chardev.protocols.websocket import websocket_connection
 from trio_chardev.qmp.client.client import open_qmp_client
 from trio_chardev.qmp.commands.chardev import COMMANDS
 from trio_chardev.qmp.commands.context import Context, Host
@@ -396,7 +396,9 @@ async def test_keep_peer_keeps_no_page_that_narrower_origins_refuse(
         await registry.add("c", options)
         with socket.socket(socket.AF_UNIX) as page:
             page.connect(path)
-            hello = websocket_codec(is_server=False, host="h", binary_only=False).take_wire()
+            hello = websocket_connection(
+                is_server=False, host="h", binary_only=False
+            ).data_to_send()
             page.sendall(hello.replace(b"\r\n\r\n", b"\r\nOrigin: https://console.example\r\n\r\n"))
             with trio.fail_after(TIMEOUT):
                 await until(lambda: registry["c"].is_open)

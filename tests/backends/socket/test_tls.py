@@ -17,14 +17,30 @@ from tests.certificates import (
     server_credentials,
 )
 from trio_chardev.backends.socket import tls
-from trio_chardev.backends.socket.tls import TlsCodec, distinguished_name
+from trio_chardev.backends.socket.tls import TlsConnection, distinguished_name
 from trio_chardev.errors import BackendError
 
 
-def exchange(codec: TlsCodec, peer: MemoryPeer, *, piece: int = 1 << 16) -> None:
+class Recording(TlsConnection):
+    """Keeps what it has decoded."""
+
+    received = b""
+
+    def decode_more(self) -> list[bytes]:
+        items = super().decode_more()
+        self.received += b"".join(items)
+        return items
+
+
+def take_all(codec: Recording) -> bytes:
+    data, codec.received = codec.received, b""
+    return data
+
+
+def exchange(codec: TlsConnection, peer: MemoryPeer, *, piece: int = 1 << 16) -> None:
     """Carry bytes both ways, *piece* at a time, until nothing moves; *peer* may raise."""
     while True:
-        there = codec.take_wire()
+        there = codec.data_to_send()
         if there:
             peer.incoming.write(there)
         peer.shake_hands()
@@ -33,27 +49,20 @@ def exchange(codec: TlsCodec, peer: MemoryPeer, *, piece: int = 1 << 16) -> None
             return
         for start in range(0, len(back), piece):
             if codec.end is None:
-                codec.receive_wire(back[start : start + piece])
+                codec.receive_data(back[start : start + piece])
 
 
-def take_all(codec: TlsCodec) -> bytes:
-    data = b""
-    while more := codec.take_input(7):
-        assert len(more) <= 7
-        data += more
-    assert not codec.has_input
-    return data
+def server(tmp_path: Path, **options: bool) -> Recording:
+    return Recording(server_credentials(tmp_path, **options))
 
 
-def server(tmp_path: Path, **options: bool) -> TlsCodec:
-    return TlsCodec(server_credentials(tmp_path, **options))
+def client(
+    tmp_path: Path, name: str | None = "localhost", *, verify_peer: bool = True
+) -> Recording:
+    return Recording(client_credentials(tmp_path, verify_peer=verify_peer), peer_name=name)
 
 
-def client(tmp_path: Path, name: str | None = "localhost", *, verify_peer: bool = True) -> TlsCodec:
-    return TlsCodec(client_credentials(tmp_path, verify_peer=verify_peer), peer_name=name)
-
-
-def connected(tmp_path: Path) -> tuple[TlsCodec, MemoryPeer]:
+def connected(tmp_path: Path) -> tuple[Recording, MemoryPeer]:
     codec = server(tmp_path, verify_peer=False)
     peer = MemoryPeer(peer_context(server=False), server=False)
     exchange(codec, peer)
@@ -78,7 +87,7 @@ def test_bytes_go_both_ways_however_they_are_cut(
     exchange(codec, peer, piece=piece)
     assert codec.is_established
     assert peer.tls.version() == {2: "TLSv1.2", 3: "TLSv1.3"}[version - 0x301]
-    codec.encode(memoryview(b"to the peer" * 1000))
+    peer.incoming.write(codec.encode(b"to the peer" * 1000))
     peer.tls.write(b"from the peer" * 1000)
     exchange(codec, peer, piece=piece)
     assert peer.receive() == b"to the peer" * 1000
@@ -88,8 +97,7 @@ def test_bytes_go_both_ways_however_they_are_cut(
 
 def test_a_full_record_stays_one(tmp_path: Path) -> None:
     codec, _ = connected(tmp_path)
-    codec.encode(memoryview(bytes(1 << 14)))
-    wire = codec.take_wire()
+    wire = codec.encode(bytes(1 << 14))
     assert int.from_bytes(wire[3:5], "big") == len(wire) - 5
 
 
@@ -108,15 +116,15 @@ def test_tls_below_1_2_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_tls_ends_the_handshake(tmp_path: Path) -> None:
     codec = server(tmp_path)
-    codec.receive_wire(b"GET / HTTP/1.1\r\n\r\n")
+    codec.receive_data(b"GET / HTTP/1.1\r\n\r\n")
     assert codec.end == "TLS handshake failed: http request"
     assert not codec.is_established
-    codec.say_goodbye()
+    codec.close()
 
 
 def test_a_peer_that_leaves_in_the_handshake_ends_it(tmp_path: Path) -> None:
     codec = server(tmp_path)
-    codec.receive_wire(b"")
+    codec.receive_data(b"")
     assert codec.end == "TLS handshake failed: the peer has left"
     assert not codec.is_established
 
@@ -190,15 +198,15 @@ def test_only_whom_the_authorizer_allows_is_served(tmp_path: Path, may: bool) ->
         names.append(name)
         return may
 
-    codec = TlsCodec(server_credentials(tmp_path), allows=allows)
+    codec = Recording(server_credentials(tmp_path), allows=allows)
     context = peer_context(server=False, certificate=client_certificate())
     peer = MemoryPeer(context, server=False)
     peer.shake_hands()
-    codec.receive_wire(peer.outgoing.read())
-    peer.incoming.write(codec.take_wire())
+    codec.receive_data(peer.outgoing.read())
+    peer.incoming.write(codec.data_to_send())
     peer.shake_hands()
     peer.tls.write(b"eager")
-    codec.receive_wire(peer.outgoing.read())
+    codec.receive_data(peer.outgoing.read())
     [name] = names
     assert name.startswith(r"O=Acme\, Inc.,OU=")
     assert name.endswith(",CN=laptop")
@@ -212,7 +220,7 @@ def test_nobody_with_a_name_without_end_may(
 ) -> None:
     """No list is asked."""
     monkeypatch.setattr(tls, "MAX_NAME", 20)
-    codec = TlsCodec(server_credentials(tmp_path), allows=lambda name: True)
+    codec = Recording(server_credentials(tmp_path), allows=lambda name: True)
     context = peer_context(server=False, certificate=client_certificate())
     exchange(codec, MemoryPeer(context, server=False))
     assert codec.end is not None
@@ -247,11 +255,11 @@ def test_goodbye_is_answered_with_an_end(tmp_path: Path) -> None:
     peer.tls.write(b"last")
     with pytest.raises(ssl.SSLWantReadError):
         peer.tls.unwrap()
-    codec.receive_wire(peer.outgoing.read())
+    codec.receive_data(peer.outgoing.read())
     assert take_all(codec) == b"last"
     assert codec.end == ""
-    codec.say_goodbye()
-    peer.incoming.write(codec.take_wire())
+    codec.close()
+    peer.incoming.write(codec.data_to_send())
     peer.tls.unwrap()
 
 
@@ -260,13 +268,13 @@ def test_all_at_once_is_still_established_and_read(tmp_path: Path) -> None:
     codec = server(tmp_path, verify_peer=False)
     peer = MemoryPeer(peer_context(server=False), server=False)
     peer.shake_hands()
-    codec.receive_wire(peer.outgoing.read())
-    peer.incoming.write(codec.take_wire())
+    codec.receive_data(peer.outgoing.read())
+    peer.incoming.write(codec.data_to_send())
     peer.shake_hands()
     peer.tls.write(b"x")
     with pytest.raises(ssl.SSLWantReadError):
         peer.tls.unwrap()
-    codec.receive_wire(peer.outgoing.read())
+    codec.receive_data(peer.outgoing.read())
     assert codec.is_established
     assert codec.end == ""
     assert take_all(codec) == b"x"
@@ -276,8 +284,8 @@ def test_an_end_without_goodbye_is_an_end(tmp_path: Path) -> None:
     codec, peer = connected(tmp_path)
     peer.tls.write(b"whole")
     peer.tls.write(b"cut off")
-    codec.receive_wire(peer.outgoing.read()[:-1])
-    codec.receive_wire(b"")
+    codec.receive_data(peer.outgoing.read()[:-1])
+    codec.receive_data(b"")
     assert take_all(codec) == b"whole"
     assert codec.end == ""
 
@@ -289,7 +297,7 @@ def test_a_record_that_was_tampered_with_is_an_end(tmp_path: Path) -> None:
     peer.tls.write(b"bad")
     bad = bytearray(peer.outgoing.read())
     bad[-1] ^= 1
-    codec.receive_wire(good + bad)
+    codec.receive_data(good + bad)
     assert take_all(codec) == b"good"
     assert codec.end == "TLS failed: decryption failed or bad record mac"
 
@@ -300,19 +308,19 @@ def test_input_can_be_read_after_goodbye(tmp_path: Path) -> None:
     peer.tls.write(b"first")
     peer.tls.write(b"second")
     wire = peer.outgoing.read()
-    codec.receive_wire(wire[:-3])
-    codec.say_goodbye()
-    codec.say_goodbye()
-    codec.receive_wire(wire[-3:])
+    codec.receive_data(wire[:-3])
+    codec.close()
+    codec.close()
+    codec.receive_data(wire[-3:])
     assert take_all(codec) == b"firstsecond"
     assert codec.end is None
-    codec.receive_wire(b"")
+    codec.receive_data(b"")
     assert codec.end == ""
 
 
 def test_goodbye_before_the_handshake_is_nothing(tmp_path: Path) -> None:
     codec = client(tmp_path)
-    hello = codec.take_wire()
-    codec.say_goodbye()
+    hello = codec.data_to_send()
+    codec.close()
     assert hello
-    assert codec.take_wire() == b""
+    assert codec.data_to_send() == b""

@@ -26,7 +26,6 @@ from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress
 from trio_chardev.backends.socket.connection import Connection
 from trio_chardev.backends.socket.layer import Layer
 from trio_chardev.backends.socket.socket import SocketOptions
-from trio_chardev.backends.socket.websocket import WebSocketCodec
 from trio_chardev.events import Event
 from trio_chardev.protocols.websocket import WebSocketConnection
 from trio_chardev.protocols.websocket_handshake import ClientHandshake, ServerHandshake
@@ -59,7 +58,7 @@ def linked() -> Iterator[Linked]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
-    codec = WebSocketCodec(ServerHandshake())
+    codec = WebSocketConnection(ServerHandshake())
     layer = Layer(Connection(ours, "websocket:"), codec, lambda event: None)
     with theirs, ours:
         yield Linked(layer, theirs)
@@ -119,7 +118,7 @@ async def test_what_is_counted_reaches_the_peer_in_whole_frames(linked: Linked) 
         linked.layer.flush()
         wire += linked.peer.recv(1 << 20)
     client = established_client()
-    assert client.receive_data(bytes(wire)) == data
+    assert b"".join(client.receive_data(bytes(wire))) == data
 
 
 def established_client() -> WebSocketConnection:
@@ -207,11 +206,11 @@ def options_at(address: SocketAddress) -> SocketOptions:
 
 
 async def test_contract(tmp_path: Path) -> None:
-    await check_contract(tmp_path, options_at, lambda: WebSocketCodec(ClientHandshake("x")))
+    await check_contract(tmp_path, options_at, lambda: WebSocketConnection(ClientHandshake("x")))
 
 
 async def test_a_change_loses_nothing(tmp_path: Path) -> None:
-    await check_change(tmp_path, options_at, lambda: WebSocketCodec(ClientHandshake("x")))
+    await check_change(tmp_path, options_at, lambda: WebSocketConnection(ClientHandshake("x")))
 
 
 # ---------------------------------------------------------------- trio-websocket
@@ -314,7 +313,7 @@ async def test_a_server_of_trio_websocket() -> None:
 async def connected(port: int) -> Layer:
     sock = socket.create_connection(("127.0.0.1", port))
     sock.setblocking(False)
-    codec = WebSocketCodec(ClientHandshake("127.0.0.1"))
+    codec = WebSocketConnection(ClientHandshake("127.0.0.1"))
     layer = Layer(Connection(sock, "websocket:"), codec, lambda event: None)
     await layer.handshake()
     return layer

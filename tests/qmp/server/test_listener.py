@@ -18,7 +18,7 @@ from trio_chardev.backends.socket import handshaking as handshaking
 from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
 from trio_chardev.backends.socket.handshaking import MAX_NEWCOMERS
 from trio_chardev.backends.socket.socket import SocketOptions
-from trio_chardev.backends.socket.tls import TlsCodec
+from trio_chardev.backends.socket.tls import TlsConnection
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.qmp.client.client import QmpConnectionError, QmpError, open_qmp_client
 from trio_chardev.qmp.server import listener, monitor
@@ -215,10 +215,10 @@ async def test_a_client_that_makes_the_protocols_raise_is_let_go_alone(
         with trio.fail_after(20):
             with monkeypatch.context() as broken:
 
-                def receive_wire(codec: TlsCodec, wire: bytes) -> None:
+                def receive_data(codec: TlsConnection, wire: bytes) -> None:
                     raise UnicodeDecodeError("utf-8", wire, 0, 1, "no text")
 
-                broken.setattr(TlsCodec, "receive_wire", receive_wire)
+                broken.setattr(TlsConnection, "receive_data", receive_data)
                 assert await greeting_by_tls(port, client_certificate()) == b""
             assert await greeting_by_tls(port, client_certificate()) == b"{"
     assert "a newcomer is let go: UnicodeDecodeError" in caplog.text

@@ -16,18 +16,24 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 import trio
 
 from trio_chardev.backends.socket.connection import TAKEN_INTERVAL, Take
 from trio_chardev.events import Event
+from trio_chardev.protocols.telnet import Subnegotiation
 
 RECORD_SIZE = 1 << 14  # bytes; TLS has no larger ones
 WIRE_CHUNK = 1 << 16  # bytes that are read at once
 STEPS = 4  # of reading and decoding; then others have their turn, input or not
 MAX_UNSENT = 1 << 18  # bytes; a peer that asks for ever and never reads the replies is dropped
+
+
+Input = bytes | Event | Subnegotiation
+"""What a protocol makes of the wire."""
 
 
 class Link(Protocol):
@@ -137,57 +143,51 @@ class Codec(Protocol):
     def end(self) -> str | None:
         """None as long as it goes on; then why it has ended, for the log: ``""`` is as agreed.
 
-        Input that was decoded before can still be taken, and what is to be sent still is.
+        What is to be sent is still sent then.
         """
-
-    @property
-    def has_input(self) -> bool:
-        """Will `take_input` give something?"""
 
     @property
     def is_behind(self) -> bool:
         """Was some of the wire not decoded yet? Never after the `end`."""
 
-    def receive_wire(self, wire: bytes) -> None:
-        """Decode *wire*, or begin to; ``b""`` says that no more will come.
+    def receive_data(self, data: bytes) -> Sequence[Input]:
+        """Decode *data* from the wire, or begin to; ``b""`` says that no more will come.
 
-        Not called after the `end`, nor while it `is_behind`. A peer may send what takes long to
-        decode and gives nothing: so much is decoded at once as takes a millisecond, or two.
+        Returns bytes for the user, never none of them, and events (BREAK), in order. Not called
+        after the `end`, nor while it `is_behind`. A peer may send what takes long to decode and
+        gives nothing: so much is decoded at once as takes a millisecond, or two.
         """
 
-    def decode_more(self) -> None:
+    def decode_more(self) -> Sequence[Input]:
         """Go on, as much again; only while it `is_behind`."""
 
-    def take_input(self, max_bytes: int) -> bytes | Event | None:
-        """The next of what was decoded: 1 to *max_bytes* bytes, or an event (BREAK), or None."""
+    def encode(self, data: bytes) -> bytes:
+        """The wire's bytes for a record of *data*, 1 to `RECORD_SIZE` bytes, behind what is due."""
 
-    def encode(self, data: memoryview) -> None:
-        """Make a record of all of *data*, which is 1 to `RECORD_SIZE` bytes."""
+    def data_to_send(self) -> bytes:
+        """What the protocol itself has to say now: a handshake's part, a reply."""
 
-    def take_wire(self) -> bytes:
-        """What is to be sent now, by `encode`, by the handshake, or as a reply; at once all."""
-
-    def say_goodbye(self) -> None:
-        """It is about to be closed by this side: what is to be said then goes to `take_wire`.
+    def close(self) -> None:
+        """It is about to be closed by this side: say so with the next `data_to_send`.
 
         May be called at any time and more than once.
         """
 
     @property
     def ends_one_way(self) -> bool:
-        """Does a goodbye, this side's or the peer's, leave the other way open?"""
+        """Does a `close`, this side's or the peer's, leave the other way open?"""
 
     @property
-    def awaits_goodbye(self) -> bool:
-        """Has this side said goodbye, and will the peer answer, behind all that it was sent?"""
+    def is_closing(self) -> bool:
+        """Has this side closed, and will the peer answer, behind all that it was sent?"""
 
 
 @runtime_checkable
 class BreakCodec(Protocol):
     """A codec that can send a break."""
 
-    def encode_break(self) -> None:
-        """Put a break behind what was encoded."""
+    def encode_break(self) -> bytes:
+        """The wire's bytes for a break, behind what is due."""
 
 
 @runtime_checkable
@@ -195,14 +195,15 @@ class RefusingCodec(Protocol):
     """A codec whose protocol can say why it ends."""
 
     def refuse(self, why: str) -> None:
-        """As `Codec.say_goodbye`, because of *why*."""
+        """As `Codec.close`, because of *why*."""
 
 
 class Layer:
     """A protocol on a link, and itself a link."""
 
     __slots__ = (
-        *("_codec", "_is_at_end", "_is_ending", "_lower", "_on_event", "_owes_eof", "_unsent"),
+        *("_codec", "_input", "_is_at_end", "_is_ending", "_lower", "_on_event", "_owes_eof"),
+        "_unsent",
     )
 
     def __init__(self, lower: Link, codec: Codec, on_event: Callable[[Event], None]) -> None:
@@ -210,6 +211,7 @@ class Layer:
         self._lower = lower
         self._codec = codec
         self._on_event = on_event
+        self._input: deque[memoryview | Event] = deque()  # decoded, and not taken yet
         self._unsent = bytearray()
         self._is_at_end = False
         self._is_ending = False  # said goodbye
@@ -271,7 +273,7 @@ class Layer:
     def receive(self, max_bytes: int) -> bytes:
         """See `Link.receive`."""
         for _ in range(STEPS):
-            item = self._codec.take_input(max_bytes)
+            item = self._take_input(max_bytes)
             if isinstance(item, bytes):
                 return item
             if item is not None:
@@ -283,7 +285,7 @@ class Layer:
             else:
                 self._decode()
                 self._reply()
-        item = self._codec.take_input(max_bytes)
+        item = self._take_input(max_bytes)
         if isinstance(item, bytes):
             return item
         if item is not None:
@@ -293,11 +295,29 @@ class Layer:
     def _decode(self) -> None:
         """Decode some of the wire. Raises as `Link.receive`."""
         if self._codec.is_behind:
-            self._codec.decode_more()
+            self._keep(self._codec.decode_more())
             return
         wire = self._lower.receive(WIRE_CHUNK)
         self._is_at_end = not wire
-        self._codec.receive_wire(wire)
+        self._keep(self._codec.receive_data(wire))
+
+    def _keep(self, decoded: Iterable[Input]) -> None:
+        for item in decoded:
+            if isinstance(item, bytes):
+                self._input.append(memoryview(item))
+            elif isinstance(item, Event):
+                self._input.append(item)
+
+    def _take_input(self, max_bytes: int) -> bytes | Event | None:
+        """The next of what was decoded: 1 to *max_bytes* bytes, or an event, or None."""
+        if not self._input:
+            return None
+        item = self._input[0]
+        if isinstance(item, memoryview) and len(item) > max_bytes:
+            self._input[0] = item[max_bytes:]
+            return bytes(item[:max_bytes])
+        self._input.popleft()
+        return bytes(item) if isinstance(item, memoryview) else item
 
     def _reply(self) -> None:
         with contextlib.suppress(OSError):  # it has left, but what it has sent can be read
@@ -312,7 +332,7 @@ class Layer:
         sent = 0
         while sent < len(data) and self.has_room():
             record = data[sent : sent + RECORD_SIZE]
-            self._codec.encode(record)
+            self._unsent += self._codec.encode(bytes(record))
             try:
                 self.flush()
             except OSError:
@@ -332,7 +352,7 @@ class Layer:
         assert isinstance(self._codec, BreakCodec)
         self._check_not_over()
         if len(self._unsent) < MAX_UNSENT // 2:
-            self._codec.encode_break()
+            self._unsent += self._codec.encode_break()
         self.flush()
 
     def _check_not_over(self) -> None:
@@ -341,7 +361,7 @@ class Layer:
 
     def flush(self) -> None:
         """See `Link.flush`."""
-        self._unsent += self._codec.take_wire()
+        self._unsent += self._codec.data_to_send()
         try:
             while self._unsent:
                 with memoryview(self._unsent) as unsent:
@@ -359,7 +379,7 @@ class Layer:
 
     def has_input(self) -> bool:
         """See `Link.has_input`."""
-        if self._codec.has_input or self._codec.is_behind:
+        if self._input or self._codec.is_behind:
             return True
         return not self._is_over and self._lower.has_input()
 
@@ -371,7 +391,7 @@ class Layer:
 
     async def wait_readable(self) -> None:
         """See `Link.wait_readable`."""
-        if self._codec.has_input or self._codec.is_behind or self._is_over:
+        if self._input or self._codec.is_behind or self._is_over:
             await trio.lowlevel.checkpoint()
         else:
             await self._lower.wait_readable()
@@ -404,6 +424,7 @@ class Layer:
     def turn_away(self, why: str) -> None:
         """See `Link.turn_away`."""
         if isinstance(self._codec, RefusingCodec):
+            self._is_ending = True
             self._codec.refuse(why)
             self.flush()
         else:
@@ -413,7 +434,7 @@ class Layer:
         """See `Link.send_eof`."""
         self._owes_eof = True
         self._is_ending = True
-        self._codec.say_goodbye()
+        self._codec.close()
         self.flush()
 
     async def finish(self, take: Take) -> None:
@@ -441,23 +462,23 @@ class Layer:
     def _has_to_go_on(self) -> bool:
         """Is there something to be sent, or decoded, or waited for before the link below ends?"""
         codec = self._codec
-        return self.unsent or codec.is_behind or (codec.awaits_goodbye and not self._is_over)
+        return self.unsent or codec.is_behind or (codec.is_closing and not self._is_over)
 
     def _take_wire(self, wire: bytes, take: Take) -> None:
         """Decode *wire*, which has come when nothing can be sent any more; a few KiB."""
         if self._is_over:
             return
-        self._codec.receive_wire(wire)
-        self._codec.take_wire()
+        self._keep(self._codec.receive_data(wire))
+        self._codec.data_to_send()
         self._give_input(take)
         while self._codec.is_behind:
-            self._codec.decode_more()
-            self._codec.take_wire()
+            self._keep(self._codec.decode_more())
+            self._codec.data_to_send()
             self._give_input(take)
 
     def _give_input(self, take: Take) -> None:
         """Have *take* get what was decoded."""
-        while (item := self._codec.take_input(WIRE_CHUNK)) is not None:
+        while (item := self._take_input(WIRE_CHUNK)) is not None:
             if isinstance(item, bytes):
                 take(item)
             else:
@@ -487,6 +508,6 @@ class Layer:
 
     def _say_goodbye(self) -> None:
         self._is_ending = True
-        self._codec.say_goodbye()
+        self._codec.close()
         with contextlib.suppress(OSError):
             self.flush()

@@ -11,11 +11,11 @@ from trio_chardev.backends.socket.addresses import InetAddress
 from trio_chardev.backends.socket.connection import Connection, SharedConnection, UnixConnection
 from trio_chardev.backends.socket.layer import Codec, Layer, Link
 from trio_chardev.backends.socket.options import SocketOptions, check_options, find_credentials
-from trio_chardev.backends.socket.telnet import telnet_codec
-from trio_chardev.backends.socket.tls import TlsCodec
-from trio_chardev.backends.socket.websocket import WebSocketCodec, websocket_codec
+from trio_chardev.backends.socket.tls import TlsConnection
 from trio_chardev.errors import OptionsError
 from trio_chardev.events import Event
+from trio_chardev.protocols.telnet import telnet_connection
+from trio_chardev.protocols.websocket import WebSocketConnection, websocket_connection
 
 
 def _ignore(event: Event) -> None:
@@ -68,9 +68,9 @@ class Stack:
         self._renew()
         while isinstance(link, Layer):
             why = None
-            if isinstance(link.codec, TlsCodec) and self._credentials is not None:
+            if isinstance(link.codec, TlsConnection) and self._credentials is not None:
                 why = link.codec.refusal_by(self._credentials)
-            elif isinstance(link.codec, WebSocketCodec):
+            elif isinstance(link.codec, WebSocketConnection):
                 why = link.codec.refusal_by(self._options.origins)
             if why is not None:
                 return why
@@ -97,9 +97,9 @@ class Stack:
         options = self._options
         if self._credentials is not None:
             allows = None if options.tls_authz is None else partial(self._allows, options.tls_authz)
-            yield TlsCodec(self._credentials, peer_name=_peer_name(options), allows=allows)
+            yield TlsConnection(self._credentials, peer_name=_peer_name(options), allows=allows)
         if options.websocket:
-            yield websocket_codec(
+            yield websocket_connection(
                 is_server=options.server,
                 binary_only=options.binary_only,
                 host=_host_header(options),
@@ -108,7 +108,7 @@ class Stack:
                 names=_own_names(options),
             )
         if options.telnet or options.tn3270:
-            yield telnet_codec(is_server=options.server, tn3270=options.tn3270)
+            yield telnet_connection(is_server=options.server, tn3270=options.tn3270)
 
     def _allows(self, id: str, name: str) -> bool:
         authorizer = self._objects.get(id)

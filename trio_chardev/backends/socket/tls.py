@@ -31,10 +31,10 @@ RECORDS_AT_ONCE = 64
 """One that brings a new key, and nothing else, takes 16 us, and 27 bytes."""
 
 
-class TlsCodec:
+class TlsConnection:
     """One side of a TLS connection; see `trio_chardev.backends.socket.layer.Codec`."""
 
-    awaits_goodbye = False
+    is_closing = False
     """The peer's close_notify need not be waited for (RFC 8446, 6.1)."""
 
     def __init__(
@@ -51,7 +51,6 @@ class TlsCodec:
         self._peer_name = peer_name
         self._tls = credentials.start(self._incoming, self._outgoing, peer_name)
         self._allows = allows
-        self._input = bytearray()
         self.is_established = False
         self.end: str | None = None
         self._is_cut_off = False  # the peer's end came without its goodbye
@@ -60,25 +59,19 @@ class TlsCodec:
         self._advance()  # a client speaks first
 
     @property
-    def has_input(self) -> bool:
-        """See `Codec.has_input`."""
-        return bool(self._input)
-
-    @property
     def is_behind(self) -> bool:
         """See `Codec.is_behind`."""
         return len(self._undecoded) >= HEADER_SIZE and self.end is None
 
-    def receive_wire(self, wire: bytes) -> None:
-        """See `Codec.receive_wire`."""
-        if wire:
-            self._undecoded += wire
-            self.decode_more()
-        else:
-            self._incoming.write_eof()
-            self._advance()
+    def receive_data(self, data: bytes) -> list[bytes]:
+        """See `Codec.receive_data`."""
+        if data:
+            self._undecoded += data
+            return self.decode_more()
+        self._incoming.write_eof()
+        return self._advance()
 
-    def decode_more(self) -> None:
+    def decode_more(self) -> list[bytes]:
         """See `Codec.decode_more`."""
         wire, end = self._undecoded, self._missing
         for _ in range(RECORDS_AT_ONCE):
@@ -88,15 +81,17 @@ class TlsCodec:
         self._missing = max(0, end - len(wire))
         self._undecoded = wire[end:]
         self._incoming.write(wire[:end])
-        self._advance()
+        return self._advance()
 
-    def _advance(self) -> None:
+    def _advance(self) -> list[bytes]:
+        """Go on with the handshake, then read; what has come for the user."""
+        received = []
         try:
             if not self.is_established:
                 self._tls.do_handshake()
                 self._authorize()
             while self.end is None and (data := self._tls.read(READ_SIZE)):
-                self._input += data
+                received.append(data)
             self.end = self.end or ""  # the peer has said goodbye
         except ssl.SSLWantReadError:
             pass
@@ -112,6 +107,7 @@ class TlsCodec:
         except ValueError as exc:  # a name in the certificate is no text, for one
             self.end = f"TLS failed: what the peer has sent can't be read: {exc}"
             self._is_cut_off = True
+        return received
 
     @property
     def ends_one_way(self) -> bool:
@@ -147,22 +143,17 @@ class TlsCodec:
             return "it has no pre-shared key"
         return refusal_of_key(credentials, self._tls)
 
-    def take_input(self, max_bytes: int) -> bytes | None:
-        """See `Codec.take_input`."""
-        data = bytes(self._input[:max_bytes])
-        del self._input[:max_bytes]
-        return data or None
-
-    def encode(self, data: memoryview) -> None:
+    def encode(self, data: bytes) -> bytes:
         """See `Codec.encode`."""
         self._tls.write(data)
-
-    def take_wire(self) -> bytes:
-        """See `Codec.take_wire`."""
         return self._outgoing.read()
 
-    def say_goodbye(self) -> None:
-        """See `Codec.say_goodbye`."""
+    def data_to_send(self) -> bytes:
+        """See `Codec.data_to_send`."""
+        return self._outgoing.read()
+
+    def close(self) -> None:
+        """See `Codec.close`: says close_notify."""
         with contextlib.suppress(ssl.SSLError):  # it waits for the peer's, or was never begun
             self._tls.unwrap()
 
