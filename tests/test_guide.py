@@ -20,8 +20,8 @@ PRINTS = {
     "A VM's console between a ring and a socket": (
         "b'said while nobody looked\\n'\nb'typed by the viewer\\n'\n"
     ),
-    "A kind of one's own": "b'42'\nb'the same user, another program'\n",
-    "The service inside of a program": "'0\\n1\\n2\\n'\n",
+    "A kind of your own": "b'42'\nb'the same user, another program'\n",
+    "The service inside a program": "'0\\n1\\n2\\n'\n",
 }
 
 
