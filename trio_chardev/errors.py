@@ -6,6 +6,9 @@ Their texts are for users, and use QEMU's words where QEMU has any.
 from __future__ import annotations
 
 import os
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -96,6 +99,21 @@ class ExpectTimeoutError(ExpectError, trio.TooSlowError):
 
 class ChardevClosedError(ChardevError, trio.ClosedResourceError):
     """You: the chardev was removed, or its service is stopping."""
+
+
+@contextmanager
+def backend_errors(failed: str) -> Iterator[None]:
+    """Raise BackendError, ``FAILED: strerror``, for what the kernel refuses in the block.
+
+    That is an OSError, a termios.error, which is none, or a ValueError, see
+    `BackendError.from_os_error`.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as exc:
+        raise BackendError.from_os_error(failed, exc) from exc
+    except termios.error as exc:
+        raise BackendError(f"{failed}: {exc.args[-1]}") from exc
 
 
 def reason_of(error: BaseException) -> str:

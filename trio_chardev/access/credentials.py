@@ -20,7 +20,7 @@ from typing import Literal
 import attrs
 
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import BackendError, backend_errors
 from trio_chardev.files import open_regular
 
 MAX_PEM = 1 << 24  # bytes of a file; revocation lists are long
@@ -92,11 +92,8 @@ def open_tls_files(
 
 
 def _open_pem(path: Path, sandbox: Sandbox) -> PemFile:
-    failed = f"Unable to access credentials {path}"
-    try:
+    with backend_errors(f"Unable to access credentials {path}"):
         return PemFile(path, open_regular(str(path), MAX_PEM, sandbox.open))
-    except (OSError, ValueError) as exc:
-        raise BackendError.from_os_error(failed, exc) from exc
 
 
 @attrs.frozen(kw_only=True)

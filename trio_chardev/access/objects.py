@@ -18,7 +18,7 @@ import attrs
 from trio_chardev.access.credentials import TlsCredentials, open_tls_files
 from trio_chardev.access.psk import PskCredentials
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
-from trio_chardev.errors import BackendError, OptionsError
+from trio_chardev.errors import OptionsError, backend_errors
 from trio_chardev.files import read_file
 from trio_chardev.options.documented import Documented
 from trio_chardev.options.members import TaggedUnion
@@ -168,11 +168,9 @@ class Secret(ObjectOptions):
         if self.data is not None and self.file is not None:
             raise OptionsError("'file' and 'data' are mutually exclusive")
         if self.file is not None:
-            try:
+            failed = f"Unable to read {self.file}: Failed to open file \u201c{self.file}\u201d"
+            with backend_errors(failed):
                 content = read_file(self.file, MAX_SECRET, sandbox.open)
-            except (OSError, ValueError) as exc:
-                what = f"Unable to read {self.file}: Failed to open file \u201c{self.file}\u201d"
-                raise BackendError.from_os_error(what, exc) from exc
         elif self.data is not None:
             content = _encoded(self.data)
         else:

@@ -18,7 +18,7 @@ import attrs
 
 from trio_chardev.access.credentials import Endpoint
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import BackendError, backend_errors
 from trio_chardev.files import read_file
 
 FILE: Final = "keys.psk"
@@ -157,8 +157,5 @@ def check_is_had() -> None:
 
 
 def _read(path: str, sandbox: Sandbox) -> bytes:
-    failed = f"Unable to access credentials {path}"
-    try:
+    with backend_errors(f"Unable to access credentials {path}"):
         return read_file(path, MAX_FILE, sandbox.open)
-    except (OSError, ValueError) as exc:
-        raise BackendError.from_os_error(failed, exc) from exc

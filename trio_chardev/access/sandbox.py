@@ -12,7 +12,7 @@ import errno
 import os
 from collections.abc import Iterable
 
-from trio_chardev.errors import BackendError, OptionsError, strerror
+from trio_chardev.errors import BackendError, OptionsError, backend_errors, strerror
 from trio_chardev.place import FOLDER, Place
 
 _FOLDERS = ("", ".", "..")  # names that are always folders
@@ -65,13 +65,11 @@ class Sandbox:
         if self._folders is None:
             return
         folder, name = os.path.split(path)
-        try:
+        with backend_errors(f"Could not open '{path}'"):  # a link may be replaced meanwhile
             if follow or name in _FOLDERS:
                 self._find(os.path.realpath(path), path)
             else:
                 self._find(os.path.join(os.path.realpath(folder), name), path)
-        except (OSError, ValueError) as exc:  # a link was replaced by something else meanwhile
-            raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
 
     def _find(self, real: str, path: str) -> None:
         """Raise BackendError if *real*, to which *path* was resolved, is outside."""

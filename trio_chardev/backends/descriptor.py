@@ -15,7 +15,7 @@ import trio
 
 from trio_chardev.backends.holder import FdHolder as FdHolder, hold_shared, owned
 from trio_chardev.core.backend import Backend, OpenRequest, open_path
-from trio_chardev.errors import BackendDisconnectedError, BackendError
+from trio_chardev.errors import BackendDisconnectedError, BackendError, backend_errors
 from trio_chardev.files import work_on_files
 
 log = logging.getLogger(__name__)
@@ -31,13 +31,11 @@ def open_fd(path: str, flags: int, opener: Callable[[str, int], int] = open_path
 
     Raises BackendError, ``Could not open 'PATH': strerror``.
     """
-    try:
+    with backend_errors(f"Could not open '{path}'"):
         fd = opener(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with owned(lambda: os.close(fd)):
             is_shared = os.get_blocking(fd)  # a duplicate of what a client has passed
         return hold_shared(fd) if is_shared else FdHolder(fd)
-    except (OSError, ValueError) as exc:
-        raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc
 
 
 def status_of(path: str, request: OpenRequest, flags: int = os.O_PATH) -> os.stat_result | None:

@@ -33,7 +33,7 @@ from trio_chardev.backends.holder import owned
 from trio_chardev.backends.replay_file import Reader, Recording
 from trio_chardev.backends.taps.record import lock
 from trio_chardev.core.backend import Backend, OpenPath, OpenRequest
-from trio_chardev.errors import BackendDisconnectedError, BackendError, OptionsError
+from trio_chardev.errors import BackendDisconnectedError, BackendError, OptionsError, backend_errors
 from trio_chardev.events import Event
 from trio_chardev.files import end_on_files, in_time, work_on_files
 from trio_chardev.options.structure import BackendOptions
@@ -345,14 +345,13 @@ async def _find_beginning(backend: ReplayBackend) -> None:
 
 def _open_recording(path: str, opener: OpenPath) -> Recording:
     """In a thread, for the disk may hang. Raises BackendError."""
-    try:
+    with backend_errors(f"Could not open '{path}'"):
         fd = opener(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with owned(lambda: os.close(fd)):
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise BackendError(f"Could not open '{path}': Not a regular file")
-            lock(fd, fcntl.LOCK_SH)
+            try:
+                lock(fd, fcntl.LOCK_SH)
+            except BlockingIOError as exc:
+                raise BackendError(f"Could not open '{path}': it is being recorded") from exc
         return Recording(path, fd)
-    except BlockingIOError as exc:
-        raise BackendError(f"Could not open '{path}': it is being recorded") from exc
-    except (OSError, ValueError) as exc:
-        raise BackendError.from_os_error(f"Could not open '{path}'", exc) from exc

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import BackendError, backend_errors
 
 FIRST = 3  # the first that systemd passes (SD_LISTEN_FDS_START), after the standard ones
 SHOWN = "/proc/self/fd"
@@ -46,14 +46,10 @@ class Inherited:
             raise BackendError(f"File descriptor '{name}' has been given already")
         if fd not in self._left:
             raise BackendError(f"File descriptor '{name}' was not open when the program began")
-        try:
+        with backend_errors(f"Could not use file descriptor '{name}'"):
             # 0, 1 and 2 stay open, or the next file to be opened would get the number.
             own = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST) if fd < FIRST else fd
             os.set_inheritable(own, False)
-        except OSError as exc:
-            raise BackendError.from_os_error(
-                f"Could not use file descriptor '{name}'", exc
-            ) from exc
         self._left.remove(fd)
         self._given.add(fd)
         return own

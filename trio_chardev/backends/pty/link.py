@@ -7,11 +7,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import backend_errors
 from trio_chardev.place import Place
 
 log = logging.getLogger(__name__)
@@ -157,10 +156,5 @@ def _is_older_than_its_pty(place: Place, leads_to: str) -> bool:
     )
 
 
-@contextmanager
-def _link_errors(path: str) -> Iterator[None]:
-    failed = f"Failed to create PTY symlink '{path}'"
-    try:
-        yield
-    except (OSError, ValueError) as exc:
-        raise BackendError.from_os_error(failed, exc) from exc
+def _link_errors(path: str) -> AbstractContextManager[None]:
+    return backend_errors(f"Failed to create PTY symlink '{path}'")

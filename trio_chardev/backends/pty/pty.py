@@ -22,8 +22,8 @@ import select
 import struct
 import termios
 import tty
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 import attrs
@@ -43,7 +43,7 @@ from trio_chardev.backends.pty.opens import OpenWatcher, get_watcher
 from trio_chardev.backends.pty.unread import UserReads, take_all, wait_empty, wait_quiet
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.line import Line
-from trio_chardev.errors import BackendDisconnectedError, BackendError, strerror
+from trio_chardev.errors import BackendDisconnectedError, BackendError, backend_errors, strerror
 from trio_chardev.files import end_on_files, finish_on_files
 from trio_chardev.options.structure import BackendOptions
 from trio_chardev.options.values import path_text_or_none
@@ -345,7 +345,7 @@ async def open_pty(options: PtyOptions, request: OpenRequest) -> AsyncIterator[B
     symlink: strerror`` if anything is at that path but the replaced backend's link.
     """
     master, slave = _open_pair()
-    with owned(master.close), _creating():
+    with owned(master.close), backend_errors("Failed to create PTY"):
         backend = PtyBackend(request, master, slave)
     try:
         backend.watch()
@@ -358,7 +358,7 @@ async def open_pty(options: PtyOptions, request: OpenRequest) -> AsyncIterator[B
 
 def _open_pair() -> tuple[FdHolder, str]:
     """The master, and the path of the slave, which nobody has open."""
-    with _creating():
+    with backend_errors("Failed to create PTY"):
         master, slave = os.openpty()
         try:
             with owned(lambda: os.close(master)):
@@ -369,13 +369,3 @@ def _open_pair() -> tuple[FdHolder, str]:
                 return holder, os.ttyname(slave)
         finally:
             os.close(slave)
-
-
-@contextmanager
-def _creating() -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise BackendError.from_os_error("Failed to create PTY", exc) from exc
-    except termios.error as exc:  # it is no OSError
-        raise BackendError(f"Failed to create PTY: {exc.args[-1]}") from exc

@@ -20,7 +20,7 @@ import attrs
 from trio_serial.linux import LinuxSerialStream
 
 from trio_chardev.backends.serial.holders import name_holders
-from trio_chardev.errors import BackendError, NotSupportedError
+from trio_chardev.errors import BackendError, NotSupportedError, backend_errors
 from trio_chardev.events import LineSettings, ModemLines
 
 # asm-generic/ioctls.h; not in Python's termios
@@ -316,17 +316,6 @@ class WantedLine:
             except OSError as exc:
                 if exc.errno not in NO_SUCH_CONTROL:  # else it is another adaptor than it was
                     raise
-
-
-@contextmanager
-def backend_errors(failed: str) -> Iterator[None]:
-    """Raise BackendError, ``FAILED: strerror``, for what the kernel or trio-serial raises."""
-    try:
-        yield
-    except OSError as exc:
-        raise BackendError.from_os_error(failed, exc) from exc
-    except termios.error as exc:  # it is no OSError
-        raise BackendError(f"{failed}: {exc.args[-1]}") from exc
 
 
 @contextmanager

@@ -35,7 +35,6 @@ from trio_chardev.backends.serial.line import (
     Found,
     WantedLine,
     are_breaks_marked,
-    backend_errors,
     check_speed,
     is_hung_up,
     is_locked_unless_told,
@@ -44,7 +43,7 @@ from trio_chardev.backends.serial.options import SerialOptions as SerialOptions
 from trio_chardev.backends.serial.same_line import Links, links_to, links_to_return
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.line import Line
-from trio_chardev.errors import BackendDisconnectedError, BackendError
+from trio_chardev.errors import BackendDisconnectedError, BackendError, backend_errors
 from trio_chardev.events import Event
 from trio_chardev.files import work_on_files
 

@@ -20,7 +20,7 @@ from typing import NoReturn, TypeAlias
 import trio
 
 from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, VsockAddress
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import BackendError, backend_errors
 
 log = logging.getLogger(__name__)
 
@@ -93,10 +93,8 @@ def _credentials(sock: AnySocket) -> tuple[int, int, int]:
 
 def check_listening(sock: socket.socket) -> None:
     """Raise BackendError if *sock*, that listens, can be reached from another machine."""
-    try:
+    with backend_errors("Could not look where it listens"):  # for want of memory
         name = sock.getsockname()
-    except OSError as exc:  # for want of memory
-        raise BackendError.from_os_error("Could not look where it listens", exc) from exc
     if sock.family == socket.AF_VSOCK or (
         sock.family in (socket.AF_INET, socket.AF_INET6) and not is_loopback(name[0])
     ):

@@ -40,7 +40,7 @@ from trio_chardev.backends.socket.addresses import (
     resolve,
 )
 from trio_chardev.backends.socket.socket_file import SocketFile
-from trio_chardev.errors import BackendError, OptionsError
+from trio_chardev.errors import BackendError, OptionsError, backend_errors
 from trio_chardev.files import end_on_files, finish_on_files, work_on_files
 from trio_chardev.readiness import wait_readable
 from trio_chardev.workers import do_in_worker
@@ -88,11 +88,8 @@ class Listener:
         self._is_over = False
         self._poll: select.epoll | None = None
         self._non_blocking: list[NonBlocking] = []  # those that were passed may be others', too
-        try:
-            with owned(self.close):
-                self._make_ready()
-        except OSError as exc:
-            raise BackendError.from_os_error("Failed to listen on socket", exc) from exc
+        with backend_errors("Failed to listen on socket"), owned(self.close):
+            self._make_ready()
 
     def _make_ready(self) -> None:
         """Have what is to be waited for. Raises OSError."""
@@ -294,12 +291,9 @@ async def listen(
 
 def listen_on(address: FdAddress, sock: socket.socket) -> Listener:
     """Listen on a socket that was passed in, and is owned from now on. Raises BackendError."""
-    try:
+    with backend_errors("Failed to listen on fd socket"), owned(sock.close):
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             sock.listen(BACKLOG)
-    except OSError as exc:
-        sock.close()
-        raise BackendError.from_os_error("Failed to listen on fd socket", exc) from exc
     return Listener(_found_address(address, [sock]), [sock], is_passed=True)
 
 

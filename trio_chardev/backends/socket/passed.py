@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from trio_chardev.backends.holder import owned
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import BackendError, backend_errors
 
 
 class SharedSocket(socket.socket):
@@ -56,12 +56,8 @@ def socket_from_fd(fd: int, name: str) -> socket.socket:
     with owned(sock.close):
         if sock.type != socket.SOCK_STREAM:
             raise BackendError(f"File descriptor '{name}' is not a stream socket")
-        try:
+        with backend_errors(f"Could not use file descriptor '{name}'"):
             sock.set_inheritable(False)
             if not is_shared:
                 sock.setblocking(False)  # to Python; the kernel has it so
-        except OSError as exc:
-            raise BackendError.from_os_error(
-                f"Could not use file descriptor '{name}'", exc
-            ) from exc
     return sock
