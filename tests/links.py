@@ -22,6 +22,7 @@ from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.handlers import stateless
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.testing import Pair, check_backend
+from trio_chardev.testing.pair import receive_some
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -81,7 +82,7 @@ async def serving(options: SocketOptions, **objects: object) -> AsyncIterator[Se
 
         async def read() -> None:
             while True:
-                served.received += await backend.receive_some(4096)
+                served.received += await receive_some(backend, 4096)
                 served.news.set()
                 served.news = trio.Event()
 

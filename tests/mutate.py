@@ -122,10 +122,8 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tests/devices/test_exchange.py",),
     ),
     "devices/pour.py": (("send_rest",), ("tests/devices/test_pour.py",)),
-    "backends/pty/pty.py": (
-        ("drain", "settle", "stay", "take_back", "prepare", "activate"),
-        PTY_TESTS,
-    ),
+    "backends/pty/pty.py": (("prepare", "activate"), PTY_TESTS),
+    "backends/pty/leaving.py": (("settle", "prepare", "stay", "take_back", "drain"), PTY_TESTS),
     "backends/pty/unread.py": (
         ("is_empty", "_has_input", "wait_quiet", "take_all", "_make_raw", "begin", "end", "take"),
         PTY_TESTS,
@@ -283,19 +281,14 @@ REASONS: dict[str, str] = {
     "and `if event is Event.OPENED:`": NO_CHECKPOINT,
     "note_end: swapped `self.outbox.interrupt()` "
     "and `runner.backend.set_open(False)`": NO_CHECKPOINT,
-    "drain: without `if not self.carried and self.backend.is_finished and "
-    "self.backend.is_drained:`": SPARES,
-    "drain: swapped `if not self.carried and self.backend.is_finished and self.backend.is_drained:` "
+    "drain: without `if not self.carried and leaving.is_finished and leaving.is_drained:`": SPARES,
+    "drain: swapped `if not self.carried and leaving.is_finished and leaving.is_drained:` "
     "and `with trio.move_on_after(timeout, shield=True) as self._draining:`": SPARES,
     "drain: without `return`": SPARES,
     "drain: swapped `with trio.move_on_after(timeout, shield=True) as self._draining:` "
     "and `self._draining = None`": SPARES,
     "drain: without `self._draining = None`": SPARES,
     "drain: swapped `self._draining = None` and `if self.carried:`": SAME,
-    "settle: without `if type(self.backend).settle is Backend.settle:`": SPARES,
-    "settle: swapped `if type(self.backend).settle is Backend.settle:` "
-    "and `with trio.move_on_after(timeout) as self._draining:`": SPARES,
-    "settle: without `return`": SPARES,
     "_try: swapped `if self._backend_lock.locked():` and `runner = self.usable_runner()`": WHICH,
     "usable_runner: swapped `if self.is_closed:` and `runner = self.runner`": SAME,
     "hand_over: swapped `self._wake()` and `if self._sock.family in INTERNET:`": SAME,
@@ -331,7 +324,7 @@ REASONS: dict[str, str] = {
     "_take_over: swapped `peer.hand_over(self._on_event, nodelay=self._options.nodelay, "
     "keep_alive=keep_alive)` and `self._connect(peer)`": NO_CHECKPOINT,
     "settle: without `if self._is_hung_up():`": SPARES,
-    "settle: swapped `if self._is_hung_up():` and `slave = self._open_slave()`": SPARES,
+    "settle: swapped `if is_hung_up(self._master):` and `slave = self._open_slave()`": SPARES,
     "wait_quiet: swapped `before = unread` and `await trio.sleep(DRAIN_INTERVAL)`": SAME,
     "wait_quiet: swapped `quiet_time = max(QUIET_TIME, timeout * QUIET_SHARE)` "
     "and `last_part = trio.current_time() + timeout * (1 - LAST_SHARE)`": SAME,

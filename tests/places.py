@@ -49,6 +49,7 @@ from trio_chardev.options.structure import BackendOptions
 from trio_chardev.protocols.asciicast import header
 from trio_chardev.registry import Registry, open_registry_with
 from trio_chardev.testing import Join
+from trio_chardev.testing.pair import receive_some
 
 OFLAG = 1  # its place in what tcgetattr gives
 SMALL_BUFFER = 4096  # bytes; so that a sender is soon stuck
@@ -498,7 +499,7 @@ def _client(family: int, folder: Path, reconnect_ms: int | None) -> Iterator[Pla
         async def join(backend: Backend) -> trio.SocketStream:
             if not backend.is_open:  # it is the reader that connects
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(backend.receive_some, 1)
+                    nursery.start_soon(receive_some, backend, 1)
                     await trio.lowlevel.wait_readable(server)
                     nursery.cancel_scope.cancel()
             return socket_stream(server.accept()[0])

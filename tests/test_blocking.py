@@ -74,7 +74,7 @@ ALLOWED = {
     "backends.holder._name_of": KERNEL,
     "backends.holder._open_controlling": KERNEL,
     "backends.holder.reopen": KERNEL,
-    "backends.pty.pty.PtyBackend._open_slave": KERNEL,
+    "backends.pty.leaving.PtyLeaving._open_slave": KERNEL,
     "backends.pty.pty.unlock": KERNEL,
     "backends.pty.opens.OpenWatcher._read": READY,
     "backends.pty.unread._make_raw": KERNEL,  # TCSANOW

@@ -14,6 +14,7 @@ from trio_chardev.core.controls import Controls
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
 from trio_chardev.events import BackendEvent, Event, LineSettings
 from trio_chardev.testing import CancelAtStep, FakeDevice, FakeFrontend, open_chardev
+from trio_chardev.testing.pair import receive_some
 
 PATIENCE = 5  # seconds
 
@@ -113,7 +114,7 @@ async def test_a_backend_that_is_not_in_place_notices_that_it_is_used(
         with pytest.raises(AssertionError, match="written before"):
             await backend.send_some(memoryview(b"x"))
         with pytest.raises(AssertionError, match="read before"):
-            await backend.receive_some(1)
+            await receive_some(backend, 1)
 
 
 @pytest.mark.parametrize("has_line", [True, False])
@@ -139,7 +140,7 @@ async def test_what_is_fed_is_received_in_order_and_counted() -> None:
         device.feed(b"ab")
         device.feed(b"c")
         assert device.unread == 3
-        assert await backend.receive_some(2) == b"ab"
+        assert await receive_some(backend, 2) == b"ab"
         assert backend.receive_nowait(2) == b"c"
         assert backend.receive_nowait(2) == b""
         assert device.fed == b"abc"

@@ -29,6 +29,7 @@ from trio_chardev.core.controls import Controls
 from trio_chardev.core.expect import Expected
 from trio_chardev.core.frontend import Frontend, FrontendStatistics
 from trio_chardev.core.handlers import Handlers, stateless
+from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import Line
 from trio_chardev.core.tap import Tap
 from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions, DeviceRequest
@@ -128,6 +129,7 @@ __all__ = [
     "HubOptions",
     "InetAddress",
     "Kind",
+    "Leaving",
     "Line",
     "LineSettings",
     "MemoryOptions",

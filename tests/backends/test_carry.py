@@ -152,8 +152,8 @@ async def test_a_fifo_that_was_made_larger_is_taken_back_too(tmp_path: Path) -> 
             assert isinstance(backend, DescriptorBackend)
             fcntl.fcntl(backend.sink.fd, fcntl.F_SETPIPE_SZ, 1 << 20)
             await user.frontend.send_all(MESSAGE)
-            assert backend.take_back() == MESSAGE
-            assert backend.take_back() == b""
+            assert backend.leaving.take_back() == MESSAGE
+            assert backend.leaving.take_back() == b""
 
 
 async def test_of_a_fifo_for_both_ways_nothing_is_taken_back(tmp_path: Path) -> None:

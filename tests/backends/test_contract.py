@@ -55,10 +55,17 @@ class IgnoresMaxBytes(Faulty):
 
 
 class HoldsBytesOverACheckpoint(Faulty):
-    async def receive_some(self, max_bytes: int) -> bytes:
-        data = await super().receive_some(max_bytes)
+    _held = b""
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        data, self._held = self._held[:max_bytes], self._held[max_bytes:]
+        return data or super().receive_nowait(max_bytes)
+
+    async def wait_readable(self) -> None:
+        await super().wait_readable()
+        data = super().receive_nowait(1 << 16)
         await trio.lowlevel.checkpoint()
-        return data
+        self._held = data
 
 
 class SendsAndIsCancelled(Faulty):

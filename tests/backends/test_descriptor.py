@@ -23,6 +23,7 @@ from trio_chardev.backends.descriptor import (
 from trio_chardev.core.backend import OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
+from trio_chardev.testing.pair import receive_some
 
 
 class Ends(DescriptorBackend):
@@ -200,7 +201,7 @@ async def test_end_of_file_is_closed_and_output_goes_on(pipes: tuple[int, int, i
         os.write(pipes[1], b"last")
         os.close(pipes[1])
         with trio.fail_after(5):
-            assert await backend.receive_some(100) == b"last"
+            assert await receive_some(backend, 100) == b"last"
         assert backend.receive_nowait(0) == b""
         assert events == [Event.OPENED]
         assert backend.receive_nowait(100) == b""
@@ -213,7 +214,7 @@ async def test_no_busy_loop_after_the_end_of_file(pipes: tuple[int, int, int, in
         os.close(pipes[1])
         with trio.move_on_after(5) as scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(backend.receive_some, 100)
+                nursery.start_soon(receive_some, backend, 100)
                 await wait_all_tasks_blocked()  # it waits for nothing but its cancellation
                 nursery.cancel_scope.cancel()
         assert not scope.cancelled_caught
@@ -224,7 +225,7 @@ async def test_cancelled_receive_has_consumed_nothing(pipes: tuple[int, int, int
         os.write(pipes[1], b"kept")
         with trio.CancelScope() as scope:
             scope.cancel()
-            await backend.receive_some(100)
+            await receive_some(backend, 100)
         assert scope.cancelled_caught
         assert backend.receive_nowait(100) == b"kept"
 
@@ -265,4 +266,4 @@ async def test_failed_read_kills_only_a_backend_of_one_descriptor(
     async with opened(None, os.open(tmp_path, os.O_RDONLY)) as backend:
         backend.source = backend.sink
         with pytest.raises(BackendError, match=r"^Could not read from ends: Is a directory$"):
-            await backend.receive_some(1)
+            await receive_some(backend, 1)

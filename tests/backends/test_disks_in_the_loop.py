@@ -112,12 +112,12 @@ async def check(open_it: Callable[[OpenRequest], Any], *, changes: bool = True) 
 
     async def take_over(old: Backend, closed: trio.Event) -> None:
         async with open_it(request(old)) as new:
-            old.prepare_to_leave(carry=True)
+            old.leaving.prepare(carry=True)
             with suppress(BackendError):  # not all can be guarded
                 new.guard()
             await new.prepare()
             new.activate()
-            old.take_back()
+            old.leaving.take_back()
             in_place.set()
             await closed.wait()
             await use(new)

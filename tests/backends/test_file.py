@@ -23,6 +23,7 @@ from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.registry import open_registry
+from trio_chardev.testing.pair import receive_some
 
 
 def open_it(
@@ -40,7 +41,7 @@ def open_it(
 async def read_until_closed(backend: Backend, events: list[BackendEvent]) -> None:
     """There is no more input."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(backend.receive_some, 100)
+        nursery.start_soon(receive_some, backend, 100)
         await eventually(lambda: Event.CLOSED in events)
         nursery.cancel_scope.cancel()
     assert events == [Event.OPENED, Event.CLOSED]
@@ -89,7 +90,7 @@ async def test_name_and_openness(tmp_path: Path) -> None:
         assert backend.filename == "file"
         assert events == [Event.OPENED]
         with trio.move_on_after(0) as scope:
-            await backend.receive_some(1)
+            await receive_some(backend, 1)
         assert scope.cancelled_caught
 
 
@@ -128,8 +129,8 @@ async def test_end_of_a_regular_input_is_closed_and_output_goes_on(tmp_path: Pat
     events: list[BackendEvent] = []
     async with open_it(out, in_, events=events) as backend:
         with trio.fail_after(5):
-            assert await backend.receive_some(3) == b"hel"
-            assert await backend.receive_some(3) == b"lo"
+            assert await receive_some(backend, 3) == b"hel"
+            assert await receive_some(backend, 3) == b"lo"
             await read_until_closed(backend, events)
         await backend.send_some(memoryview(b"still"))
     assert out.read_bytes() == b"still"
@@ -144,7 +145,7 @@ async def test_fifo_input_waits_for_the_next_writer(tmp_path: Path) -> None:
 
     async def read(backend: Backend) -> None:
         while True:
-            got.append(await backend.receive_some(100))
+            got.append(await receive_some(backend, 100))
 
     def has_got(count: int) -> bool:
         return len(got) == count
@@ -180,7 +181,7 @@ async def test_socat_feeds_the_fifo_and_reads_the_output(tmp_path: Path) -> None
     async with open_it(out, in_) as backend:
         with trio.fail_after(5):
             await trio.run_process([socat, "-u", "STDIN", f"OPEN:{in_}"], stdin=b"from socat")
-            assert await backend.receive_some(100) == b"from socat"
+            assert await receive_some(backend, 100) == b"from socat"
             await backend.send_some(memoryview(b"to socat"))
             await wait_written(out, 8)
             read = [socat, "-u", f"OPEN:{out},rdonly", "STDOUT"]
@@ -218,7 +219,7 @@ async def test_cancelled_calls_have_sent_and_consumed_nothing(tmp_path: Path) ->
             await backend.send_some(memoryview(b"not this"))
         with trio.CancelScope() as scope:
             scope.cancel()
-            await backend.receive_some(100)
+            await receive_some(backend, 100)
         assert backend.receive_nowait(100) == b"kept"
     assert out.read_bytes() == b""
 
@@ -445,12 +446,12 @@ async def test_an_input_whose_disk_hangs_holds_nobody_up_and_loses_nothing(
         assert len(got) == ahead.PIECE
         for _ in range(2):  # a call that is given up has read nothing
             with trio.move_on_after(0.01) as cut:
-                await backend.receive_some(1 << 20)
+                await receive_some(backend, 1 << 20)
             assert cut.cancelled_caught
         reads.go.set()
         with trio.fail_after(5):
             while len(got) < len(data):
-                got += await backend.receive_some(1000)
+                got += await receive_some(backend, 1000)
     assert got == data
 
 
@@ -463,7 +464,7 @@ async def test_an_input_that_is_read_when_it_is_closed_is_closed_afterwards(
     async with open_it(tmp_path / "out", in_) as backend:
         backend.receive_nowait(1 << 20)
         with trio.move_on_after(0.01):
-            await backend.receive_some(1 << 20)
+            await receive_some(backend, 1 << 20)
     assert is_held_open(in_)
     reads.go.set()
     await eventually(lambda: not is_held_open(in_))
@@ -496,7 +497,7 @@ async def test_a_passed_input_is_read_from_where_it_stands(tmp_path: Path) -> No
     )
     async with open_file(FileOptions(out="/dev/null", in_="/dev/fdset/0"), request) as backend:
         with trio.fail_after(5):
-            assert await backend.receive_some(100) == b"rest"
+            assert await receive_some(backend, 100) == b"rest"
     os.close(fd)
 
 
@@ -519,10 +520,10 @@ async def test_a_fifo_on_a_disk_that_hangs_is_opened_again_when_it_goes_on(
     async with open_it(tmp_path / "out", in_) as backend, trio.open_nursery() as nursery:
         monkeypatch.setattr(files, "FILE_TIMEOUT", 0.01)
         in_.write_bytes(b"one")
-        assert await backend.receive_some(100) == b"one"
+        assert await receive_some(backend, 100) == b"one"
 
         async def read() -> None:
-            assert await backend.receive_some(100) == b"two"
+            assert await receive_some(backend, 100) == b"two"
 
         nursery.start_soon(read)
         await eventually(is_asked.is_set)

@@ -5,6 +5,7 @@ import trio
 from trio_chardev.backends.null import NullOptions, open_null
 from trio_chardev.core.backend import OpenRequest
 from trio_chardev.events import BackendEvent
+from trio_chardev.testing.pair import receive_some
 
 
 async def test_eats_output_gives_no_input_and_is_never_open() -> None:
@@ -14,6 +15,6 @@ async def test_eats_output_gives_no_input_and_is_never_open() -> None:
         assert await backend.send_some(memoryview(bytes(1 << 20))) == 1 << 20
         assert backend.receive_nowait(1) == b""
         with trio.move_on_after(0) as scope:
-            await backend.receive_some(1)
+            await receive_some(backend, 1)
         assert scope.cancelled_caught
     assert events == []

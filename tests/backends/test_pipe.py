@@ -13,6 +13,7 @@ from trio_chardev.backends.pipe import PipeOptions, open_pipe
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event
+from trio_chardev.testing.pair import receive_some
 
 
 def open_it(
@@ -38,7 +39,7 @@ async def test_reads_from_in_and_writes_to_out(device: str) -> None:
         writer = os.open(f"{device}.in", os.O_WRONLY | os.O_NONBLOCK)
         reader = os.open(f"{device}.out", os.O_RDONLY | os.O_NONBLOCK)
         os.write(writer, b"in")
-        assert await backend.receive_some(100) == b"in"
+        assert await receive_some(backend, 100) == b"in"
         await backend.send_some(memoryview(b"out"))
         assert os.read(reader, 100) == b"out"
         os.close(writer)
@@ -54,7 +55,7 @@ async def test_never_ends_when_writers_leave(device: str) -> None:
         assert backend.receive_nowait(100) == b"one"
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(backend.receive_some, 100)
+                nursery.start_soon(receive_some, backend, 100)
                 await wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
         assert events == [Event.OPENED]
@@ -74,7 +75,7 @@ async def test_without_the_pair_the_device_itself_serves_both_ways(tmp_path: Pat
     os.mkfifo(tmp_path / "p.in")
     async with open_it(tmp_path / "p") as backend:
         await backend.send_some(memoryview(b"echo"))
-        assert await backend.receive_some(100) == b"echo"
+        assert await receive_some(backend, 100) == b"echo"
 
 
 async def test_does_not_create_fifos(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ async def test_socat_joins_the_pair_to_cat(device: str, nursery: trio.Nursery) -
             await backend.send_some(memoryview(b"there and back"))
             got = b""
             while len(got) < 14:
-                got += await backend.receive_some(100)
+                got += await receive_some(backend, 100)
         assert got == b"there and back"
         nursery.cancel_scope.cancel()
 

@@ -17,6 +17,7 @@ from trio_chardev.backends.stdio import StdioOptions, open_stdio
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
+from trio_chardev.testing.pair import receive_some
 
 LFLAG = 3  # its place in what tcgetattr gives
 RAW_BITS = termios.ECHO | termios.ICANON | termios.IEXTEN
@@ -61,7 +62,7 @@ async def test_pipes_are_read_and_written(pipes: tuple[int, int, int, int]) -> N
         assert events == [Event.OPENED]
         backend.activate()
         os.write(pipes[1], b"in")
-        assert await backend.receive_some(100) == b"in"
+        assert await receive_some(backend, 100) == b"in"
         await backend.send_some(memoryview(b"out"))
         assert os.read(pipes[2], 100) == b"out"
 
@@ -84,7 +85,7 @@ async def test_end_of_input_is_closed_and_output_goes_on(pipes: tuple[int, int, 
         os.close(pipes[1])
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(backend.receive_some, 100)
+                nursery.start_soon(receive_some, backend, 100)
                 await wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
         assert events == [Event.OPENED, Event.CLOSED]
@@ -128,7 +129,7 @@ async def test_cancelled_receive_has_consumed_nothing(pipes: tuple[int, int, int
         os.write(pipes[1], b"kept")
         with trio.CancelScope() as scope:
             scope.cancel()
-            await backend.receive_some(100)
+            await receive_some(backend, 100)
         assert backend.receive_nowait(100) == b"kept"
 
 
@@ -160,7 +161,7 @@ async def test_signal_off_makes_the_keys_input(terminal: tuple[int, int]) -> Non
         got = b""
         with trio.fail_after(5):
             while len(got) < 2:
-                got += await backend.receive_some(100)
+                got += await receive_some(backend, 100)
         assert got == b"\x03\r"
 
 
@@ -265,7 +266,7 @@ async def test_change_to_stdio_takes_over(terminal: tuple[int, int]) -> None:
         assert os.get_blocking(tty)
         os.write(user, b"typed")
         with trio.fail_after(5):
-            assert (await new.receive_some(100)).startswith(b"t")
+            assert (await receive_some(new, 100)).startswith(b"t")
     assert termios.tcgetattr(tty) == found
     assert os.get_blocking(tty)
 
@@ -276,7 +277,7 @@ async def test_both_can_wait_during_a_change(pipes: tuple[int, int, int, int]) -
     async with open_it(fds) as old, open_it(fds, replaces=old) as new:
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(old.receive_some, 100)
+                nursery.start_soon(receive_some, old, 100)
                 nursery.start_soon(new.wait_readable)
                 await wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
@@ -293,7 +294,7 @@ async def test_failed_change_to_stdio_leaves_the_original(terminal: tuple[int, i
         assert os.get_blocking(tty)
         os.write(user, b"typed")
         with trio.fail_after(5):
-            assert (await old.receive_some(100)).startswith(b"t")
+            assert (await receive_some(old, 100)).startswith(b"t")
 
 
 SCRIPT = """

@@ -24,6 +24,7 @@ from trio_chardev.backends.udp import MAX_DATAGRAM, UdpBackend, UdpOptions, open
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError, ChardevError, OptionsError
 from trio_chardev.events import BackendEvent, Event
+from trio_chardev.testing.pair import receive_some
 
 
 @asynccontextmanager
@@ -63,7 +64,7 @@ def unused_port() -> int:
 
 async def receive(backend: Backend, room: int = 1 << 16) -> bytes:
     with trio.fail_after(5):
-        return await backend.receive_some(room)
+        return await receive_some(backend, room)
 
 
 async def test_each_write_is_one_datagram_and_each_datagram_is_input() -> None:
@@ -80,7 +81,7 @@ async def test_each_write_is_one_datagram_and_each_datagram_is_input() -> None:
             assert await receive(backend) == b"three"
             assert await receive(backend) == b"four"
             with trio.move_on_after(0.01) as scope:
-                await backend.receive_some(10)
+                await receive_some(backend, 10)
             assert scope.cancelled_caught
 
 
@@ -266,7 +267,7 @@ async def test_socat_is_a_peer() -> None:
                 while True:  # lost until socat listens
                     backend.send_nowait(memoryview(b"ping"))
                     with trio.move_on_after(0.02):
-                        answer = await backend.receive_some(100)
+                        answer = await receive_some(backend, 100)
                         assert answer.startswith(b"ping")  # cat may join two
                         break
     finally:

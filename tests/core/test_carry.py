@@ -9,7 +9,6 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_chardev.core.backend import Backend
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.handlers import stateless
@@ -21,7 +20,7 @@ from trio_chardev.errors import (
     ChangeRefusedError,
     ChardevClosedError,
 )
-from trio_chardev.testing import FakeBackend, FakeDevice, FakeFrontend, open_chardev
+from trio_chardev.testing import FakeDevice, FakeFrontend, FakeLeaving, open_chardev
 
 PATIENCE = 5  # seconds
 
@@ -194,12 +193,12 @@ async def test_a_backend_that_breaks_when_it_is_to_stay_does_not_keep_its_user_w
     old, new = FakeDevice("old", eager=True), FakeDevice("new", activates=False)
     user = FakeFrontend()
 
-    def stay(backend: Backend) -> None:
+    def stay(leaving: FakeLeaving) -> None:
         raise OSError("it breaks")
 
     async with open_chardev(old) as chardev:
         chardev.attach(be_change=user.be_change)
-        monkeypatch.setattr(type(chardev.backend), "stay", stay)
+        monkeypatch.setattr(FakeLeaving, "stay", stay)
         with pytest.raises(BackendError):
             await chardev.change(new.open)
         assert user.bound == "fake:old"
@@ -470,12 +469,12 @@ async def test_a_backend_that_breaks_as_it_settles_does_not_undo_the_change(
 ) -> None:
     old, new = FakeDevice("old", eager=True, holds=True), FakeDevice("new", eager=True)
 
-    async def settle(backend: Backend, timeout: float) -> None:
+    async def settle(leaving: FakeLeaving, timeout: float) -> None:
         raise OSError("it breaks")
 
     async with open_chardev(old) as chardev:
         await write(chardev, b"carried")
-        monkeypatch.setattr(type(chardev.backend), "settle", settle)
+        monkeypatch.setattr(FakeLeaving, "settle", settle)
         await chardev.change(new.open, carry=True)
     assert "fake:old: cannot settle" in caplog.text
     assert sent(old, new) == [b"", b"carried"]
@@ -487,13 +486,13 @@ async def test_a_change_that_cannot_know_what_was_taken_is_refused(
     """For want of a descriptor, for one: nothing is lost yet, and it can be tried again."""
     old, new = FakeDevice("old", eager=True, holds=True), FakeDevice("new", eager=True)
 
-    async def settle(backend: Backend, timeout: float) -> None:
+    async def settle(leaving: FakeLeaving, timeout: float) -> None:
         raise BackendError("Too many open files")
 
     async with open_chardev(old) as chardev:
         await write(chardev, b"carried")
         with monkeypatch.context() as patch:
-            patch.setattr(type(chardev.backend), "settle", settle)
+            patch.setattr(FakeLeaving, "settle", settle)
             with pytest.raises(BackendError, match="Too many open files"):
                 await chardev.change(new.open, carry=True)
         assert sent(old, new) == [b"carried", b""]
@@ -506,12 +505,12 @@ async def test_a_backend_that_breaks_when_it_is_asked_does_not_undo_the_commit(
 ) -> None:
     old, new = FakeDevice("old", eager=True, holds=True), FakeDevice("new", eager=True)
 
-    def take_back(backend: Backend) -> bytes:
+    def take_back(leaving: FakeLeaving) -> bytes:
         raise OSError("it breaks")
 
     async with open_chardev(old) as chardev:
         await write(chardev, b"lost")
-        monkeypatch.setattr(type(chardev.backend), "take_back", take_back)
+        monkeypatch.setattr(FakeLeaving, "take_back", take_back)
         await chardev.change(new.open, carry=True)
         assert chardev.backend is new.backend
     assert "fake:old: cannot take back" in caplog.text
@@ -558,15 +557,15 @@ async def test_the_time_for_its_last_bytes_begins_when_it_was_sent_all(
     new = FakeDevice("new", eager=True, room=3)
     there: list[bytes] = []
 
-    async def drain(backend: FakeBackend) -> None:
-        there.append(bytes(backend.device.sent))
+    async def drain(leaving: FakeLeaving) -> None:
+        there.append(bytes(leaving.device.sent))
         await trio.lowlevel.checkpoint()
 
     async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
         await write(chardev, b"console")
         await chardev.change(new.open, carry=True)
         assert new.sent == b"con"
-        monkeypatch.setattr(FakeBackend, "drain", drain)
+        monkeypatch.setattr(FakeLeaving, "drain", drain)
         nursery.start_soon(chardev.change, FakeDevice("last").open)
         await wait_all_tasks_blocked()
         new.make_room(100)

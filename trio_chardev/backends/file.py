@@ -36,6 +36,7 @@ from trio_chardev.backends.holder import owned
 from trio_chardev.backends.limit import check_size, no_size
 from trio_chardev.backends.taps.background_file import BackgroundFile, Output
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.leaving import Leaving
 from trio_chardev.errors import BackendError
 from trio_chardev.files import SlowFileError, work_on_files
 from trio_chardev.options.structure import BackendOptions
@@ -152,19 +153,30 @@ class RegularFileBackend(FileBackend):
             self.background.empty()
 
     @property
-    def is_drained(self) -> bool:
-        return self.background.is_idle
+    def leaving(self) -> Leaving:
+        return _BackgroundLeaving(self.background)
 
-    async def drain(self) -> None:
-        """Wait until all is written."""
-        await self.background.wait_idle()
+
+class _BackgroundLeaving(Leaving):
+    """What was sent is written by a thread, which may be behind."""
+
+    def __init__(self, background: BackgroundFile) -> None:
+        self._background = background
 
     async def settle(self, timeout: float) -> None:
         """Wait until all is written, or can't be: then that is carried over."""
-        await self.background.wait_idle(while_it_works=True)
+        await self._background.wait_idle(while_it_works=True)
 
     def take_back(self) -> bytes:
-        return self.background.take_back()
+        return self._background.take_back()
+
+    @property
+    def is_drained(self) -> bool:
+        return self._background.is_idle
+
+    async def drain(self) -> None:
+        """Wait until all is written."""
+        await self._background.wait_idle()
 
 
 class _Sink(FdHolder):

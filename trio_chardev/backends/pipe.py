@@ -29,6 +29,7 @@ from trio_chardev.backends.descriptor import (
 )
 from trio_chardev.backends.holder import owned
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.leaving import Leaving
 from trio_chardev.errors import BackendError
 from trio_chardev.files import work_on_files
 from trio_chardev.options.structure import BackendOptions
@@ -57,22 +58,31 @@ class PipeBackend(DescriptorBackend):
     def filename(self) -> str:
         return "pipe"
 
-    async def drain(self) -> None:
-        """Wait until all was read: what is in a FIFO that nobody has open is dropped."""
-        if self.source is not self.sink:
-            while count_unread(self.sink.fd):  # noqa: ASYNC110 - there is no event
-                await trio.sleep(DRAIN_INTERVAL)
+    @property
+    def leaving(self) -> Leaving:
+        return _FifoLeaving(self.sink) if self.source is not self.sink else super().leaving
+
+
+class _FifoLeaving(Leaving):
+    """What was sent stays in the FIFO until it is read; in a single FIFO it can't be told from input."""
+
+    def __init__(self, sink: FdHolder) -> None:
+        self._sink = sink
 
     def take_back(self) -> bytes:
-        """Read it; but in a single FIFO it can't be told from input.
-
-        By one read(2), so that nobody who reads at the same time can come in between.
-        """
-        if self.source is self.sink:
-            return b""
+        """Read it by one read(2), so that nobody who reads at the same time can come in between."""
         with contextlib.suppress(BlockingIOError):
-            return self.sink.read(fcntl.fcntl(self.sink.fd, fcntl.F_GETPIPE_SZ))
+            return self._sink.read(fcntl.fcntl(self._sink.fd, fcntl.F_GETPIPE_SZ))
         return b""
+
+    @property
+    def is_drained(self) -> bool:
+        return False  # to look costs as much
+
+    async def drain(self) -> None:
+        """Wait until all was read: what is in a FIFO that nobody has open is dropped."""
+        while count_unread(self._sink.fd):  # noqa: ASYNC110 - there is no event
+            await trio.sleep(DRAIN_INTERVAL)
 
 
 @asynccontextmanager

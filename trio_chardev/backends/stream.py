@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.runner import CLEANUP_TIMEOUT, DRAIN_TIMEOUT
 from trio_chardev.errors import BackendDisconnectedError
@@ -39,6 +40,10 @@ class StreamBackend(Backend):
     @property
     def filename(self) -> str:
         return self._filename
+
+    @property
+    def leaving(self) -> Leaving:
+        return _StreamLeaving(self)
 
     def receive_nowait(self, max_bytes: int) -> bytes:
         data, self._received = self._received[:max_bytes], self._received[max_bytes:]
@@ -69,13 +74,6 @@ class StreamBackend(Backend):
     def unsent(self) -> int:
         """How many bytes were accepted that the stream has not taken whole."""
         return len(self._to_send)
-
-    async def drain(self) -> None:
-        await self.wait_writable()
-
-    @property
-    def is_drained(self) -> bool:
-        return not self._to_send
 
     async def read_ahead(self) -> None:
         """Read the stream, a piece at a time, until its end."""
@@ -114,6 +112,20 @@ class StreamBackend(Backend):
         self._looking.unpark_all()
 
 
+class _StreamLeaving(Leaving):
+    """What was accepted is sent by a task, which may be behind."""
+
+    def __init__(self, backend: StreamBackend) -> None:
+        self._backend = backend
+
+    @property
+    def is_drained(self) -> bool:
+        return not self._backend.unsent
+
+    async def drain(self) -> None:
+        await self._backend.wait_writable()
+
+
 @asynccontextmanager
 async def open_stream(
     request: OpenRequest, stream: trio.abc.Stream, filename: str
@@ -135,7 +147,7 @@ async def open_stream(
             finally:
                 if backend.unsent:
                     with trio.move_on_after(DRAIN_TIMEOUT, shield=True):
-                        await backend.drain()
+                        await backend.leaving.drain()
                 backend.give_up()
     finally:
         if unsent := backend.unsent:

@@ -23,6 +23,7 @@ import trio
 
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.core.inbox import Inbox
+from trio_chardev.core.leaving import LEAVES_NOTHING, Leaving
 from trio_chardev.core.line import Line
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.core.tap import Tap
@@ -161,6 +162,11 @@ class Backend(abc.ABC):
         return Line(self.filename)
 
     @property
+    def leaving(self) -> Leaving:
+        """What it does for the bytes that are on their way when another takes its place."""
+        return LEAVES_NOTHING
+
+    @property
     def is_open(self) -> bool:
         """Follows the OPENED and CLOSED that were reported: is somebody there?"""
         return self._open
@@ -250,18 +256,6 @@ class Backend(abc.ABC):
         """Wait until `send_nowait` may accept something; may be too early."""
         await trio.lowlevel.checkpoint()
 
-    async def receive_some(self, max_bytes: int) -> bytes:
-        """Wait, through disconnects too, for 1 to *max_bytes* bytes.
-
-        What the core does in its own way with the two above. Cancelled: nothing was consumed.
-        Raises BackendError when nothing can come any more and nothing can be sent either: the
-        backend is then dead.
-        """
-        await trio.lowlevel.checkpoint()
-        while not (data := self.receive_nowait(max_bytes)):
-            await self.wait_readable()
-        return data
-
     async def send_some(self, data: memoryview) -> int:
         """Send a non-empty prefix of *data* and return its length.
 
@@ -275,58 +269,6 @@ class Backend(abc.ABC):
             await self.wait_writable()
             if sent := self.send_nowait(data):
                 return sent
-
-    def prepare_to_leave(self, *, carry: bool) -> None:  # noqa: B027 - most kinds need nothing more
-        """Get what `drain` needs and, with *carry*, `take_back`: a descriptor may be the last.
-
-        Called by a commit before it touches anything. Raises BackendError: there is no change.
-        """
-
-    def stay(self) -> None:  # noqa: B027
-        """There is no change: undo what `settle` and `prepare_to_leave` did, if they were called."""
-
-    async def finish(self, take: Callable[[bytes], None]) -> None:  # noqa: B027 - as `drain`
-        """Tell the peer that it is left, and have *take* get what it sends until it knows.
-
-        Called once the backend has been replaced, before `drain`, for the change's drain timeout
-        at most; until it returns nothing is read of the one in place. What was sent is safe then,
-        too. `receive_nowait` is not called any more.
-        """
-
-    @property
-    def is_finished(self) -> bool:
-        """Has `finish` nothing to do, because nobody is there whose bytes could be on their way?"""
-        return type(self).finish is Backend.finish
-
-    async def drain(self) -> None:  # noqa: B027 - the kernel does it for most kinds
-        """Wait until what was sent is safe from being dropped when the backend is closed.
-
-        Called once the backend has been replaced, for the change's drain timeout at most.
-        """
-
-    @property
-    def is_drained(self) -> bool:
-        """Has `drain` nothing to wait for? To call it with a deadline takes 12 us."""
-        return type(self).drain is Backend.drain
-
-    async def settle(self, timeout: float) -> None:  # noqa: B027 - what most kinds have sent stays sent
-        """Wait while the peer is about to take what it was sent, which `take_back` would take.
-
-        Called while nothing is sent, in a change that carries over what nobody has taken, and cut
-        off after *timeout* seconds, its drain timeout. Raises BackendError: there is no change.
-        """
-
-    @property
-    def is_taking(self) -> bool:
-        """Has the peer taken something since `settle` returned? Then that is called again."""
-        return False
-
-    def take_back(self) -> bytes:
-        """Take back what was sent and its peer has not taken, for a change that carries it over.
-
-        Called once, by the commit that puts another in place.
-        """
-        return b""
 
     def attached(self, inbox: Inbox[Any]) -> None:  # noqa: B027 - only a mux has a choice
         """The chardev has one more user, who gets its input by *inbox*."""

@@ -13,7 +13,6 @@ import logging
 import attrs
 import trio
 
-from trio_chardev.core.backend import Backend
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.effects import Effects
 from trio_chardev.core.frontend import Frontend
@@ -95,10 +94,11 @@ class Change:
         self._parts.users.hold(closed=old.backend.is_open and not new.backend.is_open)
         try:
             await self._set_up()
-            if type(new.backend).prepare is not Backend.prepare:
-                await new.backend.prepare()
-                await self._set_up()  # who has come meanwhile
-            while self._carries and old.backend.is_taking and trio.current_time() < deadline:
+            await new.backend.prepare()
+            await self._set_up()  # who has come meanwhile
+            while (
+                self._carries and old.backend.leaving.is_taking and trio.current_time() < deadline
+            ):
                 await old.settle(deadline - trio.current_time())
                 await self._set_up()  # who has come meanwhile
             effects = commit(self._parts, self._last_words, new, carry=self._carries)
@@ -227,7 +227,7 @@ def _check_fit(parts: Parts, new: Runner) -> None:
 def _give_way(parts: Parts, old: LastWords | None, new: Runner, *, carry: bool) -> None:
     """Have both backends do what only they can; raising, all is as before."""
     if old is not None:
-        old.runner.backend.prepare_to_leave(carry=carry)
+        old.runner.backend.leaving.prepare(carry=carry)
     try:
         if parts.is_guarded:
             new.backend.guard()

@@ -159,7 +159,7 @@ class Chardev:
     async def aclose(self) -> None:
         """Close the backend and end `run`; readers get ``b""``. Not undone by Cancelled.
 
-        Users that are there get what the peer had sent first, see `Backend.finish`.
+        Users that are there get what the peer had sent first, see `Leaving.finish`.
         """
         was_closed = self.is_closed
         self.shut()

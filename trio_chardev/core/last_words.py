@@ -71,7 +71,7 @@ class LastWords:
 
     @property
     def _has_more(self) -> bool:
-        return not (self.runner.closed.is_set() or self.runner.backend.is_finished)
+        return not (self.runner.closed.is_set() or self.runner.backend.leaving.is_finished)
 
     def _end_taps(self) -> None:
         before, after = self._names
@@ -98,7 +98,7 @@ class LastWords:
         if not parts.frontends or not runner.started or not self._has_more:
             return
         try:
-            runner.backend.prepare_to_leave(carry=False)
+            runner.backend.leaving.prepare(carry=False)
         except BackendError as exc:
             log.warning("chardev '%s': its peer is not heard out: %s", parts.id, exc)
             return

@@ -139,14 +139,15 @@ class Runner:
 
         What it sends until it knows *take* gets. It ends at once when the backend does.
         """
-        if not self.carried and self.backend.is_finished and self.backend.is_drained:
+        leaving = self.backend.leaving
+        if not self.carried and leaving.is_finished and leaving.is_drained:
             return
         with trio.move_on_after(timeout, shield=True) as self._draining:
             try:
                 while self.carried:
                     self.carried = self.carried[await self.backend.send_some(self.carried) :]
-                await self.backend.finish(take)
-                await self.backend.drain()
+                await leaving.finish(take)
+                await leaving.drain()
             except Exception as exc:
                 log.warning("%s: cannot drain: %r", self.backend.filename, exc)
         self._draining = None
@@ -158,11 +159,9 @@ class Runner:
 
         It ends at once when the backend does. Raises BackendError if it can't be known.
         """
-        if type(self.backend).settle is Backend.settle:
-            return
         try:
             with trio.move_on_after(timeout) as self._draining:
-                await self.backend.settle(timeout)
+                await self.backend.leaving.settle(timeout)
         except Exception as exc:
             if isinstance(exc, BackendError):
                 self.stay()
@@ -175,14 +174,14 @@ class Runner:
     def stay(self) -> None:
         """There is no change after all."""
         try:
-            self.backend.stay()
+            self.backend.leaving.stay()
         except Exception as exc:
             log.warning("%s: cannot undo its leaving: %r", self.backend.filename, exc)
 
     def take_back(self) -> memoryview:
         """What its peer has not taken: what was sent, then what is still to be sent."""
         try:
-            sent = self.backend.take_back()
+            sent = self.backend.leaving.take_back()
         except Exception as exc:
             log.warning("%s: cannot take back: %r", self.backend.filename, exc)
             sent = b""

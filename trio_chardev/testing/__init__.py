@@ -6,6 +6,7 @@ cancellations, and the contract of backends as one check.
 
 from trio_chardev.testing.backend import (
     FakeBackend as FakeBackend,
+    FakeLeaving as FakeLeaving,
     FakeLine as FakeLine,
 )
 from trio_chardev.testing.cancel import CancelAtStep as CancelAtStep

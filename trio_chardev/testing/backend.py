@@ -8,6 +8,7 @@ from collections.abc import Callable
 import trio
 
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import BREAK_DURATION, Line
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.errors import BackendDisconnectedError, BackendError
@@ -26,7 +27,7 @@ class FakeBackend(Backend):
         self.is_polled = device.is_polled
         self.keeps_peer = device.keeps_peer and request.keep_peer
         self._waited_for = 0  # bytes
-        self._is_carried = False
+        self.is_carried = False
 
     @property
     def filename(self) -> str:
@@ -91,50 +92,9 @@ class FakeBackend(Backend):
             await self.device.wait_fed()
         self.is_hung_up = True
 
-    async def settle(self, timeout: float) -> None:
-        self.device.is_taking = False
-        await trio.lowlevel.checkpoint()
-        if self.device.settle_seconds is not None:
-            await trio.sleep(self.device.settle_seconds)
-            self.device.take_all()
-
     @property
-    def is_taking(self) -> bool:
-        return self.device.is_taking
-
-    def prepare_to_leave(self, *, carry: bool) -> None:
-        assert not self.device.is_leaving, "asked twice"
-        if not self.device.lets_go:
-            raise BackendError(f"{self.device.name} can't be replaced")
-        self.device.is_leaving, self._is_carried = True, carry
-
-    def stay(self) -> None:
-        self.device.is_leaving = False
-
-    def take_back(self) -> bytes:
-        assert self.device.is_leaving, "not prepared for that"
-        assert self._is_carried, "not asked to prepare for that"
-        return self.device.take_back()
-
-    @property
-    def is_finished(self) -> bool:
-        return not self.is_open or (self.device.answers and not self.device.last_words)
-
-    async def finish(self, take: Callable[[bytes], None]) -> None:
-        assert self.device.is_leaving, "not prepared for that"
-        for byte in self.device.last_words:
-            await trio.lowlevel.checkpoint()
-            self.device.feed(bytes([byte]))
-            take(self.device.take_fed())
-        while not self.device.answers:
-            await self.device.wait_fed()
-            take(self.device.take_fed())
-
-    async def drain(self) -> None:
-        assert self.device.is_leaving, "not prepared for that"
-        await trio.lowlevel.checkpoint()
-        if not self.device.drains:
-            await trio.sleep_forever()
+    def leaving(self) -> Leaving:
+        return FakeLeaving(self)
 
     def say(self, event: BackendEvent) -> None:
         """Report *event*."""
@@ -164,6 +124,64 @@ class FakeBackend(Backend):
         assert self.device.is_active, "written before it was in place"
         if not self.is_open or not self.device.is_held_open:
             raise BackendDisconnectedError(f"nobody is at {self.device.name}")
+
+
+class FakeLeaving(Leaving):
+    """How a fake backend leaves, by the faults of its device."""
+
+    def __init__(self, backend: FakeBackend) -> None:
+        self.backend = backend
+        self.device = backend.device
+
+    async def settle(self, timeout: float) -> None:
+        self.device.is_taking = False
+        await trio.lowlevel.checkpoint()
+        if self.device.settle_seconds is not None:
+            await trio.sleep(self.device.settle_seconds)
+            self.device.take_all()
+
+    @property
+    def is_taking(self) -> bool:
+        return self.device.is_taking
+
+    def prepare(self, *, carry: bool) -> None:
+        assert not self.device.is_leaving, "asked twice"
+        if not self.device.lets_go:
+            raise BackendError(f"{self.device.name} can't be replaced")
+        self.device.is_leaving, self.backend.is_carried = True, carry
+
+    def stay(self) -> None:
+        self.device.is_leaving = False
+
+    def take_back(self) -> bytes:
+        assert self.device.is_leaving, "not prepared for that"
+        assert self.backend.is_carried, "not asked to prepare for that"
+        return self.device.take_back()
+
+    @property
+    def is_finished(self) -> bool:
+        is_heard = self.device.answers and not self.device.last_words
+        return not self.backend.is_open or is_heard
+
+    async def finish(self, take: Callable[[bytes], None]) -> None:
+        assert self.device.is_leaving, "not prepared for that"
+        for byte in self.device.last_words:
+            await trio.lowlevel.checkpoint()
+            self.device.feed(bytes([byte]))
+            take(self.device.take_fed())
+        while not self.device.answers:
+            await self.device.wait_fed()
+            take(self.device.take_fed())
+
+    @property
+    def is_drained(self) -> bool:
+        return False
+
+    async def drain(self) -> None:
+        assert self.device.is_leaving, "not prepared for that"
+        await trio.lowlevel.checkpoint()
+        if not self.device.drains:
+            await trio.sleep_forever()
 
 
 class FakeLine(Line):

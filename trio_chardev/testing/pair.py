@@ -80,7 +80,7 @@ class Session:
                 self.seen.append(await self.receive_some(1 << 16))
 
     async def receive_some(self, max_bytes: int) -> bytes:
-        data = await self.backend.receive_some(max_bytes)
+        data = await receive_some(self.backend, max_bytes)
         assert 1 <= len(data) <= max_bytes, f"{len(data)} bytes for max_bytes={max_bytes}"
         return data
 
@@ -156,3 +156,14 @@ async def in_use(pair: Pair) -> AsyncIterator[Session]:
         finally:
             if session.peer is not None:
                 await trio.aclose_forcefully(session.peer)
+
+
+async def receive_some(backend: Backend, max_bytes: int) -> bytes:
+    """Wait, through disconnects too, for 1 to *max_bytes* bytes, as a chardev does.
+
+    Cancelled: nothing was consumed. Raises BackendError when the backend is dead.
+    """
+    await trio.lowlevel.checkpoint()
+    while not (data := backend.receive_nowait(max_bytes)):
+        await backend.wait_readable()
+    return data

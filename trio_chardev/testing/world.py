@@ -69,7 +69,7 @@ class FakeWorld:
     is_active: bool = False
     """Was the backend put in place?"""
     is_leaving: bool = False
-    """Was the backend asked to `prepare_to_leave`, and not to `stay` since?"""
+    """Was the backend asked to `Leaving.prepare`, and not to `stay` since?"""
     has_left: bool = False
     """See `hang_up`."""
     sent: bytearray = attrs.Factory(bytearray)

@@ -24,6 +24,7 @@ from trio_chardev import files
 from trio_chardev.backends.descriptor import FdHolder
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pty import opens, pty as module, unread as pty_unread
+from trio_chardev.backends.pty.leaving import is_hung_up
 from trio_chardev.backends.pty.pty import PtyBackend, PtyOptions, open_pty
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.controls import Controls
@@ -33,6 +34,7 @@ from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.registry import open_registry
 from trio_chardev.testing import CancelAtStep
+from trio_chardev.testing.pair import receive_some
 
 OPENED, CLOSED = Event.OPENED, Event.CLOSED
 TERMINAL_SIZE = 4095  # bytes; what the kernel keeps for a terminal's reader
@@ -47,7 +49,7 @@ class Reader:
 
     async def run(self, backend: Backend) -> None:
         while True:
-            self.seen.append(await backend.receive_some(4096))
+            self.seen.append(await receive_some(backend, 4096))
             self.reads += 1
 
 
@@ -148,7 +150,7 @@ async def test_what_happened_while_nobody_read_is_not_missed() -> None:
         os.write(slave, b"early")
         await wait_all_tasks_blocked()
         with trio.fail_after(5):
-            assert await backend.receive_some(100) == b"early"
+            assert await receive_some(backend, 100) == b"early"
         os.close(slave)
 
 
@@ -251,7 +253,7 @@ async def test_cancelled_calls_have_sent_and_consumed_nothing() -> None:
         os.write(slave, b"kept")
         with trio.CancelScope() as scope:
             scope.cancel()
-            await backend.receive_some(100)
+            await receive_some(backend, 100)
         with trio.CancelScope() as scope:
             scope.cancel()
             await backend.send_some(memoryview(b"not this"))
@@ -306,7 +308,7 @@ async def test_a_terminal_program_is_served(
             os.write(master, b"root\r")
             typed = b""
             while typed != b"root\r":
-                typed += await backend.receive_some(100)
+                typed += await receive_some(backend, 100)
             os.write(master, leave)
             while backend.is_open:
                 await backend.wait_readable()
@@ -332,7 +334,7 @@ async def test_two_hundred_share_one_inotify_instance() -> None:
         assert count_inotify() == 1
         async with trio.open_nursery() as nursery:
             for backend in ptys:
-                nursery.start_soon(backend.receive_some, 1)
+                nursery.start_soon(receive_some, backend, 1)
             await wait_all_tasks_blocked()
             slaves = [open_slave(backend) for backend in ptys[::2]]
             await wait_all_tasks_blocked()
@@ -624,22 +626,22 @@ async def test_drain_waits_until_the_slaves_user_has_read_everything() -> None:
         slave = os.open(backend.pty, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
         try:
             assert backend.send_nowait(memoryview(b"last words")) == 10
-            backend.prepare_to_leave(carry=False)
+            backend.leaving.prepare(carry=False)
             with trio.move_on_after(0.02) as unread:
-                await backend.drain()
+                await backend.leaving.drain()
             assert unread.cancelled_caught, "it did not wait"
             assert os.read(slave, 100) == b"last words"
             with trio.fail_after(5):
-                await backend.drain()
+                await backend.leaving.drain()
         finally:
             os.close(slave)
 
 
 async def test_drain_of_a_pty_that_nobody_has_open_does_not_wait() -> None:
     async with open_pty(PtyOptions(), OpenRequest(id="x", on_event=lambda _: None)) as backend:
-        backend.prepare_to_leave(carry=False)
+        backend.leaving.prepare(carry=False)
         with trio.fail_after(5):
-            await backend.drain()
+            await backend.leaving.drain()
 
 
 # ---------------------------------------------------------------- a reader in a process of its own
@@ -699,9 +701,9 @@ async def test_drain_is_not_misled_by_a_reader_who_has_just_made_room(
                 sent = 0
                 while count := backend.send_nowait(memoryview(bytes(4096))):
                     sent += count
-                backend.prepare_to_leave(carry=False)
+                backend.leaving.prepare(carry=False)
                 with trio.fail_after(5):
-                    await backend.drain()
+                    await backend.leaving.drain()
             assert int(ask(process, "")) == sent
 
 
@@ -714,9 +716,9 @@ async def test_a_reader_at_work_has_all_before_the_rest_is_taken_back() -> None:
                 while count := backend.send_nowait(memoryview(bytes(4096))):
                     sent += count
                 with trio.fail_after(5):
-                    await backend.settle(DRAIN_TIMEOUT)
-                backend.prepare_to_leave(carry=True)
-                assert backend.take_back() == b""
+                    await backend.leaving.settle(DRAIN_TIMEOUT)
+                backend.leaving.prepare(carry=True)
+                assert backend.leaving.take_back() == b""
             assert int(ask(process, "")) == sent
 
 
@@ -732,7 +734,7 @@ async def test_settle_waits_for_who_reads_and_not_for_who_does_not(
             assert backend.send_nowait(memoryview(b"0123456789")) == 10
             await until(lambda: unread(slave) == 10)
             with trio.fail_after(1):
-                await backend.settle(DRAIN_TIMEOUT)
+                await backend.leaving.settle(DRAIN_TIMEOUT)
 
             async def read_slowly() -> None:
                 for _ in range(10):
@@ -741,9 +743,9 @@ async def test_settle_waits_for_who_reads_and_not_for_who_does_not(
 
             nursery.start_soon(read_slowly)
             with trio.fail_after(1):
-                await backend.settle(DRAIN_TIMEOUT)
-            backend.prepare_to_leave(carry=True)
-            assert backend.take_back() == b""
+                await backend.leaving.settle(DRAIN_TIMEOUT)
+            backend.leaving.prepare(carry=True)
+            assert backend.leaving.take_back() == b""
         finally:
             os.close(slave)
 
@@ -754,10 +756,10 @@ async def test_settle_leaves_no_descriptor(autojump_clock: MockClock) -> None:
         try:
             assert backend.send_nowait(memoryview(b"unread")) == 6
             before = os.listdir("/proc/self/fd")
-            await backend.settle(DRAIN_TIMEOUT)
+            await backend.leaving.settle(DRAIN_TIMEOUT)
             with trio.CancelScope() as scope:
                 scope.cancel()
-                await backend.settle(DRAIN_TIMEOUT)
+                await backend.leaving.settle(DRAIN_TIMEOUT)
             assert os.listdir("/proc/self/fd") == before
         finally:
             os.close(slave)
@@ -769,9 +771,9 @@ async def test_a_pty_that_its_user_has_locked_is_settled(monkeypatch: pytest.Mon
         slave = open_slave(backend)
         try:
             assert backend.send_nowait(memoryview(b"unread")) == 6
-            monkeypatch.setattr(backend, "_open_slave", lambda: None)
+            monkeypatch.setattr(backend.leaving, "_open_slave", lambda: None)
             with trio.fail_after(5):
-                await backend.settle(DRAIN_TIMEOUT)
+                await backend.leaving.settle(DRAIN_TIMEOUT)
         finally:
             os.close(slave)
 
@@ -785,18 +787,18 @@ async def test_what_its_user_has_left_unread_is_taken_back() -> None:
         assert os.read(slave, 1000) == message[:1000]
         os.close(slave)
         with trio.fail_after(5):
-            await backend.settle(DRAIN_TIMEOUT)
-        backend.prepare_to_leave(carry=True)
-        assert backend.take_back() == message[1000:]
-        assert backend.take_back() == b""
+            await backend.leaving.settle(DRAIN_TIMEOUT)
+        backend.leaving.prepare(carry=True)
+        assert backend.leaving.take_back() == message[1000:]
+        assert backend.leaving.take_back() == b""
 
 
 async def test_from_a_pty_that_is_closed_nothing_is_taken_back() -> None:
     """Its path may be another's by now."""
     async with opened() as backend:
         backend.sink.close()
-        backend.prepare_to_leave(carry=True)
-        assert backend.take_back() == b""
+        backend.leaving.prepare(carry=True)
+        assert backend.leaving.take_back() == b""
 
 
 async def test_a_change_for_which_there_is_no_descriptor_is_refused_and_nothing_lost(
@@ -879,7 +881,7 @@ async def test_a_commit_that_fails_leaves_no_slave_open(tmp_path: Path) -> None:
         with pytest.raises(BackendError, match="Failed to create PTY symlink"):
             await registry.change("x", PtyOptions(path=str(link)))
         assert chardev.backend is old
-        assert old._is_hung_up()
+        assert is_hung_up(old.sink)
 
 
 # ---------------------------------------------------------------- left locked

@@ -157,7 +157,7 @@ async def test_who_reads_on_and_on_is_cut_off_when_he_has_just_read(
         rig_.fill()
         begin = trio.current_time()
         nursery.start_soon(rig_.read_on, SLOWLY, interval)
-        await rig_.backend.settle(DRAIN_TIMEOUT)
+        await rig_.backend.leaving.settle(DRAIN_TIMEOUT)
         assert trio.current_time() - rig_.last_read <= 1.5 * DRAIN_INTERVAL
         assert DRAIN_TIMEOUT / 2 < trio.current_time() - begin < DRAIN_TIMEOUT
         nursery.cancel_scope.cancel()
@@ -247,10 +247,10 @@ async def test_reads_are_heard_no_more_when_there_is_no_change(autojump_clock: M
 async def test_an_overflow_of_the_queue_counts_as_a_read() -> None:
     async with rig() as rig_:
         rig_.fill(100)
-        await rig_.backend.settle(DRAIN_TIMEOUT)
-        assert not rig_.backend.is_taking
+        await rig_.backend.leaving.settle(DRAIN_TIMEOUT)
+        assert not rig_.backend.leaving.is_taking
         opens.get_watcher()._tell(-1, opens.IN_Q_OVERFLOW)
-        assert rig_.backend.is_taking
+        assert rig_.backend.leaving.is_taking
 
 
 # ---------------------------------------------------------------- modes that the user has made

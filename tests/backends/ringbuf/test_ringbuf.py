@@ -21,6 +21,7 @@ from trio_chardev.backends.ringbuf.ringbuf import (
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.events import BackendEvent, Event
+from trio_chardev.testing.pair import receive_some
 
 
 def ring(size: int) -> RingbufBackend:
@@ -82,7 +83,7 @@ async def test_is_open_at_once_and_gives_no_input() -> None:
         assert backend.count == 65536
         assert backend.receive_nowait(1) == b""
         with trio.move_on_after(0) as scope:
-            await backend.receive_some(1)
+            await receive_some(backend, 1)
         assert scope.cancelled_caught
 
 

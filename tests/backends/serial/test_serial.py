@@ -50,6 +50,7 @@ from trio_chardev.core.inbox import INBOX_CAPACITY
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
 from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
 from trio_chardev.registry import open_registry
+from trio_chardev.testing.pair import receive_some
 
 OPENED, CLOSED, BREAK = Event.OPENED, Event.CLOSED, Event.BREAK
 TIOCGEXCL = 0x80045440  # asm-generic/ioctls.h and termbits.h
@@ -146,7 +147,7 @@ async def reading(
 
     async def read(backend: Backend) -> None:
         while True:
-            seen.append(await backend.receive_some(4096))
+            seen.append(await receive_some(backend, 4096))
 
     async with opened(device, seen, reopen_ms=reopen_ms, **options) as backend:
         with trio.fail_after(5):
@@ -322,7 +323,7 @@ async def test_the_null_device_stands_for_a_line() -> None:
             await backend.line.send_break(0)
         assert await backend.send_some(memoryview(b"abc")) == 3
         with trio.move_on_after(0):
-            await backend.receive_some(10)
+            await receive_some(backend, 10)
 
 
 @pytest.mark.parametrize("kind", ["file", "fifo", "device"])
@@ -399,7 +400,7 @@ async def test_a_cancelled_receive_has_consumed_nothing(line: Tty) -> None:
         line.write(b"abc")
         with trio.CancelScope() as scope:
             scope.cancel()
-            await backend.receive_some(10)
+            await receive_some(backend, 10)
         assert scope.cancelled_caught
         assert backend.receive_nowait(10) == b"abc"
 
@@ -458,7 +459,7 @@ async def test_what_was_decoded_can_be_received_at_once(
             assert backend.receive_nowait(10) == b"a"
         with trio.fail_after(5):
             await backend.wait_readable()
-            assert await backend.receive_some(10) == b"b"
+            assert await receive_some(backend, 10) == b"b"
 
 
 async def test_a_flood_of_breaks_holds_up_nobody_and_keeps_little(
@@ -1332,7 +1333,7 @@ async def test_waiting_for_the_line_is_no_busy_loop(
             monkeypatch.setattr(of, "work_on_files", at_once)
         mock_clock.autojump_threshold = 0.001
         with trio.move_on_after(2.25):
-            await backend.receive_some(10)
+            await receive_some(backend, 10)
     assert looks == pytest.approx([0.5, 1.0, 1.5, 2.0])
 
 
@@ -1374,7 +1375,7 @@ async def test_without_reopening_the_backend_ends(plug: Plug) -> None:
         plug.pull()
         with trio.fail_after(5):
             with pytest.raises(BackendError, match="went away"):
-                await backend.receive_some(10)
+                await receive_some(backend, 10)
 
 
 async def test_a_line_that_is_gone_is_not_shared(plug: Plug) -> None:

@@ -25,6 +25,7 @@ from trio_chardev.errors import BackendDisconnectedError, NotSupportedError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.protocols.telnet import telnet_connection
 from trio_chardev.testing import CancelAtStep
+from trio_chardev.testing.pair import receive_some
 
 OPENED, CLOSED = Event.OPENED, Event.CLOSED
 BULK = bytes(range(256)) * 8192  # 2 MiB: more than the kernel holds
@@ -417,7 +418,7 @@ async def test_a_reader_that_is_cancelled_at_every_step_keeps_who_sends_no_more(
                     try:
                         with trio.move_on_after(0.01):
                             while True:
-                                got += await served.backend.receive_some(3)
+                                got += await receive_some(served.backend, 3)
                     finally:
                         trio.lowlevel.remove_instrument(injector)
                 while not served.backend.is_lingering:

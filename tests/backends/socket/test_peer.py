@@ -15,6 +15,7 @@ from trio_chardev.backends.socket.addresses import InetAddress
 from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions, open_socket
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.protocols.telnet import telnet_connection
+from trio_chardev.testing.pair import receive_some
 
 BULK = memoryview(bytes(1 << 16))
 STUCK = 0.05  # seconds without getting any further
@@ -52,7 +53,7 @@ async def stuck(kind: str) -> AsyncIterator[Ends]:
         assert isinstance(backend, SocketBackend)
         backend.activate()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(backend.receive_some, 1)
+            nursery.start_soon(receive_some, backend, 1)
             peer = await come(backend)
             await until(lambda: backend.is_open)
             nursery.cancel_scope.cancel()  # as if it was replaced: nobody reads it any more
@@ -70,12 +71,12 @@ async def stuck(kind: str) -> AsyncIterator[Ends]:
 async def test_a_drain_waits_until_the_peers_kernel_has_all(kind: str) -> None:
     async with stuck(kind) as ends:
         with trio.move_on_after(STUCK) as cut:
-            await ends.backend.finish(ignore)
+            await ends.backend.leaving.finish(ignore)
         assert cut.cancelled_caught
         got = 0
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(ends.backend.finish, ignore)
+                nursery.start_soon(ends.backend.leaving.finish, ignore)
                 while got < ends.sent:
                     got += len(await ends.peer.receive_some())
 
@@ -85,6 +86,6 @@ async def test_a_peer_that_leaves_is_not_waited_for(kind: str) -> None:
     async with stuck(kind) as ends:
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(ends.backend.finish, ignore)
+                nursery.start_soon(ends.backend.leaving.finish, ignore)
                 await trio.testing.wait_all_tasks_blocked()
                 await ends.peer.aclose()

@@ -44,6 +44,7 @@ from trio_chardev.events import BackendEvent, Event
 from trio_chardev.options.members import TaggedUnion
 from trio_chardev.options.structure import structure
 from trio_chardev.testing import CancelAtStep
+from trio_chardev.testing.pair import receive_some
 
 OPENED, CLOSED = Event.OPENED, Event.CLOSED
 LOOPBACK = InetAddress("127.0.0.1", "0")
@@ -92,7 +93,7 @@ async def receive(backend: SocketBackend, size: int) -> bytes:
     data = b""
     with trio.fail_after(5):
         while len(data) < size:
-            data += await backend.receive_some(size - len(data))
+            data += await receive_some(backend, size - len(data))
     return data
 
 
@@ -110,7 +111,7 @@ async def reading(backend: SocketBackend) -> AsyncIterator[bytearray]:
 
     async def read() -> None:
         while True:
-            got.extend(await backend.receive_some(4096))
+            got.extend(await receive_some(backend, 4096))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read)
@@ -379,15 +380,15 @@ async def test_a_stuck_writer_hears_of_the_disconnect(tmp_path: Path) -> None:
 async def test_a_cancelled_reader_has_consumed_nothing(address: SocketAddress) -> None:
     async with opened(SocketOptions(addr=address)) as (backend, events):
         with trio.move_on_after(0.01):
-            await backend.receive_some(10)
+            await receive_some(backend, 10)
         with dial(backend.address) as client:
             client.send(b"x")
             with trio.CancelScope() as scope:
                 scope.cancel()
-                await backend.receive_some(10)
+                await receive_some(backend, 10)
             assert await receive(backend, 1) == b"x"
             with trio.move_on_after(0.01):
-                await backend.receive_some(10)
+                await receive_some(backend, 10)
             client.send(b"y")
             assert await receive(backend, 1) == b"y"
         assert events == [OPENED]

@@ -58,6 +58,7 @@ from trio_chardev.errors import (
 )
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.testing import CancelAtStep, Pair, check_backend
+from trio_chardev.testing.pair import receive_some
 
 OPENED, CLOSED = Event.OPENED, Event.CLOSED
 LOOPBACK = InetAddress("127.0.0.1", "0")
@@ -97,7 +98,7 @@ async def reading(backend: Backend) -> AsyncIterator[bytearray]:
 
     async def read() -> None:
         while True:
-            got.extend(await backend.receive_some(4096))
+            got.extend(await receive_some(backend, 4096))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read)
@@ -340,7 +341,7 @@ async def test_handshake_goes_on_in_spite_of_cancelled_readers(server: TlsCreden
         data = b""
         while not data:
             with trio.move_on_after(0.0005):
-                data = await backend.receive_some(10)
+                data = await receive_some(backend, 10)
         assert data == b"x"
         nursery.cancel_scope.cancel()
     assert events == [OPENED]
@@ -357,13 +358,13 @@ async def test_unread_input_comes_before_closed(server: TlsCredentials) -> None:
                     await stream.aclose()
 
             nursery.start_soon(write_and_leave)
-            got = await backend.receive_some(1)
+            got = await receive_some(backend, 1)
         while len(got) < 100:
             assert events == [OPENED]
-            got += await backend.receive_some(7)
+            got += await receive_some(backend, 7)
         assert got == bytes(range(100))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(backend.receive_some, 7)
+            nursery.start_soon(receive_some, backend, 7)
             await until(lambda: events == [OPENED, CLOSED])
             nursery.cancel_scope.cancel()
 
@@ -565,7 +566,7 @@ async def test_client_on_a_unix_socket_needs_no_name(tmp_path: Path) -> None:
             nursery.start_soon(serve)
             async with opened(objects, UnixAddress(path), server=False) as (backend, events):
                 assert events == [OPENED]
-                assert await backend.receive_some(1) == b"x"
+                assert await receive_some(backend, 1) == b"x"
 
 
 # ---------------------------------------------------------------- what is counted

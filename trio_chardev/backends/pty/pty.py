@@ -18,7 +18,6 @@ import fcntl
 import logging
 import math
 import os
-import select
 import struct
 import termios
 import tty
@@ -37,11 +36,12 @@ from trio_chardev.backends.descriptor import (
     slow_errors,
 )
 from trio_chardev.backends.holder import owned
+from trio_chardev.backends.pty.leaving import PtyLeaving, is_hung_up
 from trio_chardev.backends.pty.line import PtyLine
 from trio_chardev.backends.pty.link import SlaveLink
 from trio_chardev.backends.pty.opens import OpenWatcher, get_watcher
-from trio_chardev.backends.pty.unread import UserReads, take_all, wait_empty, wait_quiet
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import Line
 from trio_chardev.errors import BackendDisconnectedError, BackendError, backend_errors, strerror
 from trio_chardev.files import end_on_files, finish_on_files
@@ -84,11 +84,7 @@ class PtyBackend(DescriptorBackend):
         """Its last user has locked it and left: it has to become another PTY."""
         self._is_locked = False
         """The same, but there was no other PTY to be had."""
-        self._slave: int | None = None
-        """Open from the commit of a change on, to look at what is left and to read it."""
-        self._has_user = False
-        """When that was opened somebody else had it open, too."""
-        self._reads = UserReads()
+        self._leaving = PtyLeaving(self.id, master, slave)
 
     @property
     def filename(self) -> str:
@@ -97,6 +93,10 @@ class PtyBackend(DescriptorBackend):
     @property
     def line(self) -> Line:
         return self._line
+
+    @property
+    def leaving(self) -> Leaving:
+        return self._leaving
 
     def receive_nowait(self, max_bytes: int) -> bytes:
         if max_bytes == 0:
@@ -113,7 +113,7 @@ class PtyBackend(DescriptorBackend):
             else:
                 self.input_ended(exc)
             return b""
-        if self._slave is None or self._has_user:  # else nobody is there but we
+        if not self._leaving.is_only_user:
             self.set_open(True)
         if self._line.is_looked_at and data:
             self._line.look()
@@ -123,7 +123,7 @@ class PtyBackend(DescriptorBackend):
         has_left = self.is_open or self.slave_opened.is_set()
         if self.slave_opened.is_set():
             self.slave_opened = trio.Event()
-        if (has_left or self._is_locked) and self._slave is None:
+        if (has_left or self._is_locked) and not self._leaving.has_slave:
             self._free()
         if not self._wants_another:
             self.set_open(False)
@@ -147,7 +147,7 @@ class PtyBackend(DescriptorBackend):
         if self._watch is not None:  # it has seen our own look
             self._watch[0].catch_up()
             self.slave_opened = trio.Event()
-            if not self._is_hung_up():
+            if not is_hung_up(self.sink):
                 self.slave_opened.set()
 
     async def _become_another(self) -> None:
@@ -178,23 +178,17 @@ class PtyBackend(DescriptorBackend):
         self.sink.close()
         self.source = self.sink = master
         self.pty = slave
+        self._leaving.move(master, slave)
         self.watch()
         self._forget_user()
         self.set_open(False)
 
     def send_nowait(self, data: memoryview) -> int:
         """One attempt. What is sent to a closed slave would get lost or to a later user."""
-        if self._is_hung_up():
+        if is_hung_up(self.sink):
             raise BackendDisconnectedError(f"Nobody has '{self.pty}' open")
         self.set_open(True)
         return super().send_nowait(data)
-
-    def _is_hung_up(self) -> bool:
-        if self.sink.closed:
-            return True
-        poll = select.poll()
-        poll.register(self.sink.fd, 0)  # POLLHUP is reported unasked
-        return bool(poll.poll(0))
 
     async def wait_readable(self) -> None:
         if self._wants_another:
@@ -230,74 +224,12 @@ class PtyBackend(DescriptorBackend):
         if self._link is not None:
             self._link.keep()
 
-    def prepare_to_leave(self, *, carry: bool) -> None:
-        """Open the slave, if there is anything to do with it, and its user has not locked it.
-
-        Raises BackendError.
-        """
-        if not self.sink.closed:
-            self._has_user = not self._is_hung_up()
-            if self._has_user or carry:  # an open wakes the watcher, too
-                self._slave = self._open_slave()
-
-    def stay(self) -> None:
-        """Close the slave."""
-        self._reads.end()
-        if self._slave is not None:
-            os.close(self._slave)
-            self._slave = None
-
-    @property
-    def is_drained(self) -> bool:
-        return self._slave is None or not self._has_user
-
-    async def drain(self) -> None:
-        """Wait until the slave's user has read everything: closing the master drops the rest."""
-        if self._slave is not None and self._has_user:
-            await wait_empty(self._slave)
-
-    async def settle(self, timeout: float) -> None:
-        """Wait while the slave's user reads: two who read at a time get pieces by turns."""
-        if self._is_hung_up():
-            return
-        slave = self._open_slave()
-        if slave is None:
-            return
-        try:
-            if self._watch is not None:
-                self._reads.begin(self._watch[0], self.pty)
-            await wait_quiet(slave, self._reads, timeout)
-        finally:
-            os.close(slave)
-
-    @property
-    def is_taking(self) -> bool:
-        return self._reads.have_come
-
-    def take_back(self) -> bytes:
-        """Read it as its user would, or the next one, who get it from this PTY no more."""
-        if self._slave is None:
-            return b""
-        data, is_torn = take_all(self._slave, self._reads)
-        if is_torn:
-            text = "chardev '%s': the user of '%s' has read in the midst of what is carried over"
-            log.warning(text, self.id, self.pty)
-        return data
-
-    def _open_slave(self) -> int | None:
-        try:
-            return os.open(self.pty, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
-        except OSError as exc:
-            if exc.errno == errno.EBUSY:  # TIOCEXCL (ioctl_tty(2)), as picocom and tio set it
-                log.warning("'%s' is locked by its user: what is unread is lost", self.pty)
-                return None
-            raise BackendError.from_os_error(f"Could not open '{self.pty}'", exc) from exc
-
     def watch(self) -> None:
         """Begin to hear of opens; where inotify has no room, they are looked for."""
         try:
             watcher = get_watcher()
             self._watch = (watcher, watcher.add(self.pty, lambda: self.slave_opened.set()))
+            self._leaving.watch(watcher)
         except OSError as exc:
             text = "chardev '%s': no inotify watch to be had (%s): looks for users now and then"
             log.warning(text, self.id, strerror(exc))
@@ -311,14 +243,14 @@ class PtyBackend(DescriptorBackend):
 
     async def aclose(self) -> None:
         """Undo all; for the opener, when it leaves. Cancelled is not heard."""
-        self.stay()
+        self._leaving.stay()
         if self._link is not None:
             await end_on_files(f"PTY symlink '{self._link.path}'", self._link.remove)
         self._unwatch()
         self.close()
 
     def _unwatch(self) -> None:
-        self._reads.end()
+        self._leaving.watch(None)
         if self._watch is not None:
             watcher, wd = self._watch
             self._watch = None

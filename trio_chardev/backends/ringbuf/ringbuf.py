@@ -17,6 +17,7 @@ from trio_chardev.backends.descriptor import slow_errors
 from trio_chardev.backends.limit import parse_mode
 from trio_chardev.backends.ringbuf.ring import Ring, open_ring
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.leaving import Leaving
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.files import work_on_files
 from trio_chardev.options.structure import BackendOptions
@@ -68,8 +69,9 @@ class RingbufBackend(Backend):
         self.ring.write(data)
         return len(data)
 
-    def take_back(self) -> bytes:
-        return self.read(self.count)
+    @property
+    def leaving(self) -> Leaving:
+        return _RingLeaving(self.ring)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append *data*; what has no room pushes out the oldest."""
@@ -91,6 +93,16 @@ class RingbufBackend(Backend):
     async def kept(self) -> None:
         """Wait until the file, if there is one, has what is in the ring; not if that fails."""
         await self.ring.kept()
+
+
+class _RingLeaving(Leaving):
+    """What nobody has read out of the ring can be taken back."""
+
+    def __init__(self, ring: Ring) -> None:
+        self._ring = ring
+
+    def take_back(self) -> bytes:
+        return self._ring.read(self._ring.count)
 
 
 @asynccontextmanager

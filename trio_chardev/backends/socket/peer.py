@@ -23,6 +23,7 @@ from trio_chardev.backends.socket.http_guard import HttpGuard
 from trio_chardev.backends.socket.layer import Link
 from trio_chardev.backends.socket.passed import SharedSocket
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.runner import DRAIN_TIMEOUT
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
@@ -100,6 +101,10 @@ class PeerBackend(Backend):
             half_closed.link.close()
 
     @property
+    def leaving(self) -> Leaving:
+        return _PeerLeaving(self)
+
+    @property
     def may_have_left(self) -> bool:
         return self._half_closed is not None and not self._half_closed.is_known
 
@@ -108,7 +113,7 @@ class PeerBackend(Backend):
         return self._half_closed is not None
 
     @property
-    def _reader(self) -> Link | None:
+    def reader(self) -> Link | None:
         """Who gets what is sent."""
         return self._connection if self._half_closed is None else self._half_closed.link
 
@@ -154,16 +159,9 @@ class PeerBackend(Backend):
                 return data
         return b""
 
-    def prepare_to_leave(self, *, carry: bool) -> None:
-        """See `Backend.prepare_to_leave`.
-
-        In the drain nothing is not the end as long as more has come, which may be no input.
-        """
-        if self._has_layers:
-            self._last_looks = LAST_LOOKS
-
-    def stay(self) -> None:
-        self._last_looks = None
+    def look_again_in_drain(self, *, looks: bool) -> None:
+        """In the drain nothing is not the end as long as more has come, which may be no input."""
+        self._last_looks = LAST_LOOKS if looks and self._has_layers else None
 
     def _receive(self, max_bytes: int) -> bytes:
         connection = self._connection
@@ -240,7 +238,7 @@ class PeerBackend(Backend):
 
         Also BackendDisconnectedError, if nobody is there.
         """
-        link = self._reader
+        link = self.reader
         if link is None or self._has_sent_eof:
             raise self._disconnected()
         if not link.ends_one_way:
@@ -333,14 +331,14 @@ class PeerBackend(Backend):
             self.is_hung_up = connection is self._connection
 
     async def wait_writable(self) -> None:
-        target, link = self._connection or self._half_closed, self._reader
+        target, link = self._connection or self._half_closed, self.reader
         if target is None:
             raise self._disconnected()
         try:
             await target.wait_writable()
         except (trio.ClosedResourceError, OSError):  # whoever waits for input finds out why
             raise self._disconnected() from None
-        if link is not self._reader:  # what is to be sent is not for the next one
+        if link is not self.reader:  # what is to be sent is not for the next one
             raise self._disconnected()
 
     # ------------------------------------------------------------ what layers hold back
@@ -373,21 +371,12 @@ class PeerBackend(Backend):
         while True:
             await self._has_unsent.wait()
             self._has_unsent = trio.Event()
-            if (link := self._reader) is not None:
+            if (link := self.reader) is not None:
                 # The reader meets these.
                 with contextlib.suppress(OSError, trio.ClosedResourceError):
                     await _flush(link)
                 if self._half_closed is not None and self._half_closed.is_ended:
                     self._let_go()
-
-    @property
-    def is_finished(self) -> bool:
-        return self._reader is None
-
-    async def finish(self, take: Take) -> None:
-        if (link := self._reader) is not None:
-            with contextlib.suppress(OSError, trio.ClosedResourceError):  # it has left
-                await link.finish(take)
 
     # ------------------------------------------------------------ descriptors
 
@@ -412,6 +401,28 @@ class PeerBackend(Backend):
             self._connection.send_fds(fds)
         except OSError as exc:
             raise BackendError.from_os_error("Could not pass file descriptors", exc) from exc
+
+
+class _PeerLeaving(Leaving):
+    """How a peer is left: it is told so, and heard until it knows."""
+
+    def __init__(self, backend: PeerBackend) -> None:
+        self._backend = backend
+
+    def prepare(self, *, carry: bool) -> None:
+        self._backend.look_again_in_drain(looks=True)
+
+    def stay(self) -> None:
+        self._backend.look_again_in_drain(looks=False)
+
+    @property
+    def is_finished(self) -> bool:
+        return self._backend.reader is None
+
+    async def finish(self, take: Take) -> None:
+        if (link := self._backend.reader) is not None:
+            with contextlib.suppress(OSError, trio.ClosedResourceError):  # it has left
+                await link.finish(take)
 
 
 def _is_plain(link: Link | None) -> TypeGuard[Connection]:

@@ -360,7 +360,7 @@ class SocketBackend(PeerBackend):
 
     def recheck_peers(self, *, drop: bool) -> list[tuple[str, str]]:
         """See `PeerControl`: the peer, and those who shake hands. What was not read is lost."""
-        links = (*(() if self._reader is None else (self._reader,)), *self._handshaking)
+        links = (*(() if self.reader is None else (self.reader,)), *self._handshaking)
         return recheck(self.id, links, self._refusal_of, self._end if drop else None)
 
     def _refusal_of(self, link: Link) -> str | None:
@@ -375,7 +375,7 @@ class SocketBackend(PeerBackend):
         """*link* is the peer, or wants to be, or has been: no more."""
         if link is self._connection:
             self._lose()
-        elif link is self._reader:
+        elif link is self.reader:
             self._let_go()
         else:
             link.shut_down()  # the handshaking notices

@@ -23,6 +23,7 @@ from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.runner import CLEANUP_TIMEOUT
 from trio_chardev.core.tap import Tap
@@ -181,6 +182,10 @@ class BackendOnBases(Backend):
         self._senders = trio.lowlevel.ParkingLot()
 
     @property
+    def leaving(self) -> Leaving:
+        return _BasesLeaving(self)
+
+    @property
     def may_have_left(self) -> bool:
         return any(base.chardev.backend.may_have_left for base in self.on_bases)
 
@@ -244,17 +249,6 @@ class BackendOnBases(Backend):
             if base.owed:
                 self.pay_soon(base)
 
-    async def drain(self) -> None:
-        """Have the bases that are left behind given what they are owed.
-
-        What they receive from now on is for their next users.
-        """
-        left = [base for base in self.on_bases if base.owner is self]
-        for base in left:
-            base.owner = None
-        while any(base.owed for base in left):
-            await self.wait_paid()
-
     def guard(self) -> None:
         """See `Backend.guard`: it is the bases to which somebody comes."""
         for base in self.on_bases:
@@ -292,6 +286,28 @@ class BackendOnBases(Backend):
     def wake_senders(self) -> None:
         """Make those who wait to send look again."""
         self._senders.unpark_all()
+
+
+class _BasesLeaving(Leaving):
+    """How a backend leaves its bases."""
+
+    def __init__(self, backend: BackendOnBases) -> None:
+        self._backend = backend
+
+    @property
+    def is_drained(self) -> bool:
+        return False
+
+    async def drain(self) -> None:
+        """Have the bases that are left behind given what they are owed.
+
+        What they receive from now on is for their next users.
+        """
+        left = [base for base in self._backend.on_bases if base.owner is self._backend]
+        for base in left:
+            base.owner = None
+        while any(base.owed for base in left):
+            await self._backend.wait_paid()
 
 
 B = TypeVar("B", bound=BackendOnBases)
