@@ -34,7 +34,7 @@ def test_each_option_has_a_text_and_help_shows_it(cls: type) -> None:
 
 def test_help_of_the_package_lists_options_with_their_texts() -> None:
     shown = pydoc.plain(pydoc.render_doc(tc))
-    assert "out: File to which output is written; created, or truncated" in shown
+    assert "out: File to write output to; created, or truncated" in shown
     assert "when_closed: What is sent to a side where nobody is" in shown
 
 

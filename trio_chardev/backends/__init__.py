@@ -1,1 +1,1 @@
-"""The kinds of backends: one file or folder a kind, one row in `table`."""
+"""The kinds of backends: each is a file or folder here, and a row in `table`."""

@@ -1,8 +1,8 @@
-"""A regular file that is read ahead, in threads, for its disk may hang.
+"""A regular file that is read ahead, in threads, as its disk may hang.
 
-One piece is there before anybody asks, and the next is fetched when that has been taken. It is
-read at an offset of our own: one that was passed keeps its place for who else has it, and what a
-cancelled call has read is read again.
+One piece is there before anybody asks, and the next is read when that has been taken. Reads use an
+offset of our own: a descriptor that was passed keeps its position for others who share it, and
+what a cancelled call has read is read again.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ NO_THREAD_PAUSE = 1.0  # seconds
 
 
 class RegularFile:
-    """A descriptor that threads read, and close: that may take its time, too."""
+    """A descriptor that threads read and close, as closing may block, too."""
 
     __slots__ = ("_is_closed", "_lock", "_readers", "fd")
 
     def __init__(self, fd: int) -> None:
-        """Own *fd*."""
+        """Take *fd* over."""
         self.fd = fd
         self._lock = threading.Lock()
         self._readers = 0
         self._is_closed = False
 
     def read(self, offset: int) -> bytes:
-        """At most `PIECE` bytes. Raises OSError."""
+        """Read at most `PIECE` bytes. Raises OSError."""
         with self._lock:
             if self._is_closed:
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -52,7 +52,7 @@ class RegularFile:
                 self._close()
 
     def close(self) -> None:
-        """Close it, or have the thread do it that is reading."""
+        """Close it now, or when the thread that is reading has finished."""
         with self._lock:
             if self._is_closed:
                 return
@@ -70,31 +70,31 @@ class RegularFile:
 
 
 class ReadAhead(FdHolder):
-    """What was read of a file, from *offset* on, and has not been taken."""
+    """The file from *offset* on, a piece of which has been read and not taken yet."""
 
     __slots__ = ("_data", "_error", "_file", "_is_at_end", "_limiter", "_offset")
 
     def __init__(self, file: RegularFile, offset: int = 0) -> None:
         self._file: RegularFile | None = file
-        self._offset = offset  # of what is read next
+        self._offset = offset  # of the next piece
         self._data = b""
         self._is_at_end = False
         self._error: OSError | None = None
-        self._limiter = trio.CapacityLimiter(2)  # one of them may have been left behind
+        self._limiter = trio.CapacityLimiter(2)  # one thread may have been abandoned
         super().__init__(file.fd)
 
     def _have_non_blocking(self) -> None:
         return None
 
     def close(self) -> None:
-        """Read no more. The descriptor is closed by a thread; see `aclose`."""
+        """Read no more. A thread closes the descriptor; see `aclose`."""
         file = self._file
         self.fd, self._file = -1, None
         if file is not None:
             do_in_worker(file.close)
 
     async def aclose(self, what: str) -> None:
-        """The same, and wait for that, as `end_on_files` does."""
+        """Do as `close`, and wait for the thread, as `end_on_files` does."""
         file = self._file
         self.fd, self._file = -1, None
         if file is not None:
@@ -102,7 +102,7 @@ class ReadAhead(FdHolder):
         self._error = None  # its traceback refers to the file
 
     def read_first(self) -> None:
-        """Read the first piece; for a thread. What is wrong `read` tells."""
+        """Read the first piece; for a thread. `read` raises the error, if there was one."""
         if self._file is not None:
             try:
                 self._note(self._file.read(self._offset))
@@ -110,9 +110,9 @@ class ReadAhead(FdHolder):
                 self._error = exc
 
     def read(self, max_bytes: int) -> bytes:
-        """What is there, at most *max_bytes*; ``b""`` at the end.
+        """Take at most *max_bytes* of what is there; ``b""`` at the end.
 
-        Raises BlockingIOError if nothing is there yet, OSError.
+        Raises BlockingIOError if nothing is there yet, and OSError.
         """
         if self._data:
             data, self._data = self._data[:max_bytes], self._data[max_bytes:]
@@ -125,7 +125,7 @@ class ReadAhead(FdHolder):
 
     @property
     def is_waiting(self) -> bool:
-        """Has `read` nothing to say yet?"""
+        """Would `read` raise BlockingIOError?"""
         return not (self._data or self._error is not None or self._is_at_end)
 
     async def wait_readable(self) -> None:

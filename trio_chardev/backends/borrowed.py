@@ -1,10 +1,10 @@
-"""What others share with this process and find as it was, however it ends: modes and flags.
+"""Shared terminal modes and O_NONBLOCK flags, which are restored however the process ends.
 
-Terminal modes belong to a terminal, O_NONBLOCK to an open file description (open(2)); both
-outlive us, and other programs use them at the same time. So they are changed only where there
-is no way round. What is changed is put back when it is needed no more, at the interpreter's
-exit, before a signal ends the process, and while it is stopped (SIGTSTP); only SIGKILL,
-SIGSTOP and a crash of the interpreter itself leave it.
+Terminal modes belong to a terminal, O_NONBLOCK to an open file description (open(2)); both outlive
+this process, and other programs use them at the same time. So they are changed only where there is
+no other way. Changes are undone when they are not needed any more, at the interpreter's exit,
+before a signal ends the process, and while it is stopped (SIGTSTP). Only SIGKILL, SIGSTOP and a
+crash of the interpreter itself leave them.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ FATAL_SIGNALS = (
     *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF),
     *(signal.SIGXCPU, signal.SIGIO, signal.SIGPWR),
 )
-"""Those that end a process which does nothing about them. Handlers of others are left alone."""
+"""The signals whose default action ends the process. Handlers that others set are left alone."""
 
 
 class Change(Protocol):
-    """Something that was changed. Neither of these may raise but OSError and termios.error."""
+    """Something that was changed. The methods may raise only OSError and termios.error."""
 
     def undo(self) -> None:
-        """Put back what was found."""
+        """Restore what was found."""
 
     def redo(self) -> None:
-        """Change it again: the process has been stopped, and goes on."""
+        """Change it again, as the process goes on after it was stopped."""
 
 
 _changes: list[Change] = []
-_found: dict[signal.Signals, Any] = {}  # the handlers that ours stand in for
-_pid = 0  # whose changes they are: a forked child leaves them alone
+_found: dict[signal.Signals, Any] = {}  # the handlers that ours replace
+_pid = 0  # of the process that made the changes: a forked child does not undo them
 
 
 def add(change: Change) -> None:
-    """*change* has been made."""
+    """Undo *change*, which has been made, if the process ends or stops."""
     _changes.append(change)
     if len(_changes) == 1:
         _begin()
 
 
 def remove(change: Change) -> None:
-    """*change* has been undone."""
+    """Forget *change*, which has been undone."""
     if change in _changes:
         _changes.remove(change)
         if not _changes:
@@ -60,7 +60,7 @@ def _begin() -> None:
     global _pid
     _pid = os.getpid()
     atexit.register(_undo_all)
-    with contextlib.suppress(ValueError):  # not the main thread, so no signals
+    with contextlib.suppress(ValueError):  # not in the main thread, where signals can't be set
         for number in FATAL_SIGNALS:
             _replace(number, _on_fatal)
         _replace(signal.SIGTSTP, _on_stop)
@@ -107,14 +107,14 @@ def _on_fatal(number: int, frame: FrameType | None) -> None:
 def _on_stop(number: int, frame: FrameType | None) -> None:
     _undo_all()
     signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)  # here it stops, unless nobody could have it go on
+    os.kill(os.getpid(), number)  # it stops here (not if its process group is orphaned)
     if _changes:
         signal.signal(number, _on_stop)
         _redo_all()
 
 
 def _on_continue(number: int, frame: FrameType | None) -> None:
-    """After SIGSTOP; meanwhile the shell has set up the terminal for itself."""
+    """Redo the changes after SIGSTOP, as the shell has set up the terminal for itself meanwhile."""
     _redo_all()
 
 
@@ -122,7 +122,7 @@ def _on_continue(number: int, frame: FrameType | None) -> None:
 
 
 class _Description:
-    """A description that is non-blocking for our sake. A `Change`."""
+    """An open file description that was made non-blocking. A `Change`."""
 
     def __init__(self, fd: int) -> None:
         """Raises OSError, and then nothing has changed."""
@@ -135,7 +135,7 @@ class _Description:
             raise
 
     def include(self, fd: int) -> None:
-        """*fd* was found blocking, though it is the same file: another description of it."""
+        """Add *fd*, another description of the same file, as it was found blocking."""
         self._fds.append(os.dup(fd))
         os.set_blocking(fd, False)
 
@@ -159,10 +159,10 @@ _descriptions: dict[_Key, _Description] = {}
 
 
 class NonBlocking:
-    """Has a descriptor in non-blocking mode until it is released.
+    """Keeps a descriptor in non-blocking mode until it is released.
 
-    Where that has to be changed it is put back with the last that has the same file, for two
-    descriptors may have one description.
+    If the mode had to be changed, it is restored by the last one for the same file, as two
+    descriptors may share a description.
     """
 
     __slots__ = ("_key",)
@@ -187,7 +187,7 @@ class NonBlocking:
         self._key = key
 
     def release(self) -> None:
-        """Put back what was found, if nobody else needs it. Never fails."""
+        """Restore the mode, if nobody else needs it. Raises nothing."""
         key, self._key = self._key, None
         if key is None:
             return

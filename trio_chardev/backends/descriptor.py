@@ -1,4 +1,4 @@
-"""What backends on file descriptors share: opening one, reading, writing and waiting."""
+"""The base of backends on file descriptors: opening, reading, writing and waiting."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from trio_chardev.files import work_on_files
 log = logging.getLogger(__name__)
 
 READ_SIZE = 1 << 16  # bytes
-TERMINAL_READ = 4095  # bytes; what a terminal gives at most with one read(2) (n_tty.c)
-TERMINAL_READS = 4  # in a row; more of them at once bring little
-DRAIN_INTERVAL = 0.001  # seconds; nothing tells when a reader has taken all
+TERMINAL_READ = 4095  # bytes that one read(2) of a terminal gives at most (n_tty.c)
+TERMINAL_READS = 4  # in a row; more of them gain little
+DRAIN_INTERVAL = 0.001  # seconds; nothing reports that a reader has taken all
 
 
 def open_fd(path: str, flags: int, opener: Callable[[str, int], int] = open_path) -> FdHolder:
-    """Open *path* by *opener*, without waiting for it.
+    """Open *path* by *opener*, without waiting for a peer.
 
     Raises BackendError, ``Could not open 'PATH': strerror``.
     """
     with backend_errors(f"Could not open '{path}'"):
         fd = opener(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with owned(lambda: os.close(fd)):
-            is_shared = os.get_blocking(fd)  # a duplicate of what a client has passed
+            is_shared = os.get_blocking(fd)  # then it is a duplicate of a client's descriptor
         return hold_shared(fd) if is_shared else FdHolder(fd)
 
 
 def status_of(path: str, request: OpenRequest, flags: int = os.O_PATH) -> os.stat_result | None:
-    """What is at *path*; None if nothing can be opened there with *flags*, and as /dev/fdset/N.
+    """The status of what is at *path*; None if it can't be opened with *flags*, as /dev/fdset/N.
 
-    Raises BackendError, too if it is outside of the sandbox.
+    Raises BackendError, also if it is outside of the sandbox.
     """
     try:
         fd = request.open_path(path, flags | os.O_CLOEXEC)
-    except (OSError, ValueError):  # opening it says what is wrong
+    except (OSError, ValueError):  # reported when it is opened
         return None
     try:
         return os.fstat(fd)
@@ -56,7 +56,7 @@ def status_of(path: str, request: OpenRequest, flags: int = os.O_PATH) -> os.sta
 
 
 def mode_of(holder: FdHolder, path: str) -> int:
-    """What kind of file was opened, for stat.S_ISREG() and the like. Raises BackendError."""
+    """The type of the open file, for stat.S_ISREG() and the like. Raises BackendError."""
     try:
         return os.fstat(holder.fd).st_mode
     except OSError as exc:
@@ -66,20 +66,20 @@ def mode_of(holder: FdHolder, path: str) -> int:
 async def open_fd_in_worker(
     path: str, flags: int, opener: Callable[[str, int], int] = open_path
 ) -> FdHolder:
-    """`open_fd` in a thread, for the disk may hang. Raises as it does; see `work_on_files`."""
+    """Run `open_fd` in a thread, as the disk may hang. Raises as it does; see `work_on_files`."""
     with slow_errors(f"Could not open '{path}'"):
         return await work_on_files(open_fd, path, flags, opener, discard=FdHolder.close)
 
 
 async def status_in_worker(path: str, request: OpenRequest) -> os.stat_result | None:
-    """`status_of` in a thread. Raises BackendError; see `work_on_files`."""
+    """Run `status_of` in a thread. Raises BackendError; see `work_on_files`."""
     with slow_errors(f"Could not open '{path}'"):
         return await work_on_files(status_of, path, request)
 
 
 @contextlib.contextmanager
 def slow_errors(failed: str) -> Iterator[None]:
-    """Make a BackendError of an OSError, such as those of `work_on_files`."""
+    """Make OSErrors, such as those of `work_on_files`, BackendErrors."""
     try:
         yield
     except OSError as exc:
@@ -87,16 +87,16 @@ def slow_errors(failed: str) -> Iterator[None]:
 
 
 def count_unread(fd: int) -> int:
-    """How many bytes a read of a FIFO or terminal would find. Raises OSError."""
+    """How many unread bytes a FIFO or terminal has. Raises OSError."""
     (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))
     assert isinstance(count, int)
     return count
 
 
 def read_terminal(fd: int, max_bytes: int) -> bytes:
-    """As read(2), but again while it gives as much as a terminal can. Raises OSError."""
+    """Do read(2), and again while it gives as much as a terminal can. Raises OSError."""
     pieces = [os.read(fd, max_bytes)]
-    with contextlib.suppress(OSError):  # the next call meets that, and the end, too
+    with contextlib.suppress(OSError):  # the next call reports it, and the end of file
         while len(pieces[-1]) == TERMINAL_READ and len(pieces) < TERMINAL_READS:
             max_bytes -= TERMINAL_READ
             if not max_bytes or not (more := os.read(fd, max_bytes)):
@@ -106,7 +106,7 @@ def read_terminal(fd: int, max_bytes: int) -> bytes:
 
 
 def truncate(fd: int) -> None:
-    """Empty the file, as O_TRUNC does: only a regular one. Raises OSError."""
+    """Truncate the file if it is a regular one, as O_TRUNC does. Raises OSError."""
     if stat.S_ISREG(os.fstat(fd).st_mode):
         os.ftruncate(fd, 0)
 
@@ -115,13 +115,13 @@ class DescriptorBackend(Backend):
     """A backend that reads from one descriptor and writes to another, or the same one."""
 
     def __init__(self, request: OpenRequest, source: FdHolder | None, sink: FdHolder) -> None:
-        """Own *source*, which is None if there is no input (any more), and *sink*."""
+        """Take *source* (None means no input, now or later) and *sink* over."""
         super().__init__(request)
         self.source = source
         self.sink = sink
 
     def receive_nowait(self, max_bytes: int) -> bytes:
-        if self.source is None or max_bytes == 0:  # reading 0 bytes looks like the end
+        if self.source is None or max_bytes == 0:  # reading 0 bytes would look like the end
             return b""
         try:
             data = self.read(self.source, max_bytes)
@@ -135,14 +135,14 @@ class DescriptorBackend(Backend):
         return data
 
     def read(self, source: FdHolder, max_bytes: int) -> bytes:
-        """As read(2). Raises OSError."""
+        """Do read(2). Raises OSError."""
         return source.read(max_bytes)
 
     def input_ended(self, error: OSError | None) -> None:
-        """A read met the end of file (None), or failed with *error*.
+        """Handle the end of file (None), or a read that failed with *error*.
 
-        Here: CLOSED, and no more input; output goes on. But if one descriptor serves both
-        ways and it fails, nothing is left to go on: raises BackendError.
+        By default this reports CLOSED, and ends the input; output goes on. But if one descriptor
+        serves both directions and fails, it raises BackendError.
         """
         if error is not None:
             failure = BackendError.from_os_error(f"Could not read from {self.filename}", error)
@@ -163,7 +163,7 @@ class DescriptorBackend(Backend):
             raise self.send_failed(exc) from exc
 
     def send_failed(self, error: OSError) -> BackendError:
-        """What to raise when a write failed with *error*."""
+        """Make the exception for a write that failed with *error*."""
         gone = isinstance(error, ConnectionError)  # EPIPE, ECONNRESET and the like
         kind = BackendDisconnectedError if gone else BackendError
         return kind.from_os_error(f"Could not write to {self.filename}", error)
@@ -178,7 +178,7 @@ class DescriptorBackend(Backend):
         await self.sink.wait_writable()
 
     def close(self) -> None:
-        """Close both descriptors; for the opener, when it leaves."""
+        """Close both descriptors. Called by the opener at its end."""
         if self.source is not None:
             self.source.close()
         self.sink.close()

@@ -1,14 +1,13 @@
 """file: output goes to a file, input may come from another file or a FIFO.
 
-A disk can be slow, or hang, and who writes to it or reads from it then stands still: so regular
-files are written and read in threads, see `BackgroundFile` and `ReadAhead`. What could not be written is
-kept and tried again; up to 1 MiB of it, and then whoever sends waits. FIFOs and devices are never
-waited for, and need no thread.
+A disk can be slow, or hang, which blocks whoever reads or writes: so regular files are read and
+written in threads, see `ReadAhead` and `BackgroundFile`. What can't be written is kept and tried
+again; when 1 MiB is kept, senders wait. FIFOs and devices are never waited for, and need no thread.
 
-The input is opened first, so that a missing one leaves no empty output behind. A FIFO whose
-last writer leaves gives the end of file and then a hang-up for ever; it is opened anew, which
-waits for the next writer. What that one has written already is kept, because the new
-descriptor is open before the old one is closed.
+The input is opened first, so that a missing one leaves no empty output behind. When the last writer
+of a FIFO leaves, reads give end of file, and polls report a hang-up for ever. So the FIFO is opened
+again, which waits for the next writer. What that one has written already is kept, because the new
+descriptor is opened before the old one is closed.
 """
 
 from __future__ import annotations
@@ -56,20 +55,20 @@ class FileOptions(BackendOptions):
     open_timeout = math.inf  # that of `work_on_files`
 
     in_: str | None = attrs.field(default=None, converter=path_text_or_none)
-    """File or FIFO from which input is read."""
+    """File or FIFO to read input from."""
 
     out: str = attrs.field(converter=path_text)
-    """File to which output is written; created, or truncated, unless append is set."""
+    """File to write output to; created, or truncated unless append is set."""
 
     append: bool = False
     """Append to the output file instead of truncating it."""
 
     max_size: int | None = None
-    """Size in bytes that the output file may reach; what comes then is left out, and counted."""
+    """Largest size of the output file in bytes; what would exceed it is left out, and counted."""
 
 
 class FileBackend(DescriptorBackend):
-    """A file for output, here a FIFO or a device, and perhaps another for input."""
+    """Writes to a file (a FIFO or a device here), and may read from another."""
 
     def __init__(
         self,
@@ -95,15 +94,15 @@ class FileBackend(DescriptorBackend):
             super().input_ended(error)
 
     async def wait_readable(self) -> None:
-        # A FIFO that was opened anew is at the end of file, too, but it can be waited for.
+        # A FIFO that was opened again is at end of file as well, but it can be waited for.
         if not self._is_left or await self._reopen_fifo():
             await super().wait_readable()
 
     async def _reopen_fifo(self) -> bool:
-        """Open it for the next writer, if the input is a FIFO; else, or if it is gone, it has ended.
+        """If the input is a FIFO, open it for the next writer; otherwise the input has ended.
 
-        False: it is to be tried again. While it can't be opened the old descriptor gives what comes, but it is at the end of file
-        again and again, so it is looked at each second.
+        Returns False if it has to be tried again. Until then the old descriptor still gives what
+        comes, but it polls as at end of file all the time, so it is read once a second.
         """
         assert self._options.in_ is not None
         try:
@@ -131,7 +130,7 @@ class FileBackend(DescriptorBackend):
 
 
 class RegularFileBackend(FileBackend):
-    """The output is a regular file."""
+    """Writes to a regular file."""
 
     def __init__(
         self, request: OpenRequest, options: FileOptions, source: FdHolder | None, sink: _Sink
@@ -164,7 +163,7 @@ class _BackgroundLeaving(Leaving):
         self._background = background
 
     async def settle(self, timeout: float) -> None:
-        """Wait until all is written, or can't be: then that is carried over."""
+        """Wait until all is written, or can't be: then it is carried over."""
         await self._background.wait_idle(while_it_works=True)
 
     def take_back(self) -> bytes:
@@ -180,7 +179,7 @@ class _BackgroundLeaving(Leaving):
 
 
 class _Sink(FdHolder):
-    """The regular file for output, which is written by a background."""
+    """The output, if it is a regular file; a `BackgroundFile` writes it."""
 
     __slots__ = ("background", "inode")
 
@@ -195,7 +194,7 @@ class _Sink(FdHolder):
         return None
 
     def close(self) -> None:
-        """Have the background close it."""
+        """Have the `BackgroundFile` close it."""
         self.fd = -1
         self.background.close()
 
@@ -213,16 +212,16 @@ class _Sink(FdHolder):
 
 
 def _is_on_disk(mode: int) -> bool:
-    """Is it one that a disk can hold up? O_NONBLOCK is of no use there."""
+    """Can a disk block its reads and writes? O_NONBLOCK has no effect there."""
     return stat.S_ISREG(mode) or stat.S_ISBLK(mode)
 
 
 def _open_source(path: str, opener: Callable[[str, int], int]) -> FdHolder:
-    """The input, with its first piece if it is a regular file. Raises BackendError, OSError."""
+    """Open the input; of a regular file read the first piece. Raises BackendError, OSError."""
     holder = open_fd(path, os.O_RDONLY, opener)
     with owned(holder.close):
         mode = mode_of(holder, path)
-        if stat.S_ISDIR(mode):  # which can be opened, but not read
+        if stat.S_ISDIR(mode):  # a folder can be opened, but not read
             raise BackendError(f"Could not open '{path}': Is a directory")
         if not _is_on_disk(mode):
             return holder
@@ -236,7 +235,7 @@ def _open_source(path: str, opener: Callable[[str, int], int]) -> FdHolder:
 def _open_output(
     path: str, flags: int, opener: Callable[[str, int], int]
 ) -> tuple[Output, tuple[int, int]] | FdHolder:
-    """The output and its inode, if it is a regular file. Raises BackendError, OSError."""
+    """Open the output; give the inode too if it is a regular file. Raises BackendError, OSError."""
     holder = open_fd(path, flags, opener)
     with owned(holder.close):
         status = os.fstat(holder.fd)
@@ -248,7 +247,7 @@ def _open_output(
 
 
 def _open_fifo(path: str, opener: Callable[[str, int], int]) -> FdHolder:
-    """Another end of a FIFO. Raises BackendError, also for what is none, as /dev/fdset/N."""
+    """Open a FIFO for reading. Raises BackendError, also for anything else, as /dev/fdset/N."""
     holder = open_fd(path, os.O_RDONLY, opener)
     with owned(holder.close):
         if not (stat.S_ISFIFO(mode_of(holder, path)) and is_fifo(path)):
@@ -257,7 +256,7 @@ def _open_fifo(path: str, opener: Callable[[str, int], int]) -> FdHolder:
 
 
 def is_fifo(path: str) -> bool:
-    """Would opening *path* give another end of a FIFO? Not so with /dev/fdset/N."""
+    """Would opening *path* give a new end of a FIFO? False for /dev/fdset/N."""
     try:
         return stat.S_ISFIFO(os.stat(path).st_mode)
     except OSError:

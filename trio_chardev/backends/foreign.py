@@ -1,7 +1,7 @@
-"""The kinds of QEMU that belong to an emulated machine or its display.
+"""QEMU's kinds that belong to an emulated machine or its display.
 
-Their names and options are known, so that a mistake in an option is told as QEMU tells it;
-then they are refused in the words of a QEMU that was built without them.
+Their names and options are known, so that a mistake in an option is reported as in QEMU; then they
+are refused in the words of a QEMU that was built without them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MEMBERS: Mapping[str, Mapping[str, Any]] = {
     "qemu-vdagent": {"mouse": bool, "clipboard": bool},
     "dbus": {"name": str} | _ENCODING,
 }
-"""Each kind's members and their types, as in QAPI's schema; those of strings are required."""
+"""Each kind's members and their types, as in QAPI's schema; strings are required."""
 
 _DEFAULTS: Mapping[Any, Any] = {bool: False, str: attrs.NOTHING}
 
@@ -56,8 +56,8 @@ _NAME_OF = {cls: name for name, cls in FOREIGN.items()}
 
 @asynccontextmanager
 async def refuse(options: BackendOptions, request: OpenRequest) -> AsyncIterator[Backend]:
-    """Raise BackendError."""
+    """Refuse to open. Raises BackendError."""
     error = BackendError(f"'{_NAME_OF[type(options)]}' is not a valid char driver name")
     error.add_note(FOREIGN_HINT)
     raise error
-    yield  # makes it a generator, as an opener has to be
+    yield  # makes it a generator, as openers have to be

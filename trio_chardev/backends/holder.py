@@ -1,10 +1,10 @@
-"""A descriptor that is owned, and read and written without waiting.
+"""A class that owns a descriptor, and reads and writes it without waiting.
 
-An `FdHolder` forgets the number when it closes it: the kernel gives the same number to the
-next file that is opened, perhaps in another backend.
+An `FdHolder` forgets the number when it closes the descriptor, because the kernel gives the same
+number to the next file that is opened, perhaps in another backend.
 
-A description that other programs share (standard input and output, what was passed to us) is
-not put into non-blocking mode, which would hit them, too: `hold_shared` finds a way round.
+If other programs share the open file description (standard input and output, passed descriptors),
+it is not put into non-blocking mode, which would affect them, too: `hold_shared` finds another way.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from trio_chardev.backends.borrowed import NonBlocking
 from trio_chardev.errors import BackendError
 from trio_chardev.readiness import Shortage, wait_readable, wait_writable
 
-ANY_TERMINAL = "/dev/tty"  # tty(4): the one that controls this process
-CLONING_MASTER = (5, 2)  # /dev/ptmx: to open it again would make another PTY
+ANY_TERMINAL = "/dev/tty"  # tty(4): the controlling terminal
+CLONING_MASTER = (5, 2)  # /dev/ptmx: opening it again would make another PTY
 MEMORY = 1  # the major number of /dev/null, /dev/zero and the like, which never block
-TIOCGDEV = 0x80045432  # ioctl_tty(2); the number of the terminal that /dev/tty stands for
+TIOCGDEV = 0x80045432  # ioctl_tty(2): gets the number of the terminal that /dev/tty stands for
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -37,7 +37,7 @@ R = TypeVar("R")
 
 @contextmanager
 def owned(close: Callable[[], object]) -> Iterator[None]:
-    """Call *close* if the block raises: what it was to take over is nobody's then."""
+    """Call *close* if the block raises, that is, before it has handed the resource over."""
     try:
         yield
     except BaseException:
@@ -46,9 +46,9 @@ def owned(close: Callable[[], object]) -> Iterator[None]:
 
 
 class FdHolder:
-    """Owns one descriptor, which is in non-blocking mode.
+    """Owns one descriptor, which it puts into non-blocking mode; closing restores the mode.
 
-    Whom that may harm should be asked before, see `hold_shared`; closing puts it back as it was.
+    If others may share the description, use `hold_shared`.
     """
 
     __slots__ = ("_is_waited_for", "_non_blocking", "_reading", "_writing", "fd")
@@ -57,9 +57,9 @@ class FdHolder:
     """The descriptor, or -1 when closed."""
 
     def __init__(self, fd: int) -> None:
-        """Own *fd*, also if this raises OSError."""
+        """Take *fd* over, even if this raises OSError."""
         self.fd = fd
-        self._is_waited_for = False  # ever; else Trio does not know it
+        self._is_waited_for = False  # was it ever? Otherwise Trio does not know it
         self._reading, self._writing = Shortage(), Shortage()
         with owned(lambda: os.close(fd)):
             self._non_blocking = self._have_non_blocking()
@@ -72,11 +72,11 @@ class FdHolder:
         return self.fd == -1
 
     def fileno(self) -> int:
-        """See `fd`."""
+        """The descriptor, or -1 when closed."""
         return self.fd
 
     def close(self) -> None:
-        """Close it, if it is open; who waits for it gets BackendError. Never fails."""
+        """Close it, if it is open; tasks that wait for it get BackendError. Raises nothing."""
         if self.closed:
             return
         fd, self.fd = self.fd, -1
@@ -84,20 +84,20 @@ class FdHolder:
             trio.lowlevel.notify_closing(fd)
         if self._non_blocking is not None:
             self._non_blocking.release()
-        # What close(2) reports is of earlier writes, and the descriptor is gone anyway.
+        # close(2) reports errors of earlier writes, and closes the descriptor in any case.
         with contextlib.suppress(OSError):
             os.close(fd)
 
     def read(self, max_bytes: int) -> bytes:
-        """As read(2). Raises OSError, BlockingIOError if there is nothing yet."""
+        """Do read(2). Raises OSError; BlockingIOError if there is nothing yet."""
         return self._try(self._read, max_bytes, self._reading)
 
     def write(self, data: memoryview) -> int:
-        """As write(2). Raises OSError, BlockingIOError if there is no room."""
+        """Do write(2). Raises OSError; BlockingIOError if there is no room."""
         return self._try(self._write, data, self._writing)
 
     def _try(self, call: Callable[[A], R], argument: A, shortage: Shortage) -> R:
-        """What *call* gives. No memory is as if it would block."""
+        """Call *call*; lack of memory becomes BlockingIOError."""
         try:
             return call(argument)
         except BlockingIOError:
@@ -128,7 +128,7 @@ class FdHolder:
             self._is_waited_for = True
             await wait(self)
         except PermissionError:
-            # epoll_ctl(2) refuses what never blocks: regular files, /dev/null.
+            # epoll_ctl(2) rejects files that never block: regular files, /dev/null.
             await trio.lowlevel.checkpoint()
         except trio.ClosedResourceError:
             raise BackendError("The file descriptor was closed") from None
@@ -137,7 +137,7 @@ class FdHolder:
 
 
 def _name_of(fd: int) -> str:
-    """For the log."""
+    """The name of the file, for the log."""
     try:
         return os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
@@ -145,7 +145,7 @@ def _name_of(fd: int) -> str:
 
 
 class _NeverBlocking(FdHolder):
-    """A regular file, or /dev/null: the mode makes no difference."""
+    """A regular file, or /dev/null, for which the mode makes no difference."""
 
     __slots__ = ()
 
@@ -154,7 +154,7 @@ class _NeverBlocking(FdHolder):
 
 
 class _SharedSocket(_NeverBlocking):
-    """A socket: each call can say for itself that it shall not wait."""
+    """A socket, for which each call can have MSG_DONTWAIT."""
 
     __slots__ = ("_sock",)
 
@@ -176,9 +176,9 @@ class _SharedSocket(_NeverBlocking):
 
 
 class _SharedPipe(_NeverBlocking):
-    """A pipe that can't be opened again: asked first, it does not block for `PIPE_BUF` bytes.
+    """A pipe that can't be opened again; when polled first, up to `PIPE_BUF` bytes do not block.
 
-    Another who reads or writes at the very same moment could make it wait for him, once.
+    Somebody else who reads or writes at the very same moment could block us, once.
     """
 
     __slots__ = ()
@@ -199,11 +199,11 @@ class _SharedPipe(_NeverBlocking):
 
 
 def hold_shared(fd: int) -> FdHolder:
-    """Own *fd*, whose description others share, which shall not notice. Raises OSError.
+    """Take *fd* over, whose description is shared, so that others do not notice. Raises OSError.
 
-    A terminal, pipe or FIFO is opened again, for a description of our own. Where that can't be
-    (another user's, no /proc), there is `_SharedPipe`, and the last resort: a mode that is put
-    back.
+    A terminal, pipe or FIFO is opened again, for a description of our own. If that fails (another
+    user's, no /proc), a pipe becomes a `_SharedPipe`; the last resort is to change the mode and
+    restore it.
     """
     with owned(lambda: os.close(fd)):
         status = os.fstat(fd)
@@ -220,7 +220,7 @@ def hold_shared(fd: int) -> FdHolder:
 
 
 def never_blocks(status: os.stat_result) -> bool:
-    """Does the mode make no difference to such a file?"""
+    """Does non-blocking mode make no difference for this file?"""
     mode = status.st_mode
     if stat.S_ISCHR(mode):
         return os.major(status.st_rdev) == MEMORY
@@ -228,9 +228,9 @@ def never_blocks(status: os.stat_result) -> bool:
 
 
 def reopen(fd: int, status: os.stat_result) -> int | None:
-    """Another description of the terminal, pipe or FIFO at *fd*, non-blocking; None: can't be.
+    """Open the terminal, pipe or FIFO at *fd* again, non-blocking; None if that is impossible.
 
-    Other devices may do something when they are opened, and a regular file's offset is shared.
+    Not so other files: opening a device may have effects, and a regular file's offset is shared.
     """
     is_terminal = stat.S_ISCHR(status.st_mode) and os.isatty(fd)
     number = os.major(status.st_rdev), os.minor(status.st_rdev)
@@ -243,7 +243,7 @@ def reopen(fd: int, status: os.stat_result) -> int | None:
     flags |= os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     with contextlib.suppress(OSError):
         return os.open(f"/proc/self/fd/{fd}", flags)
-    if is_terminal:  # such as one that another user has logged in at, before su(1)
+    if is_terminal:  # perhaps another user's who logged in there before su(1)
         with contextlib.suppress(OSError):
             return _open_controlling(fd, flags)
     return None

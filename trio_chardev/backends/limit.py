@@ -1,4 +1,4 @@
-"""What keeps files in bounds: the permissions of one that is made, and its size."""
+"""Limits for files: the permissions of new ones, and their size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PRIVATE = 0o600
 
 
 def parse_mode(name: str, text: str | None) -> int:
-    """The permissions that option *name* says, by default `PRIVATE`. Raises OptionsError."""
+    """Parse the permissions in option *name*; the default is `PRIVATE`. Raises OptionsError."""
     if text is None:
         return PRIVATE
     if not re.fullmatch("0?[0-7]{3}", text):
@@ -22,13 +22,13 @@ def parse_mode(name: str, text: str | None) -> int:
 
 
 def check_size(name: str, size: int | None) -> None:
-    """Raise BackendError if option *name* says *size*, which is none."""
+    """Raise OptionsError if *size*, the value of option *name*, can't be a size."""
     if size is not None and size < 1:
         raise OptionsError(f"'{name}' must be at least 1")
 
 
 def check_limits(options: BackendOptions) -> None:
-    """Raise BackendError if what *options* say of a log file or recording is wrong."""
+    """Raise OptionsError if the options about the log file or the recording are wrong."""
     for prefix, file, path, mode, size in (
         ("log", "logfile", options.logfile, options.log_mode, options.log_max),
         ("record", "record", options.record, options.record_mode, options.record_max),
@@ -41,11 +41,11 @@ def check_limits(options: BackendOptions) -> None:
 
 
 def check_has_size(fd: int, path: str) -> None:
-    """Raise BackendError if the file is none that has a size to limit. Raises OSError."""
+    """Raise BackendError unless the file is one whose size can be limited. Raises OSError."""
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         raise no_size(path)
 
 
 def no_size(path: str) -> BackendError:
-    """What is at *path* has no size that could be limited."""
+    """Make the error for a file whose size can't be limited."""
     return BackendError(f"'{path}' is not a regular file: its size can't be limited")

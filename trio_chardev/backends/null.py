@@ -1,4 +1,4 @@
-"""null: eats all output, gives no input, and is never open (as QEMU's)."""
+"""null: discards all output, gives no input, and never counts as open (as in QEMU)."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """parallel: a parallel port of the host, through Linux's ppdev (what is written is printed).
 
-ppdev has no way to claim a port but to wait in the kernel until nobody else has it, and its
-poll never says that a port is writable: hence a thread and a timer. While one waits every
-other ioctl on any port is held up, so a port is released by closing it, not by PPRELEASE.
+The only way to claim a port in ppdev is to wait in the kernel until nobody else has it, and its
+poll never reports a port as writable: hence a thread and a timer. While one ioctl waits, every
+other ioctl on any port is blocked, so a port is released by closing it, not by PPRELEASE.
 
-The claim belongs to the open file description (open(2)). A change of a chardev to its own port
-shares that by dup(2), for the old backend gives the port away only after the commit.
+The claim belongs to the open file description (open(2)). A change of a chardev to the same port
+shares that by dup(2), because the old backend releases the port only after the commit.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from trio_chardev.options.structure import BackendOptions
 from trio_chardev.options.values import path_text
 from trio_chardev.workers import NoThreadError, run_in_worker
 
-PPCLAIM = 0x708B  # <linux/ppdev.h>: have the port for oneself
-BUSY_POLL = 0.01  # seconds until a printer that was busy is tried again
+PPCLAIM = 0x708B  # <linux/ppdev.h>: claim the port
+BUSY_POLL = 0.01  # seconds until a busy printer is tried again
 
 
 @attrs.frozen(kw_only=True)
@@ -43,7 +43,7 @@ class ParallelOptions(BackendOptions):
 
 
 class ParallelBackend(DescriptorBackend):
-    """A port that was claimed. There is no input."""
+    """A claimed port. There is no input."""
 
     def __init__(self, request: OpenRequest, port: FdHolder) -> None:
         super().__init__(request, None, port)
@@ -62,7 +62,7 @@ class ParallelBackend(DescriptorBackend):
 
 @asynccontextmanager
 async def open_parallel(options: ParallelOptions, request: OpenRequest) -> AsyncIterator[Backend]:
-    """Open and claim the port. Raises BackendError, also for what is no parallel port."""
+    """Open and claim the port. Raises BackendError, also if it is not a parallel port."""
     port = await _share(options.device, request)
     is_claimed = port is not None
     port = port or await open_fd_in_worker(options.device, os.O_RDWR, request.open_path)
@@ -77,7 +77,7 @@ async def open_parallel(options: ParallelOptions, request: OpenRequest) -> Async
 
 
 async def _share(device: str, request: OpenRequest) -> FdHolder | None:
-    """The port that the replaced one has claimed, if it is *device*. Raises BackendError."""
+    """Share the claimed port of the replaced backend, if it is *device*. Raises BackendError."""
     replaced = request.replaces
     if not isinstance(replaced, ParallelBackend):
         return None
@@ -91,7 +91,7 @@ async def _share(device: str, request: OpenRequest) -> FdHolder | None:
 
 
 async def _claim(port: FdHolder) -> None:
-    """Have *port* for oneself, however long that takes. Raises BackendError."""
+    """Claim *port*, however long that takes. Raises BackendError."""
     try:
         await run_in_worker(_wait_for_claim, port)
     except NoThreadError as exc:
@@ -101,9 +101,9 @@ async def _claim(port: FdHolder) -> None:
 
 
 def _wait_for_claim(port: FdHolder) -> None:
-    """In a thread. Raises OSError.
+    """Claim *port*. For a thread. Raises OSError.
 
-    Abandoned, it goes on with its own descriptor, and closing that gives the port back.
+    If abandoned, it goes on with its own descriptor, and releases the port by closing that.
     """
     fd = os.dup(port.fd)
     try:

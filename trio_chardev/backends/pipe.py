@@ -1,7 +1,7 @@
 """pipe: a pair of FIFOs, DEVICE.in and DEVICE.out, or DEVICE itself for both ways.
 
-Opened for reading and writing, as QEMU does: that never waits for a peer, never meets the end
-of file when writers leave (fifo(7)), and what no reader has taken yet stays in the FIFO.
+They are opened for reading and writing, as in QEMU: that never waits for a peer, gives no end of
+file when writers leave (fifo(7)), and keeps in the FIFO what no reader has taken yet.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from trio_chardev.options.values import path_text
 
 @attrs.frozen(kw_only=True)
 class PipeOptions(BackendOptions):
-    """Reads from and writes to FIFOs that exist."""
+    """Reads from and writes to existing FIFOs."""
 
     open_timeout = math.inf  # that of `work_on_files`
 
     device: str = attrs.field(converter=path_text)
-    """Input comes from DEVICE.in and output goes to DEVICE.out, or both use DEVICE."""
+    """Path: input comes from DEVICE.in and output goes to DEVICE.out, or both use DEVICE."""
 
 
 IS_NO_PAIR = (errno.ENOENT, errno.EINVAL)
-"""What opening DEVICE.in or DEVICE.out fails with if DEVICE is to be used itself; the second is
-for one of an fd set."""
+"""Errors of opening DEVICE.in or DEVICE.out after which DEVICE itself is used; EINVAL comes from
+paths in an fd set."""
 
 
 class PipeBackend(DescriptorBackend):
-    """Two FIFOs, or one."""
+    """Uses two FIFOs, or one for both directions."""
 
     @property
     def filename(self) -> str:
@@ -64,13 +64,13 @@ class PipeBackend(DescriptorBackend):
 
 
 class _FifoLeaving(Leaving):
-    """What was sent stays in the FIFO until it is read; in a single FIFO it can't be told from input."""
+    """Takes output back from a FIFO of its own; in a shared one it would mix with input."""
 
     def __init__(self, sink: FdHolder) -> None:
         self._sink = sink
 
     def take_back(self) -> bytes:
-        """Read it by one read(2), so that nobody who reads at the same time can come in between."""
+        """Read it by one read(2), so that nobody else's read can come in between."""
         with contextlib.suppress(BlockingIOError):
             return self._sink.read(fcntl.fcntl(self._sink.fd, fcntl.F_GETPIPE_SZ))
         return b""
@@ -106,7 +106,7 @@ def _close_ways(ways: tuple[FdHolder, FdHolder]) -> None:
 
 
 def _open_ways(device: str, opener: Callable[[str, int], int]) -> tuple[FdHolder, FdHolder]:
-    """The descriptors for reading and for writing, the same one if a FIFO of the pair lacks."""
+    """Open the ends for reading and writing; the same one for both if there is no pair."""
     try:
         source = _open_fifo(f"{device}.in", opener)
         try:
@@ -126,7 +126,7 @@ def _is_no_pair(error: BaseException | None) -> bool:
 
 
 def _open_fifo(path: str, opener: Callable[[str, int], int]) -> FdHolder:
-    """Open *path*, which may also be another end to talk to, but no file that keeps all.
+    """Open *path*, which need not be a FIFO, but must not be a regular file.
 
     Raises BackendError.
     """

@@ -1,17 +1,17 @@
-"""replay: what was recorded comes again, in asciicast v2 or v3, with its timing.
+"""replay: plays a recording, in asciicast v2 or v3, with its timing.
 
-It begins when it is put in place. What the recording has as ``o`` is input for the frontend;
-markers OPENED, CLOSED and BREAK are such events, the end is CLOSED. If the first marker tells
-that nobody was there, it begins closed, else open. A frontend that does not read holds the
-playing up, which then catches up.
+It begins when it is put in place. The ``o`` events of the recording are input for the frontend; the
+markers OPENED, CLOSED and BREAK become these events, and the end is CLOSED. If the first marker is
+CLOSED it begins closed, otherwise open. A frontend that does not read delays the replay, which then
+catches up.
 
-What the frontend sends is compared, as one stream of bytes, with all that is recorded as
-``i``; it may send sooner than was recorded. With ``expect=strict`` later output waits until
-what is recorded before it has been sent, and all that follows is later by as much. What is
-sent while the recording is closed is refused and so is not compared, as it is not recorded.
+What the frontend sends is compared, as one stream of bytes, with the ``i`` events; it may be sent
+earlier than it was recorded. With ``expect=strict`` later output waits until what was recorded
+before it has been sent, which delays all that follows. Writes while the recording is closed are
+refused, and are not compared, as they were not recorded either.
 
-The file is read as it is played, in pieces of 64 KiB and by threads; while its disk hangs nothing
-comes. After a hundred lines in which nothing comes others have their turn.
+The file is read while it is played, in pieces of 64 KiB and by threads; while its disk hangs
+nothing comes. After a hundred lines without input for the frontend other tasks run.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from trio_chardev.protocols.asciicast import Entry
 
 log = logging.getLogger(__name__)
 
-LINES_AT_ONCE = 100  # take about 0.3 ms
-SHORTEST = 1e-3  # seconds; a recording that is shorter and has no bytes is not played in a loop
-SHOWN = 40  # bytes of what was sent, and of what was expected, that an error shows
+LINES_AT_ONCE = 100  # they take about 0.3 ms
+SHORTEST = 1e-3  # seconds; a shorter recording without bytes is not played in a loop
+SHOWN = 40  # bytes that an error shows of what was sent, and of what was recorded
 
 
 @attrs.frozen(kw_only=True)
@@ -57,19 +57,19 @@ class ReplayOptions(BackendOptions):
     """The recording, a file in asciicast v2 or v3."""
 
     speed: str = "1"
-    """How many times as fast as it was recorded, a number above 0; max: without waiting."""
+    """How many times as fast to play it, a number above 0; max means without waiting."""
 
     loop: bool = False
     """Begin again at the end."""
 
     expect: Literal["off", "warn", "strict"] = "off"
-    """What to do if the frontend sends something else than was recorded: strict breaks off."""
+    """What to do if the frontend sends something else than was recorded; strict ends the replay."""
 
     plays: ClassVar[bool] = True
 
 
 def parse_speed(text: str) -> float:
-    """Infinity for ``max``. Raises BackendError."""
+    """Parse a speed; ``max`` is infinity. Raises OptionsError."""
     if text == "max":
         return math.inf
     try:
@@ -92,13 +92,13 @@ class _Script:
         self.sent = 0
         """Bytes that were sent as expected."""
         self.difference: str | None = None
-        """What is wrong with what was sent."""
+        """The error, if something else was sent."""
 
     def follow(self, data: memoryview) -> int:
-        """*data* is sent: how much of it is as expected.
+        """Compare *data*, which is sent, with the recording; return how many bytes agree.
 
-        If that is not all there is a `difference`, or the rest is to be tried again after
-        others had a turn. Raises BackendError.
+        If not all do, there is a `difference`, or the rest has to be tried again after other tasks
+        have run. Raises BackendError.
         """
         taken = 0
         for _ in range(LINES_AT_ONCE):
@@ -122,7 +122,7 @@ class _Script:
 
     @property
     def is_waiting(self) -> bool:
-        """Has the recording to be read before it is known what has to be sent next?"""
+        """Must more of the recording be read to know what has to be sent next?"""
         return not self._next and self._reader.is_waiting
 
     async def read_on(self) -> None:
@@ -134,7 +134,7 @@ class _Script:
         return not self._next and self._reader.is_over and not (self._loop and self._has_input)
 
     def _look_on(self) -> bool:
-        """Look at one line for what has to be sent next; False if others should have a turn."""
+        """Read one line, to find what has to be sent next; False if other tasks should run."""
         if self._reader.is_over and not self._is_over:
             self._reader = self._reader.again()
         entry = self._reader.next()
@@ -145,10 +145,10 @@ class _Script:
 
 
 class ReplayBackend(Backend):
-    """Plays one recording."""
+    """Plays a recording."""
 
     def __init__(self, request: OpenRequest, options: ReplayOptions, recording: Recording) -> None:
-        """Raises BackendError if it is no recording."""
+        """Raises OptionsError if *options* are wrong."""
         super().__init__(request)
         self._options = options
         self._speed = parse_speed(options.speed)
@@ -158,14 +158,14 @@ class ReplayBackend(Backend):
         )
         self._is_strict = options.expect == "strict"
         self._is_playing = True
-        self._begin = math.inf  # Trio's time at which the recording's was 0
+        self._begin = math.inf  # Trio's time at which the recording's time is 0
         self._rest = b""  # of the entry that is being delivered
         self._has_output = False
         self._time = 0.0  # of the last entry
-        self._expected = 0  # bytes recorded as sent before where it is
+        self._expected = 0  # bytes that the recording has as sent, up to the present place
         self._changed = trio.lowlevel.ParkingLot()
         self._next: Entry | None = None
-        self._is_played = True  # the next one, so that there is none; what follows may be damaged
+        self._is_played = True  # `_next` is used up; it is not replaced early, as it may be damaged
         self._is_beginning = True
 
     @property
@@ -193,7 +193,7 @@ class ReplayBackend(Backend):
         return b""
 
     def fetch(self) -> bool:
-        """Have what comes next, or that it is the end; False if others should have a turn before.
+        """Fetch the next entry, or find the end; False if other tasks should run first.
 
         Raises BackendError.
         """
@@ -208,7 +208,7 @@ class ReplayBackend(Backend):
         return True
 
     async def read_on(self) -> None:
-        """Have more of the recording read, if that `fetch` waits for it; always a checkpoint.
+        """Have more of the recording read, if `fetch` waits for that; always a checkpoint.
 
         Raises BackendError.
         """
@@ -226,7 +226,7 @@ class ReplayBackend(Backend):
 
     @property
     def _due(self) -> float:
-        """When to go on, in Trio's time; never as long as the frontend has to send something."""
+        """When to go on, in Trio's time; infinity while the frontend has to send something."""
         if self._is_strict and self._is_late:
             return math.inf
         time = self._next.time if self._next is not None else self._time
@@ -234,7 +234,7 @@ class ReplayBackend(Backend):
 
     @property
     def _is_late(self) -> bool:
-        """Has the frontend still to send what was recorded as sent by now?"""
+        """Has the frontend not sent all that was recorded as sent by now?"""
         return self._script is not None and self._script.sent < self._expected
 
     def _play(self, entry: Entry) -> None:
@@ -260,12 +260,12 @@ class ReplayBackend(Backend):
                 log.warning("recording '%s' is not whole: %s", self._options.path, label)
 
     def _open_as_recorded(self) -> None:
-        """OPENED, or CLOSED, as it was at the beginning."""
+        """Report OPENED or CLOSED, whichever held at the beginning of the recording."""
         first = self._next
         self.set_open(first is None or first.code != "m" or first.text != "CLOSED")
 
     def _end(self) -> None:
-        """The end of the recording was reached."""
+        """Loop or stop, at the end of the recording."""
         if self._reader.is_torn:
             log.warning("recording '%s': its last line is torn", self._options.path)
         length = self._time / self._speed
@@ -297,7 +297,7 @@ class ReplayBackend(Backend):
             await trio.lowlevel.checkpoint()
 
     def _compare(self, script: _Script, data: memoryview) -> int:
-        """Compare *data* with what was recorded; how much was. Raises BackendError."""
+        """Compare *data* with the recording; return how much was compared. Raises BackendError."""
         was_late = self._is_late
         taken = script.follow(data)
         if script.difference is not None:
@@ -309,7 +309,7 @@ class ReplayBackend(Backend):
         return taken
 
     def _differ(self, difference: str) -> None:
-        """Complain about the first one; there is no second."""
+        """Report the first difference, and compare no further."""
         self._script = None
         text = f"chardev '{self.id}' departs from recording '{self._options.path}': {difference}"
         if self._is_strict:
@@ -344,7 +344,7 @@ async def _find_beginning(backend: ReplayBackend) -> None:
 
 
 def _open_recording(path: str, opener: OpenPath) -> Recording:
-    """In a thread, for the disk may hang. Raises BackendError."""
+    """Open and lock the recording, in a thread, as the disk may hang. Raises BackendError."""
     with backend_errors(f"Could not open '{path}'"):
         fd = opener(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with owned(lambda: os.close(fd)):

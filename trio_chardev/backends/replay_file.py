@@ -1,7 +1,7 @@
-"""The file of a recording that is played: read in threads, for its disk may hang.
+"""The file of a recording that is played: read in threads, as its disk may hang.
 
-Several may read one recording, each at a place of its own. Its first piece is kept, so that most
-recordings are read once, when they are opened.
+Several readers may read one recording, each at its own place. Its first piece is kept, so that most
+recordings are read only once, when they are opened.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from trio_chardev.workers import NoThreadError, run_in_worker
 
 
 class Recording:
-    """A recording, and its first piece."""
+    """The file of a recording, and its first piece."""
 
     def __init__(self, path: str, fd: int) -> None:
-        """Own *fd*, also if this raises OSError. For a thread."""
+        """Take *fd* over, even if this raises OSError. For a thread."""
         self.path = path
         with owned(lambda: os.close(fd)):
             self.first = os.pread(fd, PIECE, 0)
@@ -34,22 +34,22 @@ class Reader:
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
         self._decoder = Decoder()
-        self._data: bytes | None = recording.first  # what was read, and is to be decoded
+        self._data: bytes | None = recording.first  # read, but not decoded yet
         self._offset = len(recording.first)
         self._is_at_end = False  # of the file
-        self._limiter = trio.CapacityLimiter(2)  # one of them may have been left behind
+        self._limiter = trio.CapacityLimiter(2)  # one thread may have been abandoned
         self.is_over = False
-        """There is no entry any more."""
+        """Are there no more entries?"""
         self.is_waiting = False
-        """What comes next has to be read, see `read_on`."""
+        """Must `read_on` be called for the next entry?"""
 
     @property
     def is_torn(self) -> bool:
-        """Was a line skipped at the end that is not whole?"""
+        """Was an incomplete line at the end skipped?"""
         return self._decoder.is_torn
 
     def next(self) -> Entry | None:
-        """The next entry; None if it `is_over`, `is_waiting`, or others should have a turn before.
+        """The next entry; None if it `is_over`, `is_waiting`, or other tasks should run first.
 
         Raises BackendError.
         """
@@ -73,7 +73,7 @@ class Reader:
             self._decoder.receive_data(b"")
 
     async def read_on(self) -> None:
-        """Read the next piece. Cancelled: it will be read again. Raises BackendError."""
+        """Read the next piece; if cancelled, it can be read again. Raises BackendError."""
         read = self._recording.file.read
         try:
             data = await run_in_worker(read, self._offset, limiter=self._limiter)
@@ -88,5 +88,5 @@ class Reader:
             self.is_waiting = False
 
     def again(self) -> Reader:
-        """One at the beginning."""
+        """A reader at the beginning of the same recording."""
         return Reader(self._recording)

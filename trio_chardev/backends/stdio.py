@@ -1,7 +1,7 @@
 """stdio: this process's standard input and output, for one chardev at a time.
 
-Other programs share their descriptions, which outlive us: each backend reads and writes in a
-way that they do not notice, see `hold_shared`; descriptors 0 and 1 themselves are never closed.
+Other programs share the open file descriptions, which outlive this process. Each backend reads and
+writes in a way that they do not notice, see `hold_shared`; 0 and 1 themselves are never closed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from trio_chardev.core.line import Line
 from trio_chardev.errors import BackendError
 from trio_chardev.options.structure import BackendOptions
 
-FOREGROUND_POLL = 0.2  # seconds between looks whether the terminal is ours
+FOREGROUND_POLL = 0.2  # seconds between checks whether the process is in the foreground
 
 
 @attrs.frozen(kw_only=True)
@@ -32,11 +32,11 @@ class StdioOptions(BackendOptions):
     """Uses this process's standard input and output."""
 
     signal: bool = True
-    """Let the terminal's keys send signals, such as Ctrl-C; else they are input."""
+    """Let the terminal's keys, such as Ctrl-C, send signals; if off, they are input."""
 
 
 class StdioBackend(DescriptorBackend):
-    """Standard input and output."""
+    """Uses standard input and output."""
 
     def __init__(
         self,
@@ -73,11 +73,11 @@ class StdioBackend(DescriptorBackend):
             super().input_ended(error)
 
     def _is_in_background(self) -> bool:
-        """EIO: is it only that we got into the background? Then the terminal is not hung up."""
+        """Was EIO only because the process got into the background, not by a hang-up?"""
         if not self.terminal.is_terminal or self.source is None:
             return False
         poll = select.poll()
-        poll.register(self.source.fd, 0)  # POLLHUP is reported unasked
+        poll.register(self.source.fd, 0)  # POLLHUP is reported in any case
         return not poll.poll(0)
 
     async def wait_readable(self) -> None:
@@ -88,14 +88,14 @@ class StdioBackend(DescriptorBackend):
 
 
 class _TerminalLine(Line):
-    """The terminal at standard input, which can echo."""
+    """The line of the terminal at standard input, which can echo."""
 
     def __init__(self, backend: StdioBackend) -> None:
         super().__init__(backend.filename)
         self._backend = backend
 
     async def set_echo(self, echo: bool) -> None:
-        """With *echo* the terminal echoes and edits lines as it was found to do."""
+        """Echo and edit lines as the terminal did at first, or, without *echo*, do neither."""
         await trio.lowlevel.checkpoint()
         self._backend.echoes = echo
         if self._backend.terminal.active is self._backend:
@@ -107,7 +107,7 @@ _in_use: Terminal | None = None
 
 @contextmanager
 def _terminal(fds: tuple[int, int], replaces: Backend | None) -> Iterator[Terminal]:
-    """The terminal, if nobody uses it but the backend to be replaced. Raises BackendError."""
+    """Use the terminal, which only the backend to be replaced may use too. Raises BackendError."""
     global _in_use
     if _in_use is None:
         with _stdio_errors():
@@ -134,7 +134,7 @@ def _stdio_errors() -> Iterator[None]:
 
 
 def _hold(fds: tuple[int, int]) -> tuple[FdHolder, FdHolder]:
-    """Duplicates, which can't become 0, 1 or 2, should one of them be closed. Raises OSError."""
+    """Duplicate *fds*, to numbers above 2, as 0, 1 or 2 may be closed. Raises OSError."""
     source = hold_shared(fcntl.fcntl(fds[0], fcntl.F_DUPFD_CLOEXEC, 3))
     with owned(source.close):
         return source, hold_shared(fcntl.fcntl(fds[1], fcntl.F_DUPFD_CLOEXEC, 3))
@@ -144,7 +144,7 @@ def _hold(fds: tuple[int, int]) -> tuple[FdHolder, FdHolder]:
 async def open_stdio(
     options: StdioOptions, request: OpenRequest, fds: tuple[int, int] = (0, 1)
 ) -> AsyncIterator[Backend]:
-    """Take standard input and output, *fds*, or share them with the backend to be replaced.
+    """Use standard input and output, *fds*, perhaps shared with the backend to be replaced.
 
     Raises BackendError, ``cannot use stdio by multiple character devices``.
     """

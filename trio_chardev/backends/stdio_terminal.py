@@ -1,12 +1,11 @@
-"""Standard input and output where they are a terminal: its modes, and whose turn it is.
+"""The terminal at standard input and output: its modes, and whether we are in the foreground.
 
-The modes are saved once, by the first backend, and restored when the last one leaves: while a
-change is under way there may be two. Until then `borrowed` puts them back, should the process
-be stopped or ended.
+The first backend saves the modes and the last one restores them; during a change there may be two.
+Until then `borrowed` restores them if the process is stopped or ended.
 
-A process in the background is no party to the terminal: to read or to set modes would stop it
-(SIGTTIN, SIGTTOU; tcsetattr(3p), termios(3)), and what is typed is for others. So meanwhile
-neither is done. Nothing tells when it comes to the foreground; it has to look.
+A process in the background must neither read the terminal nor set its modes: that would stop it
+(SIGTTIN, SIGTTOU; tcsetattr(3p), termios(3)), and input is meant for others. Nothing notifies a
+process that it is in the foreground again, so it has to poll.
 """
 
 from __future__ import annotations
@@ -27,22 +26,22 @@ class User(Protocol):
 
     @property
     def keeps_signals(self) -> bool:
-        """Shall the keys send signals?"""
+        """Should keys send signals?"""
 
     @property
     def echoes(self) -> bool:
-        """Shall the terminal echo, and edit lines?"""
+        """Should the terminal echo, and edit lines?"""
 
 
 class Terminal:
-    """The two descriptors, which need not be a terminal. A `borrowed.Change`."""
+    """The two descriptors, whether or not they are a terminal. A `borrowed.Change`."""
 
     def __init__(self, fds: tuple[int, int]) -> None:
         """Raises OSError, termios.error."""
         self.fds = fds
         self.users = 0
         self.active: User | None = None
-        """Whose modes are set."""
+        """The backend whose modes are set."""
         for fd in fds:
             os.fstat(fd)
         self.is_terminal = os.isatty(fds[0])
@@ -57,46 +56,46 @@ class Terminal:
 
     @property
     def in_background(self) -> bool:
-        """Do others have the terminal now?"""
+        """Is the process in the background?"""
         try:
             return self.is_terminal and os.tcgetpgrp(self.fds[0]) != os.getpgrp()
         except OSError:  # not our controlling terminal
             return False
 
     def apply(self, user: User) -> None:
-        """Set the modes that *user* wants, now or in the foreground. Raises OSError, termios.error."""
+        """Set *user*'s modes, now or when in the foreground. Raises OSError, termios.error."""
         self.active = user
         self.redo()
 
     def may_read(self) -> bool:
-        """Is it ours to read from? Sets the modes, if it is that again."""
+        """May we read? Sets the modes, if the process has just got into the foreground."""
         if not self.is_terminal:
             return True
         if self.in_background:
-            self._is_set = False  # others set them as they like
+            self._is_set = False  # the foreground process may change them
             return False
         if not self._is_set:
-            with contextlib.suppress(OSError, termios.error):  # reading meets it
+            with contextlib.suppress(OSError, termios.error):  # reading reports the error
                 self.redo()
         return True
 
     def undo(self) -> None:
-        """Put back the modes that were found, if they are ours to set."""
+        """Restore the modes found at first, if the process is in the foreground."""
         if self._is_set and self._found is not None and not self.in_background:
             self._is_set = False
             termios.tcsetattr(self.fds[0], termios.TCSANOW, self._found)
 
     def redo(self) -> None:
-        """Set the modes of the active user, if they are ours to set."""
+        """Set the modes of the active backend, if the process is in the foreground."""
         if self.active is None or not self.is_terminal or self.in_background:
             return
-        if self._found is None:  # it began in the background, with the shell's own
+        if self._found is None:  # it began in the background, where the modes were the shell's
             self._found = termios.tcgetattr(self.fds[0])
         self._is_set = True
         termios.tcsetattr(self.fds[0], termios.TCSANOW, modes_for(self.active, self._found))
 
     def restore(self) -> None:
-        """Leave all as it was found, as far as that can be done."""
+        """Restore everything, as far as possible."""
         if not self.is_terminal:
             return
         with contextlib.suppress(OSError, termios.error):
@@ -107,8 +106,8 @@ class Terminal:
                 signal.signal(number, signal.SIG_DFL)
 
     def _ignore_job_signals(self) -> None:
-        """Between a look and a read it may have got into the background."""
-        with contextlib.suppress(ValueError):  # not the main thread, so no signals
+        """Ignore SIGTTIN and SIGTTOU: the process may get into the background at any moment."""
+        with contextlib.suppress(ValueError):  # not in the main thread, where signals can't be set
             for number in JOB_SIGNALS:
                 if signal.getsignal(number) is signal.SIG_DFL:
                     signal.signal(number, signal.SIG_IGN)
@@ -116,7 +115,7 @@ class Terminal:
 
 
 def modes_for(user: User, found: list[Any]) -> list[Any]:
-    """The modes of tcgetattr(3) that QEMU sets: input is raw, output post-processed as found."""
+    """Make modes as QEMU's, for tcsetattr(3): raw input, output processed if it was before."""
     iflag, oflag, cflag, lflag, ispeed, ospeed, cc = found
     if not user.echoes:
         iflag &= ~(

@@ -1,7 +1,7 @@
-"""A backend on any `trio.abc.Stream`: for kinds of one's own, such as a process or an SSH channel.
+"""A backend on any `trio.abc.Stream`: for your own kinds, such as a process or an SSH channel.
 
-Two tasks are between it and the core, which does not wait: one reads a piece ahead, the other sends
-what was accepted. While it is at that nothing more is accepted.
+Two tasks mediate between it and the core, which does not wait: one reads a piece ahead, the other
+sends what was accepted. Until that is sent nothing more is accepted.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from trio_chardev.errors import BackendDisconnectedError
 
 log = logging.getLogger(__name__)
 
-MAX_PIECE = 1 << 16  # bytes; read ahead, and accepted at once
+MAX_PIECE = 1 << 16  # bytes that are read ahead, or accepted, at once
 
 
 class StreamBackend(Backend):
-    """Made by `open_stream`. OPENED at once, CLOSED at the stream's end, or when it breaks."""
+    """Made by `open_stream`. It is open until the stream's end, or until it breaks."""
 
     def __init__(self, request: OpenRequest, stream: trio.abc.Stream, filename: str) -> None:
         super().__init__(request)
@@ -32,9 +32,9 @@ class StreamBackend(Backend):
         self._filename = filename
         self._received = b""
         self._to_send = b""
-        self._takes_more = True  # the stream has not refused what was sent
+        self._takes_more = True  # the stream has not broken while sending
         self._looking = trio.lowlevel.ParkingLot()  # for bytes, or for room
-        # What was accepted is sent also when the backend is cancelled; `open_stream` bounds that.
+        # What was accepted is sent even if the backend is cancelled; `open_stream` bounds that.
         self._sending = trio.CancelScope(shield=True)
 
     @property
@@ -72,7 +72,7 @@ class StreamBackend(Backend):
 
     @property
     def unsent(self) -> int:
-        """How many bytes were accepted that the stream has not taken whole."""
+        """How many accepted bytes the stream has not taken as a whole."""
         return len(self._to_send)
 
     async def read_ahead(self) -> None:
@@ -88,7 +88,7 @@ class StreamBackend(Backend):
         self._end()
 
     async def send_on(self) -> None:
-        """Send what was accepted, until the stream breaks, or `give_up`."""
+        """Send what was accepted, until the stream breaks, or `give_up` is called."""
         try:
             with self._sending:
                 while True:
@@ -102,7 +102,7 @@ class StreamBackend(Backend):
             self.give_up()
 
     def give_up(self) -> None:
-        """Send no more; who waits to send sees that it is closed."""
+        """Send no more; tasks that wait to send find it closed."""
         self._sending.cancel()
         self._takes_more = False
         self._looking.unpark_all()
@@ -130,11 +130,11 @@ class _StreamLeaving(Leaving):
 async def open_stream(
     request: OpenRequest, stream: trio.abc.Stream, filename: str
 ) -> AsyncIterator[Backend]:
-    """A backend on *stream*, which is closed with it; *filename* is what query-chardev shows.
+    """Make a backend on *stream*, which it closes; *filename* is what query-chardev shows.
 
-    For the opener of a kind of one's own. What was accepted is sent for at most the `drain-timeout`
-    of the change that replaces it, and 0.2 seconds when it is closed; what the stream has not given
-    by then is lost with it.
+    It is for the opener of your own kind. When it is replaced, accepted bytes are sent for at most
+    the change's `drain-timeout`; when it is closed, for 0.2 seconds. What has not been read from
+    the stream by then is lost with it.
     """
     backend = StreamBackend(request, stream, filename)
     try:

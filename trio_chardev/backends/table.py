@@ -1,4 +1,4 @@
-"""The kinds of backend: one file a kind, one row in the table."""
+"""The table of the kinds of backend."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ OptionsT = TypeVar("OptionsT", bound=BackendOptions)
 
 @attrs.frozen
 class Kind(Generic[OptionsT]):
-    """A kind of backend: its options, and what opens one."""
+    """A kind of backend: its options class, and its opener."""
 
     options: type[OptionsT]
     open: Callable[[OptionsT, OpenRequest], AbstractAsyncContextManager[Backend]]
-    """Takes an instance of `options`."""
+    """Opens a backend from an instance of `options`."""
 
 
 KINDS: dict[str, Kind[Any]] = {
@@ -60,7 +60,7 @@ KINDS: dict[str, Kind[Any]] = {
 }
 
 NOT_IN_QEMU = frozenset({"hub", "replay"})
-"""Not in the list of query-chardev-backends, which is that of the QEMU that this is for a client."""
+"""Kinds that query-chardev-backends leaves out: its list is that of QEMU 7.2."""
 
 _VARIANTS: dict[str, type] = {name: kind.options for name, kind in KINDS.items()} | FOREIGN
 
@@ -73,7 +73,7 @@ _KIND_OF: dict[type[BackendOptions], Kind[Any]] = {
 
 
 def add_kind(name: str, kind: Kind[Any]) -> None:
-    """Add a row to the table, before anything was structured. Raises ValueError if it is taken."""
+    """Add a kind, before anything is structured. Raises ValueError if the name is taken."""
     if name in _VARIANTS or kind.options in _KIND_OF:
         raise ValueError(f"there is a kind '{name}', or one of its options, already")
     KINDS[name] = kind
@@ -82,7 +82,7 @@ def add_kind(name: str, kind: Kind[Any]) -> None:
 
 
 def openers_with(kinds: Iterable[Kind[Any]]) -> OpenerOf:
-    """As `opener_of`, for *kinds* beside those of the table."""
+    """Make a function like `opener_of` that also knows *kinds*."""
     table = _KIND_OF | {kind.options: kind for kind in kinds}
 
     def opener_of(options: BackendOptions) -> Opener:
@@ -96,10 +96,9 @@ def openers_with(kinds: Iterable[Kind[Any]]) -> OpenerOf:
 
 
 opener_of = openers_with(())
-"""The opener of a backend with options, and with its log file and recording if it has them.
+"""Gives the opener for options; it also opens the log file and the recording, if there are any.
 
-Raises OptionsError for options of no kind, BackendError if what they say of recording does not
-fit together.
+Raises OptionsError for options of no kind, or options about recording that contradict each other.
 """
 
 

@@ -1,8 +1,8 @@
 """udp: datagrams to and from one peer. Each write is one datagram, each datagram is input.
 
-The socket is connected, so the kernel hands over only what comes from the peer, and tells of
-ICMP errors: of a datagram that was sent before, by failing the next call (udp(7)). That
-means no more than that datagrams get lost, so it ends nothing.
+The socket is connected, so the kernel delivers only datagrams from that peer, and reports ICMP
+errors about earlier datagrams by failing the next call (udp(7)). Such an error only means that
+datagrams get lost, so it does not end the connection.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 RECEIVE_SIZE = 1 << 16  # bytes; no datagram is larger
 DATAGRAMS_AT_ONCE = 512
-"""Empty ones, and errors, that are passed over before others have their turn; a queue of the usual
-size holds fewer, so that a change finds what is behind them."""
-MAX_DATAGRAM = 65507  # bytes, of an IPv4 datagram: 65535 less the headers
+"""How many empty datagrams and errors are skipped before other tasks run. A queue of the usual size
+holds fewer, so a change finds the datagrams after them."""
+MAX_DATAGRAM = 65507  # bytes in an IPv4 datagram: 65535 less the headers
 
 
 @attrs.frozen(kw_only=True)
@@ -43,7 +43,7 @@ class UdpOptions(BackendOptions):
 
 
 class UdpBackend(Backend):
-    """Owns a connected UDP socket."""
+    """A connected UDP socket."""
 
     def __init__(
         self,
@@ -51,11 +51,11 @@ class UdpBackend(Backend):
         sock: socket.socket,
         addresses: tuple[Endpoint | None, Endpoint],
     ) -> None:
-        """Own *sock*, with its local and remote *addresses*."""
+        """Take *sock* over, which has these local and remote *addresses*."""
         super().__init__(request)
         self._sock = sock
         self._addresses = addresses
-        self._rest = b""  # of a datagram that was larger than the reader's room
+        self._rest = b""  # of a datagram that was larger than max_bytes
         self._is_failing = False
         self._receiving, self._sending = Shortage(), Shortage()
 
@@ -68,7 +68,7 @@ class UdpBackend(Backend):
         return int(self._sock.getsockname()[1])
 
     def share(self, addresses: tuple[Endpoint | None, Endpoint]) -> socket.socket | None:
-        """The socket once more, queue and all, if it has *addresses*. Raises OSError."""
+        """Duplicate the socket, which keeps its queue, if it has *addresses*. Raises OSError."""
         return self._sock.dup() if addresses == self._addresses else None
 
     def receive_nowait(self, max_bytes: int) -> bytes:
@@ -77,7 +77,7 @@ class UdpBackend(Backend):
         return data[:max_bytes]
 
     def _receive_datagram(self) -> bytes:
-        """The next datagram that is not empty; b"" if there is none yet, or too many are empty."""
+        """The next datagram that is not empty; b"" if none has come, or too many are empty."""
         for _ in range(DATAGRAMS_AT_ONCE):
             try:
                 if data := self._sock.recv(RECEIVE_SIZE):
@@ -95,7 +95,7 @@ class UdpBackend(Backend):
         try:
             try:
                 sent = self._sock.send(datagram)
-            except ConnectionRefusedError:  # was the fate of an earlier one
+            except ConnectionRefusedError:  # this is about an earlier datagram
                 sent = self._sock.send(datagram)
         except BlockingIOError:
             return 0
@@ -127,19 +127,19 @@ class UdpBackend(Backend):
             raise BackendError("The socket was closed") from None
 
     def guard(self) -> None:
-        """Refuse to be a monitor's, unless the peer is on this machine. Raises BackendError."""
+        """Refuse to carry a monitor unless the peer is on this machine. Raises BackendError."""
         host, port, *_ = self._addresses[1].address
         check_remote(InetAddress(host, str(port)))
 
     def close(self) -> None:
-        """Close the socket; for the opener, when it leaves."""
+        """Close the socket. Called by the opener at its end."""
         trio.lowlevel.notify_closing(self._sock)
         self._sock.close()
 
 
 @asynccontextmanager
 async def open_udp(options: UdpOptions, request: OpenRequest) -> AsyncIterator[Backend]:
-    """Open a socket to the first address of the peer that works. Raises BackendError."""
+    """Open a socket for the first of the peer's addresses that works. Raises BackendError."""
     remote, local = options.remote, options.local
     if not isinstance(remote, InetAddress) or not isinstance(local, InetAddress | None):
         raise OptionsError("socket type unsupported for datagram")
@@ -178,7 +178,7 @@ async def _connected_socket(
 def _open_pair(
     local: Endpoint | None, remote: Endpoint, address: InetAddress, replaced: UdpBackend | None
 ) -> socket.socket:
-    """A socket with these addresses, which may be that of *replaced*. Raises BackendError."""
+    """Make a socket with these addresses, or share that of *replaced*. Raises BackendError."""
     what = "Failed to create a socket"
     sock = None
     try:
@@ -187,7 +187,7 @@ def _open_pair(
         sock = remote.socket(socket.SOCK_DGRAM)
         if local is not None:
             what = "Failed to bind socket"
-            # As QEMU: several sockets can have one port, if their peers differ.
+            # As in QEMU: several sockets may have the same port, if their peers differ.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(local.address)
         what = f"Failed to connect to '{address}'"

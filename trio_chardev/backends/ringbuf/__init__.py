@@ -1,1 +1,1 @@
-"""Ring buffers."""
+"""Kind ringbuf: a ring buffer, in memory or with a file."""

@@ -1,13 +1,14 @@
 """The file of a ring, which survives a crash.
 
-It is a head of one page and then the bytes. The head tells the size, where the oldest
-byte is and where the next one goes, both counted from the ring's first byte ever. A step
-moves the first of them past what it will overwrite, writes the bytes, and then moves the
-second: killed in between, the file lacks the oldest bytes or the newest, but what it has is
-right. Each is one pwrite(2), which SIGKILL does not tear, and the kernel keeps the pages
-when the process is gone. (Not when the machine is: nothing is synced.)
+It is a header of one page and then the bytes. The header has the size, the position of the oldest
+byte and the position after the newest, both counted from the first byte ever written to the ring. A
+step first moves the oldest position past what will be overwritten, then writes the bytes, and then
+moves the newest position. If the process is killed in between, the file lacks the oldest bytes or
+the newest, but what it has is right. Each of these is one pwrite(2), which SIGKILL does not
+interrupt, and the kernel keeps the pages when the process is gone. (Not when the machine crashes:
+nothing is synced.)
 
-The file is not mapped: if somebody truncated it, that would be a SIGBUS.
+The file is not mapped, because if somebody truncated it, access would cause a SIGBUS.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ _BOUNDS = struct.Struct("<QQ")  # the last two
 _BOUNDS_AT = _HEAD.size - _BOUNDS.size
 
 Bounds = tuple[int, int]
-"""Where the oldest byte is, and where the next one goes."""
+"""The position of the oldest byte, and the position after the newest."""
 
 
 class RingFile:
-    """The file of a ring; locked, so that it is that of one ring only."""
+    """The file of a ring, locked so that no other ring uses it."""
 
     __slots__ = ("_fd", "_size", "bounds", "path")
 
     def __init__(self, path: str, fd: int, size: int) -> None:
-        """Own *fd*, also if this raises BackendError, OSError."""
+        """Take *fd* over, even if this raises BackendError or OSError."""
         self.path = path
         self._fd = fd
         self._size = size
         self.bounds: Bounds | None = (0, 0)
-        """Of what it has; None if that is not known."""
+        """The bounds of what is in the file; None if that is unknown."""
         try:
             self._check()
         except BaseException:
@@ -49,7 +50,7 @@ class RingFile:
             raise
 
     def _check(self) -> None:
-        """Lock it, and have it begin with a head that is right."""
+        """Lock the file and check its header; an empty file becomes a ring."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -57,7 +58,7 @@ class RingFile:
         length = os.fstat(self._fd).st_size
         head = os.pread(self._fd, HEAD_SIZE, 0)
         total = HEAD_SIZE + self._size
-        if length == 0 or (length == total and not any(head)):  # ... killed while it made one
+        if length == 0 or (length == total and not any(head)):  # the latter if killed while made
             self._make(total)
             return
         if not head.startswith(_MAGIC) or len(head) < HEAD_SIZE:
@@ -67,23 +68,23 @@ class RingFile:
             raise BackendError(f"'{self.path}' is a ring of {size} bytes, not {self._size}")
         if length != total or not start <= end <= start + size:
             raise BackendError(f"'{self.path}' is a damaged ring")
-        # Counted from a round ago: however far somebody says it has come, there is room for more.
+        # Both are reduced by whole rounds, so that a huge number in the file can't overflow later.
         self.bounds = start % size, start % size + end - start
 
     def _make(self, total: int) -> None:
         try:
-            os.posix_fallocate(self._fd, 0, total)  # so that the disk can't be full later
+            os.posix_fallocate(self._fd, 0, total)  # so that a full disk is noticed now
         except OSError:
             os.ftruncate(self._fd, 0)
             raise
         os.pwrite(self._fd, _HEAD.pack(_MAGIC, self._size, 0, 0), 0)
 
     def is_same(self, fd: int) -> bool:
-        """Is *fd* this file?"""
+        """Does *fd* refer to this file?"""
         return os.path.sameopenfile(self._fd, fd)
 
     def load(self, memory: mmap.mmap) -> Bounds:
-        """Read the bytes into *memory*, and give the bounds, which were checked. Raises OSError."""
+        """Read the bytes into *memory*, and return the bounds. Raises OSError."""
         assert self.bounds is not None
         view = memoryview(memory)
         at = 0
@@ -93,9 +94,9 @@ class RingFile:
         return self.bounds
 
     def follow(self, start: int, begin: int, data: bytes) -> None:
-        """*data* is what the ring has from *begin* on; before that it has what is in the file.
+        """Bring the file up to date: *data* is the ring's content from *begin* on.
 
-        What is older than *start* is in it no more. Raises OSError, and then nothing is in the file.
+        Content before *start* is removed. Raises OSError; the file's content is then void.
         """
         before = start, begin
         try:
@@ -121,8 +122,8 @@ class RingFile:
             data, at = data[count:], at + count
 
     def close(self) -> None:
-        """Close it, which unlocks it."""
+        """Close the file, which unlocks it."""
         if self._fd != -1:
             fd, self._fd = self._fd, -1
-            with suppress(OSError):  # it is closed all the same, close(2)
+            with suppress(OSError):  # it is closed even then, see close(2)
                 os.close(fd)

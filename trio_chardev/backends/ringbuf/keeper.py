@@ -1,9 +1,9 @@
-"""Has the file of a ring follow it, by a thread, for its disk may hang.
+"""Keeps the file of a ring up to date, in a thread, as its disk may hang.
 
-What is put into a ring, or taken out, is so in memory at once. One thread at a time brings it to
-the file, in steps, as long as there is more; nobody waits for it but who wants to know that it is
-there (`Keeper.kept`). While a disk hangs the ring goes round, and what it loses the file never has:
-so there is no queue.
+The ring in memory changes at once. One thread at a time brings the changes to the file, in steps,
+as long as there are more; only callers of `Keeper.kept` wait for it. If a disk hangs while the
+ring goes on, the bytes that the ring loses meanwhile never get into the file, so no queue is
+needed.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from trio_chardev.workers import call_in_loop, do_in_worker, real_timeout
 
 log = logging.getLogger(__name__)
 
-STEP = 1 << 18  # bytes that are copied for the thread while the ring stands still
+STEP = 1 << 18  # bytes that are copied for the thread while the ring is locked
 
 
 class Source(Protocol):
     """The ring in memory."""
 
     lock: threading.Lock
-    """It does not change while this is held, which is never for long."""
+    """Held while the ring changes or is copied, and never for long."""
 
     @property
     def bounds(self) -> Bounds:
-        """Where its oldest byte is, and where the next one goes."""
+        """The position of its oldest byte, and the position after the newest."""
 
     def copy(self, begin: int, size: int) -> bytes:
-        """*size* of its bytes, from *begin* on."""
+        """Copy *size* of its bytes, from position *begin* on."""
 
 
 @attrs.frozen
 class _Waiter:
-    """Who waits for the file to come as far as *bounds*; told by *wake*, in the thread."""
+    """A task that waits for the file to reach *bounds*; *wake* is called in the thread."""
 
     bounds: Bounds
     wake: Callable[[], object]
@@ -52,19 +52,19 @@ class _Waiter:
 
 
 class Keeper:
-    """What has *file* follow *ring*."""
+    """Keeps *file* up to date with *ring*."""
 
     def __init__(self, ring: Source, file: RingFile) -> None:
         self.file = file
         self._ring = ring
-        self._is_busy = False  # a thread is at it; all of these under the ring's lock
+        self._is_busy = False  # a thread is at work; these are guarded by the ring's lock
         self._is_closed = False
         self._waiters: list[_Waiter] = []
         self._is_failing = False
         self._is_hanging = False
 
     def note(self) -> None:
-        """The ring has changed."""
+        """Note that the ring has changed."""
         with self._ring.lock:
             if self._is_busy or self._is_closed:
                 return
@@ -72,9 +72,9 @@ class Keeper:
         do_in_worker(self._work)
 
     async def kept(self) -> None:
-        """Wait until the file has what the ring has now; not if that fails, or hangs.
+        """Wait until the file has the ring's present content, unless writing fails or hangs.
 
-        It hangs if it takes longer than a file may; it is not waited for again before it goes on.
+        It hangs if it takes longer than FILE_TIMEOUT; then no call waits until writing goes on.
         """
         done = trio.Event()
         token = trio.lowlevel.current_trio_token()
@@ -95,7 +95,7 @@ class Keeper:
                     self._waiters.remove(waiter)
 
     async def aclose(self) -> None:
-        """Close the file, when it has all. Cancelled is not heard; a disk that hangs is left to it."""
+        """Close the file when it is up to date, shielded; if the disk hangs, the thread does."""
         with trio.move_on_after(real_timeout(CLOSE_TIMEOUT), shield=True):
             await self.kept()
         with self._ring.lock:
@@ -109,7 +109,7 @@ class Keeper:
     # ------------------------------------------------------------ in the thread
 
     def _work(self) -> None:
-        """Bring the file up to date; never raises."""
+        """Bring the file up to date. Raises nothing."""
         error: Exception | None = None
         try:
             while (step := self._next_step(error)) is not None:
@@ -124,7 +124,7 @@ class Keeper:
         self._is_failing = error is not None
 
     def _next_step(self, error: Exception | None) -> tuple[int, int, bytes] | None:
-        """What `RingFile.follow` is to be given; None if there is no more to do, or to be had."""
+        """The next arguments for `RingFile.follow`; None if the file is up to date, or broken."""
         with self._ring.lock:
             start, end = bounds = self._ring.bounds
             has = self.file.bounds

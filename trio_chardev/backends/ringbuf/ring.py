@@ -1,4 +1,4 @@
-"""The ring of a ringbuf: in memory, and if wanted with a copy in a file that survives a crash."""
+"""The ring of kind ringbuf: in memory, and optionally in a file that survives a crash."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class Ring:
-    """The newest *size* bytes of what was written and has not been read."""
+    """Keeps the newest *size* bytes of those written and not read yet."""
 
     __slots__ = ("_end", "_keeper", "_memory", "_start", "lock", "users")
 
     def __init__(self, size: int, file: RingFile | None = None) -> None:
-        """With what is in *file*, where the copy is. Raises OSError."""
-        self._memory = mmap.mmap(-1, size)  # costs no time to clear, and memory only as it fills
+        """Begin with the content of *file*, if there is one. Raises OSError."""
+        self._memory = mmap.mmap(-1, size)  # needs no clearing, and takes memory only as it fills
         self._start = self._end = 0
         self.lock = threading.Lock()
-        """It does not change while this is held, which is never for long."""
+        """Held while the ring changes or is copied, and never for long."""
         self.users = 0
-        """Backends that have it: two while one replaces another with the same file."""
+        """How many backends use it: two while one replaces another with the same file."""
         self._keeper = None if file is None else Keeper(self, file)
         if file is not None:
             self._start, self._end = file.load(self._memory)
@@ -39,7 +39,7 @@ class Ring:
 
     @property
     def bounds(self) -> Bounds:
-        """Where the oldest byte is and where the next one goes, counted from the first one ever."""
+        """The position of the oldest byte, and after the newest, counted from the first ever."""
         return self._start, self._end
 
     @property
@@ -48,7 +48,7 @@ class Ring:
         return self._end - self._start
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append *data*; what has no room pushes out the oldest."""
+        """Append *data*, dropping the oldest bytes if there is no room."""
         newest = memoryview(data)[-len(self) :]
         with self.lock:
             at = self._end % len(self)
@@ -60,17 +60,17 @@ class Ring:
         self._changed()
 
     def copy(self, begin: int, size: int) -> bytes:
-        """*size* of its bytes, from *begin* on."""
+        """Copy *size* of its bytes, from position *begin* on."""
         at = begin % len(self)
         data = self._memory[at : at + size]
         return data + self._memory[: size - len(data)]
 
     def peek(self, size: int) -> bytes:
-        """The oldest *size* bytes, or fewer if there are not so many."""
+        """The oldest *size* bytes, or as many as there are."""
         return self.copy(self._start, min(size, self.count))
 
     def read(self, size: int) -> bytes:
-        """Take the oldest *size* bytes out, or fewer if there are not so many."""
+        """Remove and return the oldest *size* bytes, or as many as there are."""
         data = self.peek(size)
         with self.lock:
             self._start += len(data)
@@ -83,26 +83,26 @@ class Ring:
 
     @property
     def has_file(self) -> bool:
-        """Is there a copy?"""
+        """Is it kept in a file as well?"""
         return self._keeper is not None
 
     def is_in(self, fd: int) -> bool:
-        """Is *fd* the file of the copy?"""
+        """Does *fd* refer to the ring's file?"""
         return self._keeper is not None and self._keeper.file.is_same(fd)
 
     async def kept(self) -> None:
-        """Wait until the file, if there is one, has what is in the ring now; see `Keeper.kept`."""
+        """Wait until the file, if there is one, has the ring's content; see `Keeper.kept`."""
         if self._keeper is not None:
             await self._keeper.kept()
 
     async def release(self) -> None:
-        """One user less; the last closes the file. Cancelled is not heard."""
+        """Count one user less; the last one closes the file. Shielded from Cancelled."""
         self.users -= 1
         if not self.users and self._keeper is not None:
             await self._keeper.aclose()
 
     def close_unused(self) -> None:
-        """Close the file, unless somebody uses it; for a thread."""
+        """Close the file unless the ring is in use. For a thread."""
         if not self.users and self._keeper is not None:
             self._keeper.file.close()
 
@@ -110,9 +110,9 @@ class Ring:
 def open_ring(
     path: str, size: int, opener: OpenPath, replaced: Ring | None, mode: int = PRIVATE
 ) -> Ring:
-    """The ring of the file *path*, which may be *replaced*; a new file, with *mode*, is made a ring.
+    """Open the ring in the file *path*, or return *replaced* if that is its ring.
 
-    Raises BackendError, and then the file is as it was.
+    A new file, which gets *mode*, becomes a ring. Raises BackendError, and leaves the file alone.
     """
     try:
         fd = opener(path, _FLAGS, mode=mode)
@@ -131,7 +131,7 @@ def open_ring(
 
 
 def _same(path: str, fd: int, size: int, replaced: Ring | None) -> Ring | None:
-    """*replaced*, if *fd* is its file. Raises BackendError, OSError."""
+    """Return *replaced*, if *fd* refers to its file. Raises BackendError, OSError."""
     if replaced is None or not replaced.is_in(fd):
         return None
     if len(replaced) != size:

@@ -1,8 +1,8 @@
 """ringbuf, also called memory: keeps the newest output until somebody reads it.
 
-QMP's ringbuf-read and ringbuf-write use the same ring as the frontend's output; nothing is
-input for the frontend. With ``path`` what is in the ring survives a crash, and a change to
-another backend and back; see `Ring`.
+QMP's ringbuf-read and ringbuf-write use the same ring as the frontend's output; the frontend gets
+no input. With ``path`` the ring's content survives a crash, and a change to another backend and
+back; see `Ring`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from trio_chardev.options.structure import BackendOptions
 from trio_chardev.options.values import path_text_or_none
 
 MAX_SIZE = 1 << 30
-"""Bytes. QEMU has no limit but the allocator's, which ends the process."""
+"""Bytes. QEMU has no limit but the allocator's, at which the process ends."""
 
 
 @attrs.frozen(kw_only=True)
@@ -37,10 +37,10 @@ class RingbufOptions(BackendOptions):
     """Size of the ring in bytes, a power of two; the oldest bytes are overwritten."""
 
     path: str | None = attrs.field(default=None, converter=path_text_or_none)
-    """File that has a copy, with which it begins again after a crash."""
+    """File that keeps the ring as well, to begin with after a crash."""
 
     mode: str | None = None
-    """Permissions of a file that is made, in octal and less the umask; the default is 0600."""
+    """Permissions of a new file, in octal, less the umask; the default is 0600."""
 
 
 @attrs.frozen(kw_only=True)
@@ -49,7 +49,7 @@ class MemoryOptions(RingbufOptions):
 
 
 class RingbufBackend(Backend):
-    """A user of *ring*, shown as *filename*."""
+    """A backend that uses *ring*; *filename* is the name that is shown."""
 
     def __init__(self, request: OpenRequest, ring: Ring, filename: str) -> None:
         super().__init__(request)
@@ -74,24 +74,24 @@ class RingbufBackend(Backend):
         return _RingLeaving(self.ring)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append *data*; what has no room pushes out the oldest."""
+        """Append *data*, dropping the oldest bytes if there is no room."""
         self.ring.write(data)
 
     def peek(self, size: int) -> bytes:
-        """The oldest *size* bytes, or fewer if there are not so many."""
+        """The oldest *size* bytes, or as many as there are."""
         return self.ring.peek(size)
 
     def read(self, size: int) -> bytes:
-        """Take the oldest *size* bytes out, or fewer if there are not so many."""
+        """Remove and return the oldest *size* bytes, or as many as there are."""
         return self.ring.read(size)
 
     @property
     def has_file(self) -> bool:
-        """Is there a copy in a file?"""
+        """Is the ring kept in a file as well?"""
         return self.ring.has_file
 
     async def kept(self) -> None:
-        """Wait until the file, if there is one, has what is in the ring; not if that fails."""
+        """Wait until the file, if there is one, has the ring's content, unless writing fails."""
         await self.ring.kept()
 
 
@@ -107,7 +107,7 @@ class _RingLeaving(Leaving):
 
 @asynccontextmanager
 async def open_ringbuf(options: RingbufOptions, request: OpenRequest) -> AsyncIterator[Backend]:
-    """Open a ring: empty, or with what is in its file. Raises OptionsError, BackendError."""
+    """Open a ring, empty or with its file's content. Raises OptionsError, BackendError."""
     size = options.size
     if size < 1 or size & (size - 1):
         raise OptionsError("size of ringbuf chardev must be power of two")

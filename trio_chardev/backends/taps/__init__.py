@@ -1,1 +1,1 @@
-"""What any kind can have: a copy of its output, a recording."""
+"""What backends of any kind can have: a copy of the output, a recording."""

@@ -1,11 +1,11 @@
 """A file that is written in the background: a log file, a recording, the output of kind file.
 
-The data path only appends to a bounded buffer. A task takes what has gathered there and writes
-it in a worker thread, so that a slow disk holds up nobody. When a backend is replaced by one with
-the same file, two tasks have it open for a moment, and the new one waits for its turn.
+The data path only appends to a bounded buffer. A task writes the buffer's content in a worker
+thread, so a slow disk holds up nobody. If a backend is replaced by one with the same file, two
+tasks have it open for a moment, and the new one waits for the old one to finish.
 
-A copy (a log, a recording) lacks what could not be written; what is nowhere else is kept, and
-tried again.
+What can't be written is lost if it is only a copy (a log, a recording); otherwise it is kept, and
+writing is tried again.
 """
 
 from __future__ import annotations
@@ -31,58 +31,58 @@ from trio_chardev.workers import NoThreadError, run_in_worker
 log = logging.getLogger("trio_chardev.log")
 
 MAX_PENDING = 1 << 20  # bytes
-RETRY_INTERVAL = 1.0  # seconds, where no thread can be started, or what is kept can't be written
-LAST_INTERVAL = 0.05  # seconds, where no thread can be started, while it is closed
-LAST_TIME = 1.0  # seconds before it is given up; then what is kept is written without a thread
+RETRY_INTERVAL = 1.0  # seconds until a failed thread start, or failed write, is tried again
+LAST_INTERVAL = 0.05  # seconds until a failed thread start is tried again while closing
+LAST_TIME = 1.0  # seconds before the deadline from which data to keep is written without a thread
 GATHER_TIME = 0.001  # seconds
-GATHER_SIZE = 1 << 16  # bytes that are worth a visit to a thread
+GATHER_SIZE = 1 << 16  # bytes that are worth waking a thread for
 FLUSH_TIMEOUT = 3.0  # seconds; less than the core waits for a backend to close
 
 
 class Output:
-    """A descriptor, which is closed at the latest when nobody refers to it.
+    """A descriptor that is closed when nothing refers to it any more, if not before.
 
-    For a thread that was abandoned may still be writing to it.
+    An abandoned thread may still be writing to it.
     """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
     unit = "bytes"
-    """What `count` counts."""
+    """The unit of `count`, for log lines."""
 
     def count(self, data: bytes | bytearray) -> int:
-        """How much *data* is."""
+        """How many units *data* is."""
         return len(data)
 
     def fitting(self, data: bytearray, room: int) -> int:
-        """How many bytes of *data* can be written where there is *room* for no more."""
+        """How many bytes of *data* to write if there is *room* for that many."""
         return room
 
     def size(self) -> int:
-        """Where the next byte goes. Raises OSError."""
+        """The file's size, or position if it is not appended to. Raises OSError."""
         if fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_APPEND:
             return os.fstat(self.fd).st_size
         return os.lseek(self.fd, 0, os.SEEK_CUR)
 
     def write(self, data: bytearray) -> None:
-        """Write *data*, and take what was written out of it, for as long as it takes.
+        """Write *data*, however long that takes, removing from it what is written.
 
         Raises OSError.
         """
         while data:
             try:
                 del data[: os.write(self.fd, data)]
-            except BlockingIOError:  # others may share that mode, so it stays
+            except BlockingIOError:  # others share the flag, so it is not changed
                 poll = select.poll()
                 poll.register(self.fd, select.POLLOUT)
                 poll.poll()
 
     def close(self) -> None:
-        """Close it, if it is open. Never fails."""
+        """Close it, if it is open. Raises nothing."""
         if self.fd != -1:
             fd, self.fd = self.fd, -1
-            with contextlib.suppress(OSError):  # close(2) reports earlier writes
+            with contextlib.suppress(OSError):  # close(2) reports errors of earlier writes
                 os.close(fd)
 
     def __del__(self) -> None:
@@ -90,49 +90,49 @@ class Output:
 
 
 class BackgroundFile:
-    """The buffer before an output, and the task behind it."""
+    """The buffer in front of an output, and the task that writes it."""
 
     def __init__(
         self, what: str, output: Output, max_size: int | None = None, *, keeps: bool = False
     ) -> None:
-        """*what* is for complaints, such as ``log file 'PATH'``; the file grows to *max_size*.
+        """*what* names the file in log lines, as ``log file 'PATH'``; *max_size* limits it.
 
-        With *keeps* what can't be written is tried again.
+        With *keeps*, what can't be written is kept, and tried again.
         """
         self.output: Output | None = output
-        """None once it is closed, or hangs."""
+        """None once it is closed, or has been given up because it hangs."""
         self.pending = bytearray()
         self.dropped = 0
-        """What is not in the file because that was too slow, or had reached its size, in `Output.unit`."""
+        """How much is missing in the file because it was slow or full, in `Output.unit`."""
         self.on_failure: Callable[[bytearray], None] = lambda data: None
-        """Is told what could not be written."""
+        """Called with what could not be written."""
         self._what = what
         self._unit = output.unit
         self._max_size = max_size
         self._full_at: int | None = None
-        """The size at which it had no room; until it is emptied nothing is written to it."""
-        self._is_full = False  # of what was there before, which is not to stay
+        """The size at which it was full; nothing is written until somebody truncates it."""
+        self._is_full = False  # with old content, which has to be truncated first
         self._is_dropping = False
         self._keeps = keeps
         self._is_failing = False
-        self._chunk = bytearray()  # what a thread is writing, or has tried to
+        self._chunk = bytearray()  # what a thread is writing, or has failed to write
         self._is_writing = False
         self._wake = trio.Event()
         self._progress = trio.lowlevel.ParkingLot()
         self._closing = trio.Event()
         self._done = trio.Event()
-        self._turn: trio.Event | None = None  # of the background that has to be done first
-        self._scope = trio.CancelScope(shield=True)  # gets its deadline in close()
-        self._limiter = trio.CapacityLimiter(1)  # not the common one: slow disks would use it up
+        self._turn: trio.Event | None = None  # set when the old backend's file is finished
+        self._scope = trio.CancelScope(shield=True)  # close() sets its deadline
+        self._limiter = trio.CapacityLimiter(1)  # its own: slow disks would exhaust a shared one
 
     @property
     def room(self) -> int:
-        """How many bytes may be put."""
+        """How many bytes may be put now."""
         return max(0, MAX_PENDING - len(self.pending))
 
     @property
     def is_idle(self) -> bool:
-        """Has all been written, or is no more to be?"""
+        """Is all written, or will nothing more be?"""
         return not (self.pending or self._chunk or self._is_full) or self.output is None
 
     async def wait_room(self) -> None:
@@ -143,12 +143,12 @@ class BackgroundFile:
             await self._progress.park()
 
     async def wait_idle(self, *, while_it_works: bool = False) -> None:
-        """Wait until all has been written; or, if wanted, until that fails."""
+        """Wait until all is written; with *while_it_works*, or until writing fails."""
         while not (self.is_idle or (while_it_works and self._is_failing)):
             await self._progress.park()
 
     def take_back(self) -> bytes:
-        """Take back what no thread is writing."""
+        """Take back what has not been written, except for what a thread is writing now."""
         data = bytearray()
         if not self._is_writing:
             data, self._chunk = self._chunk, data
@@ -157,12 +157,12 @@ class BackgroundFile:
         return bytes(data)
 
     def put(self, data: bytes | memoryview) -> None:
-        """Have *data*, no more than there is `room` for, written soon."""
+        """Have *data*, at most `room` bytes, written soon."""
         self.pending += data
         self._wake.set()
 
     def drop(self, count: int) -> None:
-        """Count, and complain about, what there was no room for."""
+        """Count what there was no room for, and log that."""
         self.dropped += count
         if not self._is_dropping:
             log.warning("%s is too slow: what comes is dropped", self._what)
@@ -170,40 +170,40 @@ class BackgroundFile:
         self._wake.set()
 
     def empty(self) -> None:
-        """Empty the file before anything is written, if it is a regular one.
+        """Truncate the file, if it is a regular one, before anything else is written.
 
-        Failing in that is only complained about.
+        A failure is only logged.
         """
         self._is_full = True
         self._wake.set()
 
     def follow(self, before: BackgroundFile) -> None:
-        """Write nothing before *before*, which has the same file, has written all."""
+        """Write nothing before *before*, for the same file, has written everything."""
         self._turn = before._done
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Write what gathers; leaving flushes it, for FLUSH_TIMEOUT at most."""
+        """Write what is put during the block; then flush it, for FLUSH_TIMEOUT at most."""
         error: Exception | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run)
             try:
                 yield
             except Exception as exc:
-                error = exc  # raised below, where the nursery does not put it into a group
+                error = exc  # raised below, outside of the nursery, which would make it a group
             finally:
                 self.close()
         if error is not None:
             raise error
 
     def close(self) -> None:
-        """Have the rest written, and then no more."""
+        """Have the rest written; nothing may be put after this."""
         self._closing.set()
         self._scope.deadline = trio.current_time() + FLUSH_TIMEOUT
         self._wake.set()
 
     async def _run(self) -> None:
-        """Write what gathers, until closed and done, or out of time."""
+        """Write what is put, until closed and finished, or out of time."""
         try:
             with self._scope:
                 while self.pending or self._is_full or not self._closing.is_set():
@@ -222,7 +222,7 @@ class BackgroundFile:
             self._progress.unpark_all()
 
     async def _close_output(self) -> None:
-        """Close it in a thread: a network's file is written then."""
+        """Close it in a thread, because a network file system may write only then."""
         if self.output is not None:
             try:
                 await run_in_worker(self.output.close, limiter=self._limiter)
@@ -258,12 +258,12 @@ class BackgroundFile:
             self._is_dropping = False
 
     async def _gather(self) -> None:
-        """Of what comes byte by byte let more come: each visit to a thread costs 50 us."""
+        """Let more bytes gather, if they come one by one: waking a thread costs 50 us."""
         if self._keeps and len(self.pending) < GATHER_SIZE:
             await self._pause(GATHER_TIME)
 
     async def _cope(self, error: OSError) -> None:
-        """The chunk could not be written, or not its end."""
+        """Handle *error*: the chunk, or the end of it, could not be written."""
         self._note_failure(error)
         has_tried = not isinstance(error, NoThreadError)
         if has_tried and not self._keeps:
@@ -282,11 +282,11 @@ class BackgroundFile:
 
     @property
     def _is_late(self) -> bool:
-        """Is it to be closed so soon that there is no more time to wait for a thread?"""
+        """Is the deadline for closing so near that there is no time to wait for a thread?"""
         return self._scope.deadline - trio.current_time() <= LAST_TIME
 
     async def _write_here(self) -> None:
-        """Write the chunk in this thread: where the disk hangs, too, others wait; else it is lost."""
+        """Write the chunk without a thread, rather than lose it; a disk that hangs blocks all."""
         assert self.output is not None
         was_full = self._full_at is not None
         try:
@@ -299,18 +299,18 @@ class BackgroundFile:
             self._note_left_out(left, was_full)
 
     async def _wait_for_thread(self) -> None:
-        """Threads that there are may be busy for a moment only; at the end there is little time."""
+        """Wait before starting a thread again: existing ones may be busy only for a moment."""
         await self._pause(RETRY_INTERVAL)
         if self._closing.is_set():
             await trio.sleep(LAST_INTERVAL)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, but not if it is to be closed."""
+        """Wait, but not longer than until it is to be closed."""
         with trio.move_on_after(seconds):
             await self._closing.wait()
 
     def _write_within_limit(self, output: Output, data: bytearray) -> bytearray:
-        """Write what there is room for, and give the rest. In a thread. Raises as `Output.write`."""
+        """Write what there is room for, and return the rest. In a thread. Raises OSError."""
         left = bytearray()
         if self._max_size is not None:
             size = output.size()
@@ -329,7 +329,7 @@ class BackgroundFile:
         return left
 
     def _note_left_out(self, left: bytearray, was_full: bool) -> None:
-        """*left* was not written, for want of room."""
+        """Account for *left*, which did not fit into the file."""
         if left and self.output is not None:
             self.dropped += self.output.count(left)
             self.on_failure(left)
@@ -370,16 +370,16 @@ async def create_output(
     mode: int = PRIVATE,
     is_limited: bool = False,
 ) -> Output:
-    """`create` in a thread, for the disk may hang. Raises as it does; see `work_on_files`."""
+    """Run `create` in a thread, as the disk may hang. Raises as it does; see `work_on_files`."""
     with slow_errors(f"Could not create '{path}'"):
         return kind(await work_on_files(create, path, opener, mode, is_limited, discard=os.close))
 
 
 def create(path: str, opener: OpenPath, mode: int = PRIVATE, is_limited: bool = False) -> int:
-    """Open *path* for appending, without waiting for a peer; if it is new, with *mode*.
+    """Open *path* for appending, without waiting for a peer; a new file gets *mode*.
 
-    It must have a size if that *is_limited*. Raises BackendError, ``Could not create 'PATH':
-    strerror``.
+    With *is_limited* it must be a file whose size can be limited. Raises BackendError, ``Could not
+    create 'PATH': strerror``.
     """
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY

@@ -1,7 +1,7 @@
 """The log file that every kind can have: a copy of all that is sent to the backend.
 
-It is written in the background, see `trio_chardev.backends.taps.background_file`; what does not fit into the
-buffer is dropped, counted, and complained about.
+It is written in the background, see `trio_chardev.backends.taps.background_file`. What finds no
+room in the buffer is dropped and counted, and that is logged.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _no_log = contextlib.nullcontext(None)
 def open_log(
     options: BackendOptions, request: OpenRequest
 ) -> AbstractAsyncContextManager[LogFile | None]:
-    """Open the log file of *options*; it is a tap for the backend that *request* asks for.
+    """Open the log file of *options*, a tap for the backend that *request* asks for.
 
-    Leaving flushes it, for FLUSH_TIMEOUT at most. Raises BackendError, ``Could not create 'PATH':
-    strerror``.
+    At the end of the block it is flushed, for FLUSH_TIMEOUT at most. Raises BackendError, ``Could
+    not create 'PATH': strerror``.
     """
     return _no_log if options.logfile is None else _open_log(options.logfile, options, request)
 
@@ -55,7 +55,7 @@ def _log_of(backend: Backend | None, path: str) -> LogFile | None:
 
 
 class LogFile(Tap):
-    """A log file."""
+    """The tap that writes the log file."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class LogFile(Tap):
         self._at_line_start = True
 
     def activate(self) -> None:
-        """Have the file truncated, unless it is to be appended to."""
+        """Truncate the file, unless it is to be appended to."""
         if self._before is not None:
             if not self._append:
                 self._before.background.pending.clear()
@@ -95,12 +95,12 @@ class LogFile(Tap):
             self.background.drop(len(text) - room)
 
     def refused(self, data: memoryview) -> None:
-        """As QEMU has it, what nobody was there for is logged as well."""
+        """Log *data* as well, though nobody was there to take it, as QEMU does."""
         self.sent(data)
 
     def _stamp(self, data: bytes) -> bytes:
-        """*data* with the time, in UTC as QEMU has it, before each line that begins in it."""
-        now = datetime.now(UTC).replace(tzinfo=None)  # which would be written as +00:00
+        """Put the time in front of each line that begins in *data*; in UTC, as QEMU does."""
+        now = datetime.now(UTC).replace(tzinfo=None)  # isoformat() would write it as +00:00
         time = now.isoformat(timespec="microseconds").encode() + b"Z "
         stamped = data[:-1].replace(b"\n", b"\n" + time) + data[-1:]
         if self._at_line_start:

@@ -1,14 +1,14 @@
 """The recording that every kind can have: all traffic with its times, in asciicast v2 or v3.
 
-``o`` is what the backend has received, for that is what the frontend is shown; ``i`` is what
-the frontend has sent and the backend has taken. Markers tell OPENED, CLOSED and BREAK; the
-first one tells which of the two held at the beginning. ``CHANGED OLD -> NEW`` tells of a change,
-``LOST N events`` that so many lines by now are not in the file because the disk was slow or full.
+``o`` is what the backend has received, which is what the frontend is shown; ``i`` is what the
+frontend has sent and the backend has taken. There are markers for OPENED, CLOSED and BREAK; the
+first says whether the chardev was open at the beginning. ``CHANGED OLD -> NEW`` marks a change,
+``LOST N events`` that so many lines are missing so far because the disk was slow or full.
 
-When a backend is replaced by one with the same file the recording goes on in it, else it ends.
-It is written in the background, see `trio_chardev.backends.taps.background_file`, in whole lines: what of a
-line was written when the disk became full is taken back. Two recordings can't share a file: it
-is locked (flock(2)) as long as it is written, and so is one that is played.
+If a backend is replaced by one with the same file, the recording goes on in it; otherwise it ends.
+It is written in the background, see `trio_chardev.backends.taps.background_file`, in whole lines: a
+part of a line that was written when the disk became full is removed. Two recordings can't share a
+file: it is locked (flock(2)) while it is written, and also while it is played.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from trio_chardev.files import work_on_files
 from trio_chardev.options.structure import BackendOptions
 from trio_chardev.protocols.asciicast import Direction, Encoder, Version, header
 
-PIECE = 1 << 14  # bytes; more are several events at one time
+PIECE = 1 << 14  # bytes; larger data becomes several events with the same time
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
 
 _no_recording = contextlib.nullcontext(None)
 
 
 def check_recording(options: BackendOptions) -> None:
-    """Raise BackendError if what *options* say of recording does not fit together."""
+    """Raise OptionsError if the options about recording contradict each other."""
     if options.rr == "record" and options.record is None:
         raise OptionsError("rr=record needs record=FILE")
     if options.record_format is not None and options.record is None:
@@ -59,10 +59,10 @@ def check_recording(options: BackendOptions) -> None:
 def open_recording(
     options: BackendOptions, request: OpenRequest
 ) -> AbstractAsyncContextManager[Recording | None]:
-    """Open the recording of *options*; it is a tap for the backend that *request* asks for.
+    """Open the recording of *options*, a tap for the backend that *request* asks for.
 
-    Leaving flushes it, for FLUSH_TIMEOUT at most. Raises BackendError, ``Could not create 'PATH':
-    strerror``.
+    At the end of the block it is flushed, for FLUSH_TIMEOUT at most. Raises BackendError, ``Could
+    not create 'PATH': strerror``.
     """
     if options.record is None:
         return _no_recording
@@ -88,7 +88,7 @@ async def _open_recording(
 
 
 async def _same_recording(request: OpenRequest, path: str) -> Recording | None:
-    """The recording of the replaced backend, if it is in the file that *path* leads to now."""
+    """The recording of the replaced backend, if *path* still leads to its file."""
     for tap in request.replaces.taps if request.replaces is not None else ():
         if isinstance(tap, Recording) and tap.path == path:
             with slow_errors(f"Could not create '{path}'"):
@@ -99,11 +99,11 @@ async def _same_recording(request: OpenRequest, path: str) -> Recording | None:
 
 
 def _status(path: str, request: OpenRequest) -> os.stat_result | None:
-    return status_of(path, request) or status_of(path, request, _FLAGS)  # of an fd set
+    return status_of(path, request) or status_of(path, request, _FLAGS)  # the latter for an fd set
 
 
 class _LinesOutput(Output):
-    """Of lines only whole ones stay in the file."""
+    """An output of lines: a line is written as a whole, or not at all."""
 
     unit = "events"
 
@@ -116,9 +116,9 @@ class _LinesOutput(Output):
     def write(self, data: bytearray) -> None:
         size = os.fstat(self.fd).st_size
         try:
-            super().write(bytearray(data))  # who is told of a failure wants the whole
+            super().write(bytearray(data))  # a copy, as on failure all of *data* is reported
         except OSError:
-            with contextlib.suppress(OSError):  # no regular file
+            with contextlib.suppress(OSError):  # it is not a regular file
                 os.ftruncate(self.fd, size)
             raise
 
@@ -126,7 +126,7 @@ class _LinesOutput(Output):
 async def _open_output(
     path: str, options: BackendOptions, request: OpenRequest, before: Recording | None
 ) -> Output:
-    """The file, locked if it is a regular one; the same lock as that of *before*."""
+    """Open the file, locked if it is a regular one; it shares the lock of *before*."""
     try:
         if before is not None and before.background.output is not None:
             return _LinesOutput(os.dup(before.background.output.fd))
@@ -147,7 +147,7 @@ async def _open_output(
 
 
 def lock(fd: int, how: int) -> None:
-    """Lock a regular file, where its file system can. Raises BlockingIOError."""
+    """Lock *fd*, if it is a regular file and its file system can. Raises BlockingIOError."""
     if stat.S_ISREG(os.fstat(fd).st_mode):
         try:
             fcntl.flock(fd, how | fcntl.LOCK_NB)
@@ -160,7 +160,7 @@ def lock(fd: int, how: int) -> None:
 
 @attrs.define
 class _Tape:
-    """What a recording is at; it is handed on where the recording goes on behind a change."""
+    """The state of a recording, which is passed on if the recording goes on after a change."""
 
     title: str
     encoder: Encoder
@@ -168,16 +168,16 @@ class _Tape:
     is_open: bool | None = None
     has_header: bool = False
     lost: int = 0
-    """Events that by now are not in the file, and how many of them it tells of."""
+    """Events that are missing in the file so far, and how many of them it has reported."""
     lost_told: int = 0
 
     @property
     def now(self) -> float:
-        """Seconds since it began."""
+        """Seconds since the recording began."""
         return trio.current_time() - self.begin
 
     def head(self) -> bytes:
-        """What has to come before the next line."""
+        """Lines that have to come before the next one: the header, a report of lost events."""
         version = self.encoder.version
         lines = b"" if self.has_header else header(self.title, int(time.time()), version)
         if self.lost != self.lost_told:
@@ -186,7 +186,7 @@ class _Tape:
 
 
 class Recording(Tap):
-    """A recording; `Tap` says when each method is called. Nothing is recorded once it is closed."""
+    """A recording; `Tap` describes the methods. Once closed, it ignores further calls."""
 
     def __init__(
         self,
@@ -200,7 +200,7 @@ class Recording(Tap):
         """*before* is the recording of the replaced backend, if it is the same file."""
         self.path = path
         self.file = os.fstat(output.fd)
-        """What is at the path may be another one by now."""
+        """The file's status; by now the path may lead to another file."""
         self.version = version
         self.background = BackgroundFile(f"recording '{path}'", output, max_size)
         self.background.on_failure = self._note_failure
@@ -210,7 +210,7 @@ class Recording(Tap):
         self._is_in_place = False
 
     def activate(self) -> None:
-        """Go on with what the replaced one was at, or begin anew: then the file is emptied."""
+        """Take over the replaced recording's state, or begin a new one and truncate the file."""
         before, self._before = self._before, None
         self._is_in_place = True
         if before is not None:
@@ -228,9 +228,9 @@ class Recording(Tap):
         self._data("i", data)
 
     def event(self, event: BackendEvent) -> None:
-        """Put a marker, but not for an OPENED or CLOSED that is known already."""
+        """Put a marker, unless it is an OPENED or CLOSED that is known already."""
         if not isinstance(event, Event):
-            return  # line settings, modem lines: a player has no line
+            return  # line settings and modem lines mean nothing to a player
         if event in (Event.OPENED, Event.CLOSED):
             is_open = event is Event.OPENED
             if self._tape.is_open is is_open:
@@ -239,12 +239,12 @@ class Recording(Tap):
         self._mark(event.value)
 
     def replaced(self, before: str, after: str) -> None:
-        """Put a marker into what goes on, or at the end of what does not."""
+        """Put a marker, into the next recording if this goes on there."""
         (self._next or self)._mark(f"CHANGED {before} -> {after}")
         self._is_in_place = False
 
     def close(self) -> None:
-        """If it was in place until now, nobody is there any more."""
+        """Record that nobody is there any more, if the backend was in place until now."""
         if self._is_in_place:
             self.event(Event.CLOSED)
             self._put(Encoder.flush)
@@ -261,7 +261,7 @@ class Recording(Tap):
             self._put(partial(Encoder.data, time=now, code=direction, data=piece))
 
     def _put(self, encode: Callable[[Encoder], bytes]) -> None:
-        """Have the lines that *encode* gives written soon, all or none of them."""
+        """Have the lines that *encode* makes written soon, all or none of them."""
         if not self._is_in_place:
             return
         tape = self._tape
@@ -282,7 +282,7 @@ class Recording(Tap):
             self.background.put(data)
 
     def _note_failure(self, lines: bytearray) -> None:
-        """*lines* could not be written, with the header if that was among them."""
+        """Note that *lines* could not be written, perhaps with the header."""
         self._tape.lost += lines.count(b"\n")
         self._tape.encoder.lose(lines)
         if lines.startswith(b"{"):
