@@ -20,7 +20,7 @@ FEWEST, MOST = 2, 4
 
 
 FAST = frozenset(
-    f"test_{name}.py" for name in ("bursts", "polling", "splicing", "splice", "exchange", "pour")
+    f"test_{name}.py" for name in ("look_again", "splicing", "splice", "exchange", "pour")
 )
 """The tests of what `--plain` switches off."""
 

@@ -115,7 +115,10 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "core/frontend.py": (("send_some", "try_send", "_note_refused", "give_up"), GIVERS),
     "core/inbox.py": (("hold", "let_last_in", "release"), CORE_TESTS),
     "core/users.py": (("hold", "let_last_in", "release"), CORE_TESTS),
-    "core/bursts.py": (("goes_on", "input_came", "ended"), ("tests/core/test_bursts.py",)),
+    "core/look_again.py": (
+        ("goes_on", "input_came", "ended", "earn", "pay", "_after_nothing", "_looks_on"),
+        ("tests/core/test_look_again.py",),
+    ),
     "core/splicing.py": (("fill", "empty_into", "stream"), ("tests/core/test_splicing.py",)),
     "devices/exchange.py": (
         ("piece_sent", "_ways", "_burst", "_send_on"),

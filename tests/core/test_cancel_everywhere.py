@@ -20,7 +20,7 @@ from trio.lowlevel import checkpoint
 from trio.testing import wait_all_tasks_blocked
 
 from tests.steps import SEEDS, steps
-from trio_chardev.core import polling
+from trio_chardev.core import look_again
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.errors import (
@@ -261,8 +261,10 @@ def brute_force(scenario: Scenario) -> Counter[str]:
 @pytest.fixture(autouse=True)
 def looks_before_it_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A polled device is looked at again every time, and always as often."""
-    monkeypatch.setattr(polling, "PRICE", 0)
-    monkeypatch.setattr(polling, "perf_counter", itertools.count(0, polling.POLL_TIME / 4).__next__)
+    monkeypatch.setattr(look_again, "PRICE", 0)
+    monkeypatch.setattr(
+        look_again, "perf_counter", itertools.count(0, look_again.POLL_TIME / 4).__next__
+    )
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)

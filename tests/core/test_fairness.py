@@ -11,9 +11,9 @@ import trio
 
 from tests.matrix import eventually, lane_for
 from trio_chardev.backends.socket.socket import SocketBackend
-from trio_chardev.core import runner as runner
+from trio_chardev.core import look_again
 from trio_chardev.core.frontend import Frontend
-from trio_chardev.core.runner import READS_IN_A_ROW, TURN
+from trio_chardev.core.look_again import READS_IN_A_ROW, TURN
 from trio_chardev.registry import open_registry
 from trio_chardev.testing import FakeDevice, open_chardev
 
@@ -141,7 +141,7 @@ async def test_others_have_a_turn_after_some_reads_or_some_time(
         count += 1
         return len(data)
 
-    monkeypatch.setattr(runner, "perf_counter", lambda: now)
+    monkeypatch.setattr(look_again, "perf_counter", lambda: now)
     async with open_chardev(FakeDevice("old", endless=True)) as chardev:
         chardev.attach(on_receive=on_receive)
         await trio.lowlevel.checkpoint()

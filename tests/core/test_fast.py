@@ -7,9 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from trio_chardev.core import fast
-from trio_chardev.core.bursts import IN_A_ROW, Bursts
 from trio_chardev.core.handlers import stateless
-from trio_chardev.core.polling import PRICE, Polling
+from trio_chardev.core.look_again import IN_A_ROW, PRICE, Bursts, Next, Polling
 from trio_chardev.testing import FakeDevice
 from trio_chardev.testing.frontend import open_chardev
 
@@ -31,8 +30,12 @@ def test_there_is_no_burst_without_them(switch: Callable[[bool], None], are_take
 def test_nothing_is_polled_without_them(switch: Callable[[bool], None], are_taken: bool) -> None:
     switch(are_taken)
     polling = Polling()
-    polling._credit = 2 * PRICE
-    assert polling.looks_again() is are_taken
+    for _ in range(PRICE):
+        for found in (False, True):
+            polling.look_begins()
+            polling.look_ended(found=found)
+    polling.look_begins()
+    assert polling.look_ended(found=False) is (Next.TURN if are_taken else Next.WAIT)
 
 
 @pytest.mark.parametrize("are_taken", [False, True])
@@ -41,4 +44,4 @@ async def test_nothing_is_spliced_without_them(
 ) -> None:
     switch(are_taken)
     async with open_chardev(FakeDevice("old", can_splice=True)) as chardev:
-        assert chardev.attach(be_change=stateless).can_splice is are_taken
+        assert (chardev.attach(be_change=stateless).direct is not None) is are_taken

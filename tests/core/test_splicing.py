@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import attrs
 import pytest
 
-from trio_chardev.core import bursts, splicing
+from trio_chardev.core import look_again, splicing
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 
 DATA = random.Random(1).randbytes(100_000)
@@ -52,8 +52,8 @@ def line() -> Iterator[Line]:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look takes a twentieth of what ends a burst, however busy the machine is."""
-    ticks = itertools.count(0, bursts.IDLE / 20)
-    monkeypatch.setattr(bursts, "perf_counter", ticks.__next__)
+    ticks = itertools.count(0, look_again.IDLE / 20)
+    monkeypatch.setattr(look_again, "perf_counter", ticks.__next__)
 
 
 def test_what_was_put_in_comes_out_and_each_change_is_told(line: Line) -> None:
@@ -124,10 +124,10 @@ def test_it_ends_in_time_though_more_comes(
     line: Line, looks: int, passed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = itertools.count()
-    monkeypatch.setattr(bursts, "perf_counter", lambda: next(times))
-    monkeypatch.setattr(bursts, "BURST", looks + 0.5)
-    monkeypatch.setattr(bursts, "IDLE", 10)
-    monkeypatch.setattr(bursts, "LATE", 10)
+    monkeypatch.setattr(look_again, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(look_again, "BURST", looks + 0.5)
+    monkeypatch.setattr(look_again, "IDLE", 10)
+    monkeypatch.setattr(look_again, "LATE", 10)
     monkeypatch.setattr(splicing, "SPLICE_CAPACITY", 100)
     line.near.send(DATA)
     assert line.pipe().stream(line.source.fileno(), line.sink.fileno()) == (passed, False)

@@ -18,7 +18,7 @@ import trio._core._run as trio_run
 from trio.testing import wait_all_tasks_blocked
 
 from tests.steps import SEEDS, steps
-from trio_chardev.core import bursts
+from trio_chardev.core import look_again
 from trio_chardev.devices.bridge import BridgeOptions
 from trio_chardev.devices.table import driver_of
 from trio_chardev.errors import ChangeFailedError, ChardevClosedError
@@ -214,10 +214,10 @@ def test_cancelled_at_every_step_no_byte_is_lost_or_comes_twice(
         return looks
 
     if scenario.bursts:
-        monkeypatch.setattr(bursts, "perf_counter", tick)
+        monkeypatch.setattr(look_again, "perf_counter", tick)
         times = {"BURST": 1.5, "IDLE": 9, "LATE": 9, "QUICKLY": 1e9, "IN_A_ROW": 0}
         for name, value in times.items():
-            monkeypatch.setattr(bursts, name, value)
+            monkeypatch.setattr(look_again, name, value)
     fired = brute_force(scenario, int(SEEDS or 1))
     assert fired[True] > 3
     assert (looks > 0) == scenario.bursts

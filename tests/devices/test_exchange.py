@@ -17,8 +17,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 import trio_chardev as tc
-from trio_chardev.core import bursts
-from trio_chardev.core.runner import TURN
+from trio_chardev.core import look_again
+from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.look_again import TURN
 from trio_chardev.devices import exchange
 from trio_chardev.devices.bridge import Bridge, BridgeOptions
 from trio_chardev.devices.exchange import PIECE, Exchange
@@ -101,10 +102,10 @@ class Passes(trio.abc.Instrument):
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the other thread is, it is quick, and no burst is in vain."""
-    monkeypatch.setattr(bursts, "QUICKLY", 1e9)
-    monkeypatch.setattr(bursts, "IDLE", 1e9)
-    monkeypatch.setattr(bursts, "LATE", 1e9)
-    monkeypatch.setattr(bursts, "BURST", 0.05)
+    monkeypatch.setattr(look_again, "QUICKLY", 1e9)
+    monkeypatch.setattr(look_again, "IDLE", 1e9)
+    monkeypatch.setattr(look_again, "LATE", 1e9)
+    monkeypatch.setattr(look_again, "BURST", 0.05)
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ async def test_directly_or_not_it_comes_to_the_same(
     direct = await play()
     assert pieces
     pieces.clear()
-    monkeypatch.setattr(bursts, "IN_A_ROW", 1e9)
+    monkeypatch.setattr(look_again, "IN_A_ROW", 1e9)
     assert await play() == direct
     assert not pieces
 
@@ -156,7 +157,7 @@ async def test_others_have_their_turn_between_bursts(
         return burst(its, *ways)
 
     monkeypatch.setattr(Exchange, "_burst", note)
-    monkeypatch.setattr(bursts, "BURST", 3 * TURN)  # so a reader's turn ends with a burst
+    monkeypatch.setattr(look_again, "BURST", 3 * TURN)  # so a reader's turn ends with a burst
     async with open_world() as world:
         trio.lowlevel.add_instrument(passes)
         while bursts_in_pass.total() < 10:
@@ -266,9 +267,9 @@ def test_where_nothing_has_come_nothing_is_sent(way: Way) -> None:
 def test_a_burst_in_which_nothing_comes_is_in_vain(
     way: Way, piece: bytes, in_vain: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bursts, "perf_counter", itertools.count().__next__)
+    monkeypatch.setattr(look_again, "perf_counter", itertools.count().__next__)
     for name, seconds in {"IDLE": 5, "LATE": 1e9, "BURST": 1e9}.items():
-        monkeypatch.setattr(bursts, name, seconds)
+        monkeypatch.setattr(look_again, name, seconds)
     way.near.send(piece)
     there = exchange.Way(way.source, way.sink, way.flow)
     back = exchange.Way(way.far, way.near, way.flow)
@@ -278,36 +279,43 @@ def test_a_burst_in_which_nothing_comes_is_in_vain(
 # ---------------------------------------------------------------- when it may be
 
 
+def ways_of(side: Frontend) -> tuple[socket.socket | None, socket.socket | None]:
+    """The sockets that may be read and written directly."""
+    direct = side.direct
+    return (None, None) if direct is None else (direct.receive_socket, direct.send_socket)
+
+
 async def test_both_sides_of_a_bridge_of_sockets_may_be_used_directly() -> None:
     async with open_world() as world:
         for side in (world.bridge.chardev, world.bridge.peer):
-            assert side.direct_source is side.direct_sink is not None
+            receives, sends = ways_of(side)
+            assert receives is sends is not None
 
 
 async def test_not_while_something_waits() -> None:
     async with open_world() as world:
         world.bridge.peer.put_back(b"x")
-        assert world.bridge.peer.direct_source is None
+        assert ways_of(world.bridge.peer)[0] is None
 
 
 async def test_not_while_no_input_is_wanted() -> None:
     async with open_world() as world:
         world.bridge.peer.pause_input()
-        assert world.bridge.peer.direct_source is None
+        assert ways_of(world.bridge.peer)[0] is None
 
 
 async def test_not_of_one_that_is_detached() -> None:
     async with open_world() as world:
         peer = world.bridge.peer
         await world.registry.devices.remove(world.bridge.id)
-        assert peer.direct_source is peer.direct_sink is None
+        assert ways_of(peer) == (None, None)
 
 
 async def test_not_of_a_peer_that_has_left() -> None:
     async with open_world() as world:
         world.user.close()
         await wait_all_tasks_blocked()
-        assert world.bridge.peer.direct_source is world.bridge.peer.direct_sink is None
+        assert ways_of(world.bridge.peer) == (None, None)
 
 
 async def test_not_where_a_log_is_kept(tmp_path: Path) -> None:
@@ -317,7 +325,7 @@ async def test_not_where_a_log_is_kept(tmp_path: Path) -> None:
             options = attrs.evolve(options, logfile=f"{tmp_path}/log")
             await world.registry.change("user", options)
             assert world.bridge.peer.is_open
-            assert world.bridge.peer.direct_source is world.bridge.peer.direct_sink is None
+            assert ways_of(world.bridge.peer) == (None, None)
 
 
 async def test_not_while_a_change_is_under_way() -> None:
@@ -325,7 +333,7 @@ async def test_not_while_a_change_is_under_way() -> None:
         seen = []
 
         async def be_change(_: object) -> None:
-            seen.append((world.bridge.peer.direct_source, world.bridge.peer.direct_sink))
+            seen.append(ways_of(world.bridge.peer))
 
         peer = world.bridge.peer
         peer.handlers = attrs.evolve(peer.handlers, be_change=be_change)
@@ -337,7 +345,7 @@ async def test_not_sent_to_while_another_writes() -> None:
     async with open_world() as world, trio.open_nursery() as nursery:
         nursery.start_soon(world.bridge.peer.send_all, bytes(1 << 20))
         await wait_all_tasks_blocked()
-        assert world.bridge.peer.direct_sink is None
+        assert ways_of(world.bridge.peer)[1] is None
         nursery.cancel_scope.cancel()
 
 
@@ -370,6 +378,6 @@ async def test_where_it_can_not_be_that_is_not_found_out_at_each_piece(
         its = world.bridge.to_peer.exchange
         assert its is not None
         monkeypatch.setattr(Exchange, "_ways", no_ways)
-        for _ in range(bursts.PAUSE):
+        for _ in range(look_again.PAUSE):
             its.piece_sent(world.bridge.to_peer, 1)
     assert len(tried) == 1

@@ -17,7 +17,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 import trio_chardev as tc
-from trio_chardev.core import bursts
+from trio_chardev.core import look_again
 from trio_chardev.devices import pour
 from trio_chardev.devices.bridge import BridgeOptions
 from trio_chardev.devices.pour import Pour
@@ -51,15 +51,15 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each look at the clock is a second later: how fast this machine is does not matter."""
     times = {"QUICKLY": 1e9, "IDLE": 5, "LATE": 1e9, "BURST": 1e9}
     for name, seconds in times.items():
-        monkeypatch.setattr(bursts, name, seconds)
-    monkeypatch.setattr(bursts, "perf_counter", itertools.count().__next__)
+        monkeypatch.setattr(look_again, name, seconds)
+    monkeypatch.setattr(look_again, "perf_counter", itertools.count().__next__)
 
 
 def warmed(*takes: int | Exception) -> tuple[Pour, FakeFlow]:
     """One that is about to offer what is left, to a sink that takes *takes* of it."""
     flow: Any = FakeFlow(list(takes))
     its = Pour(flow)
-    for _ in range(bursts.IN_A_ROW):
+    for _ in range(look_again.IN_A_ROW):
         assert its.send_rest(REST) == 0
     assert flow.taken == b""
     return its, flow
@@ -80,7 +80,7 @@ def test_what_is_not_taken_soon_is_left() -> None:
 
 def test_while_some_is_taken_each_time_it_is_not_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     its, _ = warmed(1, 1, 1, 1, 1, 1)
-    monkeypatch.setattr(bursts, "IDLE", 1.5)
+    monkeypatch.setattr(look_again, "IDLE", 1.5)
     assert its.send_rest(REST) == 6
 
 
@@ -88,7 +88,7 @@ def test_after_it_was_left_once_it_is_not_offered_for_a_while() -> None:
     its, flow = warmed(2)
     assert its.send_rest(REST) == 2
     flow.takes = [6]
-    assert [its.send_rest(REST) for _ in range(bursts.PAUSE)] == [0] * bursts.PAUSE
+    assert [its.send_rest(REST) for _ in range(look_again.PAUSE)] == [0] * look_again.PAUSE
     assert its.send_rest(REST) == 6
 
 
@@ -146,10 +146,10 @@ async def test_offered_again_or_not_it_comes_to_the_same(monkeypatch: pytest.Mon
         return took[-1]
 
     monkeypatch.setattr(pour.Pour, "send_rest", note)
-    monkeypatch.setattr(bursts, "IN_A_ROW", 0)
+    monkeypatch.setattr(look_again, "IN_A_ROW", 0)
     assert await carry() == (DATA, len(DATA))
     assert took
     took.clear()
-    monkeypatch.setattr(bursts, "IN_A_ROW", 1e9)
+    monkeypatch.setattr(look_again, "IN_A_ROW", 1e9)
     assert await carry() == (DATA, len(DATA))
     assert sum(took) == 0

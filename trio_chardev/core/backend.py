@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import abc
 import logging
-import socket
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Protocol
@@ -22,10 +21,10 @@ import attrs
 import trio
 
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.core.direct import Direct
 from trio_chardev.core.inbox import Inbox
 from trio_chardev.core.leaving import LEAVES_NOTHING, Leaving
 from trio_chardev.core.line import Line
-from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.core.tap import Tap
 from trio_chardev.core.users import Users
 from trio_chardev.errors import BackendError
@@ -213,28 +212,9 @@ class Backend(abc.ABC):
         """
 
     @property
-    def can_splice(self) -> bool:
-        """Do `receive_into` and `send_from` work now?"""
-        return False
-
-    @property
-    def plain_socket(self) -> socket.socket | None:
-        """Of the peer, if bytes are read from it and written to it as they are, and all now."""
+    def direct(self) -> Direct | None:
+        """The ways of its bytes around this process; None if all have to come through it now."""
         return None
-
-    def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
-        """As `receive_nowait`, into *pipe*; how much it was, 0 if nothing has come.
-
-        Raises CannotSplice where bytes have to be looked at, and at the end.
-        """
-        raise CannotSplice
-
-    def send_from(self, pipe: SplicePipe) -> int:
-        """As `send_nowait`, what is in *pipe*.
-
-        Raises CannotSplice, also for any error: `send_nowait` will meet that.
-        """
-        raise CannotSplice
 
     async def wait_readable(self) -> None:
         """Wait until `receive_nowait`, which just gave nothing, may give something.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,21 +12,19 @@ import trio
 
 from trio_chardev.core.backend import Backend
 from trio_chardev.core.controls import Controls
+from trio_chardev.core.direct_path import DirectPath
 from trio_chardev.core.expect import Expected, Pattern, expect
 from trio_chardev.core.fast import ways
 from trio_chardev.core.handlers import Handlers
-from trio_chardev.core.inbox import Inbox
+from trio_chardev.core.inbox import Inbox, OnPiped
 from trio_chardev.core.line import Line
 from trio_chardev.core.line_in_place import LineInPlace
 from trio_chardev.core.outbox import Outbox
-from trio_chardev.core.splicing import SplicePipe
 from trio_chardev.errors import BackendDisconnectedError, ChardevClosedError
 from trio_chardev.events import BackendEvent
 
 log = logging.getLogger(__name__)
 
-OnPiped = Callable[[int], None]
-"""Is told how many bytes have come into the pipe, 0 if it is to look again."""
 OnReceive = Callable[[bytes], int]
 """Takes bytes in the task that received them; returns how many. See `Frontend`."""
 
@@ -77,7 +74,6 @@ class Frontend(trio.abc.Stream):
         self.handlers = handlers
         self._outbox = outbox
         self._inbox = inbox
-        self._on_piped: OnPiped = lambda size: None
         self._is_receiving = False
         self.keeps_refused = False
         """`send_some` and `try_send` are called again with what nobody was there for, or
@@ -254,58 +250,15 @@ class Frontend(trio.abc.Stream):
         """Take *size* bytes, at most those that `peek` gave, also during a change."""
         self._inbox.queue.take(size)
 
-    # ------------------------------------------------------------ bytes that nobody looks at
-
     @property
-    def can_splice(self) -> bool:
-        """Need nobody look at the bytes that come or go, so that a pipe is of use?"""
-        can = self.is_open and self.backend.can_splice and not self.backend.taps
-        return can and ways.are_taken
-
-    def open_pipe(self, on_piped: OnPiped) -> None:
-        """Have bytes come into a pipe, as long as the backend can, and tell *on_piped* of them.
-
-        They are the first in the queue still: `peek` and all that takes bytes ends it, and
-        gives them. Raises OSError.
-        """
-        self._check()
-        self._inbox.queue.open_pipe()
-        self._on_piped = on_piped
-
-    def close_pipe(self) -> None:
-        """Have bytes come to on_receive again; those in the pipe stay the first."""
-        self._inbox.queue.close_pipe()
-
-    @property
-    def pipe(self) -> SplicePipe | None:
-        """What has the bytes that come next; None if there is no pipe, and during a change."""
-        return self._inbox.pipe
-
-    def splice_nowait(self, pipe: SplicePipe) -> int:
-        """As `try_send`, what is in *pipe*. Raises CannotSplice if bytes must be looked at."""
-        self._check()
-        return self._outbox.splice_nowait(pipe)
-
-    @property
-    def direct_source(self) -> socket.socket | None:
-        """The peer's socket, if what it sends may be read from it directly, until a checkpoint.
-
-        So where nobody has to look at it, and nothing has come before but what is in the pipe.
-        """
-        queue = self._inbox.queue
-        is_free = queue.has_only_piped and not (
-            queue.is_paused or self._inbox.is_held or self._inbox.is_muted
-        )
-        return self._plain_socket if is_free else None
-
-    @property
-    def direct_sink(self) -> socket.socket | None:
-        """The same, if it may be sent to directly: nobody else is at it, and no change."""
-        return self._plain_socket if self._outbox.is_idle else None
-
-    @property
-    def _plain_socket(self) -> socket.socket | None:
-        return self.backend.plain_socket if self.is_attached and self.can_splice else None
+    def direct(self) -> DirectPath | None:
+        """The ways around this process, for bytes that need not come through it; None if all must."""
+        if not (ways.are_taken and self.is_attached and self.is_open):
+            return None
+        backend = self.backend
+        if backend.taps or (direct := backend.direct) is None:
+            return None
+        return DirectPath(direct, self._inbox, self._outbox)
 
     def put_back(self, data: bytes) -> None:
         """Have *data*, which was received or read directly, be the next that comes again."""
@@ -369,10 +322,10 @@ class Frontend(trio.abc.Stream):
             self._fail("on_receive")
             return 0
 
-    def push_piped(self, size: int) -> None:
-        """Tell on_piped that *size* bytes have come into the pipe."""
+    def push_piped(self, on_piped: OnPiped, size: int) -> None:
+        """Tell *on_piped* that *size* bytes have come into the pipe."""
         try:
-            self._on_piped(size)
+            on_piped(size)
         except Exception:
             self._fail("on_piped")
 

@@ -12,12 +12,21 @@ from typing import Generic, Protocol, TypeVar
 
 import attrs
 
+from trio_chardev.core.direct import Direct
 from trio_chardev.core.queue import InboxQueue
-from trio_chardev.core.splicing import CannotSplice, SplicePipe
+from trio_chardev.core.splicing import CannotSplice
 from trio_chardev.events import BackendEvent, Event
 
 INBOX_CAPACITY = 1 << 16  # bytes; a backend is not read while that many wait
 INBOX_LIMIT = 8 << 20  # bytes; more than a kernel's buffer holds, of a peer that has left
+
+
+OnPiped = Callable[[int], None]
+"""Is told how many bytes have come into the pipe; 0: look again at what is in it."""
+
+
+def ignore(size: int) -> None:
+    """Do nothing: the `OnPiped` of an inbox without a pipe."""
 
 
 class User(Protocol):
@@ -26,8 +35,8 @@ class User(Protocol):
     def push(self, data: bytes) -> int:
         """Offer *data*; how much it took."""
 
-    def push_piped(self, size: int) -> None:
-        """Tell that *size* bytes have come into the pipe."""
+    def push_piped(self, on_piped: OnPiped, size: int) -> None:
+        """Call *on_piped*: *size* bytes have come into the pipe."""
 
     def tell(self, event: BackendEvent) -> None:
         """Tell of *event*, in order with the bytes."""
@@ -50,6 +59,7 @@ class Inbox(Generic[UserT]):
     """CLOSED was sent for a change: until it is over the frontend hears no OPENED or CLOSED."""
     is_owed_closed: bool = False
     """It is muted, though it was not told CLOSED."""
+    _on_piped: OnPiped = attrs.field(default=ignore, init=False)
     _is_flushing: bool = attrs.field(default=False, init=False)
 
     @property
@@ -68,7 +78,7 @@ class Inbox(Generic[UserT]):
     def detach(self) -> None:
         """Nobody is the user; who waits to receive looks again."""
         self.frontend = None
-        self.queue.close_pipe()
+        self.close_pipe()
         self.queue.resume()
         self.queue.wake_readers()
 
@@ -81,32 +91,51 @@ class Inbox(Generic[UserT]):
             data = data[taken:]
         self.queue.put(data)
 
-    def fill_pipe(self, receive_into: Callable[[SplicePipe, int], int]) -> int | None:
-        """Have the backend's *receive_into* put what has come into the pipe; how much it was.
+    def open_pipe(self, on_piped: OnPiped) -> None:
+        """Have bytes come into a pipe, as long as nobody looks at them; *on_piped* is told.
 
-        None: `Backend.receive_nowait` has to get it, because there is no pipe, or no room in it,
-        or because bytes have to be looked at.
+        A change ends that. Raises OSError.
+        """
+        if not self.is_held:
+            self.queue.open_pipe()
+            self._on_piped = on_piped
+
+    def fill_pipe(self, direct: Direct | None) -> int | None:
+        """Have *direct* put what has come into the pipe, and tell of it; return how much it was.
+
+        None: it has to come the plain way, because there is no pipe or no room in it, because
+        something stands behind it, or because bytes have to be looked at, as all without *direct*.
         """
         queue = self.queue
         pipe, room = queue.pipe, queue.room
-        if pipe is None or room <= 0 or self.is_held or not queue.has_only_piped:
+        if pipe is None or not queue.is_clear or room <= 0:
             return None
         try:
-            size = receive_into(pipe, room)
+            if direct is None:
+                raise CannotSplice
+            size = direct.receive_into(pipe, room)
         except CannotSplice:
-            queue.close_pipe()
+            self.close_pipe()
             return None
-        return None if not size and pipe.is_full else size
+        if size:
+            self._offer_piped(size)
+        elif pipe.is_full:
+            return None
+        return size
 
-    def piped(self, size: int) -> None:
-        """*size* bytes have come into the pipe."""
+    def close_pipe(self) -> None:
+        """Have bytes be handed over again; those in the pipe stay the first."""
+        self.queue.close_pipe()
+        self._on_piped = ignore
+
+    def _offer_piped(self, size: int) -> None:
         if self.frontend is not None:
-            self.frontend.push_piped(size)
+            self.frontend.push_piped(self._on_piped, size)
 
     @property
-    def pipe(self) -> SplicePipe | None:
-        """Where the next bytes are, if they are to be handed over and in a pipe."""
-        return None if self.is_held else self.queue.pipe
+    def is_clear(self) -> bool:
+        """May what comes next be handed over at once, behind what is in the pipe?"""
+        return self.queue.is_clear and not (self.queue.is_paused or self.is_held or self.is_muted)
 
     def event(self, event: BackendEvent) -> None:
         """*event* has come, after the bytes that came before it."""
@@ -159,12 +188,14 @@ class Inbox(Generic[UserT]):
             self.queue.wake_writers()
 
     def _flush(self) -> None:
-        if self.pipe:
-            self.piped(0)
-            if self.pipe:
-                return
-        while not self.is_held and (item := self.queue.peek()) is not None:
-            if not isinstance(item, bytes):
+        while not self.is_held:
+            if self.queue.is_next_piped:
+                self._offer_piped(0)
+                if self.queue.is_next_piped:
+                    break
+            elif (item := self.queue.peek()) is None:
+                break
+            elif not isinstance(item, bytes):
                 self.queue.take(0)
                 self._tell(item)
             elif (taken := self._push(item)) > 0:
@@ -177,6 +208,7 @@ class Inbox(Generic[UserT]):
         if closed:
             self.event(Event.CLOSED)
             self.is_muted = True
+        self.close_pipe()
         self.is_held = True
 
     def let_last_in(self, *, is_open: bool) -> None:

@@ -106,14 +106,18 @@ class Outbox:
         )
 
     def splice_nowait(self, pipe: SplicePipe) -> int:
-        """As `send_nowait`, what is in *pipe*. Raises CannotSplice if bytes have to be looked at."""
+        """Do as `send_nowait` with what is in *pipe*.
+
+        Raises also CannotSplice, if bytes have to be looked at.
+        """
         if self._write_lock.locked() or self._backend_lock.locked():
             self.refuse_in_handler()
             return 0
         runner = self.usable_runner()
-        if runner.carried or runner.backend.taps:
+        direct = runner.backend.direct
+        if direct is None or runner.carried or runner.backend.taps:
             raise CannotSplice
-        return runner.backend.send_from(pipe)
+        return direct.send_from(pipe)
 
     async def send_some(self, data: memoryview, check: Callable[[], None]) -> int:
         """Send a non-empty prefix of *data*. Cancelled: nothing was sent.

@@ -4,7 +4,8 @@ Bytes and events stand in one queue, in the order in which they came, so that a 
 its place and a frontend reads the last bytes of a peer before it hears CLOSED. An event that
 finds the queue empty does not wait in it: see `Inbox`. The queue outlives the backends.
 
-The first bytes may be in a pipe of the kernel (`open_pipe`), until somebody looks at them.
+Bytes may wait in a pipe of the kernel instead (`open_pipe`), which then is one item of the queue,
+until somebody looks at them: that puts them in its place.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ class InboxQueue:
         self.limit = max(capacity, limit)
         self.is_paused = False
         self.pipe: SplicePipe | None = None
-        """Where the first bytes are; None if nobody has asked for one."""
+        """What bytes may come into. It is an item of the queue while something is in it."""
         self._plain_capacity = capacity
-        self._items: deque[bytes | BackendEvent] = deque()
+        self._items: deque[bytes | SplicePipe | BackendEvent] = deque()
         self._offset = 0  # how much of the first item has been taken
         self._size = 0
         self._readers = trio.lowlevel.ParkingLot()
@@ -88,26 +89,35 @@ class InboxQueue:
             self.wake_writers()
 
     def close_pipe(self) -> None:
-        """Have no bytes in a pipe any more; those that were stay the first."""
+        """Have no bytes in a pipe any more; those that were keep their place."""
         if (pipe := self.pipe) is not None:
-            self._items.extendleft(reversed(list(pipe.read_all())))
+            items, self._items = self._items, deque()
+            for item in items:
+                if item is pipe:
+                    self._items.extend(pipe.read_all())
+                else:
+                    self._items.append(item)
             self.pipe = None
             pipe.close()
             self.capacity = self._plain_capacity
 
     def _piped(self, size: int) -> None:
-        """The pipe, while nothing else is in the queue, has *size* bytes more; or less."""
+        """Account for *size* bytes that have come into the pipe; negative: they have left it."""
+        assert self.pipe is not None
         if size < 0:
+            if not self.pipe:
+                self._items.remove(self.pipe)
             self._shrink(-size)
         else:
-            assert not self._items
+            if len(self.pipe) == size:
+                self._items.append(self.pipe)
             self._size += size
             self._readers.unpark_all()
 
     @property
-    def has_only_piped(self) -> bool:
-        """Is nothing in the queue but what is in the pipe?"""
-        return not self._items
+    def is_clear(self) -> bool:
+        """Is nothing in the queue, or only a pipe?"""
+        return not self._items or (len(self._items) == 1 and self._items[0] is self.pipe)
 
     def put(self, data: bytes) -> None:
         """Append *data*; more than `room` only for the drain after a change."""
@@ -116,7 +126,7 @@ class InboxQueue:
         self._readers.unpark_all()
 
     def put_back(self, data: bytes) -> None:
-        """Put *data*, which was the next, in front of what is no longer in the pipe."""
+        """Put *data*, which was the next, in front of all else."""
         if data:
             if self._offset:
                 self._items[0] = self._items[0][self._offset :]  # type: ignore[index]
@@ -146,7 +156,7 @@ class InboxQueue:
             return True
         for index in reversed(range(len(self._items))):
             item = self._items[index]
-            if isinstance(item, bytes):
+            if isinstance(item, bytes | SplicePipe):
                 break
             if _concerns_the_same(item, event):
                 if item is event or event in ARRIVING:
@@ -158,11 +168,9 @@ class InboxQueue:
 
     def take(self, max_bytes: int) -> bytes | BackendEvent | None:
         """The next event, or up to *max_bytes* of the bytes before the next event, or None."""
-        if self.pipe:
-            self.close_pipe()
-        if not self._items:
+        item = self._first()
+        if item is None:
             return None
-        item = self._items[0]
         if not isinstance(item, bytes):
             self._items.popleft()
             self._shrink(EVENT_WEIGHT)
@@ -175,7 +183,7 @@ class InboxQueue:
 
     def _take_more(self, max_bytes: int) -> Iterator[bytes]:
         """The bytes of the items that follow."""
-        while max_bytes and self._items and isinstance(item := self._items[0], bytes):
+        while max_bytes and isinstance(item := self._first(), bytes):
             data = self._take_bytes(item, max_bytes)
             max_bytes -= len(data)
             yield data
@@ -194,16 +202,27 @@ class InboxQueue:
 
     def peek(self) -> bytes | BackendEvent | None:
         """What `take` would give next."""
-        if self.pipe:
-            self.close_pipe()
+        item = self._first()
+        return item[self._offset :] if self._offset and isinstance(item, bytes) else item
+
+    @property
+    def is_next_piped(self) -> bool:
+        """Are the next bytes in the pipe?"""
+        return bool(self._items) and self._items[0] is self.pipe
+
+    def _first(self) -> bytes | BackendEvent | None:
+        """The first item; of a pipe its bytes."""
         if not self._items:
             return None
         item = self._items[0]
-        return item[self._offset :] if self._offset and isinstance(item, bytes) else item
+        if isinstance(item, SplicePipe):
+            self.close_pipe()
+            return self._first()
+        return item
 
     def drop_events(self) -> None:
         """Forget the events: nobody is there whom they concern."""
-        kept = [item for item in self._items if isinstance(item, bytes)]
+        kept = [item for item in self._items if isinstance(item, bytes | SplicePipe)]
         gone = len(self._items) - len(kept)
         self._items = deque(kept)
         self._shrink(gone * EVENT_WEIGHT)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
 import attrs
 import trio
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
-from trio_chardev.core.polling import Polling
+from trio_chardev.core.look_again import Next, Polling
 from trio_chardev.core.tap import show
 from trio_chardev.core.users import Users
 from trio_chardev.errors import BackendError, ChardevError
@@ -20,9 +18,6 @@ from trio_chardev.errors import BackendError, ChardevError
 log = logging.getLogger(__name__)
 
 CLEANUP_TIMEOUT = 5.0  # seconds; bounds every shielded wait of the core
-MAX_READ = 1 << 16  # bytes that are asked for at once; more cost more than they bring
-READS_IN_A_ROW = 16  # before others get a turn
-TURN = 400e-6  # seconds; others get one when reading and handing over has taken that long, too
 DRAIN_TIMEOUT = 0.2  # seconds; how long a peer that is left behind may take for its last bytes
 MAX_DRAIN_TIMEOUT = 60.0  # seconds; nothing but the end of the chardev interrupts a drain
 PASSES_TO_CLOSE = 2  # of the scheduler; what closes without waiting needs no scope with a deadline
@@ -84,47 +79,29 @@ class Runner:
                 self._draining.cancel()
 
     async def _pump(self, users: Users[Any]) -> None:
-        """Wait for room, read, deliver: no byte is held here over a checkpoint.
+        """Wait for room, read, hand over: no byte is held here over a checkpoint.
 
         A peer that has left is not kept waiting for room, as far as the queue's limit allows:
         then its leaving is known, the next can come, and all that it has sent comes first.
 
-        What comes after a commit, when it was replaced, is not read.
+        What comes after the commit that replaced the backend is not read.
         """
         backend = self.backend
-        polling = Polling() if backend.is_polled else None
-        in_a_row = 0
-        begin = 0.0  # of the first of them
+        polling = Polling(is_on=backend.is_polled)
         while not self.is_replaced:
             room = users.room
             if room <= 0 and backend.is_hung_up:
                 room = users.spare
             if room <= 0:
                 await self._wait_room(users)
-            elif (size := users.fill_pipe(backend.receive_into)) or (
-                size is None and (data := backend.receive_nowait(min(room, MAX_READ)))
-            ):
-                if polling is not None:
-                    polling.input_came()
-                if not in_a_row:
-                    begin = perf_counter()
-                if size:
-                    users.piped(size)
-                else:
-                    users.data(data)
-                in_a_row += 1
-                if in_a_row == READS_IN_A_ROW or perf_counter() - begin > TURN:
-                    in_a_row = 0
+                continue
+            polling.look_begins()
+            came = users.receive_from(backend, room)
+            match polling.look_ended(found=came > 0):
+                case Next.TURN:
                     await trio.lowlevel.checkpoint()
-            elif polling is not None and polling.looks_again():
-                if in_a_row:
-                    in_a_row = 0
-                    await trio.lowlevel.checkpoint()
-                else:
-                    os.sched_yield()
-            else:
-                in_a_row = 0
-                await backend.wait_readable()
+                case Next.WAIT:
+                    await backend.wait_readable()
         await trio.sleep_forever()
 
     async def _wait_room(self, users: Users[Any]) -> None:

@@ -12,7 +12,7 @@ import os
 import select
 from collections.abc import Callable, Iterator
 
-from trio_chardev.core.bursts import Burst
+from trio_chardev.core.look_again import Burst
 
 SPLICE_CAPACITY = 1 << 20  # bytes; more than a socket's buffer holds
 READ_SIZE = 1 << 16  # bytes

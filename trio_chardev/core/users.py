@@ -11,10 +11,12 @@ from typing import Generic
 
 import attrs
 
+from trio_chardev.core.direct import Source
 from trio_chardev.core.inbox import Inbox, UserT
-from trio_chardev.core.splicing import SplicePipe
 from trio_chardev.core.tap import Tap, show
 from trio_chardev.events import BackendEvent, Event
+
+MAX_READ = 1 << 16  # bytes that are asked for at once; more cost more than they bring
 
 
 @attrs.define(eq=False)
@@ -90,25 +92,24 @@ class Users(Generic[UserT]):
             inbox.event(Event.MUX_IN)
             before.queue.wake_writers()
 
+    def receive_from(self, backend: Source, room: int) -> int:
+        """Hand over at most *room* bytes that have come from *backend*, the one in place.
+
+        Returns how many there were; 0 if nothing has come.
+        """
+        if self.focus.queue.pipe is not None:  # the fast way: they need not come into this process
+            direct = None if self.taps else backend.direct
+            if (size := self.focus.fill_pipe(direct)) is not None:
+                return size
+        if data := backend.receive_nowait(min(room, MAX_READ)):
+            self.data(data)
+        return len(data)
+
     def data(self, data: bytes) -> None:
         """*data* has come from the backend in place."""
         if self.taps:
             self._show_received(data)
         self.focus.data(data)
-
-    def fill_pipe(self, receive_into: Callable[[SplicePipe, int], int]) -> int | None:
-        """See `Inbox.fill_pipe`; `piped` is to be called then."""
-        queue = self.focus.queue
-        if queue.pipe is None:
-            return None
-        if self.taps:  # they are shown what comes
-            queue.close_pipe()
-            return None
-        return self.focus.fill_pipe(receive_into)
-
-    def piped(self, size: int) -> None:
-        """*size* bytes have come from the backend in place into the pipe."""
-        self.focus.piped(size)
 
     def focus_event(self, event: BackendEvent) -> None:
         """*event* has come for the one that has the focus."""

@@ -1,12 +1,11 @@
-"""The fast path of two flows that answer each other: small pieces, there and back.
+"""A fast way of a bridge, for two flows that answer each other: small pieces, there and back.
 
 Where both sides are plain sockets, a piece that has gone one way at once is followed by what
-comes from either side in a burst, see `trio_chardev.core.bursts`: it is read from the one socket
+comes from either side in a burst, see `trio_chardev.core.look_again`: it is read from the one socket
 and sent to the other directly, without the layers and the scheduler between. No other task runs
-meanwhile, so nothing can come between, and what is looked at before the burst
-(`Frontend.direct_source`, `direct_sink`) stays as it is. What is not as plain as that, such as a
-large piece, one that is not taken at once, the end, an error, ends the burst and goes the plain
-way.
+meanwhile, so nothing can come between, and what is looked at before the burst (`Frontend.direct`)
+stays as it is. What is not as plain as that, such as a large piece, one that is not taken at once,
+the end, an error, ends the burst and goes the plain way.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ import os
 import socket
 from typing import NamedTuple
 
-from trio_chardev.core.bursts import Burst, Bursts
+from trio_chardev.core.look_again import Burst, Bursts
 from trio_chardev.devices.direction import Direction
 
 PIECE = 1 << 10  # bytes; more at a time is for splicing, or for the plain way
 
 
 class Way(NamedTuple):
-    """One of the two."""
+    """One of the two directions."""
 
     source: socket.socket
     sink: socket.socket
@@ -30,7 +29,7 @@ class Way(NamedTuple):
 
 
 class Exchange:
-    """Of the two flows of a bridge."""
+    """Sends on what comes from either of the two *flows* of a bridge."""
 
     def __init__(self, *flows: Direction) -> None:
         self._flows = flows
@@ -40,17 +39,23 @@ class Exchange:
         """*flow*, which is not at work, has sent all of the *size* bytes that came."""
         if size < PIECE and self._bursts.input_came():
             ways = self._ways(flow)
-            # If there can't be a burst that is not to be found out each time.
+            # Where there can't be a burst this counts as one in vain: it is not tried each time.
             self._bursts.ended(in_vain=self._burst(*ways) if ways else True)
 
     def _ways(self, last: Direction) -> list[Way]:
-        """That of *last* and the other, which is likely to be next; [] if one can't be direct."""
+        """Both directions, *last* behind the other, which is likely to be next; else none.
+
+        None if one can't be direct, or is spliced.
+        """
         ways = []
         for flow in sorted(self._flows, key=lambda flow: flow is last):
-            source, sink = flow.source.direct_source, flow.sink.direct_sink
-            if flow.is_at_work or flow.source.pipe is not None or source is None or sink is None:
+            source, sink = flow.source.direct, flow.sink.direct
+            if flow.is_at_work or source is None or sink is None or source.pipe is not None:
                 return []
-            ways.append(Way(source, sink, flow))
+            from_socket, to_socket = source.receive_socket, sink.send_socket
+            if from_socket is None or to_socket is None:
+                return []
+            ways.append(Way(from_socket, to_socket, flow))
         return ways
 
     def _burst(self, way: Way, other: Way) -> bool:

@@ -1,10 +1,10 @@
-"""The fast path of a flow whose sink takes little at once, and more at once after that.
+"""A fast way of a flow whose sink takes little at once, and more right after that.
 
-So does a terminal: the kernel has room for some 8 KB, and where it is no real line but one side of
-a PTY its worker has carried that to the other side, and its user read it, within 50 us. To wait for
-room takes two turns of the scheduler. So where little was taken a few times in a row who has sent
-that, the task that brings the bytes or the flow's, offers the rest again, see
-`trio_chardev.core.bursts`; what is left then has to wait, as all else does.
+A terminal does so: the kernel has room for some 8 KB, and where the terminal is no real line but one
+side of a PTY, its worker carries that to the other side, and its user reads it, within 50 us. To
+wait for room takes two turns of the scheduler. So after several short writes in a row, whichever task
+made them offers the rest again at once, see `trio_chardev.core.look_again`; what is left then has to
+wait, as all else does.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from contextlib import suppress
 
 import trio
 
-from trio_chardev.core.bursts import Burst, Bursts
+from trio_chardev.core.look_again import Burst, Bursts
 from trio_chardev.devices.direction import Direction
 from trio_chardev.errors import ChardevError
 
 
 class Pour:
-    """Of one flow."""
+    """Offers the sink of *flow* again what it did not take."""
 
     def __init__(self, flow: Direction) -> None:
         self._flow = flow
         self._bursts = Bursts()
 
     def send_rest(self, rest: memoryview) -> int:
-        """Have the sink take of *rest*, which it did not take at once, what it soon takes.
+        """Have the sink take of *rest*, which it did not take at once, what it takes soon.
 
-        How many bytes that is. It never raises: what is wrong the flow's task finds out.
+        Returns how many bytes that is. It never raises: the flow's task finds out what is wrong.
         """
         if not self._bursts.input_came():
             return 0

@@ -1,9 +1,9 @@
-"""The fast path of a flow: splice(2) moves its bytes, while nothing has to look at them.
+"""A fast way of a flow: splice(2) moves its bytes, while nothing has to look at them.
 
 It begins after a few large reads, where both backends are plain sockets, and ends with a few
 small ones, for which a pipe would only be more system calls; or when anything is in the way: a
 log, a protocol, an error, a closed or changed side. Then what is in the pipe goes the plain
-way. As the pipe is the front of the source's queue (`InboxQueue.pipe`), the order of bytes and
+way. As the pipe is an item of the source's queue (`InboxQueue.open_pipe`), the order of bytes and
 events, changes and limits are those of the plain way.
 """
 
@@ -13,8 +13,9 @@ from contextlib import suppress
 
 import trio
 
-from trio_chardev.core.bursts import Bursts
-from trio_chardev.core.splicing import CannotSplice
+from trio_chardev.core.direct_path import DirectPath
+from trio_chardev.core.look_again import Bursts
+from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.devices.direction import Direction
 from trio_chardev.errors import ChardevError
 
@@ -24,7 +25,7 @@ IN_A_ROW = 4  # reads; so many decide
 
 
 class Splicing:
-    """Of one flow."""
+    """Splices the bytes of *flow*."""
 
     def __init__(self, flow: Direction) -> None:
         self._flow = flow
@@ -43,24 +44,38 @@ class Splicing:
             self._start()
 
     def _start(self) -> None:
-        if self._flow.source.can_splice and self._flow.sink.can_splice:
+        source, sink = self._flow.source.direct, self._flow.sink.direct
+        if source is not None and sink is not None:
             with suppress(OSError):  # no descriptor to spare
-                self._flow.source.open_pipe(self._on_piped)
+                source.open_pipe(self._on_piped)
+
+    def _stop(self) -> None:
+        self._in_a_row = 0
+        if (source := self._flow.source.direct) is not None:  # else whoever looks at it closes it
+            source.close_pipe()
+
+    def _pipe(self) -> SplicePipe | None:
+        """The pipe, if there is something in it for the sink."""
+        source = self._flow.source.direct
+        return (source.pipe or None) if source is not None else None
 
     def _on_piped(self, size: int) -> None:
-        """The ``on_piped`` of the source: *size* bytes have come."""
+        """Move on *size* bytes that have come into the pipe, or what is left in it if that is 0."""
         flow = self._flow
         if not flow.is_at_work:
             self._move()
-        if (pipe := flow.source.pipe) is None:
+        if (source := flow.source.direct) is None:
+            flow.set_to_work()  # which looks at what is in it
             return
-        if pipe:
+        if source.pipe is None:
+            return
+        if source.pipe:
             flow.set_to_work()
         if size >= SMALL:
             self._in_a_row = 0
         elif size:
             self._in_a_row += 1
-            if self._in_a_row >= IN_A_ROW and not pipe:
+            if self._in_a_row >= IN_A_ROW and not source.pipe:
                 self._stop()
 
     def _move(self) -> int:
@@ -68,12 +83,15 @@ class Splicing:
         return (self._bursts.input_came() and self._stream()) or self._splice()
 
     def _stream(self) -> int:
-        """Move on without turns of the scheduler between, see `bursts`; 0 where that can't be."""
+        """Move on without turns of the scheduler between, in a burst; 0 where that can't be."""
         flow = self._flow
-        source, pipe, sink = flow.source.direct_source, flow.source.pipe, flow.sink.direct_sink
-        if source is None or pipe is None or sink is None:
+        source, sink = flow.source.direct, flow.sink.direct
+        if source is None or source.pipe is None or sink is None:
             return 0
-        passed, in_vain = pipe.stream(source.fileno(), sink.fileno())
+        from_socket, to_socket = source.receive_socket, sink.send_socket
+        if from_socket is None or to_socket is None:
+            return 0
+        passed, in_vain = source.pipe.stream(from_socket.fileno(), to_socket.fileno())
         flow.sent += passed
         self._bursts.ended(in_vain=in_vain)
         return passed
@@ -81,10 +99,10 @@ class Splicing:
     def _splice(self) -> int:
         """Have the sink take what it takes at once of the pipe; if it can't, close the pipe."""
         flow = self._flow
-        if not (pipe := flow.source.pipe):
+        if (pipe := self._pipe()) is None:
             return 0
         try:
-            sent = flow.sink.splice_nowait(pipe)
+            sent = _sendable(flow).send_from(pipe)
         except (CannotSplice, ChardevError, trio.ClosedResourceError):
             self._stop()
             flow.set_to_work()
@@ -92,19 +110,22 @@ class Splicing:
         flow.sent += sent
         return sent
 
-    def _stop(self) -> None:
-        self._in_a_row = 0
-        self._flow.source.close_pipe()
-
     async def push(self) -> bool:
         """Have the sink take some of the pipe. False: there is nothing for it to take."""
-        if not self._flow.source.pipe:
+        if self._pipe() is None:
             return False
         if self._move():
             await trio.lowlevel.checkpoint()
-        elif self._flow.source.pipe:
+        elif self._pipe() is not None:
             try:
                 await self._flow.sink.wait_send_all_might_not_block()
             except ChardevError:
                 self._stop()
         return True
+
+
+def _sendable(flow: Direction) -> DirectPath:
+    """The ways to the sink. Raises CannotSplice if bytes for it have to be looked at."""
+    if (sink := flow.sink.direct) is None:
+        raise CannotSplice
+    return sink

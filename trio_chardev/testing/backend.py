@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+import attrs
 import trio
 
 from trio_chardev.core.backend import Backend, OpenRequest
@@ -16,6 +17,41 @@ from trio_chardev.events import BackendEvent, LineSettings, ModemLines
 from trio_chardev.testing.world import FakeWorld
 
 FAKE_SPLICE = 1 << 15  # bytes; they fit into a pipe(7) of any size
+
+
+@attrs.frozen
+class FakeDirect:
+    """Takes and gives a fake device's bytes by a `SplicePipe`."""
+
+    device: FakeWorld
+    plain_socket: None = None
+    """A fake device has none."""
+
+    def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
+        """See `trio_chardev.core.direct.Direct`."""
+        assert self.device.is_active, "read before it was in place"
+        ours, theirs = os.pipe2(os.O_NONBLOCK)
+        try:
+            data = self.device.take(min(max_bytes, FAKE_SPLICE))
+            return pipe.fill(ours, os.write(theirs, data)) if data else 0
+        finally:
+            os.close(ours)
+            os.close(theirs)
+
+    def send_from(self, pipe: SplicePipe) -> int:
+        """See `trio_chardev.core.direct.Direct`."""
+        if not self.device.is_held_open:
+            raise CannotSplice
+        room = 0 if self.device.stuck else self.device.room
+        ours, theirs = os.pipe2(os.O_NONBLOCK)
+        try:
+            sent = pipe.empty_into(theirs, FAKE_SPLICE if room is None else min(room, FAKE_SPLICE))
+            if sent:
+                self.device.put(memoryview(os.read(ours, sent)))
+            return sent
+        finally:
+            os.close(ours)
+            os.close(theirs)
 
 
 class FakeBackend(Backend):
@@ -51,34 +87,8 @@ class FakeBackend(Backend):
         return data
 
     @property
-    def can_splice(self) -> bool:
-        return self.device.can_splice and self.is_open
-
-    def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
-        assert self.device.is_active, "read before it was in place"
-        if not self.can_splice:
-            raise CannotSplice
-        ours, theirs = os.pipe2(os.O_NONBLOCK)
-        try:
-            data = self.device.take(min(max_bytes, FAKE_SPLICE))
-            return pipe.fill(ours, os.write(theirs, data)) if data else 0
-        finally:
-            os.close(ours)
-            os.close(theirs)
-
-    def send_from(self, pipe: SplicePipe) -> int:
-        if not self.can_splice or not self.device.is_held_open:
-            raise CannotSplice
-        room = 0 if self.device.stuck else self.device.room
-        ours, theirs = os.pipe2(os.O_NONBLOCK)
-        try:
-            sent = pipe.empty_into(theirs, FAKE_SPLICE if room is None else min(room, FAKE_SPLICE))
-            if sent:
-                self.device.put(memoryview(os.read(ours, sent)))
-            return sent
-        finally:
-            os.close(ours)
-            os.close(theirs)
+    def direct(self) -> FakeDirect | None:
+        return FakeDirect(self.device) if self.device.can_splice and self.is_open else None
 
     async def wait_readable(self) -> None:
         if self.device.dies_after is not None:

@@ -47,7 +47,7 @@ _TCP_INFO = struct.Struct("B147xI")  # the state, and the shortest round trip th
 class Connection:
     """Owns a stream socket, which is connected and non-blocking. A `layer.Link`."""
 
-    __slots__ = ("_hangup", "_heard", "_receiving", "_sending", "_sock", "name")
+    __slots__ = ("_hangup", "_has_sent_eof", "_heard", "_receiving", "_sending", "_sock", "name")
 
     unsent = False
     """What it has accepted the kernel has."""
@@ -57,6 +57,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         self._sock = sock
+        self._has_sent_eof = False
         self._heard = -math.inf  # when something came; by the clock that is cheapest
         self._hangup: select.epoll | None = None  # from the first `wait_hangup` on
         self._receiving, self._sending = Shortage(), Shortage()
@@ -100,24 +101,20 @@ class Connection:
     def _send(self, data: memoryview) -> int:
         return self._sock.send(data, socket.MSG_NOSIGNAL)
 
+    @property
+    def plain_socket(self) -> socket.socket | None:
+        """See `Direct.plain_socket`. Who asks wants nothing but bytes from now on."""
+        return None if self._has_sent_eof else self._sock
+
     def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
-        """See `Backend.receive_into`."""
+        """See `Direct.receive_into`."""
         size = pipe.fill(self._sock.fileno(), max_bytes)
         self._heard = perf_counter()
         return size
 
     def send_from(self, pipe: SplicePipe) -> int:
-        """See `Backend.send_from`."""
+        """See `Direct.send_from`."""
         return pipe.empty_into(self._sock.fileno())
-
-    @property
-    def passes_fds(self) -> bool:
-        """Do descriptors go with the next bytes that are sent?"""
-        return False
-
-    def has_only_bytes(self) -> bool:
-        """Can nothing but bytes come? Who asks wants nothing else from now on."""
-        return True
 
     def flush(self) -> None:
         """Nothing to do."""
@@ -186,6 +183,7 @@ class Connection:
 
     def send_eof(self) -> None:
         """See `Link.send_eof`."""
+        self._has_sent_eof = True
         self._sock.shutdown(socket.SHUT_WR)
 
     def shut_down(self) -> None:
@@ -378,7 +376,7 @@ class UnixConnection(Connection):
             raise ConnectionAbortedError("too many descriptors that were passed wait to be closed")
 
     def has_only_bytes(self) -> bool:
-        """See `Connection.has_only_bytes`: the peer may pass no descriptors from now on.
+        """Let the peer pass no descriptors from now on. Can nothing but bytes come?
 
         Those on their way come first, with bytes that `receive` has to give.
         """
@@ -386,6 +384,12 @@ class UnixConnection(Connection):
             with contextlib.suppress(OSError):
                 self._may_bring = rights.count_unread(self._sock)
         return self._may_bring == 0
+
+    @property
+    def plain_socket(self) -> socket.socket | None:
+        if self._has_sent_eof or self._fds_to_send or not self.has_only_bytes():
+            return None
+        return self._sock
 
     def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
         if not self.has_only_bytes():
@@ -431,10 +435,6 @@ class UnixConnection(Connection):
             raise
         self._drop_fds_to_send()
         return sent
-
-    @property
-    def passes_fds(self) -> bool:
-        return bool(self._fds_to_send)
 
     def send_from(self, pipe: SplicePipe) -> int:
         if self._fds_to_send:

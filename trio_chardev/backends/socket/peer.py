@@ -10,10 +10,8 @@ import abc
 import contextlib
 import logging
 import math
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeGuard
 
 import trio
 
@@ -23,10 +21,10 @@ from trio_chardev.backends.socket.http_guard import HttpGuard
 from trio_chardev.backends.socket.layer import Link
 from trio_chardev.backends.socket.passed import SharedSocket
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.direct import Direct
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.runner import DRAIN_TIMEOUT
-from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
 
 log = logging.getLogger(__name__)
@@ -257,27 +255,12 @@ class PeerBackend(Backend):
             self._let_go()
 
     @property
-    def can_splice(self) -> bool:
-        return _is_plain(self._connection)
-
-    @property
-    def plain_socket(self) -> socket.socket | None:
+    def direct(self) -> Direct | None:
+        """The peer's connection, if no protocol is on its socket, which is not shared."""
         link = self._connection
-        if not _is_plain(link) or link.passes_fds or self._has_sent_eof or self._http_guard:
+        if not isinstance(link, Connection) or isinstance(link.sock, SharedSocket):
             return None
-        return link.sock if link.has_only_bytes() else None
-
-    def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
-        return self._spliceable().receive_into(pipe, max_bytes)
-
-    def send_from(self, pipe: SplicePipe) -> int:
-        return self._spliceable().send_from(pipe)
-
-    def _spliceable(self) -> Connection:
-        """The peer, if no protocol is on its socket. Raises CannotSplice."""
-        if not _is_plain(self._connection) or self.is_dismissed or self._http_guard:
-            raise CannotSplice
-        return self._connection
+        return None if self.is_dismissed or self._http_guard else link
 
     def _disconnected(self) -> BackendDisconnectedError:
         return BackendDisconnectedError(f"nobody is connected to chardev '{self.id}'")
@@ -423,11 +406,6 @@ class _PeerLeaving(Leaving):
         if (link := self._backend.reader) is not None:
             with contextlib.suppress(OSError, trio.ClosedResourceError):  # it has left
                 await link.finish(take)
-
-
-def _is_plain(link: Link | None) -> TypeGuard[Connection]:
-    """Are its bytes those on its socket, which is ours alone?"""
-    return isinstance(link, Connection) and not isinstance(link.sock, SharedSocket)
 
 
 async def _flush(link: Link) -> None:
