@@ -112,7 +112,8 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tests/backends/taps/test_log.py",
         ),
     ),
-    "core/frontend.py": (("send_some", "try_send", "_note_refused", "give_up"), GIVERS),
+    "core/frontend.py": (("send_some", "try_send", "_note_refused"), GIVERS),
+    "core/relay.py": (("give_up",), GIVERS),
     "core/inbox.py": (("hold", "let_last_in", "release"), CORE_TESTS),
     "core/users.py": (("hold", "let_last_in", "release"), CORE_TESTS),
     "core/look_again.py": (
@@ -254,8 +255,8 @@ REASONS: dict[str, str] = {
     "and `if not 0 <= drain_timeout <= MAX_DRAIN_TIMEOUT:`": WHICH,
     "_check_changeable: without `self._seat.check_not_closed()`": ASKED_AGAIN,
     "_check_changeable: swapped `self._seat.check_not_closed()` and `if self.is_replayed:`": WHICH,
-    "_check_changeable: swapped `check_takes_changes(frontend)` "
-    "and `if (unread := len(frontend.inbox.queue)) > DRAIN_LIMIT:`": WHICH,
+    "_check_changeable: swapped `check_takes_changes(inbox.frontend)` "
+    "and `if (unread := len(inbox.queue)) > DRAIN_LIMIT:`": WHICH,
     "_switch: swapped `self._seat.users.hold(closed=old.backend.is_open and "
     "(not new.backend.is_open))` and `asked: set[Frontend] = set()`": SAME,
     "_set_up: without `self._seat.check_not_closed()`": ASKED_AGAIN,
@@ -362,8 +363,7 @@ REASONS: dict[str, str] = {
     "self._watching, nursery, listener, in_use_by)`": NO_CHECKPOINT,
     "watch: swapped `with contextlib.suppress(OSError):` and `if self.refuses:`": NO_CHECKPOINT,
     "who: swapped `if sock.family == socket.AF_UNIX:` and `address = sock.getpeername()`": SAME,
-    "ended: swapped `self._last = perf_counter()` "
-    "and `self._missing = PAUSE if in_vain else 0`": SAME,
+    "ended: swapped `self._last = perf_counter()` and `if in_vain:`": SAME,
     "fill: swapped `self._size += size` and `self._on_change(size)`": SAME,
     "empty_into: swapped `self._size -= size` and `self._on_change(-size)`": SAME,
     "empty_into: without `if not self._size or not max_bytes:`": SPARES,
@@ -378,8 +378,6 @@ REASONS: dict[str, str] = {
     "send_rest: swapped `sent += taken` and `moved = taken > 0`": SAME,
     "_send_on: swapped `flow.sent += sent` and `if sent < len(data):`": SAME,
     "_send_on: swapped `flow.source.put_back(data[sent:])` and `flow.set_to_work()`": NO_CHECKPOINT,
-    "_ways: swapped `if flow.is_at_work or flow.source.pipe is not None or source is None or "
-    "(sink is None):` and `ways.append(Way(source, sink, flow))`": "then none is given",
     "_burst: swapped `burst = Burst()` and `sent: int | None = 0`": SAME,
     "_burst: swapped `sent = _send_on(way)` and `if sent:`": GIVES_WAY,
     "_burst: without `if sent:`": GIVES_WAY,

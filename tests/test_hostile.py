@@ -87,7 +87,7 @@ async def test_whatever_a_peer_sends_a_step_is_short_and_little_is_kept(
                 await flood(peer, rounds=1)
                 user.pause_input()
                 await flood(peer)
-                assert len(user.inbox.queue) <= 2 * INBOX_CAPACITY
+                assert user.statistics().bytes_waiting <= 2 * INBOX_CAPACITY
                 await eventually(lambda: open_descriptors() <= before + FDS)  # threads close them
                 await registry.change("flooded", NullOptions(), drain_timeout=0.05)
             nursery.cancel_scope.cancel()

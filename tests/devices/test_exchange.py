@@ -171,7 +171,7 @@ async def test_others_have_their_turn_between_bursts(
 
 @attrs.define
 class FakeFlow:
-    """What `_send_on` uses of a flow; it is its own source."""
+    """What `_send_on` uses of a flow; it is its own source, and that its own relay."""
 
     sent: int = 0
     put: bytes = b""
@@ -179,6 +179,10 @@ class FakeFlow:
 
     @property
     def source(self) -> FakeFlow:
+        return self
+
+    @property
+    def relay(self) -> FakeFlow:
         return self
 
     def put_back(self, data: bytes) -> None:
@@ -294,7 +298,7 @@ async def test_both_sides_of_a_bridge_of_sockets_may_be_used_directly() -> None:
 
 async def test_not_while_something_waits() -> None:
     async with open_world() as world:
-        world.bridge.peer.put_back(b"x")
+        world.bridge.peer.relay.put_back(b"x")
         assert ways_of(world.bridge.peer)[0] is None
 
 
@@ -328,15 +332,14 @@ async def test_not_where_a_log_is_kept(tmp_path: Path) -> None:
             assert ways_of(world.bridge.peer) == (None, None)
 
 
-async def test_not_while_a_change_is_under_way() -> None:
+async def test_not_while_a_change_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_world() as world:
         seen = []
 
-        async def be_change(_: object) -> None:
+        async def be_change(*_: object) -> None:
             seen.append(ways_of(world.bridge.peer))
 
-        peer = world.bridge.peer
-        peer.handlers = attrs.evolve(peer.handlers, be_change=be_change)
+        monkeypatch.setattr(Flow, "be_change", be_change)
         await world.change("user")
         assert seen == [(None, None)]
 

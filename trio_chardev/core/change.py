@@ -125,9 +125,9 @@ class Change:
                 raise ChangeFailedError(text) from exc
 
     async def _ask(self, frontend: Frontend, backend: Controls) -> None:
-        if frontend.handlers.be_change is not None:
+        if frontend.calls.be_change is not None:
             with self._parts.outbox.handler_at_work():
-                await frontend.handlers.be_change(backend)
+                await frontend.calls.be_change(backend)
 
     async def _roll_back(self) -> None:
         """Set the frontends up for the original again, and let them go on."""
@@ -152,9 +152,11 @@ def check_changeable(parts: Parts, *, is_replayed: bool) -> None:
     parts.check_not_closed()
     if is_replayed:
         raise ChangeRefusedError(f"Chardev '{parts.id}' cannot be changed in record/replay mode")
-    for frontend in parts.frontends:
-        check_takes_changes(frontend)
-        if (unread := len(frontend.inbox.queue)) > DRAIN_LIMIT:
+    for inbox in parts.users.inboxes:
+        if inbox.frontend is None:
+            continue
+        check_takes_changes(inbox.frontend)
+        if (unread := len(inbox.queue)) > DRAIN_LIMIT:
             raise ChangeRefusedError(
                 f"Chardev '{parts.id}' has {unread} bytes that its user has not read"
             )
@@ -162,7 +164,7 @@ def check_changeable(parts: Parts, *, is_replayed: bool) -> None:
 
 def check_takes_changes(frontend: Frontend) -> None:
     """Raise ChangeRefusedError for a user that could not follow a change."""
-    if frontend.handlers.be_change is None:
+    if frontend.calls.be_change is None:
         error = ChangeRefusedError("Chardev user does not support chardev hotswap")
         error.add_note("It was attached without be_change; be_change=stateless needs no set-up.")
         raise error

@@ -96,7 +96,7 @@ class Chardev:
     @property
     def info(self) -> ChardevInfo:
         """What query-chardev shows."""
-        lost = sum(frontend.lost for frontend in self.frontends)
+        lost = sum(frontend.relay.lost for frontend in self.frontends)
         waiting = self.backend.waiting
         return ChardevInfo(self.id, self.backend.filename, self.frontend_open, lost, waiting)
 
@@ -116,7 +116,7 @@ class Chardev:
     @property
     def frontend_open(self) -> bool:
         """Is there a user that is open itself? A mux is while somebody uses it."""
-        return any(frontend.is_ready() for frontend in self.frontends)
+        return any(frontend.calls.is_ready() for frontend in self.frontends)
 
     @property
     def is_started(self) -> bool:
@@ -222,7 +222,8 @@ class Chardev:
     def detach(self, frontend: Frontend) -> None:
         """*frontend* is no longer a user: its calls that wait raise ClosedResourceError."""
         if frontend.is_attached:
-            self._parts.users.detach(frontend.inbox)
+            users = self._parts.users
+            users.detach(users.inbox_of(frontend))
             self.touch()
             self._parts.outbox.interrupt()
 

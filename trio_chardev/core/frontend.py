@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,18 +14,14 @@ from trio_chardev.core.controls import Controls
 from trio_chardev.core.direct_path import DirectPath
 from trio_chardev.core.expect import Expected, Pattern, expect
 from trio_chardev.core.fast import ways
-from trio_chardev.core.handlers import Handlers
-from trio_chardev.core.inbox import Inbox, OnPiped
+from trio_chardev.core.handlers import Calls, Handlers
+from trio_chardev.core.inbox import Inbox
 from trio_chardev.core.line import Line
 from trio_chardev.core.line_in_place import LineInPlace
 from trio_chardev.core.outbox import Outbox
+from trio_chardev.core.relay import Relay
+from trio_chardev.core.weak import weakly
 from trio_chardev.errors import BackendDisconnectedError, ChardevClosedError
-from trio_chardev.events import BackendEvent
-
-log = logging.getLogger(__name__)
-
-OnReceive = Callable[[bytes], int]
-"""Takes bytes in the task that received them; returns how many. See `Frontend`."""
 
 MAX_CHUNK = 1 << 20  # bytes that receive_some gives at most, if it is not told
 
@@ -38,17 +33,17 @@ class FrontendStatistics:
     is_open: bool
     """Is somebody at the other end?"""
     bytes_waiting: int
-    """Received, and not taken yet; an event among them counts as 64."""
+    """How many were received and not taken yet; an event among them counts as 64."""
     tasks_waiting_send: int
-    """Tasks that wait for their turn to send; one more may be sending."""
+    """How many tasks wait for their turn to send; one more may be sending."""
     is_receiving: bool
     """Does a task wait to receive?"""
     lost: int
-    """Bytes that the user had for the chardev and gave up, as a hub does for a slow one."""
+    """How many bytes the user had for the chardev and gave up, as a hub does for a slow one."""
 
 
 class Frontend(trio.abc.Stream):
-    """Made by `Chardev.attach`; of the one user at a time.
+    """What `Chardev.attach` gives the chardev's user; only a mux lets several use one chardev.
 
     *be_change* is awaited in every change with the new backend's `Controls`, before the
     commit, while nothing can be written: it must not write or wait for a task that does
@@ -69,17 +64,15 @@ class Frontend(trio.abc.Stream):
         handlers: Handlers,
     ) -> None:
         self.id = outbox.id
-        """That of its chardev."""
+        """The chardev's id."""
         self._on_detach = on_detach
-        self.handlers = handlers
         self._outbox = outbox
         self._inbox = inbox
         self._is_receiving = False
-        self.keeps_refused = False
-        """`send_some` and `try_send` are called again with what nobody was there for, or
-        `give_up` is. Else raising they have given it up: a log has it then."""
-        self.lost = 0
-        """How many bytes it had for the chardev and gave up, as a hub does for one that is slow."""
+        self.calls = Calls(self.id, handlers, weakly(Frontend.detach, self))
+        """What the chardev calls of its user."""
+        self.relay = Relay(self, inbox, outbox)
+        """For a user that passes bytes on."""
 
     @property
     def is_open(self) -> bool:
@@ -88,18 +81,17 @@ class Frontend(trio.abc.Stream):
 
     @property
     def backend(self) -> Backend:
-        """The backend of its chardev that is in place now."""
+        """The chardev's backend that is in place now."""
         return self._outbox.runner.backend
 
     @property
-    def inbox(self) -> Inbox[Frontend]:
-        """Where it gets its bytes and events from."""
-        return self._inbox
-
-    @property
     def is_attached(self) -> bool:
-        """False once it is closed, or was detached because a handler of it failed."""
+        """False once it is closed, or was detached because one of its handlers failed."""
         return self._inbox.frontend is self
+
+    def _check(self) -> None:
+        if not self.is_attached:
+            raise trio.ClosedResourceError("this frontend is not attached any more")
 
     # ------------------------------------------------------------ bytes
 
@@ -133,13 +125,8 @@ class Frontend(trio.abc.Stream):
             raise
 
     def _note_refused(self, data: memoryview) -> None:
-        if not self.keeps_refused:
-            self.give_up(data)
-
-    def give_up(self, data: bytes | bytearray | memoryview) -> None:
-        """Have a log show *data*, which was refused and will not be sent; see `keeps_refused`."""
-        if self.is_attached:
-            self._outbox.give_up(memoryview(data).cast("B"))
+        if not self.relay.keeps_refused:
+            self.relay.give_up(data)
 
     async def send_eof(self) -> None:
         """Tell the peer that no more will come, behind what was sent; it can go on sending.
@@ -152,7 +139,7 @@ class Frontend(trio.abc.Stream):
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until no other write is under way, no change, and the backend may take something.
 
-        May be too early. Raises as `send_all`.
+        It may be too early. Raises as `send_all`.
         """
         self._check()
         await self._outbox.wait_writable(self._check)
@@ -190,10 +177,10 @@ class Frontend(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
         self._check()
         with self._receiving():
-            return await expect(pattern, timeout, self._receive, self.put_back)
+            return await expect(pattern, timeout, self._receive, self.relay.put_back)
 
     async def _receive(self, max_bytes: int) -> bytes:
-        """As `receive_some`, for the one that is receiving; a checkpoint only if it waits."""
+        """Do as `receive_some`, in the one task that is receiving; a checkpoint only if it waits."""
         data = self.take_ready(max_bytes)
         while not data and not self._is_over:
             await self._inbox.queue.wait_item()
@@ -231,24 +218,12 @@ class Frontend(trio.abc.Stream):
     def take_ready(self, max_bytes: int = MAX_CHUNK) -> bytes:
         """Take what has come already, at most *max_bytes*; ``b""`` if nothing has.
 
-        It never waits, and does not tell the end: `receive_some` does.
+        It never waits, and it does not tell the end, as `receive_some` does.
         """
         self._check()
         data = self._inbox.take(max_bytes)
         self._check()  # an on_event that failed on the way has ended it
         return data
-
-    def peek(self) -> bytes:
-        """Some of the bytes that come next, which stay; ``b""`` while there are none.
-
-        For who sends them on: they are the first to come until `consume`, whatever happens.
-        """
-        self._check()
-        return self._inbox.peek()
-
-    def consume(self, size: int) -> None:
-        """Take *size* bytes, at most those that `peek` gave, also during a change."""
-        self._inbox.queue.take(size)
 
     @property
     def direct(self) -> DirectPath | None:
@@ -259,10 +234,6 @@ class Frontend(trio.abc.Stream):
         if backend.taps or (direct := backend.direct) is None:
             return None
         return DirectPath(direct, self._inbox, self._outbox)
-
-    def put_back(self, data: bytes) -> None:
-        """Have *data*, which was received or read directly, be the next that comes again."""
-        self._inbox.queue.put_back(data)
 
     @property
     def _is_over(self) -> bool:
@@ -289,7 +260,7 @@ class Frontend(trio.abc.Stream):
             bytes_waiting=len(self._inbox.queue),
             tasks_waiting_send=self._outbox.writers_waiting,
             is_receiving=self._is_receiving,
-            lost=self.lost,
+            lost=self.relay.lost,
         )
 
     async def aclose(self) -> None:
@@ -298,7 +269,7 @@ class Frontend(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
     def detach(self) -> None:
-        """As `aclose`, which is a checkpoint; nothing if it was detached before."""
+        """Do as `aclose`, which is a checkpoint; do nothing if it was detached before."""
         if self.is_attached:
             self._on_detach(self)
 
@@ -306,61 +277,3 @@ class Frontend(trio.abc.Stream):
     def line(self) -> Line:
         """The line of the backend in place, whichever that is when it is used."""
         return LineInPlace(self._outbox, self._check)
-
-    # ------------------------------------------------------------ called by the chardev
-
-    def push(self, data: bytes) -> int:
-        """Offer *data* to on_receive; how much it took."""
-        if (on_receive := self.handlers.on_receive) is None:
-            return 0
-        try:
-            taken = on_receive(data)
-            if not 0 <= taken <= len(data):
-                raise ValueError(f"it was given {len(data)} bytes and says it took {taken}")
-            return taken
-        except Exception:
-            self._fail("on_receive")
-            return 0
-
-    def push_piped(self, on_piped: OnPiped, size: int) -> None:
-        """Tell *on_piped* that *size* bytes have come into the pipe."""
-        try:
-            on_piped(size)
-        except Exception:
-            self._fail("on_piped")
-
-    def tell(self, event: BackendEvent) -> None:
-        """Call on_event."""
-        if self.handlers.on_event is not None:
-            try:
-                self.handlers.on_event(event)
-            except Exception:
-                self._fail("on_event")
-
-    def tell_opened(self) -> None:
-        """Wake who is in `wait_open`, and call on_open."""
-        self._inbox.queue.wake_readers()
-        try:
-            self.handlers.on_open()
-        except Exception:
-            self._fail("on_open")
-
-    def is_ready(self) -> bool:
-        """Ask fe_open."""
-        try:
-            return self.handlers.fe_open()
-        except Exception:
-            self._fail("fe_open")
-            return False
-
-    def _fail(self, handler: str) -> None:
-        log.exception("chardev '%s': %s failed; it is detached", self.id, handler)
-        self.detach()
-        try:
-            self.handlers.on_failure()
-        except Exception:
-            log.exception("chardev '%s': on_failure failed", self.id)
-
-    def _check(self) -> None:
-        if not self.is_attached:
-            raise trio.ClosedResourceError("this frontend is not attached any more")

@@ -1,13 +1,17 @@
-"""What a chardev calls of its user."""
+"""What a chardev calls of its user, and what becomes of a call that fails."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
 import attrs
 
 from trio_chardev.core.controls import Controls
+from trio_chardev.core.inbox import OnPiped
 from trio_chardev.events import BackendEvent
+
+log = logging.getLogger(__name__)
 
 BeChange = Callable[[Controls], Awaitable[None]]
 """Sets the frontend up for a backend: line settings, modem lines, echo. Raise to refuse it."""
@@ -22,19 +26,84 @@ OnReceive = Callable[[bytes], int]
 
 @attrs.frozen(kw_only=True)
 class Handlers:
-    """Those that `Chardev.attach` was given."""
+    """The handlers that `Chardev.attach` was given."""
 
     be_change: BeChange | None = None
     on_event: OnEvent | None = None
     on_receive: OnReceive | None = None
     on_open: Callable[[], None] = lambda: None
-    """Is called at once when somebody has come, for who waits to send: *on_event* hears OPENED
-    only when what had come before it was taken."""
+    """Is called at once when somebody has come, for a task that waits to send: *on_event* hears
+    OPENED only when what had come before it was taken."""
     on_failure: Callable[[], None] = lambda: None
-    """Is called when another of them has failed, and so the frontend was detached."""
+    """Is called when another handler has failed, and so the frontend was detached."""
     fe_open: Callable[[], bool] = lambda: True
-    """Is it open in its turn? What query-chardev shows as frontend-open."""
+    """Is the user itself open? query-chardev shows it as frontend-open."""
 
 
 async def stateless(backend: Controls) -> None:
     """The ``be_change`` of a frontend that needs no set-up: any backend will do."""
+
+
+@attrs.frozen(eq=False)
+class Calls:
+    """Calls a user's handlers. A handler that raises ends its user, and the error goes no further."""
+
+    _id: str
+    _handlers: Handlers
+    _detach: Callable[[], None]
+
+    @property
+    def be_change(self) -> BeChange | None:
+        """The handler to be awaited in a change, which may refuse it; None: there is none."""
+        return self._handlers.be_change
+
+    def offer(self, data: bytes) -> int:
+        """Offer *data* to on_receive; return how much it took."""
+        if (on_receive := self._handlers.on_receive) is None:
+            return 0
+        try:
+            taken = on_receive(data)
+            if not 0 <= taken <= len(data):
+                raise ValueError(f"it was given {len(data)} bytes and says it took {taken}")
+            return taken
+        except Exception:
+            self._fail("on_receive")
+            return 0
+
+    def offer_piped(self, on_piped: OnPiped, size: int) -> None:
+        """Tell *on_piped* that *size* bytes have come into the pipe."""
+        try:
+            on_piped(size)
+        except Exception:
+            self._fail("on_piped")
+
+    def tell(self, event: BackendEvent) -> None:
+        """Call on_event."""
+        if self._handlers.on_event is not None:
+            try:
+                self._handlers.on_event(event)
+            except Exception:
+                self._fail("on_event")
+
+    def tell_opened(self) -> None:
+        """Call on_open."""
+        try:
+            self._handlers.on_open()
+        except Exception:
+            self._fail("on_open")
+
+    def is_ready(self) -> bool:
+        """Ask fe_open."""
+        try:
+            return self._handlers.fe_open()
+        except Exception:
+            self._fail("fe_open")
+            return False
+
+    def _fail(self, handler: str) -> None:
+        log.exception("chardev '%s': %s failed; it is detached", self._id, handler)
+        self._detach()
+        try:
+            self._handlers.on_failure()
+        except Exception:
+            log.exception("chardev '%s': on_failure failed", self._id)

@@ -1,8 +1,8 @@
 """How bytes and events get from the backend in place to the frontend.
 
 All of it is synchronous. A frontend is offered what comes in the task that read it; what it
-does not take waits in the queue queue. While a change is under way (`hold`) nothing is
-handed over, but the queue goes on taking.
+does not take waits in the queue. While a change is under way (`hold`) nothing is handed over, but
+the queue goes on taking.
 """
 
 from __future__ import annotations
@@ -29,20 +29,28 @@ def ignore(size: int) -> None:
     """Do nothing: the `OnPiped` of an inbox without a pipe."""
 
 
-class User(Protocol):
-    """Who gets what is delivered: a frontend. None of it raises."""
+class UserCalls(Protocol):
+    """What an inbox calls. None of it raises."""
 
-    def push(self, data: bytes) -> int:
-        """Offer *data*; how much it took."""
+    def offer(self, data: bytes) -> int:
+        """Offer *data*; return how much was taken."""
 
-    def push_piped(self, on_piped: OnPiped, size: int) -> None:
+    def offer_piped(self, on_piped: OnPiped, size: int) -> None:
         """Call *on_piped*: *size* bytes have come into the pipe."""
 
     def tell(self, event: BackendEvent) -> None:
         """Tell of *event*, in order with the bytes."""
 
     def tell_opened(self) -> None:
-        """Tell who waits to send that somebody has come."""
+        """Tell at once that somebody has come, for a user that waits to send."""
+
+
+class User(Protocol):
+    """Gets what comes: a frontend."""
+
+    @property
+    def calls(self) -> UserCalls:
+        """What is called of it."""
 
 
 UserT = TypeVar("UserT", bound=User)
@@ -56,7 +64,7 @@ class Inbox(Generic[UserT]):
     frontend: UserT | None = None
     is_held: bool = False
     is_muted: bool = False
-    """CLOSED was sent for a change: until it is over the frontend hears no OPENED or CLOSED."""
+    """CLOSED was told for a change: until that is over the frontend hears no OPENED or CLOSED."""
     is_owed_closed: bool = False
     """It is muted, though it was not told CLOSED."""
     _on_piped: OnPiped = attrs.field(default=ignore, init=False)
@@ -68,7 +76,7 @@ class Inbox(Generic[UserT]):
         return bool(self.queue) and not self.is_held and self.frontend is not None
 
     def attach(self, frontend: UserT, *, is_open: bool) -> None:
-        """*frontend* is the user from now on; it hears OPENED at once if *is_open*."""
+        """Make *frontend* the user; it hears OPENED at once if *is_open*."""
         self.frontend = frontend
         self.queue.drop_events()  # they concerned an earlier frontend
         if is_open and not self.is_muted:
@@ -76,14 +84,14 @@ class Inbox(Generic[UserT]):
         self.flush()
 
     def detach(self) -> None:
-        """Nobody is the user; who waits to receive looks again."""
+        """Have no user any more; a task that waits to receive looks again."""
         self.frontend = None
         self.close_pipe()
         self.queue.resume()
         self.queue.wake_readers()
 
     def data(self, data: bytes) -> None:
-        """*data* has come."""
+        """Hand over *data*, which has come, or queue it."""
         if not self.is_held and not self.queue:
             taken = self._push(data)
             if taken == len(data):
@@ -130,7 +138,7 @@ class Inbox(Generic[UserT]):
 
     def _offer_piped(self, size: int) -> None:
         if self.frontend is not None:
-            self.frontend.push_piped(self._on_piped, size)
+            self.frontend.calls.offer_piped(self._on_piped, size)
 
     @property
     def is_clear(self) -> bool:
@@ -138,11 +146,11 @@ class Inbox(Generic[UserT]):
         return self.queue.is_clear and not (self.queue.is_paused or self.is_held or self.is_muted)
 
     def event(self, event: BackendEvent) -> None:
-        """*event* has come, after the bytes that came before it."""
+        """Tell *event*, which has come, after the bytes that came before it."""
         if self.frontend is None:
             return
         if event is Event.OPENED:
-            self.frontend.tell_opened()
+            self.tell_opened()
         if self.is_muted and event in (Event.OPENED, Event.CLOSED):
             return
         if self.is_held or self.queue:
@@ -150,10 +158,16 @@ class Inbox(Generic[UserT]):
         else:
             self._tell(event)
 
-    def take(self, max_bytes: int) -> bytes:
-        """The next bytes for the frontend, having told it the events that came before.
+    def tell_opened(self) -> None:
+        """Wake a user that waits for somebody to come, whatever stands in the queue."""
+        if self.frontend is not None:
+            self.queue.wake_readers()
+            self.frontend.calls.tell_opened()
 
-        Being told may end it: then there are none.
+    def take(self, max_bytes: int) -> bytes:
+        """Tell the frontend the events that come before the next bytes, and return those.
+
+        A frontend that is detached meanwhile gets none.
         """
         while not self.is_held and self.frontend is not None:
             item = self.queue.take(max_bytes)
@@ -163,7 +177,7 @@ class Inbox(Generic[UserT]):
         return b""
 
     def peek(self) -> bytes:
-        """Of the next bytes some, without taking them; none while an event comes first."""
+        """Return some of the next bytes without taking them; none while an event comes first."""
         item = None if self.is_held else self.queue.peek()
         return item if isinstance(item, bytes) else b""
 
@@ -204,7 +218,7 @@ class Inbox(Generic[UserT]):
                 break
 
     def hold(self, *, closed: bool) -> None:
-        """A change begins; *closed*: its frontend hears CLOSED first."""
+        """Hand over nothing, for a change begins; *closed*: the frontend hears CLOSED first."""
         if closed:
             self.event(Event.CLOSED)
             self.is_muted = True
@@ -212,19 +226,19 @@ class Inbox(Generic[UserT]):
         self.is_held = True
 
     def let_last_in(self, *, is_open: bool) -> None:
-        """Another is in place, which *is_open*, but the last bytes of the one before come first.
+        """Hand over what the replaced backend still says, though another is in place.
 
-        They are handed over; that it is open the frontend hears behind them, by `release`.
+        If that *is_open* the frontend hears so behind those last bytes, by `release`.
         """
         self.is_owed_closed = is_open and not self.is_muted
         self.is_held, self.is_muted = False, True
         self.flush()
         self.queue.wake_readers()
         if is_open:
-            self.event(Event.OPENED)  # for who waits to send
+            self.event(Event.OPENED)  # for a user that waits to send
 
     def release(self, *, is_open: bool) -> None:
-        """The change is over and the one in place *is_open*, if it was not all the time."""
+        """Hand over again: the change is over. *is_open*: the frontend is to hear OPENED."""
         is_owed_closed, self.is_owed_closed = self.is_owed_closed, False
         self.is_held = self.is_muted = False
         self.flush()
@@ -235,8 +249,8 @@ class Inbox(Generic[UserT]):
             self.event(Event.CLOSED)
 
     def _push(self, data: bytes) -> int:
-        return self.frontend.push(data) if self.frontend is not None else 0
+        return self.frontend.calls.offer(data) if self.frontend is not None else 0
 
     def _tell(self, event: BackendEvent) -> None:
         if self.frontend is not None:
-            self.frontend.tell(event)
+            self.frontend.calls.tell(event)

@@ -30,7 +30,7 @@ EVENT_WEIGHT = 64  # an event takes that many bytes of the room, so that events 
 
 
 class InboxQueue:
-    """A bounded queue of bytes and events; only its waits are async."""
+    """A bounded queue of bytes and events; it is async only where it waits."""
 
     __slots__ = (
         *("_attending", "_items", "_offset", "_plain_capacity", "_readers", "_size", "_writers"),
@@ -38,7 +38,7 @@ class InboxQueue:
     )
 
     def __init__(self, capacity: int, limit: int = 0) -> None:
-        """*limit* is how much it may hold in all, for what can't wait outside."""
+        """*capacity* is for what can wait outside, *limit* for what can't."""
         self.capacity = capacity
         self.limit = max(capacity, limit)
         self.is_paused = False
@@ -53,7 +53,7 @@ class InboxQueue:
         self._attending: set[trio.CancelScope] = set()
 
     def __len__(self) -> int:
-        """The bytes that are waiting; an event counts as `EVENT_WEIGHT`."""
+        """How many bytes wait; an event counts as `EVENT_WEIGHT`."""
         return self._size
 
     @property
@@ -63,12 +63,12 @@ class InboxQueue:
 
     @property
     def wanted(self) -> int:
-        """How many bytes a backend shall read; not positive: it shall not."""
+        """How many bytes a backend shall read; not positive: none."""
         return 0 if self.is_paused else self.room
 
     @property
     def spare(self) -> int:
-        """As `wanted`, of a peer that has left: there the room is what the `limit` leaves."""
+        """How many bytes of a peer that has left shall be read: what the `limit` leaves."""
         return 0 if self.is_paused else self.limit - self._size
 
     def pause(self) -> None:
@@ -148,9 +148,9 @@ class InboxQueue:
         self._readers.unpark_all()
 
     def _is_void(self, event: BackendEvent) -> bool:
-        """Is nothing to be told of *event*, after the events behind the last bytes?
+        """Can *event* be dropped, because events queued since the last bytes cancel it?
 
-        Of those the one that does not matter any more is removed.
+        Such an event is removed if it does not matter any more.
         """
         if event is Event.BREAK:
             return True
@@ -167,7 +167,7 @@ class InboxQueue:
         return False
 
     def take(self, max_bytes: int) -> bytes | BackendEvent | None:
-        """The next event, or up to *max_bytes* of the bytes before the next event, or None."""
+        """Take the next event, or up to *max_bytes* of the bytes before it; None: nothing waits."""
         item = self._first()
         if item is None:
             return None
@@ -182,14 +182,14 @@ class InboxQueue:
         return data
 
     def _take_more(self, max_bytes: int) -> Iterator[bytes]:
-        """The bytes of the items that follow."""
+        """Take up to *max_bytes* of the bytes that follow, item by item."""
         while max_bytes and isinstance(item := self._first(), bytes):
             data = self._take_bytes(item, max_bytes)
             max_bytes -= len(data)
             yield data
 
     def _take_bytes(self, item: bytes, max_bytes: int) -> bytes:
-        """Up to *max_bytes* of the first item."""
+        """Take up to *max_bytes* of *item*, the first one."""
         end = self._offset + max_bytes
         if end >= len(item):
             data = item[self._offset :] if self._offset else item
@@ -201,7 +201,7 @@ class InboxQueue:
         return data
 
     def peek(self) -> bytes | BackendEvent | None:
-        """What `take` would give next."""
+        """Return what `take` would give next."""
         item = self._first()
         return item[self._offset :] if self._offset and isinstance(item, bytes) else item
 
@@ -211,7 +211,7 @@ class InboxQueue:
         return bool(self._items) and self._items[0] is self.pipe
 
     def _first(self) -> bytes | BackendEvent | None:
-        """The first item; of a pipe its bytes."""
+        """The first item; a pipe gives its bytes, which end it."""
         if not self._items:
             return None
         item = self._items[0]
@@ -228,11 +228,11 @@ class InboxQueue:
         self._shrink(gone * EVENT_WEIGHT)
 
     def wake_readers(self) -> None:
-        """Make those in `wait_item` look again."""
+        """Make the tasks in `wait_item` look again."""
         self._readers.unpark_all()
 
     def wake_writers(self) -> None:
-        """Make those in `wait_room` look again."""
+        """Make the tasks in `wait_room` look again."""
         self._writers.unpark_all()
         for scope in self._attending:
             scope.cancel()
@@ -246,7 +246,7 @@ class InboxQueue:
         await self._writers.park()
 
     async def wait_room_attending(self, attend: Callable[[], Awaitable[None]]) -> None:
-        """As `wait_room`, but in *attend*, which is cancelled then; also until that returns."""
+        """Do as `wait_room`, but in *attend*, which is cancelled then; end when that returns, too."""
         with trio.CancelScope() as scope:
             self._attending.add(scope)
             try:

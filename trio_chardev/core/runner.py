@@ -31,19 +31,19 @@ class Runner:
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     backend: Backend = attrs.field(init=False)
     started: bool = False
-    """It was opened."""
+    """Was the backend opened?"""
     ready: trio.Event = attrs.Factory(trio.Event)
-    """Set when it is open, or will never be."""
+    """Is set when the backend is open, or will never be."""
     in_place: trio.Event = attrs.Factory(trio.Event)
-    """Set by the commit: from then on it is read."""
+    """Is set by the commit: from then on the backend is read."""
     is_replaced: bool = False
-    """Set by the commit that put another in its place: nothing from it counts any more."""
+    """Has a commit put another in its place? Then nothing from it counts any more."""
     carried: memoryview = NOTHING
     """What a change has carried over and the backend has not taken: it goes before all else."""
     may_send: trio.Event | None = None
-    """What the one who sends it waits for, until somebody comes to the other end."""
+    """Wakes the sender of `carried` once a peer is there again."""
     closed: trio.Event = attrs.Factory(trio.Event)
-    """Set when its task is over, whatever ended it."""
+    """Is set when the task is over, whatever ended it."""
     _draining: trio.CancelScope | None = attrs.field(default=None, init=False)
     error: ChardevError | None = None
     """What ended it, if it was not cancelled."""
@@ -57,7 +57,7 @@ class Runner:
     ) -> None:
         """Open the backend, call *when_open*, read from it once it is in place, close it.
 
-        Raises nothing but Cancelled: what kept it from opening, or ended it, is in `error`.
+        It raises nothing but Cancelled: what kept the backend from opening, or ended it, is in `error`.
         """
         try:
             with self.scope:
@@ -114,7 +114,7 @@ class Runner:
     async def drain(self, timeout: float, take: Callable[[bytes], None]) -> None:
         """Let the peer take what it was sent, for *timeout* seconds. Cancelled is not heard here.
 
-        What it sends until it knows *take* gets. It ends at once when the backend does.
+        *take* gets what the peer sends until it knows. It ends at once when the backend does.
         """
         leaving = self.backend.leaving
         if not self.carried and leaving.is_finished and leaving.is_drained:
@@ -149,14 +149,14 @@ class Runner:
             raise
 
     def stay(self) -> None:
-        """There is no change after all."""
+        """Undo what the backend did to leave: there is no change after all."""
         try:
             self.backend.leaving.stay()
         except Exception as exc:
             log.warning("%s: cannot undo its leaving: %r", self.backend.filename, exc)
 
     def take_back(self) -> memoryview:
-        """What its peer has not taken: what was sent, then what is still to be sent."""
+        """Take back what the peer has not taken: what was sent, then what is still to be sent."""
         try:
             sent = self.backend.leaving.take_back()
         except Exception as exc:
@@ -166,7 +166,7 @@ class Runner:
         return memoryview(sent + carried) if sent else carried
 
     def look_again(self) -> None:
-        """Wake who waits for `may_send`."""
+        """Wake the task that waits for `may_send`."""
         if self.may_send is not None:
             self.may_send.set()
 
@@ -192,7 +192,7 @@ class Runner:
 
 
 def as_one_error(group: BaseExceptionGroup[Exception]) -> ChardevError:
-    """What may leave the core of *group*; a bug in a backend is logged in full."""
+    """Return what may leave the core of *group*; a bug in a backend is logged in full."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

@@ -1,7 +1,7 @@
 """The ways to the users of a chardev: one, or with a mux as many as it takes.
 
-There is always one inbox, which keeps what nobody has read for the next user. Bytes go to
-the one that has the focus, events of the backend to all.
+There is always one inbox, which keeps what nobody has read for the next user. Bytes go to the
+user that has the focus, events of the backend to all.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Users(Generic[UserT]):
     inboxes: list[Inbox[UserT]] = attrs.Factory(lambda: [Inbox()])
     focus: Inbox[UserT] = attrs.Factory(lambda self: self.inboxes[0], takes_self=True)
     taps: tuple[Tap, ...] = ()
-    """Those of the backend in place: they see what comes before the users do."""
+    """The taps of the backend in place: they see what comes before the users do."""
     is_reserved: bool = False
-    """The last bytes of a backend that was replaced come first: the one in place is not read."""
+    """Do the last bytes of a replaced backend come first? Then the one in place is not read."""
 
     @property
     def frontends(self) -> list[UserT]:
@@ -37,47 +37,51 @@ class Users(Generic[UserT]):
 
     @property
     def room(self) -> int:
-        """How many bytes the one with the focus may get; not positive when it is full."""
+        """How many bytes the focused user may get; not positive when its inbox is full."""
         return 0 if self.is_reserved else self.focus.queue.wanted
 
     @property
     def spare(self) -> int:
-        """How many bytes of a peer that has left it may get; not positive when it is full."""
+        """How many bytes it may get of a peer that has left; not positive when its inbox is full."""
         return 0 if self.is_reserved else self.focus.queue.spare
 
     @property
     def is_paused(self) -> bool:
-        """Does the one with the focus want nothing for now, room or not?"""
+        """Has the focused user paused its input?"""
         return self.focus.queue.is_paused
 
     @property
     def is_muted(self) -> bool:
-        """CLOSED was told for a change under way."""
+        """Was CLOSED told for a change under way?"""
         return any(inbox.is_muted for inbox in self.inboxes)
 
     async def wait_room(self) -> None:
-        """Wait until the one with the focus has taken something, or another gets the focus."""
+        """Wait until the focused user has taken something, or another gets the focus."""
         await self.focus.queue.wait_room()
 
     async def wait_room_attending(self, attend: Callable[[], Awaitable[None]]) -> None:
-        """As `wait_room`, but in *attend*, see `InboxQueue.wait_room_attending`."""
+        """Do as `wait_room`, but in *attend*, see `InboxQueue.wait_room_attending`."""
         await self.focus.queue.wait_room_attending(attend)
 
     def vacant(self) -> Inbox[UserT]:
-        """A inbox for one more user; `attach` takes it."""
+        """Return an inbox for one more user, which `attach` takes."""
         if not self.frontends:
             return self.inboxes[0]
         first = self.inboxes[0]
         return Inbox(is_held=first.is_held, is_muted=first.is_muted)
 
     def attach(self, inbox: Inbox[UserT], frontend: UserT, *, is_open: bool) -> None:
-        """*frontend* uses *inbox* from now on."""
+        """Have *frontend* use *inbox* from now on."""
         if inbox not in self.inboxes:
             self.inboxes.append(inbox)
         inbox.attach(frontend, is_open=is_open)
 
+    def inbox_of(self, frontend: UserT) -> Inbox[UserT]:
+        """The inbox of one of the users."""
+        return next(inbox for inbox in self.inboxes if inbox.frontend is frontend)
+
     def detach(self, inbox: Inbox[UserT]) -> None:
-        """Its user is gone; if it was one of several, so is what that has not read."""
+        """Have *inbox* without a user; what a user among several has not read is forgotten."""
         inbox.detach()
         if len(self.inboxes) > 1:
             self.inboxes.remove(inbox)
@@ -85,7 +89,7 @@ class Users(Generic[UserT]):
                 self.set_focus(self.inboxes[0])
 
     def set_focus(self, inbox: Inbox[UserT]) -> None:
-        """Bytes go to *inbox* from now on; both sides are told (MUX_OUT, MUX_IN)."""
+        """Have bytes go to *inbox* from now on; both sides are told (MUX_OUT, MUX_IN)."""
         if inbox is not self.focus:
             before, self.focus = self.focus, inbox
             before.event(Event.MUX_OUT)
@@ -106,23 +110,28 @@ class Users(Generic[UserT]):
         return len(data)
 
     def data(self, data: bytes) -> None:
-        """*data* has come from the backend in place."""
+        """Show and hand over *data*, which has come from the backend in place."""
         if self.taps:
             self._show_received(data)
         self.focus.data(data)
 
     def focus_event(self, event: BackendEvent) -> None:
-        """*event* has come for the one that has the focus."""
+        """Show *event* and tell the focused user of it."""
         show(self.taps, lambda tap: tap.event(event))
         self.focus.event(event)
 
     def event(self, event: BackendEvent) -> None:
-        """*event* has come from the backend in place, and its taps have been shown it."""
+        """Tell all users of *event*, which the backend's taps have been shown."""
         for inbox in list(self.inboxes):
             inbox.event(event)
 
+    def tell_opened(self) -> None:
+        """See `Inbox.tell_opened`."""
+        for inbox in list(self.inboxes):
+            inbox.tell_opened()
+
     def wake_readers(self) -> None:
-        """Make those who wait to receive look again."""
+        """Make the tasks that wait to receive look again."""
         for inbox in self.inboxes:
             inbox.queue.wake_readers()
 

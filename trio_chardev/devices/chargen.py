@@ -93,7 +93,7 @@ class Chargen(Device):
         self._frontend = self.attach(
             "chardev", be_change=stateless, on_event=self._on_event, on_receive=len
         )
-        self._frontend.keeps_refused = True
+        self._frontend.relay.keeps_refused = True
 
     def _on_event(self, event: BackendEvent) -> None:
         if event is Event.OPENED:

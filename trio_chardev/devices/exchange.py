@@ -88,6 +88,6 @@ def _send_on(way: Way) -> int | None:
         sent = 0
     flow.sent += sent
     if sent < len(data):
-        flow.source.put_back(data[sent:])
+        flow.source.relay.put_back(data[sent:])
         flow.set_to_work()
     return sent if 0 < sent == len(data) < PIECE else None

@@ -134,12 +134,12 @@ class Flow:
 
     async def run(self) -> None:
         """Send what the sink does not take at once, until cancelled, or one of the two is gone."""
-        self.sink.keeps_refused = True
+        self.sink.relay.keeps_refused = True
         try:
             while True:
                 while self._controls:
                     await self._carry_out(self._controls.popleft())
-                if not await self._splicing.push() and (data := self.source.peek()):
+                if not await self._splicing.push() and (data := self.source.relay.peek()):
                     await self._push(data)
                 if not self._controls:
                     self.is_at_work = False
@@ -170,13 +170,13 @@ class Flow:
             if self.holds:
                 await self._wait_for_sink()
             else:
-                self.source.consume(self._drop(data))
+                self.source.relay.consume(self._drop(data))
         except BackendError as exc:
             self._tell(exc)
             if self.holds or self.sink.is_open:
                 await self._wait_for_sink()
             else:
-                self.source.consume(self._drop(data))
+                self.source.relay.consume(self._drop(data))
         else:
             self._note_sent(sent)
 
@@ -192,7 +192,7 @@ class Flow:
 
     def _note_sent(self, size: int) -> None:
         self._trouble = ""
-        self.source.consume(size)
+        self.source.relay.consume(size)
         self.sent += size
 
     def _tell(self, error: BackendError) -> None:
@@ -204,7 +204,7 @@ class Flow:
 
     def _drop(self, data: bytes) -> int:
         self.dropped += len(data)
-        self.sink.give_up(data)
+        self.sink.relay.give_up(data)
         return len(data)
 
     async def _carry_out(self, event: BackendEvent) -> None:

@@ -45,12 +45,12 @@ class FakeFrontend:
     """How many bytes `on_receive` still takes; None means all."""
 
     def on_event(self, event: BackendEvent) -> None:
-        """See `trio_chardev.core.frontend.OnEvent`."""
+        """See `trio_chardev.core.handlers.OnEvent`."""
         self.events.append(event)
         self.seen.append(event)
 
     def on_receive(self, data: bytes) -> int:
-        """See `trio_chardev.core.frontend.OnReceive`."""
+        """See `trio_chardev.core.handlers.OnReceive`."""
         taken = data[: self.appetite]
         if self.appetite is not None:
             self.appetite -= len(taken)
@@ -59,7 +59,7 @@ class FakeFrontend:
         return len(taken)
 
     async def be_change(self, backend: Controls) -> None:
-        """See `trio_chardev.core.frontend.BeChange`."""
+        """See `trio_chardev.core.handlers.BeChange`."""
         self.bound = None
         self.seen.append(backend.filename)
         await trio.lowlevel.checkpoint()

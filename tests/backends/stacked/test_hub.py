@@ -995,7 +995,7 @@ async def test_the_logs_have_once_what_a_user_offers_again_until_a_member_is_ope
     hub = await add_hub(registry)
     logs = FakeLog(a), FakeLog(b), FakeLog.of(hub.backend)
     user = hub.attach()
-    user.keeps_refused = True
+    user.relay.keeps_refused = True
     a.connect(False)
     b.connect(False)
     for _ in range(3):

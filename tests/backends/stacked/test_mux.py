@@ -271,10 +271,10 @@ async def test_others_have_a_turn_while_a_peer_sends_nothing_but_commands(
     for _ in range(2):
         registry["m"].attach(be_change=FakeFrontend().be_change)
     device.feed(keys * 8192)
-    base = registry["b"].frontends[0].inbox.queue
+    base = registry["b"].frontends[0]
     turns = 0
     with trio.fail_after(30):
-        while device.unread or len(base):
+        while device.unread or base.statistics().bytes_waiting:
             await trio.lowlevel.checkpoint()
             turns += 1
     assert turns >= 8192 // PIECES_AT_ONCE  # two pieces a command, and some turns are missed
@@ -318,7 +318,7 @@ async def test_a_user_that_does_not_read_gets_so_much_and_no_more_and_loses_noth
     frontend = attach_reader(registry)
     data = bytes(range(2, 256)) * 1200  # without the escape character
     await type_in(device, data)
-    assert len(frontend.inbox.queue) == FULL
+    assert frontend.statistics().bytes_waiting == FULL
     assert device.unread == len(data) - FULL - INBOX_CAPACITY  # the base's own queue
     assert await read_all(frontend, len(data)) == data
     assert device.unread == 0
@@ -373,7 +373,7 @@ async def test_the_queues_are_bounded_however_often_the_focus_moves(
     stretch = b"\x01c" + b"1" * 50_000 + b"\x01c"
     for _ in range(8):
         await type_in(device, stretch)
-    assert len(first.inbox.queue) <= FULL + 2 * 64  # two events
+    assert first.statistics().bytes_waiting <= FULL + 2 * 64  # two events
     assert device.unread > 0
     assert await read_all(first, 400_000) == b"1" * 400_000
     assert last.take_ready() == b""
@@ -1150,7 +1150,7 @@ async def test_the_logs_have_once_what_a_user_offers_again_until_somebody_is_the
 ) -> None:
     logs = FakeLog(device), FakeLog.of(registry["m"].backend)
     user = attach(registry["m"], FakeFrontend())
-    user.keeps_refused = True
+    user.relay.keeps_refused = True
     device.connect(False)
     for _ in range(3):
         with pytest.raises(BackendDisconnectedError):

@@ -166,7 +166,7 @@ async def test_users_of_a_mux_are_recorded_each_way(tmp_path: Path, cast: Path) 
         await registry.add("mux", MuxOptions(chardev="c", record=str(cast)))
         async with registry["mux"].attach() as first, registry["mux"].attach() as second:
             await peer.send_all(b"to 2\x01c\x01bto 1")
-            await eventually(lambda: len(first.inbox.queue) > 0)
+            await eventually(lambda: first.statistics().bytes_waiting > 0)
             await first.send_all(b"from 1")
             await second.send_all(b"from 2")
     assert lines(cast) == [

@@ -64,7 +64,7 @@ class Base:
             )
         except ChardevError as exc:
             raise BackendError(str(exc)) from exc
-        self.frontend.keeps_refused = True  # who has sent it to us decides, see `_GivenUp`
+        self.frontend.relay.keeps_refused = True  # who has sent it to us decides, see `_GivenUp`
 
     @property
     def id(self) -> str:
@@ -134,8 +134,8 @@ class Base:
             if not self._lost_in_a_row:
                 log.warning("chardev '%s' loses output: %s", self.id, why)
             self._lost_in_a_row += len(data)
-            self.frontend.lost += len(data)
-            self.frontend.give_up(data)
+            self.frontend.relay.lost += len(data)
+            self.frontend.relay.give_up(data)
             self.chardev.touch()
 
     def _tell_lost(self) -> None:
@@ -163,7 +163,7 @@ class _GivenUp(Tap):
 
     def refused(self, data: memoryview) -> None:
         for base in self._bases:
-            base.frontend.give_up(data)
+            base.frontend.relay.give_up(data)
 
 
 class BackendOnBases(Backend):
@@ -196,7 +196,7 @@ class BackendOnBases(Backend):
     @property
     def is_used(self) -> bool:
         """Has it users that are open?"""
-        return any(frontend.is_ready() for frontend in self._users.frontends)
+        return any(frontend.calls.is_ready() for frontend in self._users.frontends)
 
     @abstractmethod
     def base_received(self, data: bytes) -> int:
@@ -204,8 +204,7 @@ class BackendOnBases(Backend):
 
     def base_opened(self) -> None:
         """Somebody has come to a base, and can be sent to before its event has its turn."""
-        for frontend in self._users.frontends:
-            frontend.tell_opened()
+        self._users.tell_opened()
 
     @abstractmethod
     def base_event(self, base: Base, event: BackendEvent) -> None:
@@ -221,14 +220,14 @@ class BackendOnBases(Backend):
         error: Exception | None = None
         while frontend := next((f for f in self._users.frontends if f not in asked), None):
             asked.add(frontend)
-            if frontend.handlers.be_change is None:
+            if frontend.calls.be_change is None:
                 continue
             if not backend.is_original:
-                await frontend.handlers.be_change(backend)
+                await frontend.calls.be_change(backend)
                 continue
             try:
                 with trio.fail_after(CLEANUP_TIMEOUT / (2 * len(self._users.frontends))):
-                    await frontend.handlers.be_change(backend)
+                    await frontend.calls.be_change(backend)
             except Exception as exc:
                 log.warning("chardev '%s': a user does not take the original: %r", self.id, exc)
                 error = exc

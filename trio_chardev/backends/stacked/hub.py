@@ -128,7 +128,7 @@ class HubBackend(BackendOnBases):
         return b""
 
     async def wait_readable(self) -> None:
-        if any(base.frontend.inbox.has_items for base in self.on_bases):
+        if any(base.frontend.relay.has_input for base in self.on_bases):
             await trio.lowlevel.checkpoint()
         else:
             await self._readers.park()
@@ -161,7 +161,7 @@ class HubBackend(BackendOnBases):
         if sent:
             for base in self.on_bases:
                 if base not in members:
-                    base.frontend.give_up(piece[:sent])
+                    base.frontend.relay.give_up(piece[:sent])
         return sent
 
     def _open_members(self) -> list[Base]:

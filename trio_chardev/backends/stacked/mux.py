@@ -200,7 +200,7 @@ class MuxBackend(BackendOnBases):
             if not self.base.pay_nowait():
                 self.pay_soon(self.base)
         except BackendError:
-            self.base.frontend.give_up(bytes(self.base.owed))  # nobody is there to read it
+            self.base.frontend.relay.give_up(bytes(self.base.owed))  # nobody is there to read it
             self.base.owed.clear()
 
     def send_nowait(self, data: memoryview) -> int:
