@@ -7,6 +7,7 @@ so that the machine's speed does not matter. ``python -m tests.hostile`` measure
 from __future__ import annotations
 
 import gc
+import math
 import os
 from contextlib import closing
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.protocols.websocket_wire import BINARY, frame
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.socket.addresses import UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
-from trio_chardev.core import runner as runner
+from trio_chardev.core import look_again
 from trio_chardev.core.handlers import stateless
 from trio_chardev.core.inbox import INBOX_CAPACITY
 from trio_chardev.qmp.client.client import open_qmp_client
@@ -38,9 +39,9 @@ FDS = RIGHTS + 8  # descriptors that a chardev keeps more than at first
 
 
 @pytest.fixture(autouse=True)
-def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_turn_ends_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that is fast enough nothing takes long: what ends by time does not count."""
-    monkeypatch.setattr(runner, "perf_counter", lambda: 0.0)
+    monkeypatch.setattr(look_again, "TURN", math.inf)
 
 
 async def flood(peer: Peer, much: int = MUCH, rounds: int = ROUNDS) -> None:
