@@ -103,9 +103,9 @@ class ChardevClosedError(ChardevError, trio.ClosedResourceError):
 
 @contextmanager
 def backend_errors(failed: str) -> Iterator[None]:
-    """Raise BackendError, ``FAILED: strerror``, for what the kernel refuses in the block.
+    """Make errors of the kernel in the block BackendErrors, ``FAILED: strerror``.
 
-    That is an OSError, a termios.error, which is none, or a ValueError, see
+    They are OSError, termios.error (which is not an OSError), and ValueError, see
     `BackendError.from_os_error`.
     """
     try:

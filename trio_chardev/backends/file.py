@@ -157,7 +157,7 @@ class RegularFileBackend(FileBackend):
 
 
 class _BackgroundLeaving(Leaving):
-    """What was sent is written by a thread, which may be behind."""
+    """A thread may still be writing what was sent."""
 
     def __init__(self, background: BackgroundFile) -> None:
         self._background = background

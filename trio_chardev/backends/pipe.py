@@ -77,10 +77,10 @@ class _FifoLeaving(Leaving):
 
     @property
     def is_drained(self) -> bool:
-        return False  # to look costs as much
+        return False  # checking costs as much as `drain`
 
     async def drain(self) -> None:
-        """Wait until all was read: what is in a FIFO that nobody has open is dropped."""
+        """Wait until all was read: the kernel drops what is in a FIFO that nobody has open."""
         while count_unread(self._sink.fd):  # noqa: ASYNC110 - there is no event
             await trio.sleep(DRAIN_INTERVAL)
 

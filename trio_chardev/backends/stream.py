@@ -113,7 +113,7 @@ class StreamBackend(Backend):
 
 
 class _StreamLeaving(Leaving):
-    """What was accepted is sent by a task, which may be behind."""
+    """A task may still be sending what was accepted."""
 
     def __init__(self, backend: StreamBackend) -> None:
         self._backend = backend

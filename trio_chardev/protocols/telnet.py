@@ -26,7 +26,7 @@ MAX_SUBNEGOTIATION = 1024
 """How many bytes of a subnegotiation are kept; the rest is dropped."""
 
 MAX_COMMANDS = 512
-"""So many are decoded at once; one takes a microsecond or two."""
+"""How many commands one call decodes; each takes a microsecond or two."""
 
 MAX_AGREEMENTS = 16
 """How often an option may be agreed to. Two peers whose states do not match, which the Q method
@@ -158,14 +158,14 @@ class _Parsing(enum.Enum):
 class TelnetConnection:
     """One party of a connection, from its first byte.
 
-    RFC 854 tells the end of the urgent data by a DM that the client sends as TCP's urgent
-    byte. It must stay in the stream (SO_OOBINLINE), or the byte behind it is taken for it.
+    A client marks the end of urgent data (RFC 854) by a DM that is TCP's urgent byte. It must stay
+    in the stream (SO_OOBINLINE), or the byte after it would be taken for the DM.
     """
 
     is_established = True
-    """Nobody has to answer the offers."""
+    """Data may be sent at once, as the offers need no answer."""
     end: str | None = None
-    """No byte breaks the rules, nor says that it is over."""
+    """Always None: no byte breaks the rules or ends the connection."""
     ends_one_way = True
     is_closing = False
 
@@ -215,7 +215,7 @@ class TelnetConnection:
         return self.data_to_send() + bytes([IAC, BREAK])
 
     def close(self) -> None:
-        """Say nothing: telnet ends with the connection."""
+        """Do nothing: telnet ends with the connection."""
 
     def _answer(self, data: bytes) -> None:
         self._outgoing.pop(data, None)
@@ -235,11 +235,11 @@ class TelnetConnection:
 
     @property
     def is_behind(self) -> bool:
-        """Was some of the data not decoded yet, because it was full of commands?"""
+        """Is some of the data not decoded yet, because it had too many commands?"""
         return bool(self._undecoded)
 
     def decode_more(self) -> list[bytes | Event | Subnegotiation]:
-        """Go on where `receive_data` stopped, behind `MAX_COMMANDS` commands."""
+        """Go on where `receive_data` stopped, after `MAX_COMMANDS` commands."""
         size = len(self._undecoded)
         while self._undecoded.count(IAC, 0, size) > MAX_COMMANDS:
             size //= 2
@@ -341,7 +341,7 @@ class TelnetConnection:
 
 
 def telnet_connection(*, is_server: bool, tn3270: bool) -> TelnetConnection:
-    """The party of a socket with the options ``server``, and ``telnet`` or *tn3270*."""
+    """Make the party for a socket with the options ``server``, and ``telnet`` or *tn3270*."""
     if tn3270:
         return TelnetConnection(TN3270_SERVER if is_server else TN3270_CLIENT)
     return TelnetConnection(SERVER if is_server else CLIENT)

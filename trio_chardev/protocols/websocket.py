@@ -31,14 +31,14 @@ FRAMES_AT_ONCE = 64
 
 
 MAX_REASON = 123
-"""Bytes of a Close's reason; a control frame has 125, and two are the code."""
+"""How many bytes a Close's reason may have: a control frame has 125, and two are the code."""
 
 
 class WebSocketConnection:
     """One party of a connection, from its first byte."""
 
     ends_one_way = False
-    """A Close is of both ways (RFC 6455, 7.1.2)."""
+    """A Close ends both directions (RFC 6455, 7.1.2)."""
 
     def __init__(self, handshake: Handshake, *, binary_only: bool = False) -> None:
         """Text messages are taken as UTF-8; with *binary_only* they are refused, as in QEMU."""
@@ -58,7 +58,7 @@ class WebSocketConnection:
         return self._frames is not None
 
     def refusal_by(self, origins: Sequence[str]) -> str | None:
-        """Why a server with *origins* would not let in the page that has connected."""
+        """Why a server with *origins* would refuse the page that has connected, else None."""
         if not isinstance(self._handshake, ServerHandshake):
             return None
         return self._handshake.refusal_by(origins)
@@ -88,7 +88,7 @@ class WebSocketConnection:
             self._outgoing = self.data_to_send() + self._sent(CloseConnection(code, reason))
 
     def refuse(self, why: str) -> None:
-        """Close because of *why*, which the Close says (1013, try again later)."""
+        """Close with the reason *why* and code 1013 (try again later)."""
         self.close(CloseReason.TRY_AGAIN_LATER, why.encode()[:MAX_REASON].decode(errors="ignore"))
 
     @property
@@ -121,7 +121,7 @@ class WebSocketConnection:
         return self.decode_more()
 
     def decode_more(self) -> list[bytes]:
-        """Go on where `receive_data` stopped, as much again; only behind the handshake."""
+        """Go on where `receive_data` stopped, for as many frames; only after the handshake."""
         assert self._frames is not None
         content = bytearray()
         frames = 0
@@ -185,7 +185,7 @@ def websocket_connection(
     path: str | None = None,
     names: Collection[str] = (),
 ) -> WebSocketConnection:
-    """The party of a socket's options; *host* is what a client's Host header shall say.
+    """Make the party for a socket's options; *host* is for a client's Host header.
 
     *names* are those of this machine, see `ServerHandshake`.
     """

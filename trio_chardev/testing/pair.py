@@ -161,7 +161,7 @@ async def in_use(pair: Pair) -> AsyncIterator[Session]:
 async def receive_some(backend: Backend, max_bytes: int) -> bytes:
     """Wait, through disconnects too, for 1 to *max_bytes* bytes, as a chardev does.
 
-    Cancelled: nothing was consumed. Raises BackendError when the backend is dead.
+    If cancelled, it has consumed nothing. Raises BackendError when the backend is dead.
     """
     await trio.lowlevel.checkpoint()
     while not (data := backend.receive_nowait(max_bytes)):

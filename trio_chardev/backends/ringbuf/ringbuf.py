@@ -96,7 +96,7 @@ class RingbufBackend(Backend):
 
 
 class _RingLeaving(Leaving):
-    """What nobody has read out of the ring can be taken back."""
+    """What nobody has read from the ring can be taken back."""
 
     def __init__(self, ring: Ring) -> None:
         self._ring = ring
