@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from trio_chardev.backends.taps import background_file as background
+from trio_chardev.backends.taps.output import Output
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
@@ -57,9 +57,9 @@ class Disk:
         self.go.set()
         self.calls = 0
         self.error: OSError | None = None
-        write = background.Output.write
+        write = Output.write
 
-        def slow(output: background.Output, data: bytearray) -> None:
+        def slow(output: Output, data: bytearray) -> None:
             error = self.error
             self.calls += 1
             self.go.wait()
@@ -67,7 +67,7 @@ class Disk:
                 raise error
             write(output, data)
 
-        monkeypatch.setattr(background.Output, "write", slow)
+        monkeypatch.setattr(Output, "write", slow)
 
     async def wait_calls(self, calls: int) -> None:
         await eventually(lambda: self.calls >= calls)

@@ -12,7 +12,7 @@ from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.tap import Tap
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.registry import Registry
 from trio_chardev.testing import FakeDevice, FakeFrontend, FakeOptions, fake_opener
 

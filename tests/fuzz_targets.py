@@ -25,6 +25,7 @@ from trio_chardev.cli.words import parse_arguments
 from trio_chardev.core.backend import Opener
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import BackendError, OptionsError
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.keyval import HelpRequested, parse_keyval, structure_text
 from trio_chardev.options.legacy import parse_legacy
 from trio_chardev.options.members import (
@@ -37,7 +38,7 @@ from trio_chardev.options.members import (
     ValueType,
     describe,
 )
-from trio_chardev.options.structure import BackendOptions, structure, unstructure
+from trio_chardev.options.structure import structure, unstructure
 from trio_chardev.qmp.client.conversation import Conversation
 from trio_chardev.qmp.commands.chardev import COMMANDS, BackendArguments
 from trio_chardev.qmp.commands.context import Host

@@ -14,7 +14,7 @@ from tests.certificates import client_certificate, peer_context
 from tests.places import connect_to
 from trio_chardev.backends.ringbuf.ringbuf import RingbufBackend, RingbufOptions
 from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, UnixAddress
-from trio_chardev.backends.socket.layer import RECORD_SIZE, Codec
+from trio_chardev.backends.socket.codec import RECORD_SIZE, Codec
 from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions, open_socket
 from trio_chardev.backends.table import opener_of
 from trio_chardev.core.backend import Backend, OpenRequest

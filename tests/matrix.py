@@ -25,7 +25,7 @@ from trio_chardev.backends.stacked.mux import MuxOptions
 from trio_chardev.core.backend import Backend
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.errors import BackendDisconnectedError
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.protocols.telnet import telnet_connection
 from trio_chardev.protocols.websocket import websocket_connection
 from trio_chardev.registry import Registry

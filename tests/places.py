@@ -45,7 +45,7 @@ from trio_chardev.backends.table import opener_of
 from trio_chardev.backends.udp import UdpBackend, UdpOptions
 from trio_chardev.core.backend import Backend, OpenRequest, number_as_fd
 from trio_chardev.core.users import Users
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.protocols.asciicast import header
 from trio_chardev.registry import Registry, open_registry_with
 from trio_chardev.testing import Join

@@ -31,7 +31,7 @@ from trio_chardev.backends.socket.addresses import UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.backends.table import opener_of
 from trio_chardev.errors import BackendError
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.registry import Registry, open_registry_with
 
 AT_FDCWD = -100

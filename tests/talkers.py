@@ -15,7 +15,7 @@ import trio.testing
 from tests.certificates import client_credentials, peer_context, server_credentials
 from tests.places import connect_to, socket_stream
 from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, UnixAddress
-from trio_chardev.backends.socket.layer import Codec
+from trio_chardev.backends.socket.codec import Codec
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.core.backend import Backend
 from trio_chardev.protocols.telnet import telnet_connection

@@ -38,7 +38,7 @@ ALLOWED = {
     "backends.ringbuf.file.RingFile._write": THREAD,
     "backends.ringbuf.file.RingFile.is_same": THREAD,
     "backends.ringbuf.file.RingFile.load": THREAD,
-    "backends.taps.background_file.Output.write": THREAD,
+    "backends.taps.output.Output.write": THREAD,
     "cli.log.LineWriter._write": THREAD,
     "files._is_unnamed_pipe": KERNEL,
     "files._read": THREAD,

@@ -39,7 +39,7 @@ from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.qmp.client.client import open_qmp_client
 from trio_chardev.service import Service, open_service
 

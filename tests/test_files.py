@@ -32,7 +32,8 @@ from trio_chardev.backends.socket.addresses import UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.errors import BackendError
 from trio_chardev.files import SlowFileError, end_on_files, read_file, work_on_files
-from trio_chardev.options.structure import BackendOptions, structure
+from trio_chardev.options.backend import BackendOptions
+from trio_chardev.options.structure import structure
 from trio_chardev.qmp.commands.object import add_object
 from trio_chardev.qmp.server.session import QmpError
 from trio_chardev.registry import open_registry

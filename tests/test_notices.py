@@ -28,7 +28,7 @@ from trio_chardev.notices import (
     ChardevRemoved,
     Notice,
 )
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.registry import Registry, open_registry, open_registry_with
 from trio_chardev.testing import FakeDevice, FakeFrontend, FakeOptions, fake_opener
 

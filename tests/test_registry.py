@@ -22,7 +22,7 @@ from trio_chardev.errors import (
     ChardevNotFoundError,
     OptionsError,
 )
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.registry import Registry, open_registry_with
 from trio_chardev.testing import FakeDevice, FakeFrontend, FakeOptions, fake_opener
 

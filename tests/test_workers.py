@@ -33,7 +33,7 @@ from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.tap import Tap
 from trio_chardev.errors import BackendError
 from trio_chardev.files import work_on_files
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.qmp.server import state as state_module
 from trio_chardev.qmp.server.state import open_state_file
 from trio_chardev.registry import open_registry

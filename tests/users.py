@@ -17,7 +17,7 @@ from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import BeChange, stateless
 from trio_chardev.events import BackendEvent
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.registry import Registry, open_registry_with
 
 PATIENCE = 5  # seconds

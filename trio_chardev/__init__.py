@@ -69,7 +69,7 @@ from trio_chardev.notices import (
     DeviceDeleted,
     Notice,
 )
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.qmp.client.client import QmpClient, QmpError, QmpEvent, open_qmp_client
 from trio_chardev.qmp.client.conversation import QmpConnectionError, QmpEvents
 from trio_chardev.qmp.server.state import StateFile

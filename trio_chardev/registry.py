@@ -49,7 +49,7 @@ from trio_chardev.notices import (
     DeviceDeleted,
     Notice,
 )
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.values import check_types
 
 log = logging.getLogger(__name__)

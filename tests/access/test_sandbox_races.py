@@ -39,7 +39,7 @@ from trio_chardev.backends.taps.record import Recording
 from trio_chardev.core.backend import Backend
 from trio_chardev.errors import BackendError
 from trio_chardev.files import read_file
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.registry import open_registry_with
 
 OF_OS = ("open", "stat", "lstat", "readlink", "symlink", "rename", "unlink", "chmod", "link")

@@ -40,7 +40,7 @@ from trio_chardev.errors import (
     ChangeFailedError,
     ChardevError,
 )
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.registry import Registry, open_registry_with
 from trio_chardev.testing import CancelAtStep
 

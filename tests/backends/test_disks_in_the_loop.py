@@ -28,7 +28,7 @@ from trio_chardev.backends.serial.serial import SerialOptions
 from trio_chardev.backends.table import opener_of
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 
 BY_NAME = (
     *("open", "stat", "lstat", "readlink", "symlink", "link", "rename", "replace", "unlink"),

@@ -33,7 +33,7 @@ from trio_chardev.core.handlers import stateless
 from trio_chardev.devices import flow
 from trio_chardev.devices.bridge import Bridge, BridgeOptions
 from trio_chardev.errors import BackendError
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.qmp.server import output
 from trio_chardev.registry import Registry, open_registry
 from trio_chardev.service import open_service

@@ -18,7 +18,7 @@ from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
 from trio_chardev.cli.options import GRAMMAR
 from trio_chardev.errors import ChardevError
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.registry import Registry, open_registry
 
 

@@ -37,7 +37,7 @@ from trio_chardev.backends.table import opener_of
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.registry import Registry, open_registry_with
 
 IS_FULL = os.environ.get("TRIO_CHARDEV_MATRIX") == "full"

@@ -22,17 +22,15 @@ import click
 import pytest
 
 from tests.services import PROGRAM, TIMEOUT, Qmp
-from trio_chardev.cli import log as module
+from trio_chardev.cli import log as module, rate_limit
 from trio_chardev.cli.log import (
-    BURST,
-    BURST_OF_ONE,
     MAX_PENDING,
     LineStream,
     LineWriter,
     LogHandler,
-    RateLimit,
     printing_in_background,
 )
+from trio_chardev.cli.rate_limit import BURST, BURST_OF_ONE, RateLimit
 
 LINE = "x" * 99 + "\n"
 
@@ -316,7 +314,7 @@ def test_what_was_left_out_is_told_after_a_while_though_no_more_come() -> None:
     for _ in range(BURST_OF_ONE + 3):
         limited("chardev '%s' died", "x")
     assert limited.limit.take_due() == []
-    limited.now = module.TELL_INTERVAL
+    limited.now = rate_limit.TELL_INTERVAL
     assert [some.getMessage() for some in limited.limit.take_due()] == [
         "3 more like this: chardev 'x' died"
     ]
@@ -331,19 +329,19 @@ def test_who_wants_to_see_all_sees_all() -> None:
 
 def test_the_limit_itself_is_bounded() -> None:
     limited = Limited()
-    for number in range(10 * module.MAX_BUCKETS):
+    for number in range(10 * rate_limit.MAX_BUCKETS):
         limited("chardev '%s' died", number)
-    assert len(limited.limit._buckets) == module.MAX_BUCKETS
+    assert len(limited.limit._buckets) == rate_limit.MAX_BUCKETS
 
 
 def test_the_limit_forgets_who_has_been_quiet_for_long_and_nobody_else() -> None:
     limited = Limited()
     for number in range(100):
         limited("Could not write to %s", number)
-    limited.now = module.FULL_AFTER / 2
+    limited.now = rate_limit.FULL_AFTER / 2
     for _ in range(BURST_OF_ONE):
         limited("chardev '%s' died", "noisy")
-    limited.now = module.FULL_AFTER + 1
+    limited.now = rate_limit.FULL_AFTER + 1
     assert limited("another cause") == ["another cause"]
     names = {key[-1] for key in limited.limit._buckets}
     assert names == {"noisy", "chardev '%s' died", "another cause"}

@@ -21,7 +21,7 @@ from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.backends.udp import UdpOptions
 from trio_chardev.core.weak import weakly
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.protocols.asciicast import header
 from trio_chardev.registry import open_registry
 

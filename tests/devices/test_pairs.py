@@ -22,7 +22,7 @@ from trio_chardev.core.backend import Opener
 from trio_chardev.devices.bridge import Bridge, BridgeOptions
 from trio_chardev.devices.flow import Flow
 from trio_chardev.devices.table import driver_of
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.registry import Registry, open_registry_with
 
 IS_FULL = os.environ.get("TRIO_CHARDEV_MATRIX") == "full"

@@ -13,7 +13,8 @@ from tests.hostile.floods import Place
 from tests.hostile.peers import Peer
 from tests.services import Qmp
 from trio_chardev.backends.table import BACKEND
-from trio_chardev.options.structure import BackendOptions, unstructure
+from trio_chardev.options.backend import BackendOptions
+from trio_chardev.options.structure import unstructure
 
 WAIT: Final = 0.1  # seconds
 PAUSE: Final = 0.001  # seconds between two round trips

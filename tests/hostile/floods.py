@@ -41,7 +41,7 @@ from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.backends.stacked.hub import HubOptions
 from trio_chardev.backends.stacked.mux import MuxOptions
 from trio_chardev.backends.udp import UdpOptions
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.protocols.asciicast import header
 
 Come = Callable[[], Peer]

@@ -8,8 +8,8 @@ import attrs
 import pytest
 
 import trio_chardev as tc
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.documented import field_docs, own_doc
-from trio_chardev.options.structure import BackendOptions
 
 OPTIONS = [
     value

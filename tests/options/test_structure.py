@@ -34,8 +34,9 @@ from tests.samples import (
 )
 from tests.services import TIMEOUT
 from trio_chardev.errors import OptionsError
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.members import IntRange, Object, Scalar, TaggedUnion, describe, type_of
-from trio_chardev.options.structure import BackendOptions, structure, unstructure
+from trio_chardev.options.structure import structure, unstructure
 
 INET = {"host": "127.0.0.1", "port": "0"}
 

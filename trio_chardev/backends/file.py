@@ -33,12 +33,13 @@ from trio_chardev.backends.descriptor import (
 )
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.limit import check_size, no_size
-from trio_chardev.backends.taps.background_file import BackgroundFile, Output
+from trio_chardev.backends.taps.background_file import BackgroundFile
+from trio_chardev.backends.taps.output import Output
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.errors import BackendError
 from trio_chardev.files import SlowFileError, work_on_files
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.values import path_text, path_text_or_none
 from trio_chardev.readiness import RETRY_INTERVAL
 from trio_chardev.workers import NoThreadError

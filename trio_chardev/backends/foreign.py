@@ -14,8 +14,8 @@ import attrs
 
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.grammar import FOREIGN_HINT
-from trio_chardev.options.structure import BackendOptions
 
 _ENCODING = {"encoding": Literal["cp437", "utf8"] | None}
 _PIXELS_OR_CHARACTERS = dict.fromkeys(("width", "height", "cols", "rows"), int | None)

@@ -7,7 +7,7 @@ import re
 import stat
 
 from trio_chardev.errors import BackendError, OptionsError
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 
 PRIVATE = 0o600
 

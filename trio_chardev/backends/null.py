@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import attrs
 
 from trio_chardev.core.backend import Backend, OpenRequest
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 
 
 @attrs.frozen(kw_only=True)

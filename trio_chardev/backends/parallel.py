@@ -26,7 +26,7 @@ from trio_chardev.backends.descriptor import (
 )
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.values import path_text
 from trio_chardev.workers import NoThreadError, run_in_worker
 

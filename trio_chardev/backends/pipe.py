@@ -32,7 +32,7 @@ from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.errors import BackendError
 from trio_chardev.files import work_on_files
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.values import path_text
 
 

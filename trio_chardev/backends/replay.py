@@ -36,7 +36,7 @@ from trio_chardev.core.backend import Backend, OpenPath, OpenRequest
 from trio_chardev.errors import BackendDisconnectedError, BackendError, OptionsError, backend_errors
 from trio_chardev.events import Event
 from trio_chardev.files import end_on_files, in_time, work_on_files
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.values import path_text
 from trio_chardev.protocols.asciicast import Entry
 

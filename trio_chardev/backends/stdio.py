@@ -22,7 +22,7 @@ from trio_chardev.backends.stdio_terminal import Terminal
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.line import Line
 from trio_chardev.errors import BackendError
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 
 FOREGROUND_POLL = 0.2  # seconds between checks whether the process is in the foreground
 

@@ -27,8 +27,8 @@ from trio_chardev.backends.taps.record import check_recording, open_recording
 from trio_chardev.backends.udp import UdpOptions, open_udp
 from trio_chardev.core.backend import Backend, Opener, OpenerOf, OpenRequest
 from trio_chardev.errors import OptionsError
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.members import TaggedUnion
-from trio_chardev.options.structure import BackendOptions
 
 OptionsT = TypeVar("OptionsT", bound=BackendOptions)
 

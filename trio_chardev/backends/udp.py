@@ -19,7 +19,7 @@ from trio_chardev.backends.socket.access import check_remote
 from trio_chardev.backends.socket.addresses import Endpoint, InetAddress, SocketAddress, resolve
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError, OptionsError
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.readiness import Shortage, wait_readable, wait_writable
 
 log = logging.getLogger(__name__)

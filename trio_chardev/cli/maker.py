@@ -15,7 +15,7 @@ from trio_chardev.cli.errors import saying
 from trio_chardev.cli.inherited import Inherited
 from trio_chardev.cli.output import announce, printable
 from trio_chardev.devices.base import DeviceOptions
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.qmp.commands.device import add_device
 from trio_chardev.qmp.commands.object import add_object, drop_object
 from trio_chardev.qmp.server.descriptors import NamedFds

@@ -22,6 +22,7 @@ from trio_chardev.core.backend import DEFAULT_ESCAPE
 from trio_chardev.devices.base import DeviceOptions
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import DeviceExistsError, OptionsError
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.grammar import ChardevGrammar, ChardevSpec, check_id, help_text
 from trio_chardev.options.keyval import (
     HELP_WORDS,
@@ -32,7 +33,7 @@ from trio_chardev.options.keyval import (
 )
 from trio_chardev.options.legacy import parse_legacy
 from trio_chardev.options.members import TaggedUnion
-from trio_chardev.options.structure import BackendOptions, structure
+from trio_chardev.options.structure import structure
 from trio_chardev.qmp.commands.object import duplicate_object
 from trio_chardev.qmp.server.state import Table
 

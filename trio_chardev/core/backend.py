@@ -29,7 +29,7 @@ from trio_chardev.core.tap import Tap
 from trio_chardev.core.users import Users
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 
 log = logging.getLogger(__name__)
 

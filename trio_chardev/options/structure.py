@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, Literal, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 import attrs
 import cattrs
 from cattrs.gen import make_dict_unstructure_fn, override
 
 from trio_chardev.errors import OptionsError
-from trio_chardev.options.documented import Documented
 from trio_chardev.options.members import (
     Array,
     Enum,
@@ -33,57 +32,8 @@ from trio_chardev.options.members import (
     type_of,
 )
 from trio_chardev.options.qdict import first_unexpected
-from trio_chardev.options.values import path_text_or_none
 
 T = TypeVar("T")
-
-
-@attrs.frozen(kw_only=True)
-class BackendOptions(Documented):
-    """The options that every kind of backend has (QAPI's ChardevCommon)."""
-
-    logfile: str | None = attrs.field(default=None, converter=path_text_or_none)
-    """File to which everything that is written to the backend is copied."""
-
-    logappend: bool = False
-    """Append to the log file instead of truncating it."""
-
-    logtimestamp: bool = False
-    """Begin each line of the log file with the time (ISO 8601, UTC)."""
-
-    record: str | None = attrs.field(default=None, converter=path_text_or_none)
-    """File in which all traffic is recorded with its times, for asciinema."""
-
-    record_format: Literal["asciicast-v2", "asciicast-v3"] | None = None
-    """Format of the recording; v3 is for asciinema 3 only. The default is asciicast-v2."""
-
-    log_mode: str | None = None
-    """Permissions of a new log file, in octal, less the umask; the default is 0600."""
-
-    log_max: int | None = None
-    """Largest size of the log file in bytes; what would exceed it is left out, and counted."""
-
-    record_mode: str | None = None
-    """Permissions of a new recording, in octal, less the umask; the default is 0600."""
-
-    record_max: int | None = None
-    """Largest size of the recording in bytes; what would exceed it is left out, and counted."""
-
-    rr: Literal["record", "play"] | None = None
-    """Deterministic: it records, or replays, so it can be neither changed nor removed."""
-
-    plays: ClassVar[bool] = False
-    """Does this kind play a recording as its input?"""
-
-    @property
-    def stands_on(self) -> tuple[str, ...]:
-        """The ids of the chardevs that it uses, as a mux does."""
-        return ()
-
-    @property
-    def open_timeout(self) -> float:
-        """Seconds that opening may take, if the caller does not say."""
-        return 30.0
 
 
 @overload

@@ -11,7 +11,7 @@ import trio
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.testing.backend import FakeBackend
 from trio_chardev.testing.world import FakeWorld
 

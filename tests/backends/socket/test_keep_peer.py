@@ -29,7 +29,7 @@ from trio_chardev.core.backend import Backend
 from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendError, ChangeFailedError, ChangeRefusedError
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.protocols.telnet import telnet_connection
 from trio_chardev.protocols.websocket import websocket_connection
 

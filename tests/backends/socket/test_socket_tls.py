@@ -44,7 +44,8 @@ from trio_chardev.backends.socket.addresses import (
     UnixAddress,
     VsockAddress,
 )
-from trio_chardev.backends.socket.layer import RECORD_SIZE, Layer
+from trio_chardev.backends.socket.codec import RECORD_SIZE
+from trio_chardev.backends.socket.layer import Layer
 from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions, open_socket
 from trio_chardev.backends.table import opener_of
 from trio_chardev.core.backend import Backend, OpenRequest

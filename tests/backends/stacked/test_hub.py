@@ -36,7 +36,7 @@ from trio_chardev.errors import (
     OptionsError,
 )
 from trio_chardev.events import Event, LineSettings, ModemLines
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.registry import Registry, open_registry_with
 from trio_chardev.testing import CancelAtStep, FakeBackend, FakeDevice, FakeFrontend, FakeOptions
 

@@ -19,7 +19,7 @@ from trio_chardev.backends.taps import background_file as background
 from trio_chardev.backends.taps.log import LogFile, open_log
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import BackendError
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 
 
 def open_it(

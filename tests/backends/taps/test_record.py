@@ -35,7 +35,7 @@ from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendError, ChangeFailedError, ChangeRefusedError, OptionsError
 from trio_chardev.events import Event
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.protocols.asciicast import Decoder, Entry, Version
 from trio_chardev.registry import Registry, open_registry
 from trio_chardev.testing import CancelAtStep

@@ -16,7 +16,7 @@ import trio
 
 from trio_chardev.backends.socket.addresses import UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.service import open_service
 
 MARK = "no-such-name"

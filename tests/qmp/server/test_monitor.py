@@ -17,7 +17,7 @@ from trio_chardev.core.handlers import stateless
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import ChangeRefusedError, ChardevBusyError
 from trio_chardev.events import Event
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.qmp.commands.chardev import COMMANDS, CapabilitiesArguments, qmp_capabilities
 from trio_chardev.qmp.commands.context import Command, Context, Host, NoArguments
 from trio_chardev.qmp.server import monitor as module

@@ -45,7 +45,7 @@ from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import Line
 from trio_chardev.errors import BackendDisconnectedError, BackendError, backend_errors, strerror
 from trio_chardev.files import end_on_files, finish_on_files
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.values import path_text_or_none
 
 log = logging.getLogger(__name__)

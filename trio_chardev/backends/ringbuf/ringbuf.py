@@ -20,7 +20,7 @@ from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.files import work_on_files
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.values import path_text_or_none
 
 MAX_SIZE = 1 << 30

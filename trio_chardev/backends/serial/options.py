@@ -7,7 +7,7 @@ from typing import Literal
 import attrs
 
 from trio_chardev.events import LineSettings, Parity
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.values import path_text
 
 

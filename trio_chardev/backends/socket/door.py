@@ -17,7 +17,7 @@ from functools import partial
 import trio
 
 from trio_chardev.backends.socket.handshaking import ending
-from trio_chardev.backends.socket.layer import Link
+from trio_chardev.backends.socket.link import Link
 from trio_chardev.backends.socket.listener import Listener
 from trio_chardev.backends.socket.rights import close_socket
 

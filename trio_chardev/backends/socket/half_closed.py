@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from trio_chardev.backends.socket.connection import INTERNET, TAKEN_INTERVAL, count_unacknowledged
-from trio_chardev.backends.socket.layer import Link
+from trio_chardev.backends.socket.link import Link
 
 
 @attrs.define(eq=False)

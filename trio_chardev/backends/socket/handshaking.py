@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 import trio
 
-from trio_chardev.backends.socket.layer import Link
+from trio_chardev.backends.socket.link import Link
 
 log = logging.getLogger(__name__)
 

@@ -17,185 +17,18 @@ import errno
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterable
 
 import trio
 
+from trio_chardev.backends.socket.codec import RECORD_SIZE, BreakCodec, Codec, Input, RefusingCodec
 from trio_chardev.backends.socket.connection import TAKEN_INTERVAL, Take
+from trio_chardev.backends.socket.link import Link
 from trio_chardev.events import Event
-from trio_chardev.protocols.telnet import Subnegotiation
 
-RECORD_SIZE = 1 << 14  # bytes; TLS has no larger ones
 WIRE_CHUNK = 1 << 16  # bytes that are read at once
 STEPS = 4  # of reading and decoding; then others have their turn, input or not
 MAX_UNSENT = 1 << 18  # bytes; a peer that asks for ever and never reads the replies is dropped
-
-
-Input = bytes | Event | Subnegotiation
-"""What a protocol makes of the wire."""
-
-
-class Link(Protocol):
-    """A connected peer: a socket, or a protocol on one."""
-
-    name: str
-    """What query-chardev shows."""
-
-    @property
-    def sock(self) -> socket.socket:
-        """The socket at the bottom, to ask who is there."""
-
-    @property
-    def unsent(self) -> bool:
-        """Are there bytes that count as sent and that the kernel has not taken?"""
-
-    async def handshake(self) -> None:
-        """Wait until bytes may go. Raises OSError. Cancelled: may be called again, to go on."""
-
-    def receive(self, max_bytes: int) -> bytes:
-        """What has come, ``b""`` at the end. Raises BlockingIOError, or another OSError.
-
-        BlockingIOError also when so much has come that is no input that others should have a
-        turn: then it `has_input`, and `wait_readable` does not wait.
-        """
-
-    def send(self, data: memoryview) -> int:
-        """Send a prefix. Raises BlockingIOError, or another OSError if that is the end."""
-
-    def flush(self) -> None:
-        """Try to send what is `unsent`. Raises OSError, and drops it, if that is the end."""
-
-    def has_input(self) -> bool:
-        """May `receive` give bytes?"""
-
-    def has_room(self) -> bool:
-        """Will `send` accept something, or fail?"""
-
-    async def wait_readable(self) -> None:
-        """Wait for input, or the end; or until it is closed by another task. May be too early."""
-
-    async def wait_hangup(self) -> None:
-        """Wait until no more can come, whatever can be read before; else as `wait_readable`.
-
-        Raises OSError if it can't know.
-        """
-
-    async def wait_writable(self) -> None:
-        """Wait for room, or the end; several tasks may.
-
-        May be too early. Raises ClosedResourceError if another task closes it.
-        """
-
-    @property
-    def ends_one_way(self) -> bool:
-        """Can one side end while the other goes on?"""
-
-    @property
-    def takes_more(self) -> bool:
-        """`receive` has come to the end: can it still be sent to, as far as one can tell?"""
-
-    async def wait_gone(self) -> None:
-        """Wait until it is over both ways: it was reset, for one. Raises OSError if it can't know."""
-
-    def send_eof(self) -> None:
-        """Tell the peer that no more will come, behind what was sent. Raises OSError.
-
-        Only where `ends_one_way`. It can be received from as before.
-        """
-
-    def turn_away(self, why: str) -> None:
-        """Tell a newcomer that it can't come. Raises OSError."""
-
-    async def finish(self, take: Take) -> None:
-        """Say that nothing more will be sent, and have *take* get what the peer sends until it knows.
-
-        It is about to be closed. The peer has what was sent then, as far as its kernel or a
-        protocol tells. Raises OSError.
-        """
-
-    def hand_over(
-        self, on_event: Callable[[Event], None], *, nodelay: bool, keep_alive: bool
-    ) -> None:
-        """It is another backend's from now on, which waits for it: others stop. Never fails."""
-
-    def shut_down(self) -> None:
-        """End it both ways: what has come can still be read, then `receive` gives ``b""``."""
-
-    def dismiss(self) -> bool:
-        """Tell the peer to leave; is it worth to hear it until it knows? Else it is shut down.
-
-        Nothing can be sent any more, and those who wait for input look again.
-        """
-
-    def close(self) -> None:
-        """Close the socket and wake those who wait for it. Never fails."""
-
-
-class Codec(Protocol):
-    """A protocol without I/O. None of its methods raises for what a peer does wrong."""
-
-    @property
-    def is_established(self) -> bool:
-        """Is the handshake over, so that bytes may be encoded?"""
-
-    @property
-    def end(self) -> str | None:
-        """None as long as it goes on; then why it has ended, for the log: ``""`` is as agreed.
-
-        What is to be sent is still sent then.
-        """
-
-    @property
-    def is_behind(self) -> bool:
-        """Was some of the wire not decoded yet? Never after the `end`."""
-
-    def receive_data(self, data: bytes) -> Sequence[Input]:
-        """Decode *data* from the wire, or begin to; ``b""`` says that no more will come.
-
-        Returns bytes for the user, never none of them, and events (BREAK), in order. Not called
-        after the `end`, nor while it `is_behind`. A peer may send what takes long to decode and
-        gives nothing: so much is decoded at once as takes a millisecond, or two.
-        """
-
-    def decode_more(self) -> Sequence[Input]:
-        """Go on, as much again; only while it `is_behind`."""
-
-    def encode(self, data: bytes) -> bytes:
-        """The wire's bytes for a record of *data*, 1 to `RECORD_SIZE` bytes, behind what is due."""
-
-    def data_to_send(self) -> bytes:
-        """What the protocol itself has to say now: a handshake's part, a reply."""
-
-    def close(self) -> None:
-        """It is about to be closed by this side: say so with the next `data_to_send`.
-
-        May be called at any time and more than once.
-        """
-
-    @property
-    def ends_one_way(self) -> bool:
-        """Does a `close`, this side's or the peer's, leave the other way open?"""
-
-    @property
-    def is_closing(self) -> bool:
-        """Has this side closed, and will the peer answer, behind all that it was sent?"""
-
-
-@runtime_checkable
-class BreakCodec(Protocol):
-    """A codec that can send a break."""
-
-    def encode_break(self) -> bytes:
-        """The wire's bytes for a break, behind what is due."""
-
-
-@runtime_checkable
-class RefusingCodec(Protocol):
-    """A codec whose protocol can say why it ends."""
-
-    def refuse(self, why: str) -> None:
-        """As `Codec.close`, because of *why*."""
 
 
 class Layer:

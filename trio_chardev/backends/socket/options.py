@@ -12,7 +12,7 @@ from trio_chardev.access.psk import PskCredentials
 from trio_chardev.backends.socket.addresses import FdAddress, SocketAddress, VsockAddress
 from trio_chardev.backends.socket.tls import AnyCredentials
 from trio_chardev.errors import OptionsError
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.protocols.origin import can_be_allowed
 from trio_chardev.protocols.websocket_handshake import is_path
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from trio_chardev.backends.socket.layer import Link
+from trio_chardev.backends.socket.link import Link
 
 log = logging.getLogger(__name__)
 

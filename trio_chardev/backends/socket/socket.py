@@ -39,7 +39,8 @@ from trio_chardev.backends.socket.connection import set_tcp_options
 from trio_chardev.backends.socket.dialer import Backoff, Nobody, Peers, Redialer, connect
 from trio_chardev.backends.socket.door import Door
 from trio_chardev.backends.socket.handshaking import Handshaking, ending
-from trio_chardev.backends.socket.layer import Layer, Link
+from trio_chardev.backends.socket.layer import Layer
+from trio_chardev.backends.socket.link import Link
 from trio_chardev.backends.socket.listener import Listener, listen, listen_on
 from trio_chardev.backends.socket.options import SocketOptions as SocketOptions
 from trio_chardev.backends.socket.passed import SharedSocket, socket_from_fd

@@ -31,7 +31,7 @@ from trio_chardev.core.controls import Controls
 from trio_chardev.core.line import Line
 from trio_chardev.errors import BackendDisconnectedError, BackendError, OptionsError
 from trio_chardev.events import BackendEvent, Event, ModemLines
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 
 MAX_MEMBERS = 32
 PIECE = 1 << 14  # bytes; as much as TLS has in a record

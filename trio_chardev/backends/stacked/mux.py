@@ -35,7 +35,7 @@ from trio_chardev.core.inbox import Inbox
 from trio_chardev.core.line import Line
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.protocols.escape import Command, EscapeParser
 
 LOOK_AHEAD = 1 << 16  # bytes

@@ -11,10 +11,8 @@ writing is tried again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
-import select
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -23,6 +21,7 @@ import trio
 from trio_chardev.backends.descriptor import slow_errors, truncate
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.limit import PRIVATE, check_has_size
+from trio_chardev.backends.taps.output import Output
 from trio_chardev.core.backend import OpenPath
 from trio_chardev.errors import BackendError, strerror
 from trio_chardev.files import work_on_files
@@ -37,56 +36,6 @@ LAST_TIME = 1.0  # seconds before the deadline from which data to keep is writte
 GATHER_TIME = 0.001  # seconds
 GATHER_SIZE = 1 << 16  # bytes that are worth waking a thread for
 FLUSH_TIMEOUT = 3.0  # seconds; less than the core waits for a backend to close
-
-
-class Output:
-    """A descriptor that is closed when nothing refers to it any more, if not before.
-
-    An abandoned thread may still be writing to it.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    unit = "bytes"
-    """The unit of `count`, for log lines."""
-
-    def count(self, data: bytes | bytearray) -> int:
-        """How many units *data* is."""
-        return len(data)
-
-    def fitting(self, data: bytearray, room: int) -> int:
-        """How many bytes of *data* to write if there is *room* for that many."""
-        return room
-
-    def size(self) -> int:
-        """The file's size, or position if it is not appended to. Raises OSError."""
-        if fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_APPEND:
-            return os.fstat(self.fd).st_size
-        return os.lseek(self.fd, 0, os.SEEK_CUR)
-
-    def write(self, data: bytearray) -> None:
-        """Write *data*, however long that takes, removing from it what is written.
-
-        Raises OSError.
-        """
-        while data:
-            try:
-                del data[: os.write(self.fd, data)]
-            except BlockingIOError:  # others share the flag, so it is not changed
-                poll = select.poll()
-                poll.register(self.fd, select.POLLOUT)
-                poll.poll()
-
-    def close(self) -> None:
-        """Close it, if it is open. Raises nothing."""
-        if self.fd != -1:
-            fd, self.fd = self.fd, -1
-            with contextlib.suppress(OSError):  # close(2) reports errors of earlier writes
-                os.close(fd)
-
-    def __del__(self) -> None:
-        self.close()
 
 
 class BackgroundFile:

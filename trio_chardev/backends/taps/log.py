@@ -12,10 +12,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 
 from trio_chardev.backends.limit import parse_mode
-from trio_chardev.backends.taps.background_file import BackgroundFile, Output, create_output
+from trio_chardev.backends.taps.background_file import BackgroundFile, create_output
+from trio_chardev.backends.taps.output import Output
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.tap import Tap
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 
 _no_log = contextlib.nullcontext(None)
 

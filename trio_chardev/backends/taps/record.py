@@ -29,13 +29,14 @@ import trio
 from trio_chardev.backends.descriptor import slow_errors, status_of
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.limit import parse_mode
-from trio_chardev.backends.taps.background_file import BackgroundFile, Output, create_output
+from trio_chardev.backends.taps.background_file import BackgroundFile, create_output
+from trio_chardev.backends.taps.output import Output
 from trio_chardev.core.backend import OpenRequest
 from trio_chardev.core.tap import Tap
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.files import work_on_files
-from trio_chardev.options.structure import BackendOptions
+from trio_chardev.options.backend import BackendOptions
 from trio_chardev.protocols.asciicast import Direction, Encoder, Version, header
 
 PIECE = 1 << 14  # bytes; larger data becomes several events with the same time

@@ -19,7 +19,8 @@ from trio_chardev.backends.ringbuf.ringbuf import RingbufBackend
 from trio_chardev.backends.table import BACKEND, KINDS, NOT_IN_QEMU
 from trio_chardev.core.chardev import Chardev, ChardevInfo
 from trio_chardev.core.runner import DRAIN_TIMEOUT
-from trio_chardev.options.structure import BackendOptions, unstructure
+from trio_chardev.options.backend import BackendOptions
+from trio_chardev.options.structure import unstructure
 from trio_chardev.qmp.commands.context import Command, Context, Host, NoArguments
 from trio_chardev.qmp.commands.descriptor import FD_COMMANDS
 from trio_chardev.qmp.commands.device import DEVICE_COMMANDS

@@ -20,7 +20,7 @@ import trio
 from trio_chardev.backends.socket.access import PRIVATE, Access, peer_name
 from trio_chardev.backends.socket.addresses import FdAddress, SocketAddress, connection_name
 from trio_chardev.backends.socket.handshaking import Handshaking, ending
-from trio_chardev.backends.socket.layer import Link
+from trio_chardev.backends.socket.link import Link
 from trio_chardev.backends.socket.listener import Listener, listen, listen_on
 from trio_chardev.backends.socket.passed import socket_from_fd
 from trio_chardev.backends.socket.rights import close_socket
