@@ -1,8 +1,8 @@
-"""The server's side of RFC 2217, without I/O: it has the serial line, which its client uses.
+"""The server's side of RFC 2217, without I/O: the side that has the serial line.
 
-A server answers each request, in order, with the value that is in force then. A request for what
-is in force already touches nothing. Any other is a *wish*, for whatever has the line, and is
-answered when that has said what is in force now.
+A server answers each request, in order, with the value in force at that time. A request for the
+value in force changes nothing. Any other is a *wish*, which whatever has the line has to fulfil,
+and is answered when that reports what is in force now.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from trio_chardev.protocols.rfc2217 import (
 
 OUTPUTS: Final = ModemLines.DTR | ModemLines.RTS
 MAX_WAITING: Final = 64
-"""Requests that wait for an answer; what a client wants beyond them is not done, and answered so."""
+"""Requests that may wait for an answer; more are not fulfilled, and answered accordingly."""
 
 
 @attrs.frozen
 class BreakWish:
-    """A client has turned the break on or off."""
+    """A client turns the break on or off."""
 
     is_on: bool
 
 
 @attrs.frozen
 class FlowWish:
-    """A client wants to be sent nothing, or something again."""
+    """A client stops what it is sent, or resumes it."""
 
     is_suspended: bool
 
 
 Wish = LineSettings | ModemLines | BreakWish | FlowWish | Purge
-"""What a client wants of the line: settings, DTR and RTS, a break, silence, a buffer emptied."""
+"""What a client wants of the line: settings, DTR and RTS, a break, a stop, a discarded buffer."""
 
 _SETTINGS: Final = (
     *(Command.SET_BAUDRATE, Command.SET_DATASIZE),
@@ -74,14 +74,14 @@ _IS_INBOUND: Final = (
 
 @attrs.frozen
 class _Request:
-    """What a client has asked for and was not answered yet."""
+    """A request that was not answered yet."""
 
     message: Message
     is_wish: bool
 
 
 class ComPortServer:
-    """The side of the line, for one client."""
+    """The server's side, for one client."""
 
     def __init__(self, line: LineSettings, outputs: ModemLines, *, signature: bytes) -> None:
         """*line* and *outputs* (DTR, RTS) are in force now."""
@@ -93,18 +93,18 @@ class ComPortServer:
         self._signature = signature
         self._line_mask = LineState(0)
         self._modem_mask = ModemState(0)
-        self._waiting: deque[_Request] = deque()  # the first is a wish that was not heard yet
+        self._waiting: deque[_Request] = deque()  # the first is a wish, not fulfilled yet
         self._to_send: list[bytes] = []
 
     def data_to_send(self) -> list[bytes]:
-        """The data of the subnegotiations that are due."""
+        """Take the data of the subnegotiations that are due."""
         due, self._to_send = self._to_send, []
         return due
 
-    # ------------------------------------------------------------ what the client says
+    # ------------------------------------------------------------ what the client sends
 
     def receive(self, message: Message) -> Wish | None:
-        """Take one message of the client; what it wants of the line, if that is not so already."""
+        """Take a message of the client; return its wish, if it would change anything."""
         match message.command:
             case Command.SIGNATURE:
                 self._take_signature(message)
@@ -128,7 +128,7 @@ class ComPortServer:
         return None
 
     def _take_signature(self, message: Message) -> None:
-        """An empty one asks for ours; another one is the client's, which needs no answer."""
+        """Answer an empty signature with ours; any other is the client's own."""
         if message.value:
             self.client_signature = message.value
         else:
@@ -146,7 +146,7 @@ class ComPortServer:
         return wish
 
     def _wish_of(self, message: Message) -> Wish | None:
-        """What *message* would change; None: nothing."""
+        """What *message* would change; None if nothing."""
         line = with_setting(message, self._wanted_line)
         if line is not None:
             return None if line == self._wanted_line else line
@@ -164,7 +164,7 @@ class ComPortServer:
 
     @property
     def _wanted_line(self) -> LineSettings:
-        """The settings when all that waits was heard."""
+        """The settings after all waiting requests."""
         line = self.line
         for request in self._waiting:
             line = with_setting(request.message, line) or line
@@ -192,7 +192,7 @@ class ComPortServer:
             if request.message.command is Command.SET_CONTROL and request.is_wish:
                 yield Control(request.message.number)
 
-    # ------------------------------------------------------------ what the line is
+    # ------------------------------------------------------------ the state of the line
 
     def heard(
         self,
@@ -201,7 +201,7 @@ class ComPortServer:
         outputs: ModemLines | None = None,
         is_break: bool | None = None,
     ) -> None:
-        """The oldest wish was heard, and this is in force now; answer what has waited for it."""
+        """Note that the oldest wish was heard, with what is in force now; answer what waited."""
         self.now(line=line, outputs=outputs, is_break=is_break)
         if self._waiting:
             self._answer(self._waiting.popleft().message)
@@ -215,13 +215,13 @@ class ComPortServer:
         outputs: ModemLines | None = None,
         is_break: bool | None = None,
     ) -> None:
-        """This is in force, whoever wanted it: a backend was changed, for one."""
+        """Note what is in force now, for any other reason, such as a change of the backend."""
         self.line = self.line if line is None else line
         self.outputs = self.outputs if outputs is None else outputs & OUTPUTS
         self.is_break = self.is_break if is_break is None else is_break
 
     def modem_changed(self, inputs: ModemLines) -> None:
-        """The inputs of the line are these now; a client that has asked for it is told."""
+        """Note the line's inputs, and notify a client that has asked for it."""
         before, self.inputs = self.inputs, inputs & ~OUTPUTS
         state = modem_state(self.inputs, before)
         changed = modem_state(self.inputs) ^ modem_state(before)
@@ -229,12 +229,12 @@ class ComPortServer:
             self._say(_octet(Command.NOTIFY_MODEMSTATE, state))
 
     def break_came(self) -> None:
-        """The line has received a break; a client that has asked for it is told."""
+        """Notify a client that has asked for it of a break on the line."""
         if self._line_mask & LineState.BREAK:
             self._say(_octet(Command.NOTIFY_LINESTATE, LineState.BREAK))
 
     def _answer(self, message: Message) -> None:
-        """Say what is in force of what *message* is about."""
+        """Answer with what is in force of what *message* is about."""
         if message.command is not Command.SET_CONTROL:
             as_code = message.command is Command.SET_BAUDRATE and len(message.value) == 1
             self._say(setting_of(message.command, self.line, as_code=as_code))

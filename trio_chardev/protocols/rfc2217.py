@@ -1,7 +1,7 @@
 """RFC 2217, Telnet Com Port Control Option: the messages, without I/O.
 
-A message is the data of a subnegotiation of telnet's option 44: a command and its value. Those of
-the access server, which has the serial line, have the client's number and 100 more.
+A message is the data of a subnegotiation of telnet's option 44: a command and its value. Messages
+of the access server, which has the serial line, have the client's command number plus 100.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import attrs
 from trio_chardev.events import LineSettings, ModemLines, Parity
 
 COM_PORT_OPTION: Final = 44
-FROM_SERVER: Final = 100  # what the server adds to the number of a command
-MAX_SIGNATURE: Final = 256  # bytes that are kept of one
+FROM_SERVER: Final = 100  # which a server adds to a command's number
+MAX_SIGNATURE: Final = 256  # bytes of a signature that are kept
 
 
 class Command(enum.IntEnum):
-    """What a message is about (section 2 to 5)."""
+    """What a message is about (sections 2 to 5)."""
 
     SIGNATURE = 0
     SET_BAUDRATE = 1
@@ -37,7 +37,7 @@ class Command(enum.IntEnum):
 
 
 class Control(enum.IntEnum):
-    """The values of SET-CONTROL (section 3); those for inbound flow control end with ``_IN``."""
+    """The values of SET-CONTROL (section 3); those for inbound flow control end in ``_IN``."""
 
     ASK_FLOW = 0
     NO_FLOW = 1
@@ -88,7 +88,7 @@ class ModemState(enum.IntFlag):
 
 
 class Purge(enum.IntEnum):
-    """Which buffer of the server PURGE-DATA empties."""
+    """The buffers of the server that PURGE-DATA discards."""
 
     RECEIVE = 1
     TRANSMIT = 2
@@ -97,33 +97,33 @@ class Purge(enum.IntEnum):
 
 @attrs.frozen
 class Message:
-    """One command and its value, as octets."""
+    """A command and its value, in octets."""
 
     command: Command
     value: bytes = b""
 
     @property
     def number(self) -> int:
-        """The value as an unsigned number, most significant octet first."""
+        """The value as an unsigned number, in network byte order."""
         return int.from_bytes(self.value, "big")
 
     def encode(self, *, from_server: bool) -> bytes:
-        """The data of the subnegotiation; an IAC in it is telnet's to double."""
+        """Make the data of the subnegotiation, in which telnet has to double each IAC."""
         return bytes([self.command + FROM_SERVER * from_server]) + self.value
 
 
 SIZES: Final = {Command.SET_BAUDRATE: 4, Command.SIGNATURE: 0}
-"""Octets of a value, where it is not one; a signature has any number."""
+"""Octets of a value, if it is not one octet; a signature has any number."""
 
 _WITHOUT_VALUE: Final = (Command.FLOWCONTROL_SUSPEND, Command.FLOWCONTROL_RESUME)
 _MAY_ASK: Final = (Command.NOTIFY_LINESTATE, Command.NOTIFY_MODEMSTATE)
-"""Commands that clients send without a value, too, to ask for the state (pyserial does)."""
+"""Commands that clients also send without a value, to ask for the state (pyserial does)."""
 
 
 def decode(data: bytes, *, from_server: bool) -> Message | None:
-    """The message in *data*, a subnegotiation's; None if it is none of the other side's.
+    """Decode a subnegotiation's *data*; None if it is no message of the other side.
 
-    A rate of one octet is a code of Cisco's, from a draft before the RFC; it stays one octet.
+    A rate of one octet is one of Cisco's codes, from a draft of the RFC; it is kept as one octet.
     """
     if not data:
         return None
@@ -160,19 +160,19 @@ CISCO_RATES: Final = {
     14: 115200,
     15: 230400,
 }
-"""The rates of Cisco's codes, as gensio lists them."""
+"""Cisco's codes for rates, as in gensio."""
 
 _CISCO_CODES: Final = {rate: code for code, rate in CISCO_RATES.items()}
 
 PARITIES: Final[tuple[Parity, ...]] = ("N", "O", "E", "M", "S")
-"""Those of SET-PARITY, from 1."""
+"""The values of SET-PARITY, from 1 on."""
 
 _FLOWS: Final = {
     Control.NO_FLOW: (False, False),
     Control.XON_XOFF: (True, False),
     Control.HARDWARE: (False, True),
 }
-"""What flow control means for `LineSettings.xonxoff` and ``rtscts``."""
+"""Control -> `LineSettings.xonxoff` and ``rtscts``."""
 
 _OUTBOUND: Final = {
     Control.NO_FLOW_IN: Control.NO_FLOW,
@@ -182,9 +182,9 @@ _OUTBOUND: Final = {
 
 
 def with_setting(message: Message, line: LineSettings) -> LineSettings | None:
-    """*line* as *message*, a client's, wants it; None if it only asks, or wants what nobody has.
+    """Apply a client's *message* to *line*; None if it only asks, or can't be fulfilled.
 
-    1.5 stop bits (3) and flow control by DCD, DTR or DSR are what Linux has not.
+    Linux has no 1.5 stop bits (3), and no flow control by DCD, DTR or DSR.
     """
     number = message.number
     match message.command:
@@ -206,16 +206,16 @@ def with_setting(message: Message, line: LineSettings) -> LineSettings | None:
 
 
 def flow_of(line: LineSettings) -> Control:
-    """The flow control of *line*; where it has both, the hardware's."""
+    """The flow control of *line*: the hardware's, if it has both."""
     if line.rtscts:
         return Control.HARDWARE
     return Control.XON_XOFF if line.xonxoff else Control.NO_FLOW
 
 
 def setting_of(command: Command, line: LineSettings, *, as_code: bool = False) -> Message:
-    """The message with *line*'s value for one of the SET commands; *as_code*: Cisco's.
+    """Make the message with *line*'s value for a SET command; *as_code* makes it one of Cisco's.
 
-    A rate that Cisco has no code for is 0, which means that it is not known.
+    A rate without such a code is 0, which means unknown.
     """
     match command:
         case Command.SET_BAUDRATE if as_code:
@@ -246,9 +246,9 @@ _CHANGED: Final = {
 
 
 def modem_state(lines: ModemLines, before: ModemLines | None = None) -> ModemState:
-    """The octet for the inputs in *lines*, with what has changed since *before*.
+    """Make the octet for the inputs in *lines*, and what has changed since *before*.
 
-    Of RI only its end counts as a change, as a UART tells it (TERI).
+    For RI only its end counts as a change, as in a UART (TERI).
     """
     state, old = _state_of(lines), _state_of(lines if before is None else before)
     for level, changed in _CHANGED.items():
@@ -266,7 +266,7 @@ def _state_of(lines: ModemLines) -> ModemState:
 
 
 def inputs_of(state: int) -> ModemLines:
-    """The inputs that are on by NOTIFY-MODEMSTATE's octet."""
+    """The inputs that are on in NOTIFY-MODEMSTATE's octet."""
     lines = ModemLines(0)
     for line, level in _MODEM.items():
         if state & level:
