@@ -32,7 +32,7 @@ _quiet_until: trio.lowlevel.RunVar[float] = trio.lowlevel.RunVar("epoll's troubl
 
 
 class HasFileno(Protocol):
-    """A socket, for one."""
+    """A socket, or anything else with a descriptor."""
 
     def fileno(self) -> int:
         """The descriptor; -1, or ValueError, when it is closed."""

@@ -53,7 +53,7 @@ NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 class FileOptions(BackendOptions):
     """Writes output to a file, and may read input from another."""
 
-    open_timeout = math.inf  # that of `work_on_files`
+    open_timeout = math.inf  # `work_on_files` has a deadline of its own
 
     in_: str | None = attrs.field(default=None, converter=path_text_or_none)
     """File or FIFO to read input from."""

@@ -40,7 +40,7 @@ from trio_chardev.options.values import path_text
 class PipeOptions(BackendOptions):
     """Reads from and writes to existing FIFOs."""
 
-    open_timeout = math.inf  # that of `work_on_files`
+    open_timeout = math.inf  # `work_on_files` has a deadline of its own
 
     device: str = attrs.field(converter=path_text)
     """Path: input comes from DEVICE.in and output goes to DEVICE.out, or both use DEVICE."""

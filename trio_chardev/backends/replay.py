@@ -51,7 +51,7 @@ SHOWN = 40  # bytes that an error shows of what was sent, and of what was record
 class ReplayOptions(BackendOptions):
     """Plays a recording as input, with its timing."""
 
-    open_timeout = math.inf  # that of `work_on_files`
+    open_timeout = math.inf  # `work_on_files` has a deadline of its own
 
     path: str = attrs.field(converter=path_text)
     """The recording, a file in asciicast v2 or v3."""

@@ -201,7 +201,7 @@ class ComPortServer:
         outputs: ModemLines | None = None,
         is_break: bool | None = None,
     ) -> None:
-        """Note that the oldest wish was heard, with what is in force now; answer what waited."""
+        """Note that the oldest wish was handled, and what is in force now; answer what waited."""
         self.now(line=line, outputs=outputs, is_break=is_break)
         if self._waiting:
             self._answer(self._waiting.popleft().message)

@@ -156,7 +156,7 @@ class _Parsing(enum.Enum):
 
 
 class TelnetConnection:
-    """One party of a connection, from its first byte.
+    """One party of a telnet connection, from its first byte.
 
     A client marks the end of urgent data (RFC 854) by a DM that is TCP's urgent byte. It must stay
     in the stream (SO_OOBINLINE), or the byte after it would be taken for the DM.

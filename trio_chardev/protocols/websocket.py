@@ -35,7 +35,7 @@ MAX_REASON = 123
 
 
 class WebSocketConnection:
-    """One party of a connection, from its first byte."""
+    """One party of a WebSocket connection, from its first byte."""
 
     ends_one_way = False
     """A Close ends both directions (RFC 6455, 7.1.2)."""

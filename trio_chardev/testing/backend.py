@@ -107,7 +107,7 @@ class FakeBackend(Backend):
         return FakeLeaving(self)
 
     def say(self, event: BackendEvent) -> None:
-        """Report *event*."""
+        """Report *event* to the chardev."""
         self._on_event(event)
 
     def send_nowait(self, data: memoryview) -> int:

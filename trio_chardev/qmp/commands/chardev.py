@@ -39,14 +39,14 @@ DataFormat = Literal["utf8", "base64"]
 
 @attrs.frozen(kw_only=True)
 class CapabilitiesArguments:
-    """qmp_capabilities."""
+    """Arguments of qmp_capabilities."""
 
     enable: tuple[Literal["oob"], ...] = ()
 
 
 @attrs.frozen(kw_only=True)
 class BackendArguments:
-    """chardev-add."""
+    """Arguments of chardev-add."""
 
     id: str
     backend: Annotated[BackendOptions, BACKEND]
@@ -54,7 +54,7 @@ class BackendArguments:
 
 @attrs.frozen(kw_only=True)
 class ChangeArguments(BackendArguments):
-    """chardev-change; QEMU has none of the arguments beyond those of chardev-add."""
+    """Arguments of chardev-change; QEMU has only those of chardev-add."""
 
     carry: bool = False
     keep_peer: bool = False
@@ -70,14 +70,14 @@ class ChardevReturn:
 
 @attrs.frozen(kw_only=True)
 class IdArguments:
-    """chardev-remove, chardev-send-break."""
+    """Arguments of chardev-remove and chardev-send-break."""
 
     id: str
 
 
 @attrs.frozen(kw_only=True)
 class RingbufWriteArguments:
-    """ringbuf-write."""
+    """Arguments of ringbuf-write."""
 
     device: str
     data: str
@@ -86,7 +86,7 @@ class RingbufWriteArguments:
 
 @attrs.frozen(kw_only=True)
 class RingbufReadArguments:
-    """ringbuf-read."""
+    """Arguments of ringbuf-read."""
 
     device: str
     size: int

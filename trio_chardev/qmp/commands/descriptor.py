@@ -19,14 +19,14 @@ from trio_chardev.qmp.server.session import QmpError
 
 @attrs.frozen(kw_only=True)
 class FdnameArguments:
-    """getfd, closefd."""
+    """Arguments of getfd and closefd."""
 
     fdname: str
 
 
 @attrs.frozen(kw_only=True)
 class AddFdArguments:
-    """add-fd."""
+    """Arguments of add-fd."""
 
     fdset_id: int | None = None
     opaque: str | None = None
@@ -34,7 +34,7 @@ class AddFdArguments:
 
 @attrs.frozen(kw_only=True)
 class RemoveFdArguments:
-    """remove-fd."""
+    """Arguments of remove-fd."""
 
     fdset_id: int
     fd: int | None = None
@@ -42,7 +42,7 @@ class RemoveFdArguments:
 
 @attrs.frozen(kw_only=True)
 class AddClientArguments:
-    """add_client."""
+    """Arguments of add_client."""
 
     protocol: str
     fdname: str
@@ -60,7 +60,7 @@ class YankInstance:
 
 @attrs.frozen(kw_only=True)
 class YankArguments:
-    """yank."""
+    """Arguments of yank."""
 
     instances: tuple[YankInstance, ...]
 

@@ -19,7 +19,7 @@ from trio_chardev.qmp.server.session import QmpError
 
 @attrs.frozen(kw_only=True)
 class DeviceIdArguments:
-    """device_del."""
+    """Arguments of device_del."""
 
     id: str
 

@@ -21,7 +21,7 @@ from trio_chardev.registry import Registry
 
 @attrs.frozen(kw_only=True)
 class ObjectIdArguments:
-    """object-del."""
+    """Arguments of object-del."""
 
     id: str
 

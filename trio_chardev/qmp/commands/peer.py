@@ -13,7 +13,7 @@ from trio_chardev.qmp.commands.context import Command, Context
 
 @attrs.frozen(kw_only=True)
 class RecheckArguments:
-    """chardev-recheck-peers."""
+    """Arguments of chardev-recheck-peers."""
 
     id: str | None = None
     """The chardev; without it, all chardevs and the clients of QMP listeners."""
