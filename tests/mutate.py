@@ -350,8 +350,8 @@ REASONS: dict[str, str] = {
     "replaces=replaces.backend if replaces else None, keep_peer=keep_peer, "
     "users=self._seat.users)`": SAME,
     "_check_fit: swapped `self.check_not_closed()` "
-    "and `if (users := len(self.frontends)) > new.backend.max_frontends:`": WHICH,
-    "_check_fit: swapped `if (users := len(self.frontends)) > new.backend.max_frontends:` "
+    "and `if (users := len(self.frontends)) > new.backend.stacking.max_frontends:`": WHICH,
+    "_check_fit: swapped `if (users := len(self.frontends)) > new.backend.stacking.max_frontends:` "
     "and `if new.closed.is_set():`": WHICH,
     "__attrs_post_init__: swapped `self._deadline = trio.current_time() + self.linger` "
     "and `self._is_there = self.link.sock.family not in INTERNET`": SAME,

@@ -63,7 +63,6 @@ from trio_chardev import (
 from trio_chardev.backends.ringbuf.ringbuf import RingbufBackend
 from trio_chardev.backends.socket.addresses import SocketAddress
 from trio_chardev.backends.socket.socket import SocketBackend
-from trio_chardev.core.abilities import DisconnectControl, FdControl
 from trio_chardev.core.handlers import BeChange
 from trio_chardev.options.grammar import ChardevGrammar
 from trio_chardev.options.legacy import parse_legacy
@@ -143,8 +142,10 @@ async def test_char_null(registry: Registry) -> None:
     await registry.add("x", NullOptions())
     chardev = registry["x"]
     assert registry.get("y") is None
-    assert not isinstance(chardev.backend, FdControl)
-    assert not isinstance(chardev.backend, DisconnectControl)
+    assert chardev.backend.peer.take_fds() == []
+    with pytest.raises(NotSupportedError, match="^'null' can't pass file descriptors$"):
+        chardev.backend.peer.send_fds([0])
+    assert not chardev.backend.peer.can_disconnect
     async with chardev.attach() as frontend:
         with pytest.raises(ChardevBusyError, match="^Device 'x' is in use$"):
             chardev.attach()
@@ -606,7 +607,7 @@ async def test_char_socket_client_reconnect_error(
             told.append(event)
             assert isinstance(chardev.backend, SocketBackend)
             if told == [OPENED]:
-                chardev.backend.disconnect()
+                chardev.backend.peer.disconnect()
             if told == [OPENED, CLOSED, OPENED]:
                 again.set()
 

@@ -31,6 +31,8 @@ from trio_chardev.core.frontend import Frontend, FrontendStatistics
 from trio_chardev.core.handlers import Handlers, stateless
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import Line
+from trio_chardev.core.peer import Peer
+from trio_chardev.core.stacking import Stacking
 from trio_chardev.core.tap import Tap
 from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions, DeviceRequest
 from trio_chardev.devices.bridge import BridgeInfo, BridgeOptions, FlowInfo
@@ -143,6 +145,7 @@ __all__ = [
     "Opener",
     "OptionsError",
     "ParallelOptions",
+    "Peer",
     "PipeOptions",
     "PtyOptions",
     "QmpClient",
@@ -158,6 +161,7 @@ __all__ = [
     "SerialOptions",
     "Service",
     "SocketOptions",
+    "Stacking",
     "StateFile",
     "StdioOptions",
     "Tap",

@@ -114,7 +114,7 @@ async def check(open_it: Callable[[OpenRequest], Any], *, changes: bool = True) 
         async with open_it(request(old)) as new:
             old.leaving.prepare(carry=True)
             with suppress(BackendError):  # not all can be guarded
-                new.guard()
+                new.peer.guard()
             await new.prepare()
             new.activate()
             old.leaving.take_back()

@@ -182,7 +182,7 @@ async def test_descriptors_go_with_the_bytes_that_were_sent_again(
                 await until(lambda: registry["s"].is_open)
                 fault = Fault(socket.socket.sendmsg, errno.ETOOMANYREFS)
                 monkeypatch.setattr(socket.socket, "sendmsg", fault.method())
-                backend.send_fds([passed.fileno()])
+                backend.peer.send_fds([passed.fileno()])
                 await backend.send_some(memoryview(PIECE))
                 data, fds, _, _ = socket.recv_fds(peer, 100, 4)
                 assert (data, os.readlink(f"/proc/self/fd/{fds[0]}")) == (PIECE, passed.name)

@@ -211,7 +211,7 @@ async def write_through_change(
         if sends_no_more:
             assert isinstance(peer, trio.SocketStream)
             await peer.send_eof()
-            await eventually(lambda: first.is_lingering)
+            await eventually(lambda: first.peer.is_lingering)
         before, after = bytearray(), bytearray()
 
         async def receive_late() -> None:

@@ -23,7 +23,13 @@ from trio_chardev.errors import (
     ChardevClosedError,
 )
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.testing import CancelAtStep, FakeBackend, FakeDevice, FakeFrontend, open_chardev
+from trio_chardev.testing import (
+    CancelAtStep,
+    FakeDevice,
+    FakeFrontend,
+    FakePeer,
+    open_chardev,
+)
 
 CLOSED, OPENED = Event.CLOSED, Event.OPENED
 PATIENCE = 5  # seconds
@@ -140,13 +146,10 @@ async def test_a_backend_that_fails_in_the_commit_leaves_the_original() -> None:
         check_in_place(chardev, old, new)
 
 
-async def test_a_backend_that_takes_fewer_users_than_there_are_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    old, new = FakeDevice("old"), FakeDevice("new")
+async def test_a_backend_that_takes_fewer_users_than_there_are_is_refused() -> None:
+    old, new = FakeDevice("old", max_frontends=2), FakeDevice("new")
     text = "^Chardev 'serial0' has 2 users, but 'fake:new' can have only 1$"
     async with open_chardev(old) as chardev:
-        monkeypatch.setattr(chardev.backend, "max_frontends", 2)
         for _ in range(2):
             chardev.attach(be_change=FakeFrontend().be_change)
         with pytest.raises(ChangeRefusedError, match=text):
@@ -161,13 +164,13 @@ async def test_a_backend_that_can_not_be_guarded_does_not_take_the_place_of_one_
     old, new, last = FakeDevice("old"), FakeDevice("new"), FakeDevice("last")
     guarded = []
 
-    def guard(backend: FakeBackend) -> None:
-        if backend.device is new:
+    def guard(peer: FakePeer) -> None:
+        if peer.device is new:
             raise BackendError("anybody may come")
-        assert not backend.device.is_active or backend.device is old, "too late"
-        guarded.append(backend.device.name)
+        assert not peer.device.is_active or peer.device is old, "too late"
+        guarded.append(peer.device.name)
 
-    monkeypatch.setattr(FakeBackend, "guard", guard)
+    monkeypatch.setattr(FakePeer, "guard", guard)
     async with open_chardev(old) as chardev:
         chardev.guard()
         with pytest.raises(BackendError, match="^anybody may come$"):

@@ -18,7 +18,7 @@ from trio_chardev.core.effects import Effects
 from trio_chardev.core.tap import Tap
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.testing import FakeDevice, FakeFrontend, open_chardev
+from trio_chardev.testing import FakeDevice, FakeFrontend, FakePeer, open_chardev
 
 STEPS_TO_DIE = 10  # checkpoints that a user takes; `FakeDevice.dies_early` needs less
 
@@ -96,7 +96,7 @@ async def test_who_does_not_fit_does_not_have_the_old_one_prepare_to_leave() -> 
 async def test_guards_are_asked_of_the_new_one_before_it_is_activated() -> None:
     """A backend that can't be guarded has never been reachable."""
 
-    def refuse() -> None:
+    def refuse(peer: FakePeer) -> None:
         raise BackendError("it can't know who comes")
 
     old, new = FakeDevice("old"), FakeDevice("new")
@@ -104,8 +104,9 @@ async def test_guards_are_asked_of_the_new_one_before_it_is_activated() -> None:
     @asynccontextmanager
     async def open_unguardable(request: OpenRequest) -> AsyncIterator[Backend]:
         async with new.open(request) as backend:
-            backend.guard = refuse  # type: ignore[method-assign]
-            yield backend
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(FakePeer, "guard", refuse)
+                yield backend
 
     async with open_chardev(old) as chardev:
         chardev.guard()
@@ -276,8 +277,7 @@ async def test_the_commit_calls_nobody_and_when_they_are_told_the_new_one_is_in_
 async def test_a_row_of_a_list_is_forgotten_when_it_may_have_changed(
     happen: Callable[[Chardev], object],
 ) -> None:
-    async with open_chardev(FakeDevice("old")) as chardev:
-        chardev._parts.backend.max_frontends = 2  # type: ignore[misc]
+    async with open_chardev(FakeDevice("old", max_frontends=2)) as chardev:
         chardev.attach()
         chardev.row = b"a row"
         happen(chardev)
@@ -310,10 +310,10 @@ async def test_who_is_told_of_a_change_finds_no_row_of_before() -> None:
 
 
 async def test_what_it_stands_on_is_told_when_its_users_change() -> None:
-    async with open_chardev(FakeDevice("old")) as chardev:
-        backend = chardev.backend
-        touched: list[str] = []
-        backend.touch = lambda: touched.append("now")  # type: ignore[method-assign]
+    touched: list[str] = []
+    device = FakeDevice("old", on_touch=lambda: touched.append("now"))
+    async with open_chardev(device) as chardev:
+        touched.clear()  # it was told of the backend
         frontend = chardev.attach()
         assert touched == ["now"]
         chardev.detach(frontend)

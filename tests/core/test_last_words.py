@@ -169,7 +169,7 @@ async def test_the_new_one_is_attended_to_but_not_read_meanwhile() -> None:
         new.hang_up()
         await wait_all_tasks_blocked()
         assert new.unread == 3
-        assert chardev.backend.is_hung_up
+        assert chardev.backend.peer.is_hung_up
         assert chardev._parts.leaving is not None
         nursery.cancel_scope.cancel()
 

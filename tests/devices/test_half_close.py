@@ -131,7 +131,7 @@ async def test_what_is_held_is_not_lost_to_one_who_may_have_left(tmp_path: Path)
     ) as (registry, board):
         async with await come(registry, "user") as user:
             await wait_open(registry, "user")
-        await until(lambda: registry["user"].backend.may_have_left)
+        await until(lambda: registry["user"].backend.peer.may_have_left)
         await board.send_all(b"kept")
         async with await come(registry, "user") as user:
             assert await exactly(user, 4) == b"kept"
@@ -278,7 +278,7 @@ async def test_it_gets_the_answer_of_who_is_above_a_mux_or_hub(kind: str) -> Non
                 while b"\n" not in got:
                     got += await user.receive_some()
                 await until(lambda: not registry["user"].is_open)
-                assert registry["above"].backend.is_lingering
+                assert registry["above"].backend.peer.is_lingering
                 await user.send_all(got.upper())
 
             nursery.start_soon(answer_it)
@@ -313,7 +313,7 @@ async def test_a_change_that_is_cancelled_at_every_step_keeps_who_waits_for_an_a
             async with await come(registry, "user") as user:
                 await wait_open(registry, "user")
                 await user.send_eof()
-                await until(lambda: registry["user"].backend.is_lingering)
+                await until(lambda: registry["user"].backend.peer.is_lingering)
                 with trio.CancelScope() as scope:
                     injector = CancelAtStep(k, when, scope)
                     trio.lowlevel.add_instrument(injector)

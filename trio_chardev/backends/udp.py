@@ -18,6 +18,7 @@ import trio
 from trio_chardev.backends.socket.access import check_remote
 from trio_chardev.backends.socket.addresses import Endpoint, InetAddress, SocketAddress, resolve
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.peer import Peer
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.readiness import Shortage, wait_readable, wait_writable
@@ -66,6 +67,10 @@ class UdpBackend(Backend):
     @property
     def port(self) -> int | None:
         return int(self._sock.getsockname()[1])
+
+    @property
+    def peer(self) -> Peer:
+        return _UdpPeer(self.filename, self._addresses[1])
 
     def share(self, addresses: tuple[Endpoint | None, Endpoint]) -> socket.socket | None:
         """Duplicate the socket, which keeps its queue, if it has *addresses*. Raises OSError."""
@@ -126,15 +131,23 @@ class UdpBackend(Backend):
         except trio.ClosedResourceError:
             raise BackendError("The socket was closed") from None
 
-    def guard(self) -> None:
-        """Refuse to carry a monitor unless the peer is on this machine. Raises BackendError."""
-        host, port, *_ = self._addresses[1].address
-        check_remote(InetAddress(host, str(port)))
-
     def close(self) -> None:
         """Close the socket. Called by the opener at its end."""
         trio.lowlevel.notify_closing(self._sock)
         self._sock.close()
+
+
+class _UdpPeer(Peer):
+    """The one at the other address."""
+
+    def __init__(self, filename: str, endpoint: Endpoint) -> None:
+        super().__init__(filename)
+        self._endpoint = endpoint
+
+    def guard(self) -> None:
+        """Refuse to be a monitor's, unless the peer is on this machine. Raises BackendError."""
+        host, port, *_ = self._endpoint.address
+        check_remote(InetAddress(host, str(port)))
 
 
 @asynccontextmanager

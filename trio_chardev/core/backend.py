@@ -15,16 +15,17 @@ import abc
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import attrs
 import trio
 
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.core.direct import Direct
-from trio_chardev.core.inbox import Inbox
 from trio_chardev.core.leaving import LEAVES_NOTHING, Leaving
 from trio_chardev.core.line import Line
+from trio_chardev.core.peer import Peer
+from trio_chardev.core.stacking import STANDS_ALONE, Stacking
 from trio_chardev.core.tap import Tap
 from trio_chardev.core.users import Users
 from trio_chardev.errors import BackendError
@@ -80,7 +81,7 @@ class OpenRequest:
     """`Backend.activate` shall take over the peer of `replaces`."""
 
     is_guarded: bool = False
-    """`Backend.guard` will be called: what others see before shall be for this user alone."""
+    """`Peer.guard` will be called: what others see before shall be for this user alone."""
 
     chardevs: Mapping[str, Any] = attrs.field(factory=dict)
     """The `Chardev` of each id beside this one, for backends that stand on others."""
@@ -120,14 +121,8 @@ class Backend(abc.ABC):
     * no byte is held in a local variable over a checkpoint.
     """
 
-    max_frontends: ClassVar[int] = 1
-    """How many users its chardev may have at a time."""
-
     is_polled: bool = False
     """Is its input worth looking for again, where it keeps coming at once? See `Polling`."""
-
-    bases: tuple[str, ...] = ()
-    """The chardevs that it stands on."""
 
     pty: str | None = None
     """The path of the PTY's other side, for the answer to chardev-add."""
@@ -137,13 +132,7 @@ class Backend(abc.ABC):
         """The TCP or UDP port that it listens at or is bound to: what a port 0 has become."""
         return None
 
-    keeps_peer: bool = False
-    """`activate` takes over the peer of the backend that it replaces; see OpenRequest."""
-
     taps: tuple[Tap, ...] = ()
-
-    is_hung_up: bool = False
-    """`attend` has found that the peer has left; False again once that was reported."""
 
     def __init__(self, request: OpenRequest) -> None:
         self.id = request.id
@@ -166,29 +155,19 @@ class Backend(abc.ABC):
         return LEAVES_NOTHING
 
     @property
+    def peer(self) -> Peer:
+        """Who is at the other end, and comes there."""
+        return Peer(self.filename)
+
+    @property
+    def stacking(self) -> Stacking:
+        """What a mux or hub has: several users, or chardevs that it stands on."""
+        return STANDS_ALONE
+
+    @property
     def is_open(self) -> bool:
         """Follows the OPENED and CLOSED that were reported: is somebody there?"""
         return self._open
-
-    @property
-    def may_have_left(self) -> bool:
-        """Is the peer lingering, and only what it is sent will tell whether it is still there?"""
-        return False
-
-    @property
-    def is_lingering(self) -> bool:
-        """CLOSED was reported, for nothing more will come: can that peer still be sent to?"""
-        return False
-
-    @property
-    def others_wait(self) -> bool:
-        """Does somebody wait for the peer to leave, to take its place?"""
-        return False
-
-    @property
-    def waiting(self) -> int:
-        """How many are known to wait for the peer to leave, to take its place."""
-        return 0
 
     def set_open(self, is_open: bool) -> None:
         """Report OPENED or CLOSED, if it is a change."""
@@ -223,15 +202,6 @@ class Backend(abc.ABC):
         """
         await trio.sleep_forever()
 
-    async def attend(self) -> None:
-        """Do what `wait_readable` does beside waiting for bytes, while there is no room for any.
-
-        Accepts, connects, shakes hands; of a peer that leaves it sets `is_hung_up`, and then
-        what that has sent is read. May return too early; always a checkpoint. Cancelled when
-        there is room.
-        """
-        await trio.sleep_forever()
-
     async def wait_writable(self) -> None:
         """Wait until `send_nowait` may accept something; may be too early."""
         await trio.lowlevel.checkpoint()
@@ -249,18 +219,6 @@ class Backend(abc.ABC):
             await self.wait_writable()
             if sent := self.send_nowait(data):
                 return sent
-
-    def attached(self, inbox: Inbox[Any]) -> None:  # noqa: B027 - only a mux has a choice
-        """The chardev has one more user, who gets its input by *inbox*."""
-
-    def touch(self) -> None:  # noqa: B027 - only some stand on others
-        """Its chardev's users have changed: `Chardev.touch` those that it stands on."""
-
-    def guard(self) -> None:  # noqa: B027 - most kinds lead to nobody but the operator
-        """A monitor is to use it: from now on let in only who may drive this service.
-
-        Raises BackendError, and then nothing has changed, if it can't know who comes.
-        """
 
     async def prepare(self) -> None:  # noqa: B027 - most kinds have nothing on a disk to change
         """Do now what `activate` can't, because a disk may hold it up: to move a name, for one.

@@ -72,7 +72,7 @@ class Change:
         Raises ChangeRefusedError, ChangeFailedError, ChardevClosedError.
         """
         try:
-            if self._options.keep_peer and not self._new.backend.keeps_peer:
+            if self._options.keep_peer and not self._new.backend.peer.is_kept:
                 raise ChangeRefusedError("'keep-peer' requires two sockets of the same address")
             async with self._parts.outbox.exclusive():
                 await self._switch()
@@ -215,10 +215,10 @@ def commit(parts: Parts, old: LastWords | None, new: Runner, *, carry: bool = Fa
 def _check_fit(parts: Parts, new: Runner) -> None:
     """Raise what is against *new*."""
     parts.check_not_closed()
-    if (users := len(parts.frontends)) > new.backend.max_frontends:
+    if (users := len(parts.frontends)) > (most := new.backend.stacking.max_frontends):
         raise ChangeRefusedError(
             f"Chardev '{parts.id}' has {users} users, "
-            f"but '{new.backend.filename}' can have only {new.backend.max_frontends}"
+            f"but '{new.backend.filename}' can have only {most}"
         )
     if new.closed.is_set():
         raise BackendError(
@@ -232,7 +232,7 @@ def _give_way(parts: Parts, old: LastWords | None, new: Runner, *, carry: bool) 
         old.runner.backend.leaving.prepare(carry=carry)
     try:
         if parts.is_guarded:
-            new.backend.guard()
+            new.backend.peer.guard()
         new.backend.activate()
     except BaseException:
         if old is not None:

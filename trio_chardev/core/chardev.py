@@ -97,7 +97,7 @@ class Chardev:
     def info(self) -> ChardevInfo:
         """What query-chardev shows."""
         lost = sum(frontend.relay.lost for frontend in self.frontends)
-        waiting = self.backend.waiting
+        waiting = self.backend.peer.waiting
         return ChardevInfo(self.id, self.backend.filename, self.frontend_open, lost, waiting)
 
     @property
@@ -201,7 +201,7 @@ class Chardev:
         """
         self._parts.check_not_closed()
         has_backend = self._parts.runner.started
-        if len(self.frontends) >= (self.backend.max_frontends if has_backend else 1):
+        if len(self.frontends) >= (self.backend.stacking.max_frontends if has_backend else 1):
             raise ChardevBusyError(f"Device '{self.id}' is in use")
         inbox = self._parts.users.vacant()
         handlers = Handlers(
@@ -216,7 +216,7 @@ class Chardev:
         self._parts.users.attach(inbox, frontend, is_open=self.is_open)
         self.touch()
         if has_backend:
-            self.backend.attached(inbox)
+            self.backend.stacking.attached(inbox)
         return frontend
 
     def detach(self, frontend: Frontend) -> None:
@@ -228,8 +228,8 @@ class Chardev:
             self._parts.outbox.interrupt()
 
     def guard(self) -> None:
-        """See `Backend.guard`; it holds for backends to come too. Raises BackendError."""
-        self.backend.guard()
+        """See `Peer.guard`; it holds for backends to come too. Raises BackendError."""
+        self.backend.peer.guard()
         self._parts.is_guarded = True
 
     def send_event(self, event: BackendEvent) -> None:

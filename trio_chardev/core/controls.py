@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from trio_chardev.core.abilities import EofControl
 from trio_chardev.core.backend import Backend
 from trio_chardev.core.line import Line
-from trio_chardev.errors import NotSupportedError
 
 
 @attrs.frozen
@@ -33,9 +31,3 @@ class Controls:
     def line(self) -> Line:
         """The line of the backend."""
         return self.backend.line
-
-    def send_eof(self) -> None:
-        """Tell the peer that no more will come, behind what was sent."""
-        if not isinstance(self.backend, EofControl):
-            raise NotSupportedError(f"'{self.filename}' has no end of its own in each direction")
-        self.backend.send_eof()

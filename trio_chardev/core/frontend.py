@@ -10,7 +10,6 @@ import attrs
 import trio
 
 from trio_chardev.core.backend import Backend
-from trio_chardev.core.controls import Controls
 from trio_chardev.core.direct_path import DirectPath
 from trio_chardev.core.expect import Expected, Pattern, expect
 from trio_chardev.core.fast import ways
@@ -134,7 +133,7 @@ class Frontend(trio.abc.Stream):
         Raises as `send_all`, and NotSupportedError where there is no such thing. This peer can be
         sent nothing more, the next can.
         """
-        await self._outbox.send_eof(lambda runner: Controls(runner.backend).send_eof(), self._check)
+        await self._outbox.send_eof(lambda runner: runner.backend.peer.send_eof(), self._check)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until no other write is under way, no change, and the backend may take something.

@@ -12,6 +12,8 @@ from collections.abc import Callable
 class Leaving:
     """What a backend does for the bytes that are on their way when it is replaced."""
 
+    __slots__ = ()
+
     async def settle(self, timeout: float) -> None:
         """Wait while the peer is about to take what it was sent, which `take_back` would take.
 

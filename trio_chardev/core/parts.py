@@ -36,7 +36,7 @@ class Parts:
     row: bytes | None = attrs.field(default=None, init=False)
     """What a lister has written about it; None once something that a list shows has changed."""
     is_guarded: bool = attrs.field(default=False, init=False)
-    """Backends to come are guarded, too, see `Backend.guard`."""
+    """Backends to come are guarded, too, see `Peer.guard`."""
     leaving: Runner | None = attrs.field(default=None, init=False)
     """Was replaced, and its last bytes come before those of the one in place."""
     outbox: Outbox = attrs.field(init=False)
@@ -71,7 +71,7 @@ class Parts:
         """Something that a list shows has changed, of it or of what it stands on."""
         self.row = None
         if self.runner.started:
-            self.backend.touch()
+            self.backend.stacking.touch()
 
     # ------------------------------------------------------------ events
 

@@ -11,6 +11,7 @@ import trio
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.look_again import Next, Polling
+from trio_chardev.core.peer import Peer
 from trio_chardev.core.tap import show
 from trio_chardev.core.users import Users
 from trio_chardev.errors import BackendError, ChardevError
@@ -86,14 +87,14 @@ class Runner:
 
         What comes after the commit that replaced the backend is not read.
         """
-        backend = self.backend
+        backend, peer = self.backend, self.backend.peer
         polling = Polling(is_on=backend.is_polled)
         while not self.is_replaced:
             room = users.room
-            if room <= 0 and backend.is_hung_up:
+            if room <= 0 and peer.is_hung_up:
                 room = users.spare
             if room <= 0:
-                await self._wait_room(users)
+                await _wait_room(users, peer)
                 continue
             polling.look_begins()
             came = users.receive_from(backend, room)
@@ -103,13 +104,6 @@ class Runner:
                 case Next.WAIT:
                     await backend.wait_readable()
         await trio.sleep_forever()
-
-    async def _wait_room(self, users: Users[Any]) -> None:
-        has_nothing_to_do = type(self.backend).attend is Backend.attend
-        if has_nothing_to_do or users.is_paused:
-            await users.wait_room()
-        else:
-            await users.wait_room_attending(self.backend.attend)
 
     async def drain(self, timeout: float, take: Callable[[bytes], None]) -> None:
         """Let the peer take what it was sent, for *timeout* seconds. Cancelled is not heard here.
@@ -189,6 +183,14 @@ class Runner:
     def show_refused(self, data: memoryview) -> None:
         """Tell the taps that *data* will not go to it."""
         show(self.backend.taps, lambda tap: tap.refused(data))
+
+
+async def _wait_room(users: Users[Any], peer: Peer) -> None:
+    """Wait until there is room, and let others come meanwhile."""
+    if peer.needs_attention and not users.is_paused:
+        await users.wait_room_attending(peer.attend)
+    else:
+        await users.wait_room()
 
 
 def as_one_error(group: BaseExceptionGroup[Exception]) -> ChardevError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from trio_chardev.core.inbox import Inbox
 
@@ -10,7 +10,9 @@ from trio_chardev.core.inbox import Inbox
 class Stacking:
     """By default a backend stands on no other chardev, and has one user."""
 
-    max_frontends: ClassVar[int] = 1
+    __slots__ = ()
+
+    max_frontends: int = 1
     """How many users its chardev may have at a time."""
 
     @property

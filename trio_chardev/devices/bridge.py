@@ -152,7 +152,7 @@ class Bridge(Device):
     @property
     def _patience(self) -> float:
         """Seconds to wait for somebody to come, while there is nothing to look at."""
-        stand = any(side.backend.bases for side in (self.chardev, self.peer))
+        stand = any(side.backend.stacking.bases for side in (self.chardev, self.peer))
         return LOOK_BELOW_INTERVAL if stand else math.inf
 
     def _show_line(self, peer: Controls | Frontend) -> None:

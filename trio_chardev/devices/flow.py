@@ -183,7 +183,7 @@ class Flow:
     @property
     def _may_be_lost(self) -> bool:
         """Is the next byte to be held, as nobody can tell whether the peer is there to read it?"""
-        return self.holds and self.sink.backend.may_have_left
+        return self.holds and self.sink.backend.peer.may_have_left
 
     async def _wait_for_sink(self) -> None:
         """Wait for somebody to come, or if the sink is open a moment: nothing may tell then."""

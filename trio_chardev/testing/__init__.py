@@ -8,6 +8,7 @@ from trio_chardev.testing.backend import (
     FakeBackend as FakeBackend,
     FakeLeaving as FakeLeaving,
     FakeLine as FakeLine,
+    FakePeer as FakePeer,
 )
 from trio_chardev.testing.cancel import CancelAtStep as CancelAtStep
 from trio_chardev.testing.contract import OpenPair as OpenPair, check_backend as check_backend

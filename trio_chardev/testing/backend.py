@@ -11,7 +11,9 @@ import trio
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import BREAK_DURATION, Line
+from trio_chardev.core.peer import Peer
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
+from trio_chardev.core.stacking import Stacking
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, LineSettings, ModemLines
 from trio_chardev.testing.world import FakeWorld
@@ -62,6 +64,7 @@ class FakeBackend(Backend):
         self.device = device
         self.is_polled = device.is_polled
         self.keeps_peer = device.keeps_peer and request.keep_peer
+        self.is_hung_up = False
         self._waited_for = 0  # bytes
         self.is_carried = False
 
@@ -97,10 +100,13 @@ class FakeBackend(Backend):
             raise BackendError(f"{self.device.name} died")
         await self.device.wait_fed()
 
-    async def attend(self) -> None:
-        while not self.device.has_left or self.is_hung_up:
-            await self.device.wait_fed()
-        self.is_hung_up = True
+    @property
+    def peer(self) -> Peer:
+        return FakePeer(self)
+
+    @property
+    def stacking(self) -> Stacking:
+        return FakeStacking(self.device)
 
     @property
     def leaving(self) -> Leaving:
@@ -134,6 +140,41 @@ class FakeBackend(Backend):
         assert self.device.is_active, "written before it was in place"
         if not self.is_open or not self.device.is_held_open:
             raise BackendDisconnectedError(f"nobody is at {self.device.name}")
+
+
+class FakePeer(Peer):
+    """Who is at the device of a fake backend."""
+
+    needs_attention = True
+
+    def __init__(self, backend: FakeBackend) -> None:
+        super().__init__(backend.filename)
+        self.backend = backend
+        self.device = backend.device
+
+    @property
+    def is_kept(self) -> bool:
+        return self.backend.keeps_peer
+
+    @property
+    def is_hung_up(self) -> bool:
+        return self.backend.is_hung_up
+
+    async def attend(self) -> None:
+        while not self.device.has_left or self.backend.is_hung_up:
+            await self.device.wait_fed()
+        self.backend.is_hung_up = True
+
+
+class FakeStacking(Stacking):
+    """How many users the chardev of a fake device may have, and what its users do to it."""
+
+    def __init__(self, device: FakeWorld) -> None:
+        self.max_frontends = device.max_frontends
+        self.device = device
+
+    def touch(self) -> None:
+        self.device.on_touch()
 
 
 class FakeLeaving(Leaving):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import trio
 
@@ -61,6 +63,10 @@ class FakeWorld:
     """What its peer sends when it is replaced, before it can know of that."""
     answers: bool = True
     """False: when it is replaced, its peer goes on sending what it is fed, until the deadline."""
+    max_frontends: int = 1
+    """How many users its chardev may have at a time."""
+    on_touch: Callable[[], None] = lambda: None
+    """Is called when the backend is to tell those that it stands on."""
     keeps_peer: bool = False
     """Its backend takes over the peer of another, if it is asked to (`keep_peer`)."""
 

@@ -125,7 +125,7 @@ class Stage:
         client = await self.meet(reads=reads)
         await client.stream.send_all(b"question")
         await client.stream.send_eof()
-        await until(lambda: self.first.is_lingering)
+        await until(lambda: self.first.peer.is_lingering)
         assert self.got == b"question"
         return client
 
@@ -260,7 +260,7 @@ async def test_one_who_sends_no_more_gets_what_was_written_before_the_change(
             return
         if stage.is_as_before:
             assert stage.is_cancelled
-            assert stage.first.is_lingering
+            assert stage.first.peer.is_lingering
             await until(lambda: len(client.got) == len(ANSWER))
             await stage.change()
         await until(lambda: client.has_ended and stage.written == len(ANSWER))
@@ -345,7 +345,7 @@ async def test_those_who_wait_are_served_in_their_order(address: SocketAddress, 
     async def play(stage: Stage) -> None:
         first = await stage.meet()
         others = [stage.come(), stage.come()]
-        await until(lambda: stage.first.waiting == 2)
+        await until(lambda: stage.first.peer.waiting == 2)
         at = stage.first.address
         await stage.under_fire(lambda: stage.change(SocketOptions(addr=at)))
         everybody = [first, *others]
@@ -400,7 +400,7 @@ async def test_one_who_is_kicked_is_heard_out_through_a_change(
         client = await stage.meet_one_who_talks()
 
         async def kick_and_change() -> None:
-            stage.first.disconnect()
+            stage.first.peer.disconnect()
             await stage.change()
 
         await stage.under_fire(kick_and_change)
@@ -430,7 +430,7 @@ async def test_a_chardev_that_is_closed_has_heard_its_peer_out(
 
         async def close() -> None:
             if kicked:
-                stage.first.disconnect()
+                stage.first.peer.disconnect()
             await stage.chardev.aclose()
 
         await stage.under_fire(close)

@@ -67,7 +67,7 @@ async def test_one_who_waits_is_told_of_once_and_shown(
         assert registry.query()[0].waiting == 0
         async with await come(backend) as second:
             await second.send_all(b"2")
-            await until(lambda: backend.waiting == 1)
+            await until(lambda: backend.peer.waiting == 1)
             assert registry.query()[0].waiting == 1
             await trio.testing.wait_all_tasks_blocked()
             assert [record.message for record in caplog.records] == [
@@ -87,7 +87,7 @@ async def test_a_unix_peer_is_named_by_its_process(
     me = f"process {os.getpid()} of user {os.getuid()}"
     async with served(addr=UnixAddress(str(tmp_path / "s"))) as (_, backend):  # noqa: SIM117
         async with await come(backend), await come(backend):
-            await until(lambda: backend.waiting == 1)
+            await until(lambda: backend.peer.waiting == 1)
             await until(lambda: bool(caplog.records))
             assert caplog.records[0].message == f"chardev 'x': {me} waits for {me} to leave"
 
@@ -103,7 +103,7 @@ async def test_many_wait_in_their_order_and_the_log_is_not_flooded(
         for number in range(count):
             clients.append(await come(backend))
             await clients[-1].send_all(b"%d" % number)
-            await until(lambda number=number: backend.waiting == number)  # type: ignore[misc]
+            await until(lambda number=number: backend.peer.waiting == number)  # type: ignore[misc]
         assert len(caplog.records) < count - 1
         got = b""
         for client in clients:
@@ -138,7 +138,7 @@ async def test_those_who_wait_are_served_by_the_next_server_at_the_same_address(
             await first.send_all(b"1")
             await second.send_all(b"2")
             assert await user.receive_some() == b"1"
-            await until(lambda: backend.waiting == 1)
+            await until(lambda: backend.peer.waiting == 1)
             await registry.change("x", tc.SocketOptions(addr=backend.address))
             assert await user.receive_some() == b"2"
 
@@ -172,7 +172,7 @@ async def test_who_is_refused_is_told_why(
             await second_socket.aclose()
         await until(lambda: bool(caplog.records))
         assert "is refused: it is in use by" in caplog.records[0].message
-        assert backend.waiting == 0
+        assert backend.peer.waiting == 0
         await first_socket.aclose()
         await until(lambda: not backend.is_open)
         third = await come(backend)  # now it is free

@@ -85,7 +85,7 @@ async def test_it_is_sent_to_after_its_end_though_closed_was_told(address: Socke
     async with half_closed(address) as (served, client):
         assert served.events == [OPENED, CLOSED]
         assert served.backend.filename.startswith("disconnected:")  # as in QEMU
-        assert served.backend.is_lingering
+        assert served.backend.peer.is_lingering
         async with trio.open_nursery() as nursery:
             nursery.start_soon(served.send, BULK)
             assert await exactly(client, len(BULK)) == BULK
@@ -98,7 +98,7 @@ async def test_it_is_let_go_when_it_was_sent_nothing_for_the_linger_time(
     async with half_closed(address, linger_ms=50) as (served, client):
         await served.send(b"a")
         assert await all_of(client) == b"a"
-        await until(lambda: not served.backend.is_lingering)
+        await until(lambda: not served.backend.peer.is_lingering)
         with pytest.raises(BackendDisconnectedError):
             served.backend.send_nowait(memoryview(b"late"))
 
@@ -158,7 +158,7 @@ async def test_a_unix_peer_that_has_left_is_not_kept(tmp_path: Path) -> None:
             await client.send_all(b"x")
             await client.aclose()
             await served.until_event(CLOSED)
-            assert not served.backend.is_lingering
+            assert not served.backend.peer.is_lingering
 
 
 async def test_of_a_tcp_peer_that_has_left_one_byte_is_lost() -> None:
@@ -169,14 +169,14 @@ async def test_of_a_tcp_peer_that_has_left_one_byte_is_lost() -> None:
         assert sent == 1
         with pytest.raises(BackendDisconnectedError):
             await served.backend.send_some(view[sent:])
-        assert not served.backend.is_lingering
+        assert not served.backend.peer.is_lingering
 
 
 async def test_a_reset_ends_it(address: SocketAddress) -> None:
     async with half_closed(address) as (served, client):
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         await client.aclose()
-        await until(lambda: not served.backend.is_lingering)
+        await until(lambda: not served.backend.peer.is_lingering)
 
 
 async def test_a_writer_that_is_stuck_on_it_hears_of_its_end(address: SocketAddress) -> None:
@@ -204,7 +204,7 @@ async def test_a_writer_that_is_stuck_on_it_hears_of_its_end(address: SocketAddr
 
 async def test_a_disconnect_ends_it(address: SocketAddress) -> None:
     async with half_closed(address) as (served, client):
-        served.backend.disconnect()
+        served.backend.peer.disconnect()
         assert await all_of(client) == b""
 
 
@@ -216,7 +216,7 @@ async def test_our_end_is_told_and_the_peer_goes_on(address: SocketAddress) -> N
         async with serving(SocketOptions(addr=address)) as served, await come(served) as client:
             await until(lambda: served.backend.is_open)
             await served.send(b"last")
-            served.backend.send_eof()
+            served.backend.peer.send_eof()
             assert await all_of(client) == b"last"
             with pytest.raises(BackendDisconnectedError):
                 served.backend.send_nowait(memoryview(b"x"))
@@ -225,21 +225,21 @@ async def test_our_end_is_told_and_the_peer_goes_on(address: SocketAddress) -> N
             assert served.events == [OPENED]
             await client.send_eof()
             await served.until_event(CLOSED)
-            assert not served.backend.is_lingering  # both have ended
+            assert not served.backend.peer.is_lingering  # both have ended
 
 
 async def test_both_ends_close_it_at_once(address: SocketAddress) -> None:
     async with half_closed(address) as (served, client):
         await served.send(b"answer")
-        served.backend.send_eof()
+        served.backend.peer.send_eof()
         assert await all_of(client) == b"answer"
-        await until(lambda: not served.backend.is_lingering)
+        await until(lambda: not served.backend.peer.is_lingering)
 
 
 async def test_nobody_can_be_told(address: SocketAddress) -> None:
     async with serving(SocketOptions(addr=address)) as served:
         with pytest.raises(BackendDisconnectedError):
-            served.backend.send_eof()
+            served.backend.peer.send_eof()
 
 
 # ---------------------------------------------------------------- protocols
@@ -254,9 +254,9 @@ async def test_telnet_ends_with_its_connection() -> None:
             await client.send_eof()
             await served.until_event(CLOSED)
             await served.send(b"answer")
-            served.backend.send_eof()
+            served.backend.peer.send_eof()
             assert codec.receive_data(await all_of(client)) == [b"answer"]
-            await until(lambda: not served.backend.is_lingering)
+            await until(lambda: not served.backend.peer.is_lingering)
 
 
 async def test_a_websocket_ends_both_ways() -> None:
@@ -268,10 +268,10 @@ async def test_a_websocket_ends_both_ways() -> None:
             async with serving(SocketOptions(addr=at, server=False, websocket=True)) as client:
                 await served.until_event(OPENED)
                 with pytest.raises(NotSupportedError):
-                    served.backend.send_eof()
-                client.backend.disconnect()
+                    served.backend.peer.send_eof()
+                client.backend.peer.disconnect()
                 await served.until_event(CLOSED)
-                assert not served.backend.is_lingering
+                assert not served.backend.peer.is_lingering
 
 
 @asynccontextmanager
@@ -312,19 +312,19 @@ async def test_tls_1_3_ends_one_way(tmp_path: Path) -> None:
         say_goodbye(tls)
         await client.send_all(out.read())
         await served.until_event(CLOSED)
-        assert served.backend.is_lingering
+        assert served.backend.peer.is_lingering
         await served.send(b"answer")
-        served.backend.send_eof()
+        served.backend.peer.send_eof()
         incoming.write(await all_of(client))
         incoming.write_eof()
         assert tls.read(1) + tls.read(100) == b"answer"
-        await until(lambda: not served.backend.is_lingering)
+        await until(lambda: not served.backend.peer.is_lingering)
 
 
 async def test_our_goodbye_of_tls_1_3_leaves_the_peers_way_open(tmp_path: Path) -> None:
     async with by_tls(tmp_path, ssl.TLSVersion.TLSv1_3) as (served, client, tls, incoming, out):
         await served.send(b"last")
-        served.backend.send_eof()
+        served.backend.peer.send_eof()
         incoming.write(await all_of(client))
         assert tls.read(100) == b"last"
         assert tls.read(100) == b""
@@ -334,25 +334,25 @@ async def test_our_goodbye_of_tls_1_3_leaves_the_peers_way_open(tmp_path: Path) 
         tls.unwrap()  # the answer to ours
         await client.send_all(out.read())
         await served.until_event(CLOSED)
-        assert not served.backend.is_lingering
+        assert not served.backend.peer.is_lingering
 
 
 async def test_tls_1_2_ends_both_ways(tmp_path: Path) -> None:
     """Who gets a close_notify has to close at once (RFC 5246, 7.2.1)."""
     async with by_tls(tmp_path, ssl.TLSVersion.TLSv1_2) as (served, client, tls, _, out):
         with pytest.raises(NotSupportedError):
-            served.backend.send_eof()
+            served.backend.peer.send_eof()
         say_goodbye(tls)
         await client.send_all(out.read())
         await served.until_event(CLOSED)
-        assert not served.backend.is_lingering
+        assert not served.backend.peer.is_lingering
 
 
 async def test_a_tls_peer_that_ends_without_a_goodbye_is_cut_off(tmp_path: Path) -> None:
     async with by_tls(tmp_path, ssl.TLSVersion.TLSv1_3) as (served, client, *_):
         await client.send_eof()
         await served.until_event(CLOSED)
-        assert not served.backend.is_lingering
+        assert not served.backend.peer.is_lingering
 
 
 # ---------------------------------------------------------------- the user's end of it
@@ -421,10 +421,10 @@ async def test_a_reader_that_is_cancelled_at_every_step_keeps_who_sends_no_more(
                                 got += await receive_some(served.backend, 3)
                     finally:
                         trio.lowlevel.remove_instrument(injector)
-                while not served.backend.is_lingering:
+                while not served.backend.peer.is_lingering:
                     if data := served.backend.receive_nowait(3):
                         got += data
-                    elif not served.backend.is_lingering:
+                    elif not served.backend.peer.is_lingering:
                         await served.backend.wait_readable()
                 assert got == b"question"
                 await served.send(b"answer")

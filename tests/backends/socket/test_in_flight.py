@@ -25,7 +25,6 @@ from trio_chardev.backends.socket import connection, peer
 from trio_chardev.backends.socket.addresses import UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.core import chardev
-from trio_chardev.core.abilities import DisconnectControl
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless
 from trio_chardev.devices import registry as devices
@@ -288,8 +287,8 @@ async def test_a_writer_hears_at_once_and_does_not_cut_it_short(
 
 def kick(rig: Rig) -> None:
     backend = rig.registry["c"].backend
-    assert isinstance(backend, DisconnectControl)
-    backend.disconnect()
+    assert backend.peer.can_disconnect
+    backend.peer.disconnect()
 
 
 async def test_one_who_is_kicked_is_not_kept(

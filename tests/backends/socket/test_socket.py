@@ -599,12 +599,12 @@ async def test_add_client_is_refused_beside_a_client_and_for_what_is_none() -> N
 
 async def test_disconnect_is_as_if_the_client_had_left(address: SocketAddress) -> None:
     async with opened(SocketOptions(addr=address)) as (backend, events):
-        backend.disconnect()
+        backend.peer.disconnect()
         with dial(backend.address) as client, dial(backend.address) as other:
             client.send(b"1")
             assert await receive(backend, 1) == b"1"
             client.send(b"23")
-            backend.disconnect()
+            backend.peer.disconnect()
             assert client.recv(1) == b""
             other.send(b"4")
             assert await receive(backend, 3) == b"234"
@@ -620,9 +620,9 @@ async def test_descriptors_go_both_ways_over_unix_sockets(tmp_path: Path) -> Non
         with dial(backend.address) as client:
             socket.send_fds(client, [b"x"], [r])
             assert await receive(backend, 1) == b"x"
-            [fd] = backend.take_fds()
+            [fd] = backend.peer.take_fds()
             assert os.fstat(fd).st_ino == os.fstat(r).st_ino
-            backend.send_fds([fd])
+            backend.peer.send_fds([fd])
             assert backend.send_nowait(memoryview(b"y")) == 1
             data, [back], _, _ = socket.recv_fds(client, 10, 4)
             assert (data, os.fstat(back).st_ino) == (b"y", os.fstat(r).st_ino)
@@ -650,11 +650,11 @@ async def test_descriptors_go_to_another_process_and_come_from_it(tmp_path: Path
         process = await trio.lowlevel.open_process(argv)
         try:
             assert await receive(backend, 10) == b"write here"
-            [fd] = backend.take_fds()
+            [fd] = backend.peer.take_fds()
             os.write(fd, b"from afar")
             os.close(fd)
             r, w = os.pipe()
-            backend.send_fds([w])
+            backend.peer.send_fds([w])
             os.close(w)
             await backend.send_some(memoryview(b"and here"))
             with trio.fail_after(5):
@@ -671,13 +671,13 @@ async def test_descriptors_go_to_another_process_and_come_from_it(tmp_path: Path
 async def test_descriptors_need_a_unix_peer() -> None:
     async with opened(SocketOptions(addr=LOOPBACK)) as (backend, _):
         with pytest.raises(BackendDisconnectedError):
-            backend.send_fds([0])
+            backend.peer.send_fds([0])
         with dial(backend.address) as client:
             client.send(b"x")
             await receive(backend, 1)
-            assert backend.take_fds() == []
+            assert backend.peer.take_fds() == []
             with pytest.raises(NotSupportedError, match="can't pass file descriptors"):
-                backend.send_fds([0])
+                backend.peer.send_fds([0])
 
 
 async def test_closed_descriptors_are_one_error(tmp_path: Path) -> None:
@@ -686,7 +686,7 @@ async def test_closed_descriptors_are_one_error(tmp_path: Path) -> None:
             client.send(b"x")
             await receive(backend, 1)
             with pytest.raises(BackendError, match="Bad file descriptor"):
-                backend.send_fds([1 << 20])
+                backend.peer.send_fds([1 << 20])
 
 
 # ---------------------------------------------------------------- changes
@@ -821,7 +821,7 @@ async def test_a_client_that_is_yanked_is_gone_while_the_frontend_takes_nothing(
         chardev.attach()
         async with full(chardev):
             assert isinstance(chardev.backend, SocketBackend)
-            chardev.backend.disconnect()
+            chardev.backend.peer.disconnect()
             await until(lambda: not chardev.is_open)
 
 

@@ -411,7 +411,7 @@ async def test_added_client_shakes_hands_too(server: TlsCredentials) -> None:
         with its_peer, its_peer.dup() as other, refused:
             backend.add_client(other)
         with pytest.raises(NotSupportedError, match="can't pass file descriptors"):
-            backend.send_fds([0])
+            backend.peer.send_fds([0])
         await trio.aclose_forcefully(stream)
 
 
@@ -423,7 +423,7 @@ async def test_disconnect_is_a_goodbye(server: TlsCredentials) -> None:
     ):
         await stream.send_all(b"x")
         await until(lambda: got == b"x")
-        backend.disconnect()
+        backend.peer.disconnect()
         assert await stream.receive_some() == b""  # else it were a BrokenResourceError
         with pytest.raises(BackendDisconnectedError):
             await backend.send_some(memoryview(b"x"))
@@ -434,7 +434,7 @@ async def test_disconnect_ends_a_handshake(server: TlsCredentials) -> None:
     async with opened({"tls": server}) as (backend, events), reading(backend):
         with dial(backend) as sock:
             await until(lambda: len(backend._handshaking) == 1)
-            backend.disconnect()
+            backend.peer.disconnect()
             await until(lambda: len(backend._handshaking) == 0)
             assert sock.recv(10) == b""
     assert events == []

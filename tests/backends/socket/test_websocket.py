@@ -253,7 +253,7 @@ async def test_a_client_of_trio_websocket(server: Served, subprotocols: list[str
 async def test_trio_websocket_hears_why_it_is_closed(server: Served) -> None:
     async with dialled(server) as (nursery, stream):
         client = await trio_websocket.wrap_client_stream(nursery, stream, "localhost", "/")
-        server.backend.disconnect()
+        server.backend.peer.disconnect()
         with pytest.raises(trio_websocket.ConnectionClosed):
             await client.get_message()
         assert client.closed is not None
@@ -355,7 +355,7 @@ async def talks(server: Served, url: str, tls: ssl.SSLContext | None) -> None:
         await server.until_received(sent)
         await server.send(sent)
         await server.until_received(b"bye")
-        server.backend.disconnect()
+        server.backend.peer.disconnect()
     assert found == [("binary", [sent], 1001)]
     assert server.received == sent + b"bye"
 

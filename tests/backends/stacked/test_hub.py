@@ -933,8 +933,8 @@ async def change_cancelled(case: Case, injector: CancelAtStep) -> bool:
 def in_place(registry: Registry, *devices: FakeDevice) -> FakeDevice:
     """The device behind ``h``, or behind what that stands on first."""
     backend = registry["h"].backend
-    while backend.bases:
-        backend = registry[backend.bases[0]].backend
+    while backend.stacking.bases:
+        backend = registry[backend.stacking.bases[0]].backend
     return next(device for device in devices if device.backend is backend)
 
 

@@ -1109,7 +1109,7 @@ def in_place(registry: Registry, *devices: FakeDevice) -> FakeDevice:
     """The device behind ``m``."""
     backend = registry["m"].backend
     if isinstance(backend, MuxBackend):
-        backend = registry[backend.bases[0]].backend
+        backend = registry[backend.stacking.bases[0]].backend
     return next(device for device in devices if device.backend is backend)
 
 

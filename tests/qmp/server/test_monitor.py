@@ -15,6 +15,7 @@ import trio.testing
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.handlers import stateless
 from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.core.peer import Peer
 from trio_chardev.errors import ChangeRefusedError, ChardevBusyError
 from trio_chardev.events import Event
 from trio_chardev.options.backend import BackendOptions
@@ -26,7 +27,7 @@ from trio_chardev.qmp.server.events import Shutdown, message_of
 from trio_chardev.qmp.server.monitor import Monitor
 from trio_chardev.qmp.server.monitor_client import MESSAGE
 from trio_chardev.registry import Registry, open_registry_with
-from trio_chardev.testing import FakeBackend, FakeDevice, FakeOptions, fake_opener
+from trio_chardev.testing import FakeBackend, FakeDevice, FakeOptions, FakePeer, fake_opener
 
 GREETING = "QMP"
 
@@ -34,8 +35,14 @@ GREETING = "QMP"
 class DisconnectingBackend(FakeBackend):
     """Can drop its peer."""
 
+    @property
+    def peer(self) -> Peer:
+        return DisconnectingPeer(self)
+
+
+class DisconnectingPeer(FakePeer):
     def disconnect(self, *, at_once: bool = False) -> None:
-        self.set_open(False)
+        self.backend.set_open(False)
 
 
 @attrs.define(eq=False)

@@ -24,6 +24,7 @@ from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.direct import Direct
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.core.peer import Peer
 from trio_chardev.core.runner import DRAIN_TIMEOUT
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
 
@@ -47,6 +48,8 @@ class PeerBackend(Backend):
         """
         super().__init__(request)
         self._connection: Link | None = None
+        self.is_hung_up = False
+        """The peer has left, or was dismissed; False again once that was reported."""
         self._half_closed: HalfClosedPeer | None = None  # was the last peer, while there is none
         self._linger = linger
         self._has_sent_eof = False  # to the peer
@@ -82,7 +85,7 @@ class PeerBackend(Backend):
     def _note_end(self) -> None:
         """The peer will send no more. It is lost, or sent to for some time, if it may still read."""
         link, is_ended = self._connection, self._has_sent_eof
-        if link is None or self.is_dismissed or self._linger <= 0 or self.others_wait:
+        if link is None or self.is_dismissed or self._linger <= 0 or self.peer.others_wait:
             self._lose()
         elif link.unsent if is_ended else link.takes_more:
             self._connection = None
@@ -99,16 +102,12 @@ class PeerBackend(Backend):
             half_closed.link.close()
 
     @property
+    def peer(self) -> Peer:
+        return LinkPeer(self)
+
+    @property
     def leaving(self) -> Leaving:
         return _PeerLeaving(self)
-
-    @property
-    def may_have_left(self) -> bool:
-        return self._half_closed is not None and not self._half_closed.is_known
-
-    @property
-    def is_lingering(self) -> bool:
-        return self._half_closed is not None
 
     @property
     def reader(self) -> Link | None:
@@ -231,29 +230,6 @@ class PeerBackend(Backend):
         finally:
             self._note_unsent(half_closed.link)
 
-    def send_eof(self) -> None:
-        """See `EofControl`: nothing more can be sent to this peer. Raises NotSupportedError.
-
-        Also BackendDisconnectedError, if nobody is there.
-        """
-        link = self.reader
-        if link is None or self._has_sent_eof:
-            raise self._disconnected()
-        if not link.ends_one_way:
-            raise NotSupportedError(f"'{self.filename}' can't end in one direction only")
-        try:
-            link.send_eof()
-        except OSError as exc:  # it has left, which its reader meets
-            raise self._disconnected() from exc
-        finally:
-            self._note_unsent(link)
-        if self._half_closed is None:
-            self._has_sent_eof = True
-            return
-        self._half_closed.is_ended = True
-        if not link.unsent:
-            self._let_go()
-
     @property
     def direct(self) -> Direct | None:
         """The peer's connection, if no protocol is on its socket, which is not shared."""
@@ -298,20 +274,6 @@ class PeerBackend(Backend):
             nursery.start_soon(watch)
             await self._wait_for_peer()
             nursery.cancel_scope.cancel()
-
-    async def attend(self) -> None:
-        connection = self._connection
-        if connection is None:
-            await self._wait_for_next()
-        elif self.is_hung_up:
-            async with self._dropping_in_time(connection):
-                await trio.sleep_forever()
-        else:
-            try:
-                await connection.wait_hangup()
-            except OSError:  # no descriptor to spare: then reading tells
-                await trio.sleep_forever()
-            self.is_hung_up = connection is self._connection
 
     async def wait_writable(self) -> None:
         target, link = self._connection or self._half_closed, self.reader
@@ -361,12 +323,70 @@ class PeerBackend(Backend):
                 if self._half_closed is not None and self._half_closed.is_ended:
                     self._let_go()
 
-    # ------------------------------------------------------------ descriptors
+
+class LinkPeer(Peer):
+    """The peer of a `PeerBackend`."""
+
+    needs_attention = True
+
+    def __init__(self, backend: PeerBackend) -> None:
+        super().__init__(backend.filename)
+        self._backend = backend
+
+    @property
+    def is_hung_up(self) -> bool:
+        return self._backend.is_hung_up
+
+    @property
+    def may_have_left(self) -> bool:
+        half_closed = self._backend._half_closed
+        return half_closed is not None and not half_closed.is_known
+
+    @property
+    def is_lingering(self) -> bool:
+        return self._backend._half_closed is not None
+
+    async def attend(self) -> None:
+        connection = self._backend._connection
+        if connection is None:
+            await self._backend._wait_for_next()
+        elif self._backend.is_hung_up:
+            async with self._backend._dropping_in_time(connection):
+                await trio.sleep_forever()
+        else:
+            try:
+                await connection.wait_hangup()
+            except OSError:  # no descriptor to spare: then reading tells
+                await trio.sleep_forever()
+            self._backend.is_hung_up = connection is self._backend._connection
+
+    def send_eof(self) -> None:
+        """Tell the peer; nothing more can be sent to it. Raises NotSupportedError.
+
+        Also BackendDisconnectedError, if nobody is there.
+        """
+        link = self._backend.reader
+        if link is None or self._backend._has_sent_eof:
+            raise self._backend._disconnected()
+        if not link.ends_one_way:
+            raise NotSupportedError(f"'{self.filename}' can't end in one direction only")
+        try:
+            link.send_eof()
+        except OSError as exc:  # it has left, which its reader meets
+            raise self._backend._disconnected() from exc
+        finally:
+            self._backend._note_unsent(link)
+        if self._backend._half_closed is None:
+            self._backend._has_sent_eof = True
+            return
+        self._backend._half_closed.is_ended = True
+        if not link.unsent:
+            self._backend._let_go()
 
     def take_fds(self) -> list[int]:
         """The descriptors that came with the last read that brought any; see `UnixConnection`."""
-        if isinstance(self._connection, UnixConnection):
-            return self._connection.take_fds()
+        if isinstance(self._backend._connection, UnixConnection):
+            return self._backend._connection.take_fds()
         return []
 
     def send_fds(self, fds: Sequence[int]) -> None:
@@ -376,12 +396,12 @@ class PeerBackend(Backend):
         NotSupportedError on other than UNIX sockets, BackendDisconnectedError, BackendError
         if one is not open.
         """
-        if self._connection is None:
-            raise self._disconnected()
-        if not isinstance(self._connection, UnixConnection):
+        if self._backend._connection is None:
+            raise self._backend._disconnected()
+        if not isinstance(self._backend._connection, UnixConnection):
             raise NotSupportedError(f"'{self.filename}' can't pass file descriptors")
         try:
-            self._connection.send_fds(fds)
+            self._backend._connection.send_fds(fds)
         except OSError as exc:
             raise BackendError.from_os_error("Could not pass file descriptors", exc) from exc
 

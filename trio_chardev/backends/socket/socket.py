@@ -44,12 +44,13 @@ from trio_chardev.backends.socket.link import Link
 from trio_chardev.backends.socket.listener import Listener, listen, listen_on
 from trio_chardev.backends.socket.options import SocketOptions as SocketOptions
 from trio_chardev.backends.socket.passed import SharedSocket, socket_from_fd
-from trio_chardev.backends.socket.peer import PeerBackend
+from trio_chardev.backends.socket.peer import LinkPeer, PeerBackend
 from trio_chardev.backends.socket.recheck import recheck
 from trio_chardev.backends.socket.rights import close_socket
 from trio_chardev.backends.socket.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.line import BREAK_DURATION, Line
+from trio_chardev.core.peer import Peer
 from trio_chardev.core.weak import weakly
 from trio_chardev.errors import NOTICE, BackendError
 from trio_chardev.files import work_on_files
@@ -71,6 +72,8 @@ class SocketBackend(PeerBackend):
         self.address = options.addr
         """Where it listens, as soon as it does, or connects to."""
         self._options = options
+        self.keeps_peer = False
+        """`activate` takes over the peer of the backend that it replaces."""
         self._peers: Peers = Nobody()
         self._handshaking = Handshaking(f"chardev '{self.id}'")
         self._waiting: trio.CancelScope | None = None  # for a peer; add_client cuts it short
@@ -206,40 +209,10 @@ class SocketBackend(PeerBackend):
         peer.hand_over(self._on_event, nodelay=self._options.nodelay, keep_alive=keep_alive)
         self._connect(peer)
 
-    def guard(self) -> None:
-        """See `Backend.guard`. One who has come already and may not is dropped."""
-        listener = self._peers if isinstance(self._peers, Listener) else None
-        if not self._stack.proves_peers:
-            if listener is not None:
-                listener.check_local()
-            elif not self._options.server:
-                check_remote(self.address)
-                if self._connection is not None:
-                    check_peer(self._connection.sock)
-        if listener is not None:
-            listener.make_private()
-        self._access = Access(f"chardev '{self.id}'")
-        self._let_go()
-        if self._connection is not None:  # a newcomer is looked at after its handshakes
-            try:
-                self._check(self._connection.sock)
-            except OSError:
-                self._lose()
-
     def _check(self, sock: socket.socket) -> None:
         """Raise OSError if there is a guard, and the peer of *sock* may not."""
         if self._access is not None:
             self._access.check(sock, is_proved=self._stack.proves_peers)
-
-    @property
-    def waiting(self) -> int:
-        if self._connection is None or not isinstance(self._peers, Listener):
-            return 0
-        return self._peers.waiting + len(self._handshaking)
-
-    @property
-    def others_wait(self) -> bool:
-        return isinstance(self._peers, Listener) and self._peers.has_waiting
 
     async def aclose(self) -> None:
         """Close everything; for the opener, when it leaves. Cancelled is not heard."""
@@ -359,11 +332,6 @@ class SocketBackend(PeerBackend):
         if self._waiting is not None:
             self._waiting.cancel()
 
-    def recheck_peers(self, *, drop: bool) -> list[tuple[str, str]]:
-        """See `PeerControl`: the peer, and those who shake hands. What was not read is lost."""
-        links = (*(() if self.reader is None else (self.reader,)), *self._handshaking)
-        return recheck(self.id, links, self._refusal_of, self._end if drop else None)
-
     def _refusal_of(self, link: Link) -> str | None:
         """Why the peer on *link* would not be let in if it came now."""
         try:
@@ -382,6 +350,10 @@ class SocketBackend(PeerBackend):
             link.shut_down()  # the handshaking notices
 
     @property
+    def peer(self) -> Peer:
+        return _SocketPeer(self)
+
+    @property
     def line(self) -> Line:
         is_telnet_client = self._options.telnet and not self._options.server
         return _TelnetLine(self) if is_telnet_client else super().line
@@ -398,19 +370,73 @@ class SocketBackend(PeerBackend):
         finally:
             self._note_unsent(link)
 
+
+class _SocketPeer(LinkPeer):
+    """The one peer that the backend has, and who would be the next."""
+
+    can_disconnect = True
+
+    def __init__(self, backend: SocketBackend) -> None:
+        super().__init__(backend)
+        self._backend: SocketBackend = backend
+
+    @property
+    def is_kept(self) -> bool:
+        return self._backend.keeps_peer
+
+    @property
+    def waiting(self) -> int:
+        if self._backend._connection is None or not isinstance(self._backend._peers, Listener):
+            return 0
+        return self._backend._peers.waiting + len(self._backend._handshaking)
+
+    @property
+    def others_wait(self) -> bool:
+        return isinstance(self._backend._peers, Listener) and self._backend._peers.has_waiting
+
+    def guard(self) -> None:
+        """Let in only who may, see `Peer.guard`. One who has come already and may not is dropped."""
+        listener = self._backend._peers if isinstance(self._backend._peers, Listener) else None
+        if not self._backend._stack.proves_peers:
+            if listener is not None:
+                listener.check_local()
+            elif not self._backend._options.server:
+                check_remote(self._backend.address)
+                if self._backend._connection is not None:
+                    check_peer(self._backend._connection.sock)
+        if listener is not None:
+            listener.make_private()
+        self._backend._access = Access(f"chardev '{self._backend.id}'")
+        self._backend._let_go()
+        if self._backend._connection is not None:  # a newcomer is looked at after its handshakes
+            try:
+                self._backend._check(self._backend._connection.sock)
+            except OSError:
+                self._backend._lose()
+
+    def recheck(self, *, drop: bool) -> list[tuple[str, str]]:
+        """Look at the peer, and those who shake hands. What was not read is lost."""
+        links = (
+            *(() if self._backend.reader is None else (self._backend.reader,)),
+            *self._backend._handshaking,
+        )
+        return recheck(
+            self._backend.id, links, self._backend._refusal_of, self._backend._end if drop else None
+        )
+
     def disconnect(self, *, at_once: bool = False) -> None:
         """Drop the peer, or all who want to be, as if it had left: what it sent can be read.
 
         Unless *at_once* a peer that is sending is heard until it knows, see `_dismiss`.
         """
-        if self._half_closed is not None:
-            self._let_go()
-        elif self._connection is None:
-            self._handshaking.shut_down()
+        if self._backend._half_closed is not None:
+            self._backend._let_go()
+        elif self._backend._connection is None:
+            self._backend._handshaking.shut_down()
         elif at_once:
-            self._connection.shut_down()
+            self._backend._connection.shut_down()
         else:
-            self._dismiss(self._connection)
+            self._backend._dismiss(self._backend._connection)
 
 
 class _TelnetLine(Line):

@@ -25,7 +25,9 @@ from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.nursery import open_background_nursery
+from trio_chardev.core.peer import Peer
 from trio_chardev.core.runner import CLEANUP_TIMEOUT
+from trio_chardev.core.stacking import Stacking
 from trio_chardev.core.tap import Tap
 from trio_chardev.core.users import Users
 from trio_chardev.errors import (
@@ -79,7 +81,7 @@ class Base:
     def takes_output(self) -> bool:
         """Is somebody there, or was and still reads?"""
         return self.frontend.is_attached and (
-            self.chardev.is_open or self.chardev.backend.is_lingering
+            self.chardev.is_open or self.chardev.backend.peer.is_lingering
         )
 
     async def _be_change(self, backend: Controls) -> None:
@@ -174,7 +176,6 @@ class BackendOnBases(Backend):
         assert request.users is not None, "it is of a chardev"
         self.on_bases = bases
         self.taps = (_GivenUp(bases),)
-        self.bases = tuple(base.id for base in bases)
         self._users: Users[Frontend] = request.users
         self._request = request
         self._nursery = nursery
@@ -182,16 +183,16 @@ class BackendOnBases(Backend):
         self._senders = trio.lowlevel.ParkingLot()
 
     @property
+    def peer(self) -> Peer:
+        return BasesPeer(self)
+
+    @property
+    def stacking(self) -> Stacking:
+        return BasesStacking(self)
+
+    @property
     def leaving(self) -> Leaving:
         return _BasesLeaving(self)
-
-    @property
-    def may_have_left(self) -> bool:
-        return any(base.chardev.backend.may_have_left for base in self.on_bases)
-
-    @property
-    def is_lingering(self) -> bool:
-        return not self.is_open and any(base.takes_output for base in self.on_bases)
 
     @property
     def is_used(self) -> bool:
@@ -248,16 +249,6 @@ class BackendOnBases(Backend):
             if base.owed:
                 self.pay_soon(base)
 
-    def guard(self) -> None:
-        """See `Backend.guard`: it is the bases to which somebody comes."""
-        for base in self.on_bases:
-            base.chardev.guard()
-
-    def touch(self) -> None:
-        """Whether the bases are used depends on whether this is."""
-        for base in self.on_bases:
-            base.chardev.touch()
-
     # ------------------------------------------------------------ output
 
     def pay_soon(self, base: Base) -> None:
@@ -285,6 +276,44 @@ class BackendOnBases(Backend):
     def wake_senders(self) -> None:
         """Make those who wait to send look again."""
         self._senders.unpark_all()
+
+
+class BasesPeer(Peer):
+    """Those at the other ends of the bases."""
+
+    def __init__(self, backend: BackendOnBases) -> None:
+        super().__init__(backend.filename)
+        self._backend = backend
+
+    @property
+    def may_have_left(self) -> bool:
+        return any(base.chardev.backend.peer.may_have_left for base in self._backend.on_bases)
+
+    @property
+    def is_lingering(self) -> bool:
+        is_closed = not self._backend.is_open
+        return is_closed and any(base.takes_output for base in self._backend.on_bases)
+
+    def guard(self) -> None:
+        """Guard the bases: it is there that somebody comes."""
+        for base in self._backend.on_bases:
+            base.chardev.guard()
+
+
+class BasesStacking(Stacking):
+    """What a backend stands on that has bases."""
+
+    def __init__(self, backend: BackendOnBases) -> None:
+        self._backend = backend
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        return tuple(base.id for base in self._backend.on_bases)
+
+    def touch(self) -> None:
+        """Whether the bases are used depends on whether this is."""
+        for base in self._backend.on_bases:
+            base.chardev.touch()
 
 
 class _BasesLeaving(Leaving):
@@ -352,13 +381,13 @@ def _of_replaced(chardev: Chardev, request: OpenRequest) -> Base | None:
 
 def check_no_ring(chardev: Chardev, request: OpenRequest) -> None:
     """Raise BackendError if *chardev* stands on the one that *request* is for."""
-    below = list(chardev.backend.bases)
+    below = list(chardev.backend.stacking.bases)
     while below:
         lower = below.pop()
         if lower == request.id:
             raise BackendError(f"Chardev '{chardev.id}' stands on '{lower}' itself")
         if lower in request.chardevs:
-            below += request.chardevs[lower].backend.bases
+            below += request.chardevs[lower].backend.stacking.bases
 
 
 @contextmanager

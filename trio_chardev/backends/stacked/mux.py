@@ -27,12 +27,20 @@ from typing import Any
 import attrs
 import trio
 
-from trio_chardev.backends.stacked.bases import BackendOnBases, Base, open_on_bases
+from trio_chardev.backends.stacked.bases import (
+    BackendOnBases,
+    Base,
+    BasesPeer,
+    BasesStacking,
+    open_on_bases,
+)
 from trio_chardev.backends.stacked.mux_line import MuxLine
 from trio_chardev.backends.stdio import StdioBackend
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.inbox import Inbox
 from trio_chardev.core.line import Line
+from trio_chardev.core.peer import Peer
+from trio_chardev.core.stacking import Stacking
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.options.backend import BackendOptions
@@ -62,8 +70,6 @@ class MuxOptions(BackendOptions):
 class MuxBackend(BackendOnBases):
     """Stands on another chardev, for up to 32 users (QEMU: 4)."""
 
-    max_frontends = 32
-
     def __init__(
         self,
         options: MuxOptions,
@@ -84,6 +90,14 @@ class MuxBackend(BackendOnBases):
     @property
     def filename(self) -> str:
         return "mux"
+
+    @property
+    def peer(self) -> Peer:
+        return _MuxPeer(self)
+
+    @property
+    def stacking(self) -> Stacking:
+        return _MuxStacking(self)
 
     @property
     def line(self) -> Line:
@@ -117,7 +131,7 @@ class MuxBackend(BackendOnBases):
                 else:
                     self._carry_out(piece)
         self._is_cut = True
-        self._users.focus.queue.wake_writers()  # wakes who goes on, see `_take_base_input`
+        self._users.focus.queue.wake_writers()  # wakes who goes on, see `take_base_input`
         return taken
 
     def _room(self) -> int:
@@ -130,15 +144,10 @@ class MuxBackend(BackendOnBases):
     async def wait_readable(self) -> None:
         """There is never anything to read here: take the base's again, as users have read."""
         while True:
-            await self._take_base_input()
+            await self.take_base_input()
             await self._users.wait_room()
 
-    async def attend(self) -> None:
-        """Go on with the base's input while the focused user has no room; see LOOK_AHEAD."""
-        await self._take_base_input()
-        await trio.sleep_forever()
-
-    async def _take_base_input(self) -> None:
+    async def take_base_input(self) -> None:
         """Take what the base has, with turns for others between PIECES_AT_ONCE steps."""
         while self._frontend.is_attached:
             self._is_cut = False
@@ -154,7 +163,7 @@ class MuxBackend(BackendOnBases):
         else:
             self._on_event(event)
 
-    def attached(self, inbox: Inbox[Any]) -> None:
+    def focus_on(self, inbox: Inbox[Any]) -> None:
         """The last to come has the focus, unless a handler of it failed at once."""
         if inbox.frontend is None:
             return
@@ -236,6 +245,34 @@ class MuxBackend(BackendOnBases):
     def _note_sent(self, data: memoryview) -> None:
         if data and self._stamps_since is not None:
             self._is_at_line_start = data[-1] == ord("\n")
+
+
+class _MuxPeer(BasesPeer):
+    """Those at the other end of the base."""
+
+    needs_attention = True
+
+    def __init__(self, backend: MuxBackend) -> None:
+        super().__init__(backend)
+        self._mux = backend
+
+    async def attend(self) -> None:
+        """Go on with the base's input while the focused user has no room; see LOOK_AHEAD."""
+        await self._mux.take_base_input()
+        await trio.sleep_forever()
+
+
+class _MuxStacking(BasesStacking):
+    """Several users, of which the last to come has the focus."""
+
+    max_frontends = 32
+
+    def __init__(self, backend: MuxBackend) -> None:
+        super().__init__(backend)
+        self._mux = backend
+
+    def attached(self, inbox: Inbox[Any]) -> None:
+        self._mux.focus_on(inbox)
 
 
 @asynccontextmanager

@@ -189,7 +189,7 @@ def _details(registry: Registry, chardev: Chardev) -> dict[str, Any]:
         "filename": chardev.backend.filename,
         "backend": _backend_of(registry.options_of(chardev.id)),
         "open": chardev.is_open,
-        "others-wait": chardev.backend.others_wait,
+        "others-wait": chardev.backend.peer.others_wait,
         "is-used": bool(chardev.frontends),
         "users": registry.users_of(chardev.id),
     }

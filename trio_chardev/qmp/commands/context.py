@@ -9,7 +9,6 @@ from typing import Any
 import attrs
 
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
-from trio_chardev.core.abilities import FdControl
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.options.structure import structure
 from trio_chardev.qmp.server.descriptors import FdSets, NamedFds, close_quietly
@@ -72,8 +71,7 @@ class Context:
 
     def take_read_fds(self) -> list[int]:
         """Take the descriptors that came with the last bytes read; the caller then owns them."""
-        backend = self.chardev.backend if self.chardev is not None else None
-        return backend.take_fds() if isinstance(backend, FdControl) else []
+        return [] if self.chardev is None else self.chardev.backend.peer.take_fds()
 
     def keep_passed(self, fds: list[int]) -> None:
         """Keep *fds* for `take_passed_fd`, and close those kept before."""

@@ -9,7 +9,6 @@ import attrs
 from trio_chardev.backends.socket.passed import socket_from_fd
 from trio_chardev.backends.socket.rights import close_socket
 from trio_chardev.backends.socket.socket import SocketBackend
-from trio_chardev.core.abilities import DisconnectControl
 from trio_chardev.errors import BackendError
 from trio_chardev.options.structure import unstructure
 from trio_chardev.qmp.commands.context import Command, Context, NoArguments
@@ -122,20 +121,20 @@ def query_yank(context: Context, arguments: NoArguments) -> list[dict[str, Any]]
     return [
         {"type": "chardev", "id": id}
         for id, chardev in context.host.registry.items()
-        if isinstance(chardev.backend, DisconnectControl)
+        if chardev.backend.peer.can_disconnect
     ]
 
 
 def yank(context: Context, arguments: YankArguments) -> dict[str, Any]:
     """Cut the connection of each instance, as if its peer had left; none if one is unknown."""
-    backends = []
+    peers = []
     for instance in arguments.instances:
         chardev = context.host.registry.get(instance.id)
-        if chardev is None or not isinstance(chardev.backend, DisconnectControl):
+        if chardev is None or not chardev.backend.peer.can_disconnect:
             raise QmpError("Instance not found", "DeviceNotFound")
-        backends.append(chardev.backend)
-    for backend in backends:
-        backend.disconnect()
+        peers.append(chardev.backend.peer)
+    for peer in peers:
+        peer.disconnect()
     return {}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import attrs
 import trio
 
-from trio_chardev.core.abilities import PeerControl
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.options.structure import unstructure
 from trio_chardev.qmp.commands.context import Command, Context
@@ -53,10 +52,7 @@ async def chardev_recheck_peers(
 def _recheck(chardev: Chardev, *, drop: bool) -> list[RefusedPeer]:
     if chardev.is_closed or not chardev.is_started:
         return []
-    backend = chardev.backend
-    if not isinstance(backend, PeerControl):
-        return []
-    return [RefusedPeer(chardev.id, *who) for who in backend.recheck_peers(drop=drop)]
+    return [RefusedPeer(chardev.id, *who) for who in chardev.backend.peer.recheck(drop=drop)]
 
 
 PEER_COMMANDS: dict[str, Command] = {

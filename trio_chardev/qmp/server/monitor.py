@@ -26,7 +26,6 @@ from typing import Any
 import attrs
 import trio
 
-from trio_chardev.core.abilities import DisconnectControl
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.events import BackendEvent, Event
@@ -183,10 +182,9 @@ class Monitor:
         self._let_go()
 
     def _let_go(self) -> None:
-        backend = self.chardev.backend
+        peer = self.chardev.backend.peer
         self._end_client()
-        if isinstance(backend, DisconnectControl):
-            backend.disconnect(at_once=True)
+        peer.disconnect(at_once=True)
 
     def _count_memory(self) -> None:
         """Account for the memory that the client uses, and disconnect it if that is too much."""
@@ -205,11 +203,11 @@ class Monitor:
         if client.backlog and not self._is_suspended(client):
             return True
         owed = client.queue or client.backlog or len(self._out)
-        return bool(owed) and self.chardev.backend.is_lingering
+        return bool(owed) and self.chardev.backend.peer.is_lingering
 
     def _see_off(self) -> None:
         """End a client that sends no more and has all its answers."""
-        if self.chardev.backend.is_lingering:
+        if self.chardev.backend.peer.is_lingering:
             self._let_go()
         else:
             self._end_client()
@@ -234,7 +232,7 @@ class Monitor:
                 await self._newcomer.park()
                 continue
             await trio.sleep(SILENCE)
-            if client is self._client and self.is_silent and self.chardev.backend.others_wait:
+            if client is self._client and self.is_silent and self.chardev.backend.peer.others_wait:
                 self._disconnect("says nothing while others wait")
 
     # ------------------------------------------------------------ commands
