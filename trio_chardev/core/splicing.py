@@ -24,12 +24,15 @@ class CannotSplice(Exception):  # noqa: N818 - it says that bytes have to be loo
 
 
 class SplicePipe:
-    """Owns both ends; the length is what is in it."""
+    """A pipe of which both ends are owned; its length is how many bytes are in it."""
 
     __slots__ = ("_in", "_on_change", "_out", "_size")
 
     def __init__(self, on_change: Callable[[int], None] = lambda size: None) -> None:
-        """*on_change* is told how many bytes more there are, or less. Raises OSError."""
+        """*on_change* is told how many bytes have come in, or as a negative number gone out.
+
+        Raises OSError.
+        """
         self._size = 0
         self._on_change = on_change
         self._in = self._out = -1
@@ -55,7 +58,7 @@ class SplicePipe:
 
     @property
     def is_full(self) -> bool:
-        """Does nothing more fit? Of small pieces that is soon: each takes a page."""
+        """Does nothing more fit? Few small pieces do: each takes a page."""
         if not self._size:
             return False
         poll = select.poll()
@@ -77,14 +80,14 @@ class SplicePipe:
         return size
 
     def stream(self, source: int, sink: int) -> tuple[int, bool]:
-        """Have what comes from *source* go to *sink*, while that goes on quickly; see `bursts`.
+        """Have what comes from *source* go to *sink*, in a `Burst`.
 
-        How many bytes the sink has taken, and whether it ended in vain.
+        Returns how many bytes the sink has taken, and whether the burst was in vain.
         """
         passed = 0
         moved = True
         burst = Burst()
-        with contextlib.suppress(CannotSplice):  # whoever goes on meets it, too
+        with contextlib.suppress(CannotSplice):  # the plain way meets it, too
             while burst.goes_on(moved=moved):
                 if self._size:
                     passed += (sent := self.empty_into(sink))
@@ -114,7 +117,7 @@ class SplicePipe:
 
 
 def _splice(source: int, sink: int, size: int) -> int:
-    """How many bytes went; 0 at the end, -1 if it would block."""
+    """Return how many bytes went; 0 at the end, -1 if it would block."""
     try:
         return os.splice(source, sink, size, flags=_FLAGS)
     except BlockingIOError:
