@@ -1,4 +1,4 @@
-"""The breaks that a serial line receives, told from its bytes."""
+"""Decodes the breaks among the bytes that a serial line receives."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from trio_chardev.events import Event
 class BreakDecoder:
     """Undoes PARMRK (termios(3)): a byte 0xff comes doubled, and a break comes as ff 00 00.
 
-    So a break has its place among the bytes, where without PARMRK it is a NUL like any other.
+    So a break keeps its place among the bytes; without PARMRK it would be a NUL like any other.
     """
 
     def __init__(self) -> None:
         self.items: deque[bytes | Event] = deque()
-        """What was decoded and not taken yet: bytes and breaks, in the order received."""
+        """Decoded bytes and breaks that were not taken yet, in the order received."""
 
         self._tail = b""  # the first one or two bytes of a mark
 
     def is_plain(self, raw: bytes) -> bool:
-        """*raw* has nothing to decode: it can be taken as it is."""
+        """Is there nothing to decode, so that *raw* can be taken as it is?"""
         return not self._tail and b"\xff" not in raw
 
     def take(self, max_bytes: int) -> bytes | Event | None:
-        """The next break, or up to *max_bytes* of the next bytes, or None."""
+        """Take the next break, or up to *max_bytes* of the next bytes; None if there is neither."""
         if not self.items:
             return None
         item = self.items.popleft()
@@ -38,7 +38,7 @@ class BreakDecoder:
         raw = self._tail + raw
         self._tail = b""
         pieces = raw.split(b"\xff\xff")
-        if raw.count(b"\xff") == 2 * (len(pieces) - 1):  # all are doubled
+        if raw.count(b"\xff") == 2 * (len(pieces) - 1):  # each one is doubled
             self._put(b"\xff".join(pieces))
         else:
             self._decode(raw)
@@ -57,7 +57,7 @@ class BreakDecoder:
                 self.items.append(Event.BREAK)
                 data = bytearray()
                 start = at + 3
-            else:  # doubled; or single: a 0xff that came with a framing error
+            else:  # doubled; or a single 0xff, which came with a framing error
                 data += b"\xff"
                 start = at + (2 if mark[1:2] == b"\xff" else 1)
         self._put(data + raw[start:])

@@ -1,8 +1,8 @@
 """What a user can do to a serial line: settings, modem lines, break.
 
-A line that is shared with the backend to be replaced is altered by nobody but its owner: what is set
-before the commit is remembered, and the commit applies it. What is set while the line is away is
-applied when it is back.
+While a line is shared with the backend to be replaced, only its owner alters it: what is set before
+the commit is remembered, and the commit applies it. What is set while the line is away is applied
+when it is back.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ POLL_INTERVAL = 0.01  # seconds
 
 
 class SerialLine(Line):
-    """The line that *holder* has open, or had, if it went away."""
+    """The line that *holder* has open, or had open before it went away."""
 
     is_settable = True
 
@@ -49,12 +49,12 @@ class SerialLine(Line):
         self.wanted = wanted
         self.holder = holder
         self.owner = owner
-        """The one who may alter the line that both have open; None: this one."""
+        """The one that may alter the line that both have open; None means this one."""
         self._on_event = on_event
-        self._inputs: ModemLines | None = None  # as they were at the last look
+        self._inputs: ModemLines | None = None  # as the last look found them
 
     def take_over(self) -> None:
-        """Become the owner. Raises BackendError, and then the line is as it was."""
+        """Become the owner. Raises BackendError, and then the line has not changed."""
         if (owner := self.owner) is not None:
             self.wanted.take_over(self.holder.fd, owner.wanted)
             self._inputs = owner._inputs
@@ -66,9 +66,9 @@ class SerialLine(Line):
             raise BackendDisconnectedError(f"'{self.wanted.device}' went away")
 
     async def wait_sent(self) -> None:
-        """Wait until the device has sent all."""
+        """Wait until the device has sent all it was given."""
         await trio.lowlevel.checkpoint()
-        # The kernel tells nobody when it has sent all, save who blocks in tcdrain(3).
+        # The kernel reports that to nobody but a caller that blocks in tcdrain(3).
         while not self.holder.closed and count_unsent(self.holder.fd):  # noqa: ASYNC110
             await trio.sleep(POLL_INTERVAL)
 
@@ -78,14 +78,14 @@ class SerialLine(Line):
 
     @property
     def settings(self) -> LineSettings:
-        """The settings in force; before the commit and while the line is away, those to be."""
+        """The settings in force; before the commit, and while the line is away, the wanted ones."""
         return self.wanted.settings
 
     async def set(self, settings: LineSettings) -> None:
-        """Set the line at once, or as soon as it is ours and there.
+        """Set the line at once, or as soon as it is there and owned by this backend.
 
-        Raises BackendError if the device does not do *settings*. Raising it or Cancelled,
-        nothing has changed.
+        Raises BackendError if the device does not support *settings*. When that or Cancelled is
+        raised, nothing has changed.
         """
         await trio.lowlevel.checkpoint()
         if self._may_alter:
@@ -95,14 +95,14 @@ class SerialLine(Line):
     def look(self) -> None:
         """Report the inputs that have changed since the last look.
 
-        What is on at the first look is no news: most adaptors have no wires. A pulse between two
-        looks is not seen.
+        The first look reports nothing: most adaptors have no wires. A pulse between two looks is
+        missed.
         """
         if self.owner is not None or self.holder.closed:
             return
         try:
             lines = read_modem(self.holder.fd) & MODEM_INPUTS
-        except OSError:  # it has none, or is going away
+        except OSError:  # it has no modem lines, or is going away
             return
         before, self._inputs = self._inputs, lines
         if before not in (None, lines):
@@ -111,8 +111,8 @@ class SerialLine(Line):
     async def get_modem(self) -> ModemLines:
         """Return the modem lines that are on.
 
-        Raises BackendDisconnectedError while the line is away, NotSupportedError if it has
-        none, as a PTY.
+        Raises BackendDisconnectedError while the line is away, NotSupportedError if it has no
+        modem lines, like a PTY.
         """
         await trio.lowlevel.checkpoint()
         self.check_there()
@@ -120,9 +120,9 @@ class SerialLine(Line):
             return read_modem(self.holder.fd)
 
     async def set_modem(self, lines: ModemLines) -> None:
-        """Turn DTR and RTS on or off at once, or as soon as the line is ours and there.
+        """Turn DTR and RTS on or off at once, or as soon as the line is there and owned.
 
-        Raises NotSupportedError if the line has none. Cancelled: nothing has changed.
+        Raises NotSupportedError if it has no modem lines. When Cancelled, nothing has changed.
         """
         await trio.lowlevel.checkpoint()
         if self._may_alter:
@@ -136,10 +136,10 @@ class SerialLine(Line):
     async def send_break(self, duration: float = BREAK_DURATION) -> None:
         """Send a break of *duration* seconds, after what was written before.
 
-        Cancelled: the break may have been cut short, and is over. Raises
+        When Cancelled, the break is over, and may have been cut short. Raises
         BackendDisconnectedError, NotSupportedError.
         """
-        await self.wait_sent()  # or TIOCSBRK would wait for it, and block all
+        await self.wait_sent()  # else TIOCSBRK would wait for it, and block every task
         self.check_there()
         holder = self.holder
         try:

@@ -1,4 +1,4 @@
-"""Who has a serial line, for the error that says so."""
+"""Finds the programs that have a serial line open, to name them in an error."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import trio
 from trio_chardev.errors import BackendError
 from trio_chardev.workers import run_in_worker
 
-SEARCH_TIME = 0.5  # seconds; /proc is long where many programs run, and a process may hold it up
+SEARCH_TIME = 0.5  # seconds; /proc is long where many programs run, and reading it may block
 MAX_NAMED = 3
 
 
 async def name_holders(device: str) -> str:
-    """The other programs that have *device* open, as far as they can be found soon."""
+    """Name the other programs that have *device* open, as far as they are found in time."""
     found: list[str] = []
     with trio.move_on_after(2 * SEARCH_TIME), suppress(OSError):
         found = await run_in_worker(_find_holders, device)
@@ -25,7 +25,7 @@ async def name_holders(device: str) -> str:
 
 
 def _find_holders(device: str) -> list[str]:
-    """``NAME (pid N)`` of each; of others' processes only root sees the descriptors."""
+    """Give ``NAME (pid N)`` for each; only root sees the descriptors of other users' processes."""
     path = os.path.realpath(device)
     end = time.monotonic() + SEARCH_TIME
     found: list[str] = []
@@ -39,7 +39,7 @@ def _find_holders(device: str) -> list[str]:
 
 
 def _has_open(pid: str, path: str) -> bool:
-    with suppress(OSError):  # another's, or it is gone
+    with suppress(OSError):  # another user's, or it has ended
         for fd in os.listdir(f"/proc/{pid}/fd"):
             with suppress(OSError):
                 if os.readlink(f"/proc/{pid}/fd/{fd}") == path:
@@ -48,7 +48,7 @@ def _has_open(pid: str, path: str) -> bool:
 
 
 async def explain_busy(device: str, error: BackendError) -> BackendError:
-    """*error*, which says that *device* can't be opened; with the holders if it is busy."""
+    """Add the holders to *error*, of opening *device*, if its cause is EBUSY."""
     cause = error.__cause__
     if isinstance(cause, OSError) and cause.errno == errno.EBUSY:
         explained = BackendError(f"{error}: {await name_holders(device)}")

@@ -1,7 +1,7 @@
 """A serial line's settings, modem lines and locks (tty_ioctl(4)).
 
-trio-serial makes a line raw. The settings are ours, for they change while it is open, and
-all in one step: the kernel's termios2 does that for any rate.
+trio-serial makes a line raw. The settings are made here, because they change while the line is
+open, and all in one step: the kernel's termios2 does that for any rate.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ TIOCCBRK = 0x5428
 RATE_MASK = termios.CBAUD | termios.CIBAUD
 PARITY_MASK = termios.PARENB | termios.PARODD | LinuxSerialStream.CMSPAR
 LINE_MASK = RATE_MASK | PARITY_MASK | termios.CSIZE | termios.CSTOPB | termios.CRTSCTS
-SPEED_TOLERANCE = 0.03  # some drivers report the rate that their divider can do
+SPEED_TOLERANCE = 0.03  # some drivers report the rate that their divider gives
 UNIX98_PTY_SLAVES = range(136, 144)  # major numbers, from the kernel's devices.txt
-CONTROLLING_TERMINAL = os.makedev(5, 0)  # /dev/tty, which may be such a slave
+CONTROLLING_TERMINAL = os.makedev(5, 0)  # /dev/tty, which may be one of these slaves
 
 DATA_BITS = {5: termios.CS5, 6: termios.CS6, 7: termios.CS7, 8: termios.CS8}
 STOP_BITS = {1: 0, 2: termios.CSTOPB}
@@ -47,7 +47,7 @@ PARITY = {
 
 @attrs.frozen
 class Termios2:
-    """The kernel's struct termios2 (asm-generic/termbits.h): any rate, unlike tcgetattr(3)."""
+    """The kernel's struct termios2 (asm-generic/termbits.h), with any rate, unlike tcgetattr(3)."""
 
     iflag: int
     oflag: int
@@ -61,31 +61,31 @@ class Termios2:
 
     @classmethod
     def of(cls, fd: int) -> Termios2:
-        """What is in force at *fd*."""
+        """Read the settings in force at *fd*."""
         return cls.unpack(cls.raw_of(fd))
 
     @classmethod
     def raw_of(cls, fd: int) -> bytes:
-        """The same, not taken apart, which takes longer than to ask for it."""
+        """Read them packed: unpacking takes longer than the ioctl."""
         return fcntl.ioctl(fd, LinuxSerialStream.TCGETS2, bytes(cls.LAYOUT.size))
 
     @classmethod
     def unpack(cls, raw: bytes) -> Termios2:
-        """What `raw_of` gives, taken apart."""
+        """Unpack what `raw_of` gives."""
         return cls(*cls.LAYOUT.unpack(raw))
 
     def apply(self, fd: int) -> None:
-        """Set all in one step, without waiting for output (TCSANOW)."""
+        """Set everything in one step, without waiting for output (TCSANOW)."""
         packed = self.LAYOUT.pack(*attrs.astuple(self))
         fcntl.ioctl(fd, LinuxSerialStream.TCSETS2, packed)
 
     def with_line(self, line: LineSettings, *, has_breaks: bool) -> Termios2:
-        """These, but with *line*, and as we read; breaks are marked, see `BreakDecoder`.
+        """Return these settings with *line*, for reading; breaks are marked, see `BreakDecoder`.
 
-        Raises KeyError if there is no such setting.
+        Raises KeyError if *line* has a value that does not exist.
         """
         cc = bytearray(self.ldisc_and_cc)
-        cc[1 + termios.VMIN] = 1  # with trio-serial's 0, having no data reads as a hang-up
+        cc[1 + termios.VMIN] = 1  # with trio-serial's 0, having no data would read as a hang-up
         return attrs.evolve(
             self.showing(line),
             iflag=(termios.PARMRK if has_breaks else 0)
@@ -94,9 +94,9 @@ class Termios2:
         )
 
     def showing(self, line: LineSettings) -> Termios2:
-        """These, but with what of *line* says how bits are sent, and RTS/CTS.
+        """Return these settings with the speed, the character format and RTS/CTS of *line*.
 
-        Raises KeyError if there is no such setting.
+        Raises KeyError if *line* has a value that does not exist.
         """
         cflag = self.cflag & ~LINE_MASK
         cflag |= LinuxSerialStream.BAUDRATE_CONSTANTS.get(line.speed, LinuxSerialStream.BOTHER)
@@ -106,25 +106,25 @@ class Termios2:
 
 
 def is_pty(fd: int) -> bool:
-    """Is it the slave of a PTY? No break comes there, and to look for one halves the rate."""
+    """Is it the slave of a PTY? No break comes there, and looking for one halves the rate."""
     return os.major(os.fstat(fd).st_rdev) in UNIX98_PTY_SLAVES
 
 
 def is_locked_unless_told(status: os.stat_result) -> bool:
-    """Is a device with *status* one that two programs have at a time only by mistake?"""
+    """Is a device with *status* one that two programs open at the same time only by mistake?"""
     device = status.st_rdev
     return os.major(device) not in UNIX98_PTY_SLAVES and device != CONTROLLING_TERMINAL
 
 
 def are_breaks_marked(fd: int) -> bool:
-    """Is PARMRK on? It is asked at each read."""
+    """Is PARMRK on? Called for each read with a byte 0xff."""
     iflag = int.from_bytes(Termios2.raw_of(fd)[:4], sys.byteorder)
     return bool(iflag & termios.PARMRK)
 
 
 def check_speed(device: str, line: LineSettings) -> None:
-    """Raise BackendError for a speed that no *device* has."""
-    if not 0 < line.speed < 1 << 32:  # 0 would hang up
+    """Raise BackendError for a speed that no device can have."""
+    if not 0 < line.speed < 1 << 32:  # a speed of 0 would hang up
         raise BackendError(f"Could not set '{device}' to {line}: no such speed")
 
 
@@ -149,11 +149,11 @@ def apply_line(fd: int, device: str, line: LineSettings) -> None:
 
 
 def _find_refused(fd: int, wanted: Termios2, line: LineSettings) -> str | None:
-    """What the driver did not take: like tcsetattr(3) it succeeds if it took anything."""
+    """Return what the driver did not take: like tcsetattr(3) it succeeds if it took anything."""
     got = Termios2.of(fd)
     differing = got.cflag ^ wanted.cflag
     if is_pty(fd):
-        differing &= ~(PARITY_MASK | termios.CSIZE)  # it has bytes, not bits, and always says 8N
+        differing &= ~(PARITY_MASK | termios.CSIZE)  # a PTY has no bits, and always reports 8N
     if abs(got.ospeed - line.speed) > line.speed * SPEED_TOLERANCE:
         return f"{line.speed} baud"
     if differing & termios.CSIZE:
@@ -170,11 +170,11 @@ def _find_refused(fd: int, wanted: Termios2, line: LineSettings) -> str | None:
 # ---------------------------------------------------------------- modem lines and state
 
 MODEM_INPUTS = ModemLines.CTS | ModemLines.DSR | ModemLines.CAR | ModemLines.RI
-NO_SUCH_CONTROL = (errno.ENOTTY, errno.EINVAL)  # what drivers say to an ioctl they don't have
+NO_SUCH_CONTROL = (errno.ENOTTY, errno.EINVAL)  # drivers' errors for an ioctl they don't have
 
 
 def read_modem(fd: int) -> ModemLines:
-    """The lines that are on. Raises OSError, with `NO_SUCH_CONTROL` where there are none."""
+    """Read which lines are on. Raises OSError, with `NO_SUCH_CONTROL` where there are none."""
     (bits,) = struct.unpack("I", fcntl.ioctl(fd, termios.TIOCMGET, bytes(4)))
     return ModemLines(bits & (~ModemLines(0)).value)
 
@@ -188,14 +188,14 @@ def write_modem(fd: int, lines: ModemLines) -> None:
 
 @attrs.frozen
 class Found:
-    """How a line was before it was altered."""
+    """The state of a line before it was altered."""
 
     settings: Termios2
     modem: ModemLines | None
 
     @classmethod
     def at(cls, fd: int) -> Found:
-        """What is in force at *fd*. Raises OSError, with `NO_SUCH_CONTROL` if it is no line."""
+        """Read the state of *fd*. Raises OSError, with `NO_SUCH_CONTROL` if it is not a line."""
         settings = Termios2.of(fd)
         try:
             return cls(settings, read_modem(fd))
@@ -203,7 +203,7 @@ class Found:
             return cls(settings, None)
 
     def restore(self, fd: int) -> None:
-        """Put back what differs, unless the line is gone."""
+        """Restore what differs, unless the line is gone."""
         with suppress(OSError):
             if Termios2.of(fd) != self.settings:
                 self.settings.apply(fd)
@@ -221,20 +221,20 @@ def is_hung_up(fd: int) -> bool:
 
 
 def count_unsent(fd: int) -> int:
-    """How many bytes the kernel has still to send."""
+    """Return how many bytes the kernel still has to send."""
     try:
         (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))
-    except OSError:  # hung up: it will not send them
+    except OSError:  # hung up: they will not be sent
         return 0
     return int(count)
 
 
-# ---------------------------------------------------------------- all of a line
+# ---------------------------------------------------------------- the whole line
 
 
 @attrs.define(eq=False)
 class WantedLine:
-    """How a line shall be; its methods make one so."""
+    """The wanted state of a line, with methods that put a line into it."""
 
     device: str
     settings: LineSettings
@@ -244,15 +244,15 @@ class WantedLine:
     is_locked: bool = False
 
     async def set_up(self, fd: int) -> None:
-        """Make a line so that was just opened. Raises BackendError, and it may be half done."""
+        """Set up a line that was just opened. Raises BackendError, perhaps half way."""
         if self.exclusive:
             try:
                 self._lock(fd)
             except BlockingIOError as exc:
                 raise self._held(await name_holders(self.device)) from exc
         with backend_errors(f"Could not set up '{self.device}'"):
-            # It opens the line a second time, and leaves it raw when it closes that. By our
-            # descriptor: the name may be on a disk that hangs, or lead elsewhere by now.
+            # It opens the line again, and leaves it raw when it closes that. It is given our
+            # descriptor, as the name may be on a disk that hangs, or lead elsewhere by now.
             async with LinuxSerialStream(f"/proc/self/fd/{fd}"):
                 pass
             self._apply(fd)
@@ -260,7 +260,7 @@ class WantedLine:
                 self._refuse_opens(fd)
 
     def take_over(self, fd: int, before: WantedLine) -> None:
-        """Make a line so that was as *before*. Raises BackendError, and it is as it was."""
+        """Set up a line that is as *before* says. Raises BackendError, and then restores it."""
         locks = self.exclusive and not before.is_locked
         with backend_errors(f"Could not take over '{self.device}'"):
             found = Found.at(fd)
@@ -274,7 +274,7 @@ class WantedLine:
                 raise self._held("another program has it") from exc
             except BaseException:
                 found.restore(fd)
-                if locks:  # closing would not, for the descriptor is shared
+                if locks:  # closing would not undo it, as the descriptor shares its description
                     fcntl.flock(fd, fcntl.LOCK_UN)
                 raise
         if before.is_locked and not self.exclusive:
@@ -285,14 +285,14 @@ class WantedLine:
         """Undo the locks; TIOCEXCL would hold for as long as anybody has the line open."""
         if self.is_locked:
             self.is_locked = False
-            with suppress(OSError):  # hung up, and nothing is locked any more
+            with suppress(OSError):  # hung up, which undoes the locks
                 fcntl.ioctl(fd, termios.TIOCNXCL)
                 fcntl.flock(fd, fcntl.LOCK_UN)
 
     def _lock(self, fd: int) -> None:
-        """The lock that terminal programs ask for; the others heed TIOCEXCL only.
+        """Take the lock that terminal programs look at; other programs heed TIOCEXCL only.
 
-        Raises BlockingIOError; BackendError for what the file system can't.
+        Raises BlockingIOError if it is taken, BackendError if the file system has no locks.
         """
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -314,13 +314,13 @@ class WantedLine:
             try:
                 write_modem(fd, self.modem)
             except OSError as exc:
-                if exc.errno not in NO_SUCH_CONTROL:  # else it is another adaptor than it was
+                if exc.errno not in NO_SUCH_CONTROL:  # else it is now an adaptor without them
                     raise
 
 
 @contextmanager
 def control_errors(device: str, control: str) -> Iterator[None]:
-    """As `backend_errors`, but NotSupportedError if the line has no *control*."""
+    """Convert as `backend_errors` does, but to NotSupportedError if the line has no *control*."""
     try:
         yield
     except OSError as exc:

@@ -1,4 +1,4 @@
-"""What a serial backend can be told."""
+"""The options of a serial backend."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SerialOptions(BackendOptions):
 
     @property
     def line(self) -> LineSettings:
-        """The settings to begin with."""
+        """The initial settings."""
         return LineSettings(
             self.speed, self.data_bits, self.parity, self.stop_bits, self.xonxoff, self.rtscts
         )

@@ -1,7 +1,7 @@
-"""Whether what is at the name of a line that went away can be that line.
+"""Decides whether a device is the line that went away from the same name.
 
 A device that is plugged in again has the name that it had. A PTY has not: its number is given to
-the next program that makes one, whose terminal is not to be opened, set and read by us. Only a
+the next program that makes one, whose terminal must not be opened, set and read here. Only a
 link that somebody has made anew says which PTY is meant.
 """
 
@@ -16,22 +16,22 @@ from trio_chardev.backends.serial.line import UNIX98_PTY_SLAVES
 from trio_chardev.errors import BackendError
 from trio_chardev.files import work_on_files
 
-MAX_LINKS = 40  # as the kernel follows them
+MAX_LINKS = 40  # the kernel's limit, path_resolution(7)
 
 Links = tuple[tuple[int, int, int, str], ...]
-"""Each symbolic link on the way to a device: file system, number, time, where it leads."""
+"""The symbolic links on the way to a device: the file system, inode, ctime and target of each."""
 
 
 async def links_to(device: str) -> Links:
-    """The links that are followed from *device* on. Raises BackendError."""
+    """Return the links that are followed from *device* on. Raises BackendError."""
     with slow_errors(f"Could not open '{device}'"):
         return await work_on_files(_links_at, device)
 
 
 async def links_to_return(device: str, before: Links) -> Links:
-    """The links as they are now, *before* they were those of the line that went away.
+    """Return the links of now; *before* are those of the line that went away.
 
-    Raises BackendError if a PTY is there by its number only, or by the links of before.
+    Raises BackendError if a PTY is reached by its number only, or by the same links as before.
     """
     with slow_errors(f"Could not open '{device}'"):
         links, is_pty = await work_on_files(_look, device)
@@ -42,13 +42,13 @@ async def links_to_return(device: str, before: Links) -> Links:
 
 def _look(device: str) -> tuple[Links, bool]:
     links = _links_at(device)
-    with suppress(OSError, ValueError):  # opening it says what is wrong
+    with suppress(OSError, ValueError):  # opening it reports what is wrong
         return links, os.major(os.stat(device).st_rdev) in UNIX98_PTY_SLAVES
     return links, False
 
 
 def _links_at(path: str) -> Links:
-    """What can't be looked at ends them."""
+    """Follow the links; one that can't be read is the end."""
     found: list[tuple[int, int, int, str]] = []
     with suppress(OSError, ValueError):
         while len(found) < MAX_LINKS and stat.S_ISLNK((status := os.lstat(path)).st_mode):

@@ -1,8 +1,8 @@
-"""serial: a serial line; /dev/null stands for one where none is wanted.
+"""serial: a serial line; /dev/null can be given in its place, for no line.
 
 A line that the backend to be replaced has open is shared with it (dup(2)), and nothing on it
 is altered before the commit. Any other line is set up as soon as it is open, because until it
-is raw it echoes, which sends a board its own output. A change that fails puts back what was.
+is raw it echoes, which sends a board its own output. A change that fails restores the line.
 
 When the line goes away (USB), its path is looked at now and then, until it can be opened and
 set up as it was.
@@ -49,24 +49,24 @@ from trio_chardev.files import work_on_files
 
 log = logging.getLogger(__name__)
 
-CLOSE_TIMEOUT = 3.0  # seconds; so long may the last bytes take to be sent
-BREAKS_AT_ONCE = 1024  # with no byte between; then others have their turn
+CLOSE_TIMEOUT = 3.0  # seconds for the last bytes to be sent
+BREAKS_AT_ONCE = 1024  # without a byte in between; then other tasks run
 NULL_DEVICE = os.makedev(1, 3)  # devices.txt of the kernel
 
 
 class PlainBackend(DescriptorBackend):
-    """No serial line, but /dev/null: it has nothing to set."""
+    """/dev/null in place of a serial line: it has no settings."""
 
     @property
     def filename(self) -> str:
         return "serial"
 
     async def open(self) -> None:
-        """Become open, where there is something to set up for that."""
+        """Set up what is needed, and become open."""
         self.set_open(True)
 
     async def aclose(self) -> None:
-        """Close, when all has been done that takes time."""
+        """Close, after what takes time has been done."""
         self.close()
 
 
@@ -83,7 +83,7 @@ class SerialBackend(PlainBackend):
         found: Found | None = None,
         owner: SerialBackend | None = None,
     ) -> None:
-        """*found* is restored if there is no commit; until it the line is that of *owner*."""
+        """Without a commit *found* is restored; until the commit the line belongs to *owner*."""
         super().__init__(request, holder, holder)
         self._open_path = request.open_path
         self.device = options.device
@@ -96,7 +96,7 @@ class SerialBackend(PlainBackend):
         self._reopen_interval = options.reopen_ms / 1000
         self._owner = owner  # until the commit
         self.links: Links = ()
-        """Those that lead to the line, as they were when it was opened."""
+        """The links that led to the line when it was opened."""
         self._found = found
         self._breaks = BreakDecoder()
 
@@ -108,11 +108,11 @@ class SerialBackend(PlainBackend):
 
     @property
     def is_locked(self) -> bool:
-        """Is the line for nobody else?"""
+        """Is the line locked against other programs?"""
         return self._line.wanted.is_locked
 
     def has_open(self, device: os.stat_result) -> bool:
-        """Is *device* the line that is open here?"""
+        """Does this backend have the line *device* open?"""
         try:
             same = os.fstat(self.sink.fd).st_rdev == device.st_rdev
         except OSError:  # it is away
@@ -120,21 +120,21 @@ class SerialBackend(PlainBackend):
         return same and not is_hung_up(self.sink.fd)
 
     async def open(self) -> None:
-        """Set the line up, unless it is another's. Raises BackendError."""
+        """Set the line up, unless another backend owns it. Raises BackendError."""
         if self._line.owner is None:
             await self._line.wanted.set_up(self.sink.fd)
         self.set_open(True)
 
     def activate(self) -> None:
-        """Set a shared line up. Raises BackendError, and then it is as it was."""
+        """Set a shared line up. Raises BackendError, and then the line has not changed."""
         self._line.take_over()
         if self._owner is not None:
-            self._breaks = self._owner._breaks  # it may hold the first half of a mark
+            self._breaks = self._owner._breaks  # it may hold the first bytes of a mark
             self._owner = None
         self._found = None
 
     async def aclose(self) -> None:
-        """Close within `CLOSE_TIMEOUT`; in it what was accepted is sent, if it can be."""
+        """Close within `CLOSE_TIMEOUT`, in which accepted bytes are sent if they can be."""
         try:
             if not self.sink.closed and self._line.owner is None:
                 await self._leave_line(self.sink.fd)
@@ -147,7 +147,7 @@ class SerialBackend(PlainBackend):
         else:
             with trio.move_on_after(CLOSE_TIMEOUT, shield=True) as cut:
                 await self._line.wait_sent()
-            if cut.cancelled_caught:  # or close(2) would block all, for half a minute
+            if cut.cancelled_caught:  # else close(2) would block every task, for half a minute
                 with suppress(termios.error):
                     termios.tcflush(fd, termios.TCOFLUSH)
         self._line.wanted.unlock(fd)
@@ -155,8 +155,8 @@ class SerialBackend(PlainBackend):
     # ------------------------------------------------------------ bytes
 
     def receive_nowait(self, max_bytes: int) -> bytes:
-        # What a shared line has received is read by its owner. In a drain, too, that is soon
-        # enough, and a late read of the old backend can't take what is not its own any more.
+        # Only the owner reads a shared line. Even for a drain that is soon enough, and after the
+        # commit a late read of the old backend can't take bytes that are the new one's.
         breaks = 0
         while max_bytes > 0 and self._line.owner is None and breaks < BREAKS_AT_ONCE:
             item = self._breaks.take(max_bytes)
@@ -176,7 +176,7 @@ class SerialBackend(PlainBackend):
         return read_terminal(source.fd, max_bytes)
 
     def _decode(self, raw: bytes) -> None:
-        """Another program may have PARMRK turned off: each that opens a line sets it up."""
+        """Decode *raw* if PARMRK is still on: every program that opens a line sets it up anew."""
         try:
             is_marked = are_breaks_marked(self.sink.fd)
         except OSError:  # hung up
@@ -187,7 +187,7 @@ class SerialBackend(PlainBackend):
             self._breaks.feed_unmarked(raw)
 
     def input_ended(self, error: OSError | None) -> None:
-        # Another program may have VMIN set to 0, and then no data looks like the end.
+        # Another program may have set VMIN to 0, and then having no data reads as the end.
         if error is not None or is_hung_up(self.sink.fd):
             log.warning("chardev '%s': '%s' went away", self.id, self.device)
             self.source = None
@@ -208,8 +208,8 @@ class SerialBackend(PlainBackend):
         return super().send_nowait(data)
 
     def send_failed(self, error: OSError) -> BackendError:
-        # CLOSED is for the reader to report, after what has come before it. A line that is still
-        # there takes more later: drivers pass on what a USB transfer fails with once.
+        # The reader reports CLOSED, after the bytes that came before it. A line that is still
+        # there will take more: drivers report the failure of a single USB transfer as well.
         kind = BackendDisconnectedError if is_hung_up(self.sink.fd) else BackendError
         return kind.from_os_error(f"Could not write to '{self.device}'", error)
 
@@ -250,9 +250,9 @@ class SerialBackend(PlainBackend):
 async def _open_line(
     device: str, opener: Callable[[str, int], int]
 ) -> tuple[FdHolder, Found | None]:
-    """The line, and how it was; None if it is /dev/null. Raises BackendError.
+    """Open the line, and read its state; None if it is /dev/null. Raises BackendError.
 
-    In a thread: the driver of an adaptor that hangs may take its time, also to close it.
+    This runs in a thread, as the driver of an adaptor that hangs may block, also in closing.
     """
     with slow_errors(f"Could not open '{device}'"):
         return await work_on_files(_open_and_look, device, opener, discard=_close_line)
@@ -272,7 +272,7 @@ def _open_and_look(device: str, opener: Callable[[str, int], int]) -> tuple[FdHo
                 return holder, None
             if exc.errno in NO_SUCH_CONTROL:
                 raise BackendError(f"Could not open '{device}': it is not a tty") from exc
-            raise  # such as EIO from a serial port that the machine does not have
+            raise  # such as EIO from a serial port that the machine lacks
 
 
 async def _make(
@@ -304,7 +304,7 @@ def _check_free(options: SerialOptions, request: OpenRequest, device: os.stat_re
 
 @asynccontextmanager
 async def open_serial(options: SerialOptions, request: OpenRequest) -> AsyncIterator[Backend]:
-    """Open the line. Raises BackendError, also for what is no tty and not /dev/null."""
+    """Open the line. Raises BackendError, also for what is neither a tty nor /dev/null."""
     if options.reopen_ms < 0:
         raise BackendError("reopen-ms must not be negative")
     check_speed(options.device, options.line)
