@@ -1,6 +1,6 @@
-"""How a PTY leaves: its user shall have read everything, or what is unread is taken back.
+"""How a PTY leaves: either its user reads everything first, or unread bytes are taken back.
 
-Both need the slave open, for the master tells nothing of what is unread, and what its user has not
+Both need the slave open: the master does not report what is unread, and what its user has not
 read is dropped when the master is closed.
 """
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class PtyLeaving(Leaving):
-    """How the PTY with that *master* and its slave at *path* leaves chardev *id*."""
+    """How the PTY with *master* and its slave at *path* leaves chardev *id*."""
 
     def __init__(self, id: str, master: FdHolder, path: str) -> None:
         self._id = id
@@ -29,17 +29,17 @@ class PtyLeaving(Leaving):
         self._path = path
         self._watcher: OpenWatcher | None = None
         self._slave: int | None = None
-        """Open from the commit of a change on, to look at what is left and to read it."""
+        """Open from `prepare` until `stay`, to count unread bytes and to read them."""
         self._has_user = False
-        """When that was opened somebody else had it open, too."""
+        """Somebody else had the slave open when it was opened here."""
         self._reads = UserReads()
 
     def move(self, master: FdHolder, path: str) -> None:
-        """Be about another PTY from now on."""
+        """Serve another PTY from now on."""
         self._master, self._path = master, path
 
     def watch(self, watcher: OpenWatcher | None) -> None:
-        """Hear of reads by *watcher* from now on, or of none."""
+        """Learn of reads from *watcher* from now on; from none if it is None."""
         self._reads.end()
         self._watcher = watcher
 
@@ -50,11 +50,11 @@ class PtyLeaving(Leaving):
 
     @property
     def is_only_user(self) -> bool:
-        """Is it open here, and nowhere else?"""
+        """Is the slave open here, and nowhere else?"""
         return self._slave is not None and not self._has_user
 
     async def settle(self, timeout: float) -> None:
-        """Wait while the slave's user reads: two who read at a time get pieces by turns."""
+        """Wait while the slave's user reads, as two concurrent readers get pieces by turns."""
         if is_hung_up(self._master):
             return
         slave = self._open_slave()
@@ -72,13 +72,13 @@ class PtyLeaving(Leaving):
         return self._reads.have_come
 
     def prepare(self, *, carry: bool) -> None:
-        """Open the slave, if there is anything to do with it, and its user has not locked it.
+        """Open the slave, if it is needed, and its user has not locked it.
 
         Raises BackendError.
         """
         if not self._master.closed:
             self._has_user = not is_hung_up(self._master)
-            if self._has_user or carry:  # an open wakes the watcher, too
+            if self._has_user or carry:  # not otherwise, as an open wakes the watcher
                 self._slave = self._open_slave()
 
     def stay(self) -> None:
@@ -89,7 +89,7 @@ class PtyLeaving(Leaving):
             self._slave = None
 
     def take_back(self) -> bytes:
-        """Read it as its user would, or the next one, who get it from this PTY no more."""
+        """Read what is unread, as the slave's user, or the next one, gets no more from this PTY."""
         if self._slave is None:
             return b""
         data, is_torn = take_all(self._slave, self._reads)
@@ -103,7 +103,7 @@ class PtyLeaving(Leaving):
         return self._slave is None or not self._has_user
 
     async def drain(self) -> None:
-        """Wait until the slave's user has read everything: closing the master drops the rest."""
+        """Wait until the slave's user has read everything, as closing the master drops the rest."""
         if self._slave is not None and self._has_user:
             await wait_empty(self._slave)
 
@@ -118,9 +118,9 @@ class PtyLeaving(Leaving):
 
 
 def is_hung_up(master: FdHolder) -> bool:
-    """Has nobody the slave open?"""
+    """Does nobody have the slave open?"""
     if master.closed:
         return True
     poll = select.poll()
-    poll.register(master.fd, 0)  # POLLHUP is reported unasked
+    poll.register(master.fd, 0)  # POLLHUP needs no asking for
     return bool(poll.poll(0))

@@ -1,14 +1,14 @@
-"""The line settings of a PTY: what its user makes of them, and what it is shown.
+"""The line settings of a PTY: those its user makes, and those its user is shown.
 
 A PTY has no line, but it keeps the settings that its user makes (termios(3)), and the master
-can read them. What Linux tells of that, tried on 6.18:
+can read them. How Linux reports them, tried on 6.18:
 
 * a tcsetattr(3) on the slave wakes no poll(2) on the master and no inotify(7);
 * in packet mode (TIOCPKT, ioctl_tty(2)) it does, but only while EXTPROC is set, with which the
-  slave has no echo, no line editing and no ^C any more, and which a program may clear; then
-  each read has one byte more. So packet mode is not used here: who wants to know has to look;
+  slave has no echo, no line editing and no ^C any more, and which a program may clear; and each
+  read has one byte more. So packet mode is not used here: the settings are polled;
 * speed, stop bits and flow control are kept. Data bits and parity are not (always 8N), so
-  they can't be told; a break (tcsendbreak(3)) and modem lines go nowhere.
+  they can't be reported; a break (tcsendbreak(3)) and modem lines go nowhere.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from trio_chardev.backends.serial.line import STOP_BITS, Termios2
 from trio_chardev.core.line import Line
 from trio_chardev.events import BackendEvent, LineSettings
 
-FLOW_CONTROL = termios.IXON | termios.IXOFF  # both: a cooked terminal has IXON alone
+FLOW_CONTROL = termios.IXON | termios.IXOFF  # both, as a cooked terminal has IXON alone
 
 
 class PtyLine(Line):
-    """The line settings at a master; who wants to know of changes has to look."""
+    """The line settings at a master; changes are found by `look` only."""
 
     def __init__(
         self, filename: str, master: FdHolder, on_event: Callable[[BackendEvent], None]
     ) -> None:
         super().__init__(filename)
         self.is_looked_at = False
-        """From the first look on the backend looks, too, when bytes come: before them."""
+        """From the first `look` on the backend looks, too: before it returns bytes that came."""
         self._master = master
         self._on_event = on_event
         self._settings = LineSettings()
@@ -47,9 +47,9 @@ class PtyLine(Line):
             self._on_event(settings)
 
     def show(self, settings: LineSettings) -> None:
-        """Have the user find *settings*, as far as a PTY keeps them.
+        """Set the slave to *settings*, as far as a PTY keeps them, for its user to find.
 
-        What the user has set, and nobody has seen yet, is left and reported instead.
+        If the user has set something that was not reported yet, report that instead.
         """
         if changed := self.find_changed():
             self._on_event(changed)
@@ -60,7 +60,7 @@ class PtyLine(Line):
             self._raw = self._read()
 
     def find_changed(self) -> LineSettings | None:
-        """Return what the user has made of the settings since the last look; None: nothing.
+        """Return the settings if the user has changed them since the last look, else None.
 
         Data bits and parity are those that were shown last.
         """
@@ -69,13 +69,13 @@ class PtyLine(Line):
             return None
         self._raw = raw
         seen = _Seen.of(raw)
-        if not seen.speed or (before and seen == _Seen.of(before)):  # 0 hangs up, if it can
+        if not seen.speed or (before and seen == _Seen.of(before)):  # B0 asks for a hang-up
             return None
         self._settings = attrs.evolve(self._settings, **attrs.asdict(seen))
         return self._settings
 
     def move(self, filename: str, master: FdHolder) -> None:
-        """Be at *master* from now on, whose user finds what the one before has left."""
+        """Use *master* from now on, with the settings of the one before."""
         self.filename = filename
         with suppress(OSError):
             Termios2.of(self._master.fd).apply(master.fd)
@@ -83,13 +83,13 @@ class PtyLine(Line):
         self._raw = self._read()
 
     def _read(self) -> bytes:
-        """Return the kernel's settings; nothing once the master is closed."""
+        """Return the kernel's settings, packed; ``b""`` once the master is closed."""
         return b"" if self._master.closed else Termios2.raw_of(self._master.fd)
 
 
 @attrs.frozen
 class _Seen:
-    """What a PTY keeps of line settings."""
+    """The line settings that a PTY keeps."""
 
     speed: int
     stop_bits: int
@@ -98,7 +98,7 @@ class _Seen:
 
     @classmethod
     def of(cls, raw: bytes) -> _Seen:
-        """What is in *raw*, see `Termios2`."""
+        """Unpack them from *raw*, see `Termios2`."""
         found = Termios2.unpack(raw)
         return cls(
             speed=found.ospeed,

@@ -1,4 +1,4 @@
-"""The symbolic link to the slave of a PTY, under a name that stays."""
+"""The symbolic link to the slave of a PTY, whose name stays when the slave's changes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 
 class SlaveLink:
-    """A symbolic link to a slave. All is for threads: its disk may hang.
+    """A symbolic link to a slave. Its methods are for threads, as its disk may hang.
 
-    It is made beside its place if the backend to be replaced has its own there, and is moved right
-    before the commit; `remove` undoes that, if the commit did not come. All of it is done in the
-    folder that is opened first, see `trio_chardev.place`.
+    If the backend to be replaced has its own link at that path, this one is made with another name
+    beside it, and renamed right before the commit; `remove` undoes that, if the commit did not
+    come. All this is done in the folder that was opened first, see `trio_chardev.place`.
     """
 
     def __init__(
@@ -32,14 +32,14 @@ class SlaveLink:
         replaced: SlaveLink | None = None,
         sandbox: Sandbox = EVERYWHERE,
     ) -> None:
-        """*replaced* is the link of the PTY to be replaced.
+        """Make the link. *replaced* is the link of the PTY to be replaced.
 
-        Raises BackendError, also if anything else is at *path*, or that is not in *sandbox*.
+        Raises BackendError, also if anything else is at *path*, or *path* is not in *sandbox*.
         """
         self._slave = slave
         self._is_removed = False
-        self._lock = threading.Lock()  # one thread at a time; the same for those at one place
-        self._before: SlaveLink | None = None  # in whose place it is, until the commit
+        self._lock = threading.Lock()  # one thread at a time; links at one path share it
+        self._before: SlaveLink | None = None  # the one it replaces, until the commit
         with _link_errors(path):
             self._place = self._made = sandbox.locate(path)
         self.path = path
@@ -57,19 +57,19 @@ class SlaveLink:
             raise
 
     def is_at(self, place: Place) -> bool:
-        """Is it there, and ours?"""
+        """Is it at *place*, and still the link that was made here?"""
         with self._lock:
             return self._is_ours() and self._made.is_same(place)
 
     def _is_ours(self) -> bool:
-        """Nobody has put another link, or file, in its place."""
+        """Has nobody put another link, or file, in its place?"""
         try:
             return self._made.readlink() == self._slave
         except OSError:
             return False
 
     def move(self) -> None:
-        """Put it in its place, over the replaced one's. Raises BackendError."""
+        """Rename it to its path, over the replaced one. Raises BackendError."""
         with self._lock:
             if self._made is not self._place:
                 with _link_errors(self.path):
@@ -79,16 +79,16 @@ class SlaveLink:
                 beside.close()
 
     def keep(self) -> None:
-        """The commit has come: it stays in its place."""
+        """Leave it in place when it is removed; for the commit."""
         self._before = None
 
     def lead_to(self, slave: str) -> None:
-        """Have it lead to *slave* from now on, if it is still ours. Raises BackendError."""
+        """Make it lead to *slave*, if nobody has replaced it. Raises BackendError."""
         with self._lock:
             if not self._is_removed and self._is_ours():
                 with _link_errors(self.path):
                     self._replace(slave)
-            self._slave = slave  # one that is in its place for now may have to put it back
+            self._slave = slave  # another link, in its place for now, may have to restore it
 
     def _replace(self, slave: str) -> None:
         with contextlib.closing(_beside(self._made, slave)) as beside:
@@ -100,7 +100,7 @@ class SlaveLink:
                 raise
 
     def remove(self) -> None:
-        """Unlink it, if it is still ours, or put the replaced one back; and be done with it."""
+        """Unlink it, unless it was replaced by others, or restore the one it replaced. Final."""
         with self._lock:
             if self._is_removed:
                 return
@@ -124,10 +124,10 @@ def _beside(place: Place, slave: str) -> Place:
 
 
 def _is_left_behind(place: Place, slave: str) -> bool:
-    """Is it a link to a PTY that is gone, or is ours now? A crash leaves such."""
+    """Is it a link to a PTY that is gone, or to *slave*? A crash leaves links behind."""
     try:
         leads_to = place.readlink()
-    except OSError:  # nothing, or no link
+    except OSError:  # nothing is there, or it is not a link
         return False
     if os.path.dirname(leads_to) != "/dev/pts":
         return False
@@ -141,11 +141,11 @@ def _is_left_behind(place: Place, slave: str) -> bool:
 
 
 def _is_older_than_its_pty(place: Place, leads_to: str) -> bool:
-    """Was the number given to somebody else since the link was made? Raises OSError.
+    """Was the PTY's number given to another one since the link was made? Raises OSError.
 
-    A PTY that was there before its link, and is still, is in use. All three times of a PTY begin
-    with its making. Where a clock was set back a link is old that is from before this boot, or
-    from the future.
+    A link to a PTY that was made before it and still exists is in use. All three times of a PTY
+    begin with its creation. In case a clock was set back, a link that is from before this boot,
+    or from the future, is taken for an old one.
     """
     made = place.stat().st_mtime_ns
     pty = os.stat(leads_to)

@@ -1,8 +1,8 @@
-"""Who hears that the slave of a PTY was opened, or read, by inotify(7).
+"""Reports by inotify(7) that the slave of a PTY was opened or read.
 
-One instance serves all PTYs of a trio run, because a user may have only 128 (sysctl
-fs.inotify.max_user_instances). From the first PTY on a system task reads it, to the end of
-the run: to close it takes 0.3 to 10 ms, because the kernel waits for all who may look at it.
+One instance serves all PTYs of a Trio run, because a user may have only 128 (sysctl
+fs.inotify.max_user_instances). From the first PTY to the end of the run a system task reads it:
+closing it takes 0.3 to 10 ms, because the kernel waits for everyone who may be looking at it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _call(function: str, *args: int | bytes) -> int:
-    """Call the C library, which Python's os has no inotify of. Raises OSError."""
+    """Call the C library, as Python's os module has no inotify. Raises OSError."""
     result: int = getattr(_libc, function)(*args)
     if result < 0:
         raise OSError(code := ctypes.get_errno(), os.strerror(code))
@@ -39,7 +39,7 @@ def _call(function: str, *args: int | bytes) -> int:
 
 
 class OpenWatcher:
-    """Tells PTYs that their slave was opened, and those that want it that it was read."""
+    """Tells PTYs that their slave was opened, and on request that it was read."""
 
     def __init__(self) -> None:
         self.inotify = FdHolder(_call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC))
@@ -47,18 +47,18 @@ class OpenWatcher:
         self._reads: dict[int, Callable[[], None]] = {}
 
     def add(self, slave: str, opened: Callable[[], None]) -> int:
-        """Call *opened* when *slave* is; gives what `remove` needs. Raises OSError."""
+        """Call *opened* when *slave* is opened. Returns what `remove` needs. Raises OSError."""
         wd = self._watch(slave, IN_OPEN)
         self._watches[wd] = opened
         return wd
 
     def hear_reads(self, slave: str, read: Callable[[], None]) -> None:
-        """Call *read* when *slave*, which was added, is read: it costs a wake-up. Raises OSError."""
+        """Call *read* when *slave*, an added one, is read: a wake-up for each. Raises OSError."""
         self._reads[self._watch(slave, IN_OPEN | IN_ACCESS)] = read
 
     def hear_no_reads(self, slave: str) -> None:
         """Undo `hear_reads`."""
-        with contextlib.suppress(OSError):  # then it costs wake-ups
+        with contextlib.suppress(OSError):  # then it goes on to cost wake-ups
             self._reads.pop(self._watch(slave, IN_OPEN), None)
 
     def _watch(self, slave: str, mask: int) -> int:
@@ -66,23 +66,23 @@ class OpenWatcher:
 
     @property
     def works(self) -> bool:
-        """Will it tell? Once it does not, it never does again."""
+        """Does it still report? Once it does not, it never does again."""
         return not self.inotify.closed
 
     def catch_up(self) -> None:
-        """Tell of the opens and reads until now at once."""
+        """Report the opens and reads until now at once."""
         self._read()
 
     def remove(self, wd: int) -> None:
-        """Watch no more."""
+        """Stop watching."""
         del self._watches[wd]
         self._reads.pop(wd, None)
-        with contextlib.suppress(OSError):  # it went with the slave's file
+        with contextlib.suppress(OSError):  # the watch ended when the slave's file did
             _call("inotify_rm_watch", self.inotify.fd, wd)
-            self._read()  # its IN_IGNORED would wake the task
+            self._read()  # else its IN_IGNORED would wake the task
 
     async def run(self) -> None:
-        """The system task: wake the PTYs whose slave was opened or read."""
+        """Wake the PTYs whose slave was opened or read; a system task."""
         try:
             while not self.inotify.closed:
                 await self.inotify.wait_readable()
@@ -92,7 +92,7 @@ class OpenWatcher:
                 log.warning("opens of PTYs are looked for now and then: %s", exc)
         finally:
             self.inotify.close()
-            for opened in self._watches.values():  # from now on they look for themselves
+            for opened in self._watches.values():  # from now on they poll
                 opened()
 
     def _read(self) -> None:
@@ -100,14 +100,14 @@ class OpenWatcher:
         while size == _READ_SIZE:
             try:
                 records = os.read(self.inotify.fd, _READ_SIZE)
-            except OSError:  # nothing there, or closed since the wait
+            except OSError:  # nothing is there, or it was closed since the wait
                 return
             size = len(records)
             for wd, mask, _, _ in _RECORD.iter_unpack(records):
                 self._tell(wd, mask)
 
     def _tell(self, wd: int, mask: int) -> None:
-        if mask & IN_Q_OVERFLOW:  # some records were lost: all have to look
+        if mask & IN_Q_OVERFLOW:  # some records were lost, so all have to look
             for told in (*self._watches.values(), *self._reads.values()):
                 told()
         if mask & IN_OPEN and wd in self._watches:
@@ -120,7 +120,7 @@ _watcher_of_run: trio.lowlevel.RunVar[OpenWatcher | None] = trio.lowlevel.RunVar
 
 
 def get_watcher() -> OpenWatcher:
-    """The one of this trio run, started if there is none. Raises OSError."""
+    """Return the watcher of this Trio run, started if there is none. Raises OSError."""
     watcher = _watcher_of_run.get(None)
     if watcher is None or watcher.inotify.closed:
         watcher = OpenWatcher()

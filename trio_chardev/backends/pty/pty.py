@@ -1,14 +1,14 @@
 """pty: a pseudoterminal (pty(7)); its users open the slave, /dev/pts/N or a link to it.
 
-The master tells what happens there:
+What the master reports:
 
 * with the slave open, reading gives bytes or EAGAIN; with nobody there and nothing left to
   read, it gives EIO. So bytes that were written before a close come before CLOSED.
-* a user may have locked the slave for himself (TIOCEXCL, as GNU screen does), which lasts as long
-  as the master is open: then nobody but root can open it any more. The lock can be undone at the
-  slave only, not at the master (nor by TIOCGPTPEER), so who is not root needs another PTY.
+* a user may have locked the slave (TIOCEXCL, as GNU screen does), which lasts as long as the
+  master is open: nobody but root can open it any more. The lock can be undone at the slave only,
+  not at the master (nor by TIOCGPTPEER), so without root's rights another PTY is needed.
 * when the last user closes, epoll reports a hang-up, and goes on doing so for ever. While
-  nobody is there we therefore wait for inotify(7)'s word that the slave was opened.
+  nobody is there, inotify(7) is waited for instead, until it reports that the slave was opened.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ log = logging.getLogger(__name__)
 class PtyOptions(BackendOptions):
     """Makes a pseudoterminal."""
 
-    open_timeout = math.inf  # it does not wait
+    open_timeout = math.inf  # opening does not wait
 
     path: str | None = attrs.field(default=None, converter=path_text_or_none)
     """Symbolic link to make to the pseudoterminal's slave."""
 
 
-LOOK_INTERVAL = 0.1  # seconds between looks for a user, where inotify(7) can't tell
-RETRY_INTERVAL = 5.0  # seconds until another PTY is tried for again
+LOOK_INTERVAL = 0.1  # seconds between looks for a user, where inotify(7) does not report
+RETRY_INTERVAL = 5.0  # seconds until the next attempt to get another PTY
 TIOCGEXCL = 0x80045440  # asm-generic/ioctls.h
 
 
@@ -76,14 +76,14 @@ class PtyBackend(DescriptorBackend):
         super().__init__(request, master, master)
         self.pty = slave
         self.slave_opened = trio.Event()
-        """Set by the watcher: it is worth while to read again."""
+        """Set by the watcher, when it is worthwhile to read again."""
         self._watch: tuple[OpenWatcher, int] | None = None
         self._link: SlaveLink | None = None
         self._line = PtyLine(self.filename, master, request.on_event)
         self._wants_another = False
-        """Its last user has locked it and left: it has to become another PTY."""
+        """Its last user has left it locked, so it has to become another PTY."""
         self._is_locked = False
-        """The same, but there was no other PTY to be had."""
+        """It was left locked, and no other PTY could be had."""
         self._leaving = PtyLeaving(self.id, master, slave)
 
     @property
@@ -108,7 +108,7 @@ class PtyBackend(DescriptorBackend):
         except OSError as exc:
             if exc.errno == errno.EIO:
                 self._slave_closed()
-                if self._line.is_looked_at:  # stty(1) has come and gone
+                if self._line.is_looked_at:  # someone like stty(1) has come and gone
                     self._line.look()
             else:
                 self.input_ended(exc)
@@ -129,11 +129,11 @@ class PtyBackend(DescriptorBackend):
             self.set_open(False)
 
     def _free(self) -> None:
-        """Undo the lock that the user who has left may have put on the slave. Never raises."""
+        """Undo the lock that the user has perhaps left on the slave. Raises nothing."""
         try:
             was_locked = unlock(self.pty)
         except OSError as exc:
-            self._wants_another = exc.errno == errno.EBUSY  # else no descriptor, for one
+            self._wants_another = exc.errno == errno.EBUSY  # not for want of a descriptor
             return
         if was_locked:
             log.info(
@@ -142,16 +142,16 @@ class PtyBackend(DescriptorBackend):
         self._forget_user()
 
     def _forget_user(self) -> None:
-        """Nobody is there, but who may have opened it since."""
+        """Expect nobody to be there, unless somebody has opened the slave since."""
         self._wants_another = self._is_locked = False
-        if self._watch is not None:  # it has seen our own look
+        if self._watch is not None:  # it has seen the open of `unlock`
             self._watch[0].catch_up()
             self.slave_opened = trio.Event()
             if not is_hung_up(self.sink):
                 self.slave_opened.set()
 
     async def _become_another(self) -> None:
-        """Be another PTY, at the same link. Cancelled is not heard while that is led there."""
+        """Become another PTY, at the same link. While that is changed, it can't be Cancelled."""
         await trio.lowlevel.checkpoint()
         try:
             master, slave = _open_pair()
@@ -168,7 +168,7 @@ class PtyBackend(DescriptorBackend):
             self._move(master, slave)
 
     def _move(self, master: FdHolder, slave: str) -> None:
-        self.set_open(True)  # if nobody has seen him; that it closes tells that it is another
+        self.set_open(True)  # in case the user was not noticed: CLOSED tells of the new PTY
         log.warning(
             "chardev '%s': '%s' was left locked by its user; it is at '%s' now",
             *(self.id, self.pty, slave),
@@ -184,7 +184,7 @@ class PtyBackend(DescriptorBackend):
         self.set_open(False)
 
     def send_nowait(self, data: memoryview) -> int:
-        """One attempt. What is sent to a closed slave would get lost or to a later user."""
+        """Make one attempt: what is sent to a closed slave would be lost, or go to a later user."""
         if is_hung_up(self.sink):
             raise BackendDisconnectedError(f"Nobody has '{self.pty}' open")
         self.set_open(True)
@@ -214,18 +214,18 @@ class PtyBackend(DescriptorBackend):
                 raise
 
     async def prepare(self) -> None:
-        """Put the link in place of the replaced backend's. Raises BackendError."""
+        """Rename the link to its path, over the replaced backend's. Raises BackendError."""
         if self._link is not None:
             with slow_errors(f"Failed to create PTY symlink '{self._link.path}'"):
                 await finish_on_files(self._link.move)
 
     def activate(self) -> None:
-        """The link stays where it is now."""
+        """Keep the link where it is."""
         if self._link is not None:
             self._link.keep()
 
     def watch(self) -> None:
-        """Begin to hear of opens; where inotify has no room, they are looked for."""
+        """Watch for opens of the slave; without an inotify watch they are polled for."""
         try:
             watcher = get_watcher()
             self._watch = (watcher, watcher.add(self.pty, lambda: self.slave_opened.set()))
@@ -235,14 +235,14 @@ class PtyBackend(DescriptorBackend):
             log.warning(text, self.id, strerror(exc))
 
     async def link(self, path: str, replaces: Backend | None, sandbox: Sandbox) -> None:
-        """Make the link, in *sandbox*. Raises BackendError."""
+        """Make the link at *path*, within *sandbox*. Raises BackendError."""
         replaced = replaces._link if isinstance(replaces, PtyBackend) else None
         make = partial(SlaveLink, path, self.pty, replaced=replaced, sandbox=sandbox)
         with slow_errors(f"Failed to create PTY symlink '{path}'"):
             self._link = await finish_on_files(make, discard=SlaveLink.remove)
 
     async def aclose(self) -> None:
-        """Undo all; for the opener, when it leaves. Cancelled is not heard."""
+        """Undo everything; the opener calls it at its end. It can't be Cancelled."""
         self._leaving.stay()
         if self._link is not None:
             await end_on_files(f"PTY symlink '{self._link.path}'", self._link.remove)
@@ -258,7 +258,7 @@ class PtyBackend(DescriptorBackend):
 
 
 def unlock(slave: str) -> bool:
-    """Undo TIOCEXCL, if it is set: was it? Raises OSError, EBUSY if only root may do that."""
+    """Undo TIOCEXCL. Returns whether it was set. Raises OSError, EBUSY if only root may do that."""
     fd = os.open(slave, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
     try:
         (is_locked,) = struct.unpack("i", fcntl.ioctl(fd, TIOCGEXCL, bytes(4)))
@@ -273,8 +273,8 @@ def unlock(slave: str) -> bool:
 async def open_pty(options: PtyOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Make a pseudoterminal in raw mode.
 
-    Raises BackendError, ``Failed to create PTY: strerror``, or ``Failed to create PTY
-    symlink: strerror`` if anything is at that path but the replaced backend's link.
+    Raises BackendError: ``Failed to create PTY: strerror``, or ``Failed to create PTY
+    symlink 'PATH': strerror`` if anything but the replaced backend's link is at that path.
     """
     master, slave = _open_pair()
     with owned(master.close), backend_errors("Failed to create PTY"):
@@ -289,12 +289,12 @@ async def open_pty(options: PtyOptions, request: OpenRequest) -> AsyncIterator[B
 
 
 def _open_pair() -> tuple[FdHolder, str]:
-    """The master, and the path of the slave, which nobody has open."""
+    """Return the master, and the path of the slave, which nobody has open."""
     with backend_errors("Failed to create PTY"):
         master, slave = os.openpty()
         try:
             with owned(lambda: os.close(master)):
-                os.set_blocking(master, False)  # nobody else has it: nothing to put back
+                os.set_blocking(master, False)  # not shared, so it need not be restored
             holder = FdHolder(master)
             with owned(holder.close):
                 tty.setraw(slave)

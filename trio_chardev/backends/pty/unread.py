@@ -1,16 +1,16 @@
-"""What the user of a PTY has not read: looked at, and read, by the slave.
+"""What the user of a PTY has not read: how to see it, and take it, at the slave.
 
-What Linux makes of it (n_tty.c, tty_buffer.c), tried on 6.18:
+How Linux handles it (n_tty.c, tty_buffer.c), tried on 6.18:
 
 * The line discipline holds up to 4095 bytes, and the kernel up to 25 KiB behind it, which it moves
   on when a reader has made room: then, for a moment, there is nothing to see. But each look
-  moves it on, by as much as the line discipline holds, so that it can't be that often.
-* FIONREAD counts what the line discipline holds: of one who reads 4095 bytes at a time it is
-  the same before and after. That he has read only inotify(7) tells.
-* One read(2) at a time is served, and gets no more than 4095 bytes, so two who read get pieces by
-  turns, and nothing can keep the other one away. What one read finds can't be torn apart.
-* While the user has lines put together (canonical mode) the last one, which has no end yet, can't be
-  seen or read. It can be once that mode is left.
+  moves it on, by as much as the line discipline holds, so that can't happen often in a row.
+* FIONREAD counts what the line discipline holds: with a user that reads 4095 bytes at a time it
+  is the same before and after. Only inotify(7) reports that read.
+* One read(2) at a time is served, and gets no more than 4095 bytes, so two readers get pieces by
+  turns, and neither can be kept away. The bytes of one read stay together.
+* While the user is in canonical mode, the last line, which has no end yet, can't be seen or
+  read. It can be once that mode is left.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from trio_chardev.backends.descriptor import DRAIN_INTERVAL, READ_SIZE, count_un
 from trio_chardev.backends.pty.opens import OpenWatcher
 
 LOOKS = 10  # the kernel holds up to 25 KiB for a PTY (pty.c, tty_buffer.c), 4095 bytes a look
-QUIET_TIME = 0.02  # seconds; who has read nothing for so long does not read
-QUIET_SHARE = 0.25  # of the drain timeout, if that is longer: its client knows how slow a user is
-LAST_SHARE = 0.25  # of the drain timeout: who reads on until then is not quiet in the rest of it
-IFLAG, LFLAG = 0, 3  # of what tcgetattr(3) gives in Python
+QUIET_TIME = 0.02  # seconds without a read, after which the user does not read
+QUIET_SHARE = 0.25  # of the drain timeout, if that is longer: the client knows how slow a user is
+LAST_SHARE = 0.25  # of the drain timeout: a user that reads until then won't pause in this part
+IFLAG, LFLAG = 0, 3  # indexes into what Python's tcgetattr() gives
 
 
 def is_empty(slave: int) -> bool:
-    """Has the slave's user read all that he can, and is nothing on its way to him?"""
+    """Has the slave's user read everything, and is nothing in the kernel on the way there?"""
     return not any(_has_input(slave) for _ in range(LOOKS))
 
 
@@ -45,13 +45,13 @@ def _has_input(slave: int) -> bool:
 
 
 async def wait_empty(slave: int) -> None:
-    """Wait until it is."""
+    """Wait until `is_empty`."""
     while not is_empty(slave):  # noqa: ASYNC110 - there is no event
         await trio.sleep(DRAIN_INTERVAL)
 
 
 class UserReads:
-    """Hears whether the user of a PTY reads, from `begin` to `end`, where inotify can tell."""
+    """Notes whether the user of a PTY reads, from `begin` to `end`, where inotify reports it."""
 
     def __init__(self) -> None:
         self._watcher: OpenWatcher | None = None
@@ -59,14 +59,14 @@ class UserReads:
         self._have_come = False
 
     def begin(self, watcher: OpenWatcher, path: str) -> None:
-        """Forget what has come, and hear of the slave at *path*, which *watcher* watches."""
+        """Start anew, with the slave at *path*, which *watcher* watches."""
         self.end()
         with contextlib.suppress(OSError):
             watcher.hear_reads(path, self._note)
             self._watcher, self._path = watcher, path
 
     def end(self) -> None:
-        """Hear no more, and forget."""
+        """Stop, and forget the reads."""
         if self._watcher is not None:
             self._watcher.hear_no_reads(self._path)
         self._watcher, self._have_come = None, False
@@ -76,22 +76,22 @@ class UserReads:
 
     @property
     def have_come(self) -> bool:
-        """Has he read, since `begin` or `take`?"""
+        """Were there reads since `begin` or `take`?"""
         if self._watcher is not None:
             self._watcher.catch_up()
         return self._have_come
 
     def take(self) -> bool:
-        """As `have_come`, once."""
+        """Return `have_come`, and reset it."""
         have_come, self._have_come = self.have_come, False
         return have_come
 
 
 async def wait_quiet(slave: int, reads: UserReads, timeout: float) -> None:
-    """Wait while the slave's user reads: until it is empty, or he has read nothing for some time.
+    """Wait while the slave's user reads: until it is empty, or there was no read for some time.
 
-    Of one who reads on and on until *timeout* seconds are nearly over, until he has just read: so
-    soon he won't again.
+    If the user still reads when *timeout* seconds are nearly over, wait until right after a read,
+    as the next one won't come that soon.
     """
     quiet_time = max(QUIET_TIME, timeout * QUIET_SHARE)
     last_part = trio.current_time() + timeout * (1 - LAST_SHARE)
@@ -101,16 +101,16 @@ async def wait_quiet(slave: int, reads: UserReads, timeout: float) -> None:
         has_read = reads.take() or unread != before
         if has_read and trio.current_time() > last_part:
             break
-        # Counted by looks: on a machine that has no time for us, he may have none either.
+        # Looks are counted, not time: on a machine too busy for us, the user gets no time either.
         quiet = 0.0 if has_read else quiet + DRAIN_INTERVAL
         before = unread
         await trio.sleep(DRAIN_INTERVAL)
 
 
 def take_all(slave: int, reads: UserReads) -> tuple[bytes, bool]:
-    """Read it all, as its user would, or the next one; and was he seen to read in the midst of it?
+    """Read everything. Returns it, and whether its user was seen to read in the midst of it.
 
-    Then what he has got comes behind the first of these bytes.
+    If so, the bytes that the user has got belong behind the first of these.
     """
     _make_raw(slave)
     data, is_torn, looks = b"", False, 0
@@ -118,10 +118,10 @@ def take_all(slave: int, reads: UserReads) -> tuple[bytes, bool]:
         is_torn |= bool(data) and reads.take()
         if piece := _read_piece(slave):
             data += piece
-            reads.take()  # this one
+            reads.take()  # that was this read
         elif is_empty(slave):
             break
-        else:  # another's read is under way
+        else:  # another reader is served now
             looks += 1
     return data, is_torn or (bool(data) and reads.take())
 
@@ -134,7 +134,7 @@ def _read_piece(slave: int) -> bytes:
 
 
 def _make_raw(slave: int) -> None:
-    """Have it all be read as it is, but for what the user's modes have changed already."""
+    """Make everything readable as it is, but for what the user's modes have changed already."""
     with contextlib.suppress(termios.error):  # then a line without an end is not read
         modes = termios.tcgetattr(slave)
         if modes[IFLAG] or modes[LFLAG]:
