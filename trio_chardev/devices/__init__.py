@@ -1,1 +1,1 @@
-"""Devices: frontends that are made by name, one file a driver."""
+"""Devices: frontends that are made by name; each driver has a file."""

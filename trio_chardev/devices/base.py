@@ -1,7 +1,7 @@
 """A device: a frontend that is made by name, such as a bridge, and works until it is deleted.
 
-QEMU's word, because device_add makes it: there it is an emulated serial port or the like.
-What a device must offer is here; the kinds of device, its *drivers*, are in ``frontends/``.
+The word is QEMU's, because device_add makes it: there it is an emulated serial port or the like.
+This file says what a device must offer; the kinds of device, its *drivers*, are in `table`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from trio_chardev.options.documented import Documented
 
 @attrs.frozen(kw_only=True)
 class DeviceOptions(Documented):
-    """What every driver takes."""
+    """The options of every driver."""
 
     id: str | None = None
     """Its name, for device_del; without one it gets a name that begins with '#'."""
 
     uses: ClassVar[tuple[str, ...]] = ("chardev",)
-    """The properties that name chardevs."""
+    """The properties that are ids of chardevs."""
 
     @property
     def chardevs(self) -> tuple[str, ...]:
@@ -39,24 +39,24 @@ class DeviceOptions(Documented):
 
 @attrs.frozen(kw_only=True)
 class DeviceInfo:
-    """What query-devices tells of every device."""
+    """What query-devices shows of every device."""
 
     id: str
     """Its name."""
 
 
 class AttachedMonitor(Protocol):
-    """A QMP monitor that is its chardev's user already."""
+    """A QMP monitor that has become its chardev's user."""
 
     @property
     def is_current(self) -> bool:
-        """Is a command of its own client at work?"""
+        """Is a command of this monitor's own client being run?"""
 
     async def serve(self) -> None:
-        """Work until cancelled."""
+        """Serve clients until cancelled."""
 
     async def serve_session(self, object_id: str) -> None:
-        """Work, as the object of that id, until a client has left; then remove the chardev."""
+        """Serve until a client has left, as object *object_id*; then remove the chardev."""
 
     def detach(self) -> None:
         """Leave the chardev."""
@@ -72,35 +72,35 @@ class DeviceRequest:
     attach_monitor: Callable[[Chardev, bool, bool], AttachedMonitor] | None = None
     """Makes a QMP monitor the user of a chardev; None where there is no QMP.
 
-    The flags: is it pretty, and is it for others than its owner? Raises ChardevBusyError, and
-    BackendError if others could reach it.
+    The flags: is its output indented, and may others than its owner use it? Raises
+    ChardevBusyError, and BackendError if others could reach it and may not.
     """
 
 
 class Device(abc.ABC):
-    """One device. `start` makes it the user of its chardevs, `run` is its task.
+    """One device. `start` makes it the user of its chardevs, and `run` is its task.
 
-    Its handlers are called from `start` on, perhaps before `run`. One that raises, or `run`
-    raising or returning, ends the device and nothing else.
+    Its handlers are called from `start` on, perhaps before `run`. If one raises, or `run` raises
+    or returns, the device ends, and nothing else.
     """
 
     def __init__(self, options: DeviceOptions, request: DeviceRequest) -> None:
         self.id = request.id
         self.driver = request.driver
         self.options = options
-        """As they were given: an `id` that was not is not in them."""
+        """As they were given: without an `id` if none was given."""
         self.scope = trio.CancelScope()
-        """That of `run`; to cancel it ends the device."""
+        """The scope of `run`; cancelling it ends the device."""
         self.closed = trio.Event()
-        """Set when it is gone."""
+        """Set when the device is gone."""
         self.is_done = False
-        """Set by a `run` that returns because there is no more to do."""
+        """Set by a `run` that returns because there is nothing more to do."""
         self._chardevs = request.chardevs
         self._frontends: list[Frontend] = []
 
     @property
     def moved(self) -> int | None:
-        """How many bytes it has passed on by now; None if that is not what it does."""
+        """How many bytes it has passed on until now; None if it passes nothing on."""
         return None
 
     @property
@@ -110,10 +110,10 @@ class Device(abc.ABC):
 
     @abc.abstractmethod
     def start(self) -> None:
-        """`attach` to the chardevs. Raises OptionsError, ChardevBusyError, ChardevClosedError."""
+        """Attach to the chardevs. Raises OptionsError, ChardevBusyError, ChardevClosedError."""
 
     async def run(self) -> None:
-        """Do what the handlers can't, until cancelled."""
+        """Do what the handlers can't do, until cancelled."""
         await trio.sleep_forever()
 
     def close(self) -> None:
@@ -132,7 +132,7 @@ class Device(abc.ABC):
     ) -> Frontend:
         """Become the user of the chardev that the property *name* names, until `close`.
 
-        See `Chardev.attach`. Raises as `taking`, and ChardevClosedError.
+        See `Chardev.attach`. Raises as `taking` does, and ChardevClosedError.
         """
         with self.taking(name) as chardev:
             frontend = chardev.attach(
@@ -147,7 +147,7 @@ class Device(abc.ABC):
 
     @contextmanager
     def taking(self, name: str) -> Iterator[Chardev]:
-        """Gives the chardev that the property *name* names, around becoming its user.
+        """Give the chardev that the property *name* names, in which the body attaches to it.
 
         Raises OptionsError if there is none, ChardevBusyError if it has a user.
         """

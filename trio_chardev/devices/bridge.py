@@ -1,8 +1,8 @@
-"""bridge: joins two chardevs, as a cable does; either can be changed under it.
+"""bridge: joins two chardevs, as a cable does; the backend of either can be changed meanwhile.
 
-The one, ``chardev``, is where the device is, the other, ``peer``, where its users come.
+``chardev`` leads to the device, such as a board or VM, and ``peer`` to the device's users.
 Bytes and breaks go both ways, and so do line settings and modem lines where a backend learns
-of them. What a side cannot do is left out. Before a new backend takes its place it is set as
+of them. What a side can't do is left out. Before a new backend takes its place it is set as
 the old one was; if it refuses, there is no change.
 """
 
@@ -23,8 +23,8 @@ from trio_chardev.devices.flow import Flow
 from trio_chardev.errors import ChardevError, OptionsError
 from trio_chardev.events import BackendEvent, Event, LineSettings
 
-LOOK_INTERVAL = 0.1  # seconds between looks at lines that do not tell when they change
-LOOK_BELOW_INTERVAL = 1.0  # seconds; a mux or hub does not tell that what it stands on is another
+LOOK_INTERVAL = 0.1  # seconds between looks at lines that don't report their changes
+LOOK_BELOW_INTERVAL = 1.0  # seconds; a mux or hub does not report changes of its bases' backends
 
 WhenClosed = Literal["drop", "hold"]
 Eof = Literal["keep", "pass"]
@@ -52,7 +52,7 @@ class BridgeOptions(DeviceOptions):
 
 @attrs.frozen
 class FlowInfo:
-    """One direction of a bridge."""
+    """One direction of a bridge, as query-devices shows it."""
 
     bytes: int
     """Bytes that have reached the other side."""
@@ -61,18 +61,18 @@ class FlowInfo:
     """Bytes that were dropped, because nobody was there."""
 
     line: str | None = None
-    """The line settings that went with them last, such as ``9600 8N1``."""
+    """The line settings that were passed on last, such as ``9600 8N1``."""
 
 
 @attrs.frozen(kw_only=True)
 class BridgeInfo(DeviceInfo):
-    """What query-devices tells of a bridge."""
+    """What query-devices shows of a bridge."""
 
     chardev: str
     peer: str
     when_closed: WhenClosed
     state: Literal["open", "chardev-closed", "peer-closed", "closed"]
-    """Is somebody there, at both sides, or at which not?"""
+    """Is somebody there at both sides, or at which is nobody?"""
 
     to_peer: FlowInfo
     """From the chardev to the peer."""
@@ -82,7 +82,7 @@ class BridgeInfo(DeviceInfo):
 
 
 class Bridge(Device):
-    """Made by device_add."""
+    """A device that joins two chardevs."""
 
     options: BridgeOptions
 
@@ -94,7 +94,7 @@ class Bridge(Device):
         self.to_peer.exchange = self.to_chardev.exchange = Exchange(self.to_peer, self.to_chardev)
         self.to_peer.passes_eof = self.to_chardev.passes_eof = options.eof == "pass"
         self._opened = trio.Event()
-        self._shown: LineSettings | None = None  # to the users, of the device's line
+        self._shown: LineSettings | None = None  # the device's line settings that the users see
 
     def start(self) -> None:
         if self.options.chardev == self.options.peer:
@@ -135,10 +135,10 @@ class Bridge(Device):
             await self._look()
 
     async def _look(self) -> None:
-        """Look again and again at lines that have to be looked at, while somebody is there."""
+        """Look again and again at lines that don't report their changes, while peers are there."""
         self._opened.set()
         while True:
-            if self._opened.is_set():  # it may be another backend
+            if self._opened.is_set():  # the backend may be another
                 self._opened = trio.Event()
                 self._shown = None
             self._show_line(self.peer)
@@ -156,7 +156,7 @@ class Bridge(Device):
         return LOOK_BELOW_INTERVAL if stand else math.inf
 
     def _show_line(self, peer: Controls | Frontend) -> None:
-        """Have the users of *peer* see how the line of the device is set, if both can that."""
+        """Show the users of *peer* the device's line settings, if both lines can do that."""
         with suppress(ChardevError, trio.ClosedResourceError):
             line = self.chardev.line.settings
             if peer is not self.peer or line != self._shown:
@@ -190,7 +190,7 @@ def _info(flow: Flow) -> FlowInfo:
 
 
 def _look_at(side: Frontend) -> bool:
-    """Look once; is there something to look at?"""
+    """Look once. Is there anything to look at?"""
     try:
         side.line.look()
     except (ChardevError, trio.ClosedResourceError):

@@ -1,13 +1,13 @@
-"""chargen: sends lines without end while somebody is there (RFC 864), and takes no input.
+"""chargen: sends lines without end while somebody is there (RFC 864), and discards its input.
 
 The lines are RFC 864's, but numbered, so that a reader can tell what is missing or came
 twice. Line N, counted from 0, is 74 bytes: N in 10 digits with leading zeros, a space, 61 of
 the 95 printable ASCII characters, and CR LF. The characters are in ASCII's order, begin with
-number N modulo 95 and go on with the space behind the tilde. Line 10 000 000 000 is numbered
+number N modulo 95 and go on with the space after the tilde. Line 10 000 000 000 is numbered
 0 again.
 
-The stream is one, whoever reads it: after a change, or for the next client, it goes on with
-the byte behind the last one that was sent. `check_chargen` checks what was received.
+There is one stream for all readers: after a change, or for the next client, it goes on with
+the byte after the last one that was sent. `check_chargen` checks what was received.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ log = logging.getLogger(__name__)
 
 LINE_SIZE: Final = 74  # bytes
 LINES_AT_ONCE: Final = 64
-RETRY_INTERVAL = 1.0  # seconds; after an error of a backend that is open
+RETRY_INTERVAL = 1.0  # seconds, after an error of a backend that is open
 
 _PRINTABLE: Final = bytes(range(0x20, 0x7F))
 _TEXTS: Final = [(_PRINTABLE * 2)[start : start + 61] for start in range(95)]
 
 
 def chargen_line(number: int) -> bytes:
-    """Line *number* of the stream."""
+    """Make line *number* of the stream."""
     return b"%010d %b\r\n" % (number % 10**10, _TEXTS[number % 95])
 
 
 def chargen_stream(offset: int, size: int) -> bytes:
-    """*size* bytes of the stream, from *offset* on."""
+    """Make *size* bytes of the stream, from *offset* on."""
     number, skipped = divmod(offset, LINE_SIZE)
     lines = range(number, number + (skipped + size) // LINE_SIZE + 1)
     return b"".join(map(chargen_line, lines))[skipped : skipped + size]
@@ -49,8 +49,8 @@ def chargen_stream(offset: int, size: int) -> bytes:
 def check_chargen(data: bytes) -> int:
     """Check that *data* is one piece of the stream; returns the offset at which it begins.
 
-    Raises ValueError that says where something lacks, comes twice or is wrong, or that *data*
-    has no line's end with the next number behind it, by which it is known what it is.
+    Raises ValueError, which says where something is missing, repeated or wrong, or that *data*
+    has no end of a line with the next number after it, which tells the offset.
     """
     match = re.search(rb"\r\n([0-9]{10}) ", data)
     if match is None:
@@ -72,7 +72,7 @@ class ChargenOptions(DeviceOptions):
 
 @attrs.frozen(kw_only=True)
 class ChargenInfo(DeviceInfo):
-    """What query-devices tells of a chargen."""
+    """What query-devices shows of a chargen."""
 
     chardev: str
     bytes: int
@@ -80,7 +80,7 @@ class ChargenInfo(DeviceInfo):
 
 
 class Chargen(Device):
-    """Made by device_add."""
+    """A device that sends a numbered stream."""
 
     options: ChargenOptions
 

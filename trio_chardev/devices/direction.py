@@ -1,4 +1,4 @@
-"""What the fast paths of a bridge need to know of one of its directions."""
+"""What a bridge's fast paths need to know about one of its directions."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from trio_chardev.core.frontend import Frontend
 
 
 class Direction(Protocol):
-    """From `source` to `sink`; a `Flow`."""
+    """One direction, from `source` to `sink`. `Flow` is one."""
 
     source: Frontend
     sink: Frontend
     sent: int
     """Bytes that the sink has taken."""
     is_at_work: bool
-    """Does its task do the sending?"""
+    """Does the flow's task send now, rather than whoever reads the source?"""
 
     def set_to_work(self) -> None:
-        """Have its task do the sending, until all has been sent."""
+        """Wake the flow's task, which sends until everything has been sent."""

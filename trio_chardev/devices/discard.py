@@ -18,15 +18,15 @@ class DiscardOptions(DeviceOptions):
 
 @attrs.frozen(kw_only=True)
 class DiscardInfo(DeviceInfo):
-    """What query-devices tells of a discard."""
+    """What query-devices shows of a discard."""
 
     chardev: str
     bytes: int
-    """Bytes that have come."""
+    """Bytes that were received."""
 
 
 class Discard(Device):
-    """Made by device_add."""
+    """A device that takes its input and drops it."""
 
     options: DiscardOptions
 

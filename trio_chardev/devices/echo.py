@@ -19,7 +19,7 @@ class EchoOptions(DeviceOptions):
 
 @attrs.frozen(kw_only=True)
 class EchoInfo(DeviceInfo):
-    """What query-devices tells of an echo."""
+    """What query-devices shows of an echo."""
 
     chardev: str
     bytes: int
@@ -27,7 +27,7 @@ class EchoInfo(DeviceInfo):
 
 
 class Echo(Device):
-    """Made by device_add."""
+    """A device that sends its input back."""
 
     options: EchoOptions
 

@@ -1,11 +1,11 @@
-"""A fast way of a bridge, for two flows that answer each other: small pieces, there and back.
+"""A fast path of a bridge, for two flows that answer each other: small pieces, there and back.
 
-Where both sides are plain sockets, a piece that has gone one way at once is followed by what
-comes from either side in a burst, see `trio_chardev.core.look_again`: it is read from the one socket
-and sent to the other directly, without the layers and the scheduler between. No other task runs
-meanwhile, so nothing can come between, and what is looked at before the burst (`Frontend.direct`)
-stays as it is. What is not as plain as that, such as a large piece, one that is not taken at once,
-the end, an error, ends the burst and goes the plain way.
+Where both sides are plain sockets, after a piece was sent on whole at once, what comes next from
+either side is sent on in a burst, see `trio_chardev.core.look_again`: it is read from one socket
+and sent to the other directly, without the layers and the scheduler in between. No other task runs
+meanwhile, so nothing can be inserted, and what is checked before the burst (`Frontend.direct`)
+stays true. Anything else, such as a large piece, one that is not taken at once, the end, or an
+error, ends the burst and takes the plain path.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import NamedTuple
 from trio_chardev.core.look_again import Burst, Bursts
 from trio_chardev.devices.direction import Direction
 
-PIECE = 1 << 10  # bytes; more at a time is for splicing, or for the plain way
+PIECE = 1 << 10  # bytes; longer pieces are spliced, or take the plain path
 
 
 class Way(NamedTuple):
-    """One of the two directions."""
+    """One of the two directions, by its sockets."""
 
     source: socket.socket
     sink: socket.socket
@@ -29,23 +29,23 @@ class Way(NamedTuple):
 
 
 class Exchange:
-    """Sends on what comes from either of the two *flows* of a bridge."""
+    """Sends on what comes from either source of the two *flows* of a bridge."""
 
     def __init__(self, *flows: Direction) -> None:
         self._flows = flows
         self._bursts = Bursts()
 
     def piece_sent(self, flow: Direction, size: int) -> None:
-        """*flow*, which is not at work, has sent all of the *size* bytes that came."""
+        """*flow*, whose task is not sending, has sent all of the *size* bytes that came."""
         if size < PIECE and self._bursts.input_came():
             ways = self._ways(flow)
-            # Where there can't be a burst this counts as one in vain: it is not tried each time.
+            # Without ways count a burst in vain, so that they are not looked for each time.
             self._bursts.ended(in_vain=self._burst(*ways) if ways else True)
 
     def _ways(self, last: Direction) -> list[Way]:
-        """Both directions, *last* behind the other, which is likely to be next; else none.
+        """Return both directions, *last* second, as the other one is likely to be next.
 
-        None if one can't be direct, or is spliced.
+        Returns none if one of them can't be direct, or is spliced.
         """
         ways = []
         for flow in sorted(self._flows, key=lambda flow: flow is last):
@@ -59,21 +59,21 @@ class Exchange:
         return ways
 
     def _burst(self, way: Way, other: Way) -> bool:
-        """Send on what comes, while it comes quickly. Was it in vain?"""
+        """Send on what comes, while it comes quickly. Returns whether the burst was in vain."""
         burst = Burst()
         sent: int | None = 0
         while sent is not None and burst.goes_on(moved=sent > 0):
             sent = _send_on(way)
             if sent:
-                os.sched_yield()  # to the one who has it now, and will answer
+                os.sched_yield()  # to the process that has it now, and will answer
             way, other = other, way
         return burst.in_vain
 
 
 def _send_on(way: Way) -> int | None:
-    """Send on the piece that has come, if one has; how long it was.
+    """Send on the piece that has come, if there is one. Returns its size.
 
-    None: the plain way has to see what is next.
+    None means that the plain path has to handle what comes next.
     """
     source, sink, flow = way
     try:
@@ -84,7 +84,7 @@ def _send_on(way: Way) -> int | None:
         return None
     try:
         sent = sink.send(data, socket.MSG_NOSIGNAL) if data else 0
-    except OSError:  # the flow's task meets it
+    except OSError:  # the flow's task will meet and handle it
         sent = 0
     flow.sent += sent
     if sent < len(data):

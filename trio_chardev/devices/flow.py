@@ -1,11 +1,11 @@
-"""What comes from one chardev goes to another: bytes, breaks, line settings, modem lines.
+"""One direction of a bridge: it passes on bytes, breaks, line settings and modem lines.
 
 As long as the sink takes the bytes at once they are sent by the task that reads the source,
-in the call that brings them (`receive`). What it does not take stays in the source's queue,
-which is bounded, so a sink that is slow slows the source's peer. Then, and when something
-comes that takes time, such as a break, the task of `run` is at work: nothing else is sent
-until it has done the first thing in the queue. So the order is kept, and no byte is held
-outside of a queue: a byte leaves the source's when the sink has it.
+in the call that brings them (`receive`). What the sink does not take stays in the source's queue,
+which is bounded, so a slow sink slows the source's peer. Then, and when an event comes that takes
+time, such as a break, the task of `run` is at work: nothing else is sent until it has handled
+the first item of the queue. So the order is kept, and no byte is held outside of a queue: a byte
+leaves the source's queue when the sink has it.
 """
 
 from __future__ import annotations
@@ -35,37 +35,37 @@ from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
 
 log = logging.getLogger(__name__)
 
-RETRY_INTERVAL = 1.0  # seconds; after an error of a sink that is open
-MAX_CONTROLS = 64  # breaks and the like that wait for another to be done
+RETRY_INTERVAL = 1.0  # seconds, after an error of a sink that is open
+MAX_CONTROLS = 64  # breaks and other events that wait for one to be carried out
 
 
 @attrs.define(eq=False)
 class Flow:
-    """One direction of a bridge. Its owner gives it `source` and `sink`, and runs it."""
+    """One direction of a bridge. Its owner sets `source` and `sink`, and runs it."""
 
     holds: bool = False
-    """While nobody is at the sink bytes wait; else they are dropped, as by a cable."""
+    """Do bytes wait while nobody is at the sink? Else they are dropped, as by a cable."""
     source: Frontend = attrs.field(init=False)
     sink: Frontend = attrs.field(init=False)
     exchange: Exchange | None = None
-    """What it does with the flow the other way."""
+    """The fast path that it shares with the flow in the other direction."""
     sent: int = 0
     """Bytes that the sink has taken."""
     dropped: int = 0
-    """Bytes that nobody was there to take."""
+    """Bytes that were dropped, because nobody was there."""
     line: LineSettings | None = None
     """The last line settings that came and were not refused."""
     modem: ModemLines | None = None
     """The last modem lines that came and were not refused."""
     passes_eof: bool = False
-    """When the source's peer has ended the sink's is told, behind all that came before."""
+    """Is the end of the source's peer passed on to the sink's, after all that came before?"""
     _opened: Backend | None = None
-    """Whose peer the source has last told of."""
+    """The backend of the source's OPENED that came last."""
     _controls: deque[BackendEvent] = attrs.Factory(deque)
     _ending: trio.CancelScope = attrs.Factory(trio.CancelScope)
-    """In which the sink's peer is told the end."""
+    """The scope in which the end is passed on to the sink's peer."""
     is_at_work: bool = True
-    """Does its task do the sending? At first, because the source may bring something too soon."""
+    """Does its task send? At first it does, as the source may bring something before it runs."""
     _splicing: Splicing = attrs.Factory(Splicing, takes_self=True)
     _pour: Pour = attrs.Factory(Pour, takes_self=True)
     _work: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
@@ -75,7 +75,7 @@ class Flow:
     # ------------------------------------------------------------ handlers
 
     def receive(self, data: bytes) -> int:
-        """The ``on_receive`` of the source."""
+        """Send *data*; the ``on_receive`` of the source. Returns how many bytes were taken."""
         if self.is_at_work or self._may_be_lost:
             self.set_to_work()
             return 0
@@ -88,7 +88,7 @@ class Flow:
             self._trouble = "" if taken else self._trouble
         except BackendDisconnectedError:
             taken = 0 if self.holds else self._drop(data)
-        except (ChardevError, trio.ClosedResourceError):  # the task finds out what it is
+        except (ChardevError, trio.ClosedResourceError):  # the task will meet and handle it
             taken = 0
         if taken < len(data):
             self.set_to_work()
@@ -97,7 +97,7 @@ class Flow:
         return taken
 
     def control(self, event: BackendEvent) -> None:
-        """The source has reported a break, line settings or modem lines, or its peer's end."""
+        """Queue a break, line settings, modem lines or the peer's end that the source reported."""
         self._controls.append(event)
         if len(self._controls) > MAX_CONTROLS:
             oldest = next(e for e in self._controls if type(e) is type(event))
@@ -105,20 +105,20 @@ class Flow:
         self.set_to_work()
 
     def source_told(self, event: Event, chardev: Chardev) -> None:
-        """*chardev*, the source, has opened or closed. A CLOSED of a change is no peer's end."""
+        """Handle OPENED or CLOSED of the source, *chardev*. A change's CLOSED is not an end."""
         if event is Event.OPENED:
             self._opened = chardev.backend
         elif self.passes_eof and chardev.backend is self._opened and not chardev.is_open:
             self.control(event)
 
     def forget_end(self) -> None:
-        """The source's peer that has ended was the sink's, too, which has another now."""
+        """Pass no end on: the peer that has ended was the sink's, too, which has a new one now."""
         while Event.CLOSED in self._controls:
             self._controls.remove(Event.CLOSED)
         self._ending.cancel()
 
     def sink_opened(self) -> None:
-        """Somebody has come to the sink."""
+        """Note that somebody has come to the sink."""
         self._sink_opened.set()
 
     async def be_change(self, backend: Controls) -> None:
@@ -133,7 +133,7 @@ class Flow:
     # ------------------------------------------------------------ the task
 
     async def run(self) -> None:
-        """Send what the sink does not take at once, until cancelled, or one of the two is gone."""
+        """Send what the sink does not take at once, until cancelled, or one side is removed."""
         self.sink.relay.keeps_refused = True
         try:
             while True:
@@ -150,12 +150,12 @@ class Flow:
             log.debug("no more from '%s'", self.source.id)
 
     def set_to_work(self) -> None:
-        """Have the task do the sending, until all has been sent."""
+        """Wake the task, which sends until everything has been sent."""
         self.is_at_work = True
         self._work.unpark_all()
 
     async def _push(self, data: bytes) -> None:
-        """Have the sink take some of *data*, the next bytes of the source; or drop them."""
+        """Send some of *data*, the next bytes of the source, to the sink; or drop them."""
         self._sink_opened = trio.Event()
         if self._may_be_lost:
             await self._wait_for_sink()
@@ -182,11 +182,11 @@ class Flow:
 
     @property
     def _may_be_lost(self) -> bool:
-        """Is the next byte to be held, as nobody can tell whether the peer is there to read it?"""
+        """Must the next byte be held, as nobody can tell whether the peer is there to read it?"""
         return self.holds and self.sink.backend.peer.may_have_left
 
     async def _wait_for_sink(self) -> None:
-        """Wait for somebody to come, or if the sink is open a moment: nothing may tell then."""
+        """Wait for somebody to come; if the sink is open just 1 s, as no event may come then."""
         with trio.move_on_after(RETRY_INTERVAL if self.sink.is_open else math.inf):
             await self._sink_opened.wait()
 
@@ -196,7 +196,7 @@ class Flow:
         self.sent += size
 
     def _tell(self, error: BackendError) -> None:
-        """Log *error*, but once if it comes again and again."""
+        """Log *error*, but only once while it recurs."""
         text = f"chardev '{self.sink.id}': {error}"
         if text != self._trouble:
             self._trouble = text
@@ -208,7 +208,7 @@ class Flow:
         return len(data)
 
     async def _carry_out(self, event: BackendEvent) -> None:
-        """Have the sink do what it can of *event*."""
+        """Do to the sink what *event* asks for, as far as it can."""
         with suppress(NotSupportedError, BackendDisconnectedError):
             try:
                 match event:
@@ -242,7 +242,7 @@ class Flow:
 
 
 def crossed(lines: ModemLines) -> ModemLines:
-    """What the wires of a null-modem cable make of *lines*: each output is another's input."""
+    """Cross *lines* as a null-modem cable does: each output becomes the other side's input."""
     for one, other in (
         (ModemLines.RTS, ModemLines.CTS),
         (ModemLines.DTR, ModemLines.DSR),

@@ -2,7 +2,7 @@
 
 It can be made as a device, and as QEMU 11.1's object monitor-qmp.
 
-What it runs is not known here, for QMP stands above: the service gives it (`DeviceRequest`).
+The imports go one way, and QMP is above this: the service passes in what it runs (`DeviceRequest`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class MonitorOptions(DeviceOptions):
 
 @attrs.frozen(kw_only=True)
 class MonitorInfo(DeviceInfo):
-    """What query-devices tells of a monitor."""
+    """What query-devices shows of a monitor."""
 
     chardev: str
     pretty: bool
@@ -53,20 +53,20 @@ class MonitorInfo(DeviceInfo):
 
 @attrs.frozen(kw_only=True)
 class MonitorObjectOptions(MonitorOptions):
-    """The same as object-add has it, of type monitor-qmp."""
+    """The options of object-add with type monitor-qmp."""
 
     ends_with_client: bool = False
     """Delete it, and the chardev, when the first client has left."""
 
 
 def check_monitor(options: DeviceOptions, sandbox: Sandbox) -> None:
-    """Raise OptionsError for a monitor that who is limited to *sandbox* may not make."""
+    """Raise OptionsError for a monitor that a client limited to *sandbox* may not make."""
     if sandbox.is_limited and isinstance(options, MonitorOptions) and options.insecure:
         raise OptionsError("'insecure' is for the operator to say: the service has a sandbox")
 
 
 class MonitorDevice(Device):
-    """Made by device_add."""
+    """A monitor made by device_add."""
 
     options: MonitorOptions
 
@@ -96,18 +96,18 @@ class MonitorDevice(Device):
 
 
 class MonitorObject(MonitorDevice):
-    """Made by object-add; no device to its users, so its errors are those of a monitor."""
+    """A monitor made by object-add; its errors are not worded as a device's."""
 
     options: MonitorObjectOptions
 
     @property
     def is_current(self) -> bool:
-        """Is a command of its own client at work?"""
+        """Is a command of this monitor's own client being run?"""
         return self._monitor.is_current
 
     @contextmanager
     def taking(self, name: str) -> Iterator[Chardev]:
-        """See `Device.taking`; in QEMU's words."""
+        """Do as `Device.taking`, with QEMU's error texts."""
         id = self.options.chardev
         try:
             yield self._chardevs[id]

@@ -1,10 +1,10 @@
-"""A fast way of a flow whose sink takes little at once, and more right after that.
+"""A fast path of a flow whose sink takes little at once, and more right after that.
 
-A terminal does so: the kernel has room for some 8 KB, and where the terminal is no real line but one
-side of a PTY, its worker carries that to the other side, and its user reads it, within 50 us. To
-wait for room takes two turns of the scheduler. So after several short writes in a row, whichever task
-made them offers the rest again at once, see `trio_chardev.core.look_again`; what is left then has to
-wait, as all else does.
+A terminal does so: the kernel has room for some 8 KB, and where the terminal is one side of a PTY
+and no real line, a kernel worker moves that to the other side, and its user reads it, within 50 us.
+Waiting for room takes two passes of the scheduler. So after several short writes in a row,
+whichever task made them offers the rest again at once, see `trio_chardev.core.look_again`; what is
+then left has to wait, as on the plain path.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Pour:
         self._bursts = Bursts()
 
     def send_rest(self, rest: memoryview) -> int:
-        """Have the sink take of *rest*, which it did not take at once, what it takes soon.
+        """Send what the sink takes soon of *rest*, which it did not take at once.
 
-        Returns how many bytes that is. It never raises: the flow's task finds out what is wrong.
+        Returns how many bytes. Raises nothing: the flow's task will meet and handle the error.
         """
         if not self._bursts.input_came():
             return 0

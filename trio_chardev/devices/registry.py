@@ -1,9 +1,9 @@
 """id -> Device: add, remove, query. A device ends before its chardevs do.
 
-A registry has two such tables, for the ids of objects are others than those of devices.
+A registry has two of these tables, as objects and devices don't share their ids.
 
-An addition has no checkpoint: the device is the user of its chardevs, or all is as before.
-Its task then runs until somebody removes it, the registry ends, or it fails.
+An addition has no checkpoint: either the device has become the user of its chardevs, or nothing
+has changed. Then its task runs until the device is removed or fails, or the registry ends.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from trio_chardev.errors import ChardevClosedError, DeviceExistsError, DeviceNot
 
 log = logging.getLogger(__name__)
 
-QUIET = 0.05  # seconds without a byte, and no more are thought to be on their way
-LOOKS = 5  # in that time; of one that is late devices may not have run before it
+QUIET = 0.05  # seconds without a byte, after which no more are expected
+LOOKS = 5  # in that time, each after devices could run, even if one look comes late
 SETTLE_TIMEOUT = DRAIN_TIMEOUT
 
 OptionsT = TypeVar("OptionsT", bound=DeviceOptions)
@@ -38,21 +38,21 @@ OptionsT = TypeVar("OptionsT", bound=DeviceOptions)
 
 @attrs.frozen
 class Driver(Generic[OptionsT]):
-    """How devices of one kind are made."""
+    """How to make devices of one kind."""
 
     name: str
     options: type[OptionsT]
     make: Callable[[OptionsT, DeviceRequest], Device]
     info: type[DeviceInfo] = DeviceInfo
-    """What its devices give as `Device.info`."""
+    """The class of its devices' `Device.info`."""
 
 
 DriverOf = Callable[[DeviceOptions], Driver[Any]]
-"""Gives the driver for options; a table of drivers, for one. Raises OptionsError."""
+"""Returns the driver for options; `drivers_with` makes one. Raises OptionsError."""
 
 
 def no_drivers(options: DeviceOptions) -> Driver[Any]:
-    """For a registry without devices."""
+    """Refuse, for a registry without devices."""
     raise TypeError(f"there is no driver for {options!r}")
 
 
@@ -64,9 +64,9 @@ class Devices(Mapping[str, Device]):
     _nursery: trio.Nursery
     _driver_of: DriverOf
     attach_monitor: Callable[[Chardev, bool, bool], AttachedMonitor] | None = None
-    """See DeviceRequest."""
+    """See `DeviceRequest`."""
     on_end: Callable[[Device], object] = lambda device: None
-    """Is told when one is gone; must not raise."""
+    """Called when a device is gone; must not raise."""
     _devices: dict[str, Device] = attrs.Factory(dict)
     _numbers: Iterator[int] = attrs.Factory(itertools.count)
     _is_shut: bool = False
@@ -87,14 +87,14 @@ class Devices(Mapping[str, Device]):
         return len(self._devices)
 
     def query(self) -> list[DeviceInfo]:
-        """All devices, in the order in which they were added."""
+        """Return all devices, in the order in which they were added."""
         return [device.info for device in self._devices.values()]
 
     def add(self, options: DeviceOptions) -> Device:
-        """Make a device and have it work.
+        """Make a device, and start its task.
 
         Raises DeviceExistsError, OptionsError if there is no such chardev, ChardevBusyError,
-        and what else the driver says. Raising anything, it has added nothing.
+        and what the driver raises. If it raises, nothing was added.
         """
         if self._is_shut:
             raise ChardevClosedError("the devices of this registry have ended")
@@ -123,7 +123,7 @@ class Devices(Mapping[str, Device]):
     async def remove(self, id: str) -> None:
         """End device *id*, and wait until it is gone. Raises DeviceNotFoundError.
 
-        Cancelled: it goes all the same. So a monitor may remove itself.
+        When Cancelled, the device ends all the same. So a monitor may remove itself.
         """
         device = self[id]
         device.scope.cancel()
@@ -132,7 +132,7 @@ class Devices(Mapping[str, Device]):
     async def settle(self) -> None:
         """Let devices pass on what has come, until nothing moves, for SETTLE_TIMEOUT at most.
 
-        Called when all is to end. Cancelled is not heard here.
+        Called before everything ends. It can't be Cancelled.
         """
         if self._is_shut:
             return
@@ -146,7 +146,7 @@ class Devices(Mapping[str, Device]):
                 before = moved
 
     def _moved(self) -> int | None:
-        """How many bytes those that pass on have; None if there are none of these."""
+        """How many bytes the devices have passed on; None if no device counts them."""
         counts = [device.moved for device in self._devices.values()]
         known = [count for count in counts if count is not None]
         return sum(known) if known else None
@@ -163,7 +163,7 @@ class Devices(Mapping[str, Device]):
                 await device.run()
                 if not device.is_done:
                     log.error("device '%s' has ended by itself; it is deleted", device.id)
-        except* Exception as group:  # a Cancelled beside it goes on
+        except* Exception as group:  # a Cancelled in the group is raised again
             log.error("device '%s' failed; it is deleted", device.id, exc_info=group)
         finally:
             device.close()

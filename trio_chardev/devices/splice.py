@@ -1,10 +1,10 @@
-"""A fast way of a flow: splice(2) moves its bytes, while nothing has to look at them.
+"""A fast path of a flow: splice(2) moves its bytes, while nothing has to look at them.
 
-It begins after a few large reads, where both backends are plain sockets, and ends with a few
-small ones, for which a pipe would only be more system calls; or when anything is in the way: a
-log, a protocol, an error, a closed or changed side. Then what is in the pipe goes the plain
-way. As the pipe is an item of the source's queue (`InboxQueue.open_pipe`), the order of bytes and
-events, changes and limits are those of the plain way.
+It begins after a few large reads, where both backends are plain sockets. It ends with a few
+small ones, for which a pipe would only cost more system calls, or when anything else is needed: a
+log, a protocol, an error, a closed or changed side. Then what is in the pipe takes the plain
+path. As the pipe is an item of the source's queue (`InboxQueue.open_pipe`), the order of bytes and
+events, changes and limits are those of the plain path.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trio_chardev.errors import ChardevError
 
 LARGE = 1 << 15  # bytes; half of what one plain read gives at most
 SMALL = 1 << 13  # bytes
-IN_A_ROW = 4  # reads; so many decide
+IN_A_ROW = 4  # reads, after which splicing begins or ends
 
 
 class Splicing:
@@ -33,7 +33,7 @@ class Splicing:
         self._bursts = Bursts()
 
     def note_read(self, size: int) -> None:
-        """One plain read has brought *size* bytes, while nothing else was waiting."""
+        """Note that a plain read has brought *size* bytes, while nothing else was waiting."""
         if size < LARGE:
             if size < SMALL:
                 self._in_a_row = 0
@@ -51,21 +51,21 @@ class Splicing:
 
     def _stop(self) -> None:
         self._in_a_row = 0
-        if (source := self._flow.source.direct) is not None:  # else whoever looks at it closes it
+        if (source := self._flow.source.direct) is not None:  # else the inbox closes it
             source.close_pipe()
 
     def _pipe(self) -> SplicePipe | None:
-        """The pipe, if there is something in it for the sink."""
+        """Return the pipe, if there is something in it for the sink."""
         source = self._flow.source.direct
         return (source.pipe or None) if source is not None else None
 
     def _on_piped(self, size: int) -> None:
-        """Move on *size* bytes that have come into the pipe, or what is left in it if that is 0."""
+        """Move on *size* bytes that came into the pipe; 0 if only bytes from before are in it."""
         flow = self._flow
         if not flow.is_at_work:
             self._move()
         if (source := flow.source.direct) is None:
-            flow.set_to_work()  # which looks at what is in it
+            flow.set_to_work()  # which takes what is in the pipe
             return
         if source.pipe is None:
             return
@@ -79,11 +79,11 @@ class Splicing:
                 self._stop()
 
     def _move(self) -> int:
-        """Have the sink take what it takes at once, and what goes on coming, if it does."""
+        """Move to the sink what it takes at once, and in a burst what goes on coming."""
         return (self._bursts.input_came() and self._stream()) or self._splice()
 
     def _stream(self) -> int:
-        """Move on without turns of the scheduler between, in a burst; 0 where that can't be."""
+        """Move bytes on in a burst, without the scheduler in between; 0 if that is impossible."""
         flow = self._flow
         source, sink = flow.source.direct, flow.sink.direct
         if source is None or source.pipe is None or sink is None:
@@ -97,7 +97,7 @@ class Splicing:
         return passed
 
     def _splice(self) -> int:
-        """Have the sink take what it takes at once of the pipe; if it can't, close the pipe."""
+        """Move to the sink what it takes of the pipe at once; close the pipe if it can't."""
         flow = self._flow
         if (pipe := self._pipe()) is None:
             return 0
@@ -111,7 +111,7 @@ class Splicing:
         return sent
 
     async def push(self) -> bool:
-        """Have the sink take some of the pipe. False: there is nothing for it to take."""
+        """Move some of the pipe to the sink. Returns False if there is nothing to move."""
         if self._pipe() is None:
             return False
         if self._move():
@@ -125,7 +125,7 @@ class Splicing:
 
 
 def _sendable(flow: Direction) -> DirectPath:
-    """The ways to the sink. Raises CannotSplice if bytes for it have to be looked at."""
+    """Return the sink's direct path. Raises CannotSplice if its bytes have to be looked at."""
     if (sink := flow.sink.direct) is None:
         raise CannotSplice
     return sink

@@ -1,4 +1,4 @@
-"""The drivers of devices: one file a driver, one row in the table."""
+"""The drivers of devices: each has a file, and a row in this table."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ DEVICE = TaggedUnion(
 """``{"driver": NAME, "id": ID, ...}``, for structuring."""
 
 DEVICE_INFO = TaggedUnion("DeviceInfo", _INFOS, tag="driver", is_flat=True)
-"""What query-devices tells of a device."""
+"""What query-devices shows of a device."""
 
 _OBJECTS = (Driver("monitor-qmp", MonitorObjectOptions, MonitorObject, MonitorInfo),)
-"""The same for what object-add makes; not for device_add."""
+"""The drivers of objects, which object-add makes and device_add does not."""
 
 _DRIVER_OF = {driver.options: driver for driver in (*DRIVERS.values(), *_OBJECTS)}
 
 
 def add_driver(driver: Driver[Any]) -> None:
-    """Add a row to the table, before anything was structured.
+    """Add a row to the table, before any options are structured.
 
     Raises ValueError if its name, its options or its info, which tells drivers apart, are taken.
     """
@@ -70,7 +70,7 @@ def add_driver(driver: Driver[Any]) -> None:
 
 
 def drivers_with(drivers: Iterable[Driver[Any]]) -> DriverOf:
-    """As `driver_of`, for *drivers* beside those of the table."""
+    """Return a function like `driver_of` that knows *drivers* as well as those of the table."""
     table = _DRIVER_OF | {driver.options: driver for driver in drivers}
 
     def driver_of(options: DeviceOptions) -> Driver[Any]:
@@ -83,4 +83,4 @@ def drivers_with(drivers: Iterable[Driver[Any]]) -> DriverOf:
 
 
 driver_of = drivers_with(())
-"""The driver whose options these are. Raises OptionsError."""
+"""Returns the driver whose options these are. Raises OptionsError."""
