@@ -1,1 +1,1 @@
-"""Backends that stand on other chardevs."""
+"""Backends that stand on other chardevs, their bases."""

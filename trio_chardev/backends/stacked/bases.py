@@ -1,11 +1,11 @@
 """What mux and hub share: a backend that stands on other chardevs, its bases.
 
-It is the one user of each base, by a `Base`. A change to another such backend over the same
-base hands that `Base` over in its commit; until then, and if it fails, the old one has it.
+It is the one user of each base, by a `Base`. If it is changed to another backend over the same
+base, the commit hands that `Base` over; until then, and if the change fails, the old one has it.
 
 Sending to a base is synchronous, so a send that is cancelled has sent nothing. What counts as
 sent before its base has taken it is *owed*: it stays with the `Base`, is sent before anything
-else, as soon as the base takes it, and is handed over with it. One that is left behind by a
+else, as soon as the base takes it, and is handed over with it. A base that is left behind by a
 change gets what it is owed in the time for draining.
 """
 
@@ -41,20 +41,20 @@ from trio_chardev.events import BackendEvent, ModemLines
 log = logging.getLogger(__name__)
 
 ON_FAILURE = ChardevError, trio.ClosedResourceError
-"""What the base's frontend raises."""
+"""The exceptions that a base's frontend raises."""
 
 
 class Base:
     """The one user of a chardev that others stand on."""
 
     def __init__(self, chardev: Chardev) -> None:
-        """Raises BackendError if the chardev has another user."""
+        """Attach to *chardev*. Raises BackendError if it has another user."""
         self.chardev = chardev
         self.owner: BackendOnBases | None = None
-        """Who hears of it: None before the commit, and once its owner was replaced."""
+        """The backend that gets its events; None before the commit, and once that was replaced."""
         self.owed = bytearray()
         self.driven = ModemLines(0)
-        """The modem lines that it was last told to be on."""
+        """The modem lines that the base last reported to be on."""
         self._lost_in_a_row = 0
         try:
             self.frontend = chardev.attach(
@@ -66,7 +66,7 @@ class Base:
             )
         except ChardevError as exc:
             raise BackendError(str(exc)) from exc
-        self.frontend.relay.keeps_refused = True  # who has sent it to us decides, see `_GivenUp`
+        self.frontend.relay.keeps_refused = True  # its sender decides, see `_GivenUp`
 
     @property
     def id(self) -> str:
@@ -74,12 +74,12 @@ class Base:
 
     @property
     def is_open(self) -> bool:
-        """Is somebody at its other end, now?"""
+        """Is somebody at its other end now?"""
         return self.frontend.is_attached and self.chardev.is_open
 
     @property
     def takes_output(self) -> bool:
-        """Is somebody there, or was and still reads?"""
+        """Is somebody there who may read, perhaps after half-closing?"""
         return self.frontend.is_attached and (
             self.chardev.is_open or self.chardev.backend.peer.is_lingering
         )
@@ -102,17 +102,17 @@ class Base:
     # ------------------------------------------------------------ output
 
     def send_nowait(self, data: memoryview) -> int:
-        """One attempt; 0 if it would block, or while something is owed. Raises BackendError."""
+        """Make one attempt; 0 if it would block, or while bytes are owed. Raises BackendError."""
         return self._attempt(data) if self.pay_nowait() else 0
 
     def pay_nowait(self) -> bool:
-        """Send what is owed, as far as that goes; is nothing owed now? Raises BackendError."""
+        """Send as much of what is owed as possible. Is it all sent? Raises BackendError."""
         if self.owed:
             self._attempt(memoryview(bytes(self.owed)))
         return not self.owed
 
     def is_paid(self) -> bool:
-        """`pay_nowait`, but an error ends what is owed."""
+        """Do `pay_nowait`, but give up what is owed if it fails."""
         try:
             return self.pay_nowait()
         except BackendError as exc:
@@ -120,7 +120,7 @@ class Base:
             return True
 
     def _attempt(self, data: memoryview) -> int:
-        """Send *data*, which is what is owed if anything is."""
+        """Send *data*, which is what is owed if anything is owed."""
         try:
             sent = self.frontend.try_send(data)
         except ON_FAILURE as exc:
@@ -131,7 +131,7 @@ class Base:
         return sent
 
     def lose(self, data: memoryview, why: object) -> None:
-        """Give *data* up; it is counted, and told of when it begins and ends."""
+        """Give *data* up and count it; the begin and the end of a loss are logged."""
         if data:
             if not self._lost_in_a_row:
                 log.warning("chardev '%s' loses output: %s", self.id, why)
@@ -146,19 +146,19 @@ class Base:
             self._lost_in_a_row = 0
 
     def forgive(self, why: object) -> None:
-        """Give up what is owed."""
+        """Give up what is owed, and log *why*."""
         self.lose(memoryview(bytes(self.owed)), why)
         self.owed.clear()
 
     def leave(self) -> None:
-        """Be its user no more."""
+        """Detach from the chardev."""
         self.forgive("its user was closed")
         self._tell_lost()
         self.chardev.detach(self.frontend)
 
 
 class _GivenUp(Tap):
-    """Tells the bases what a user had for them and has given up, for the logs that they have."""
+    """Passes what a user gives up on to the bases' own logs."""
 
     def __init__(self, bases: Sequence[Base]) -> None:
         self._bases = bases
@@ -196,28 +196,28 @@ class BackendOnBases(Backend):
 
     @property
     def is_used(self) -> bool:
-        """Has it users that are open?"""
+        """Are any of its users open?"""
         return any(frontend.calls.is_ready() for frontend in self._users.frontends)
 
     @abstractmethod
     def base_received(self, data: bytes) -> int:
-        """A base offers *data*; how much was taken."""
+        """Take some of the *data* that a base offers. Returns how many bytes."""
 
     def base_opened(self) -> None:
-        """Somebody has come to a base, and can be sent to before its event has its turn."""
+        """Tell the users that somebody has come to a base, before its OPENED event."""
         self._users.tell_opened()
 
     @abstractmethod
     def base_event(self, base: Base, event: BackendEvent) -> None:
-        """*event* has come from *base*."""
+        """Handle *event*, which came from *base*."""
 
     async def base_changes(self, backend: Controls) -> None:
-        """Have every user that has a line to set up do it on a base's new *backend*.
+        """Let every user set up its line on *backend*, a base's new one.
 
-        The first that refuses it ends that; but when a change is undone all are asked,
-        each in its share of the time, and the last error is raised.
+        The first user that refuses ends that. But when a change is undone all are asked, each in
+        its share of the time, and the last error is raised.
         """
-        asked: set[Frontend] = set()  # others may come meanwhile
+        asked: set[Frontend] = set()  # as users may come meanwhile
         error: Exception | None = None
         while frontend := next((f for f in self._users.frontends if f not in asked), None):
             asked.add(frontend)
@@ -238,9 +238,9 @@ class BackendOnBases(Backend):
     # ------------------------------------------------------------ life
 
     def activate(self) -> None:
-        """Become the one that hears of the bases. Raises BackendError.
+        """Receive the bases' events from now on. Raises BackendError.
 
-        One may have come to stand on us since it was found: a change of it may overlap.
+        A base may have come to stand on this one since the check, as its change may overlap.
         """
         for base in self.on_bases:
             check_no_ring(base.chardev, self._request)
@@ -252,7 +252,7 @@ class BackendOnBases(Backend):
     # ------------------------------------------------------------ output
 
     def pay_soon(self, base: Base) -> None:
-        """Give *base* what it is owed, as it takes it; once it can take more, senders look again."""
+        """Send *base* what it is owed, as it takes it. When it can take more, senders retry."""
         if base not in self._waited_for:
             self._waited_for.add(base)
             self._nursery.start_soon(self._pay, base)
@@ -270,16 +270,16 @@ class BackendOnBases(Backend):
             self._senders.unpark_all()
 
     async def wait_paid(self) -> None:
-        """Wait until a base has been paid by `pay_soon`, or `wake_senders`."""
+        """Wait until `pay_soon` has finished with a base, or until `wake_senders`."""
         await self._senders.park()
 
     def wake_senders(self) -> None:
-        """Make those who wait to send look again."""
+        """Make the waiting senders retry."""
         self._senders.unpark_all()
 
 
 class BasesPeer(Peer):
-    """Those at the other ends of the bases."""
+    """The peers at the other ends of the bases."""
 
     def __init__(self, backend: BackendOnBases) -> None:
         super().__init__(backend.filename)
@@ -295,13 +295,13 @@ class BasesPeer(Peer):
         return is_closed and any(base.takes_output for base in self._backend.on_bases)
 
     def guard(self) -> None:
-        """Guard the bases: it is there that somebody comes."""
+        """Guard the bases, as it is to them that peers come."""
         for base in self._backend.on_bases:
             base.chardev.guard()
 
 
 class BasesStacking(Stacking):
-    """What a backend stands on that has bases."""
+    """What a backend with bases stands on."""
 
     def __init__(self, backend: BackendOnBases) -> None:
         self._backend = backend
@@ -311,7 +311,7 @@ class BasesStacking(Stacking):
         return tuple(base.id for base in self._backend.on_bases)
 
     def touch(self) -> None:
-        """Whether the bases are used depends on whether this is."""
+        """Touch the bases, as they are used if this chardev is."""
         for base in self._backend.on_bases:
             base.chardev.touch()
 
@@ -327,9 +327,9 @@ class _BasesLeaving(Leaving):
         return False
 
     async def drain(self) -> None:
-        """Have the bases that are left behind given what they are owed.
+        """Wait until the bases that are left behind have got what they are owed.
 
-        What they receive from now on is for their next users.
+        Their input from now on is for their next users.
         """
         left = [base for base in self._backend.on_bases if base.owner is self._backend]
         for base in left:
@@ -347,7 +347,7 @@ async def open_on_bases(
     request: OpenRequest,
     make: Callable[[Sequence[Base], trio.Nursery], B],
 ) -> AsyncIterator[B]:
-    """*make* a backend that stands on *chardevs*, which it leaves when the block ends.
+    """Give the backend that *make* makes on *chardevs*, which it leaves when the block ends.
 
     Raises BackendError if one of them is in use.
     """
@@ -372,7 +372,7 @@ async def open_on_bases(
 
 
 def _of_replaced(chardev: Chardev, request: OpenRequest) -> Base | None:
-    """The base of the backend in place, which the commit will hand over."""
+    """Find the base in the replaced backend; the commit will hand it over."""
     replaced = request.replaces
     if not isinstance(replaced, BackendOnBases):
         return None
@@ -392,7 +392,7 @@ def check_no_ring(chardev: Chardev, request: OpenRequest) -> None:
 
 @contextmanager
 def base_errors() -> Iterator[None]:
-    """Around the use of a base's frontend: what may leave a backend is raised instead."""
+    """Convert the exceptions of a base's frontend to those that a backend raises."""
     try:
         yield
     except NotSupportedError:
@@ -402,7 +402,7 @@ def base_errors() -> Iterator[None]:
 
 
 def as_backend_error(error: Exception) -> BackendError:
-    """What may leave a backend of what a base's frontend raises."""
+    """Convert an exception of a base's frontend to one that a backend raises."""
     if isinstance(error, BackendError):
         return error
     return BackendDisconnectedError(str(error) or "the base is gone")

@@ -1,16 +1,16 @@
 """hub: one user on several chardevs at once, its members.
 
-What any member receives is input, in the order in which it comes from each; output goes to
-every member that is open.
+The input of all members is read, each member's in its order; output goes to every member that is
+open.
 
 What counts as sent: a piece of output of up to PIECE bytes that one member has taken can't be
-taken back, so as much of it as the fastest takes at once counts as sent, and the others are
-owed the rest (see `trio_chardev.backends.stacked.bases`). As long as a member is owed something the
-next piece is not begun (``slow=wait``), so the slowest sets the pace; or (``slow=drop``) it is
-owed more, up to BACKLOG bytes, then loses what comes, which is counted, and the fastest sets
+taken back. So as much of it as the fastest member takes at once counts as sent, and the others
+are owed the rest (see `trio_chardev.backends.stacked.bases`). With ``slow=wait`` the next piece
+waits until no member is owed anything, so the slowest sets the pace. With ``slow=drop`` a slow
+member is owed up to BACKLOG bytes, then loses what comes, which is counted, and the fastest sets
 the pace. A send that is cancelled has sent nothing to any member; no member gets a byte twice.
 
-A member that is not open is passed over: it begins with what is sent after it has opened.
+A member that is not open is skipped: it begins with what is sent after it has opened.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from trio_chardev.events import BackendEvent, Event, ModemLines
 from trio_chardev.options.backend import BackendOptions
 
 MAX_MEMBERS = 32
-PIECE = 1 << 14  # bytes; as much as TLS has in a record
+PIECE = 1 << 14  # bytes; the size of a TLS record
 BACKLOG = 1 << 16  # bytes
 
 Slow = Literal["wait", "drop"]
@@ -58,17 +58,17 @@ class HubOptions(BackendOptions):
 
 
 class HubBackend(BackendOnBases):
-    """Stands on up to 32 chardevs (QEMU: 4)."""
+    """A backend that stands on up to 32 chardevs (QEMU: 4)."""
 
     def __init__(
         self, request: OpenRequest, slow: Slow, bases: Sequence[Base], nursery: trio.Nursery
     ) -> None:
         super().__init__(request, bases, nursery)
         self._waits_for_slow = slow == "wait"
-        self._up = {base for base in bases if base.is_open}  # by the events, in their place
-        self._turn = 0  # whose input is looked at first
+        self._up = {base for base in bases if base.is_open}  # as their events say, in order
+        self._turn = 0  # the index of the member that is read first
         self._readers = trio.lowlevel.ParkingLot()
-        self._full: list[Base] = []  # why the last send was not even begun
+        self._full: list[Base] = []  # the members for which the last send was not even begun
         self._line = HubLine(self.filename, bases)
         self.set_open(bool(self._up))
 
@@ -86,7 +86,7 @@ class HubBackend(BackendOnBases):
         self.set_open(bool(self._up))
 
     def base_event(self, base: Base, event: BackendEvent) -> None:
-        """The first that opens opens the hub, and the last that closes closes it."""
+        """Open the hub when its first member opens, and close it when the last one closes."""
         match event:
             case Event.OPENED:
                 self._up.add(base)
@@ -105,7 +105,7 @@ class HubBackend(BackendOnBases):
         self.wake_senders()
 
     async def base_changes(self, backend: Controls) -> None:
-        """Only a member with a line has something that the user could set up."""
+        """Let the user set up a member's new backend, if that has a line."""
         self._line.show_at(backend.line)
         if backend.line.is_settable:
             await super().base_changes(backend)
@@ -113,12 +113,12 @@ class HubBackend(BackendOnBases):
     # ------------------------------------------------------------ input
 
     def base_received(self, data: bytes) -> int:
-        """It waits with the member until there is room for it."""
+        """Leave *data* with the member, until `receive_nowait` takes it."""
         self._readers.unpark_all()
         return 0
 
     def receive_nowait(self, max_bytes: int) -> bytes:
-        """The members in turn, so that none keeps another from being heard."""
+        """Read the members in turn, so that none is starved."""
         count = len(self.on_bases)
         for place in range(self._turn, self._turn + count):
             frontend = self.on_bases[place % count].frontend
@@ -136,7 +136,7 @@ class HubBackend(BackendOnBases):
     # ------------------------------------------------------------ output
 
     def send_nowait(self, data: memoryview) -> int:
-        """A piece for each; an error is raised only if no member took, or may yet take, it."""
+        """Send a piece to each member; an error is raised only if none takes it, now or later."""
         members = self._open_members()
         piece = data[:PIECE]
         taken: dict[Base, int] = {}
@@ -165,7 +165,7 @@ class HubBackend(BackendOnBases):
         return sent
 
     def _open_members(self) -> list[Base]:
-        """Those that output is for. Raises BackendDisconnectedError if there are none."""
+        """Return the members that get output. Raises BackendDisconnectedError if there are none."""
         for base in self.on_bases:
             if base.owed and not base.takes_output:
                 base.forgive("nobody is there any more")

@@ -1,4 +1,4 @@
-"""The line of a hub, which is those of its members.
+"""The line of a hub, made of its members' lines.
 
 Line settings, modem lines and breaks go to every member that has them and is not away; if one
 refuses something, none has it. `HubLine.settings` are those of the first member that knows any, and
@@ -23,20 +23,20 @@ from trio_chardev.errors import BackendDisconnectedError, NotSupportedError
 from trio_chardev.events import LineSettings, ModemLines
 
 NONE_THERE = NotSupportedError, BackendDisconnectedError, trio.ClosedResourceError
-"""What a member raises that has no such thing, or is away."""
+"""Raised by a member that lacks something, or is away."""
 
 T = TypeVar("T")
 
 
 class HubLine(Line):
-    """Passes each call to the members, but for the echo, which is a terminal's own."""
+    """Passes each call to the members, but for the echo, which is a terminal's own affair."""
 
     is_settable = True
 
     def __init__(self, filename: str, members: Sequence[Base]) -> None:
         super().__init__(filename)
         self._members = members
-        self._shown: LineSettings | None = None  # also to a terminal that becomes a member later
+        self._shown: LineSettings | None = None  # kept for terminals that become members later
 
     @property
     def settings(self) -> LineSettings:
@@ -44,7 +44,7 @@ class HubLine(Line):
         return self._at_each(lambda line: line.settings)[0]
 
     async def set(self, settings: LineSettings) -> None:
-        """Set the line of each member that has one. Raising, it has changed none."""
+        """Set the line of each member that has one. If it raises, it has changed none."""
         before: list[tuple[Line, LineSettings]] = []
         for base in self._members:
             with suppress(*ON_FAILURE):
@@ -67,17 +67,17 @@ class HubLine(Line):
         self._at_each(lambda line: line.show(settings))
 
     def show_at(self, line: Line) -> None:
-        """Show what is to be shown at one member, if it can show it."""
+        """Show the settings at one member, if it can show them."""
         if self._shown is not None:
             with suppress(*ON_FAILURE):
                 line.show(self._shown)
 
     def look(self) -> None:
-        """Look at each member where one has to look."""
+        """Poll each member whose changes have to be polled."""
         self._at_each(lambda line: line.look())
 
     async def get_modem(self) -> ModemLines:
-        """Return the lines that are on at any member."""
+        """Return the modem lines that are on at any member."""
         return all_of(await self._on_each(lambda line: line.get_modem()))
 
     async def set_modem(self, lines: ModemLines) -> None:
@@ -105,9 +105,9 @@ class HubLine(Line):
         return self._given(given, failed)
 
     def _at_each(self, use: Callable[[Line], T]) -> list[T]:
-        """Return what *use* gives for those members that have such a thing and are not away.
+        """Return what *use* returns for each member that supports it and is not away.
 
-        Raises what one refuses; else NotSupportedError or BackendError if none gives anything.
+        Raises a member's refusal; else NotSupportedError or BackendError if no member supports it.
         """
         given: dict[Base, T] = {}
         failed: dict[Base, Exception] = {}

@@ -1,19 +1,19 @@
 """mux: several users share another chardev, and keys switch between them.
 
-What the base receives is looked at as it comes: bytes go to the user that has the focus,
-commands behind the escape character are carried out. That goes on while the focused user does
-not read, until LOOK_AHEAD more bytes wait than its queue should hold; only then the base is
-not read any more, and nothing typed behind those bytes is seen. (QEMU stops at 32 bytes.)
+The base's input is scanned as it comes: bytes go to the user that has the focus, and commands
+after the escape character are carried out. That goes on while the focused user does not read,
+until LOOK_AHEAD more bytes wait than its queue should hold. Only then the base is no longer read,
+and commands typed after those bytes are not seen. (QEMU stops at 32 bytes.)
 
 All users' output goes to the base; a `send_all` of one is not mixed with another's, because
 the users are frontends of one chardev.
 
-The base can be changed under the mux: its `be_change` is that of all the users.
+The base can be changed under the mux: its `be_change` calls that of all the users.
 
-Whoever is behind the base can type commands, a board's output among them. So what commands cost
-is bounded: after PIECES_AT_ONCE steps other tasks have a turn, nothing is said while what was
-said before still waits, and only the operator's own terminal, or one who may by `escape-quit`,
-ends the service.
+Whoever is behind the base can type commands, and a board's output may contain them. So their cost
+is bounded: after PIECES_AT_ONCE steps other tasks run, a command prints nothing while the last
+one's text still waits, and only the operator's own terminal, or a peer allowed by `escape-quit`,
+can end the service.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from trio_chardev.options.backend import BackendOptions
 from trio_chardev.protocols.escape import Command, EscapeParser
 
 LOOK_AHEAD = 1 << 16  # bytes
-PIECES_AT_ONCE = 128  # ends of commands, or stamped lines, before other tasks have a turn
+PIECES_AT_ONCE = 128  # ends of commands, or stamped lines, before other tasks run
 STAMPED_AT_ONCE = 1 << 12  # bytes that are searched for the end of a line
 
 
@@ -68,7 +68,7 @@ class MuxOptions(BackendOptions):
 
 
 class MuxBackend(BackendOnBases):
-    """Stands on another chardev, for up to 32 users (QEMU: 4)."""
+    """A backend that stands on another chardev, for up to 32 users (QEMU: 4)."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class MuxBackend(BackendOnBases):
         [self.base] = bases
         self._frontend = self.base.frontend
         self._escape_quit = options.escape_quit
-        self._is_cut = False  # input of the base waits for others to have a turn
+        self._is_cut = False  # the base's input waits while other tasks run
         self._escape = EscapeParser(request.escape)
         self._stamps_since: float | None = None
         self._is_at_line_start = False
@@ -112,8 +112,8 @@ class MuxBackend(BackendOnBases):
     def base_received(self, data: bytes) -> int:
         """See `BackendOnBases`.
 
-        Each stretch ends where a command may end, for that may move the focus, and the room
-        is that of who has it.
+        Each stretch ends where a command may end: the command may move the focus, and the room is
+        that of the focused user.
         """
         taken = 0
         for _ in range(PIECES_AT_ONCE):
@@ -131,24 +131,24 @@ class MuxBackend(BackendOnBases):
                 else:
                     self._carry_out(piece)
         self._is_cut = True
-        self._users.focus.queue.wake_writers()  # wakes who goes on, see `take_base_input`
+        self._users.focus.queue.wake_writers()  # so that `take_base_input` goes on
         return taken
 
     def _room(self) -> int:
-        """How many bytes the one with the focus may get, counting those to look ahead."""
+        """How many bytes the focused user may get, including those of the look-ahead."""
         focus = self._users.focus
         if focus.frontend is None or focus.queue.is_paused or self._users.is_reserved:
             return 0
         return focus.queue.room + LOOK_AHEAD
 
     async def wait_readable(self) -> None:
-        """There is never anything to read here: take the base's again, as users have read."""
+        """Take the base's input as users make room; the mux itself never has any to read."""
         while True:
             await self.take_base_input()
             await self._users.wait_room()
 
     async def take_base_input(self) -> None:
-        """Take what the base has, with turns for others between PIECES_AT_ONCE steps."""
+        """Take what the base has; other tasks run after each PIECES_AT_ONCE steps."""
         while self._frontend.is_attached:
             self._is_cut = False
             self._frontend.accept_input()
@@ -157,14 +157,14 @@ class MuxBackend(BackendOnBases):
             await trio.lowlevel.checkpoint()
 
     def base_event(self, base: Base, event: BackendEvent) -> None:
-        """An event of the base goes to all users."""
+        """Pass an event of the base to all users."""
         if event in (Event.OPENED, Event.CLOSED):
             self.set_open(event is Event.OPENED)  # it may be known since `activate`
         else:
             self._on_event(event)
 
     def focus_on(self, inbox: Inbox[Any]) -> None:
-        """The last to come has the focus, unless a handler of it failed at once."""
+        """Give the focus to a new user, unless one of its handlers failed at once."""
         if inbox.frontend is None:
             return
         if inbox is self._users.focus:
@@ -190,7 +190,7 @@ class MuxBackend(BackendOnBases):
 
     @property
     def _may_quit(self) -> bool:
-        """May who types at the base, as it is now, end the service?"""
+        """May whoever types at the base, as it is now, end the service?"""
         return self._escape_quit or isinstance(self.base.chardev.backend, StdioBackend)
 
     def _focus_next(self) -> None:
@@ -201,7 +201,7 @@ class MuxBackend(BackendOnBases):
     # ------------------------------------------------------------ output
 
     def _say(self, text: bytes) -> None:
-        """Send *text* of our own, before what is sent next; not while something is owed."""
+        """Send our own *text* before what is sent next; not while anything is owed."""
         if self.base.owed:
             return
         self.base.owed += text
@@ -221,7 +221,7 @@ class MuxBackend(BackendOnBases):
             except BackendError:
                 if not sent:
                     raise
-                break  # the next call meets it
+                break  # the next call will raise it
             self._note_sent(stretch[:count])
             sent += count
             if count < len(stretch) or sent == len(data):
@@ -233,7 +233,7 @@ class MuxBackend(BackendOnBases):
         await self.wait_paid()
 
     def _stretch(self, data: memoryview) -> memoryview:
-        """As much of *data* as needs no time stamp within; one before it is put down."""
+        """Return as much of *data* as gets no time stamp within, having queued one before it."""
         if self._stamps_since is None:
             return data
         if self._is_at_line_start:
@@ -248,7 +248,7 @@ class MuxBackend(BackendOnBases):
 
 
 class _MuxPeer(BasesPeer):
-    """Those at the other end of the base."""
+    """The peers at the other end of the base."""
 
     needs_attention = True
 
@@ -257,13 +257,13 @@ class _MuxPeer(BasesPeer):
         self._mux = backend
 
     async def attend(self) -> None:
-        """Go on with the base's input while the focused user has no room; see LOOK_AHEAD."""
+        """Scan the base's input even while the focused user has no room; see LOOK_AHEAD."""
         await self._mux.take_base_input()
         await trio.sleep_forever()
 
 
 class _MuxStacking(BasesStacking):
-    """Several users, of which the last to come has the focus."""
+    """Several users; a new one gets the focus."""
 
     max_frontends = 32
 

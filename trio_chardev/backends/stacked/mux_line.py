@@ -1,4 +1,4 @@
-"""The line of a mux, which is that of its base."""
+"""The line of a mux, which is its base's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trio_chardev.events import LineSettings, ModemLines
 
 
 class MuxLine(Line):
-    """Passes each call on to the base, but for the echo, which is a terminal's own."""
+    """Passes each call to the base, but for the echo, which is a terminal's own affair."""
 
     is_settable = True
 
