@@ -1,1 +1,1 @@
-"""Sockets: stream connections of any kind, and the protocols on them."""
+"""Stream sockets of any family, and the protocols on them."""

@@ -1,9 +1,9 @@
-"""Who may come to a monitor: this process's user and root, or who proves who he is by TLS.
+"""Decides who may use a monitor: this process's user and root, or a peer that TLS authenticates.
 
-A UNIX peer is asked the kernel for (SO_PEERCRED, unix(7)). TCP tells nothing of who is there,
-so it has to stay on this machine, unless TLS with certificates for both sides is on it. A
-vsock leads out of a virtual machine, or into all of them. Addresses are looked at before
-somebody can come, and each peer when it has come: by a listener, as a descriptor, by add_client.
+The kernel names the user of a UNIX peer (SO_PEERCRED, unix(7)). TCP names nobody, so it has to stay
+on this machine, unless it has TLS with certificates for both sides. A vsock leads out of a virtual
+machine, or into all of them. Addresses are checked before anybody can come, and each peer when it
+has come: by a listener, as a descriptor, by add_client.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ PRIVATE = 0o600
 
 
 class Access:
-    """Looks at who comes to one chardev or listener, called *label*."""
+    """Checks the peers of one chardev or listener, which the log calls *label*."""
 
     __slots__ = ("_label", "_refused")
 
     def __init__(self, label: str) -> None:
         self._label = label
-        self._refused: set[object] = set()  # whom the log knows already
+        self._refused: set[object] = set()  # those that the log has already
 
     def check(self, sock: socket.socket, *, is_proved: bool = False) -> None:
         """Raise PermissionError if the peer of *sock* is another user, or on another machine.
 
-        *is_proved*: TLS will have it prove who it is, wherever it is. Another user may not even
-        so. Raises OSError if it has left.
+        *is_proved* says that TLS will authenticate the peer, wherever it is. Even then another
+        user may not. Raises OSError if the peer has left.
         """
         if sock.family == socket.AF_UNIX:
             uid = peer_uid(sock)
@@ -53,7 +53,7 @@ class Access:
             self._refuse("", f"who is at {where}")
 
     def _refuse(self, key: object, who: str) -> NoReturn:
-        """Raise PermissionError. The log has it once for each *key*."""
+        """Raise PermissionError, which is logged once for each *key*."""
         if key not in self._refused:
             self._refused.add(key)
             log.warning("%s: %s may not use a monitor; let go", self._label, who)
@@ -61,12 +61,12 @@ class Access:
 
 
 def peer_uid(sock: socket.socket) -> int:
-    """The effective user of who connected, or began to listen, at the other end. Raises OSError."""
+    """Return the effective uid of the peer at connect(2) or listen(2). Raises OSError."""
     return _credentials(sock)[1]
 
 
 def peer_pid(sock: AnySocket) -> int:
-    """The process of who connected, or began to listen, at the other end; 0 if that is hidden.
+    """Return the pid of the peer at connect(2) or listen(2) (unix(7)); 0 if that is hidden.
 
     Raises OSError.
     """
@@ -74,7 +74,7 @@ def peer_pid(sock: AnySocket) -> int:
 
 
 def peer_name(sock: socket.socket) -> str:
-    """Who is at the other end of a UNIX socket, for the log; "" for others and who has left."""
+    """Name a UNIX socket's peer, for the log; "" for other sockets and peers that have left."""
     try:
         if sock.family != socket.AF_UNIX:
             return ""
@@ -92,8 +92,8 @@ def _credentials(sock: AnySocket) -> tuple[int, int, int]:
 
 
 def check_listening(sock: socket.socket) -> None:
-    """Raise BackendError if *sock*, that listens, can be reached from another machine."""
-    with backend_errors("Could not look where it listens"):  # for want of memory
+    """Raise BackendError if *sock*, which listens, can be reached from another machine."""
+    with backend_errors("Could not look where it listens"):  # such as for want of memory
         name = sock.getsockname()
     if sock.family == socket.AF_VSOCK or (
         sock.family in (socket.AF_INET, socket.AF_INET6) and not is_loopback(name[0])
@@ -102,7 +102,7 @@ def check_listening(sock: socket.socket) -> None:
 
 
 def check_remote(address: SocketAddress) -> None:
-    """Raise BackendError if who is at *address* may be on another machine."""
+    """Raise BackendError if the peer at *address* may be on another machine."""
     if isinstance(address, VsockAddress):
         raise _exposed(address.cid)
     if isinstance(address, InetAddress) and not is_loopback(address.host):
@@ -110,14 +110,14 @@ def check_remote(address: SocketAddress) -> None:
 
 
 def check_peer(sock: socket.socket) -> None:
-    """Raise BackendError if the peer of *sock*, however that was come by, is on another machine."""
+    """Raise BackendError if the peer of *sock*, of whatever origin, is on another machine."""
     with contextlib.suppress(OSError):  # it has left
         if (where := _exposed_peer(sock)) is not None:
             raise _exposed(where)
 
 
 def _exposed_peer(sock: socket.socket) -> str | None:
-    """Where the peer of *sock* is, if that may be another machine. Raises OSError if it has left."""
+    """Return the address of the peer if that may be another machine. Raises OSError if it left."""
     if sock.family == socket.AF_UNIX:
         return None
     address = sock.getpeername()
@@ -128,8 +128,8 @@ def _exposed_peer(sock: socket.socket) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Does *host* never leave this machine? A name but ``localhost`` can't be trusted to."""
-    if host in ("", "localhost"):  # "" is that for a client; listeners have numbers
+    """Does *host* never leave this machine? Of names only ``localhost`` is trusted."""
+    if host in ("", "localhost"):  # "" means localhost to a client; listeners have numbers
         return True
     try:
         address = ipaddress.ip_address(host)

@@ -1,8 +1,8 @@
 """Where sockets listen and connect: QAPI's address classes, resolving them, naming them.
 
-An address is what the user wrote. `resolve` makes *endpoints* of it, which the kernel
-understands; a host can have several. A path of the file system goes to the kernel as a name
-of at most 107 bytes, so a longer one takes a way round through /proc (`path_for_kernel`).
+An address is what the user wrote. `resolve` turns it into *endpoints*, which the kernel
+understands; a host can have several. The kernel takes a path in the file system as a name of at
+most 107 bytes, so a longer one is reached through /proc (`path_for_kernel`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from trio_chardev.workers import limiter_of_run, run_in_worker
 SUN_PATH_SIZE = 108  # bytes, unix(7); the kernel wants a NUL within, unless it is abstract
 MAX_PORT = 65535
 MAX_HOST = 1024  # characters, netdb.h's NI_MAXHOST without its NUL
-MAX_LOOKUPS = 64  # of names, at a time; a resolver that hangs may keep one for a minute
-VMADDR_MAX = 0xFFFFFFFF  # vsock(7); also the "any" of both its numbers
+MAX_LOOKUPS = 64  # of names at the same time; a resolver that hangs may keep one for a minute
+VMADDR_MAX = 0xFFFFFFFF  # vsock(7); also the "any" of both numbers
 
 _lookups: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("lookups")
 
@@ -67,7 +67,7 @@ class InetAddress:
 
     @property
     def name(self) -> str:
-        """As query-chardev shows it."""
+        """The address as query-chardev shows it."""
         return f"tcp:{self}"
 
 
@@ -89,7 +89,7 @@ class UnixAddress:
 
     @property
     def name(self) -> str:
-        """As query-chardev shows it."""
+        """The address as query-chardev shows it."""
         if not self.abstract:
             return f"unix:{self.path}"
         return f"unix:{self.path},abstract=on{',tight=on' if self.tight else ''}"
@@ -110,7 +110,7 @@ class VsockAddress:
 
     @property
     def name(self) -> str:
-        """As query-chardev shows it."""
+        """The address as query-chardev shows it."""
         return f"vsock:{self}"
 
 
@@ -127,7 +127,7 @@ class FdAddress:
 
     @property
     def name(self) -> str:
-        """As query-chardev shows it."""
+        """The address as query-chardev shows it."""
         return f"fd:{self.str_}"
 
 
@@ -140,19 +140,19 @@ SocketAddress = Annotated[
 ]
 
 
-# ---------------------------------------------------------------- to the kernel
+# ---------------------------------------------------------------- for the kernel
 
 
 @attrs.frozen
 class Endpoint:
-    """What bind(2) and connect(2) take, in Python's form."""
+    """An address for bind(2) and connect(2), in Python's form."""
 
     family: int
     address: Any  # bytes for AF_UNIX, a tuple for the others
     protocol: int = 0
 
     def socket(self, kind: int = socket.SOCK_STREAM) -> socket.socket:
-        """A socket of that family, non-blocking. Raises OSError."""
+        """Make a non-blocking socket of that family. Raises OSError."""
         return socket.socket(self.family, kind | socket.SOCK_NONBLOCK, self.protocol)
 
     @property
@@ -162,7 +162,7 @@ class Endpoint:
 
     @contextlib.contextmanager
     def for_connect(self, sandbox: Sandbox = EVERYWHERE) -> Iterator[Any]:
-        """The address to give to connect(2). Raises OSError, BackendError if it is not in *sandbox*."""
+        """Give the address for connect(2). Raises OSError, BackendError if not in *sandbox*."""
         if not self.is_path:
             yield self.address
         else:
@@ -177,9 +177,9 @@ async def resolve(
     kind: int = socket.SOCK_STREAM,
     family: int = socket.AF_UNSPEC,
 ) -> list[Endpoint]:
-    """The endpoints of *address*: to listen at if *passive*, else to connect to.
+    """Return the endpoints of *address*: for listening if *passive*, else for connecting.
 
-    Raises BackendError, in QEMU's words. Cancelled: nothing happened.
+    Raises BackendError, with QEMU's texts. When Cancelled, nothing has happened.
     """
     if not isinstance(address, InetAddress):
         return [fixed_endpoint(address)]
@@ -192,10 +192,10 @@ async def resolve(
         flags |= socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     host = address.host or (None if passive else "")
     failed = f"address resolution failed for {address}"
-    if _is_port_too_big(address.port):  # which the C library takes modulo 65536
+    if _is_port_too_big(address.port):  # the C library would take it modulo 65536
         raise BackendError(f"{failed}: a port is at most {MAX_PORT}")
     try:
-        if len(address.host) > MAX_HOST:  # Python spells it in ASCII first, which takes its time
+        if len(address.host) > MAX_HOST:  # Python encodes it first, which would take its time
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         found = await _look_up(host, address.port, family, kind, flags)
     except socket.gaierror as exc:
@@ -205,17 +205,17 @@ async def resolve(
         raise error from exc
     except OSError as exc:
         raise BackendError.from_os_error(failed, exc) from exc
-    except ValueError as exc:  # what no name can be
+    except ValueError as exc:  # not encodable as a name
         raise BackendError(f"{failed}: Name or service not known") from exc
     return list(dict.fromkeys(Endpoint(info[0], info[4], protocol) for info in found))
 
 
 async def _look_up(host: str | None, port: str, family: int, kind: int, flags: int) -> list[Any]:
-    """getaddrinfo(3), in a thread if there are names in it. Raises OSError, ValueError.
+    """Call getaddrinfo(3), in a thread if there are names in it. Raises OSError, ValueError.
 
-    The thread can't be stopped when the resolver hangs, so it is left to itself; it has a place
-    among `MAX_LOOKUPS` until it is done, and none of those that others use (as it would by
-    trio.socket.getaddrinfo).
+    The thread can't be stopped when the resolver hangs, so it is abandoned; it counts among
+    `MAX_LOOKUPS` until it ends, and not in the limit that others use, as it would with
+    trio.socket.getaddrinfo.
     """
     await trio.lowlevel.checkpoint()
     numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
@@ -230,7 +230,7 @@ async def _look_up(host: str | None, port: str, family: int, kind: int, flags: i
 
 
 def fixed_endpoint(address: UnixAddress | VsockAddress | FdAddress) -> Endpoint:
-    """The endpoint of an address without host names. Raises BackendError."""
+    """Return the endpoint of an address without host names. Raises BackendError."""
     if isinstance(address, UnixAddress):
         return Endpoint(socket.AF_UNIX, _sun_path(address))
     if isinstance(address, FdAddress):
@@ -240,13 +240,13 @@ def fixed_endpoint(address: UnixAddress | VsockAddress | FdAddress) -> Endpoint:
 
 
 def check_path(address: SocketAddress, sandbox: Sandbox) -> None:
-    """Raise BackendError if the server's *address* is a file that is not in *sandbox*."""
+    """Raise BackendError if the server's *address* is a path that is not in *sandbox*."""
     if isinstance(address, UnixAddress) and address.path and not address.abstract:
         sandbox.check(address.path)
 
 
 def _family(address: InetAddress) -> int:
-    """QEMU's reading of two optional flags: one that is on excludes the other family."""
+    """Read the two optional flags as QEMU does: one that is on excludes the other family."""
     if address.ipv4 is False and address.ipv6 is False:
         raise BackendError("Cannot disable IPv4 and IPv6 at same time")
     if address.ipv4 is address.ipv6:
@@ -280,12 +280,12 @@ def _sun_path(address: UnixAddress) -> bytes:
         return name if address.tight else name.ljust(SUN_PATH_SIZE, b"\0")
     if b"\0" in path:
         raise BackendError(f"UNIX socket path {address.path!r} has a NUL in it")
-    return path or b"\0" * SUN_PATH_SIZE  # what QEMU gives to connect(2): nobody has that name
+    return path or b"\0" * SUN_PATH_SIZE  # as QEMU gives it to connect(2): nobody has that name
 
 
 @contextlib.contextmanager
 def path_for_kernel(path: bytes, sandbox: Sandbox = EVERYWHERE) -> Iterator[bytes]:
-    """A name of the existing file *path* for connect(2): short enough, and not out of *sandbox*.
+    """Give a name of the existing file *path* for connect(2), short enough and in *sandbox*.
 
     Raises OSError, BackendError.
     """
@@ -303,7 +303,7 @@ def path_for_kernel(path: bytes, sandbox: Sandbox = EVERYWHERE) -> Iterator[byte
 
 
 def listening_address(address: SocketAddress, sock: socket.socket) -> SocketAddress:
-    """*address* with what the kernel chose: the port for 0, the host for an empty one."""
+    """Return *address* with what the kernel chose: the port for 0, the host for an empty one."""
     found = sock.getsockname()
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         options = address if isinstance(address, InetAddress) else InetAddress("", "")
@@ -317,7 +317,7 @@ def listening_address(address: SocketAddress, sock: socket.socket) -> SocketAddr
 
 
 def connection_name(address: SocketAddress, sock: socket.socket, *, is_server: bool) -> str:
-    """What query-chardev shows while *sock* is connected. Raises OSError if it is not."""
+    """Return what query-chardev shows while *sock* is connected. Raises OSError if it is not."""
     local, remote = sock.getsockname(), sock.getpeername()
     server = ",server=on" if is_server else ""
     if sock.family != socket.AF_UNIX:

@@ -1,4 +1,4 @@
-"""A protocol between a socket and its backend, without I/O."""
+"""A protocol between a socket and its backend, without I/O: the interface."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Protocol, runtime_checkable
 from trio_chardev.events import Event
 from trio_chardev.protocols.telnet import Subnegotiation
 
-RECORD_SIZE = 1 << 14  # bytes; TLS has no larger ones
+RECORD_SIZE = 1 << 14  # bytes; the largest record of TLS (RFC 8446, 5.1)
 
 Input = bytes | Event | Subnegotiation
-"""What a protocol makes of the wire."""
+"""What a protocol decodes from the wire."""
 
 
 class Codec(Protocol):
@@ -23,45 +23,45 @@ class Codec(Protocol):
 
     @property
     def end(self) -> str | None:
-        """None as long as it goes on; then why it has ended, for the log: ``""`` is as agreed.
+        """None while it goes on, then the reason of its end, for the log; ``""`` if in order.
 
-        What is to be sent is still sent then.
+        What is to be sent is still sent after it.
         """
 
     @property
     def is_behind(self) -> bool:
-        """Was some of the wire not decoded yet? Never after the `end`."""
+        """Is some of the wire not decoded yet? Never after the `end`."""
 
     def receive_data(self, data: bytes) -> Sequence[Input]:
         """Decode *data* from the wire, or begin to; ``b""`` says that no more will come.
 
-        Returns bytes for the user, never none of them, and events (BREAK), in order. Not called
-        after the `end`, nor while it `is_behind`. A peer may send what takes long to decode and
-        gives nothing: so much is decoded at once as takes a millisecond, or two.
+        Returns the user's bytes, in items that are never empty, and events (BREAK), in order. Not
+        called after the `end`, nor while it `is_behind`. A peer may send what takes long to decode
+        and gives nothing, so one call decodes as much as takes a millisecond or two.
         """
 
     def decode_more(self) -> Sequence[Input]:
-        """Go on, as much again; only while it `is_behind`."""
+        """Decode as much again; only while it `is_behind`."""
 
     def encode(self, data: bytes) -> bytes:
-        """The wire's bytes for a record of *data*, 1 to `RECORD_SIZE` bytes, behind what is due."""
+        """Encode *data*, 1 to `RECORD_SIZE` bytes, as a record, after what is due to be sent."""
 
     def data_to_send(self) -> bytes:
-        """What the protocol itself has to say now: a handshake's part, a reply."""
+        """Return what the protocol itself has to send now: a part of a handshake, a reply."""
 
     def close(self) -> None:
-        """It is about to be closed by this side: say so with the next `data_to_send`.
+        """Note that this side is about to close; the next `data_to_send` says so to the peer.
 
         May be called at any time and more than once.
         """
 
     @property
     def ends_one_way(self) -> bool:
-        """Does a `close`, this side's or the peer's, leave the other way open?"""
+        """Does a `close`, by this side or the peer, leave the other direction open?"""
 
     @property
     def is_closing(self) -> bool:
-        """Has this side closed, and will the peer answer, behind all that it was sent?"""
+        """Has this side closed, and will the peer answer, after all that it was sent?"""
 
 
 @runtime_checkable
@@ -69,12 +69,12 @@ class BreakCodec(Protocol):
     """A codec that can send a break."""
 
     def encode_break(self) -> bytes:
-        """The wire's bytes for a break, behind what is due."""
+        """Encode a break, after what is due to be sent."""
 
 
 @runtime_checkable
 class RefusingCodec(Protocol):
-    """A codec whose protocol can say why it ends."""
+    """A codec whose protocol can give a reason for its end."""
 
     def refuse(self, why: str) -> None:
-        """As `Codec.close`, because of *why*."""
+        """Do as `Codec.close`, with the reason *why*."""

@@ -1,4 +1,4 @@
-"""A connected stream socket, and what comes with one of the UNIX domain: descriptors.
+"""A connected stream socket, and the descriptors that come with one of the UNIX domain.
 
 Protocols go between it and the backend, see `trio_chardev.backends.socket.layer`.
 """
@@ -25,44 +25,44 @@ from trio_chardev.events import Event
 from trio_chardev.readiness import NO_MEMORY, Shortage, wait_readable, wait_writable
 
 Take = Callable[[bytes], None]
-"""Gets the bytes that a peer still sends when it is left."""
+"""Called with the bytes that a peer still sends while it is left."""
 
 MAX_FDS = 16
-"""Descriptors taken with one read, as QEMU; those beyond are closed."""
+"""The most descriptors that are kept of one read, as in QEMU; the others are closed."""
 
 INTERNET = (socket.AF_INET, socket.AF_INET6)
-TAKEN_INTERVAL = 0.001  # seconds; nothing tells when a peer has confirmed
-SILENCE = 0.25  # seconds; who has sent nothing for so long is not about to, and its kernel neither:
-# what was dropped for want of room it sends again after 0.2 s (tcp(7))
+TAKEN_INTERVAL = 0.001  # seconds; nothing reports that a peer has acknowledged data
+SILENCE = 0.25  # seconds; a peer that was silent for so long will not send, and its kernel neither:
+# it retransmits what was dropped for want of room after 0.2 s (tcp(7))
 READ_SIZE = 1 << 16  # bytes
-READS = 16  # in a row: a peer may send for ever
-DECODED_AT_ONCE = 1 << 11  # bytes; a protocol may have much to do with each of them
-ROUND_TRIPS = 2  # one, and some time to spare
+READS = 16  # in a row, as a peer may send for ever
+DECODED_AT_ONCE = 1 << 11  # bytes, each of which may cost a protocol much
+ROUND_TRIPS = 2  # one, and a margin
 
-# Of struct tcp_info, see linux/tcp.h.
+# From struct tcp_info, linux/tcp.h.
 TCP_CLOSE = 7
-_TCP_INFO = struct.Struct("B147xI")  # the state, and the shortest round trip that was seen, in us
+_TCP_INFO = struct.Struct("B147xI")  # the state, and the minimum round trip time in us
 
 
 class Connection:
-    """Owns a stream socket, which is connected and non-blocking. A `layer.Link`."""
+    """Owns a stream socket, which is connected and non-blocking. It is a `Link`."""
 
     __slots__ = ("_hangup", "_has_sent_eof", "_heard", "_receiving", "_sending", "_sock", "name")
 
     unsent = False
-    """What it has accepted the kernel has."""
+    """False, as the kernel has what it has accepted."""
 
     _reads = READS, READ_SIZE
-    """How often it is read in a row when it is heard out, and how much at once."""
+    """How often it is read in a row by `finish`, and how many bytes at once."""
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         self._sock = sock
         self._has_sent_eof = False
-        self._heard = -math.inf  # when something came; by the clock that is cheapest
+        self._heard = -math.inf  # when something came, by the cheapest clock
         self._hangup: select.epoll | None = None  # from the first `wait_hangup` on
         self._receiving, self._sending = Shortage(), Shortage()
         self.name = name
-        """What query-chardev shows."""
+        """The connection as query-chardev shows it."""
 
     @property
     def sock(self) -> socket.socket:
@@ -70,11 +70,11 @@ class Connection:
         return self._sock
 
     async def handshake(self) -> None:
-        """There is none."""
+        """Return at once, as there is none."""
         await trio.lowlevel.checkpoint()
 
     def receive(self, max_bytes: int) -> bytes:
-        """What has come, ``b""`` at the end. Raises BlockingIOError, or another OSError."""
+        """Read what has come, ``b""`` at the end. Raises BlockingIOError, or another OSError."""
         try:
             data = self._receive(max_bytes)
         except BlockingIOError:
@@ -89,7 +89,7 @@ class Connection:
         return self._sock.recv(max_bytes)
 
     def send(self, data: memoryview) -> int:
-        """Send a prefix. Raises BlockingIOError, or another OSError if that is the end."""
+        """Send a prefix. Raises BlockingIOError, or another OSError if the connection is over."""
         try:
             return self._send(data)
         except BlockingIOError:
@@ -103,7 +103,7 @@ class Connection:
 
     @property
     def plain_socket(self) -> socket.socket | None:
-        """See `Direct.plain_socket`. Who asks wants nothing but bytes from now on."""
+        """See `Direct.plain_socket`. From now on the caller wants nothing but bytes."""
         return None if self._has_sent_eof else self._sock
 
     def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
@@ -140,10 +140,10 @@ class Connection:
             await _wait_readable(self._sock)
 
     async def wait_hangup(self) -> None:
-        """Wait until no more can come, whatever can be read before; else as `wait_readable`.
+        """Wait until no more can come, even if input is unread; or else as `wait_readable`.
 
-        Raises OSError if it can't know, for want of a descriptor. A peer that could not send
-        all that it had is not heard to leave: its bytes come first on the line, too.
+        Raises OSError if that can't be known, for want of a descriptor. While a peer could not send
+        all that it had, its hang-up is not noticed: its bytes are first on the wire, too.
         """
         if self._hangup is None:
             self._hangup = _make_hangup_epoll(self._sock)
@@ -187,8 +187,8 @@ class Connection:
         self._sock.shutdown(socket.SHUT_WR)
 
     def shut_down(self) -> None:
-        """End it both ways: what has come can still be read, then `receive` gives ``b""``."""
-        with contextlib.suppress(OSError):  # the peer was faster
+        """End both directions: what has come can still be read, then `receive` gives ``b""``."""
+        with contextlib.suppress(OSError):  # the peer has ended it first
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def dismiss(self) -> bool:
@@ -196,23 +196,23 @@ class Connection:
         if perf_counter() - self._heard >= SILENCE and not self.has_input():
             self.shut_down()
             return False
-        with contextlib.suppress(OSError):  # the peer was faster
+        with contextlib.suppress(OSError):  # the peer has ended it first
             self._sock.shutdown(socket.SHUT_WR)
         self._wake()
         return True
 
     async def finish(self, take: Take) -> None:
-        """See `Link.finish`: the peer knows by a FIN, and answers it by its own.
+        """See `Link.finish`: a FIN tells the peer, which answers with its own.
 
-        One that has been silent is only waited for until its kernel has what was sent, and what
-        it had sent before that came there has come here. A UNIX socket's peer has it at once,
-        and one that has reset the connection never.
+        A silent peer is only waited for until its kernel has what was sent, and what the peer had
+        sent before that has come here. The peer of a UNIX socket has it at once, and one that has
+        reset the connection never will.
 
-        It is looked for once more after its time is over: a process that is held up between a look
+        After the time is over there is one more look, as a process that is held up between a look
         and the clock has not seen what came meanwhile.
         """
         silent = perf_counter() - self._heard
-        with contextlib.suppress(OSError):  # the peer was faster
+        with contextlib.suppress(OSError):  # the peer has ended it first
             self._sock.shutdown(socket.SHUT_WR)
         now = trio.current_time()
         patience = max(now + SILENCE - silent, now + self._round_trips())
@@ -227,9 +227,9 @@ class Connection:
                 await trio.sleep(TAKEN_INTERVAL)
 
     def _take_all(self, take: Take) -> int | None:
-        """Have *take* get what has come, some of it if it comes without end.
+        """Pass what has come to *take*, or some of it if it comes without end.
 
-        How much it was; None at the end. Raises OSError.
+        Returns how many bytes; None at the end. Raises OSError.
         """
         size = 0
         reads, read_size = self._reads
@@ -242,22 +242,22 @@ class Connection:
         return size
 
     def _round_trips(self) -> float:
-        """Seconds in which a FIN comes to the peer, and what was on its way then comes here.
+        """Return the seconds in which a FIN reaches the peer and what it sent before comes here.
 
-        Of a peer on this host nothing is.
+        That is 0 for a peer on this host.
         """
-        with contextlib.suppress(OSError):  # it has left: what it sent is here
+        with contextlib.suppress(OSError):  # it has left, so what it sent is here
             if self._sock.family in INTERNET and not _is_on_this_host(self._sock):
                 _, shortest = _TCP_INFO.unpack(self._info(_TCP_INFO.size))
                 return ROUND_TRIPS * float(shortest) * 1e-6
         return 0
 
     def _has_arrived(self) -> bool:
-        """Has the peer's kernel what was sent, the FIN excepted, which it may confirm late?"""
+        """Has the peer's kernel what was sent? The FIN is excepted, as its ACK may come late."""
         return self._sock.family not in INTERNET or count_unacknowledged(self._sock) <= 1
 
     def _is_reset(self) -> bool:
-        """Has the peer reset the connection? What it has not confirmed still counts then."""
+        """Has the peer reset the connection? SIOCOUTQ still counts unacknowledged bytes then."""
         return self._sock.family in INTERNET and self._info(1)[0] == TCP_CLOSE
 
     def _info(self, size: int) -> bytes:
@@ -266,27 +266,27 @@ class Connection:
     def hand_over(
         self, on_event: Callable[[Event], None], *, nodelay: bool, keep_alive: bool
     ) -> None:
-        """It is another backend's from now on, which waits for it: others stop. Never fails."""
+        """Give it to another backend, which will wait for it; others stop. Never fails."""
         self._wake()
         if self._sock.family in INTERNET:
-            with contextlib.suppress(OSError):  # its new reader meets that
+            with contextlib.suppress(OSError):  # its new reader will get the error
                 set_tcp_options(self._sock, nodelay=nodelay, keep_alive=keep_alive)
 
     def _wake(self) -> None:
-        """Make those who wait for it look again."""
+        """Wake the tasks that wait for it."""
         trio.lowlevel.notify_closing(self._sock)
         if self._hangup is not None:
             trio.lowlevel.notify_closing(self._hangup)
 
     def _discard_input(self) -> None:
-        """Throw away what has come: closed with unread input, TCP drops what was sent, too."""
+        """Discard what has come: if closed with unread input, TCP drops what was sent, too."""
         with contextlib.suppress(OSError):
             for _ in range(READS):
                 if not self._sock.recv(READ_SIZE):
                     return
 
     def close(self) -> None:
-        """Close the socket and wake those who wait for it. Never fails."""
+        """Close the socket and wake the tasks that wait for it. Never fails."""
         if self._sock.fileno() != -1:
             self._wake()
             if self._sock.family in INTERNET:
@@ -300,14 +300,14 @@ class Connection:
 async def _wait_readable(file: socket.socket | select.epoll) -> None:
     try:
         await wait_readable(file)
-    except trio.ClosedResourceError:  # such as by an earlier task, before this one came here
+    except trio.ClosedResourceError:  # as when another task has closed it before this wait
         await trio.lowlevel.checkpoint()
 
 
 def _make_hangup_epoll(sock: socket.socket, events: int = select.EPOLLRDHUP) -> select.epoll:
-    """Trio does not wait for EPOLLRDHUP, but it waits for an epoll that does. Raises OSError.
+    """Make an epoll to wait for, as Trio itself can't wait for EPOLLRDHUP. Raises OSError.
 
-    With no *events* it tells of EPOLLHUP and EPOLLERR alone.
+    With no *events* it reports EPOLLHUP and EPOLLERR alone.
     """
     epoll = select.epoll(1)
     try:
@@ -319,7 +319,7 @@ def _make_hangup_epoll(sock: socket.socket, events: int = select.EPOLLRDHUP) -> 
 
 
 class SharedConnection(Connection):
-    """One for protocols to stand on: several tasks may wait to write to it, and take turns.
+    """A connection below protocols: several tasks may wait to write to it, in turn.
 
     TCP's urgent byte stays in the stream, where telnet has its meaning (RFC 854).
     """
@@ -348,7 +348,7 @@ class SharedConnection(Connection):
 
 
 class UnixConnection(Connection):
-    """Takes and passes descriptors beside the bytes (SCM_RIGHTS, unix(7))."""
+    """Receives and passes descriptors along with the bytes (SCM_RIGHTS, unix(7))."""
 
     __slots__ = ("_fds_to_send", "_may_bring", "_received_fds")
 
@@ -356,7 +356,7 @@ class UnixConnection(Connection):
         super().__init__(sock, name)
         self._received_fds: list[int] = []
         self._fds_to_send: list[int] = []
-        self._may_bring: int | None = None  # of how many bytes, once no more are let to
+        self._may_bring: int | None = None  # how many bytes may, once more are refused
 
     def _receive(self, max_bytes: int) -> bytes:
         if self._may_bring == 0:
@@ -369,16 +369,16 @@ class UnixConnection(Connection):
         return data
 
     def _keep(self, fds: list[int]) -> None:
-        """Keep *fds* instead of those before. Raises OSError if too many wait to be closed."""
+        """Keep *fds* instead of earlier ones. Raises OSError if too many wait to be closed."""
         rights.close_fds([*self._received_fds, *fds[MAX_FDS:]])
         self._received_fds = fds[:MAX_FDS]
         if rights.CLOSER.is_full:
             raise ConnectionAbortedError("too many descriptors that were passed wait to be closed")
 
     def has_only_bytes(self) -> bool:
-        """Let the peer pass no descriptors from now on. Can nothing but bytes come?
+        """Refuse descriptors from now on. Is it sure that nothing but bytes will come?
 
-        Those on their way come first, with bytes that `receive` has to give.
+        Descriptors on their way come first, with bytes that `receive` has to read.
         """
         if self._may_bring is None and rights.refuse(self._sock):
             with contextlib.suppress(OSError):
@@ -397,15 +397,15 @@ class UnixConnection(Connection):
         return super().receive_into(pipe, max_bytes)
 
     def take_fds(self) -> list[int]:
-        """The descriptors of the last read that brought any; the caller owns them now.
+        """Return the descriptors of the last read that brought any; the caller owns them now.
 
-        Those that nobody takes are closed when others come, and with the connection.
+        If nobody takes them, they are closed when others come, and with the connection.
         """
         fds, self._received_fds = self._received_fds, []
         return fds
 
     def send_fds(self, fds: Sequence[int]) -> None:
-        """Pass *fds*, which the caller keeps, with the next bytes; instead of earlier ones.
+        """Pass *fds*, which the caller keeps, with the next bytes; they replace earlier ones.
 
         They are dropped if those bytes can't be sent. Raises OSError if one is not open.
         """
@@ -458,28 +458,28 @@ def _close_all(fds: Sequence[int]) -> None:
 
 
 def set_tcp_options(sock: socket.socket, *, nodelay: bool, keep_alive: bool) -> None:
-    """Send small pieces at once, or not; probe the peer while nothing goes, or not."""
+    """Set whether small pieces are sent at once, and whether an idle peer is probed."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keep_alive)
 
 
 def _is_on_this_host(sock: socket.socket) -> bool:
-    """Does the peer use the same address as we? Raises OSError if it has left."""
+    """Does the peer have our own address? Raises OSError if it has left."""
     return bool(sock.getsockname()[0] == sock.getpeername()[0])
 
 
 def count_unacknowledged(sock: socket.socket) -> int:
-    """How many bytes the peer's kernel has not confirmed (SIOCOUTQ, tcp(7)). Raises OSError."""
+    """How many bytes the peer's kernel has not acknowledged (SIOCOUTQ, tcp(7)). Raises OSError."""
     (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
     assert isinstance(count, int)
     return count
 
 
 def _is_over(sock: socket.socket) -> bool:
-    """Is it over both ways? So it is when the peer has reset it, or closed a UNIX socket.
+    """Is it over in both directions? It is when the peer has reset it, or closed a UNIX socket.
 
-    What a TCP peer has not confirmed still counts then.
+    Bytes that a TCP peer has not acknowledged still count then.
     """
     poll = select.poll()
-    poll.register(sock, 0)  # for POLLHUP and POLLERR only, which always tell
+    poll.register(sock, 0)  # for POLLHUP and POLLERR only, which are always reported
     return bool(poll.poll(0))

@@ -1,7 +1,7 @@
-"""Where connected sockets come from: in general, and for a client.
+"""Where connected sockets come from: the interface, and its implementation for a client.
 
-Nothing here blocks: names of hosts and files are looked up in a thread, and a UNIX server whose queue is
-full, of which a non-blocking connect(2) only says EAGAIN, is tried again after a pause.
+Nothing here blocks: names of hosts and files are looked up in a thread, and if a UNIX server's
+queue is full, which a non-blocking connect(2) reports as EAGAIN, it is tried again after a pause.
 """
 
 from __future__ import annotations
@@ -35,45 +35,46 @@ class Peers(Protocol):
     """Where connected sockets come from."""
 
     async def wait(self) -> None:
-        """Wait until there may be one to take."""
+        """Wait until there may be a socket to take."""
 
     def take(self) -> socket.socket | None:
-        """The next one, non-blocking, if there is one."""
+        """Return the next socket, non-blocking, if there is one."""
 
     def connected(self) -> None:
-        """The one that was taken is the peer: its handshakes, too, are over."""
+        """Note that the socket that was taken is the peer: its handshakes are over, too."""
 
     def activate(self) -> None:
         """See `Backend.activate`."""
 
     def close(self) -> None:
-        """Give up what it holds."""
+        """Close what it holds."""
 
 
 class Nobody:
-    """No more sockets: a client that does not reconnect, or a server without address."""
+    """Gives no sockets: for a client that does not reconnect, or a server without address."""
 
     async def wait(self) -> None:
         """Wait for ever."""
         await trio.sleep_forever()
 
     def take(self) -> None:
-        """There is none."""
+        """Return None."""
 
     def connected(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def activate(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 async def connect(address: SocketAddress, sandbox: Sandbox = EVERYWHERE) -> socket.socket:
-    """A socket that is connected to the first endpoint of *address* that answers.
+    """Connect to the first endpoint of *address* that answers.
 
-    *sandbox* says which paths may be its. Raises BackendError, with the last endpoint's error. Cancelled: nothing is left open.
+    A path has to be in *sandbox*. Raises BackendError, with the last endpoint's error. When
+    Cancelled, nothing is left open.
     """
     error = OSError("there is no endpoint")
     for endpoint in await resolve(address, passive=False):
@@ -99,10 +100,11 @@ async def _connect_to(endpoint: Endpoint, sandbox: Sandbox) -> socket.socket:
 
 
 async def _start_connecting(endpoint: Endpoint, sandbox: Sandbox) -> tuple[socket.socket, int]:
-    """A socket and connect(2)'s error code, once the server's queue has room.
+    """Return a socket and connect(2)'s error code, once the server's queue has room.
 
-    A path is looked up in a thread, for its disk may hang whatever the socket's mode is. Cancelled
-    meanwhile it is waited for, as long as a file may take: the server has us as a client already.
+    A path is looked up in a thread, as its disk may hang whatever the socket's mode is. If
+    Cancelled meanwhile, wait for that, as long as a file may take: the server may have the client
+    already.
     """
     pause = QUEUE_PAUSE
     while True:
@@ -133,11 +135,11 @@ def _discard(result: tuple[socket.socket, int]) -> None:
 
 
 class Backoff:
-    """Delays in seconds: *base* each time, as QEMU's, unless they may grow up to *longest*.
+    """Delays in seconds: always *base*, like QEMU's, unless they may grow up to *longest*.
 
-    Those that grow double, and are random between a half of that, at least *base*, and all of it,
-    so that many clients of one server do not come back at once. *jitter* gives numbers from 0
-    to 1.
+    If they grow, they double, with random jitter: each is between half of that, at least *base*,
+    and the whole, so that many clients of one server do not come back at once. *jitter* returns
+    numbers from 0 to 1.
     """
 
     __slots__ = ("_jitter", "_next", "base", "longest")
@@ -154,17 +156,17 @@ class Backoff:
         self._jitter = jitter
 
     def next(self) -> float:
-        """The delay before the next attempt."""
+        """Return the delay before the next attempt."""
         delay = self._next
         self._next = min(2 * delay, self.longest)
         return max(self.base, delay * (1 - self._jitter() / 2))
 
     def reset(self) -> None:
-        """Begin again at the base."""
+        """Begin again at *base*."""
         self._next = self.base
 
     def __str__(self) -> str:
-        """How often it is tried, for the log."""
+        """Say how often it is tried, for the log."""
         if self.longest > self.base:
             return f"after {self.base:g} s, then after longer, every {self.longest:g} s at last"
         return f"every {self.base:g} s"
@@ -173,8 +175,8 @@ class Backoff:
 class Redialer:
     """Connects until it succeeds, and again when asked again.
 
-    The first attempt is made at once. That it begins to try again is logged, and that it has
-    succeeded; of connections that end at once, before they are `STEADY`, once in `QUIET_TIME`.
+    The first attempt is made at once. The beginning and the success of retries are logged; for
+    connections that end before they are `STEADY`, once in `QUIET_TIME`.
     """
 
     __slots__ = (
@@ -194,14 +196,14 @@ class Redialer:
         self._backoff = backoff
         self._sandbox = sandbox
         self._was_tried = False
-        self._connected_at: float | None = None  # since when there is, or was, a peer
+        self._connected_at: float | None = None  # when the last peer came, until its end is noted
         self._is_steady = True  # was the last connection?
-        self._is_troubled = False  # it was logged that it is tried again
+        self._is_troubled = False  # has it been logged that it is tried again?
         self._quiet_until = -math.inf
         self._ready: socket.socket | None = None
 
     async def wait(self) -> None:
-        """Wait until there is a connection to take. Cancelled: the attempt is given up."""
+        """Wait until there is a connection to take. When Cancelled, the attempt is given up."""
         if self._connected_at is not None:
             self._note_end(trio.current_time() - self._connected_at)
         while self._ready is None:
@@ -214,7 +216,7 @@ class Redialer:
                 self._note_trouble(f"Unable to connect character device {self._label}: {exc}")
 
     def take(self) -> socket.socket | None:
-        """The connection, if there is one."""
+        """Return the connection, if there is one."""
         sock, self._ready = self._ready, None
         return sock
 
@@ -226,7 +228,7 @@ class Redialer:
             self._log(f"chardev '{self._label}': connected to '{self._address}' again")
 
     def _note_end(self, lived: float) -> None:
-        """The connection is over. One that has not lived long is no success."""
+        """Note that the connection is over. One that was too short is no success."""
         self._connected_at = None
         if lived >= STEADY:
             self._is_steady = True
@@ -249,7 +251,7 @@ class Redialer:
             log.warning("%s", text)
 
     def activate(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def close(self) -> None:
         """Close a connection that nobody took."""

@@ -1,4 +1,4 @@
-"""Who comes to a server while it has a client: told of in the log, and made to wait or refused.
+"""What a server does with clients that come while it has one: log them, and keep or refuse them.
 
 They are accepted, up to MAX_WAITING of them, because only then it is known who they are, and kept
 until their turn, in the order in which they came; the rest stay in the kernel's queue.
@@ -24,15 +24,15 @@ from trio_chardev.backends.socket.rights import close_socket
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 8
-MAX_REFUSED = 8  # at a time; more are closed without a word
-REFUSAL_TIMEOUT = 5.0  # seconds for handshakes, and for the peer to hear why
+MAX_REFUSED = 8  # at the same time; more are closed without a reason
+REFUSAL_TIMEOUT = 5.0  # seconds for handshakes, and for the peer to get the reason
 LOG_INTERVAL = 1.0  # seconds between two lines of the log
 
 _UCRED = struct.Struct("iII")  # pid, uid, gid
 
 
 class Door:
-    """Of one server; it is watched while there is a client."""
+    """The door of one server; it is watched while there is a client."""
 
     def __init__(
         self,
@@ -43,9 +43,9 @@ class Door:
         refuses: bool,
         on_waiting: Callable[[], None],
     ) -> None:
-        """*check* raises OSError for one who may not come; *link_on* puts the protocols on a socket.
+        """*check* raises OSError for a refused peer; *link_on* puts the protocols on a socket.
 
-        If they are not refused they wait, and *on_waiting* is called when one more does.
+        If it does not refuse clients they wait, and *on_waiting* is called for each one more.
         """
         self._label = label
         self._check = check
@@ -64,7 +64,7 @@ class Door:
         client: socket.socket,
         newcomers: Sequence[Link],
     ) -> None:
-        """Look who comes while *client* is there, beside *newcomers*, who are here already."""
+        """Watch who comes while *client* is there; *newcomers* have come already."""
         self.leave()
         self._watching = trio.CancelScope()
         in_use_by = who(client)
@@ -76,7 +76,7 @@ class Door:
         nursery.start_soon(self._watch, self._watching, nursery, listener, in_use_by)
 
     def leave(self) -> None:
-        """Somebody else looks at the listener from now on."""
+        """Stop: from now on others accept from the listener."""
         if self._watching is not None:
             self._watching.cancel()
             self._watching = None
@@ -97,7 +97,7 @@ class Door:
     def _take_in(
         self, sock: socket.socket, nursery: trio.Nursery, listener: Listener, client: str
     ) -> None:
-        """*sock* has come. Raises OSError, and leaves it to the caller, if it may not or has left."""
+        """Keep or refuse *sock*. Raises OSError, without owning it, if it may not or has left."""
         self._check(sock)
         self._tell_of(sock, client)
         if self.refuses:
@@ -107,7 +107,7 @@ class Door:
             self._on_waiting()
 
     async def _refuse(self, newcomer: Link, client: str) -> None:
-        """Tell *newcomer*, as its protocol has it, that it can't come, and close it."""
+        """Tell *newcomer*, as its protocol does that, that it can't come, and close it."""
         self._refused += 1
         try:
             if self._refused <= MAX_REFUSED:
@@ -115,14 +115,14 @@ class Door:
                     await newcomer.handshake()
                     newcomer.turn_away(f"chardev '{self._label}' is in use by {client}")
                     await newcomer.finish(lambda data: None)
-        except Exception as exc:  # whatever it is, it is the end of this one only
+        except Exception as exc:  # whatever it is, it ends this newcomer only
             log.info("chardev '%s': one who was refused: %r", self._label, exc)
         finally:
             self._refused -= 1
             newcomer.close()
 
     def _tell_of(self, newcomer: socket.socket, client: str) -> None:
-        """Raises OSError if it has left."""
+        """Log a newcomer. Raises OSError if it has left."""
         if self.refuses:
             self._tell(f"{who(newcomer)} is refused: it is in use by {client}")
         else:
@@ -140,7 +140,7 @@ class Door:
 
 
 def who(sock: socket.socket) -> str:
-    """The peer of *sock*, in words for the log. Raises OSError if it has left."""
+    """Describe the peer of *sock* for the log. Raises OSError if it has left."""
     if sock.family == socket.AF_UNIX:
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         pid, uid, _ = _UCRED.unpack(credentials)

@@ -1,9 +1,9 @@
-"""A peer that has said that it will send no more, and may still read: half closed.
+"""A half-closed peer: it has said that it will send no more, and may still read.
 
 ``printf 'x\\n' | nc -N HOST PORT`` shuts down its side and waits for what comes back. With TCP
-that looks as if the peer had left altogether; only its reset, on the first byte that it is sent,
-tells. So of the first piece one byte goes alone, and the rest when that was acknowledged: who
-writes to one that has left hears of it, and no more than that byte is lost.
+that looks as if the peer had left altogether; only its reset, in reply to the first byte that it
+is sent, shows that. So the first byte is sent alone, and the rest when it was acknowledged: a
+sender to a peer that has left gets the error, and no more than that byte is lost.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from trio_chardev.backends.socket.link import Link
 
 @attrs.define(eq=False)
 class HalfClosedPeer:
-    """It is let go when nothing was sent to it for a time, or it has reset the connection."""
+    """Ends when nothing was sent to the peer for a time, or the peer has reset the connection."""
 
     link: Link
     linger: float
-    """Seconds that it is kept from its end, or from the last byte that it was sent."""
+    """Seconds that it is kept after its end, or after the last byte that it was sent."""
     is_ended: bool = False
-    """It was told that no more will come: then it is let go as soon as it was sent all."""
+    """It was sent our end, too: then it is closed as soon as all has been sent."""
     _deadline: float = attrs.field(init=False)
     _was_asked: bool = attrs.field(default=False, init=False)
     _is_there: bool = attrs.field(init=False)
@@ -36,11 +36,11 @@ class HalfClosedPeer:
 
     @property
     def is_known(self) -> bool:
-        """Does its kernel tell when it leaves?"""
+        """Does the kernel report it when the peer leaves? Not with TCP."""
         return self.link.sock.family not in INTERNET
 
     def send(self, data: memoryview) -> int:
-        """As `Link.send`."""
+        """Do as `Link.send`."""
         if self._awaits_answer:
             if not self._is_answered():
                 raise BlockingIOError
@@ -55,24 +55,24 @@ class HalfClosedPeer:
         return self._was_asked and not self._is_there
 
     def _is_answered(self) -> bool:
-        """Raises OSError if it has left."""
+        """Has the peer acknowledged everything? Raises OSError if it has left."""
         if not self.link.takes_more:
             raise BrokenPipeError
         return not self.link.unsent and not count_unacknowledged(self.link.sock)
 
     async def wait_writable(self) -> None:
-        """As `Link.wait_writable`."""
+        """Do as `Link.wait_writable`."""
         await self.link.wait_writable()
-        with contextlib.suppress(OSError):  # it has left, which `send` meets
+        with contextlib.suppress(OSError):  # it has left, as `send` will find
             while self._awaits_answer and not self._is_answered():  # noqa: ASYNC110
                 await trio.sleep(TAKEN_INTERVAL)
 
     async def wait_over(self) -> None:
-        """Wait until it is to be let go."""
+        """Wait until it is to be closed."""
         while (rest := self._deadline - trio.current_time()) > 0:
             with trio.move_on_after(rest):
                 try:
                     await self.link.wait_gone()
-                except OSError:  # no descriptor to spare: then only time tells
+                except OSError:  # no descriptor to spare, so only the time ends it
                     await trio.sleep_forever()
                 return

@@ -1,10 +1,10 @@
-"""Where those who have come to a socket stay until their handshakes are over.
+"""Where newcomers at a socket stay until their handshakes are over.
 
-Several shake hands at a time, so one who is slow, or says nothing, keeps nobody out: whoever is
-done first is the peer. The others stay, as those in the kernel's queue do, and go on when that
-peer has left; or at once, at a listener that serves many.
+Several shake hands at the same time, so a slow or silent one keeps nobody out: the first to finish
+is the peer. The others stay, as those in the kernel's queue do, and go on when that peer has left;
+or at once, at a listener that serves many.
 
-Whatever a newcomer makes the protocols raise is the end of that newcomer, and of nobody else.
+If a newcomer makes the protocols raise anything, that ends this newcomer and no other.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from trio_chardev.backends.socket.link import Link
 log = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT = 10.0
-"""Seconds that one may take for its handshakes."""
+"""Seconds that a newcomer may take for its handshakes."""
 
 MAX_NEWCOMERS = 32
-"""So many may be here; then the one that has been here longest gives way to the next."""
+"""The most newcomers at the same time; then the oldest is closed for the next."""
 
 
 @contextmanager
 def ending(close: Callable[[], object], label: str) -> Iterator[None]:
-    """Around what is done with a newcomer: whatever is raised, *close* ends that one.
+    """Handle a newcomer in the body; whatever it raises, *close* ends that newcomer.
 
-    Raises OSError. *label* begins the line of the log about what should not have been raised.
+    Raises OSError. *label* begins the log's line about what should not have been raised.
     """
     try:
         yield
@@ -51,17 +51,17 @@ class Handshaking:
     __slots__ = ("_deadlines", "_label", "_ready", "_serves_many")
 
     def __init__(self, label: str, *, serves_many: bool = False) -> None:
-        """*label* begins the lines of the log. Unless it *serves_many* one alone is the peer."""
+        """*label* begins the log's lines. Unless it *serves_many*, there is one peer at a time."""
         self._label = label
         self._serves_many = serves_many
-        self._deadlines: dict[Link, float] = {}  # infinite while there is another peer
+        self._deadlines: dict[Link, float] = {}  # infinite while another is the peer
         self._ready: Link | None = None
 
     def __len__(self) -> int:
         return len(self._deadlines)
 
     def let_in(self, link: Link) -> None:
-        """*link* has come, and is owned."""
+        """Take in *link*, which is owned from now on."""
         if len(self._deadlines) == MAX_NEWCOMERS:
             oldest = next(iter(self._deadlines))
             log.info("%s: %s gives way to others", self._label, oldest.name)
@@ -71,7 +71,7 @@ class Handshaking:
     async def wait(self, more: Callable[[], Awaitable[None]]) -> None:
         """Wait until something has happened here, or *more*, which is awaited meanwhile, returns.
 
-        Cancelled: the handshakes go on with the next call.
+        When Cancelled, the handshakes go on with the next call.
         """
         async with trio.open_nursery() as nursery:
             for link in self._deadlines:
@@ -88,9 +88,9 @@ class Handshaking:
         waiting.cancel()
 
     async def shake_hands(self, link: Link) -> None:
-        """Wait until *link*, which is here, may be the peer.
+        """Wait until *link*, which was let in, may be the peer.
 
-        Raises OSError if it can't; then it is closed. Cancelled: it can go on.
+        Raises OSError if it can't; then it is closed. When Cancelled, it can go on.
         """
         if math.isinf(self._deadlines[link]):
             self._deadlines[link] = trio.current_time() + HANDSHAKE_TIMEOUT
@@ -102,9 +102,9 @@ class Handshaking:
                 raise TimeoutError(f"no handshake in {HANDSHAKE_TIMEOUT:g} seconds") from exc
 
     def take(self) -> Link | None:
-        """The first that is ready, if one is: a peer.
+        """Return the first newcomer that is ready, as the peer, if there is one.
 
-        The others have all their time again, if they have to wait until that one has left.
+        The others get their full time again, if they have to wait until that one has left.
         """
         link, self._ready = self._ready, None
         if link is not None:
@@ -112,7 +112,7 @@ class Handshaking:
         return link
 
     def leave(self, link: Link) -> None:
-        """*link* is a peer now, and owned by the caller."""
+        """Let *link* go, which is a peer now, and owned by the caller."""
         del self._deadlines[link]
         if not self._serves_many:
             self._deadlines = dict.fromkeys(self._deadlines, math.inf)
@@ -121,19 +121,19 @@ class Handshaking:
         return iter(self._deadlines)
 
     def empty(self) -> list[Link]:
-        """Those who are here leave, and are owned by the caller."""
+        """Let all newcomers go; the caller owns them."""
         links = list(self._deadlines)
         self._deadlines.clear()
         self._ready = None
         return links
 
     def shut_down(self) -> None:
-        """End all handshakes; who waits notices."""
+        """End all handshakes; the tasks that wait for them notice."""
         for link in self._deadlines:
             link.shut_down()
 
     def close(self) -> None:
-        """Close all."""
+        """Close all newcomers."""
         for link in list(self._deadlines):
             self._close(link)
 

@@ -1,9 +1,10 @@
-"""Web pages that speak to what is no web server.
+"""Recognizes web browsers, whose pages speak to what is not a web server.
 
 A browser sends what any page says, by a plain POST, to every TCP port that the computer reaches:
-first the lines of HTTP, then the page's own. Who takes such lines one by one, as a monitor or a
-shell does, answers the first ones with errors and obeys the others. A program that was meant to
-connect begins with none of HTTP's methods, so who does is let go at once, as Redis does.
+first the lines of HTTP, then the page's own. A program that takes lines one by one, such as a
+monitor or a shell, answers the first ones with errors and obeys the others. A program that was
+meant to connect does not begin with a method of HTTP, so a peer that does is closed at once, as in
+Redis.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ METHODS = (
     *(b"PATCH ", b"PRI "),  # RFC 5789, and the preface of RFC 9113
 )
 TLS_HELLO = b"\x16\x03"
-"""How TLS begins (RFC 8446, 5.1): a page of https://, whose hello has room for a page's lines, too."""
+"""How TLS begins (RFC 8446, 5.1); a ClientHello of an https:// page can hold the page's lines."""
 
 OPENINGS = (*METHODS, TLS_HELLO)
 
 
 class HttpGuard:
-    """Looks at the first bytes of one peer."""
+    """Checks the first bytes of one peer."""
 
     __slots__ = ("_begun",)
 
     def __init__(self) -> None:
-        self._begun: bytes | None = b""  # None: it is none
+        self._begun: bytes | None = b""  # None once it is known to be no browser
 
     @property
     def is_done(self) -> bool:
@@ -32,9 +33,9 @@ class HttpGuard:
         return self._begun is None
 
     def is_browser(self, data: bytes) -> bool:
-        """*data* is what has come next: is it a browser?
+        """Check *data*, which came next. Is the peer a browser?
 
-        It may begin as a browser's does, and go on otherwise; so what came before can be used.
+        A peer may begin as a browser does, and go on differently, so earlier bytes may be used.
         """
         if self._begun is None:
             return False

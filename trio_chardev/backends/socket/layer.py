@@ -1,12 +1,12 @@
-"""The seam between a socket and its backend, into which protocols go.
+"""A protocol between a socket and its backend.
 
 A protocol is a `Codec`: sans-IO, it turns wire bytes into input and the other way round, and
-knows neither trio nor sockets. `Layer` puts one on a `Link`, which is a socket's `Connection`
+knows neither Trio nor sockets. `Layer` puts one on a `Link`, which is a socket's `Connection`
 or another layer, and is a `Link` itself: TLS below, then WebSocket, then telnet.
 
 How bytes are counted when a protocol has records: a record that was begun can't be taken back,
 so `Layer.send` encodes whole records only, and counts a record as sent once it is encoded. It
-begins one only while the kernel has room, so that as a rule the kernel gets it whole; what it
+begins one only while the kernel has room, so that as a rule the kernel takes it whole; what it
 does not take is kept, is sent before anything else, and is `unsent` until then.
 """
 
@@ -27,7 +27,7 @@ from trio_chardev.backends.socket.link import Link
 from trio_chardev.events import Event
 
 WIRE_CHUNK = 1 << 16  # bytes that are read at once
-STEPS = 4  # of reading and decoding; then others have their turn, input or not
+STEPS = 4  # of reading and decoding; then other tasks run, whether there was input or not
 MAX_UNSENT = 1 << 18  # bytes; a peer that asks for ever and never reads the replies is dropped
 
 
@@ -40,15 +40,15 @@ class Layer:
     )
 
     def __init__(self, lower: Link, codec: Codec, on_event: Callable[[Event], None]) -> None:
-        """Own *lower*; *on_event* gets the codec's events, each in its place in the input."""
+        """Take *lower* over; *on_event* gets the codec's events, each at its place in the input."""
         self._lower = lower
         self._codec = codec
         self._on_event = on_event
         self._input: deque[memoryview | Event] = deque()  # decoded, and not taken yet
         self._unsent = bytearray()
         self._is_at_end = False
-        self._is_ending = False  # said goodbye
-        self._owes_eof = False  # to the link below, when all is sent
+        self._is_ending = False  # this side has closed
+        self._owes_eof = False  # to the lower link, when all has been sent
 
     @property
     def codec(self) -> Codec:
@@ -57,7 +57,7 @@ class Layer:
 
     @property
     def lower(self) -> Link:
-        """What it stands on."""
+        """The link below."""
         return self._lower
 
     @property
@@ -80,10 +80,10 @@ class Layer:
         return bool(self._unsent) or self._lower.unsent
 
     async def handshake(self) -> None:
-        """See `Link.handshake`. A refusal that the peer shall read is sent before it raises."""
+        """See `Link.handshake`. A refusal that the peer should read is sent before it raises."""
         await self._lower.handshake()
         while True:
-            with contextlib.suppress(OSError):  # it has left, but what it has sent can be read
+            with contextlib.suppress(OSError):  # it has left, but what it sent can be read
                 self.flush()
             if self.unsent:
                 await self._lower.wait_writable()
@@ -142,7 +142,7 @@ class Layer:
                 self._input.append(item)
 
     def _take_input(self, max_bytes: int) -> bytes | Event | None:
-        """The next of what was decoded: 1 to *max_bytes* bytes, or an event, or None."""
+        """Take the next 1 to *max_bytes* bytes that were decoded, or an event, or None."""
         if not self._input:
             return None
         item = self._input[0]
@@ -153,13 +153,13 @@ class Layer:
         return bytes(item) if isinstance(item, memoryview) else item
 
     def _reply(self) -> None:
-        with contextlib.suppress(OSError):  # it has left, but what it has sent can be read
+        with contextlib.suppress(OSError):  # it has left, but what it sent can be read
             self.flush()
         if len(self._unsent) > MAX_UNSENT:
             raise ConnectionAbortedError("the peer does not read the replies to what it sends")
 
     def send(self, data: memoryview) -> int:
-        """See `Link.send`; whole records, see the head of this file."""
+        """See `Link.send`; it sends whole records, see the module's docstring."""
         self._check_not_over()
         self.flush()
         sent = 0
@@ -171,16 +171,16 @@ class Layer:
             except OSError:
                 if not sent:
                     raise
-                break  # the next call meets it
+                break  # the next call will raise it
             sent += len(record)
         if data and not sent:
             raise BlockingIOError
         return sent
 
     def send_break(self) -> None:
-        """Send a break behind what was sent; it is lost behind too much that the peer has not read.
+        """Send a break after what was sent; it is dropped if too much before it is unsent.
 
-        Raises OSError if that is the end.
+        Raises OSError if the connection is over.
         """
         assert isinstance(self._codec, BreakCodec)
         self._check_not_over()
@@ -203,7 +203,7 @@ class Layer:
         except BlockingIOError:
             pass
         except OSError:
-            self._unsent = bytearray()  # not cleared: a frame of the traceback may have a view
+            self._unsent = bytearray()  # not cleared, as a frame of the traceback may have a view
             raise
         self._lower.flush()
         if self._owes_eof and not self.unsent:
@@ -273,9 +273,9 @@ class Layer:
     async def finish(self, take: Take) -> None:
         """See `Link.finish`.
 
-        A WebSocket's peer has to answer the Close before the socket is closed: else what it
-        sends meanwhile is a reset, on which browsers and libraries give up what they have not
-        read. (It is looked at again and again, as its reader may still be waiting for it.)
+        A WebSocket's peer has to answer the Close before the socket is closed. Else what it sends
+        meanwhile is answered by a reset, on which browsers and libraries drop what they have not
+        read. (This polls, as the link's reader may still be waiting for it.)
         """
         self._say_goodbye()
         while self._has_to_go_on:
@@ -293,12 +293,12 @@ class Layer:
 
     @property
     def _has_to_go_on(self) -> bool:
-        """Is there something to be sent, or decoded, or waited for before the link below ends?"""
+        """Is there anything to send, decode or wait for before the lower link ends?"""
         codec = self._codec
         return self.unsent or codec.is_behind or (codec.is_closing and not self._is_over)
 
     def _take_wire(self, wire: bytes, take: Take) -> None:
-        """Decode *wire*, which has come when nothing can be sent any more; a few KiB."""
+        """Decode *wire*, a few KiB that came when nothing can be sent any more."""
         if self._is_over:
             return
         self._keep(self._codec.receive_data(wire))
@@ -310,7 +310,7 @@ class Layer:
             self._give_input(take)
 
     def _give_input(self, take: Take) -> None:
-        """Have *take* get what was decoded."""
+        """Pass what was decoded to *take*, and events to their handler."""
         while (item := self._take_input(WIRE_CHUNK)) is not None:
             if isinstance(item, bytes):
                 take(item)

@@ -14,31 +14,31 @@ class Link(Protocol):
     """A connected peer: a socket, or a protocol on one."""
 
     name: str
-    """What query-chardev shows."""
+    """The connection as query-chardev shows it."""
 
     @property
     def sock(self) -> socket.socket:
-        """The socket at the bottom, to ask who is there."""
+        """The socket at the bottom, for questions about the peer."""
 
     @property
     def unsent(self) -> bool:
         """Are there bytes that count as sent and that the kernel has not taken?"""
 
     async def handshake(self) -> None:
-        """Wait until bytes may go. Raises OSError. Cancelled: may be called again, to go on."""
+        """Wait until bytes may be sent. Raises OSError. When Cancelled, call it again to go on."""
 
     def receive(self, max_bytes: int) -> bytes:
-        """What has come, ``b""`` at the end. Raises BlockingIOError, or another OSError.
+        """Read what has come, ``b""`` at the end. Raises BlockingIOError, or another OSError.
 
-        BlockingIOError also when so much has come that is no input that others should have a
-        turn: then it `has_input`, and `wait_readable` does not wait.
+        It also raises BlockingIOError, to let other tasks run, when much has come that is no
+        input: then it `has_input`, and `wait_readable` does not wait.
         """
 
     def send(self, data: memoryview) -> int:
-        """Send a prefix. Raises BlockingIOError, or another OSError if that is the end."""
+        """Send a prefix. Raises BlockingIOError, or another OSError if the connection is over."""
 
     def flush(self) -> None:
-        """Try to send what is `unsent`. Raises OSError, and drops it, if that is the end."""
+        """Try to send what is `unsent`. Raises OSError, and drops it, if the connection is over."""
 
     def has_input(self) -> bool:
         """May `receive` give bytes?"""
@@ -47,60 +47,60 @@ class Link(Protocol):
         """Will `send` accept something, or fail?"""
 
     async def wait_readable(self) -> None:
-        """Wait for input, or the end; or until it is closed by another task. May be too early."""
+        """Wait for input, the end, or the closing by another task. May return too early."""
 
     async def wait_hangup(self) -> None:
-        """Wait until no more can come, whatever can be read before; else as `wait_readable`.
+        """Wait until no more can come, even if input is unread; or else as `wait_readable`.
 
-        Raises OSError if it can't know.
+        Raises OSError if that can't be known.
         """
 
     async def wait_writable(self) -> None:
-        """Wait for room, or the end; several tasks may.
+        """Wait for room, or the end; several tasks may wait.
 
-        May be too early. Raises ClosedResourceError if another task closes it.
+        May return too early. Raises ClosedResourceError if another task closes it.
         """
 
     @property
     def ends_one_way(self) -> bool:
-        """Can one side end while the other goes on?"""
+        """Can one direction end while the other goes on?"""
 
     @property
     def takes_more(self) -> bool:
-        """`receive` has come to the end: can it still be sent to, as far as one can tell?"""
+        """After the end of `receive`: can the peer still be sent to, as far as is known?"""
 
     async def wait_gone(self) -> None:
-        """Wait until it is over both ways: it was reset, for one. Raises OSError if it can't know."""
+        """Wait until both directions are over, as by a reset. Raises OSError if it can't know."""
 
     def send_eof(self) -> None:
-        """Tell the peer that no more will come, behind what was sent. Raises OSError.
+        """Tell the peer that no more will come, after what was sent. Raises OSError.
 
-        Only where `ends_one_way`. It can be received from as before.
+        Only where `ends_one_way`. Receiving goes on as before.
         """
 
     def turn_away(self, why: str) -> None:
-        """Tell a newcomer that it can't come. Raises OSError."""
+        """Tell a newcomer that it can't come, and *why*. Raises OSError."""
 
     async def finish(self, take: Take) -> None:
-        """Say that nothing more will be sent, and have *take* get what the peer sends until it knows.
+        """Tell the peer that no more will be sent, and pass to *take* what it sends until it knows.
 
-        It is about to be closed. The peer has what was sent then, as far as its kernel or a
-        protocol tells. Raises OSError.
+        Called right before `close`. When it returns, the peer has what was sent, as far as its
+        kernel or a protocol reports that. Raises OSError.
         """
 
     def hand_over(
         self, on_event: Callable[[Event], None], *, nodelay: bool, keep_alive: bool
     ) -> None:
-        """It is another backend's from now on, which waits for it: others stop. Never fails."""
+        """Give it to another backend, which will wait for it; others stop. Never fails."""
 
     def shut_down(self) -> None:
-        """End it both ways: what has come can still be read, then `receive` gives ``b""``."""
+        """End both directions: what has come can still be read, then `receive` gives ``b""``."""
 
     def dismiss(self) -> bool:
-        """Tell the peer to leave; is it worth to hear it until it knows? Else it is shut down.
+        """Tell the peer to leave. Is it worth reading until it knows? Else it is shut down.
 
-        Nothing can be sent any more, and those who wait for input look again.
+        Nothing can be sent any more, and tasks that wait for input look again.
         """
 
     def close(self) -> None:
-        """Close the socket and wake those who wait for it. Never fails."""
+        """Close the socket and wake the tasks that wait for it. Never fails."""

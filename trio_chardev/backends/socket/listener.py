@@ -1,10 +1,10 @@
 """Where a socket server gets its clients: sockets that listen at one address.
 
-A new listener must not harm the one that it is to replace, because the change may still
-fail, and yet may have the same address:
+A new listener may have the address of the one that it replaces, and must not harm it, because the
+change may still fail:
 
 both have the same socket then, by dup(2), and so the same queue. The new one does not accept
-before it is in place, the old one not after. Of a path that goes for the socket file, too.
+before it is in place, the old one not after. For a path, that includes the socket file.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from trio_chardev.workers import do_in_worker
 log = logging.getLogger(__name__)
 
 BACKLOG = 1  # as QEMU; Linux lets one more wait
-ACCEPT_PAUSE = 1.0  # seconds; after an error that leaves the client in the queue
-MAX_LATE = 1024  # clients that wait when it stops listening; more are the kernel's to close
+ACCEPT_PAUSE = 1.0  # seconds, after an error that leaves the client in the queue
+MAX_LATE = 1024  # clients that wait when it stops listening; the kernel closes the others
 PORT_0_TRIES = 16  # a port that is free for one family may be in use for the other
 
 
@@ -71,51 +71,51 @@ class Listener:
         replaced: Listener | None = None,
         is_passed: bool = False,
     ) -> None:
-        """Own *sockets*, also if it raises BackendError; *replaced* has the same address.
+        """Take *sockets* over, also if it raises BackendError; *replaced* has the same address.
 
-        *is_passed*: others may have them open, too.
+        *is_passed* says that others may have them open, too.
         """
         self._is_passed = is_passed
         self.address = address
-        """Where it listens really: with the port that the system chose."""
+        """The address in fact: with the port that the system chose."""
         self.file = file
         self._sockets = sockets
         self._replaced = replaced
         self._inherited: deque[socket.socket] = (
             deque()
-        )  # who waits, and waited at the socket replaced
+        )  # clients that wait here or waited at the replaced listener
         self._is_failing = False
         self._is_over = False
         self._poll: select.epoll | None = None
-        self._non_blocking: list[NonBlocking] = []  # those that were passed may be others', too
+        self._non_blocking: list[NonBlocking] = []  # passed sockets may be shared with others
         with backend_errors("Failed to listen on socket"), owned(self.close):
             self._make_ready()
 
     def _make_ready(self) -> None:
-        """Have what is to be waited for. Raises OSError."""
+        """Make the sockets non-blocking, and what is waited for. Raises OSError."""
         for sock in self._sockets:
             self._non_blocking.append(NonBlocking(sock.fileno()))
             if sock.gettimeout() != 0:
                 sock.setblocking(False)
-        if len(self._sockets) > 1:  # one descriptor to wait for
+        if len(self._sockets) > 1:  # so that one descriptor can be waited for
             self._poll = select.epoll(len(self._sockets))
             for sock in self._sockets:
                 self._poll.register(sock, select.EPOLLIN)
 
     @property
     def is_taking_over(self) -> bool:
-        """Do clients of its address go to the one that it replaces, until `activate`?"""
+        """Do its clients go to the listener that it replaces, until `activate`?"""
         return self._replaced is not None
 
     def share(self, endpoint: Endpoint) -> socket.socket | None:
-        """The socket that listens at *endpoint*, once more; None if there is none."""
+        """Duplicate the socket that listens at *endpoint*; None if there is none."""
         for sock in self._sockets:
             if sock.family == endpoint.family and sock.getsockname() == endpoint.address:
                 return sock.dup()
         return None
 
     def share_all(self) -> list[socket.socket]:
-        """Its sockets once more. Raises OSError."""
+        """Duplicate its sockets. Raises OSError."""
         with contextlib.ExitStack() as made:
             sockets = [made.enter_context(sock.dup()) for sock in self._sockets]
             made.pop_all()
@@ -131,7 +131,7 @@ class Listener:
         await self.wait_for_more()
 
     async def wait_for_more(self) -> None:
-        """As `wait`, beside those that were `keep`-ed."""
+        """Wait as `wait` does, disregarding those that were given to `keep`."""
         if self._is_over:
             await trio.sleep_forever()
         while True:
@@ -143,24 +143,24 @@ class Listener:
                 self._note_failure(exc, self._is_failing)
 
     def take(self) -> socket.socket | None:
-        """The next client, or None if there is none after all."""
-        if self._is_over:  # it was woken for a client that is its successor's now
+        """Return the next client, or None if there is none after all."""
+        if self._is_over:  # it was woken for a client that its successor gets
             return None
         if self._inherited:
             return self._inherited.popleft()
         return self.accept()
 
     def keep(self, client: socket.socket) -> None:
-        """*client*, which is owned, is to be taken later, behind those that are kept already."""
+        """Own *client*, to be taken later, after those that are kept already."""
         self._inherited.append(client)
 
     @property
     def waiting(self) -> int:
-        """How many are kept."""
+        """How many clients are kept."""
         return len(self._inherited)
 
     def accept(self) -> socket.socket | None:
-        """The next of the kernel's queue, or None if there is none after all."""
+        """Return the next client of the kernel's queue, or None if there is none after all."""
         if self._is_over:
             return None
         was_failing, self._is_failing = self._is_failing, False
@@ -173,7 +173,9 @@ class Listener:
                     client.setblocking(False)
             except (BlockingIOError, ConnectionAbortedError):
                 continue
-            except OSError as exc:  # EMFILE: the client stays in the queue, and waiting would spin
+            except (
+                OSError
+            ) as exc:  # such as EMFILE: the client stays queued, and waiting would spin
                 self._note_failure(exc, was_failing)
                 continue
             return client
@@ -185,10 +187,10 @@ class Listener:
             log.warning("can't accept a client of %s: %s", self.address.name, error)
 
     def connected(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def activate(self) -> None:
-        """Take the place of the one that is replaced."""
+        """Take the place of the replaced listener."""
         if (replaced := self._replaced) is not None:
             self._replaced = None
             self.file, replaced.file = replaced.file, None
@@ -202,13 +204,13 @@ class Listener:
             check_listening(sock)
 
     def make_private(self) -> None:
-        """Let only this user connect to its socket file, if it has one: a thread will see to it."""
+        """Let only this user connect to its socket file, if any; a thread changes its mode."""
         if self.file is not None:
             do_in_worker(partial(self.file.restrict, PRIVATE))
 
     @property
     def has_waiting(self) -> bool:
-        """Does a client wait in the queue?"""
+        """Does a client wait, here or in the kernel's queue?"""
         if self._inherited:
             return True
         poll = select.poll()
@@ -217,20 +219,20 @@ class Listener:
         return bool(poll.poll(0))
 
     def set_backlog(self, backlog: int) -> None:
-        """Let so many clients wait in the queue, instead of `BACKLOG`."""
+        """Let *backlog* clients wait in the kernel's queue, instead of `BACKLOG`."""
         for sock in self._sockets:
             sock.listen(backlog)
 
     def let_pass_descriptors(self, is_allowed: bool) -> None:
-        """May clients pass descriptors from now on? Where the kernel can't refuse them they may."""
+        """Allow or refuse descriptors from clients from now on, if the kernel can refuse them."""
         for sock in self._sockets:
             if sock.family == socket.AF_UNIX:
                 (rights.allow if is_allowed else rights.refuse)(sock)
 
     def _turn_all_away(self) -> None:
-        """Close those who wait, also in the kernel's queue, if that is not another's, too.
+        """Close the clients that wait, also in the kernel's queue unless that is shared.
 
-        The kernel would close what they have passed, and wait for it, in the event loop.
+        The kernel would close the descriptors that they passed, and wait for that, in this thread.
         """
         for client in self._inherited:
             rights.close_socket(client)
@@ -243,7 +245,7 @@ class Listener:
                 rights.close_socket(late)
 
     async def remove_file(self) -> None:
-        """Remove the socket file before it is closed, so that nobody finds it dead; see `end_on_files`."""
+        """Remove the socket file before closing, so nobody finds it dead; see `end_on_files`."""
         file, self.file = self.file, None
         if file is not None:
             await end_on_files(f"socket {self.address}", file.unlink)
@@ -272,7 +274,7 @@ async def listen(
     """Listen at *address*, if need be together with *replaced*.
 
     A socket file is made in *sandbox*, with the permissions *mode*; see `SocketFile`. Raises
-    BackendError. Cancelled: nothing happened.
+    BackendError. When Cancelled, nothing has happened.
     """
     if isinstance(address, UnixAddress) and not address.abstract:
         return await _listen_at_path(address, replaced, mode, sandbox)
@@ -298,7 +300,7 @@ def listen_on(address: FdAddress, sock: socket.socket) -> Listener:
 
 
 def _found_address(address: SocketAddress, sockets: Sequence[socket.socket]) -> SocketAddress:
-    """Where the first one listens. Raises BackendError, having closed them."""
+    """Return where the first socket listens. Raises BackendError, having closed them all."""
     try:
         return listening_address(address, sockets[0])
     except OSError as exc:
@@ -313,7 +315,7 @@ def _found_address(address: SocketAddress, sockets: Sequence[socket.socket]) -> 
 def _listen_in_range(
     address: InetAddress, endpoints: Sequence[Endpoint], replaced: Listener | None
 ) -> tuple[list[socket.socket], bool]:
-    """Listen at the first port from the address's own up to `to` that is free."""
+    """Listen at the first free port, from that of the address up to `to`."""
     first = endpoints[0].address[1]
     last = first if address.to is None else address.to
     if last < first:
@@ -333,7 +335,7 @@ def _listen_in_range(
 def _listen_at_port(
     address: InetAddress, endpoints: Sequence[Endpoint], port: int, replaced: Listener | None
 ) -> tuple[list[socket.socket], bool]:
-    """Listen at all *endpoints*, at the same port; one that this host lacks is left out."""
+    """Listen at all *endpoints*, at the same port, but for those that this host lacks."""
     has_ipv4 = any(endpoint.family == socket.AF_INET for endpoint in endpoints)
     v6only = has_ipv4 or address.ipv4 is not address.ipv6  # else "::" serves IPv4 too, as QEMU
     sockets: list[socket.socket] = []
@@ -367,7 +369,7 @@ def _listen_at_port(
 def _share_or_listen(
     endpoint: Endpoint, replaced: Listener | None, *, v6only: bool = False
 ) -> tuple[socket.socket, bool]:
-    """A socket that listens at *endpoint*; is it *replaced*'s? Raises OSError."""
+    """Return a socket that listens there, and whether it is *replaced*'s. Raises OSError."""
     if replaced is not None and (sock := replaced.share(endpoint)) is not None:
         return sock, True
 
@@ -423,7 +425,7 @@ async def _listen_at_path(
 
 
 def _bind_file(file: SocketFile, endpoint: Endpoint) -> socket.socket:
-    """In a thread, for the disk may hang: a socket that listens at *file*.
+    """Make a socket that listens at *file*; in a thread, as the disk may hang.
 
     Raises BackendError, OSError.
     """

@@ -1,4 +1,4 @@
-"""What a socket backend can be told, and which options exclude each other."""
+"""The options of a socket backend, and which of them exclude each other."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class SocketOptions(BackendOptions):
     tls_creds: str | None = None
     """Id of the TLS credentials; without them it is not encrypted.
 
-    Others that are made under it hold for who comes then, see chardev-recheck-peers."""
+    New ones made under the id apply to peers that come then, see chardev-recheck-peers."""
 
     tls_authz: str | None = None
-    """Id of the list of those who may, by the distinguished name of their certificate, or by
-    that of their pre-shared key.
+    """Id of the list of the peers that may come, by the distinguished name of their certificate, or
+    by that of their pre-shared key.
 
-    It is looked up for each connection; as long as there is none nobody may."""
+    It is looked up for each connection; as long as there is none, nobody may."""
 
     server: bool = True
     """Listen, instead of connecting."""
@@ -62,18 +62,19 @@ class SocketOptions(BackendOptions):
     """The same in milliseconds."""
 
     reconnect_max_ms: int | None = None
-    """Milliseconds up to which they double while it fails, with some jitter; else they stay."""
+    """Milliseconds up to which the delay doubles while connecting fails, with jitter; it stays the
+    same by default."""
 
     linger_ms: int = 2000
     """Milliseconds that a peer which sends no more (half-close) is still sent to, from its end or
     from the last byte; 0: it is closed at once, as QEMU does. The next client ends it, too."""
 
     on_busy: OnBusy = "wait"
-    """What a server does with who comes while it has a client: make it wait, or refuse it, and
-    say why, as its protocol has it."""
+    """What a server does with clients that come while it has one: make them wait, or refuse them,
+    and say why, as the protocol does that."""
 
     http_guard: bool = False
-    """Let a server's peer go at once that begins with a method of HTTP, or with TLS where none is
+    """Let a server's peer go at once if it begins with a method of HTTP, or with TLS where none is
     spoken: it is a web browser, and what it sends is a page's. A monitor always does so."""
 
     binary_only: bool = False
@@ -82,15 +83,15 @@ class SocketOptions(BackendOptions):
     origins: tuple[str, ...] = ()
     """Web pages that may connect by WebSocket, as ``https://console.example``; ``*`` is any.
 
-    With ``:*`` behind the host its port may be any. The default is those of the same host, if they
-    call it by an address, localhost, this machine's name or the host in the options: where others
-    lead here, such as a proxy's, list them. A page from a file is ``null``. Who is no browser names
-    no origin, and may always."""
+    With ``:*`` after the host any port may. The default is pages of the same host, if they call it
+    by an address, localhost, this machine's name or the host in the options: where other names lead
+    here, such as a proxy's, list them. A page from a file is ``null``. Clients that are no browsers
+    name no origin, and always may."""
 
     ws_path: str | None = None
-    """Path that a WebSocket's client asks for, ``/`` unless said; a server then takes no other.
+    """Path that a WebSocket's client asks for, by default ``/``; a server then takes no other.
 
-    The default of a server is any. A client's may have a query, which a server overlooks."""
+    The default of a server is any. A client's may have a query, which a server ignores."""
 
     @property
     def open_timeout(self) -> float:
@@ -114,14 +115,14 @@ class SocketOptions(BackendOptions):
 
     @property
     def protocols(self) -> tuple[object, ...]:
-        """What a peer that is connected can't be asked to change."""
+        """The options that can't be changed for a connected peer."""
         return (
             *(self.tls_creds, self.tls_authz, self.websocket, self.binary_only, self.ws_path),
             *(self.telnet, self.tn3270, self.server),
         )
 
     def named(self, name: str) -> str:
-        """*name* of an address or a connection, as query-chardev shows it."""
+        """Return the *name* of an address or a connection as query-chardev shows it."""
         address = name.removeprefix("tcp:")
         if address == name or not (self.telnet or self.websocket):
             return name
@@ -131,7 +132,7 @@ class SocketOptions(BackendOptions):
 def find_credentials(
     options: SocketOptions, objects: Mapping[str, object]
 ) -> AnyCredentials | None:
-    """The TLS credentials that *options* name. Raises OptionsError in QEMU's words."""
+    """Find the TLS credentials that *options* name. Raises OptionsError with QEMU's texts."""
     id = options.tls_creds
     if id is None:
         return None
@@ -147,7 +148,7 @@ def find_credentials(
 
 
 def check_options(options: SocketOptions, credentials: AnyCredentials | None) -> None:
-    """Raise BackendError, in QEMU's words and order, for options that exclude each other."""
+    """Raise BackendError, with QEMU's texts in its order, for options that exclude each other."""
     reconnect = None
     if options.reconnect_ms is not None:
         reconnect = "reconnect-ms"

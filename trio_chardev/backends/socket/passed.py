@@ -1,4 +1,4 @@
-"""Sockets that are open already, and that others may have open, too: given by descriptor."""
+"""Sockets given by descriptor: they are open already, and others may have them open, too."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from trio_chardev.errors import BackendError, backend_errors
 
 
 class SharedSocket(socket.socket):
-    """Reads and writes never wait, though others find it as blocking as it was.
+    """A socket that never waits, though its description stays blocking for others.
 
-    So it can't be spliced, for which there is no such flag.
+    It can't be spliced, as splice(2) has no such flag for sockets.
     """
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
@@ -41,12 +41,12 @@ class SharedSocket(socket.socket):
 
 
 def socket_from_fd(fd: int, name: str) -> socket.socket:
-    """Make a socket of *fd*, which is owned, also if this raises BackendError.
+    """Make a socket of *fd*, which is owned from now on, even if this raises BackendError.
 
-    It never waits. One that is non-blocking already can be spliced.
+    It never waits. It can be spliced if it was non-blocking already.
     """
     try:
-        os.fstat(fd)  # refuses what Python's socket would cut down to another descriptor
+        os.fstat(fd)  # raises for numbers that Python's socket would truncate to another descriptor
         is_shared = os.get_blocking(fd)
         sock = (SharedSocket if is_shared else socket.socket)(fileno=fd)
     except (OSError, OverflowError) as exc:
@@ -59,5 +59,5 @@ def socket_from_fd(fd: int, name: str) -> socket.socket:
         with backend_errors(f"Could not use file descriptor '{name}'"):
             sock.set_inheritable(False)
             if not is_shared:
-                sock.setblocking(False)  # to Python; the kernel has it so
+                sock.setblocking(False)  # for Python; in the kernel it is non-blocking already
     return sock

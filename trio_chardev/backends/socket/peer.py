@@ -1,7 +1,7 @@
 """A backend whose other side is one peer, on a connected socket.
 
-Bytes, breaks off, descriptors, and what the layers on the socket hold back. How the peer comes,
-and the next one when it has left, is its subclass's, see `trio_chardev.backends.socket.socket`.
+It handles bytes, descriptors, the end, and what the layers on the socket hold back. How the peer
+and its successors come is the subclass's task, see `trio_chardev.backends.socket.socket`.
 """
 
 from __future__ import annotations
@@ -30,43 +30,43 @@ from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSuppo
 
 log = logging.getLogger(__name__)
 
-LAST_LOOKS = 32  # at what a peer with protocols has sent, in a commit; `finish` gets the rest
+LAST_LOOKS = 32  # at a layered peer's input, in a commit; `finish` gets the rest
 
 
 class PeerBackend(Backend):
-    """While there is a peer it is open."""
+    """A backend that is open while it has a peer."""
 
     is_polled = True
 
     def __init__(
         self, request: OpenRequest, *, has_layers: bool, linger: float, http_guard: bool = False
     ) -> None:
-        """*has_layers*: do protocols stand on the sockets? They may hold back what is sent.
+        """*has_layers* says whether protocols stand on the sockets, which may hold back output.
 
-        *http_guard*: a peer that turns out to be a web browser is let go, see `HttpGuard`.
-        *linger* is how long one who sends no more is still sent to, in seconds; see `HalfClosedPeer`.
+        With *http_guard* a peer that turns out to be a web browser is let go, see `HttpGuard`.
+        *linger* is how many seconds a half-closed peer is still sent to, see `HalfClosedPeer`.
         """
         super().__init__(request)
         self._connection: Link | None = None
         self.is_hung_up = False
         """The peer has left, or was dismissed; False again once that was reported."""
-        self._half_closed: HalfClosedPeer | None = None  # was the last peer, while there is none
+        self._half_closed: HalfClosedPeer | None = None  # the last peer, while there is none
         self._linger = linger
         self._has_sent_eof = False  # to the peer
-        self._dismissed_until: float | None = None  # when it is dropped, having been told to leave
+        self._dismissed_until: float | None = None  # when a dismissed peer is dropped
         self._has_layers = has_layers
         self._refuses_browsers = http_guard
-        self._http_guard: HttpGuard | None = None  # of the peer, until it is known to be none
+        self._http_guard: HttpGuard | None = None  # of the peer, until it is known to be no browser
         self._last_looks: int | None = None  # how many are left, in a commit
         self._has_unsent = trio.Event()  # wakes `_keep_flushing`
         self._nursery: trio.Nursery | None = None
 
     @abc.abstractmethod
     async def _wait_for_peer(self) -> None:
-        """Wait until there may be a peer; the caller looks, and calls again if not."""
+        """Wait until there may be a peer; the caller checks, and calls again if there is none."""
 
     def _connect(self, link: Link) -> None:
-        """*link*, which is owned from now on, is the peer."""
+        """Make *link*, which is owned from now on, the peer."""
         self._let_go()
         self._connection = link
         self._has_sent_eof = False
@@ -83,7 +83,7 @@ class PeerBackend(Backend):
             self.set_open(False)
 
     def _note_end(self) -> None:
-        """The peer will send no more. It is lost, or sent to for some time, if it may still read."""
+        """Handle the end of the peer's input: keep it for some time if it may still read."""
         link, is_ended = self._connection, self._has_sent_eof
         if link is None or self.is_dismissed or self._linger <= 0 or self.peer.others_wait:
             self._lose()
@@ -96,7 +96,7 @@ class PeerBackend(Backend):
             self._lose()
 
     def _let_go(self) -> None:
-        """Close the one who sends no more, if there is one."""
+        """Close the half-closed peer, if there is one."""
         if self._half_closed is not None:
             half_closed, self._half_closed = self._half_closed, None
             half_closed.link.close()
@@ -111,13 +111,13 @@ class PeerBackend(Backend):
 
     @property
     def reader(self) -> Link | None:
-        """Who gets what is sent."""
+        """The link that gets what is sent: the peer's, or the half-closed one's."""
         return self._connection if self._half_closed is None else self._half_closed.link
 
     def _dismiss(self, connection: Link) -> None:
-        """Have the peer leave: what it has sent until it knows is read, as if it had left.
+        """Make the peer leave: what it has sent until it knows is read, as if it had left.
 
-        One that does not leave is dropped after DRAIN_TIMEOUT.
+        If it does not leave, it is dropped after DRAIN_TIMEOUT.
         """
         if self._dismissed_until is None and connection.dismiss():
             self._dismissed_until = trio.current_time() + DRAIN_TIMEOUT
@@ -136,7 +136,7 @@ class PeerBackend(Backend):
 
     @asynccontextmanager
     async def _dropping_in_time(self, connection: Link) -> AsyncIterator[None]:
-        """Around a wait, which ends when the peer is dropped."""
+        """End the wait in the body when the peer is dropped."""
         if self._dismissed_until is None:
             yield
             return
@@ -157,7 +157,7 @@ class PeerBackend(Backend):
         return b""
 
     def look_again_in_drain(self, *, looks: bool) -> None:
-        """In the drain nothing is not the end as long as more has come, which may be no input."""
+        """In a drain, let `receive_nowait` go on while what comes is no input, if *looks*."""
         self._last_looks = LAST_LOOKS if looks and self._has_layers else None
 
     def _receive(self, max_bytes: int) -> bytes:
@@ -173,7 +173,7 @@ class PeerBackend(Backend):
             log.info("chardev '%s': %s: %s", self.id, connection.name, exc)
             self._lose()
             return b""
-        except Exception as exc:  # whatever it is, it is the end of this peer only
+        except Exception as exc:  # whatever it is, it ends this peer only
             what = type(exc).__name__
             log.warning("chardev '%s': %s is let go: %s: %s", self.id, connection.name, what, exc)
             log.debug("chardev '%s'", self.id, exc_info=exc)
@@ -188,7 +188,7 @@ class PeerBackend(Backend):
         return data
 
     def _let_browser_go(self, data: bytes) -> bool:
-        """*data* is the next of a peer's first bytes: let it go if it is a browser's."""
+        """Check *data*, the next of a peer's first bytes. Let it go if it is a browser."""
         guard = self._http_guard
         assert guard is not None
         if guard.is_browser(data):
@@ -211,7 +211,7 @@ class PeerBackend(Backend):
             return 0
         except OSError as exc:
             if not (self.is_dismissed or connection.has_input()):
-                self._lose()  # else the reader meets the end, behind the input
+                self._lose()  # else the reader finds the end, after the input
             raise self._disconnected() from exc
         finally:
             self._note_unsent(connection)
@@ -258,7 +258,7 @@ class PeerBackend(Backend):
                 self._lose()
 
     async def _wait_for_next(self) -> None:
-        """Wait until there may be a peer; meanwhile let go the one who sends no more, in time."""
+        """Wait until there may be a peer; meanwhile close the half-closed one in time."""
         half_closed = self._half_closed
         if half_closed is None:
             await self._wait_for_peer()
@@ -281,9 +281,9 @@ class PeerBackend(Backend):
             raise self._disconnected()
         try:
             await target.wait_writable()
-        except (trio.ClosedResourceError, OSError):  # whoever waits for input finds out why
+        except (trio.ClosedResourceError, OSError):  # the reader finds out why
             raise self._disconnected() from None
-        if link is not self.reader:  # what is to be sent is not for the next one
+        if link is not self.reader:  # what is to be sent is not for another peer
             raise self._disconnected()
 
     # ------------------------------------------------------------ what layers hold back
@@ -294,7 +294,7 @@ class PeerBackend(Backend):
 
     @asynccontextmanager
     async def flushing(self) -> AsyncIterator[None]:
-        """Within the block what counts as sent is sent, also when nobody reads or writes."""
+        """Send in the block what counts as sent, also when nobody reads or writes."""
         if not (self._has_layers or self._watches):
             yield
             return
@@ -310,14 +310,14 @@ class PeerBackend(Backend):
         return False
 
     def _watch(self) -> None:
-        """A peer may have come: start in the nursery, if there is one, what is to be done now."""
+        """Start in the nursery, if there is one, what is needed now that a peer may have come."""
 
     async def _keep_flushing(self) -> None:
         while True:
             await self._has_unsent.wait()
             self._has_unsent = trio.Event()
             if (link := self.reader) is not None:
-                # The reader meets these.
+                # The reader will get these errors.
                 with contextlib.suppress(OSError, trio.ClosedResourceError):
                     await _flush(link)
                 if self._half_closed is not None and self._half_closed.is_ended:
@@ -356,14 +356,14 @@ class LinkPeer(Peer):
         else:
             try:
                 await connection.wait_hangup()
-            except OSError:  # no descriptor to spare: then reading tells
+            except OSError:  # no descriptor to spare, so only reading notices it
                 await trio.sleep_forever()
             self._backend.is_hung_up = connection is self._backend._connection
 
     def send_eof(self) -> None:
-        """Tell the peer; nothing more can be sent to it. Raises NotSupportedError.
+        """Tell the peer that nothing more will be sent. Raises NotSupportedError.
 
-        Also BackendDisconnectedError, if nobody is there.
+        Also raises BackendDisconnectedError, if nobody is there.
         """
         link = self._backend.reader
         if link is None or self._backend._has_sent_eof:
@@ -372,7 +372,7 @@ class LinkPeer(Peer):
             raise NotSupportedError(f"'{self.filename}' can't end in one direction only")
         try:
             link.send_eof()
-        except OSError as exc:  # it has left, which its reader meets
+        except OSError as exc:  # it has left, as its reader will find
             raise self._backend._disconnected() from exc
         finally:
             self._backend._note_unsent(link)
@@ -384,7 +384,7 @@ class LinkPeer(Peer):
             self._backend._let_go()
 
     def take_fds(self) -> list[int]:
-        """The descriptors that came with the last read that brought any; see `UnixConnection`."""
+        """Return the descriptors of the last read that brought any; see `UnixConnection`."""
         if isinstance(self._backend._connection, UnixConnection):
             return self._backend._connection.take_fds()
         return []
@@ -392,7 +392,7 @@ class LinkPeer(Peer):
     def send_fds(self, fds: Sequence[int]) -> None:
         """Pass *fds*, which stay the caller's, with the next bytes that are sent.
 
-        Instead of those of an earlier call; dropped if these bytes can't be sent. Raises
+        They replace those of an earlier call, and are dropped if these bytes can't be sent. Raises
         NotSupportedError on other than UNIX sockets, BackendDisconnectedError, BackendError
         if one is not open.
         """
@@ -407,7 +407,7 @@ class LinkPeer(Peer):
 
 
 class _PeerLeaving(Leaving):
-    """How a peer is left: it is told so, and heard until it knows."""
+    """How a peer is left: it is told, and its input is read until it knows."""
 
     def __init__(self, backend: PeerBackend) -> None:
         self._backend = backend

@@ -1,4 +1,4 @@
-"""Peers that are there, and would not be let in if they came now."""
+"""Finds connected peers that would not be let in if they came now."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ def recheck(
     refusal_of: Callable[[Link], str | None],
     end: Callable[[Link], None] | None,
 ) -> list[tuple[str, str]]:
-    """Name those of chardev *label*'s *links* that *refusal_of* has a reason for, and the reasons.
+    """Return the names of the peers on *links* that would be refused, with the reasons.
 
-    The log has them, too, and *end* is called with each.
+    *refusal_of* gives the reason, or None. Each is logged for chardev *label*, and *end* is called
+    with it.
     """
     refused = [(link, why) for link in links if (why := refusal_of(link)) is not None]
     for link, why in refused:

@@ -1,8 +1,8 @@
-"""Descriptors that a peer passes (SCM_RIGHTS, unix(7)): refused, or closed where nobody waits.
+"""Descriptors that a peer passes (SCM_RIGHTS, unix(7)): refuses them, or closes them in threads.
 
 close(2) waits for as long as its descriptor says: a TCP socket with SO_LINGER for its last bytes, a
-file of FUSE for who serves it. So a descriptor of a stranger, and a socket in whose queue there may
-be some, is closed by a thread. A peer that is to pass none is not let (SO_PASSRIGHTS, Linux 6.16).
+file of FUSE for its server. So a descriptor of a stranger, and a socket in whose queue there may
+be some, is closed by a thread. Where none are wanted they are refused (SO_PASSRIGHTS, Linux 6.16).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from functools import partial
 from trio_chardev.workers import POOL, NoThreadError
 
 SO_PASSRIGHTS = 83
-MAX_RIGHTS = 253  # the kernel's SCM_MAX_FD: those for which there is no room it would close itself
+MAX_RIGHTS = 253  # the kernel's SCM_MAX_FD; with less room it would close the rest itself
 MAX_THREADS = 8
 MAX_WAITING = 256  # to be closed; then no more are taken, nor clients of UNIX sockets
 READ_SIZE = 1 << 16
@@ -32,15 +32,15 @@ _SPACE = socket.CMSG_SPACE(MAX_RIGHTS * array.array("i").itemsize)
 
 
 def refuse(sock: socket.socket) -> bool:
-    """Let nobody pass descriptors to *sock*, or to those that it accepts.
+    """Refuse descriptors that are passed to *sock*, or to the sockets that it accepts.
 
-    False if the kernel can't. What has come already stays in the queue.
+    Returns False if the kernel can't. Those that have come already stay in the queue.
     """
     return _let(sock, False)
 
 
 def allow(sock: socket.socket) -> None:
-    """Let descriptors be passed again."""
+    """Allow descriptors again."""
     _let(sock, True)
 
 
@@ -53,7 +53,7 @@ def _let(sock: socket.socket, is_allowed: bool) -> bool:
 
 
 def receive(sock: socket.socket, max_bytes: int) -> tuple[bytes, list[int]]:
-    """As recv(2), and the descriptors that have come with it, which are the caller's."""
+    """Do recv(2), and return the descriptors that came with it, which the caller owns."""
     data, ancillary, _, _ = sock.recvmsg(
         max_bytes, _SPACE, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
     )
@@ -65,13 +65,13 @@ def receive(sock: socket.socket, max_bytes: int) -> tuple[bytes, list[int]]:
 
 
 def count_unread(sock: socket.socket) -> int:
-    """How many bytes wait in the queue of *sock*. Raises OSError."""
+    """Return how many bytes wait in the queue of *sock*. Raises OSError."""
     (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))
     return int(count)
 
 
 class Closer:
-    """Closes in threads, a few at a time; the caller never waits."""
+    """Calls closing functions in a few threads; its caller never waits."""
 
     def __init__(self, run: Callable[..., None] = POOL.run) -> None:
         self._run = run
@@ -81,7 +81,7 @@ class Closer:
 
     @property
     def is_idle(self) -> bool:
-        """Has all been closed?"""
+        """Have all been called?"""
         return not self._threads
 
     @property
@@ -90,7 +90,7 @@ class Closer:
         return len(self._waiting) >= MAX_WAITING
 
     def do(self, close: Callable[[], object]) -> None:
-        """Have *close*, which must not raise, called soon."""
+        """Call *close*, which must not raise, soon."""
         with self._lock:
             self._waiting.append(close)
             if self._threads == MAX_THREADS:
@@ -116,19 +116,19 @@ def _nothing() -> None:
 
 
 CLOSER = Closer()
-"""One for the process, as descriptors are."""
+"""One for the process, as descriptors are the process's."""
 
 
 def close_fds(fds: Iterable[int]) -> None:
-    """Close *fds*, which somebody has passed, soon."""
+    """Close *fds*, which a peer has passed, soon."""
     for fd in fds:
         CLOSER.do(partial(_close_fd, fd))
 
 
 def close_socket(sock: socket.socket) -> None:
-    """Close *sock*: now, or if its peer may have passed what is not read, soon. Never fails."""
+    """Close *sock* now; or soon, if its peer may have passed descriptors to it. Never fails."""
     if sock.family != socket.AF_UNIX or sock.fileno() == -1 or _has_only_bytes(sock):
-        with contextlib.suppress(OSError):  # ECONNRESET: it is closed all the same
+        with contextlib.suppress(OSError):  # such as ECONNRESET: it is closed all the same
             sock.close()
     else:
         CLOSER.do(partial(_close_unread, sock, is_shared=type(sock) is not socket.socket))
@@ -145,10 +145,10 @@ def _has_only_bytes(sock: socket.socket) -> bool:
 
 
 def _close_fd(fd: int) -> None:
-    """Close *fd*, without waiting for what a socket has not sent."""
+    """Close *fd*, without waiting for a socket's unsent bytes."""
     try:
         sock = socket.socket(fileno=fd)
-    except OSError:  # it is none
+    except OSError:  # it is not a socket
         with contextlib.suppress(OSError):
             os.close(fd)
         return
@@ -159,7 +159,7 @@ def _close_fd(fd: int) -> None:
 
 
 def _close_unread(sock: socket.socket, *, is_shared: bool) -> None:
-    """Close *sock*, and before it what has been passed to it, unless others may read that."""
+    """Close *sock*, and before it the descriptors in its queue, unless others may read them."""
     with contextlib.suppress(OSError):
         while not is_shared:
             data, fds = receive(sock, READ_SIZE)

@@ -1,16 +1,16 @@
-"""socket: a stream socket of any family, that listens or connects.
+"""socket: a stream socket of any family, which listens or connects.
 
 A server has one client at a time. While it has one it does not accept, so the others wait
 in the kernel's queue, and are served in their turn. Accepting, handshakes, connecting again
-and hearing of a hang-up all happen in `wait_readable` and `attend`, in the one task that reads.
+and noticing a hang-up all happen in `wait_readable` and `attend`, in the one task that reads.
 
-What is there, from below:
+The parts, from the bottom up:
 
     Listener | Redialer | Nobody     gives connected sockets, one after the other
     Connection                       one of them
     Layer                            a protocol on it, and another on that, see `Stack`
-    Handshaking                            where they shake hands
-    PeerBackend                      what is done with the one who is the peer
+    Handshaking                      where newcomers shake hands
+    PeerBackend                      what is done with the peer
     SocketBackend                    joins them: opens, and decides who is the peer
 """
 
@@ -70,13 +70,13 @@ class SocketBackend(PeerBackend):
             http_guard=options.http_guard,
         )
         self.address = options.addr
-        """Where it listens, as soon as it does, or connects to."""
+        """The address that it connects to, or listens at, with the port once it does."""
         self._options = options
         self.keeps_peer = False
-        """`activate` takes over the peer of the backend that it replaces."""
+        """`activate` takes over the peer of the replaced backend."""
         self._peers: Peers = Nobody()
         self._handshaking = Handshaking(f"chardev '{self.id}'")
-        self._waiting: trio.CancelScope | None = None  # for a peer; add_client cuts it short
+        self._waiting: trio.CancelScope | None = None  # for a peer; add_client cancels it
         self._access: Access | None = None
         self._door = Door(
             self.id,
@@ -85,7 +85,7 @@ class SocketBackend(PeerBackend):
             refuses=options.on_busy == "refuse",
             on_waiting=request.touch,
         )
-        self._original: SocketBackend | None = None  # whose peer is kept, until the commit
+        self._original: SocketBackend | None = None  # its peer is kept; None after the commit
 
     # ------------------------------------------------------------ opening
 
@@ -125,7 +125,7 @@ class SocketBackend(PeerBackend):
             self._keep_peer_of(request.replaces)
         if (delay := self._options.reconnect_delay) > 0:
             if not isinstance(self.address, InetAddress):
-                fixed_endpoint(self.address)  # what is wrong now will always be
+                fixed_endpoint(self.address)  # what is wrong now would always be
             with slow_errors(f"Failed to connect to '{self.address}'"):
                 await work_on_files(check_path, self.address, request.sandbox)
             backoff = Backoff(delay, self._options.longest_reconnect_delay)
@@ -140,9 +140,9 @@ class SocketBackend(PeerBackend):
         await self.begin_with(sock, f"Failed to connect to '{self.address}'")
 
     async def begin_with(self, sock: socket.socket, failed: str) -> None:
-        """*sock*, which is owned from now on, is the peer, and its handshakes are over.
+        """Make *sock*, which is owned from now on, the peer, after its handshakes.
 
-        Raises BackendError, *failed* and why, if that can't be.
+        Raises BackendError, *failed* and the reason, if that fails.
         """
         try:
             if (newcomer := self._take_in(sock)) is not None:
@@ -153,7 +153,7 @@ class SocketBackend(PeerBackend):
             raise BackendError.from_os_error(failed, exc) from exc
 
     def serve_only(self, link: Link) -> None:
-        """*link*, which is owned from now on, is the peer; nobody comes after it."""
+        """Make *link*, which is owned from now on, the peer; nobody comes after it."""
         self._take_over(link)
 
     def _is_client_of_same_server(self, original: Backend | None) -> bool:
@@ -179,7 +179,7 @@ class SocketBackend(PeerBackend):
         self.keeps_peer = True
 
     def _check_kept(self, peer: Link | None) -> None:
-        """Raise BackendError if *peer* would not be let in by our own options, if it came now."""
+        """Raise BackendError if *peer* would not be let in with our own options, if it came now."""
         if peer is not None and (why := self._refusal_of(peer)) is not None:
             raise BackendError(f"'keep-peer': {peer.name} would not be let in: {why}")
 
@@ -193,29 +193,29 @@ class SocketBackend(PeerBackend):
         can_get_another = self._options.server or self._options.reconnect_delay > 0
         if original and not (peer or self._connection or can_get_another):
             raise BackendError(f"the peer at '{self.address}' has left")
-        self._check_kept(peer)  # it may be another one by now
+        self._check_kept(peer)  # it may be another peer by now
         self._peers.activate()
-        if isinstance(self._peers, Listener):  # perhaps that of another, with other protocols
+        if isinstance(self._peers, Listener):  # perhaps one of a backend with other protocols
             self._peers.let_pass_descriptors(not self._has_layers)
         if original and peer:
             original._connection = None
             self._take_over(peer)
 
     def _take_over(self, peer: Link) -> None:
-        """*peer* is another's no more, as that of the backend that is replaced."""
-        if self._connection is not None:  # would be a second
+        """Make *peer*, which the replaced backend or a listener had, the peer."""
+        if self._connection is not None:  # there can't be two
             self._connection.close()
         keep_alive = isinstance(self.address, InetAddress) and self.address.keep_alive
         peer.hand_over(self._on_event, nodelay=self._options.nodelay, keep_alive=keep_alive)
         self._connect(peer)
 
     def _check(self, sock: socket.socket) -> None:
-        """Raise OSError if there is a guard, and the peer of *sock* may not."""
+        """Raise OSError if there is a guard, and it refuses the peer of *sock*."""
         if self._access is not None:
             self._access.check(sock, is_proved=self._stack.proves_peers)
 
     async def aclose(self) -> None:
-        """Close everything; for the opener, when it leaves. Cancelled is not heard."""
+        """Close everything; the opener calls it at its end. It can't be Cancelled."""
         if isinstance(self._peers, Listener):
             await self._peers.remove_file()
         self._peers.close()
@@ -240,14 +240,14 @@ class SocketBackend(PeerBackend):
         return int(port) if port.isdecimal() else None
 
     def _take_in(self, sock: socket.socket) -> Link | None:
-        """As `_meet`, but *sock* is closed if this raises OSError."""
+        """Do as `_meet`, but close *sock* if this raises OSError."""
         with ending(partial(close_socket, sock), f"chardev '{self.id}'"):
             return self._meet(sock)
 
     def _meet(self, sock: socket.socket) -> Link | None:
-        """*sock* is owned, and the peer now (None), or when it leaves the handshaking.
+        """Own *sock*. It is the peer now (None), or when the returned link has shaken hands.
 
-        Raises OSError if it has left again; then it is the caller's still.
+        Raises OSError if it may not come or has left; then the caller still owns it.
         """
         self._check(sock)
         name = connection_name(self.address, sock, is_server=self._options.server)
@@ -268,7 +268,7 @@ class SocketBackend(PeerBackend):
         self._watch()
 
     def set_open(self, is_open: bool) -> None:
-        if not is_open:  # who comes now is the next
+        if not is_open:  # whoever comes now is the next peer
             self._door.leave()
         super().set_open(is_open)
 
@@ -286,9 +286,9 @@ class SocketBackend(PeerBackend):
                 self._door.watch(self._nursery, listener, link.sock, newcomers)
 
     def _admit(self, newcomer: Link) -> None:
-        """*newcomer*, whose handshakes are over, is the peer.
+        """Make *newcomer*, whose handshakes are over, the peer.
 
-        Raises OSError, having closed it, if the guard, that may have come meanwhile, refuses it.
+        Raises OSError, having closed it, if the guard refuses it, which may have come meanwhile.
         """
         with ending(newcomer.close, f"chardev '{self.id}'"):
             self._check(newcomer.sock)
@@ -302,22 +302,22 @@ class SocketBackend(PeerBackend):
             elif self._options.server:
                 await self._handshaking.wait(self._peers.wait)
             else:
-                await self._handshaking.wait(trio.sleep_forever)  # a client has dialled enough
+                await self._handshaking.wait(trio.sleep_forever)  # a client makes one connection
         self._waiting = None
         if self._connection is not None:
             return
         if (newcomer := self._handshaking.take()) is not None:
-            with contextlib.suppress(OSError):  # it may not
+            with contextlib.suppress(OSError):  # it may not come
                 self._admit(newcomer)
         elif (sock := self._peers.take()) is not None:
             with contextlib.suppress(OSError):  # it has left already
                 self._take_in(sock)
 
     def add_client(self, sock: socket.socket) -> None:
-        """*sock*, a connected stream socket, is the peer from now on, and owned.
+        """Make *sock*, a connected stream socket, the peer, and own it.
 
-        Raises BackendError if there is a peer, or if *sock* can't be one: then it is the
-        caller's still.
+        Raises BackendError if there is a peer, or if *sock* can't be one: then the caller still
+        owns it.
         """
         try:
             if self._connection is not None or (self._handshaking and not self._options.server):
@@ -327,13 +327,13 @@ class SocketBackend(PeerBackend):
             self._meet(sock)
         except BackendError:
             raise
-        except Exception as exc:  # whatever it is, it is the end of this one only
+        except Exception as exc:  # whatever it is, it ends this client only
             raise BackendError("failed to add client") from exc
         if self._waiting is not None:
             self._waiting.cancel()
 
     def _refusal_of(self, link: Link) -> str | None:
-        """Why the peer on *link* would not be let in if it came now."""
+        """Return why the peer on *link* would not be let in if it came now, or None."""
         try:
             self._check(link.sock)
         except OSError as exc:
@@ -341,13 +341,13 @@ class SocketBackend(PeerBackend):
         return self._stack.refusal_of(link)
 
     def _end(self, link: Link) -> None:
-        """*link* is the peer, or wants to be, or has been: no more."""
+        """Drop *link*, which is the peer, wants to be, or has been."""
         if link is self._connection:
             self._lose()
         elif link is self.reader:
             self._let_go()
         else:
-            link.shut_down()  # the handshaking notices
+            link.shut_down()  # which the handshaking notices
 
     @property
     def peer(self) -> Peer:
@@ -359,7 +359,7 @@ class SocketBackend(PeerBackend):
         return _TelnetLine(self) if is_telnet_client else super().line
 
     def ask_for_break(self) -> None:
-        """Have a telnet server send a break. Raises BackendError."""
+        """Ask a telnet server to send a break. Raises BackendError."""
         link = self._connection
         if not isinstance(link, Layer):
             raise self._disconnected()
@@ -372,7 +372,7 @@ class SocketBackend(PeerBackend):
 
 
 class _SocketPeer(LinkPeer):
-    """The one peer that the backend has, and who would be the next."""
+    """The one peer that the backend has, and the clients that wait."""
 
     can_disconnect = True
 
@@ -395,7 +395,7 @@ class _SocketPeer(LinkPeer):
         return isinstance(self._backend._peers, Listener) and self._backend._peers.has_waiting
 
     def guard(self) -> None:
-        """Let in only who may, see `Peer.guard`. One who has come already and may not is dropped."""
+        """Let in only peers that may, see `Peer.guard`; drop one that is there and may not."""
         listener = self._backend._peers if isinstance(self._backend._peers, Listener) else None
         if not self._backend._stack.proves_peers:
             if listener is not None:
@@ -408,14 +408,14 @@ class _SocketPeer(LinkPeer):
             listener.make_private()
         self._backend._access = Access(f"chardev '{self._backend.id}'")
         self._backend._let_go()
-        if self._backend._connection is not None:  # a newcomer is looked at after its handshakes
+        if self._backend._connection is not None:  # newcomers are checked after their handshakes
             try:
                 self._backend._check(self._backend._connection.sock)
             except OSError:
                 self._backend._lose()
 
     def recheck(self, *, drop: bool) -> list[tuple[str, str]]:
-        """Look at the peer, and those who shake hands. What was not read is lost."""
+        """Check the peer, and the newcomers that shake hands. *drop* loses what was not read."""
         links = (
             *(() if self._backend.reader is None else (self._backend.reader,)),
             *self._backend._handshaking,
@@ -425,9 +425,9 @@ class _SocketPeer(LinkPeer):
         )
 
     def disconnect(self, *, at_once: bool = False) -> None:
-        """Drop the peer, or all who want to be, as if it had left: what it sent can be read.
+        """Drop the peer, or all newcomers, as if they had left: what they sent can be read.
 
-        Unless *at_once* a peer that is sending is heard until it knows, see `_dismiss`.
+        Unless *at_once*, a peer that is sending is read until it knows, see `_dismiss`.
         """
         if self._backend._half_closed is not None:
             self._backend._let_go()
@@ -440,21 +440,21 @@ class _SocketPeer(LinkPeer):
 
 
 class _TelnetLine(Line):
-    """The line at the server of a telnet client, which can send a break."""
+    """The line at a telnet client's server, which can send a break."""
 
     def __init__(self, backend: SocketBackend) -> None:
         super().__init__(backend.filename)
         self._backend = backend
 
     async def send_break(self, duration: float = BREAK_DURATION) -> None:
-        """Ask the server for a break; telnet does not say how long. Raises BackendError."""
+        """Ask the server for a break; telnet can't say how long. Raises BackendError."""
         await trio.lowlevel.checkpoint()
         self._backend.ask_for_break()
 
 
 @asynccontextmanager
 async def open_socket(options: SocketOptions, request: OpenRequest) -> AsyncIterator[Backend]:
-    """Listen or connect. Raises BackendError, in QEMU's words."""
+    """Listen or connect. Raises BackendError, with QEMU's texts."""
     backend = SocketBackend(request, options)
     try:
         if options.server:

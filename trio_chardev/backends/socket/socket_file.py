@@ -1,8 +1,8 @@
 """The file of a listening UNIX socket: binding it, removing it.
 
-A path is not taken from who listens there, and what is not a socket is not removed. A
-socket that its owner left behind is. Nobody unlinks what another has bound: inodes are compared. All of it is
-done in the folder that is opened first; see `trio_chardev.place`.
+A path is not taken from a process that listens there, and what is not a socket is not removed. A
+socket that its owner left behind is. Nobody unlinks a socket that another process has bound: inodes
+are compared. All of it is done in the folder that is opened first; see `trio_chardev.place`.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ class SocketFile:
     __slots__ = ("_inode", "_lock", "_mode", "_place", "_sandbox", "path")
 
     def __init__(self, path: bytes, mode: int | None = None, sandbox: Sandbox = EVERYWHERE) -> None:
-        """It gets the permissions *mode*, less the umask; None: what the kernel gives."""
+        """The file gets the permissions *mode*, less the umask; None means the kernel's default."""
         self.path = path
         self._mode = mode
         self._sandbox = sandbox
-        self._place: Place | None = None  # None again once it was removed
+        self._place: Place | None = None  # None again once the file was removed
         self._inode: Inode | None = None
-        self._lock = threading.Lock()  # of the threads that give it permissions and remove it
+        self._lock = threading.Lock()  # between the threads that change its mode and remove it
 
     # ------------------------------------------------------------ for threads: the disk may hang
 
     def bind(self, sock: socket.socket) -> None:
-        """Bind *sock*, having cleared the path of a socket left behind.
+        """Bind *sock*, after removing a socket that was left behind at the path.
 
-        Raises BackendError if the path is in use or outside of the sandbox, OSError.
+        Raises BackendError if the path is in use or outside of the sandbox, and OSError.
         """
         self._place = place = self._sandbox.locate(os.fsdecode(self.path))
         self._make_way(place)
@@ -58,7 +58,7 @@ class SocketFile:
         self._inode = _inode(place)
 
     def _bind_beside(self, sock: socket.socket, place: Place) -> None:
-        """Bind at a short name in the same folder, and move that."""
+        """Bind at a short name in the same folder, and rename that."""
         with contextlib.closing(place.beside(f".{secrets.token_hex(6)}")) as beside:
             sock.bind(_kernel_name(beside))
             try:
@@ -70,13 +70,13 @@ class SocketFile:
                 raise
 
     def is_at(self, path: bytes, sandbox: Sandbox) -> bool:
-        """Is it at *path*, and still there? Raises BackendError if that is not in *sandbox*, OSError."""
+        """Is it at *path*, and still ours? Raises OSError, BackendError if not in *sandbox*."""
         with contextlib.closing(sandbox.locate(os.fsdecode(path))) as place:
             ours = self._place
             return ours is not None and place.is_same(ours) and self._is_in(place)
 
     def restrict(self, mode: int) -> None:
-        """Give it the permissions *mode*, if it is still there. Never fails."""
+        """Give the file the permissions *mode*, if it is still there. Never fails."""
         with self._lock:
             if self._place is None:
                 return
@@ -95,7 +95,7 @@ class SocketFile:
             os.close(fd)
 
     def unlink(self) -> None:
-        """Remove it, if it is still there, and be done with it. Never fails."""
+        """Remove the file, if it is still there. Final. Never fails."""
         with self._lock:
             place, self._place = self._place, None
             if place is None:
@@ -113,7 +113,7 @@ class SocketFile:
     def _make_way(self, place: Place) -> None:
         """Unlink a socket that its owner has left behind. Raises BackendError, OSError.
 
-        connect(2) tells whether the owner lives. With another type of socket it does so without
+        connect(2) shows whether the owner lives. With another type of socket it does so without
         giving that owner a client: EPROTOTYPE, or success if the types match after all.
         """
         try:
@@ -140,7 +140,7 @@ class SocketFile:
         place.unlink()
 
     def failed_to_bind(self, error: OSError) -> BackendError:
-        """*error* in QEMU's words."""
+        """Convert *error* to QEMU's text."""
         return BackendError.from_os_error(
             f"Failed to bind socket to {os.fsdecode(self.path)}", error
         )
@@ -150,9 +150,9 @@ class SocketFile:
 
 
 def _kernel_name(place: Place) -> bytes:
-    """What to give to bind(2), which takes a path only.
+    """Return the name for bind(2), which takes a path only.
 
-    Its own path if that will do, for ss(8) and the socket's peers are told it.
+    That is the socket's own path if possible, as ss(8) and the socket's peers see it.
     """
     path = os.fsencode(place.path)
     if not place.is_limited and len(path) < SUN_PATH_SIZE:

@@ -1,4 +1,4 @@
-"""Which protocols stand on a connected socket: TLS, then WebSocket, then telnet."""
+"""The protocols on a connected socket: TLS, then WebSocket, then telnet."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from trio_chardev.protocols.websocket import WebSocketConnection, websocket_conn
 
 
 def _ignore(event: Event) -> None:
-    """Nobody is told."""
+    """Do nothing."""
 
 
 class Stack:
-    """The protocols that options ask for."""
+    """The protocols that a backend's options ask for."""
 
     def __init__(self, options: SocketOptions, objects: Mapping[str, object]) -> None:
-        """*objects* are those that *options* name. Raises BackendError, in QEMU's words."""
+        """*objects* has those that *options* name. Raises BackendError, with QEMU's texts."""
         self._credentials = find_credentials(options, objects)
         check_options(options, self._credentials)
         self._options = options
         self._objects = objects
         for _ in self._codecs():
-            pass  # what can't be made now never can
+            pass  # what can't be made now never can be
 
     @property
     def is_empty(self) -> bool:
-        """Do bytes go as they are?"""
+        """Are there no protocols, so that bytes go as they are?"""
         options = self._options
         return not (self._credentials or options.websocket or options.telnet or options.tn3270)
 
@@ -50,9 +50,9 @@ class Stack:
     def link_on(
         self, sock: socket.socket, name: str = "", on_event: Callable[[Event], None] = _ignore
     ) -> Link:
-        """What stands on *sock*, a connection called *name*. Raises OSError, BackendError.
+        """Put the protocols on *sock*, a connection called *name*, and own it.
 
-        *sock* is owned by it then.
+        Raises OSError, BackendError.
         """
         self._renew()
         if self.is_empty:
@@ -63,9 +63,9 @@ class Stack:
         return link
 
     def refusal_of(self, link: Link) -> str | None:
-        """Why the peer on *link*, which is of such a stack, would not be let in if it came now.
+        """Return why the peer on *link*, from this stack, would not be let in if it came now.
 
-        By the credentials that are there by now, the list of who may, and the origins.
+        It is checked against the current credentials, the authorization list, and the origins.
         """
         self._renew()
         while isinstance(link, Layer):
@@ -80,9 +80,9 @@ class Stack:
         return None
 
     def _renew(self) -> None:
-        """Use the credentials that are there by now under the id.
+        """Use the credentials that are now under the id.
 
-        While there are none, or none that fit, or such as prove less, those that were there stay.
+        Those from before stay while there are none, none that fit, or weaker ones.
         """
         before = self._credentials
         if before is None or self._objects.get(self._options.tls_creds or "") is before:
@@ -118,14 +118,14 @@ class Stack:
 
 
 def _peer_name(options: SocketOptions) -> str | None:
-    """What the certificate of a server must be for; nothing is known of one on a UNIX socket."""
+    """Return the name for a server's certificate; None for a UNIX socket, which has no name."""
     if options.server or not isinstance(options.addr, InetAddress):
         return None
     return options.addr.host
 
 
 def _own_names(options: SocketOptions) -> frozenset[str]:
-    """What a web page may call this machine: its name, also without its domain, and what is listened at."""
+    """Return the names that a web page may call this machine: its own, and that listened at."""
     name = socket.gethostname()
     names = {name, name.partition(".")[0]}
     if isinstance(options.addr, InetAddress):

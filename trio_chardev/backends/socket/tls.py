@@ -1,11 +1,11 @@
 """TLS as a codec, on ssl.MemoryBIO instead of trio.SSLStream.
 
-A backend sends and receives without waiting, and must know at once how much went; a stream that
-does its own I/O can say neither. Here TLS is a function of bytes: see `layer.Codec`.
+A backend sends and receives without waiting, and must know at once how much was sent; a stream that
+does its own I/O can do neither. Here TLS is a function of bytes: see `Codec`.
 
-Who the peer is has been checked before the handshake counts as over: its certificate or key by
-ssl, what it is named by an `Authorizer`, which is looked up then, so that it can be replaced while
-the server runs. Nobody may while there is none.
+The peer is authenticated before the handshake counts as over: its certificate or key by ssl, its
+name by an `Authorizer`. That is looked up then, so that it can be replaced while the server runs;
+while there is none, all peers are refused.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from trio_chardev.access.psk import PskCredentials, PskObject, refusal_of_key
 from trio_chardev.access.reproof import chain_of, refusal_of_chain
 
 Allows = Callable[[str], bool]
-"""May the peer of that name?"""
+"""Is a peer of that name authorized?"""
 
 AnyCredentials = TlsCredentials | PskCredentials
 
-READ_SIZE = 1 << 14  # bytes; a record has no more
-MAX_NAME = 1 << 12  # characters; nobody with a longer one is authorized
+READ_SIZE = 1 << 14  # bytes, the most of a record
+MAX_NAME = 1 << 12  # characters; no peer with a longer name is authorized
 HEADER_SIZE = 5  # bytes of a record, the last two its length (RFC 8446, 5.1)
 RECORDS_AT_ONCE = 64
-"""One that brings a new key, and nothing else, takes 16 us, and 27 bytes."""
+"""A record that changes the key, and does nothing else, takes 16 us, and 27 bytes."""
 
 
 class TlsConnection:
-    """One side of a TLS connection; see `trio_chardev.backends.socket.layer.Codec`."""
+    """One side of a TLS connection; see `Codec`."""
 
     is_closing = False
     """The peer's close_notify need not be waited for (RFC 8446, 6.1)."""
@@ -53,8 +53,8 @@ class TlsConnection:
         self._allows = allows
         self.is_established = False
         self.end: str | None = None
-        self._is_cut_off = False  # the peer's end came without its goodbye
-        self._undecoded = b""  # where it is behind; else a header that is not whole
+        self._is_cut_off = False  # the peer's end came without its close_notify
+        self._undecoded = b""  # what is_behind refers to; else an incomplete header
         self._missing = 0  # bytes of the record that was decoded last
         self._advance()  # a client speaks first
 
@@ -84,7 +84,7 @@ class TlsConnection:
         return self._advance()
 
     def _advance(self) -> list[bytes]:
-        """Go on with the handshake, then read; what has come for the user."""
+        """Go on with the handshake, then read; returns what has come for the user."""
         received = []
         try:
             if not self.is_established:
@@ -92,19 +92,19 @@ class TlsConnection:
                 self._authorize()
             while self.end is None and (data := self._tls.read(READ_SIZE)):
                 received.append(data)
-            self.end = self.end or ""  # the peer has said goodbye
+            self.end = self.end or ""  # the peer's close_notify has come
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLZeroReturnError:  # as above, when this side has said so, too
+        except ssl.SSLZeroReturnError:  # the same, when this side has sent its own, too
             self.end = ""
-        except ssl.SSLEOFError:  # it has left without; a socket's end says no more
+        except ssl.SSLEOFError:  # the peer has left without one; plain sockets have none either
             self.end = "" if self.is_established else "TLS handshake failed: the peer has left"
             self._is_cut_off = True
         except ssl.SSLError as exc:
             what = "TLS failed" if self.is_established else "TLS handshake failed"
             self.end = f"{what}: {text_of(exc)}"
             self._is_cut_off = True
-        except ValueError as exc:  # a name in the certificate is no text, for one
+        except ValueError as exc:  # such as a name in the certificate that is not text
             self.end = f"TLS failed: what the peer has sent can't be read: {exc}"
             self._is_cut_off = True
         return received
@@ -113,7 +113,8 @@ class TlsConnection:
     def ends_one_way(self) -> bool:
         """See `Codec.ends_one_way`.
 
-        So it is since TLS 1.3 (RFC 8446, 6.1); before, who is told goodbye has to close at once.
+        This is possible since TLS 1.3 (RFC 8446, 6.1); before, close_notify has to be answered by
+        closing at once.
         """
         return self._tls.version() == "TLSv1.3" and not self._is_cut_off
 
@@ -125,7 +126,7 @@ class TlsConnection:
         self.is_established = True
 
     def refusal_by(self, credentials: AnyCredentials) -> str | None:
-        """Why the peer would not be let in now, if it came to *credentials*, or by the authorizer."""
+        """Return why the peer would be refused now, by *credentials* or the authorizer, or None."""
         if not self.is_established:
             return (
                 None if credentials is self._credentials else "the TLS credentials are others now"
@@ -153,8 +154,8 @@ class TlsConnection:
         return self._outgoing.read()
 
     def close(self) -> None:
-        """See `Codec.close`: says close_notify."""
-        with contextlib.suppress(ssl.SSLError):  # it waits for the peer's, or was never begun
+        """See `Codec.close`: send close_notify."""
+        with contextlib.suppress(ssl.SSLError):  # it would wait for the peer's, or has not begun
             self._tls.unwrap()
 
 
@@ -162,7 +163,7 @@ class TlsConnection:
 
 
 def refusal_by(allows: Allows, tls: ssl.SSLObject) -> str | None:
-    """Why the peer of *tls* may not, if *allows* says so."""
+    """Return why *allows* refuses the peer of *tls*, or None."""
     kind, name = _who_is_there(tls)
     if len(name) > MAX_NAME:
         return f"TLS {kind} authz check for a name of {len(name)} characters is denied"
@@ -170,7 +171,7 @@ def refusal_by(allows: Allows, tls: ssl.SSLObject) -> str | None:
 
 
 def _who_is_there(tls: ssl.SSLObject) -> tuple[str, str]:
-    """How the peer has proved who it is, and its name."""
+    """Return how the peer was authenticated, and its name."""
     if isinstance(tls, PskObject):
         return "PSK", tls.name
     return "x509", distinguished_name(tls.getpeercert() or {})
@@ -193,9 +194,9 @@ _SHORT = {
 
 
 def distinguished_name(certificate: dict[str, Any]) -> str:
-    """The subject of what `ssl.SSLObject.getpeercert` gives, spelled as GnuTLS does for QEMU.
+    """Spell the subject of what `ssl.SSLObject.getpeercert` gives as GnuTLS does for QEMU.
 
-    As RFC 4514 but in the order of the certificate: ``C=GB,O=Example\\, Inc.,CN=laptop``.
+    This is RFC 4514 but in the order of the certificate: ``C=GB,O=Example\\, Inc.,CN=laptop``.
     """
     return ",".join(
         "+".join(f"{_SHORT.get(name, name)}={_escape(value)}" for name, value in attributes)
