@@ -6,7 +6,7 @@ leaving it closes, always in the one task that also reads. Accepting, connecting
 handshakes and reconnecting are the backend's own business, inside `wait_readable`.
 
 Opening must not harm what the backend to be replaced (`OpenRequest.replaces`) uses,
-because the change may still fail: truncate, apply line settings in `activate`.
+because the change may still fail: files are truncated and line settings applied in `activate`.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ DEFAULT_ESCAPE = 0x01  # C-a
 
 
 def number_as_fd(name: str) -> int:
-    """A descriptor that is named by its number, as on a command line."""
+    """Return the descriptor that *name* is the number of, as on a command line."""
     if not name.isascii() or not name.isdigit():
         raise BackendError(f"File descriptor named '{name}' has not been found")
     return int(name)
 
 
 class OpenPath(Protocol):
-    """As os.open; a file that is made has *mode*, less the umask.
+    """Does os.open(); a file that is created gets *mode*, less the umask.
 
     Raises OSError, ValueError, BackendError.
     """
@@ -54,7 +54,7 @@ class OpenPath(Protocol):
 
 
 class OpenPathIn(Protocol):
-    """The same for what is in a sandbox; else it raises BackendError."""
+    """Does the same within a sandbox; raises BackendError for what is outside of it."""
 
     def __call__(
         self, path: str, flags: int, /, sandbox: Sandbox = ..., *, mode: int = 0o666
@@ -68,38 +68,38 @@ def open_path(path: str, flags: int, sandbox: Sandbox = EVERYWHERE, *, mode: int
 
 @attrs.define(kw_only=True, eq=False)
 class OpenRequest:
-    """What an opener may use."""
+    """What an opener is given."""
 
     id: str
     on_event: Callable[[BackendEvent], None]
-    """Takes the backend's events; `Backend.set_open` calls it."""
+    """Called with the backend's events, by `Backend.set_open` for one."""
 
     replaces: Backend | None = None
-    """The backend in place, so that descriptors of the same address can be shared. None after the commit."""
+    """The backend in place, whose descriptors may be shared. None after the commit."""
 
     keep_peer: bool = False
-    """`Backend.activate` shall take over the peer of `replaces`."""
+    """`Backend.activate` is to take over the peer of `replaces`."""
 
     is_guarded: bool = False
-    """`Peer.guard` will be called: what others see before shall be for this user alone."""
+    """`Peer.guard` will be called, so what others can see before has to be for this user alone."""
 
     chardevs: Mapping[str, Any] = attrs.field(factory=dict)
-    """The `Chardev` of each id beside this one, for backends that stand on others."""
+    """The other chardevs (`Chardev`) by id, for backends that stand on chardevs."""
 
     touch: Callable[[], None] = lambda: None
-    """To be called when what a list shows of it has changed without an event."""
+    """Must be called when something that lists show has changed without an event."""
 
     objects: Mapping[str, object] = attrs.field(factory=dict)
-    """What options name by an id beside chardevs, such as TLS credentials."""
+    """Other things that options name by id, such as TLS credentials."""
 
     users: Users[Any] | None = None
-    """The users of the chardev, for a backend that chooses who gets the input."""
+    """The chardev's users, for a backend that chooses which of them gets the input."""
 
     open_path: OpenPath = open_path
-    """Opens a file by path and os.open's flags, for all that a user may name by a path."""
+    """Opens a file by path and os.open's flags; used for every path that a client may name."""
 
     sandbox: Sandbox = EVERYWHERE
-    """Is to be asked before the kernel is given a path in another way."""
+    """Must be asked before the kernel is given a path in another way."""
 
     quit: Callable[[], None] = lambda: None
     """Stops the service, for a backend whose user may ask for that."""
@@ -108,28 +108,28 @@ class OpenRequest:
     """The byte before a command to a mux (QEMU's -echr)."""
 
     take_fd: Callable[[str], int] = number_as_fd
-    """Gives the descriptor of that name away; the opener owns it from then on."""
+    """Takes the descriptor of that name; the opener owns it from then on."""
 
 
 class Backend(abc.ABC):
     """One host side of a chardev.
 
-    The rules that the core lives by:
+    The rules that the core relies on:
 
-    * what leaves a method is `BackendError` (or Cancelled), never OSError or a group;
-    * `wait_readable` and `send_some` that raise Cancelled have consumed, or sent, nothing;
+    * methods raise `BackendError` (or Cancelled), never OSError or a group;
+    * when `wait_readable` or `send_some` raises Cancelled, it has consumed, or sent, nothing;
     * no byte is held in a local variable over a checkpoint.
     """
 
     is_polled: bool = False
-    """Is its input worth looking for again, where it keeps coming at once? See `Polling`."""
+    """Is it worthwhile to poll it again, because input may follow at once? See `Polling`."""
 
     pty: str | None = None
     """The path of the PTY's other side, for the answer to chardev-add."""
 
     @property
     def port(self) -> int | None:
-        """The TCP or UDP port that it listens at or is bound to: what a port 0 has become."""
+        """The TCP or UDP port that it listens at or is bound to, chosen by the system if 0 was."""
         return None
 
     taps: tuple[Tap, ...] = ()
@@ -142,74 +142,74 @@ class Backend(abc.ABC):
     @property
     @abc.abstractmethod
     def filename(self) -> str:
-        """What query-chardev shows."""
+        """The backend as query-chardev shows it."""
 
     @property
     def line(self) -> Line:
-        """What its user can do to the line; a kind that has one overrides this."""
+        """What its user can do to the line; overridden by kinds that have one."""
         return Line(self.filename)
 
     @property
     def leaving(self) -> Leaving:
-        """What it does for the bytes that are on their way when another takes its place."""
+        """What it does for bytes in transit when another backend takes its place."""
         return LEAVES_NOTHING
 
     @property
     def peer(self) -> Peer:
-        """Who is at the other end, and comes there."""
+        """The peer at its other end, and the clients that come there."""
         return Peer(self.filename)
 
     @property
     def stacking(self) -> Stacking:
-        """What a mux or hub has: several users, or chardevs that it stands on."""
+        """What only a mux or hub has: several users, or chardevs that it stands on."""
         return STANDS_ALONE
 
     @property
     def is_open(self) -> bool:
-        """Follows the OPENED and CLOSED that were reported: is somebody there?"""
+        """Is somebody at the other end? True from a reported OPENED to a reported CLOSED."""
         return self._open
 
     def set_open(self, is_open: bool) -> None:
-        """Report OPENED or CLOSED, if it is a change."""
+        """Report OPENED or CLOSED, if that is a change."""
         if is_open != self._open:
             self._open = is_open
             self._on_event(Event.OPENED if is_open else Event.CLOSED)
 
     def receive_nowait(self, max_bytes: int) -> bytes:
-        """What has already come, at most *max_bytes*; ``b""`` if nothing has.
+        """Return what has already come, at most *max_bytes*; ``b""`` if nothing has.
 
-        Also the drain after a commit, so it must give all that the kernel holds when it is
-        called again and again. A disconnect that it meets is reported by `set_open`.
+        This is also the drain after a commit, so repeated calls must give all that the kernel
+        holds. If it finds a disconnect, it reports that by `set_open`.
         """
         return b""
 
     @abc.abstractmethod
     def send_nowait(self, data: memoryview) -> int:
-        """One attempt to send; how much was accepted, 0 if it would block.
+        """Make one attempt to send. Returns how many bytes were accepted, 0 if it would block.
 
         Raises BackendDisconnectedError if nobody is there, BackendError if it is broken.
         """
 
     @property
     def direct(self) -> Direct | None:
-        """The ways of its bytes around this process; None if all have to come through it now."""
+        """How its bytes can bypass this process; None if all have to come through it now."""
         return None
 
     async def wait_readable(self) -> None:
         """Wait until `receive_nowait`, which just gave nothing, may give something.
 
-        May be too early; always a checkpoint. Accepts, connects and shakes hands meanwhile.
+        It accepts, connects and shakes hands meanwhile. May return too early; always a checkpoint.
         """
         await trio.sleep_forever()
 
     async def wait_writable(self) -> None:
-        """Wait until `send_nowait` may accept something; may be too early."""
+        """Wait until `send_nowait` may accept something; may return too early."""
         await trio.lowlevel.checkpoint()
 
     async def send_some(self, data: memoryview) -> int:
         """Send a non-empty prefix of *data* and return its length.
 
-        Cancelled: nothing was sent. Raises as `send_nowait` does.
+        When Cancelled, nothing was sent. Raises as `send_nowait` does.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if sent := self.send_nowait(data):
@@ -221,23 +221,23 @@ class Backend(abc.ABC):
                 return sent
 
     async def prepare(self) -> None:  # noqa: B027 - most kinds have nothing on a disk to change
-        """Do now what `activate` can't, because a disk may hold it up: to move a name, for one.
+        """Do now what `activate` can't, because a disk may block it: rename a link, for one.
 
-        Called right before the commit of a change, when its users are set up. Closing undoes it,
-        unless `activate` was called. Raises BackendError: there is no change. What it waits for
-        shielded needs a deadline.
+        Called right before the commit of a change, when the users are set up. Closing undoes it,
+        unless `activate` was called. If it raises BackendError, there is no change. Shielded waits
+        need a deadline.
         """
 
     def activate(self) -> None:  # noqa: B027
-        """The commit: from now on this backend is in place. Raises BackendError.
+        """Take the place of the replaced backend; this is the commit. Raises BackendError.
 
         Until this call nothing destructive may have been done. If it raises, the change
-        unwinds, so what it did must be undone by closing.
+        unwinds, so closing must undo what it did.
         """
 
 
 Opener = Callable[[OpenRequest], AbstractAsyncContextManager[Backend]]
-"""Makes a backend. Entering raises BackendError if it can't be opened."""
+"""Makes a backend. Entering its context raises BackendError if it can't be opened."""
 
 OpenerOf = Callable[[BackendOptions], Opener]
-"""Gives the opener for options; a table of kinds, for one."""
+"""Returns the opener for options; a table of kinds is one."""

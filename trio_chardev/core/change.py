@@ -1,9 +1,9 @@
-"""A change: another backend takes the place of one, or all is as it was.
+"""A change: a new backend takes the place of the old one, or everything is as before.
 
-This is ARCHITECTURE's table from top to bottom, from where the new backend is open, which is the
-chardev's business. The commit is one function without a checkpoint: before it every failure unwinds
-to the original, after it nothing can fail. It calls nobody but the two backends: what others are to
-be told it returns as `Effects`, for when the state is whole.
+This is ARCHITECTURE's table from top to bottom, beginning when the new backend is open; opening it
+is the chardev's business. The commit is one function without a checkpoint: before it every failure
+unwinds to the original, after it nothing can fail. It calls nobody but the two backends: it returns
+the calls to others as `Effects`, which are made when the state is whole.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 
 @attrs.frozen
 class ChangeOptions:
-    """How a change is to be made; see `Chardev.change`."""
+    """How to make a change; see `Chardev.change`."""
 
     drain_timeout: float
     carry: bool
     keep_peer: bool
 
     def check(self) -> None:
-        """Raise ChangeRefusedError if they can't be followed."""
+        """Raise ChangeRefusedError if an option is out of range."""
         if not 0 <= self.drain_timeout <= MAX_DRAIN_TIMEOUT:
             raise ChangeRefusedError(
                 f"'drain-timeout' must be from 0 to {MAX_DRAIN_TIMEOUT:g} seconds"
@@ -44,18 +44,18 @@ class ChangeOptions:
 
 @attrs.define(eq=False)
 class Change:
-    """One change of one chardev, in which the *new* backend is open beside the *old* one."""
+    """One change of one chardev, during which the *new* backend is open beside the *old* one."""
 
     _parts: Parts
     _nursery: trio.Nursery
-    """For what goes on behind the change: bytes that it has carried over."""
+    """For the task that goes on after the change: it sends the bytes carried over."""
     _old: Runner
     _new: Runner
     _options: ChangeOptions
     _last_words: LastWords = attrs.field(init=False)
-    """Those of the old one."""
+    """The old one's last bytes."""
     _asked: set[Frontend] = attrs.field(factory=set, init=False)
-    """Who has been asked to take the new one, and then has to take the original back."""
+    """The users that were asked to take the new one, and have to take the original back."""
     _asking: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -66,9 +66,9 @@ class Change:
         return self._options.carry or self._options.keep_peer
 
     async def make(self) -> None:
-        """Put the new one in place and close the old one.
+        """Put the new backend in place and close the old one.
 
-        Raising anything, Cancelled included, it leaves the old one in place and closes the new one.
+        If it raises anything, Cancelled included, the old one is in place and the new one closed.
         Raises ChangeRefusedError, ChangeFailedError, ChardevClosedError.
         """
         try:
@@ -83,7 +83,7 @@ class Change:
         await self._old.retire()
 
     def give_up(self) -> None:
-        """Ask nobody any more: the chardev is closed, and a be_change might wait for ever."""
+        """Cancel the be_change under way: the chardev is closed, and it might wait for ever."""
         self._asking.cancel()
 
     async def _switch(self) -> None:
@@ -95,12 +95,12 @@ class Change:
         try:
             await self._set_up()
             await new.backend.prepare()
-            await self._set_up()  # who has come meanwhile
+            await self._set_up()  # users that have come meanwhile
             while (
                 self._carries and old.backend.leaving.is_taking and trio.current_time() < deadline
             ):
                 await old.settle(deadline - trio.current_time())
-                await self._set_up()  # who has come meanwhile
+                await self._set_up()  # users that have come meanwhile
             effects = commit(self._parts, self._last_words, new, carry=self._carries)
         except BaseException:
             old.stay()
@@ -111,7 +111,7 @@ class Change:
             self._nursery.start_soon(self._parts.outbox.push, new)
 
     async def _set_up(self) -> None:
-        """Have the frontends set up for the new one; others may come meanwhile."""
+        """Let the frontends set up the new backend; more may come meanwhile."""
         while frontend := next((f for f in self._parts.frontends if f not in self._asked), None):
             self._parts.check_not_closed()
             check_takes_changes(frontend)
@@ -130,7 +130,7 @@ class Change:
                 await frontend.calls.be_change(backend)
 
     async def _roll_back(self) -> None:
-        """Set the frontends up for the original again, and let them go on."""
+        """Let the frontends set up the original again, and go on."""
         users, original = self._parts.users, self._old
         try:
             for frontend in [f for f in self._parts.frontends if f in self._asked]:
@@ -148,7 +148,7 @@ class Change:
 
 
 def check_changeable(parts: Parts, *, is_replayed: bool) -> None:
-    """Raise ChardevClosedError or ChangeRefusedError where a change need not be begun."""
+    """Raise ChardevClosedError or ChangeRefusedError for a change that can't succeed."""
     parts.check_not_closed()
     if is_replayed:
         raise ChangeRefusedError(f"Chardev '{parts.id}' cannot be changed in record/replay mode")
@@ -163,7 +163,7 @@ def check_changeable(parts: Parts, *, is_replayed: bool) -> None:
 
 
 def check_takes_changes(frontend: Frontend) -> None:
-    """Raise ChangeRefusedError for a user that could not follow a change."""
+    """Raise ChangeRefusedError for a user without be_change."""
     if frontend.calls.be_change is None:
         error = ChangeRefusedError("Chardev user does not support chardev hotswap")
         error.add_note("It was attached without be_change; be_change=stateless needs no set-up.")
@@ -174,14 +174,14 @@ def check_takes_changes(frontend: Frontend) -> None:
 
 
 def put_first(parts: Parts, new: Runner) -> None:
-    """Put the first backend of a chardev in place. Raises as `commit`."""
+    """Put the first backend of a chardev in place. Raises as `commit` does."""
     parts.tell_all(commit(parts, None, new))
 
 
 def commit(parts: Parts, old: LastWords | None, new: Runner, *, carry: bool = False) -> Effects:
     """Put *new* in place of *old*. If it raises, the original is untouched.
 
-    `Parts.tell_all` does what it returns; nothing may come in between.
+    Its result must be passed to `Parts.tell_all`, with nothing in between.
     """
     _check_fit(parts, new)
     effects = parts.begin_effects()
@@ -193,7 +193,7 @@ def commit(parts: Parts, old: LastWords | None, new: Runner, *, carry: bool = Fa
     # From here on nothing raises.
     effects.add(show, new.backend.taps, lambda tap: tap.activate())
     if old is not None:
-        if carry:  # first of all, for its peer may begin to read at any moment
+        if carry:  # first of all, as its peer may begin to read at any moment
             new.carried = old.runner.take_back()
         old.take_received()
     parts.outbox.runner = new
@@ -213,7 +213,7 @@ def commit(parts: Parts, old: LastWords | None, new: Runner, *, carry: bool = Fa
 
 
 def _check_fit(parts: Parts, new: Runner) -> None:
-    """Raise what is against *new*."""
+    """Raise what speaks against *new*."""
     parts.check_not_closed()
     if (users := len(parts.frontends)) > (most := new.backend.stacking.max_frontends):
         raise ChangeRefusedError(
@@ -227,7 +227,7 @@ def _check_fit(parts: Parts, new: Runner) -> None:
 
 
 def _give_way(parts: Parts, old: LastWords | None, new: Runner, *, carry: bool) -> None:
-    """Have both backends do what only they can; raising, all is as before."""
+    """Let both backends do their part; if it raises, both are as before."""
     if old is not None:
         old.runner.backend.leaving.prepare(carry=carry)
     try:
@@ -241,14 +241,14 @@ def _give_way(parts: Parts, old: LastWords | None, new: Runner, *, carry: bool) 
 
 
 def _let_taps_see(parts: Parts, new: Runner) -> None:
-    """Those of *new* are shown what comes from now on."""
+    """Show the taps of *new* what comes from now on."""
     parts.users.taps = new.backend.taps
     state = Event.OPENED if new.backend.is_open else Event.CLOSED
     parts.tell(show_event, new.backend.taps, state)
 
 
 def _go_on(parts: Parts) -> None:
-    """Have everybody go on with the backend in place, once a commit has put it there."""
+    """Make everybody go on with the backend that a commit has put in place."""
     if parts.runner.carried:
         parts.outbox.push_nowait(parts.runner)
     if parts.leaving is None:

@@ -1,12 +1,12 @@
 """A chardev: a stable id over a backend that can be changed while its frontend stays.
 
-One nursery a chardev; each backend runs in it, in a task and a cancel scope of its own. A
+Each chardev has a nursery; each backend runs in it, in a task and a cancel scope of its own. A
 change opens the new backend beside the old one, has a `Change` swap them, and only then
 cancels the old scope.
 
-    task of run()        owns the nursery, runs the first backend, then sleeps
-    tasks of Runner.run  one a later backend: opens it, reads it into the queue queue, closes it
-    the caller of change opens, takes the backend lock, awaits be_change, commits, retires the old
+    task of run()         owns the nursery, runs the first backend, then sleeps
+    tasks of Runner.run   one for each later backend: opens it, reads it into the queue, closes it
+    the caller of change  opens, takes the backend lock, awaits be_change, commits, retires the old
 """
 
 from __future__ import annotations
@@ -40,34 +40,34 @@ log = logging.getLogger(__name__)
 
 @attrs.frozen
 class ChardevInfo:
-    """One line of query-chardev."""
+    """What query-chardev shows of a chardev."""
 
     label: str
     filename: str
     frontend_open: bool
     lost: int = 0
-    """Bytes that a hub has not sent to it, because it was too slow or has failed."""
+    """Bytes that a hub did not send to it, because it was too slow or failed."""
     waiting: int = 0
-    """Clients that wait for the one that a server has to leave."""
+    """Clients that wait until a server's client leaves."""
 
 
 @attrs.define(eq=False)
 class Chardev:
-    """A character device. `Registry` makes it; users meet it to `attach`."""
+    """A character device. `Registry` makes it; its users `attach` to it."""
 
     id: str
     is_replayed: bool = False
     """In record/replay mode, where a change would break determinism; it is refused."""
     on_event: Callable[[Chardev, BackendEvent, Backend], None] | None = None
-    """Is told every event of the backend in place, whether a frontend is there or not.
+    """Called with every event of the backend in place, whether a frontend is there or not.
 
-    When it is told of a change, and of what came before in it, that is done.
+    When it is called for a change, the change, and what came before in it, is done.
     """
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _over: trio.Event = attrs.Factory(trio.Event)
     _first: tuple[Runner, Opener, OpenRequest] | None = None  # from `open`, if before `run`
     _change_lock: trio.Lock = attrs.Factory(trio.Lock)
-    _change: Change | None = attrs.field(default=None, init=False)  # that is under way
+    _change: Change | None = attrs.field(default=None, init=False)  # the one under way
     _parts: Parts = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -80,17 +80,17 @@ class Chardev:
 
     @property
     def pty(self) -> str | None:
-        """The path of the PTY's other side, if it is a PTY now."""
+        """The path of the PTY's other side, if the backend is a PTY now."""
         return self.backend.pty
 
     @property
     def port(self) -> int | None:
-        """The TCP or UDP port that it listens at or is bound to now: what a port 0 has become."""
+        """The TCP or UDP port it listens at or is bound to now, chosen by the system if 0 was."""
         return self.backend.port
 
     @property
     def frontends(self) -> list[Frontend]:
-        """Who uses it now; more than one only with a mux."""
+        """Its users now; more than one only with a mux."""
         return self._parts.frontends
 
     @property
@@ -102,7 +102,7 @@ class Chardev:
 
     @property
     def row(self) -> bytes | None:
-        """What a lister has written about it; None once something that a list shows has changed."""
+        """What a lister has kept of it; None once something that lists show has changed."""
         return self._parts.row
 
     @row.setter
@@ -110,27 +110,27 @@ class Chardev:
         self._parts.row = row
 
     def touch(self) -> None:
-        """Something that a list shows has changed, of it or of what it stands on."""
+        """Note that something that lists show has changed, here or in what it stands on."""
         self._parts.touch()
 
     @property
     def frontend_open(self) -> bool:
-        """Is there a user that is open itself? A mux is while somebody uses it."""
+        """Does any user consider itself open? A mux does while it is used itself."""
         return any(frontend.calls.is_ready() for frontend in self.frontends)
 
     @property
     def is_started(self) -> bool:
-        """Has it a backend yet?"""
+        """Does it have a backend yet?"""
         return self._parts.runner.started
 
     @property
     def is_open(self) -> bool:
-        """Is somebody there, at the other end of the backend in place?"""
+        """Is somebody at the other end of the backend in place?"""
         return self._parts.outbox.is_open
 
     @property
     def is_closed(self) -> bool:
-        """The chardev was removed, or its service is stopping."""
+        """Was the chardev removed, or is its service stopping?"""
         return self._parts.outbox.is_closed
 
     # ------------------------------------------------------------ life
@@ -152,14 +152,14 @@ class Chardev:
     async def open(self, opener: Opener, *, timeout: float = math.inf) -> None:
         """Put the first backend in place, within *timeout* seconds.
 
-        Raises BackendError. If it raises anything, Cancelled included, close the chardev.
+        Raises BackendError. After it has raised anything, Cancelled included, close the chardev.
         """
         await self._start(opener, None, timeout)
 
     async def aclose(self) -> None:
-        """Close the backend and end `run`; readers get ``b""``. Not undone by Cancelled.
+        """Close the backend and end `run`; readers get ``b""``. Cancelled does not undo that.
 
-        Users that are there get what the peer had sent first, see `Leaving.finish`.
+        Users that are attached first get what the peer had sent, see `Leaving.finish`.
         """
         was_closed = self.is_closed
         self.shut()
@@ -173,10 +173,10 @@ class Chardev:
                 log.error("chardev '%s' does not close", self.id)
 
     def shut(self) -> None:
-        """Be closed to all that comes; `aclose` or the end of `run` does the rest."""
+        """Refuse everything from now on; `aclose` or the end of `run` does the rest."""
         self._parts.outbox.close()
         self._parts.users.wake_readers()
-        if self._change is not None:  # a be_change is in the scopes of who wants the change
+        if self._change is not None:  # its be_change waits in the scopes of the change's caller
             self._change.give_up()
 
     # ------------------------------------------------------------ frontends
@@ -191,13 +191,13 @@ class Chardev:
         on_failure: Callable[[], None] = lambda: None,
         fe_open: Callable[[], bool] = lambda: True,
     ) -> Frontend:
-        """Become a user of this chardev, the only one but with a mux.
+        """Become a user of this chardev; only with a mux it may have several.
 
         Closing the frontend ends that.
 
         *be_change* is awaited in every change, see `Frontend`; without it changes are
         refused. *on_event* is called with OPENED before this returns, if the backend is
-        open. Of all see `Handlers`. Raises ChardevBusyError, ChardevClosedError.
+        open. For the handlers see `Handlers`. Raises ChardevBusyError, ChardevClosedError.
         """
         self._parts.check_not_closed()
         has_backend = self._parts.runner.started
@@ -220,7 +220,7 @@ class Chardev:
         return frontend
 
     def detach(self, frontend: Frontend) -> None:
-        """*frontend* is no longer a user: its calls that wait raise ClosedResourceError."""
+        """End the use by *frontend*: its calls that wait raise ClosedResourceError."""
         if frontend.is_attached:
             users = self._parts.users
             users.detach(users.inbox_of(frontend))
@@ -228,12 +228,12 @@ class Chardev:
             self._parts.outbox.interrupt()
 
     def guard(self) -> None:
-        """See `Peer.guard`; it holds for backends to come too. Raises BackendError."""
+        """See `Peer.guard`; later backends are guarded, too. Raises BackendError."""
         self.backend.peer.guard()
         self._parts.is_guarded = True
 
     def send_event(self, event: BackendEvent) -> None:
-        """Give the frontend *event* as if the backend had sent it (chardev-send-break)."""
+        """Pass *event* to the frontend as if the backend had sent it (chardev-send-break)."""
         self._parts.users.focus_event(event)
 
     # ------------------------------------------------------------ the change
@@ -248,20 +248,20 @@ class Chardev:
         carry: bool = False,
         keep_peer: bool = False,
     ) -> Backend:
-        """Put another backend in place of the one that is.
+        """Replace the backend in place.
 
-        *timeout* bounds its opening, and *drain_timeout* how long the old one's peer may take
-        for what the kernel would drop; both in seconds. With *carry* what the old one's peer
-        has not taken goes to the new one's, before all else. With *keep_peer* the new one has
-        the old one's peer, if both are sockets of the same address.
+        *timeout* bounds the opening of the new one, and *drain_timeout* how long the old one's peer
+        may take for what the kernel would drop; both in seconds. With *carry*, what the old
+        one's peer has not taken goes to the new one's, before anything else. With *keep_peer* the
+        new one takes over the old one's peer, if both are sockets of the same address.
 
-        Returns: the new backend is in place, its frontend set up for it, the old one closed.
-        Raises anything, Cancelled included: the original is in place, the frontend set up
-        for it, the new one closed, and nothing harmed that the original uses.
+        When it returns, the new backend is in place, its frontend set up for it, and the old one
+        closed. When it raises anything, Cancelled included, the original is in place, the frontend
+        set up for it, the new one closed, and nothing harmed that the original uses.
 
         Raises ChangeRefusedError before anything is opened, BackendError if the new backend
         does not open, ChangeFailedError if the frontend does not take it,
-        ChardevClosedError. Changes that overlap are done in the order in which they came.
+        ChardevClosedError. Overlapping changes are made in the order of the calls.
         """
         self._parts.outbox.refuse_in_handler()
         options = ChangeOptions(drain_timeout, carry, keep_peer)
@@ -285,8 +285,8 @@ class Chardev:
     ) -> Runner:
         """Open a backend in a task of its own; it is not read before the commit.
 
-        Raising anything, Cancelled included, it leaves none. (nursery.start() would do as
-        well, but it costs a nursery more and has the child in the caller's cancel scopes.)
+        If this raises anything, Cancelled included, there is none. (nursery.start() would do as
+        well, but it costs another nursery, and its child runs in the caller's cancel scopes.)
         """
         self._parts.check_not_closed()
         runner = Runner()
@@ -317,13 +317,13 @@ class Chardev:
         return runner
 
     async def _run_first(self) -> None:
-        """Run the backend that `open` wants, if it does; that spares an idle chardev a task."""
+        """Run the backend that `open` has asked for, if any; that spares an idle chardev a task."""
         first, self._first = self._first, None
         if first is not None:
             await self._run_backend(*first)
 
     async def _run_backend(self, runner: Runner, opener: Opener, request: OpenRequest) -> None:
-        """Run a backend; the first one need not wait for a change to be put in place."""
+        """Run a backend; the first one is put in place as soon as it is open."""
         when_open = self._commit_first if request.replaces is None else None
         await runner.run(opener, request, self._parts.users, when_open)
         self._parts.note_end(runner)

@@ -1,4 +1,4 @@
-"""What a ``be_change`` handler is given of a backend."""
+"""What a ``be_change`` handler may use of a backend."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from trio_chardev.core.line import Line
 
 @attrs.frozen
 class Controls:
-    """What a ``be_change`` handler may use of a backend, since it may not write."""
+    """What a ``be_change`` handler may use of a backend; it can't send or receive."""
 
     backend: Backend
 
     is_original: bool = False
-    """The change is being undone: this is the backend that was and stays in place."""
+    """Is the change being undone? Then this is the backend that was in place and stays."""
 
     @property
     def filename(self) -> str:
-        """What query-chardev shows."""
+        """The backend as query-chardev shows it."""
         return self.backend.filename
 
     @property

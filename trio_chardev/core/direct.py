@@ -1,4 +1,4 @@
-"""What a backend offers for bytes that nobody in this process looks at."""
+"""What a backend offers for bytes that bypass this process."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from trio_chardev.core.splicing import SplicePipe
 
 
 class Direct(Protocol):
-    """The ways around this process to and from one peer, as long as `Backend.direct` gives them."""
+    """How bytes bypass this process, from and to one peer, while `Backend.direct` gives it."""
 
     @property
     def plain_socket(self) -> socket.socket | None:
-        """The peer's socket, if bytes are read from it and written to it as they are, and all now."""
+        """The peer's socket, or None if its bytes are not the chardev's or anything is pending."""
 
     def receive_into(self, pipe: SplicePipe, max_bytes: int) -> int:
-        """Do as `Backend.receive_nowait`, into *pipe*; return how much came, 0 if nothing has.
+        """Do as `Backend.receive_nowait`, into *pipe*. Returns how many bytes, 0 if none have come.
 
-        Raises CannotSplice where bytes have to be looked at, and at the end.
+        Raises CannotSplice if bytes have to be looked at, and at the end.
         """
 
     def send_from(self, pipe: SplicePipe) -> int:
         """Do as `Backend.send_nowait` with what is in *pipe*.
 
-        Raises CannotSplice, also for any error: `Backend.send_nowait` will meet that.
+        Raises CannotSplice, for any error as well: `Backend.send_nowait` will raise that.
         """
 
 
 class Source(Protocol):
-    """What bytes come from: a backend."""
+    """A source of bytes, which is a backend."""
 
     @property
     def direct(self) -> Direct | None:

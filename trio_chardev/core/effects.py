@@ -1,4 +1,4 @@
-"""What a commit has told to others: not by itself, but by whoever had it done, afterwards."""
+"""Calls to others that a commit collects, and its caller makes afterwards."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ P = ParamSpec("P")
 
 @attrs.define(eq=False)
 class Effects:
-    """Calls to be made, in order, once the state that they tell of is whole."""
+    """Calls to make, in order, once the state that they report is whole."""
 
     _calls: deque[Callable[[], None]] = attrs.Factory(deque)
 
     def add(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Have *call* made with these arguments, behind those that were added before."""
+        """Add a call of *call* with these arguments, after those that were added before."""
         self._calls.append(lambda: call(*args, **kwargs))
 
     def run(self) -> None:
-        """Make the calls, also those that they add. One that raises is logged."""
+        """Make the calls, and those that they add. If one raises, that is logged."""
         while self._calls:
             call = self._calls.popleft()
             try:

@@ -1,7 +1,7 @@
-"""Waiting for words in what a chardev says, as expect(1) does, with nothing lost.
+"""Waiting for a pattern in what a chardev sends, as expect(1) does, without losing anything.
 
-What has been looked at is put back in front of what came since, however the wait ends, but for
-what is returned.
+However the wait ends, what was read is put back in front of what came since, but for what is
+returned.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import trio
 from trio_chardev.errors import ChardevClosedError, ExpectError, ExpectTimeoutError
 
 Pattern = bytes | str | re.Pattern[bytes]
-"""Bytes, or text as UTF-8, that are to come as they are; or a compiled expression for bytes."""
+"""Bytes, or text as UTF-8, to be found literally; or a compiled expression for bytes."""
 
-MAX_LOOKED_AT = 1 << 20  # bytes; what comes before a match is in memory
-MAX_MATCH = 1 << 13  # bytes; so far back a match may begin: else each byte costs a search of all
+MAX_LOOKED_AT = 1 << 20  # bytes before a match, which are kept in memory
+MAX_MATCH = 1 << 13  # bytes; the longest match in pieces: else each byte costs a search of all
 SHOWN = 200  # bytes of what came that an error shows
 
 
 class Expected(NamedTuple):
-    """What `Frontend.expect` has found."""
+    """The result of `Frontend.expect`."""
 
     before: bytes
     """What came before the match."""
@@ -37,7 +37,7 @@ async def expect(
     receive: Callable[[int], Awaitable[bytes]],
     put_back: Callable[[bytes], None],
 ) -> Expected:
-    """See `Frontend.expect`; *receive* gives ``b""`` when nothing will come any more."""
+    """See `Frontend.expect`; *receive* gives ``b""`` when nothing more will come."""
     expression = _compiled(pattern)
     came = bytearray()
     kept = start = 0
@@ -50,7 +50,7 @@ async def expect(
                 if not (data := await receive(MAX_LOOKED_AT - len(came))):
                     raise ChardevClosedError(f"it is closed: no {pattern!r}; {_tail(came)}")
                 came += data
-        match = expression.search(bytes(came), start)  # bytes that nobody changes any more
+        match = expression.search(bytes(came), start)  # on bytes that do not change any more
         assert match is not None
         kept = match.end()
         return Expected(match.string[: match.start()], match)
@@ -61,7 +61,7 @@ async def expect(
 
 
 def _compiled(pattern: Pattern) -> re.Pattern[bytes]:
-    """The expression for *pattern*. Raises TypeError."""
+    """Compile *pattern*. Raises TypeError."""
     if isinstance(pattern, str):
         pattern = pattern.encode()
     if isinstance(pattern, bytes):
@@ -72,7 +72,7 @@ def _compiled(pattern: Pattern) -> re.Pattern[bytes]:
 
 
 def _tail(came: bytearray) -> str:
-    """The last of what came, for an error."""
+    """Show the last of what came, for an error."""
     if not came:
         return "nothing came"
     return f"came {'... ' if len(came) > SHOWN else ''}{bytes(came[-SHOWN:])!r}"

@@ -1,7 +1,7 @@
-"""The one switch of the fast ways beside the plain one: looking again, and going around this process.
+"""The switch of the fast paths: polling again, and bypassing this process.
 
-They save time and nothing else: with `ways` off all goes the plain way, and slower. A run of the
-tests does that (`pytest --plain`), and it shows whether a fault is one of the fast ways.
+They only save time: with `ways` off everything takes the plain path, more slowly. A run of the
+tests does that (`pytest --plain`), and shows whether a bug is in a fast path.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import attrs
 
 @attrs.define
 class Ways:
-    """The switch; whatever is about to take a fast way asks it."""
+    """The switch, which is asked before each use of a fast path."""
 
     are_taken: bool = True
 

@@ -22,27 +22,27 @@ from trio_chardev.core.relay import Relay
 from trio_chardev.core.weak import weakly
 from trio_chardev.errors import BackendDisconnectedError, ChardevClosedError
 
-MAX_CHUNK = 1 << 20  # bytes that receive_some gives at most, if it is not told
+MAX_CHUNK = 1 << 20  # bytes that receive_some returns at most, by default
 
 
 @attrs.frozen(kw_only=True)
 class FrontendStatistics:
-    """What `Frontend.statistics` gives."""
+    """The result of `Frontend.statistics`."""
 
     is_open: bool
     """Is somebody at the other end?"""
     bytes_waiting: int
-    """How many were received and not taken yet; an event among them counts as 64."""
+    """How many bytes were received and not taken yet; an event among them counts as 64."""
     tasks_waiting_send: int
     """How many tasks wait for their turn to send; one more may be sending."""
     is_receiving: bool
     """Does a task wait to receive?"""
     lost: int
-    """How many bytes the user had for the chardev and gave up, as a hub does for a slow one."""
+    """How many bytes for the chardev the user gave up, as a hub does for a slow chardev."""
 
 
 class Frontend(trio.abc.Stream):
-    """What `Chardev.attach` gives the chardev's user; only a mux lets several use one chardev.
+    """The result of `Chardev.attach`, for the chardev's user; only a mux lets several use one.
 
     *be_change* is awaited in every change with the new backend's `Controls`, before the
     commit, while nothing can be written: it must not write or wait for a task that does
@@ -50,8 +50,8 @@ class Frontend(trio.abc.Stream):
     If it raises, the change is undone and it is called again with the original's.
 
     *on_receive* is called by the task that reads the backend, so that a byte needs no second
-    task. What it does not take is queued, for `receive_some` or for `accept_input`, and until
-    that is taken it is not called. If a handler raises, `fe_open` and `on_open` among them, the
+    task. What it does not take is queued, for `receive_some` or for `accept_input`, and it is
+    not called again until that is taken. If a handler raises, `fe_open` and `on_open` included, the
     frontend is detached and the error logged; the chardev, and a change under way, go on.
     """
 
@@ -69,7 +69,7 @@ class Frontend(trio.abc.Stream):
         self._inbox = inbox
         self._is_receiving = False
         self.calls = Calls(self.id, handlers, weakly(Frontend.detach, self))
-        """What the chardev calls of its user."""
+        """Calls the user's handlers."""
         self.relay = Relay(self, inbox, outbox)
         """For a user that passes bytes on."""
 
@@ -95,12 +95,12 @@ class Frontend(trio.abc.Stream):
     # ------------------------------------------------------------ bytes
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send *data* as one piece, through as many changes as cut in.
+        """Send *data* as one piece, across any changes of the backend.
 
         Several tasks may send: each waits for its turn. Raises BackendDisconnectedError if nobody
         is at the other end, BackendFailedError if the backend can't send now, both
-        BrokenResourceErrors, and ChardevClosedError if the chardev is gone. Cancelled or raising,
-        it may have sent a part.
+        BrokenResourceErrors, and ChardevClosedError if the chardev is gone. When Cancelled or
+        raising, it may have sent a part.
         """
         await self._outbox.send_all(memoryview(data).cast("B"), self._check)
 
@@ -114,7 +114,7 @@ class Frontend(trio.abc.Stream):
             raise
 
     def try_send(self, data: bytes | bytearray | memoryview) -> int:
-        """Send what can be sent at once; return how much, maybe 0 (QEMU's chr_fe_write)."""
+        """Send what can be sent at once; return how many bytes, maybe 0 (QEMU's chr_fe_write)."""
         self._check()
         view = memoryview(data).cast("B")
         try:
@@ -128,17 +128,17 @@ class Frontend(trio.abc.Stream):
             self.relay.give_up(data)
 
     async def send_eof(self) -> None:
-        """Tell the peer that no more will come, behind what was sent; it can go on sending.
+        """Tell the peer that no more will come, after what was sent; it can go on sending.
 
-        Raises as `send_all`, and NotSupportedError where there is no such thing. This peer can be
-        sent nothing more, the next can.
+        Raises as `send_all`, and NotSupportedError where the backend can't do that. This peer can
+        be sent nothing more, the next one can.
         """
         await self._outbox.send_eof(lambda runner: runner.backend.peer.send_eof(), self._check)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until no other write is under way, no change, and the backend may take something.
+        """Wait until no write or change is under way, and the backend may take something.
 
-        It may be too early. Raises as `send_all`.
+        May return too early. Raises as `send_all`.
         """
         self._check()
         await self._outbox.wait_writable(self._check)
@@ -146,7 +146,7 @@ class Frontend(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait, through disconnects and changes, for 1 to *max_bytes* bytes.
 
-        Returns ``b""`` only when the chardev is gone. Cancelled: nothing was taken.
+        Returns ``b""`` only when the chardev is gone. When Cancelled, nothing was taken.
         """
         if max_bytes is None:
             max_bytes = MAX_CHUNK
@@ -166,12 +166,12 @@ class Frontend(trio.abc.Stream):
         """Wait until *pattern* has come, through disconnects and changes.
 
         *pattern* is bytes, text (as UTF-8) or a compiled expression of bytes. Returns what came
-        before, and the match; what follows stays. A match that has come in pieces is found if it
-        is of at most 8 KiB.
+        before, and the match; what follows stays. A match that comes in pieces is found if it
+        has at most 8 KiB.
 
         Raises ExpectTimeoutError after *timeout* seconds, ExpectError after 1 MiB without a match,
-        ChardevClosedError if the chardev is gone: each says what came. Raising anything, Cancelled
-        included, it has taken nothing.
+        ChardevClosedError if the chardev is gone: each says what came. When it raises anything,
+        Cancelled included, it has taken nothing.
         """
         await trio.lowlevel.checkpoint()
         self._check()
@@ -179,7 +179,7 @@ class Frontend(trio.abc.Stream):
             return await expect(pattern, timeout, self._receive, self.relay.put_back)
 
     async def _receive(self, max_bytes: int) -> bytes:
-        """Do as `receive_some`, in the one task that is receiving; a checkpoint only if it waits."""
+        """Do as `receive_some`, in the one task that receives; a checkpoint only if it waits."""
         data = self.take_ready(max_bytes)
         while not data and not self._is_over:
             await self._inbox.queue.wait_item()
@@ -201,7 +201,7 @@ class Frontend(trio.abc.Stream):
             self._is_receiving = False
 
     async def wait_open(self) -> None:
-        """Wait until somebody is at the other end; at once if somebody is.
+        """Wait until somebody is at the other end.
 
         Raises ChardevClosedError if the chardev is gone.
         """
@@ -217,16 +217,16 @@ class Frontend(trio.abc.Stream):
     def take_ready(self, max_bytes: int = MAX_CHUNK) -> bytes:
         """Take what has come already, at most *max_bytes*; ``b""`` if nothing has.
 
-        It never waits, and it does not tell the end, as `receive_some` does.
+        It never waits, and unlike `receive_some` it does not report the end.
         """
         self._check()
         data = self._inbox.take(max_bytes)
-        self._check()  # an on_event that failed on the way has ended it
+        self._check()  # an on_event that failed meanwhile has detached it
         return data
 
     @property
     def direct(self) -> DirectPath | None:
-        """The ways around this process, for bytes that need not come through it; None if all must."""
+        """How bytes can bypass this process; None if all have to come through it now."""
         if not (ways.are_taken and self.is_attached and self.is_open):
             return None
         backend = self.backend
@@ -236,11 +236,11 @@ class Frontend(trio.abc.Stream):
 
     @property
     def _is_over(self) -> bool:
-        """Will nothing more come? While a change holds it back, something may."""
+        """Is it certain that no more will come? Not while a change holds bytes back."""
         return self._outbox.is_closed and not self._inbox.is_held
 
     def pause_input(self) -> None:
-        """Have the backend not read, so that its peer's leaving waits too, until `accept_input`.
+        """Keep the backend from reading, and from noticing a hang-up, until `accept_input`.
 
         A read that is under way may still bring something.
         """
@@ -253,7 +253,7 @@ class Frontend(trio.abc.Stream):
         self._inbox.accept()
 
     def statistics(self) -> FrontendStatistics:
-        """What waits, and for whom, now."""
+        """Return what is waiting now."""
         return FrontendStatistics(
             is_open=self.is_open,
             bytes_waiting=len(self._inbox.queue),

@@ -1,4 +1,4 @@
-"""What a chardev calls of its user, and what becomes of a call that fails."""
+"""A user's handlers, which a chardev calls, and what happens when one raises."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from trio_chardev.events import BackendEvent
 log = logging.getLogger(__name__)
 
 BeChange = Callable[[Controls], Awaitable[None]]
-"""Sets the frontend up for a backend: line settings, modem lines, echo. Raise to refuse it."""
+"""Sets the frontend up for a backend: line settings, modem lines, echo. Raises to refuse it."""
 OnEvent = Callable[[BackendEvent], None]
-"""Is told OPENED, CLOSED, BREAK ..., in order with the bytes; must not block.
+"""Called with OPENED, CLOSED, BREAK ..., in order with the bytes; must not block.
 
-Also line settings and modem lines, from backends that see what the other end does to them.
+Also with line settings and modem lines, by backends that see the other end change them.
 """
 OnReceive = Callable[[bytes], int]
 """Takes bytes in the task that received them; returns how many. See `Frontend`."""
@@ -32,21 +32,21 @@ class Handlers:
     on_event: OnEvent | None = None
     on_receive: OnReceive | None = None
     on_open: Callable[[], None] = lambda: None
-    """Is called at once when somebody has come, for a task that waits to send: *on_event* hears
-    OPENED only when what had come before it was taken."""
+    """Called at once when a peer has come, for a task that waits to send: *on_event* gets OPENED
+    only after what came before it was taken."""
     on_failure: Callable[[], None] = lambda: None
-    """Is called when another handler has failed, and so the frontend was detached."""
+    """Called when another handler has raised, which detaches the frontend."""
     fe_open: Callable[[], bool] = lambda: True
-    """Is the user itself open? query-chardev shows it as frontend-open."""
+    """Does the user consider itself open? query-chardev shows it as frontend-open."""
 
 
 async def stateless(backend: Controls) -> None:
-    """The ``be_change`` of a frontend that needs no set-up: any backend will do."""
+    """Do nothing: the ``be_change`` of a frontend that needs no set-up."""
 
 
 @attrs.frozen(eq=False)
 class Calls:
-    """Calls a user's handlers. A handler that raises ends its user, and the error goes no further."""
+    """Calls a user's handlers. One that raises detaches its user, and the error goes no further."""
 
     _id: str
     _handlers: Handlers
@@ -54,7 +54,7 @@ class Calls:
 
     @property
     def be_change(self) -> BeChange | None:
-        """The handler to be awaited in a change, which may refuse it; None: there is none."""
+        """The handler that a change awaits, and that may refuse it; None if there is none."""
         return self._handlers.be_change
 
     def offer(self, data: bytes) -> int:
@@ -71,7 +71,7 @@ class Calls:
             return 0
 
     def offer_piped(self, on_piped: OnPiped, size: int) -> None:
-        """Tell *on_piped* that *size* bytes have come into the pipe."""
+        """Call *on_piped*: *size* bytes have come into the pipe."""
         try:
             on_piped(size)
         except Exception:

@@ -1,6 +1,6 @@
 """How bytes and events get from the backend in place to the frontend.
 
-All of it is synchronous. A frontend is offered what comes in the task that read it; what it
+All of it is synchronous. The task that reads offers the frontend what comes; what the frontend
 does not take waits in the queue. While a change is under way (`hold`) nothing is handed over, but
 the queue goes on taking.
 """
@@ -17,12 +17,12 @@ from trio_chardev.core.queue import InboxQueue
 from trio_chardev.core.splicing import CannotSplice
 from trio_chardev.events import BackendEvent, Event
 
-INBOX_CAPACITY = 1 << 16  # bytes; a backend is not read while that many wait
-INBOX_LIMIT = 8 << 20  # bytes; more than a kernel's buffer holds, of a peer that has left
+INBOX_CAPACITY = 1 << 16  # bytes; while that many wait, the backend is not read
+INBOX_LIMIT = 8 << 20  # bytes from a peer that has left; more than a kernel's buffer holds
 
 
 OnPiped = Callable[[int], None]
-"""Is told how many bytes have come into the pipe; 0: look again at what is in it."""
+"""Called with the number of bytes that have come into the pipe; 0 asks to look at it again."""
 
 
 def ignore(size: int) -> None:
@@ -39,18 +39,18 @@ class UserCalls(Protocol):
         """Call *on_piped*: *size* bytes have come into the pipe."""
 
     def tell(self, event: BackendEvent) -> None:
-        """Tell of *event*, in order with the bytes."""
+        """Report *event*, in order with the bytes."""
 
     def tell_opened(self) -> None:
-        """Tell at once that somebody has come, for a user that waits to send."""
+        """Report at once that a peer has come, for a user that waits to send."""
 
 
 class User(Protocol):
-    """Gets what comes: a frontend."""
+    """A receiver of what comes: a frontend."""
 
     @property
     def calls(self) -> UserCalls:
-        """What is called of it."""
+        """Its handlers."""
 
 
 UserT = TypeVar("UserT", bound=User)
@@ -64,19 +64,19 @@ class Inbox(Generic[UserT]):
     frontend: UserT | None = None
     is_held: bool = False
     is_muted: bool = False
-    """CLOSED was told for a change: until that is over the frontend hears no OPENED or CLOSED."""
+    """CLOSED was reported for a change: until its end the frontend gets no OPENED or CLOSED."""
     is_owed_closed: bool = False
-    """It is muted, though it was not told CLOSED."""
+    """It is muted, but was not told CLOSED."""
     _on_piped: OnPiped = attrs.field(default=ignore, init=False)
     _is_flushing: bool = attrs.field(default=False, init=False)
 
     @property
     def has_items(self) -> bool:
-        """Would `take` give or tell something?"""
+        """Would `take` return or report something?"""
         return bool(self.queue) and not self.is_held and self.frontend is not None
 
     def attach(self, frontend: UserT, *, is_open: bool) -> None:
-        """Make *frontend* the user; it hears OPENED at once if *is_open*."""
+        """Make *frontend* the user; it gets OPENED at once if *is_open*."""
         self.frontend = frontend
         self.queue.drop_events()  # they concerned an earlier frontend
         if is_open and not self.is_muted:
@@ -84,7 +84,7 @@ class Inbox(Generic[UserT]):
         self.flush()
 
     def detach(self) -> None:
-        """Have no user any more; a task that waits to receive looks again."""
+        """Remove the user; a task that waits to receive looks again."""
         self.frontend = None
         self.close_pipe()
         self.queue.resume()
@@ -100,7 +100,7 @@ class Inbox(Generic[UserT]):
         self.queue.put(data)
 
     def open_pipe(self, on_piped: OnPiped) -> None:
-        """Have bytes come into a pipe, as long as nobody looks at them; *on_piped* is told.
+        """Let bytes come into a pipe, while nobody looks at them, and call *on_piped* for them.
 
         A change ends that. Raises OSError.
         """
@@ -109,10 +109,10 @@ class Inbox(Generic[UserT]):
             self._on_piped = on_piped
 
     def fill_pipe(self, direct: Direct | None) -> int | None:
-        """Have *direct* put what has come into the pipe, and tell of it; return how much it was.
+        """Let *direct* put what has come into the pipe, and report it. Returns how many bytes.
 
-        None: it has to come the plain way, because there is no pipe or no room in it, because
-        something stands behind it, or because bytes have to be looked at, as all without *direct*.
+        None means that they have to take the plain path: there is no pipe or no room in it,
+        something waits behind it, or bytes have to be looked at, as always without *direct*.
         """
         queue = self.queue
         pipe, room = queue.pipe, queue.room
@@ -132,7 +132,7 @@ class Inbox(Generic[UserT]):
         return size
 
     def close_pipe(self) -> None:
-        """Have bytes be handed over again; those in the pipe stay the first."""
+        """Hand bytes over again; those in the pipe stay the first."""
         self.queue.close_pipe()
         self._on_piped = ignore
 
@@ -142,11 +142,11 @@ class Inbox(Generic[UserT]):
 
     @property
     def is_clear(self) -> bool:
-        """May what comes next be handed over at once, behind what is in the pipe?"""
+        """Could what comes next be handed over at once, after what is in the pipe?"""
         return self.queue.is_clear and not (self.queue.is_paused or self.is_held or self.is_muted)
 
     def event(self, event: BackendEvent) -> None:
-        """Tell *event*, which has come, after the bytes that came before it."""
+        """Report *event*, which has come, after the bytes that came before it."""
         if self.frontend is None:
             return
         if event is Event.OPENED:
@@ -159,13 +159,13 @@ class Inbox(Generic[UserT]):
             self._tell(event)
 
     def tell_opened(self) -> None:
-        """Wake a user that waits for somebody to come, whatever stands in the queue."""
+        """Wake a user that waits for a peer, whatever waits in the queue."""
         if self.frontend is not None:
             self.queue.wake_readers()
             self.frontend.calls.tell_opened()
 
     def take(self, max_bytes: int) -> bytes:
-        """Tell the frontend the events that come before the next bytes, and return those.
+        """Report the events that come before the next bytes, and return those.
 
         A frontend that is detached meanwhile gets none.
         """
@@ -177,14 +177,14 @@ class Inbox(Generic[UserT]):
         return b""
 
     def peek(self) -> bytes:
-        """Return some of the next bytes without taking them; none while an event comes first."""
+        """Return some of the next bytes without taking them; none if an event comes first."""
         item = None if self.is_held else self.queue.peek()
         return item if isinstance(item, bytes) else b""
 
     def flush(self) -> None:
-        """Hand over what is queued, as far as the frontend takes it by itself.
+        """Hand over what is queued, as far as the frontend takes it.
 
-        A handler may call this, too: the call that it is in goes on when it returns.
+        A handler may call this, too: then the outer call goes on when the handler returns.
         """
         if self._is_flushing:
             return
@@ -195,7 +195,7 @@ class Inbox(Generic[UserT]):
             self._is_flushing = False
 
     def accept(self) -> None:
-        """Hand over what is queued, and have the backend read again, unless that pauses it anew."""
+        """Hand over what is queued, and let the backend read again, unless paused again by that."""
         was_paused, self.queue.is_paused = self.queue.is_paused, False
         self.flush()
         if was_paused and not self.queue.is_paused:
@@ -218,7 +218,7 @@ class Inbox(Generic[UserT]):
                 break
 
     def hold(self, *, closed: bool) -> None:
-        """Hand over nothing, for a change begins; *closed*: the frontend hears CLOSED first."""
+        """Hand over nothing, as a change begins; with *closed* the frontend gets CLOSED first."""
         if closed:
             self.event(Event.CLOSED)
             self.is_muted = True
@@ -226,9 +226,9 @@ class Inbox(Generic[UserT]):
         self.is_held = True
 
     def let_last_in(self, *, is_open: bool) -> None:
-        """Hand over what the replaced backend still says, though another is in place.
+        """Hand over the last bytes of the replaced backend, though another is in place.
 
-        If that *is_open* the frontend hears so behind those last bytes, by `release`.
+        If that one *is_open*, the frontend gets OPENED after them, by `release`.
         """
         self.is_owed_closed = is_open and not self.is_muted
         self.is_held, self.is_muted = False, True
@@ -238,7 +238,7 @@ class Inbox(Generic[UserT]):
             self.event(Event.OPENED)  # for a user that waits to send
 
     def release(self, *, is_open: bool) -> None:
-        """Hand over again: the change is over. *is_open*: the frontend is to hear OPENED."""
+        """Hand over again, as the change is over; with *is_open* the frontend gets OPENED."""
         is_owed_closed, self.is_owed_closed = self.is_owed_closed, False
         self.is_held = self.is_muted = False
         self.flush()

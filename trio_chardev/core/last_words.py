@@ -1,7 +1,7 @@
-"""The last bytes of a backend that gives way; they come before those of the next one.
+"""The last bytes of a backend that is replaced; they come before those of its successor.
 
-What it had received by the commit is taken at once. What its peer says until it knows that it is
-left is taken afterwards, for a while; only then is the one in place read.
+What it had received by the commit is taken at once. What its peer sends until it knows that it is
+left is taken afterwards, for a while; only then is the new backend read.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from trio_chardev.errors import BackendError
 log = logging.getLogger(__name__)
 
 DRAIN_CHUNK = 1 << 16  # bytes
-DRAIN_LIMIT = INBOX_LIMIT  # bytes that one change keeps; refused while more wait
+DRAIN_LIMIT = INBOX_LIMIT  # bytes that one change keeps; while more wait it is refused
 
 
 @attrs.define(eq=False)
 class LastWords:
-    """Those of the backend that *runner* runs."""
+    """The last bytes of the backend that *runner* runs."""
 
     _parts: Parts
     runner: Runner
-    _limit: int = attrs.field(default=0, init=False)  # of what is queued when they have come
-    _names: tuple[str, str] = attrs.field(default=("", ""), init=False)  # its own, the next one's
+    _limit: int = attrs.field(default=0, init=False)  # of the queue's size, with these bytes
+    _names: tuple[str, str] = attrs.field(default=("", ""), init=False)  # its own, the new one's
 
     def take_received(self) -> None:
         """Queue what the backend has received. Raises nothing.
 
-        With a frontend DRAIN_LIMIT of it, which is more than a kernel's buffer holds, but a
-        file, or a peer as fast as we are, has always more. Without one nobody takes it, so
-        no more than always is kept.
+        With a frontend that is up to DRAIN_LIMIT, which is more than a kernel's buffer holds; a
+        file, or a peer as fast as this process, always has more. Without one nobody takes it, so
+        the queue keeps no more than its usual capacity.
         """
         if self.runner.closed.is_set():
             return
@@ -61,7 +61,7 @@ class LastWords:
         self._parts.users.focus.data(data)
 
     def replaced_by(self, new: Runner) -> None:
-        """Another is in place; the taps are told, once they have been shown all."""
+        """Note that *new* is in place; the taps are told when they have been shown everything."""
         self._names = self.runner.backend.filename, new.backend.filename
         self.runner.is_replaced = True
         if self._has_more:
@@ -78,9 +78,9 @@ class LastWords:
         self._parts.tell(show, self.runner.backend.taps, lambda tap: tap.replaced(before, after))
 
     async def hear(self, timeout: float) -> None:
-        """Let the peer have its last bytes, and have all it says; then let the next one in.
+        """Let the peer have its last bytes, and queue all it sends; then let the next one in.
 
-        For *timeout* seconds. Cancelled is not heard here.
+        Takes *timeout* seconds at most. It can't be Cancelled.
         """
         parts = self._parts
         try:
@@ -93,7 +93,7 @@ class LastWords:
                 parts.users.release(is_open=is_open)
 
     async def hear_before_close(self, timeout: float) -> None:
-        """The chardev is to be closed: have its users get all that the peer says, as `hear`."""
+        """Let the users get all that the peer sends, as `hear`, before the chardev is closed."""
         parts, runner = self._parts, self.runner
         if not parts.frontends or not runner.started or not self._has_more:
             return

@@ -1,7 +1,7 @@
 """The line of a backend: its settings, modem lines, break and echo.
 
 A backend has its `Line` as `Backend.line`; a subclass overrides what that kind can do. A frontend
-has one, too, for the backend in place, and so has what a ``be_change`` handler is given.
+has one, too, for the backend in place, and a ``be_change`` handler gets one.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ BREAK_DURATION = 0.25  # seconds; tcsendbreak(3) has 0.25 to 0.5
 
 
 class Line:
-    """What a backend lets its user do to the line, which by default is nothing.
+    """What a backend lets its user do to the line: by default nothing.
 
-    Each call raises NotSupportedError if the backend has no such thing, and BackendError if it
-    fails.
+    Each call raises NotSupportedError if the backend can't do it, and BackendError if it fails.
     """
 
     is_settable: ClassVar[bool] = False
@@ -26,7 +25,7 @@ class Line:
 
     def __init__(self, filename: str) -> None:
         self.filename = filename
-        """The name of the backend, for what the errors say."""
+        """The name of the backend, for errors."""
 
     @property
     def settings(self) -> LineSettings:
@@ -38,13 +37,13 @@ class Line:
         raise self._lacks("line settings")
 
     def show(self, settings: LineSettings) -> None:
-        """Have the users of a terminal find *settings* there, though it has no line."""
+        """Show *settings* to the users of a terminal, which has no line, as its settings."""
         raise self._lacks("line settings to show")
 
     def look(self) -> None:
         """Report by events which settings and modem lines have changed since the last look.
 
-        Only a backend that does not learn of changes by itself has this.
+        Only a backend that does not notice changes by itself has this.
         """
         raise self._lacks("line to look at")
 
@@ -61,7 +60,7 @@ class Line:
         raise self._lacks("break")
 
     async def set_echo(self, echo: bool) -> None:
-        """Have a terminal show what is typed, or not."""
+        """Turn a terminal's echo of what is typed on or off."""
         raise self._lacks("echo")
 
     def _lacks(self, what: str) -> NotSupportedError:

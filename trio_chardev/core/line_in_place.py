@@ -1,4 +1,4 @@
-"""The line of whichever backend is in place, for a frontend."""
+"""A frontend's line: that of whichever backend is in place."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from trio_chardev.events import LineSettings, ModemLines
 class LineInPlace(Line):
     """Passes each call to the line of the backend in place.
 
-    The calls that may wait have the backend alone, as a change has: a writer that is stuck gives
-    way. Raises as `Frontend.send_all` too, and WriteInChangeError in a ``be_change`` handler.
+    The calls that may wait use the backend exclusively, like a change: a writer that is stuck gives
+    way. They raise as `Frontend.send_all` too, and WriteInChangeError in a ``be_change`` handler.
     """
 
     def __init__(self, outbox: Outbox, check: Callable[[], None]) -> None:
-        """*check* raises if the frontend is not attached any more."""
+        """*check* raises if the frontend is no longer attached."""
         super().__init__(outbox.id)
         self._outbox = outbox
         self._check = check

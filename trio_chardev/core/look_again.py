@@ -1,24 +1,24 @@
-"""When a thread looks again for what is about to come, rather than wait until it is woken.
+"""Decides when to poll again for input that is about to come, rather than wait to be woken.
 
-To wait is dear. A turn of Trio's scheduler takes 7 us and more; to sleep in epoll and be woken takes
-40 us, most of it the kernel's; and a processor on which nothing runs halts, and on a virtual machine
+Waiting is expensive. A pass of Trio's scheduler takes 7 us and more; sleeping in epoll and being
+woken takes 40 us, most of it in the kernel; and an idle processor halts, and on a virtual machine
 takes 20 to 50 us of the waker's time to go on. A peer that answers at once needs less than that. So
 between two looks the thread only gives the processor up, sched_yield(2): a peer that waits for the
-processor runs at once, and so does the kernel's worker that carries what was written to a PTY.
+processor runs at once, and so does the kernel's worker that moves what was written to a PTY.
 
 `Credit` says whether looking pays: input that comes quickly earns some, and a look in vain costs
-some. So an idle or slow line is not looked at, and what is lost by looking in vain is bounded.
+some. So an idle or slow line is not polled, and the time lost by looking in vain is bounded.
 
-* `Polling`, of each reader of a backend: it looks for up to `POLL_TIME`, after one turn for the
+* `Polling`, for each reader of a backend: it looks for up to `POLL_TIME`, after one pass for the
   other tasks (more would make the look come late), and reads in a row are bounded, so that others
-  get their turn. This is QEMU's adaptive polling (``poll-max-ns`` of an iothread) with credit in
-  place of its window.
-* `Bursts`, of each of a bridge's fast ways: in a `Burst` the thread moves bytes again and again, and
-  no other task runs until it ends, after `BURST` at most. Where the other tasks have much to do
-  input comes late, and there are no bursts. Where other programs have, a burst ends far too late,
+  run. This is QEMU's adaptive polling (``poll-max-ns`` of an iothread) with credit in place of its
+  window.
+* `Bursts`, for each of a bridge's fast paths: in a `Burst` the thread moves bytes again and again,
+  and no other task runs until it ends, after `BURST` at most. If the other tasks have much to do,
+  input comes late, and there are no bursts. If other programs have, a burst ends far too late,
   and counts as in vain.
 
-Without the fast ways (`trio_chardev.core.fast`) no credit suffices.
+While the fast paths are off (`trio_chardev.core.fast`) no credit suffices.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from time import perf_counter  # not Trio's clock, which a test may stop
 
 from trio_chardev.core.fast import ways
 
-READS_IN_A_ROW = 16  # of one reader, before other tasks get a turn
-TURN = 400e-6  # seconds; they get one when reading and handing over has taken that long, too
+READS_IN_A_ROW = 16  # by one reader, before other tasks run
+TURN = 400e-6  # seconds of reading and handing over, after which they run, too
 
-POLL_TIME = 100e-6  # seconds; input that comes sooner earns credit, and is looked for so long
+POLL_TIME = 100e-6  # seconds of looking; input that comes sooner earns credit
 PRICE = 8  # of looking for POLL_TIME in vain, in inputs that came soon; also what is needed first
 MAX_CREDIT = 4 * PRICE
 
@@ -50,7 +50,7 @@ class Credit:
     __slots__ = ("_balance", "_most", "_price")
 
     def __init__(self, *, needed: int, price: int, most: int) -> None:
-        """*needed* must be earned first; at *most* so much more counts."""
+        """*needed* must be earned first; no more than *most* on top of that is kept."""
         self._balance = -needed
         self._price = price
         self._most = most
@@ -61,12 +61,12 @@ class Credit:
         return self._balance >= 0 and ways.are_taken
 
     def earn(self) -> None:
-        """Input has come quickly."""
+        """Note that input has come quickly."""
         if self._balance < self._most:
             self._balance += 1
 
     def pay(self) -> None:
-        """A look was in vain."""
+        """Note that a look was in vain."""
         self._balance -= self._price
 
 
@@ -76,7 +76,7 @@ class Next(enum.Enum):
     LOOK = enum.auto()
     """Look again at once."""
     TURN = enum.auto()
-    """Give other tasks a turn, then look again."""
+    """Let other tasks run, then look again."""
     WAIT = enum.auto()
     """Wait for input."""
 
@@ -87,10 +87,10 @@ class Polling:
     __slots__ = ("_credit", "_idle_since", "_is_on", "_now", "_reads", "_turn_began")
 
     def __init__(self, *, is_on: bool = True) -> None:
-        """*is_on*: is it worth while to look again for input that has not come?"""
+        """*is_on* says whether it is worthwhile to look again for input that has not come."""
         self._is_on = is_on
         self._credit = Credit(needed=PRICE, price=PRICE, most=MAX_CREDIT - PRICE)
-        self._reads = 0  # in a row, since the others' last turn
+        self._reads = 0  # in a row, since other tasks last ran
         self._now = self._turn_began = 0.0
         self._idle_since: float | None = None
 
@@ -134,7 +134,7 @@ class Polling:
 
 
 class Burst:
-    """Moving bytes again and again, from now on."""
+    """A time in which bytes are moved again and again; it begins now."""
 
     __slots__ = ("_last", "_until", "in_vain")
 
@@ -145,7 +145,7 @@ class Burst:
         """Did it end because nothing moved, or because other programs had the processor?"""
 
     def goes_on(self, *, moved: bool) -> bool:
-        """Look again? *moved*: the last look was a success, so there may be more at once."""
+        """Look again? *moved* says that the last look found something, so more may come at once."""
         now = perf_counter()
         if moved:
             self._last = now
@@ -178,7 +178,7 @@ class Bursts:
         return suffices
 
     def ended(self, *, in_vain: bool) -> None:
-        """Note that the burst is over which the last `input_came` allowed."""
+        """Note the end of the burst that the last `input_came` allowed."""
         self._last = perf_counter()
         if in_vain:
             self._credit.pay()

@@ -1,4 +1,4 @@
-"""A nursery for tasks that work for a block of code and end with it."""
+"""A nursery for background tasks of a block of code, which end with it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from trio_chardev.errors import ChardevClosedError
 
 @asynccontextmanager
 async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
-    """A nursery that is cancelled when the block ends.
+    """Open a nursery that is cancelled when the block ends.
 
-    What the block raises, KeyboardInterrupt too, comes out bare, not in a group: for that the tasks
-    must not raise. Raises RuntimeError outside of Trio, under asyncio for one.
+    What the block raises, KeyboardInterrupt too, is raised bare, not in a group; for that the tasks
+    must not raise. Raises RuntimeError outside of Trio, for example under asyncio.
     """
     if not trio.lowlevel.in_trio_task():
         raise RuntimeError("This needs Trio: call it in a task, within trio.run()")
@@ -24,7 +24,7 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
         try:
             yield nursery
         except trio.Cancelled:
-            raise  # the nursery's, which knows of which scope it is
+            raise  # for the nursery, which knows its scope
         except BaseException as exc:
             error = exc  # raised below, where the nursery does not see it
         finally:
@@ -34,6 +34,6 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
 
 
 def check_not_over(nursery: trio.Nursery, what: str) -> None:
-    """Raise ChardevClosedError if the block that *what* lived in has ended."""
+    """Raise ChardevClosedError if the block in which *what* existed has ended."""
     if nursery.cancel_scope.cancel_called:
         raise ChardevClosedError(f"The {what} is closed: its 'async with' block is over")

@@ -1,16 +1,16 @@
 """How bytes get from a frontend to the backend in place, whichever that is.
 
 Two locks: the *write lock* is held for a whole `send_all`, so that no other writer's bytes
-come in between, not even when a change cuts in. The *backend lock* is held for one `send_some`
-or for one change. A change that finds a writer stuck in `send_some` cancels that call, which
-then has sent nothing; the writer goes on with the next backend once the change lets go of the
-runner. trio.Lock is fair, so a change is next in line after the one call it cuts short.
+come in between, even when the backend is changed meanwhile. The *backend lock* is held for one
+`send_some` or for one change. A change that finds a writer stuck in `send_some` cancels that call,
+which then has sent nothing; the writer goes on with the next backend once the change lets go of the
+runner. trio.Lock is fair, so a change is next in line after the one call that it cancels.
 
 As long as the kernel takes the bytes at once, nobody can come in between, and a write is one
 synchronous `send_nowait`.
 
-What a change has carried over (`Runner.carried`) goes before all else: whoever sends next sends
-that first, and `push` does if nobody else does.
+What a change has carried over (`Runner.carried`) goes before everything else: the next sender sends
+it first, and `push` does if there is none.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 @attrs.frozen(eq=False)
 class eagerly:  # noqa: N801 - used as a context manager is
-    """Hold *lock*, without a trip through the scheduler if it is free."""
+    """Hold *lock*, without a pass of the scheduler if it is free."""
 
     lock: trio.Lock
 
@@ -57,7 +57,7 @@ class eagerly:  # noqa: N801 - used as a context manager is
 
 @attrs.define(eq=False)
 class _Handler:
-    """A be_change handler at work; tasks that it starts inherit this by their context."""
+    """A be_change handler that is running; tasks that it starts inherit this in their context."""
 
     outbox: Outbox
     outer: _Handler | None
@@ -80,7 +80,7 @@ class Outbox:
     _send_scope: trio.CancelScope | None = None
 
     def send_nowait(self, data: memoryview) -> int:
-        """One attempt; how much was accepted, 0 if it would block or another is at it.
+        """Make one attempt. Returns how many bytes were accepted, 0 if it would block or is in use.
 
         Raises as `send_all`.
         """
@@ -96,7 +96,7 @@ class Outbox:
 
     @property
     def is_idle(self) -> bool:
-        """Does nobody send or change the backend, and has nothing to be sent first?"""
+        """Does nobody send or change the backend, and is there nothing to send first?"""
         return not (
             self._write_lock.locked()
             or self._backend_lock.locked()
@@ -108,7 +108,7 @@ class Outbox:
     def splice_nowait(self, pipe: SplicePipe) -> int:
         """Do as `send_nowait` with what is in *pipe*.
 
-        Raises also CannotSplice, if bytes have to be looked at.
+        Raises CannotSplice as well, if bytes have to be looked at.
         """
         if self._write_lock.locked() or self._backend_lock.locked():
             self.refuse_in_handler()
@@ -120,9 +120,9 @@ class Outbox:
         return direct.send_from(pipe)
 
     async def send_some(self, data: memoryview, check: Callable[[], None]) -> int:
-        """Send a non-empty prefix of *data*. Cancelled: nothing was sent.
+        """Send a non-empty prefix of *data*. When Cancelled, nothing was sent.
 
-        *check* may raise what ends the attempt: it is called before each.
+        *check* is called before each attempt; what it raises ends the call.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._acquire_write_lock()
@@ -139,7 +139,7 @@ class Outbox:
     async def send_all(self, data: memoryview, check: Callable[[], None]) -> None:
         """Send all of *data* as one piece.
 
-        Cancelled, or BackendDisconnectedError: a part may have been sent.
+        When Cancelled, or raising BackendDisconnectedError, it may have sent a part.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._acquire_write_lock()
@@ -159,17 +159,17 @@ class Outbox:
             self._write_lock.release()
 
     def give_up(self, data: memoryview) -> None:
-        """Tell the taps of *data*, which nobody was there for and will not be sent again."""
+        """Tell the taps that *data*, for which nobody was there, will not be sent."""
         if not self.runner.closed.is_set():
             self.runner.show_refused(data)
 
     async def send_eof(self, end: Callable[[Runner], None], check: Callable[[], None]) -> None:
-        """Have *end* tell the peer that no more will come, behind what was sent or carried over."""
+        """Call *end* to tell the peer that no more will come, after what was sent or carried."""
 
         async def use(runner: Runner) -> None:
             while carried := runner.carried:
                 runner.carried = carried[await runner.backend.send_some(carried) :]
-            await trio.lowlevel.checkpoint_if_cancelled()  # it may be another's turn by now
+            await trio.lowlevel.checkpoint_if_cancelled()  # another may have taken over by now
             end(runner)
             await trio.lowlevel.cancel_shielded_checkpoint()
 
@@ -181,11 +181,11 @@ class Outbox:
             self._write_lock.release()
 
     def push_nowait(self, runner: Runner) -> None:
-        """Send what was carried over to *runner*, as much as goes at once. Never raises."""
+        """Send to *runner* as much of what was carried over as goes at once. Raises nothing."""
         try:
             _send_carried(runner)
         except BackendDisconnectedError:
-            pass  # it waits for somebody to come
+            pass  # it is sent when a peer comes
         except Exception as exc:
             log.warning("%s: cannot send what was carried: %r", runner.backend.filename, exc)
 
@@ -211,17 +211,17 @@ class Outbox:
                 return
 
     def close(self) -> None:
-        """From now on every write raises ChardevClosedError."""
+        """Make every write raise ChardevClosedError from now on."""
         self.is_closed = True
         self.interrupt()
 
     def interrupt(self) -> None:
-        """Make the `send_some` that is under way, if any, look again at the runner."""
+        """Make the `send_some` that is under way, if any, look at the runner again."""
         if self._send_scope is not None:
             self._send_scope.cancel()
 
     def exclusive(self) -> eagerly:
-        """Have the runner alone: nothing is being sent and no change is under way."""
+        """Use the runner exclusively: nothing is being sent and no change is under way."""
         self.refuse_in_handler()
         self.interrupt()
         return eagerly(self._backend_lock)
@@ -233,7 +233,7 @@ class Outbox:
 
     @contextmanager
     def handler_at_work(self) -> Iterator[None]:
-        """Around a be_change handler, which holds the runner and so must not write."""
+        """Mark the body as a be_change handler, which has the runner locked and must not write."""
         mark = _Handler(self, _handler.get())
         token = _handler.set(mark)
         try:
@@ -243,23 +243,23 @@ class Outbox:
             _handler.reset(token)
 
     async def wait_writable(self, check: Callable[[], None]) -> None:
-        """Wait until no other write is under way, no change, and the backend may take something.
+        """Wait until no write or change is under way, and the backend may take something.
 
-        May be too early. Raises as `send_all`.
+        May return too early. Raises as `send_all`.
         """
         self.refuse_in_handler()
         async with self._write_lock:
             await self._with_runner(lambda runner: runner.backend.wait_writable(), check)
 
     async def _acquire_write_lock(self) -> None:
-        try:  # without contention no trip through the scheduler
+        try:  # without contention there is no pass of the scheduler
             self._write_lock.acquire_nowait()
         except trio.WouldBlock:
             self.refuse_in_handler()
             await self._write_lock.acquire()
 
     def _try(self, data: memoryview) -> int:
-        """Send what the backend takes at once, if nobody has the runner."""
+        """Send what the backend takes at once, if nobody has locked it."""
         if self._backend_lock.locked():
             self.refuse_in_handler()
             return 0
@@ -275,9 +275,9 @@ class Outbox:
         return sent
 
     async def _send_blocking(self, data: memoryview, check: Callable[[], None]) -> int:
-        """Send a non-empty prefix, through as many changes as cut in.
+        """Send a non-empty prefix, across any changes of the backend.
 
-        What was carried goes first; that is all if *data* is empty.
+        What was carried over goes first; with empty *data* only that.
         """
 
         async def send_some(runner: Runner) -> int:
@@ -293,21 +293,21 @@ class Outbox:
     async def _with_runner(
         self, use: Callable[[Runner], Awaitable[T]], check: Callable[[], None]
     ) -> T:
-        """What *use* of the runner gives; one that a change cuts short begins again after it.
+        """Return what *use* of the runner returns; if a change cancels *use*, it is called again.
 
-        The write lock must be held: then only `exclusive` can be in line for the runner.
+        The write lock must be held: then only `exclusive` can wait for the runner.
         """
         while True:
             async with self._backend_lock:
                 if self._backend_lock.statistics().tasks_waiting:
-                    continue  # `exclusive` found us in line, where it can't interrupt us
+                    continue  # `exclusive` came while we waited, when it could not interrupt us
                 check()
                 runner = self.usable_runner()
                 with trio.CancelScope() as self._send_scope:
                     try:
                         return await use(runner)
                     except (BackendError, trio.ClosedResourceError) as exc:
-                        self.usable_runner()  # raises if the chardev was closed under us
+                        self.usable_runner()  # raises if the chardev was closed meanwhile
                         if isinstance(exc, BackendError):
                             raise _as_broken(exc) from exc.__cause__
                         raise BackendDisconnectedError("closed while sending") from exc
@@ -315,7 +315,7 @@ class Outbox:
                         self._send_scope = None
 
     def usable_runner(self) -> Runner:
-        """What is in place. Raises ChardevClosedError, BackendDisconnectedError if it died."""
+        """Return it. Raises ChardevClosedError, BackendDisconnectedError if the backend died."""
         if self.is_closed:
             raise ChardevClosedError(f"Chardev '{self.id}' is closed")
         runner = self.runner
@@ -338,9 +338,9 @@ class Outbox:
 
 
 def _send_carried(runner: Runner) -> bool:
-    """Send what was carried over, as much as goes at once; is it all gone?
+    """Send as much of what was carried over as goes at once. Is nothing left?
 
-    The taps of who took it from the frontend have seen it. Raises as `Backend.send_nowait`.
+    The taps of the backend that had it first have seen it. Raises as `Backend.send_nowait`.
     """
     while runner.carried and (sent := runner.backend.send_nowait(runner.carried)):
         runner.carried = runner.carried[sent:]
@@ -348,5 +348,5 @@ def _send_carried(runner: Runner) -> bool:
 
 
 def _as_broken(error: BackendError) -> BackendError:
-    """*error* as the one that a stream of Trio's may raise when it sends."""
+    """Convert *error* to one that the send methods of a Trio stream may raise."""
     return error if isinstance(error, trio.BrokenResourceError) else BackendFailedError(str(error))

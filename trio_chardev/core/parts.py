@@ -1,7 +1,7 @@
-"""What of a chardev outlives its backends: its users, the way to the backend in place, its events.
+"""The parts of a chardev that outlive its backends: users, outbox, events.
 
-`Chardev` and `Change` share it. All of it is synchronous. While a commit is at work others are told
-of nothing: `Parts.tell` keeps what they are to be told until the state is whole.
+`Chardev` and `Change` share them. All of it is synchronous. While a commit is under way nobody is
+called: `Parts.tell` keeps the calls until the state is whole.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ class Parts:
 
     id: str
     on_event: Callable[[BackendEvent, Backend], None]
-    """Is told every event of the backend in place, whether a frontend is there or not."""
+    """Called with every event of the backend in place, whether a frontend is there or not."""
     row: bytes | None = attrs.field(default=None, init=False)
-    """What a lister has written about it; None once something that a list shows has changed."""
+    """What a lister has kept of it; None once something that lists show has changed."""
     is_guarded: bool = attrs.field(default=False, init=False)
-    """Backends to come are guarded, too, see `Peer.guard`."""
+    """Later backends are guarded, too, see `Peer.guard`."""
     leaving: Runner | None = attrs.field(default=None, init=False)
-    """Was replaced, and its last bytes come before those of the one in place."""
+    """The replaced backend, while its last bytes come before those of the one in place."""
     outbox: Outbox = attrs.field(init=False)
     users: Users[Frontend] = attrs.field(factory=Users, init=False)
     _effects: Effects | None = attrs.field(default=None, init=False)
-    """Of the commit that is at work, until they are done: what happens meanwhile is told behind."""
+    """Those of the commit under way, until they are done: later calls are added after them."""
 
     def __attrs_post_init__(self) -> None:
         self.outbox = Outbox(self.id)
 
     @property
     def runner(self) -> Runner:
-        """What is in place."""
+        """The runner of the backend in place."""
         return self.outbox.runner
 
     @property
@@ -59,16 +59,16 @@ class Parts:
 
     @property
     def frontends(self) -> list[Frontend]:
-        """Who uses it now; more than one only with a mux."""
+        """The users now; more than one only with a mux."""
         return self.users.frontends
 
     def check_not_closed(self) -> None:
-        """Raise ChardevClosedError."""
+        """Raise ChardevClosedError if the chardev is closed."""
         if self.outbox.is_closed:
             raise ChardevClosedError(f"Chardev '{self.id}' is closed")
 
     def touch(self) -> None:
-        """Something that a list shows has changed, of it or of what it stands on."""
+        """Note that something that lists show has changed, here or in what it stands on."""
         self.row = None
         if self.runner.started:
             self.backend.stacking.touch()
@@ -76,7 +76,7 @@ class Parts:
     # ------------------------------------------------------------ events
 
     def backend_event(self, runner: Runner, event: BackendEvent) -> None:
-        """An event of *runner*; only the backend in place is heard."""
+        """Handle an event of *runner*; ignored unless that is in place."""
         if runner is self.runner:
             self.row = None
             self.note(runner, event)
@@ -88,13 +88,13 @@ class Parts:
             self.note(runner, event)
 
     def note(self, runner: Runner, event: BackendEvent) -> None:
-        """Have *event* of *runner* told, and queued for the frontends, behind the bytes."""
+        """Report *event* of *runner*, and queue it for the frontends, after the bytes."""
         self.tell(self.on_event, event, runner.backend)
         self.tell(show_event, self.users.taps, event)
         self.users.event(event)
 
     def note_end(self, runner: Runner) -> None:
-        """The task of *runner* is over; if it was in place, its frontend is told."""
+        """Note that the task of *runner* is over; if it was in place, the frontend is told."""
         if runner is self.runner and not self.outbox.is_closed:
             log.error("chardev '%s': the backend is gone: %s", self.id, runner.error)
             self.outbox.interrupt()
@@ -103,19 +103,19 @@ class Parts:
     # ------------------------------------------------------------ what others are told
 
     def tell(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Make a call to others at once, or while a commit is at work behind what that has to tell."""
+        """Call others at once, or while a commit is under way after the calls that it has added."""
         if self._effects is None:
             call(*args, **kwargs)
         else:
             self._effects.add(call, *args, **kwargs)
 
     def begin_effects(self) -> Effects:
-        """A commit begins: keep what others are to be told, until `tell_all`."""
+        """Keep the calls to others, as a commit begins, until `tell_all`."""
         self._effects = Effects()
         return self._effects
 
     def tell_all(self, effects: Effects) -> None:
-        """Tell what a commit has to tell; raises nothing."""
+        """Make the calls of a commit; raises nothing."""
         effects.run()
         self._effects = None
 

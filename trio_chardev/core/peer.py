@@ -1,4 +1,4 @@
-"""Who is at the other end of a backend, and who comes there."""
+"""The peer at the other end of a backend, and the clients that come there."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from trio_chardev.errors import NotSupportedError
 
 
 class Peer:
-    """What a backend knows of its peer, and can do to it; by default nothing.
+    """What a backend knows of its peer, and can do to it: by default nothing.
 
-    A kind that lets peers come and go overrides what it can do.
+    A kind whose peers come and go overrides what it can do.
     """
 
     can_disconnect: ClassVar[bool] = False
     """Does `disconnect` drop it?"""
 
     needs_attention: ClassVar[bool] = False
-    """Has `attend` something to do?"""
+    """Does `attend` have anything to do?"""
 
     def __init__(self, filename: str) -> None:
         self.filename = filename
-        """The name of the backend, for what the errors say."""
+        """The name of the backend, for errors."""
 
-    # ------------------------------------------------------------ how it is
+    # ------------------------------------------------------------ its state
 
     @property
     def is_hung_up(self) -> bool:
@@ -35,17 +35,17 @@ class Peer:
 
     @property
     def may_have_left(self) -> bool:
-        """Is the peer lingering, and only what it is sent will tell whether it is still there?"""
+        """Is the peer lingering, so that only sending to it shows whether it is still there?"""
         return False
 
     @property
     def is_lingering(self) -> bool:
-        """CLOSED was reported, for nothing more will come: can that peer still be sent to?"""
+        """Can a peer still be sent to that sends no more, for which CLOSED was reported?"""
         return False
 
     @property
     def is_kept(self) -> bool:
-        """Does `Backend.activate` take over the peer of the backend that it replaces?
+        """Does `Backend.activate` take over the peer of the replaced backend?
 
         See `OpenRequest.keep_peer`.
         """
@@ -61,31 +61,31 @@ class Peer:
         """How many are known to wait for the peer to leave, to take its place."""
         return 0
 
-    # ------------------------------------------------------------ who comes
+    # ------------------------------------------------------------ newcomers
 
     async def attend(self) -> None:
-        """Do what `Backend.wait_readable` does beside waiting for bytes, while there is no room for any.
+        """Do all that `Backend.wait_readable` does but wait for bytes, as there is no room for any.
 
-        Accepts, connects, shakes hands; when the peer leaves `is_hung_up` becomes true, and then
-        what it has sent is read. May return too early; always a checkpoint. Cancelled when
+        It accepts, connects and shakes hands. When the peer leaves, `is_hung_up` becomes true, and
+        then what it has sent is read. May return too early; always a checkpoint. Cancelled when
         there is room.
         """
         await trio.sleep_forever()
 
     def guard(self) -> None:
-        """Let in only who may drive this service, from now on: a monitor is to use the chardev.
+        """Let in only peers that may control this service, as a monitor will use the chardev.
 
-        Raises BackendError, and then nothing has changed, if it can't know who comes.
+        Raises BackendError if it can't tell who comes; then nothing has changed.
         """
 
     def recheck(self, *, drop: bool) -> list[tuple[str, str]]:
-        """Name those who are there and would not be let in now, each with why; with *drop* drop them."""
+        """Name the peers that would not be let in now, each with the reason; *drop* drops them."""
         return []
 
-    # ------------------------------------------------------------ what is done to it
+    # ------------------------------------------------------------ what can be done to it
 
     def disconnect(self, *, at_once: bool = False) -> None:
-        """Drop the peer as if it had left; *at_once*: what it is sending is of no use to anybody."""
+        """Drop the peer as if it had left; *at_once* says that nobody needs what it is sending."""
 
     def send_eof(self) -> None:
         """Tell it that no more will come, and receive from it as before (shutdown(2)).

@@ -1,11 +1,11 @@
 """What a chardev has received and its frontend has not taken yet.
 
-Bytes and events stand in one queue, in the order in which they came, so that a BREAK keeps
-its place and a frontend reads the last bytes of a peer before it hears CLOSED. An event that
+Bytes and events are in one queue, in the order in which they came, so that a BREAK keeps
+its place and a frontend reads the last bytes of a peer before it gets CLOSED. An event that
 finds the queue empty does not wait in it: see `Inbox`. The queue outlives the backends.
 
-Bytes may wait in a pipe of the kernel instead (`open_pipe`), which then is one item of the queue,
-until somebody looks at them: that puts them in its place.
+Bytes may wait in a pipe of the kernel instead (`open_pipe`), which then is one item of the queue.
+When somebody looks at them, they take its place.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OPPOSITE = {
 }
 ARRIVING = (Event.OPENED, Event.MUX_IN)
 LEAVING = (Event.CLOSED, Event.MUX_OUT)
-EVENT_WEIGHT = 64  # an event takes that many bytes of the room, so that events are bounded too
+EVENT_WEIGHT = 64  # the bytes that an event counts for, so that events are bounded too
 
 
 class InboxQueue:
@@ -38,12 +38,12 @@ class InboxQueue:
     )
 
     def __init__(self, capacity: int, limit: int = 0) -> None:
-        """*capacity* is for what can wait outside, *limit* for what can't."""
+        """*capacity* is for bytes that could wait elsewhere, *limit* for those that can't."""
         self.capacity = capacity
         self.limit = max(capacity, limit)
         self.is_paused = False
         self.pipe: SplicePipe | None = None
-        """What bytes may come into. It is an item of the queue while something is in it."""
+        """The pipe that bytes may come into. It is an item of the queue while it is not empty."""
         self._plain_capacity = capacity
         self._items: deque[bytes | SplicePipe | BackendEvent] = deque()
         self._offset = 0  # how much of the first item has been taken
@@ -63,16 +63,16 @@ class InboxQueue:
 
     @property
     def wanted(self) -> int:
-        """How many bytes a backend shall read; not positive: none."""
+        """How many bytes a backend should read; none if not positive."""
         return 0 if self.is_paused else self.room
 
     @property
     def spare(self) -> int:
-        """How many bytes of a peer that has left shall be read: what the `limit` leaves."""
+        """How many bytes of a peer that has left should be read: what the `limit` leaves."""
         return 0 if self.is_paused else self.limit - self._size
 
     def pause(self) -> None:
-        """Want nothing, whatever room there is, until `resume`."""
+        """Want no bytes, whatever room there is, until `resume`."""
         self.is_paused = True
 
     def resume(self) -> None:
@@ -82,14 +82,14 @@ class InboxQueue:
             self.wake_writers()
 
     def open_pipe(self) -> None:
-        """Have bytes wait in a pipe, as many as fit into that. Raises OSError."""
+        """Let bytes wait in a pipe, as many as fit into it. Raises OSError."""
         if self.pipe is None:
             self.pipe = SplicePipe(self._piped)
             self.capacity = max(self._plain_capacity, SPLICE_CAPACITY)
             self.wake_writers()
 
     def close_pipe(self) -> None:
-        """Have no bytes in a pipe any more; those that were keep their place."""
+        """Use no pipe any more; the bytes in it keep their place."""
         if (pipe := self.pipe) is not None:
             items, self._items = self._items, deque()
             for item in items:
@@ -116,7 +116,7 @@ class InboxQueue:
 
     @property
     def is_clear(self) -> bool:
-        """Is nothing in the queue, or only a pipe?"""
+        """Is nothing in the queue, or only the pipe?"""
         return not self._items or (len(self._items) == 1 and self._items[0] is self.pipe)
 
     def put(self, data: bytes) -> None:
@@ -126,7 +126,7 @@ class InboxQueue:
         self._readers.unpark_all()
 
     def put_back(self, data: bytes) -> None:
-        """Put *data*, which was the next, in front of all else."""
+        """Put *data*, which was taken before, in front of everything else."""
         if data:
             if self._offset:
                 self._items[0] = self._items[0][self._offset :]  # type: ignore[index]
@@ -138,8 +138,8 @@ class InboxQueue:
     def put_event(self, event: BackendEvent) -> None:
         """Append *event*.
 
-        Without room a BREAK is lost, as on an overrun UART, and so is a peer that has come
-        and goes without a byte; of a line that is set again and again only the outcome is kept.
+        Without room a BREAK is lost, as on an overrun UART, and so is a peer that comes and goes
+        without sending a byte; of repeated line settings only the last are kept.
         """
         if self.room <= 0 and self._is_void(event):
             return
@@ -167,7 +167,7 @@ class InboxQueue:
         return False
 
     def take(self, max_bytes: int) -> bytes | BackendEvent | None:
-        """Take the next event, or up to *max_bytes* of the bytes before it; None: nothing waits."""
+        """Take the next event, or up to *max_bytes* of the bytes before it; None if empty."""
         item = self._first()
         if item is None:
             return None
@@ -211,7 +211,7 @@ class InboxQueue:
         return bool(self._items) and self._items[0] is self.pipe
 
     def _first(self) -> bytes | BackendEvent | None:
-        """The first item; a pipe gives its bytes, which end it."""
+        """Return the first item; a pipe is replaced by its bytes."""
         if not self._items:
             return None
         item = self._items[0]
@@ -221,7 +221,7 @@ class InboxQueue:
         return item
 
     def drop_events(self) -> None:
-        """Forget the events: nobody is there whom they concern."""
+        """Drop the events, as the user that they concern is gone."""
         kept = [item for item in self._items if isinstance(item, bytes | SplicePipe)]
         gone = len(self._items) - len(kept)
         self._items = deque(kept)
@@ -246,7 +246,7 @@ class InboxQueue:
         await self._writers.park()
 
     async def wait_room_attending(self, attend: Callable[[], Awaitable[None]]) -> None:
-        """Do as `wait_room`, but in *attend*, which is cancelled then; end when that returns, too."""
+        """Do as `wait_room`, but run *attend* until there is room; it may return earlier."""
         with trio.CancelScope() as scope:
             self._attending.add(scope)
             try:

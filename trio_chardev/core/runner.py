@@ -19,32 +19,32 @@ from trio_chardev.errors import BackendError, ChardevError
 log = logging.getLogger(__name__)
 
 CLEANUP_TIMEOUT = 5.0  # seconds; bounds every shielded wait of the core
-DRAIN_TIMEOUT = 0.2  # seconds; how long a peer that is left behind may take for its last bytes
+DRAIN_TIMEOUT = 0.2  # seconds that a peer that is left behind may take for its last bytes
 MAX_DRAIN_TIMEOUT = 60.0  # seconds; nothing but the end of the chardev interrupts a drain
-PASSES_TO_CLOSE = 2  # of the scheduler; what closes without waiting needs no scope with a deadline
+PASSES_TO_CLOSE = 2  # of the scheduler; closing that does not wait needs no scope with a deadline
 NOTHING = memoryview(b"")
 
 
 @attrs.define(eq=False)
 class Runner:
-    """A backend with the cancel scope in which it runs, seen from its chardev."""
+    """A backend with the cancel scope in which it runs, as its chardev sees it."""
 
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     backend: Backend = attrs.field(init=False)
     started: bool = False
     """Was the backend opened?"""
     ready: trio.Event = attrs.Factory(trio.Event)
-    """Is set when the backend is open, or will never be."""
+    """Set when the backend is open, or will never be."""
     in_place: trio.Event = attrs.Factory(trio.Event)
-    """Is set by the commit: from then on the backend is read."""
+    """Set by the commit: from then on the backend is read."""
     is_replaced: bool = False
-    """Has a commit put another in its place? Then nothing from it counts any more."""
+    """Has a commit replaced it? Then nothing it reports counts any more."""
     carried: memoryview = NOTHING
     """What a change has carried over and the backend has not taken: it goes before all else."""
     may_send: trio.Event | None = None
     """Wakes the sender of `carried` once a peer is there again."""
     closed: trio.Event = attrs.Factory(trio.Event)
-    """Is set when the task is over, whatever ended it."""
+    """Set when the task is over, whatever ended it."""
     _draining: trio.CancelScope | None = attrs.field(default=None, init=False)
     error: ChardevError | None = None
     """What ended it, if it was not cancelled."""
@@ -58,7 +58,7 @@ class Runner:
     ) -> None:
         """Open the backend, call *when_open*, read from it once it is in place, close it.
 
-        It raises nothing but Cancelled: what kept the backend from opening, or ended it, is in `error`.
+        Raises nothing but Cancelled: what kept it from opening, or ended it, is in `error`.
         """
         try:
             with self.scope:
@@ -71,7 +71,7 @@ class Runner:
                         await self.in_place.wait()
                     request.replaces = None  # which would live as long as this one
                     await self._pump(users)
-        except* Exception as group:  # a Cancelled beside it goes on
+        except* Exception as group:  # a Cancelled in the group is raised again
             self.error = as_one_error(group)
         finally:
             self.closed.set()
@@ -82,10 +82,10 @@ class Runner:
     async def _pump(self, users: Users[Any]) -> None:
         """Wait for room, read, hand over: no byte is held here over a checkpoint.
 
-        A peer that has left is not kept waiting for room, as far as the queue's limit allows:
-        then its leaving is known, the next can come, and all that it has sent comes first.
+        A peer that has left need not wait for room, up to the queue's limit: so its leaving is
+        noticed, the next one can come, and everything it has sent comes first.
 
-        What comes after the commit that replaced the backend is not read.
+        After the commit that replaced the backend nothing is read.
         """
         backend, peer = self.backend, self.backend.peer
         polling = Polling(is_on=backend.is_polled)
@@ -106,9 +106,9 @@ class Runner:
         await trio.sleep_forever()
 
     async def drain(self, timeout: float, take: Callable[[bytes], None]) -> None:
-        """Let the peer take what it was sent, for *timeout* seconds. Cancelled is not heard here.
+        """Let the peer take what it was sent, for *timeout* seconds. It can't be Cancelled.
 
-        *take* gets what the peer sends until it knows. It ends at once when the backend does.
+        *take* gets what the peer sends until it knows. Ends at once when the backend does.
         """
         leaving = self.backend.leaving
         if not self.carried and leaving.is_finished and leaving.is_drained:
@@ -126,9 +126,9 @@ class Runner:
             log.warning("%s: %d bytes are lost", self.backend.filename, len(self.carried))
 
     async def settle(self, timeout: float) -> None:
-        """Let a peer that is taking what it was sent have it, for *timeout* seconds.
+        """Let a peer that is taking what it was sent finish, for *timeout* seconds at most.
 
-        It ends at once when the backend does. Raises BackendError if it can't be known.
+        Ends at once when the backend does. Raises BackendError if it can't be known.
         """
         try:
             with trio.move_on_after(timeout) as self._draining:
@@ -143,7 +143,7 @@ class Runner:
             raise
 
     def stay(self) -> None:
-        """Undo what the backend did to leave: there is no change after all."""
+        """Undo what the backend did to leave, as there is no change after all."""
         try:
             self.backend.leaving.stay()
         except Exception as exc:
@@ -165,7 +165,7 @@ class Runner:
             self.may_send.set()
 
     async def retire(self) -> None:
-        """Cancel the backend and wait until it is closed. Cancelled is not heard here."""
+        """Cancel the backend and wait until it is closed. It can't be Cancelled."""
         self.scope.cancel()
         for _ in range(PASSES_TO_CLOSE):
             await trio.lowlevel.cancel_shielded_checkpoint()
@@ -177,16 +177,16 @@ class Runner:
             log.error("%s does not close", self.backend.filename if self.started else "a backend")
 
     def show_sent(self, data: memoryview) -> None:
-        """Tell the taps that *data* went to the backend."""
+        """Show the taps that *data* went to the backend."""
         show(self.backend.taps, lambda tap: tap.sent(data))
 
     def show_refused(self, data: memoryview) -> None:
-        """Tell the taps that *data* will not go to it."""
+        """Show the taps that *data* will not be sent."""
         show(self.backend.taps, lambda tap: tap.refused(data))
 
 
 async def _wait_room(users: Users[Any], peer: Peer) -> None:
-    """Wait until there is room, and let others come meanwhile."""
+    """Wait until there is room; peers may come meanwhile."""
     if peer.needs_attention and not users.is_paused:
         await users.wait_room_attending(peer.attend)
     else:
@@ -194,7 +194,7 @@ async def _wait_room(users: Users[Any], peer: Peer) -> None:
 
 
 def as_one_error(group: BaseExceptionGroup[Exception]) -> ChardevError:
-    """Return what may leave the core of *group*; a bug in a backend is logged in full."""
+    """Reduce *group* to one error that may leave the core; a bug in a backend is logged in full."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

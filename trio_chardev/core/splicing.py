@@ -1,4 +1,4 @@
-"""A pipe(7) in which bytes wait, and which they cross without having been in this process.
+"""A pipe(7) in which bytes wait, and which they cross without entering this process.
 
 splice(2) moves them from a descriptor into the pipe and from the pipe to another descriptor;
 where both are sockets the kernel copies nothing.
@@ -20,16 +20,16 @@ _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
 class CannotSplice(Exception):  # noqa: N818 - it says that bytes have to be looked at
-    """Bytes must go the plain way, which also meets the error, if there is one."""
+    """Bytes must take the plain path, which will also find the error, if there is one."""
 
 
 class SplicePipe:
-    """A pipe of which both ends are owned; its length is how many bytes are in it."""
+    """Owns both ends of a pipe; its length is the number of bytes in it."""
 
     __slots__ = ("_in", "_on_change", "_out", "_size")
 
     def __init__(self, on_change: Callable[[int], None] = lambda size: None) -> None:
-        """*on_change* is told how many bytes have come in, or as a negative number gone out.
+        """*on_change* gets the number of bytes that came in, negative for those that went out.
 
         Raises OSError.
         """
@@ -37,16 +37,16 @@ class SplicePipe:
         self._on_change = on_change
         self._in = self._out = -1
         self._out, self._in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        with contextlib.suppress(OSError):  # the user has many: then less goes at once
+        with contextlib.suppress(OSError):  # the user has many pipes: then less goes at once
             fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, SPLICE_CAPACITY)
 
     def __len__(self) -> int:
         return self._size
 
     def fill(self, fd: int, max_bytes: int) -> int:
-        """Take up to *max_bytes* from *fd*, at least one; 0 if none have come, or none fit.
+        """Move up to *max_bytes* from *fd*, at least one; 0 if none have come, or none fit.
 
-        Raises CannotSplice, also at the end.
+        Raises CannotSplice, also at the end of file.
         """
         if (size := _splice(fd, self._in, max_bytes)) == 0:
             raise CannotSplice
@@ -58,7 +58,7 @@ class SplicePipe:
 
     @property
     def is_full(self) -> bool:
-        """Does nothing more fit? Few small pieces do: each takes a page."""
+        """Is there no room? A few small pieces fill it, as each takes a page."""
         if not self._size:
             return False
         poll = select.poll()
@@ -66,7 +66,7 @@ class SplicePipe:
         return not poll.poll(0)
 
     def empty_into(self, fd: int, max_bytes: int = SPLICE_CAPACITY) -> int:
-        """Give up to *max_bytes* to *fd*; 0 if there are none, or it would block.
+        """Move up to *max_bytes* to *fd*; 0 if there are none, or it would block.
 
         Raises CannotSplice.
         """
@@ -80,14 +80,14 @@ class SplicePipe:
         return size
 
     def stream(self, source: int, sink: int) -> tuple[int, bool]:
-        """Have what comes from *source* go to *sink*, in a `Burst`.
+        """Move what comes from *source* to *sink*, in a `Burst`.
 
         Returns how many bytes the sink has taken, and whether the burst was in vain.
         """
         passed = 0
         moved = True
         burst = Burst()
-        with contextlib.suppress(CannotSplice):  # the plain way meets it, too
+        with contextlib.suppress(CannotSplice):  # the plain path will find the reason
             while burst.goes_on(moved=moved):
                 if self._size:
                     passed += (sent := self.empty_into(sink))
@@ -98,14 +98,14 @@ class SplicePipe:
         return passed, burst.in_vain
 
     def read_all(self) -> Iterator[bytes]:
-        """Take what is in it out, piece by piece."""
+        """Take everything out, piece by piece."""
         while self._size:
             data = os.read(self._out, READ_SIZE)
             self._size -= len(data)
             yield data
 
     def close(self) -> None:
-        """Close both ends, and forget what is in it. Never fails."""
+        """Close both ends, and drop what is in it. Never fails."""
         ends, self._in, self._out, self._size = (self._in, self._out), -1, -1, 0
         for fd in ends:
             if fd != -1:
@@ -117,7 +117,7 @@ class SplicePipe:
 
 
 def _splice(source: int, sink: int, size: int) -> int:
-    """Return how many bytes went; 0 at the end, -1 if it would block."""
+    """Do splice(2). Returns how many bytes moved; 0 at the end, -1 if it would block."""
     try:
         return os.splice(source, sink, size, flags=_FLAGS)
     except BlockingIOError:

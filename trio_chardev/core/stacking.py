@@ -1,4 +1,4 @@
-"""What a backend has that stands on other chardevs, or has several users."""
+"""For a backend that stands on other chardevs, or has several users."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from trio_chardev.core.inbox import Inbox
 
 
 class Stacking:
-    """By default a backend stands on no other chardev, and has one user."""
+    """What a backend stands on, and how many users it has: by default no chardev, and one user."""
 
     __slots__ = ()
 
     max_frontends: int = 1
-    """How many users its chardev may have at a time."""
+    """How many users its chardev may have at the same time."""
 
     @property
     def bases(self) -> tuple[str, ...]:
-        """The chardevs that it stands on."""
+        """The ids of the chardevs that it stands on."""
         return ()
 
     def attached(self, inbox: Inbox[Any]) -> None:
-        """The chardev has one more user, which gets its input by *inbox*."""
+        """Handle a new user of the chardev, which gets its input by *inbox*."""
 
     def touch(self) -> None:
-        """Its chardev's users have changed: `Chardev.touch` those that it stands on."""
+        """Call `Chardev.touch` of those that it stands on, as its chardev's users have changed."""
 
 
 STANDS_ALONE = Stacking()
-"""What a backend has that is no mux or hub."""
+"""For a backend that is no mux or hub."""

@@ -1,4 +1,4 @@
-"""Who is shown the traffic of a backend, as a log file is."""
+"""Observers of a backend's traffic, such as a log file."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ log = logging.getLogger(__name__)
 
 
 class Tap:
-    """Is shown the traffic of a backend in place: a log file, for one.
+    """Is shown the traffic of a backend in place; a log file, for one.
 
-    None of it may block. One that raises is logged, and shown nothing more. What a tap has no
-    use for it leaves as it is here.
+    None of its methods may block. If one raises, that is logged, and the tap is shown nothing more.
+    A tap overrides those that it needs.
     """
 
     has_failed: bool = False
-    """It has raised."""
+    """Has one of its methods raised?"""
 
     def activate(self) -> None:
-        """The backend is in place from now on: truncate, for one."""
+        """Begin, as the backend is in place from now on: truncate a file, for one."""
 
     def sent(self, data: memoryview) -> None:
-        """*data* was accepted by the backend."""
+        """Note that the backend has accepted *data*."""
 
     def refused(self, data: memoryview) -> None:
-        """*data* will not be sent: nobody is there."""
+        """Note that *data* will not be sent, as nobody is there."""
 
     def received(self, data: bytes) -> None:
-        """*data* has come from the backend."""
+        """Note that *data* has come from the backend."""
 
     def event(self, event: BackendEvent) -> None:
-        """*event* has come, in order with the bytes; the first says whether it is open."""
+        """Note *event*, in order with the bytes; the first one says whether the backend is open."""
 
     def replaced(self, before: str, after: str) -> None:
-        """Another backend is in place from now on; both by what query-chardev shows."""
+        """Note that another backend is in place; both names are as query-chardev shows them."""
 
 
 def show(taps: Iterable[Tap], tell: Callable[[Tap], None]) -> None:

@@ -1,6 +1,6 @@
-"""The ways to the users of a chardev: one, or with a mux as many as it takes.
+"""The users of a chardev: one, or with a mux as many as it allows.
 
-There is always one inbox, which keeps what nobody has read for the next user. Bytes go to the
+There is always at least one inbox, which keeps unread bytes for the next user. Bytes go to the
 user that has the focus, events of the backend to all.
 """
 
@@ -16,7 +16,7 @@ from trio_chardev.core.inbox import Inbox, UserT
 from trio_chardev.core.tap import Tap, show
 from trio_chardev.events import BackendEvent, Event
 
-MAX_READ = 1 << 16  # bytes that are asked for at once; more cost more than they bring
+MAX_READ = 1 << 16  # bytes of one read; more cost more than they gain
 
 
 @attrs.define(eq=False)
@@ -26,7 +26,7 @@ class Users(Generic[UserT]):
     inboxes: list[Inbox[UserT]] = attrs.Factory(lambda: [Inbox()])
     focus: Inbox[UserT] = attrs.Factory(lambda self: self.inboxes[0], takes_self=True)
     taps: tuple[Tap, ...] = ()
-    """The taps of the backend in place: they see what comes before the users do."""
+    """The taps of the backend in place; they are shown what comes before the users get it."""
     is_reserved: bool = False
     """Do the last bytes of a replaced backend come first? Then the one in place is not read."""
 
@@ -42,7 +42,7 @@ class Users(Generic[UserT]):
 
     @property
     def spare(self) -> int:
-        """How many bytes it may get of a peer that has left; not positive when its inbox is full."""
+        """How many more bytes it may get of a peer that has left; not positive if none."""
         return 0 if self.is_reserved else self.focus.queue.spare
 
     @property
@@ -52,11 +52,11 @@ class Users(Generic[UserT]):
 
     @property
     def is_muted(self) -> bool:
-        """Was CLOSED told for a change under way?"""
+        """Was CLOSED reported for a change under way?"""
         return any(inbox.is_muted for inbox in self.inboxes)
 
     async def wait_room(self) -> None:
-        """Wait until the focused user has taken something, or another gets the focus."""
+        """Wait until the focused user has taken something, or another user gets the focus."""
         await self.focus.queue.wait_room()
 
     async def wait_room_attending(self, attend: Callable[[], Awaitable[None]]) -> None:
@@ -64,24 +64,24 @@ class Users(Generic[UserT]):
         await self.focus.queue.wait_room_attending(attend)
 
     def vacant(self) -> Inbox[UserT]:
-        """Return an inbox for one more user, which `attach` takes."""
+        """Return an inbox for one more user, to be given to `attach`."""
         if not self.frontends:
             return self.inboxes[0]
         first = self.inboxes[0]
         return Inbox(is_held=first.is_held, is_muted=first.is_muted)
 
     def attach(self, inbox: Inbox[UserT], frontend: UserT, *, is_open: bool) -> None:
-        """Have *frontend* use *inbox* from now on."""
+        """Make *frontend* the user of *inbox*."""
         if inbox not in self.inboxes:
             self.inboxes.append(inbox)
         inbox.attach(frontend, is_open=is_open)
 
     def inbox_of(self, frontend: UserT) -> Inbox[UserT]:
-        """The inbox of one of the users."""
+        """Return the inbox of a user."""
         return next(inbox for inbox in self.inboxes if inbox.frontend is frontend)
 
     def detach(self, inbox: Inbox[UserT]) -> None:
-        """Have *inbox* without a user; what a user among several has not read is forgotten."""
+        """Remove the user of *inbox*; what one of several users has not read is dropped."""
         inbox.detach()
         if len(self.inboxes) > 1:
             self.inboxes.remove(inbox)
@@ -89,7 +89,7 @@ class Users(Generic[UserT]):
                 self.set_focus(self.inboxes[0])
 
     def set_focus(self, inbox: Inbox[UserT]) -> None:
-        """Have bytes go to *inbox* from now on; both sides are told (MUX_OUT, MUX_IN)."""
+        """Give the focus to *inbox*; both users are told (MUX_OUT, MUX_IN)."""
         if inbox is not self.focus:
             before, self.focus = self.focus, inbox
             before.event(Event.MUX_OUT)
@@ -101,7 +101,7 @@ class Users(Generic[UserT]):
 
         Returns how many there were; 0 if nothing has come.
         """
-        if self.focus.queue.pipe is not None:  # the fast way: they need not come into this process
+        if self.focus.queue.pipe is not None:  # the fast path, which bypasses this process
             direct = None if self.taps else backend.direct
             if (size := self.focus.fill_pipe(direct)) is not None:
                 return size
@@ -110,18 +110,18 @@ class Users(Generic[UserT]):
         return len(data)
 
     def data(self, data: bytes) -> None:
-        """Show and hand over *data*, which has come from the backend in place."""
+        """Show *data*, which has come from the backend in place, to the taps, and hand it over."""
         if self.taps:
             self._show_received(data)
         self.focus.data(data)
 
     def focus_event(self, event: BackendEvent) -> None:
-        """Show *event* and tell the focused user of it."""
+        """Show *event* to the taps, and report it to the focused user."""
         show(self.taps, lambda tap: tap.event(event))
         self.focus.event(event)
 
     def event(self, event: BackendEvent) -> None:
-        """Tell all users of *event*, which the backend's taps have been shown."""
+        """Report *event*, which the backend's taps have been shown, to all users."""
         for inbox in list(self.inboxes):
             inbox.event(event)
 
@@ -136,18 +136,18 @@ class Users(Generic[UserT]):
             inbox.queue.wake_readers()
 
     def hold(self, *, closed: bool) -> None:
-        """A change begins, see `Inbox.hold`."""
+        """Begin a change, see `Inbox.hold`."""
         for inbox in list(self.inboxes):
             inbox.hold(closed=closed)
 
     def let_last_in(self, *, is_open: bool) -> None:
-        """See `Inbox.let_last_in`; the one in place is not read until `release`."""
+        """See `Inbox.let_last_in`; the backend in place is not read until `release`."""
         self.is_reserved = True
         for inbox in list(self.inboxes):
             inbox.let_last_in(is_open=is_open)
 
     def release(self, *, is_open: bool) -> None:
-        """The change is over, see `Inbox.release`."""
+        """End a change, see `Inbox.release`."""
         was_reserved, self.is_reserved = self.is_reserved, False
         for inbox in list(self.inboxes):
             inbox.release(is_open=is_open)

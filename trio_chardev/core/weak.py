@@ -1,7 +1,7 @@
-"""What is below calls what is above it, and does not keep it.
+"""Lets a lower layer call a higher one without keeping it alive.
 
-So a chardev that is removed is freed at once, with a ring of a GiB perhaps, and not when the garbage
-collector comes, which is rare in a service.
+So a chardev that is removed is freed at once, perhaps with a ring of a GiB, and not when the
+garbage collector runs, which is rarely in a service.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 
 def weakly(function: Callable[..., None], *objects: Any) -> Callable[..., None]:
-    """Make *function* one of fewer arguments: *objects*, which it does not keep, are the first.
+    """Bind *objects* as the first arguments of *function*, without keeping them alive.
 
-    When one of them is gone it does nothing.
+    When one of them is gone, the result does nothing.
     """
     references = [weakref.ref(one) for one in objects]
 
