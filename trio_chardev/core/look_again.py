@@ -81,6 +81,9 @@ class Next(enum.Enum):
     """Wait for input."""
 
 
+_LOOK, _TURN, _WAIT = Next  # to find a member by its name takes 0.1 us with Python 3.11
+
+
 class Polling:
     """Tells the reader of one backend what to do after each look."""
 
@@ -110,18 +113,18 @@ class Polling:
             self._idle_since = None
         self._reads += 1
         if self._reads < READS_IN_A_ROW and perf_counter() - self._turn_began <= TURN:
-            return Next.LOOK
+            return _LOOK
         self._reads = 0
-        return Next.TURN
+        return _TURN
 
     def _after_nothing(self) -> Next:
         reads, self._reads = self._reads, 0
         if not self._is_on or not self._looks_on():
-            return Next.WAIT
+            return _WAIT
         if reads:
-            return Next.TURN
+            return _TURN
         os.sched_yield()
-        return Next.LOOK
+        return _LOOK
 
     def _looks_on(self) -> bool:
         """Is the input that has not come worth another look?"""

@@ -23,6 +23,7 @@ DRAIN_TIMEOUT = 0.2  # seconds that a peer that is left behind may take for its 
 MAX_DRAIN_TIMEOUT = 60.0  # seconds; nothing but the end of the chardev interrupts a drain
 PASSES_TO_CLOSE = 2  # of the scheduler; closing that does not wait needs no scope with a deadline
 NOTHING = memoryview(b"")
+TURN, WAIT = Next.TURN, Next.WAIT  # to find a member by its name takes 0.1 us with Python 3.11
 
 
 @attrs.define(eq=False)
@@ -98,11 +99,11 @@ class Runner:
                 continue
             polling.look_begins()
             came = users.receive_from(backend, room)
-            match polling.look_ended(found=came > 0):
-                case Next.TURN:
-                    await trio.lowlevel.checkpoint()
-                case Next.WAIT:
-                    await backend.wait_readable()
+            then = polling.look_ended(found=came > 0)
+            if then is TURN:
+                await trio.lowlevel.checkpoint()
+            elif then is WAIT:
+                await backend.wait_readable()
         await trio.sleep_forever()
 
     async def drain(self, timeout: float, take: Callable[[bytes], None]) -> None:
