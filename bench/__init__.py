@@ -1,1 +1,1 @@
-"""Benchmarks: this program beside what a user would pick instead, as ratios in one run."""
+"""Benchmarks: this program compared with what a user would pick instead, as ratios in one run."""

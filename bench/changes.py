@@ -1,6 +1,6 @@
-"""A socket chardev is changed under a writer: what the change takes, and what the writer sees.
+"""Changes of a socket chardev under a writer: how long a change takes, and what the writer notices.
 
-The chardev is in a child, and its backends connect to us. We read one connection after the
+The chardev is in a child process, and its backends connect to us. We read one connection after the
 other to its end; joined, they have to be what the writer sent.
 """
 
@@ -30,13 +30,13 @@ User = Literal["none", "idle", "writing"]
 
 @attrs.frozen
 class Outcome:
-    """What a child has seen."""
+    """What a child process has measured."""
 
     changes: list[float]
-    """Seconds of each."""
+    """Seconds of each change."""
 
     pauses: list[float]
-    """Seconds of the longest send_all that each change met."""
+    """Seconds of the longest send_all during each change."""
 
     sent: int
     """Lines."""
@@ -45,7 +45,7 @@ class Outcome:
 def run_changes(size: int, user: User, *, flooded: bool = False) -> Outcome:
     """Change *size* times. Raises BenchmarkError if a byte is lost, repeated or out of order.
 
-    *flooded*: every peer sends as much as the kernel takes.
+    With *flooded* every peer sends as much as the kernel takes.
     """
     received = []
     with listening() as (path, listener), trio_child(change_repeatedly, path, size, user) as result:
@@ -81,12 +81,12 @@ def check_lines(received: bytes, count: int) -> None:
 
 @attrs.define
 class Writer:
-    """Sends numbered lines for as long as it may."""
+    """Sends numbered lines until it is told to stop."""
 
     frontend: tc.Frontend
     sent: int = 0
     longest: float = 0.0
-    """Seconds of the longest send since somebody set this to 0."""
+    """Seconds of the longest send since this was set to 0."""
 
     is_over: bool = False
     _waiting: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
@@ -134,12 +134,12 @@ async def change_repeatedly(path: str, count: int, user: User) -> Outcome:
 
 
 def change_time(_: Contender, size: int, user: User, *, flooded: bool = False) -> list[float]:
-    """Seconds of a change."""
+    """Measure the seconds of a change."""
     return run_changes(size, user, flooded=flooded).changes
 
 
 def pause(_: Contender, size: int) -> list[float]:
-    """Seconds that a send_all took at most when a change met it."""
+    """Measure the seconds of the longest send_all during a change."""
     return run_changes(size, "writing").pauses
 
 

@@ -93,7 +93,7 @@ def run_command(
 
 @contextlib.contextmanager
 def progress(turns: Sequence[Turn]) -> Iterator[Iterator[Turn]]:
-    """*turns*, with a bar for who looks on."""
+    """Show a progress bar while *turns* are taken."""
     if not sys.stderr.isatty():
         yield iter(turns)
         return
@@ -138,13 +138,13 @@ def report_command(file: str) -> None:
 
 
 def draw(results: Results, rows: Sequence[Row]) -> str:
-    """The plot, with where and when it was measured."""
+    """Draw the plot, with where and when it was measured."""
     return plot(rows, f"{results.when}, {results.machine}, {results.rounds} rounds")
 
 
 @contextlib.contextmanager
 def file_errors() -> Iterator[None]:
-    """Say in one line what is wrong with a file."""
+    """Report in one line what is wrong with a file."""
     try:
         yield
     except (OSError, ValueError) as exc:

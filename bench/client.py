@@ -1,4 +1,4 @@
-"""A QMP client as thin as can be: what it costs itself is the same for every server."""
+"""A minimal QMP client: what it costs itself is the same for every server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NULL: Backend = {"type": "null", "data": {}}
 
 
 def command(name: str, **arguments: Any) -> bytes:
-    """A command as it goes over the wire."""
+    """Encode a command for the wire."""
     return json.dumps({"execute": name, "arguments": arguments}).encode() + b"\r\n"
 
 
@@ -29,13 +29,13 @@ QUERY = command("query-chardev")
 
 @attrs.define
 class QmpConnection:
-    """A blocking client. Every reply that is an error raises BenchmarkError."""
+    """A blocking client. Raises BenchmarkError for every error reply."""
 
     sock: socket.socket
     buffer: bytes = b""
 
     def read_line(self) -> bytes:
-        """The next message. Raises EOFError."""
+        """Read the next message. Raises EOFError."""
         while b"\n" not in self.buffer:
             data = self.sock.recv(1 << 20)
             if not data:
@@ -45,12 +45,12 @@ class QmpConnection:
         return line
 
     def negotiate(self) -> None:
-        """Take the greeting and leave negotiation."""
+        """Read the greeting and end the negotiation."""
         self.read_line()
         self.time(command("qmp_capabilities"))
 
     def execute(self, message: bytes) -> bytes:
-        """Send *message* and give the line of its reply, events aside."""
+        """Send *message* and return the line of its reply, skipping events."""
         self.sock.sendall(message)
         while True:
             line = self.read_line()
@@ -61,13 +61,13 @@ class QmpConnection:
         return line
 
     def time(self, message: bytes) -> float:
-        """Seconds from sending *message* to its reply."""
+        """Measure the seconds from sending *message* to its reply."""
         begin = time.perf_counter()
         self.execute(message)
         return time.perf_counter() - begin
 
     def time_all(self, messages: bytes) -> float:
-        """Seconds for messages written without waiting, until the last one's reply."""
+        """Measure the seconds from writing *messages* at once to the last reply."""
         count = messages.count(b"\n")
         begin = time.perf_counter()
         rest = memoryview(messages)
@@ -97,7 +97,7 @@ class QmpConnection:
     def fill(
         self, count: int, backend_of: Callable[[int], Backend] = lambda _: NULL, prefix: str = "c"
     ) -> None:
-        """Add *count* chardevs, c0 to c(count-1), each with the backend that is its own."""
+        """Add *count* chardevs, c0 to c(count-1), each with its own backend."""
         adds = [
             command("chardev-add", id=f"{prefix}{n}", backend=backend_of(n)) for n in range(count)
         ]

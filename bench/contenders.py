@@ -1,4 +1,4 @@
-"""Who is measured: this program and what a user would pick instead, if it is installed."""
+"""The contenders: this program and what a user would pick instead, if it is installed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import attrs
 
 @attrs.frozen
 class Contender:
-    """One side of a comparison: a program, a setting of it, or a way to do without."""
+    """One side of a comparison: a program, a setting of it, or code that does without."""
 
     name: str
     program: str | None = None
-    """What has to be installed for it; None if nothing has."""
+    """The program that has to be installed for it, or None."""
 
     version_option: str = "--version"
 
@@ -34,9 +34,9 @@ PEERS = (QSD, QEMU, SOCAT, SOCAT_LARGE, SER2NET)
 
 
 def select_peers(text: str) -> frozenset[Contender]:
-    """The peers that ``--peers`` means: auto, none, or programs with commas between.
+    """Return the peers that ``--peers`` names: auto, none, or programs with commas between.
 
-    Raises ValueError for a name that is none, or a program that is not installed.
+    Raises ValueError for an unknown name, or a program that is not installed.
     """
     if text == "none":
         return frozenset()

@@ -1,4 +1,4 @@
-"""10,000 chardevs of which 1% are active, beside those few alone."""
+"""10,000 chardevs of which 1% are active, compared with those few alone."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bench.processes import connect, need_files, trio_child
 CROWD, ALONE = Contender("100 of 10,000"), Contender("100 alone")
 ACTIVE = 100
 IDLE = 9900
-FILES = 100  # open files beside the chardevs'
+FILES = 100  # open files apart from the chardevs'
 MESSAGE = bytes(range(64))
 
 
 def burst(contender: Contender, size: int) -> list[float]:
-    """Seconds a message when all the active ones get one and send it back, *size* times."""
+    """Measure *size* times the seconds a message, when all the active ones echo one each."""
     need_files(IDLE + 2 * ACTIVE + FILES)
     active = min(ACTIVE, size)
     idle = IDLE if size >= ACTIVE else 10 * active
@@ -37,7 +37,7 @@ def burst(contender: Contender, size: int) -> list[float]:
 
 
 def burst_time(peers: list[socket.socket]) -> float:
-    """Seconds a message."""
+    """Measure the seconds a message."""
     begin = time.perf_counter()
     for peer in peers:
         peer.sendall(MESSAGE)
@@ -48,7 +48,7 @@ def burst_time(peers: list[socket.socket]) -> float:
 
 
 async def echo(folder: str, active: int, idle: int) -> None:
-    """Listen with all chardevs, and have the active ones send back what comes."""
+    """Listen with all chardevs, of which the active ones echo what comes."""
     async with tc.open_registry() as registry:
         for number in range(active + idle):
             await registry.add(str(number), listener(f"{folder}/{number}.sock"))
@@ -59,12 +59,12 @@ async def echo(folder: str, active: int, idle: int) -> None:
 
 
 def listener(path: str) -> tc.SocketOptions:
-    """A backend that listens at *path*."""
+    """Return the options of a backend that listens at *path*."""
     return tc.SocketOptions(addr=tc.UnixAddress(path), wait=False)
 
 
 def attach_echo(chardev: tc.Chardev) -> None:
-    """Have what *chardev* receives sent back, without a task."""
+    """Send back what *chardev* receives, without a task."""
     frontend = chardev.attach(on_receive=lambda data: frontend.try_send(data))
 
 

@@ -1,4 +1,4 @@
-"""Many users of one chardev (mux), and one user of many chardevs (hub): what a write costs."""
+"""What a write costs with many users of one chardev (mux), or one user of many chardevs (hub)."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ Send = Callable[[], Awaitable[None]]
 
 
 def mux(contender: Contender, size: int, users: int) -> list[float]:
-    """Seconds of a send_all of 64 B by one of *users* of a mux, in turns; a batch's mean."""
+    """Measure the seconds of a send_all of 64 B by *users* of a mux in turn; a batch's mean."""
     batches = max(1, size // BATCH)
     writer = partial(write_mux, users=0 if contender == NO_MUX else users)
     return run_writer(writer, batches, batches * BATCH * len(DATA))
 
 
 def hub(contender: Contender, size: int, members: int) -> list[float]:
-    """Seconds of a send_all of 64 B to a hub of *members*; a batch's mean."""
+    """Measure the seconds of a send_all of 64 B to a hub of *members*; a batch's mean."""
     batches = max(1, size // BATCH)
     writer = partial(write_streams if contender == STREAMS else write_hub, members=members)
     return run_writer(writer, batches, batches * BATCH * len(DATA), connections=members)
 
 
 def options(path: str) -> tc.SocketOptions:
-    """A client of *path*."""
+    """Return the options of a client of *path*."""
     return tc.SocketOptions(addr=tc.UnixAddress(path), server=False)
 
 
@@ -64,7 +64,7 @@ async def write_hub(path: str, batches: int, members: int) -> list[float]:
 
 
 async def write_streams(path: str, batches: int, members: int) -> list[float]:
-    """What one would write by hand."""
+    """Write to plain streams, as one would by hand."""
     async with AsyncExitStack() as stack:
         opened = [await trio.open_unix_socket(path) for _ in range(members)]
         streams = [await stack.enter_async_context(stream) for stream in opened]
@@ -77,7 +77,7 @@ async def write_streams(path: str, batches: int, members: int) -> list[float]:
 
 
 async def time_sends(sends: list[Send], batches: int) -> list[float]:
-    """Seconds of one of *sends*, in turns, batch by batch."""
+    """Measure the seconds of one of *sends*, in turns, batch by batch."""
     turns = cycle(sends)
     times = []
     for _ in range(batches):

@@ -1,4 +1,4 @@
-"""From the values of rounds to the figures of a row. Pure functions."""
+"""Computes the figures of a row from the values of rounds. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from bench.model import Benchmark, Statistic, Target, Unit
 
 @attrs.frozen
 class Round:
-    """What one turn of one contender gave."""
+    """The values of one turn of one contender, summarized."""
 
     count: int
     p50: float
     p99: float
-    """What 99 of 100 values are no worse than."""
+    """The value that 99 of 100 are no worse than."""
 
     worst: float
 
     @classmethod
     def of(cls, values: Sequence[float], *, more_is_better: bool) -> Round:
-        """Raises ValueError if there are no values."""
+        """Summarize *values*. Raises ValueError if there are none."""
         ordered = sorted(values, reverse=more_is_better)
         return cls(len(ordered), median(ordered), ordered[_rank(len(ordered))], ordered[-1])
 
 
 def _rank(count: int) -> int:
-    """The index of the 99th percentile of *count* values, nearest rank."""
+    """Return the index of the 99th percentile of *count* values, nearest rank."""
     if not count:
         raise ValueError("no values")
     return math.ceil(0.99 * count) - 1
@@ -47,12 +47,12 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Raises StatisticsError if there are no values."""
+        """Summarize *values*. Raises StatisticsError if there are none."""
         return cls(median(values), min(values), max(values))
 
     @property
     def width(self) -> float:
-        """How far apart the rounds are, as a part of the median."""
+        """How far apart the rounds are, as a fraction of the median."""
         return (self.high - self.low) / self.mid if self.mid else 0.0
 
     def overlaps(self, other: Spread) -> bool:
@@ -62,7 +62,7 @@ class Spread:
 
 @attrs.frozen
 class Verdict:
-    """A target, and what was measured of it."""
+    """A target, and the value measured for it."""
 
     target: Target
     measured: Spread
@@ -77,7 +77,7 @@ class Verdict:
 
     @property
     def used(self) -> Spread:
-        """What part of the target is used up: 1 is just met, less is better."""
+        """The fraction of the target that is used up: 1 is just met, less is better."""
         limit, measured = self.target.limit, self.measured
         if self.more_is_better:
             return Spread(limit / measured.mid, limit / measured.high, limit / measured.low)
@@ -86,17 +86,17 @@ class Verdict:
 
 @attrs.frozen
 class Figures:
-    """What the rounds of one contender came to, in the benchmark's unit."""
+    """The rounds of one contender, summarized in the benchmark's unit."""
 
     p50: Spread
     p99: Spread
     worst: float
     is_single: bool
-    """A round gave one value, so p99 says nothing more."""
+    """Did each round give one value? Then p99 says nothing more."""
 
     @classmethod
     def of(cls, rounds: Sequence[Round], unit: Unit) -> Figures:
-        """Raises StatisticsError if there are no rounds."""
+        """Summarize *rounds*. Raises StatisticsError if there are none."""
         worst = min if unit.more_is_better else max
         return cls(
             p50=Spread.of([each.p50 * unit.scale for each in rounds]),
@@ -108,7 +108,7 @@ class Figures:
 
 @attrs.frozen
 class Row:
-    """One line of the table: the subject, beside one rival or none."""
+    """One row of the table: the subject, compared with one rival or none."""
 
     benchmark: Benchmark
     subject: Figures
@@ -123,7 +123,7 @@ Rounds = dict[str, list[Round]]
 
 
 def rows_of(benchmark: Benchmark, rounds: Rounds) -> list[Row]:
-    """The lines of a benchmark: one for each rival that was measured, or one."""
+    """Return the rows of a benchmark: one for each rival that was measured, or one."""
     subject = Figures.of(rounds[benchmark.subject.name], benchmark.unit)
     rivals = [rival for rival in benchmark.rivals if rounds.get(rival.name)]
     if not rivals:
@@ -140,7 +140,7 @@ def rows_of(benchmark: Benchmark, rounds: Rounds) -> list[Row]:
 
 
 def _ratio(benchmark: Benchmark, rounds: Rounds, rival: Contender, of: Statistic) -> Spread:
-    """Subject to rival, round by round: what is slow for both cancels out."""
+    """Compare subject and rival round by round, so that what slows both cancels out."""
     pairs = zip(rounds[benchmark.subject.name], rounds[rival.name], strict=False)
     return Spread.of([getattr(ours, of) / getattr(theirs, of) for ours, theirs in pairs])
 

@@ -1,4 +1,4 @@
-"""What the layers of a chardev cost: `Frontend.send_all` beside a bare Trio stream's."""
+"""What the layers of a chardev cost: `Frontend.send_all` compared with a bare Trio stream's."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from bench.model import MICROSECONDS, Benchmark, BenchmarkError, Target
 from bench.processes import listening, trio_child
 
 BARE = Contender("trio.SocketStream")
-BATCH = 50  # sends a value
+BATCH = 50  # sends for each value
 TARGETS = {64: 1.3, 65536: 1.08}
 
 Writer = Callable[[str, int], Awaitable[list[float]]]
-"""Connects to a path, sends so many batches, gives the seconds of each."""
+"""Connects to a path, sends so many batches, returns the seconds of each."""
 
 
 def send_all(contender: Contender, size: int, length: int) -> list[float]:
-    """Seconds of a send_all of *length* bytes, the mean of a batch, to a UNIX socket."""
+    """Measure the seconds of a send_all of *length* bytes to a UNIX socket, a batch's mean."""
     batches = max(1, size // BATCH)
     writer = write_bare if contender == BARE else write_chardev
     return run_writer(partial(writer, length=length), batches, batches * BATCH * length)
 
 
 def run_writer(writer: Writer, batches: int, expected: int, *, connections: int = 1) -> list[float]:
-    """Have *writer* connect to a socket that we read. Raises BenchmarkError if not all comes."""
+    """Run *writer* with a socket that we read. Raises BenchmarkError if not all bytes come."""
     with listening() as (path, listener), trio_child(writer, path, batches) as result:
         received = drain(listener, connections)
         values = result()
@@ -43,7 +43,7 @@ def run_writer(writer: Writer, batches: int, expected: int, *, connections: int 
 
 
 def drain(listener: socket.socket, connections: int) -> list[int]:
-    """How many bytes come over each of so many connections until the peer leaves."""
+    """Count the bytes that come over each of *connections* until the peer leaves."""
     buffer = bytearray(1 << 18)
     received = []
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
@@ -61,13 +61,13 @@ def drain(listener: socket.socket, connections: int) -> list[int]:
 
 
 async def write_bare(path: str, batches: int, length: int) -> list[float]:
-    """The writer that does without a chardev."""
+    """Write without a chardev."""
     async with await trio.open_unix_socket(path) as stream:
         return await time_sends(stream, batches, length)
 
 
 async def write_chardev(path: str, batches: int, length: int) -> list[float]:
-    """The writer through a chardev whose backend is that socket."""
+    """Write through a chardev whose backend is that socket."""
     options = tc.SocketOptions(addr=tc.UnixAddress(path), server=False)
     async with tc.open_registry() as registry:
         await registry.add("c", options)
@@ -76,7 +76,7 @@ async def write_chardev(path: str, batches: int, length: int) -> list[float]:
 
 
 async def time_sends(stream: trio.abc.SendStream, batches: int, length: int) -> list[float]:
-    """Seconds a send, batch by batch."""
+    """Measure the seconds of a send, batch by batch."""
     data = bytes(length)
     times = []
     for _ in range(batches):

@@ -1,4 +1,4 @@
-"""The machine: what it is, and whether somebody else was busy on it during a run."""
+"""The machine: what it is, and whether anything else was busy on it during a run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from bench.contenders import PEERS, Contender
 from trio_chardev.version import __version__
 
 REST = 0.5  # seconds in which we do nothing, to see what others do
-MAX_BUSY = 0.05  # of a processor, by others while we rest
+MAX_BUSY = 0.05  # of a processor, used by others while we rest
 MAX_STEAL = 0.02  # of the time of all processors, taken by the hypervisor
 
 
 def versions(peers: Iterable[Contender] = PEERS) -> dict[str, str]:
-    """Of everything that has a part in the figures."""
+    """Return the version of everything that has a part in the figures."""
     found = {
         "trio-chardev": __version__,
         "Python": platform.python_version(),
@@ -37,7 +37,7 @@ def versions(peers: Iterable[Contender] = PEERS) -> dict[str, str]:
 
 
 def peer_version(program: str, option: str) -> str:
-    """What *program* says; a question mark if it does not say it in words that we know."""
+    """Ask *program* for its version; a question mark if the answer is not understood."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         said = subprocess.run(
             [program, option], capture_output=True, text=True, timeout=10, check=False
@@ -47,13 +47,13 @@ def peer_version(program: str, option: str) -> str:
 
 
 def find_version(text: str) -> str:
-    """The number behind the word version."""
+    """Return the number after the word version."""
     match = re.search(r"version (\d[\w.]*)", text)
     return match[1] if match else "?"
 
 
 def describe() -> str:
-    """Processors and memory."""
+    """Describe processors and memory."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)
     name = model[1] if model else platform.machine()
@@ -62,7 +62,7 @@ def describe() -> str:
 
 @attrs.frozen
 class CpuTimes:
-    """The first line of /proc/stat, in ticks of all processors."""
+    """The first line of /proc/stat (proc(5)), in ticks of all processors."""
 
     total: int
     idle: int
@@ -70,28 +70,28 @@ class CpuTimes:
 
     @classmethod
     def parse(cls, text: str) -> CpuTimes:
-        """Of the text of /proc/stat, proc(5)."""
+        """Parse the text of /proc/stat."""
         user, nice, system, idle, iowait, irq, softirq, steal = map(int, text.split()[1:9])
         total = user + nice + system + idle + iowait + irq + softirq + steal
         return cls(total, idle + iowait, steal)
 
     @classmethod
     def now(cls) -> CpuTimes:
-        """Since the machine started."""
+        """Read the times since the machine started."""
         return cls.parse(Path("/proc/stat").read_text())
 
     def busy_since(self, before: CpuTimes) -> float:
-        """Processors that worked, on average."""
+        """Return how many processors worked since *before*, on average."""
         total = max(1, self.total - before.total)
         return (1 - (self.idle - before.idle) / total) * (os.cpu_count() or 1)
 
     def stolen_since(self, before: CpuTimes) -> float:
-        """What part of the time the hypervisor gave to others."""
+        """Return the fraction of the time that the hypervisor gave to others."""
         return (self.steal - before.steal) / max(1, self.total - before.total)
 
 
 def busy_at_rest() -> float:
-    """Processors that others keep busy, seen while we sleep."""
+    """Measure how many processors others keep busy, while we sleep."""
     before = CpuTimes.now()
     time.sleep(REST)
     return CpuTimes.now().busy_since(before)
@@ -99,7 +99,7 @@ def busy_at_rest() -> float:
 
 @attrs.frozen
 class Noise:
-    """Who else was at work."""
+    """How busy others were during a run."""
 
     busy_before: float
     busy_after: float
@@ -107,7 +107,7 @@ class Noise:
 
     @property
     def warnings(self) -> list[str]:
-        """What casts doubt on the figures."""
+        """The reasons to doubt the figures."""
         found = []
         if (busy := max(self.busy_before, self.busy_after)) > MAX_BUSY:
             found.append(f"other programs kept {busy:.2f} of a processor busy")
@@ -118,12 +118,12 @@ class Noise:
 
 @attrs.define
 class NoiseWatch:
-    """Looks at the machine before and after a run."""
+    """Measures the machine before and after a run."""
 
     _busy: float = attrs.Factory(busy_at_rest)
     _begin: CpuTimes = attrs.Factory(CpuTimes.now)
 
     def end(self) -> Noise:
-        """Of the whole run."""
+        """Return the noise of the whole run."""
         steal = CpuTimes.now().stolen_since(self._begin)
         return Noise(self._busy, busy_at_rest(), steal)

@@ -1,4 +1,4 @@
-"""What an idle chardev of each kind takes of the server's memory."""
+"""How much of the server's memory an idle chardev of each kind takes."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from bench.model import KIBIBYTES, Benchmark, Target
 from bench.processes import need_files, qmp_server
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-FILES = 100  # open files beside the chardevs'
+FILES = 100  # open files apart from the chardevs'
 
 
 @attrs.frozen
 class Place:
-    """Where the backends of one server have their files and their other ends."""
+    """A folder in which the backends of one server have their files and their other ends."""
 
     folder: str
     stack: contextlib.ExitStack
 
 
 BackendOf = Callable[[Place, int], Backend]
-"""Gives the backend of a number."""
+"""Returns the backend of a number."""
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that a process has in RAM."""
+    """Return how many bytes of a process are in RAM."""
     with open(f"/proc/{pid}/statm") as statm:
         return int(statm.read().split()[1]) * PAGE
 
 
 def memory(contender: Contender, size: int, backend_of: BackendOf) -> list[float]:
-    """Bytes a chardev, of *size* that are added."""
+    """Measure the bytes a chardev, when *size* of them are added."""
     need_files(2 * size + FILES)
     with qmp_server(contender) as server, contextlib.ExitStack() as stack:
         if backend_of in ON_BASES:
@@ -50,22 +50,22 @@ def memory(contender: Contender, size: int, backend_of: BackendOf) -> list[float
 
 
 def listen(addr: Backend) -> Backend:
-    """A socket that listens."""
+    """Return a socket that listens."""
     return {"type": "socket", "data": {"addr": addr, "server": True, "wait": False}}
 
 
 def unix_listener(place: Place, number: int) -> Backend:
-    """Listens for one client at a path of its own."""
+    """Listen for one client at a path of its own."""
     return listen({"type": "unix", "data": {"path": f"{place.folder}/{number}.sock"}})
 
 
 def tcp_listener(_place: Place, _number: int) -> Backend:
-    """Listens at a port of the kernel's choice."""
+    """Listen at a port of the kernel's choice."""
     return listen({"type": "inet", "data": {"host": "127.0.0.1", "port": "0"}})
 
 
 def unix_client(place: Place, number: int) -> Backend:
-    """Is connected to a listener of ours, the first one's."""
+    """Connect to a listener of ours, which the first one makes."""
     path = f"{place.folder}/ours.sock"
     if number == 0:
         listener = place.stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -76,7 +76,7 @@ def unix_client(place: Place, number: int) -> Backend:
 
 
 def serial(place: Place, _number: int) -> Backend:
-    """The slave of a PTY of ours, as a serial line."""
+    """Use the slave of a PTY of ours as a serial line."""
     master, slave = pty.openpty()
     for fd in (master, slave):
         place.stack.callback(os.close, fd)
@@ -84,13 +84,13 @@ def serial(place: Place, _number: int) -> Backend:
 
 
 def udp(_place: Place, _number: int) -> Backend:
-    """Sends to the discard port."""
+    """Send to the discard port."""
     remote = {"type": "inet", "data": {"host": "127.0.0.1", "port": "9"}}
     return {"type": "udp", "data": {"remote": remote}}
 
 
 def fifo(place: Place, number: int) -> Backend:
-    """A pair of FIFOs, which it makes first."""
+    """Use a pair of FIFOs, which are made first."""
     path = f"{place.folder}/{number}"
     for suffix in (".in", ".out"):
         os.mkfifo(path + suffix)
@@ -98,17 +98,17 @@ def fifo(place: Place, number: int) -> Backend:
 
 
 def mux(_place: Place, number: int) -> Backend:
-    """On a base of its own, a null chardev that is not counted."""
+    """Stand on a base of its own, a null chardev that is not counted."""
     return {"type": "mux", "data": {"chardev": f"base{number}"}}
 
 
 def hub(_place: Place, number: int) -> Backend:
-    """The same, of one member."""
+    """Stand on one member, made the same way."""
     return {"type": "hub", "data": {"chardevs": [f"base{number}"]}}
 
 
 def simple(kind: str, **data: object) -> BackendOf:
-    """A backend that is the same for every number."""
+    """Use the same backend for every number."""
     return lambda _place, _number: {"type": kind, "data": data}
 
 
@@ -123,7 +123,7 @@ class Kind:
     backend_of: BackendOf
     count: int = 2000
     limit: float | None = None
-    """KiB that each may take."""
+    """KiB that each may take at most."""
 
     rivals: tuple[Contender, ...] = (QSD,)
 

@@ -1,4 +1,4 @@
-"""What a benchmark is: a measurement of contenders in turns, and what it should come to."""
+"""The model of a benchmark: a measurement of contenders in turns, and its target."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Statistic = Literal["p50", "p99"]
 
 
 class BenchmarkError(Exception):
-    """A contender did the wrong thing (bytes lost, an error's reply) or did not end in time."""
+    """A contender did the wrong thing (bytes lost, an error reply) or did not end in time."""
 
 
 @attrs.frozen
 class Unit:
-    """How values, which are seconds, bytes or a rate of one, are shown."""
+    """How to show values, which are seconds, bytes or a rate of one."""
 
     name: str
     scale: float
@@ -34,10 +34,10 @@ MEGABYTES_PER_SECOND = Unit("MB/s", 1e-6, more_is_better=True)
 
 @attrs.frozen
 class Target:
-    """At most this, or at least this if more is better."""
+    """The value is to be at most this, or at least this if more is better."""
 
     limit: float
-    """A ratio to what *rival* has; without one a value, in the benchmark's unit."""
+    """A ratio to the value of *rival*; without one a value, in the benchmark's unit."""
 
     rival: Contender | None = None
     statistic: Statistic = "p50"
@@ -51,13 +51,13 @@ class Benchmark:
     title: str
     unit: Unit
     measure: Callable[[Contender, int], list[float]]
-    """One round of one contender: the values. Raises BenchmarkError."""
+    """Measures one round of one contender. Returns the values. Raises BenchmarkError."""
 
     size: int
-    """How much to do in a round: calls, commands, bytes, chardevs."""
+    """The amount of work in a round: calls, commands, bytes, chardevs."""
 
     smoke: int
-    """As little as still shows that it works."""
+    """The least amount that still shows that it works."""
 
     subject: Contender = OURS
     rivals: tuple[Contender, ...] = ()

@@ -1,4 +1,4 @@
-"""bench/RESULTS.md: what stands between its marks is made from the results, the rest by hand."""
+"""bench/RESULTS.md: the text between its marks is generated, the rest is written by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BEGIN, END = "<!-- made by `python -m bench report`: -->", "<!-- to here -->"
 
 
 def replace_made(page: str, made: str) -> str:
-    """*page* with *made* between its marks. Raises ValueError if it has none."""
+    """Put *made* between the marks of *page*. Raises ValueError if it has none."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -1,4 +1,4 @@
-"""An SVG of the targets: one bar a row, on a logarithmic axis on which 1 is just met."""
+"""An SVG of the targets: one bar for each row, on a logarithmic axis on which 1 is just met."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bench.figures import Row, Verdict
 from bench.report import digits, target_text
 
 WIDTH = 1060
-LEFT, RIGHT = 470, 240  # pixels beside the axis, for titles and figures
+LEFT, RIGHT = 470, 240  # pixels on both sides of the axis, for titles and figures
 TOP, BOTTOM = 70, 30
-STEP, BAR = 26, 14  # pixels from row to row, and of a bar
+STEP, BAR = 26, 14  # pixels from row to row, and of a bar's height
 MET, MISSED = "#2a7f62", "#c2452d"
 STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#222}"
@@ -25,20 +25,20 @@ STYLE = (
 
 @attrs.frozen
 class Axis:
-    """Part of a target that is used up -> pixels, logarithmically."""
+    """Maps the used fraction of a target to pixels, logarithmically."""
 
     low: float
     high: float
 
     @classmethod
     def around(cls, values: Sequence[float]) -> Axis:
-        """Wide enough for *values* and for 1, ending at half decades."""
+        """Make an axis for *values* and 1, ending at half decades."""
         logs = [0.0, *(math.log10(value) for value in values if value > 0)]
         low = math.floor(2 * min(logs)) / 2
         return cls(low, max(math.ceil(2 * max(logs)) / 2, 0.5))
 
     def x(self, value: float) -> float:
-        """Where *value* is; nothing is left of the axis's end."""
+        """Return the place of *value*; nothing is left of the axis."""
         at = math.log10(value) if value > 0 else self.low
         part = (at - self.low) / (self.high - self.low)
         return LEFT + max(0.0, part) * (WIDTH - LEFT - RIGHT)
@@ -51,7 +51,7 @@ class Axis:
 
 
 def plot(rows: Sequence[Row], subtitle: str) -> str:
-    """The text of an SVG file. Raises ValueError if no row has a target."""
+    """Draw *rows* as an SVG file. Raises ValueError if no row has a target."""
     bars = [(row, verdict) for row in rows for verdict in row.verdicts]
     if not bars:
         raise ValueError("no benchmark with a target was measured")
@@ -81,7 +81,7 @@ def plot(rows: Sequence[Row], subtitle: str) -> str:
 
 
 def _bar(axis: Axis, y: float, row: Row, verdict: Verdict) -> list[str]:
-    """A title, a bar with its spread, and the figures."""
+    """Draw a title, a bar with its spread, and the figures."""
     used = verdict.used
     middle = y + STEP / 2
     title = row.benchmark.title

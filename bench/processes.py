@@ -1,4 +1,4 @@
-"""The processes of a run: QMP servers, relays, and children that run Trio; none outlives it."""
+"""The processes of a run: QMP servers, relays, and children that run Trio; all end with it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def deadline(seconds: float) -> Iterator[None]:
 
 
 def raise_file_limit() -> None:
-    """Let us and our children have as many open files as we may."""
+    """Raise the limit of open files, for us and our children, as far as possible."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -72,7 +72,7 @@ def need_files(count: int) -> None:
 
 @contextlib.contextmanager
 def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process, stopped when the block ends; if the block fails, the error has what it said."""
+    """Run a process, stopped when the block ends; if the block fails, the error has its output."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
@@ -112,7 +112,7 @@ def connect(
 
 @contextlib.contextmanager
 def listening() -> Iterator[tuple[str, socket.socket]]:
-    """A UNIX socket of ours that others connect to, and its path."""
+    """Give a UNIX socket of ours that others connect to, and its path."""
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
         socket.socket(socket.AF_UNIX) as listener,
@@ -131,7 +131,7 @@ class QmpServer:
     client: QmpConnection
     pid: int
     folder: str
-    """For the sockets and files of a benchmark."""
+    """A folder for the sockets and files of a benchmark."""
 
 
 @contextlib.contextmanager
@@ -158,7 +158,7 @@ def qmp_server(contender: Contender, *options: str) -> Iterator[QmpServer]:
 def trio_child(function: Callable[..., Awaitable[T]], *arguments: Any) -> Iterator[Callable[[], T]]:
     """Run ``function(*arguments)`` under Trio in a process of its own, until the block ends.
 
-    Gives a callable that waits for what it returns. Raises BenchmarkError if it fails.
+    Gives a function that waits for its result. Raises BenchmarkError if it fails.
     """
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
@@ -180,7 +180,7 @@ def trio_child(function: Callable[..., Awaitable[T]], *arguments: Any) -> Iterat
         yield result
     except OSError:
         if ours.poll():
-            result()  # raises what the child died of, which comes first
+            result()  # raises the child's error, which is the first cause
         raise
     finally:
         ours.close()
@@ -191,7 +191,7 @@ def trio_child(function: Callable[..., Awaitable[T]], *arguments: Any) -> Iterat
 def _run_child(
     answer: Connection, function: Callable[..., Awaitable[T]], arguments: tuple[Any, ...]
 ) -> None:
-    signal.alarm(0)  # the parent has the deadline, and kills
+    signal.alarm(0)  # the parent has the deadline, and kills this process
     try:
         answer.send((trio.run(function, *arguments), None))
     except Exception as exc:
@@ -199,7 +199,7 @@ def _run_child(
 
 
 def _reasons(exc: BaseException) -> Iterator[str]:
-    """What went wrong; of a group what is in it."""
+    """Give the errors; for a group those in it."""
     if isinstance(exc, BaseExceptionGroup):
         for inner in exc.exceptions:
             yield from _reasons(inner)

@@ -19,36 +19,36 @@ USERS = {
     OURS: ("--chardev", "null,id=peer", "--device", "bridge,id=bridge,chardev=x,peer=peer"),
     QEMU: ("-device", "isa-serial,chardev=x"),
 }
-"""What uses chardev x, as an option."""
+"""The option that makes something use chardev x."""
 
-PIPELINED = 4000  # commands a value
+PIPELINED = 4000  # commands for each value
 EARLY, LATE = Contender("the 100th"), Contender("the 10,000th")
 POSITIONS = {EARLY: 100, LATE: 10_000}
-ADDS = 20  # a value
+ADDS = 20  # for each value
 FILL_A_CALL = 50  # chardevs that are added, at most, for each call that is measured
 
 
 def fill(server: QmpServer, present: int, size: int) -> None:
-    """Have *present* chardevs in all (one is the monitor's); fewer for a smoke run."""
+    """Add chardevs until there are *present* (one is the monitor's); fewer for a smoke run."""
     server.client.fill(min(present - 1, FILL_A_CALL * size))
 
 
 def query(contender: Contender, size: int, present: int = 1) -> list[float]:
-    """Seconds of a query-chardev with *present* chardevs."""
+    """Measure the seconds of a query-chardev with *present* chardevs."""
     with qmp_server(contender) as server:
         fill(server, present, size)
         return [server.client.time(QUERY) for _ in range(size)]
 
 
 def pipelined(contender: Contender, size: int) -> list[float]:
-    """Commands a second when thousands are written without waiting for the replies."""
+    """Measure the commands a second when thousands are written before reading the replies."""
     with qmp_server(contender) as server:
         counts = [min(PIPELINED, size)] * max(1, size // PIPELINED)
         return [count / server.client.time_all(QUERY * count) for count in counts]
 
 
 def add(contender: Contender, size: int, present: int = 1) -> list[float]:
-    """Seconds of a chardev-add of a null chardev; it is removed again."""
+    """Measure the seconds of a chardev-add of a null chardev, which is removed again."""
     times = []
     with qmp_server(contender) as server:
         fill(server, present, size)
@@ -59,7 +59,7 @@ def add(contender: Contender, size: int, present: int = 1) -> list[float]:
 
 
 def remove(contender: Contender, size: int, present: int = 1) -> list[float]:
-    """Seconds of a chardev-remove of a null chardev that was just added."""
+    """Measure the seconds of a chardev-remove of a null chardev that was just added."""
     times = []
     with qmp_server(contender) as server:
         fill(server, present, size)
@@ -72,7 +72,7 @@ def remove(contender: Contender, size: int, present: int = 1) -> list[float]:
 def change(
     contender: Contender, size: int, present: int = 1, message: bytes = CHANGE
 ) -> list[float]:
-    """Seconds of a chardev-change of a chardev without a user."""
+    """Measure the seconds of a chardev-change of a chardev without a user."""
     with qmp_server(contender) as server:
         fill(server, present, size)
         server.client.execute(ADD)
@@ -80,13 +80,13 @@ def change(
 
 
 def change_used(contender: Contender, size: int, message: bytes = CHANGE) -> list[float]:
-    """Seconds of a chardev-change of a chardev with a user, who is asked."""
+    """Measure the seconds of a chardev-change of a chardev with a user, which is asked."""
     with qmp_server(contender, "--chardev", "null,id=x", *USERS[contender]) as server:
         return [server.client.time(message) for _ in range(size)]
 
 
 def add_at(position: Contender, size: int) -> list[float]:
-    """Seconds of our chardev-add around the 100th or the 10,000th, the mean of a few."""
+    """Measure the seconds of our chardev-add around the 100th or the 10,000th, a few's mean."""
     with qmp_server(OURS) as server:
         server.client.fill(max(0, POSITIONS[position] - size // 2) if size > ADDS else 0)
         times = []
@@ -97,7 +97,7 @@ def add_at(position: Contender, size: int) -> list[float]:
 
 
 def _among(present: int) -> list[Benchmark]:
-    """The four commands when there are *present* chardevs."""
+    """Return the benchmarks of the four commands with *present* chardevs."""
     limits = {"add": 0.5, "change": 0.4} if present == 1 else {"query": 0.3}
     few = present <= 100
     return [

@@ -13,15 +13,15 @@ from bench.model import MEGABYTES_PER_SECOND, MICROSECONDS, Benchmark, Benchmark
 from bench.relays import Far, Near, relay
 
 CHUNK = 1 << 18  # bytes that are written or read at once
-PERIOD = 65_521  # a prime, so that a piece that is lost, repeated or moved does not fit
+PERIOD = 65_521  # a prime, so that a lost, repeated or moved piece does not match
 PATTERN = (os.urandom(PERIOD) * (CHUNK // PERIOD + 2))[: PERIOD + CHUNK]
-PARTS = 8  # values a round
+PARTS = 8  # values of a round
 
 
 def bulk(
     contender: Contender, size: int, near: Near, far: Far, *, to_near: bool = False
 ) -> list[float]:
-    """Bytes a second from the near side to the far one, or back; each is looked at."""
+    """Measure the bytes a second from the near side to the far one, or back; each is checked."""
     with relay(contender, near, far) as ends:
         source, sink = (ends.far, ends.near) if to_near else (ends.near, ends.far)
         for end in (source, sink):
@@ -30,7 +30,7 @@ def bulk(
 
 
 def pump(source: int, sink: int, size: int) -> list[float]:
-    """Write *size* bytes to *source* while reading them at *sink*; the rate of each part."""
+    """Write *size* bytes to *source* while reading them at *sink*; returns each part's rate."""
     sent = received = 0
     rates = []
     step = size // PARTS or size
@@ -51,7 +51,7 @@ def pump(source: int, sink: int, size: int) -> list[float]:
 
 
 def write_pattern(fd: int, sent: int, size: int) -> int:
-    """Write the bytes that come next, as many as are taken."""
+    """Write as many of the next bytes as are taken."""
     begin = sent % PERIOD
     with suppress(BlockingIOError):
         return os.write(fd, memoryview(PATTERN)[begin : begin + min(CHUNK, size - sent)])
@@ -59,7 +59,7 @@ def write_pattern(fd: int, sent: int, size: int) -> int:
 
 
 def read_pattern(fd: int, received: int) -> int:
-    """Read some bytes; how many. Raises BenchmarkError if they are not those that come next."""
+    """Read some bytes and return how many. Raises BenchmarkError if they are the wrong ones."""
     data = os.read(fd, CHUNK)
     if not data:
         raise EOFError(f"the relay has left after {received} bytes")
@@ -69,7 +69,7 @@ def read_pattern(fd: int, received: int) -> int:
 
 
 def ping_pong(contender: Contender, size: int, near: Near, far: Far) -> list[float]:
-    """Seconds of a byte from the near side to the far one and another back."""
+    """Measure the seconds of a byte from the near side to the far one and another one back."""
     times = []
     with relay(contender, near, far) as ends:
         for number in range(size):

@@ -1,4 +1,4 @@
-"""Relays to be measured: a near side, where a client connects, joined with a far side.
+"""Relays to be measured: each joins a near side, where a client connects, with a far side.
 
 Each contender gets the same two ends, made by us; only what joins them differs.
 """
@@ -30,20 +30,20 @@ Address = str | tuple[str, int]
 
 HOST = "127.0.0.1"
 KNOCK = b"?"
-QUIET = 0.1  # seconds without a byte until the line is taken to be quiet
+QUIET = 0.1  # seconds without a byte, after which the line is taken to be quiet
 
 
 @attrs.frozen
 class Link:
-    """What is to be joined, as a relay is told."""
+    """What a relay is to join."""
 
     near: Near
     far: Far
     near_at: Address
-    """Where the relay listens."""
+    """The address at which the relay listens."""
 
     far_at: Address
-    """Where it connects, the PTY that it makes, or the tty that it opens."""
+    """The address that it connects to, the PTY that it makes, or the tty that it opens."""
 
     folder: str
 
@@ -57,7 +57,7 @@ class Ends:
 
 
 def serve_command(link: Link) -> list[str]:
-    """Our bridge."""
+    """Return the command of our bridge."""
     far = {
         "unix": f"socket,id=far,path={link.far_at}",
         "tcp": f"socket,id=far,host={HOST},port={link.far_at[1]}",
@@ -71,7 +71,7 @@ def serve_command(link: Link) -> list[str]:
 
 
 def socat_command(link: Link, *options: str) -> list[str]:
-    """Of socat(1), with its addresses."""
+    """Return the command of socat(1), with its addresses."""
     near = (
         f"UNIX-LISTEN:{link.near_at}"
         if link.near == "unix"
@@ -87,7 +87,7 @@ def socat_command(link: Link, *options: str) -> list[str]:
 
 
 def ser2net_command(link: Link) -> list[str]:
-    """Of ser2net(8), with its defaults; it makes no PTY."""
+    """Return the command of ser2net(8), with its defaults; it makes no PTY."""
     far = {
         "tcp": f"tcp,{HOST},{link.far_at[1]}",
         "serial": f"serialdev(nouucplock=true),{link.far_at},115200n81,local,nobreak",
@@ -100,7 +100,7 @@ def ser2net_command(link: Link) -> list[str]:
 
 
 def command_of(contender: Contender, link: Link) -> list[str]:
-    """How *contender* is started."""
+    """Return the command that starts *contender*."""
     if contender == OURS:
         return serve_command(link)
     if contender == SER2NET:
@@ -123,18 +123,18 @@ def relay(contender: Contender, near: Near, far: Far) -> Iterator[Ends]:
 
 
 def free_port() -> Address:
-    """A port that nobody has now."""
+    """Return a port that is not in use now."""
     with socket.create_server((HOST, 0)) as sock:
         address: tuple[str, int] = sock.getsockname()
         return address
 
 
 FarSide = Callable[[str, contextlib.ExitStack], tuple[Address, Callable[[], int]]]
-"""Makes our far end in a folder: what the relay is told, and what gives the descriptor."""
+"""Makes our far end in a folder: its address for the relay, and what gives the descriptor."""
 
 
 def unix_far(folder: str, stack: contextlib.ExitStack) -> tuple[Address, Callable[[], int]]:
-    """We listen at a path, the relay connects."""
+    """Listen at a path, to which the relay connects."""
     path = f"{folder}/far.sock"
     listener = stack.enter_context(socket.socket(socket.AF_UNIX))
     listener.bind(path)
@@ -143,13 +143,13 @@ def unix_far(folder: str, stack: contextlib.ExitStack) -> tuple[Address, Callabl
 
 
 def tcp_far(_folder: str, stack: contextlib.ExitStack) -> tuple[Address, Callable[[], int]]:
-    """We listen at a port, the relay connects."""
+    """Listen at a port, to which the relay connects."""
     listener = stack.enter_context(socket.create_server((HOST, 0)))
     return listener.getsockname(), lambda: stack.enter_context(listener.accept()[0]).fileno()
 
 
 def pty_far(folder: str, stack: contextlib.ExitStack) -> tuple[Address, Callable[[], int]]:
-    """The relay makes a PTY with a link to it; we open that."""
+    """Have the relay make a PTY with a link to it, which we open."""
     path = f"{folder}/far.pty"
 
     def open_far() -> int:
@@ -167,7 +167,7 @@ def pty_far(folder: str, stack: contextlib.ExitStack) -> tuple[Address, Callable
 
 
 def serial_far(_folder: str, stack: contextlib.ExitStack) -> tuple[Address, Callable[[], int]]:
-    """A PTY of ours: the relay opens it as a serial line, we are the device at its master."""
+    """Make a PTY, of which the relay opens the slave as a serial line; we use the master."""
     master, slave = pty.openpty()
     stack.callback(os.close, master)
     stack.callback(os.close, slave)
@@ -184,7 +184,7 @@ FAR_SIDES: dict[Far, FarSide] = {
 
 
 def settle(ends: Ends) -> None:
-    """Knock from both sides until something comes, and wait until nothing more does.
+    """Send from both sides until something comes, and wait until nothing more does.
 
     A relay may open its far side late, and flush what has come before.
     """

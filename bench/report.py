@@ -8,44 +8,44 @@ from bench.figures import Figures, Row, Spread, Verdict
 from bench.results import Results
 
 HEADINGS = ("benchmark", "unit", "p50", "p99", "worst", "beside", "its p50", "ratio", "target", "")
-NOISY = 0.3  # rounds that are further apart than this part of their median
+NOISY = 0.3  # of their median; rounds further apart than this are noisy
 
 
 def digits(value: float) -> str:
-    """Three digits that count."""
+    """Show three significant digits."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def with_spread(spread: Spread) -> str:
-    """The median and how far the rounds were from it."""
+    """Show the median and how far the rounds were from it."""
     if spread.low == spread.high:
         return digits(spread.mid)
     return f"{digits(spread.mid)} ({digits(spread.low)}-{digits(spread.high)})"
 
 
 def target_text(verdict: Verdict) -> str:
-    """Such as ``p99 <= 1 ms``; a bare number is a ratio."""
+    """Show a target such as ``p99 <= 1 ms``; a bare number is a ratio."""
     sign = ">=" if verdict.more_is_better else "<="
     statistic = f"{verdict.target.statistic} " if verdict.target.statistic != "p50" else ""
     return f"{statistic}{sign} {verdict.target.limit:g}"
 
 
 def verdict_text(verdict: Verdict) -> str:
-    """Met or not, and whether the rounds agree."""
+    """Say whether the target is met, and whether the rounds agree."""
     edges = verdict.used
     is_sure = edges.high <= 1 or edges.low > 1
     return ("met" if verdict.is_met else "NOT MET") + ("" if is_sure else ", not in all rounds")
 
 
 def tail_texts(figures: Figures) -> tuple[str, str]:
-    """p99 and worst; empty where there was one value a round."""
+    """Show p99 and the worst value; empty if a round gave one value."""
     return ("", "") if figures.is_single else (digits(figures.p99.mid), digits(figures.worst))
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """One line of the table."""
+    """Return one row of the table."""
     unit = row.benchmark.unit.name
     noisy = " ~" if row.subject.p50.width > NOISY else ""
     targets = "; ".join(
@@ -66,7 +66,7 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def text_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need to be."""
+    """Lay out columns as wide as they need to be."""
     widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
     return "\n".join(
         "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -75,19 +75,19 @@ def text_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """The same for a page."""
+    """Lay out the same table in Markdown."""
     rule = ["---"] * len(headings)
     return "\n".join("| " + " | ".join(line) + " |" for line in (headings, rule, *lines))
 
 
 def header(results: Results) -> list[str]:
-    """Where, when and with what."""
+    """Say where, when and with what it was measured."""
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     return [f"{results.when}, {results.machine}", versions]
 
 
 def warnings(results: Results, rows: Sequence[Row]) -> list[str]:
-    """Why the figures may be wrong."""
+    """Return the reasons why the figures may be wrong."""
     found = [f"warning: {text}" for text in results.noise.warnings]
     noisy = {row.benchmark.name for row in rows if row.subject.p50.width > NOISY}
     if noisy:
@@ -105,7 +105,7 @@ LEGEND = (
 
 
 def run_text(results: Results, rows: Sequence[Row]) -> str:
-    """What ``run`` prints."""
+    """Return what ``run`` prints."""
     verdicts = [verdict for row in rows for verdict in row.verdicts]
     met = sum(verdict.is_met for verdict in verdicts)
     if not rows:
@@ -124,7 +124,7 @@ def run_text(results: Results, rows: Sequence[Row]) -> str:
 
 
 def page_text(results: Results, rows: Sequence[Row], plot: str) -> str:
-    """The part of RESULTS.md that is made from the results; *plot* is the file beside it."""
+    """Return the generated part of RESULTS.md; *plot* is the file beside it."""
     verdicts = [verdict for row in rows for verdict in row.verdicts]
     met = sum(verdict.is_met for verdict in verdicts)
     return "\n\n".join(
@@ -140,7 +140,7 @@ def page_text(results: Results, rows: Sequence[Row], plot: str) -> str:
 
 
 def compare_text(old: Sequence[Row], new: Sequence[Row]) -> str:
-    """What ``compare`` prints: each row that both have, and what became of it."""
+    """Return what ``compare`` prints: each row that both have, and how it has changed."""
     before = {_key(row): row for row in old}
     lines = []
     for row in new:
@@ -172,7 +172,7 @@ def _key(row: Row) -> tuple[str, str]:
 
 
 def change_sign(old: Spread | None, new: Spread | None, more_is_better: bool) -> str:
-    """``=`` unless every round of one run is better than every round of the other."""
+    """Return ``=`` unless every round of one run is better than every round of the other."""
     if old is None or new is None:
         return ""
     if old.overlaps(new):

@@ -18,7 +18,7 @@ FORMAT = 1
 
 @attrs.frozen(kw_only=True)
 class Results:
-    """What a run has found, with all that it takes to read it later."""
+    """The results of a run, with all that is needed to read them later."""
 
     when: str
     machine: str
@@ -31,7 +31,7 @@ class Results:
     format: int = FORMAT
 
     def rows(self, table: tuple[Benchmark, ...]) -> list[Row]:
-        """In the order of *table*; what it does not know (any more) is left out."""
+        """Return the rows in the order of *table*, without benchmarks that it does not have."""
         return [
             row
             for benchmark in table
@@ -41,12 +41,12 @@ class Results:
 
 
 def save(results: Results, path: str) -> None:
-    """Raises OSError."""
+    """Write *results* to *path*. Raises OSError."""
     Path(path).write_text(json.dumps(cattrs.unstructure(results), indent=1) + "\n")
 
 
 def load(path: str) -> Results:
-    """Raises OSError, and ValueError if the file is none of ours."""
+    """Read results. Raises OSError, and ValueError if the file has none."""
     try:
         data: Any = json.loads(Path(path).read_text())
         if data["format"] != FORMAT:

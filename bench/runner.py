@@ -24,7 +24,7 @@ class Turn:
 
 
 def plan(benchmarks: Iterable[Benchmark], peers: Collection[Contender], rounds: int) -> list[Turn]:
-    """Every turn: the contenders alternate, and every other round the last one begins.
+    """Return all turns: the contenders alternate, and every other round the last one begins.
 
     A rival that is a program takes part if it is one of *peers*.
     """
@@ -40,7 +40,7 @@ def plan(benchmarks: Iterable[Benchmark], peers: Collection[Contender], rounds: 
 
 
 def run_turn(turn: Turn, *, smoke: bool = False) -> Round:
-    """Raises BenchmarkError, for a contender that did the wrong thing or did not end."""
+    """Run one turn. Raises BenchmarkError if the contender did the wrong thing or did not end."""
     benchmark, contender = turn.benchmark, turn.contender
     size = benchmark.smoke if smoke else benchmark.size
     try:
@@ -54,7 +54,7 @@ def run_turn(turn: Turn, *, smoke: bool = False) -> Round:
 def run(
     turns: Iterable[Turn], *, smoke: bool = False, complain: Callable[[str], object]
 ) -> dict[str, Rounds]:
-    """Run *turns*. A benchmark that fails is complained of, and left out."""
+    """Run *turns*. A benchmark that fails is reported, and left out."""
     found: dict[str, Rounds] = {}
     failed: set[str] = set()
     for turn in turns:

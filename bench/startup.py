@@ -10,7 +10,7 @@ from bench.processes import qmp_server
 
 
 def startup(contender: Contender, size: int) -> list[float]:
-    """Seconds from starting the process until a client has negotiated."""
+    """Measure the seconds from starting the process until a client has negotiated."""
     times = []
     for _ in range(size):
         begin = time.perf_counter()

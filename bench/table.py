@@ -21,9 +21,9 @@ BENCHMARKS: tuple[Benchmark, ...] = (
 
 
 def select(patterns: Sequence[str]) -> tuple[Benchmark, ...]:
-    """Those whose name one of *patterns* fits, as in a shell; all if there is none.
+    """Return the benchmarks whose name matches one of *patterns*, as in a shell; all if none given.
 
-    Raises ValueError for a pattern that fits no name.
+    Raises ValueError for a pattern that matches no name.
     """
     for pattern in patterns:
         if not any(fnmatchcase(each.name, pattern) for each in BENCHMARKS):
