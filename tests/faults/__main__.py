@@ -1,4 +1,4 @@
-"""The command line: which trials, their table, and how to play one again."""
+"""The command line: selects the trials, shows their table, and can play one again."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.faults.scenarios import SCENARIOS
 from tests.faults.trial import Outcome, Trial
 
 WORD: Final = "python -m tests.faults"
-PROGRESS: Final = 500  # trials between two words of it
-TRIES: Final = 5  # of one that is void
-LONGEST: Final = 5  # trials that are named
+PROGRESS: Final = 500  # trials between two reports of progress
+TRIES: Final = 5  # of a trial that is void
+LONGEST: Final = 5  # trials, the longest ones, that are named
 
 
 @attrs.frozen
 class Job:
-    """One trial that is to be done."""
+    """A trial to be run."""
 
     scenario: str
     fault: Fault | None
@@ -35,7 +35,7 @@ class Job:
     shown: bool = False
 
     def run(self) -> tuple[Job, Outcome]:
-        """In a process of the pool."""
+        """Run it in a process of the pool."""
         for _ in range(TRIES):
             outcome = Trial(self.scenario, self.fault, self.reference).run()
             if not (outcome.is_void and outcome.problems):
@@ -44,17 +44,17 @@ class Job:
 
     @property
     def command(self) -> str:
-        """Plays it again."""
+        """The command that plays it again."""
         return f"{WORD} --scenario '{self.scenario}' --fault {self.fault}"
 
 
 def run_job(job: Job) -> tuple[Job, Outcome]:
-    """For a pool."""
+    """Run *job*; a function for a pool."""
     return job.run()
 
 
 def jobs_of(counted: Iterable[tuple[Job, Outcome]], wanted: argparse.Namespace) -> list[Job]:
-    """What there is to fail; with one error for each call, in turn, or with all."""
+    """Return the jobs that there are: one error for each call, in turn, or all errors."""
     jobs = []
     for job, outcome in counted:
         by_call: dict[tuple[str, int], list[Fault]] = {}
@@ -69,7 +69,7 @@ def jobs_of(counted: Iterable[tuple[Job, Outcome]], wanted: argparse.Namespace) 
 
 
 def part(text: str) -> tuple[int, int]:
-    """K/N."""
+    """Parse K/N."""
     number, _, parts = text.partition("/")
     if not 1 <= int(number) <= int(parts):
         raise argparse.ArgumentTypeError("K/N is a part, from 1/N to N/N")
@@ -77,7 +77,7 @@ def part(text: str) -> tuple[int, int]:
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
-    """What is to be done."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog=WORD, description=__doc__)
     parser.add_argument("--scenario", help="only those with this in their name")
     parser.add_argument("--call", help="only this system call")
@@ -99,7 +99,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
-    """Give the exit status: 1 if a promise is broken."""
+    """Run the trials. Returns the exit status: 1 if a promise is broken."""
     wanted = arguments(argv)
     names = [name for name in SCENARIOS if (wanted.scenario or "") in name]
     if wanted.scenario in SCENARIOS:
@@ -147,7 +147,7 @@ class Table:
     longest: list[tuple[float, str]] = attrs.Factory(list)
 
     def note(self, job: Job, outcome: Outcome) -> None:
-        """Count a trial, and say at once what is broken."""
+        """Count a trial, and print at once what is broken."""
         assert job.fault is not None
         call = job.fault.call
         self.trials[call] += 1

@@ -1,4 +1,4 @@
-"""System calls as strace writes them down, and with which errors a kernel lets each fail."""
+"""System calls as strace logs them, and the errors with which a kernel may let each fail."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RULES: Final = tuple(
             "write",
             r'\d+<socket:\[\d+\]>, "\\\d+", 1\)',
             "",
-        ),  # Python's handler of signals wakes Trio
+        ),  # Python's signal handler wakes Trio
         ("write writev sendto sendmsg", SOCKET, "ENOBUFS ENOMEM"),
         ("recvmsg", SOCKET, "ENOMEM"),
         ("splice", r"", "ENOMEM"),
@@ -69,12 +69,12 @@ RULES: Final = tuple(
         ("close", FILE, "EIO ENOSPC EINTR"),
     )
 )
-"""For which calls, with which arguments, which errors; the first that fits counts.
+"""Calls, their arguments, and their errors; the first rule that matches counts.
 
 EIO of a PTY's master means that nobody has the slave open, and EIO of a terminal that is read that
-it is hung up (n_tty.c): that is so, and stays so, or it is not. EAGAIN is no fault but where it
-means that there is no thread, or no place in a UNIX socket's queue. EPOLL_CTL_MOD and DEL,
-epoll_wait (whose EINTR Python does not let through), F_SETFL, reading from a pipe, setsockopt and
+it is hung up (n_tty.c): either that is so, and stays so, or it is not. EAGAIN is a fault only where
+it means that there is no thread, or no place in a UNIX socket's queue. EPOLL_CTL_MOD and DEL,
+epoll_wait (whose EINTR Python handles), F_SETFL, reading from a pipe, setsockopt and
 the like can't fail for want of anything. Memory that is asked for by mmap without MAP_STACK is
 Python's own affair.
 """
@@ -93,7 +93,7 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> Fault:
-        """As `str` gives it."""
+        """Parse what `str` returns."""
         call, error, when = text.split(":")
         return cls(call, error.removeprefix("error="), int(when.removeprefix("when=")))
 
@@ -102,7 +102,7 @@ class Fault:
 
 
 def errors_of(call: str, arguments: str) -> tuple[str, ...]:
-    """With which errors a kernel may let this one fail."""
+    """Return the errors with which a kernel may let this call fail."""
     for names, pattern, errors in RULES:
         if call in names and pattern.match(arguments):
             return errors
@@ -110,19 +110,19 @@ def errors_of(call: str, arguments: str) -> tuple[str, ...]:
 
 
 def text_of(log: Path) -> str:
-    """What strace has written down; nothing if it was never there."""
+    """Return strace's log; empty if there is none."""
     return log.read_text(errors="replace") if log.exists() else ""
 
 
 def lines_of(log: Path) -> Iterator[tuple[str, str, str]]:
-    """Thread, call and the rest, of what strace has written down."""
+    """Split strace's log into thread, call and the rest of each line."""
     for line in text_of(log).splitlines():
         if match := LINE.match(line):
             yield match[1], match[2], match[3]
 
 
 def faults_of(log: Path) -> list[Fault]:
-    """What can be made to fail, after a run without faults."""
+    """Return what can be made to fail, from the log of a run without faults."""
     counts: Counter[tuple[str, str]] = Counter()
     found: dict[Fault, None] = {}
     for thread, call, arguments in lines_of(log):
@@ -133,7 +133,7 @@ def faults_of(log: Path) -> list[Fault]:
 
 
 def injected_in(log: Path) -> list[str]:
-    """What was made to fail; nothing if there is something among it that no kernel does.
+    """Return what was made to fail; nothing if some of it is an error that no kernel gives.
 
     For another thread the same number is another call.
     """
@@ -144,5 +144,5 @@ def injected_in(log: Path) -> list[str]:
 
 
 def is_cut(log: Path, call: str) -> bool:
-    """Was strace stopped while *call* was on its way? Made to fail, it had yet another error then."""
+    """Was strace stopped during *call*? If that was made to fail, it had yet another error then."""
     return re.search(rf"^\d+ +{call}\(.*<detached", text_of(log), re.MULTILINE) is not None

@@ -1,4 +1,4 @@
-"""What a chardev can be: the soak's places, and kinds that it has no use for."""
+"""What a chardev can be: the soak test's places, and kinds that it does not use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CAST: Final = b'{"version": 2, "width": 80, "height": 24}\n[0.1, "o", "x"]\n'
 
 
 class NobodyPeer(Peer):
-    """There is nobody."""
+    """A peer that is not there."""
 
     can_send = False
 
@@ -59,7 +59,7 @@ class DatagramPeer(Peer):
 
 
 class StdioPeer(FilePeer):
-    """Who has given the service its standard input, and a file as its standard output."""
+    """The owner of the service's standard input, and of a file that is its standard output."""
 
     can_send = True
 
@@ -74,21 +74,21 @@ class StdioPeer(FilePeer):
 
 @attrs.frozen
 class FaultsPlace:
-    """A place with what a scenario has to know of it."""
+    """A place with what a scenario has to know about it."""
 
     place: Place
     bases: dict[str, dict[str, Any]] = attrs.Factory(dict)
-    """Chardevs that it stands on, which are there before: id -> backend."""
+    """The chardevs that it stands on, which are added first: id -> backend."""
 
     talks: bool = True
-    """Can somebody be at the other end, and does nothing come but what that one sends?"""
+    """Can there be a peer, and does nothing come but what the peer sends?"""
 
     bulk: bool = True
-    """Can more be sent at once than a few bytes?"""
+    """Can more than a few bytes be sent at once?"""
 
 
 Maker = Callable[[Site, int], FaultsPlace]
-"""Makes one; the number is the other end of the service's standard input."""
+"""Makes a place; the number is a descriptor, the other end of the service's standard input."""
 
 
 async def nobody() -> Peer:
@@ -193,8 +193,8 @@ def hub(site: Site, stdin: int) -> FaultsPlace:
 
     async def join() -> Peer:
         peer: Peer = await connect()
-        # What comes before the service knows it the hub does not give to it.
-        while "disconnected" in await _filename(site, "base"):  # noqa: ASYNC110 - nobody tells
+        # What comes before the service has noticed the peer, the hub does not give to it.
+        while "disconnected" in await _filename(site, "base"):  # noqa: ASYNC110 - no event
             await trio.sleep(LOOK_INTERVAL)
         return peer
 
@@ -229,4 +229,4 @@ PLACES: Final[dict[str, Maker]] = {
         )
     },
 }
-"""By the names that scenarios have."""
+"""The places by the names that scenarios have."""

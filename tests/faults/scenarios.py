@@ -1,4 +1,4 @@
-"""What is done while a call fails, and what must be so afterwards."""
+"""Scenarios: what is done while a call fails, and what must be true afterwards."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from tests.faults.world import BrokenPromiseError, World, soon
 from tests.soak.places import Place, backend
 
 BULK: Final = 100_000  # bytes
-OLD: Final = ("unix-server", "pty")  # what is changed to another kind, and another kind to it
+OLD: Final = ("unix-server", "pty")  # kinds that are changed to every other kind, and back
 
 
 @attrs.define(eq=False)
 class Scenario:
-    """Nothing is done; the base of all others, each of which is used once."""
+    """A scenario that does nothing, the base class; each scenario is used once."""
 
     is_start: bool = False
-    """The service is at its start while it acts."""
+    """Does it act while the service is starting?"""
     is_end: bool = False
-    """It is told to end."""
+    """Does it tell the service to end?"""
 
     def arguments(self, folder: Path) -> list[str]:
-        """For ``serve``."""
+        """Return the arguments of ``serve``."""
         return []
 
     async def set_up(self, world: World) -> None:
-        """Before anything fails."""
+        """Prepare, before anything fails."""
 
     async def act(self, world: World) -> None:
-        """Do it; a call of the service's fails meanwhile."""
+        """Act; a call of the service fails meanwhile."""
 
     async def check(self, world: World) -> None:
-        """Nothing fails any more. Raises BrokenPromiseError."""
+        """Check, when nothing fails any more. Raises BrokenPromiseError."""
 
     async def clean_up(self, world: World) -> None:
-        """Remove all."""
+        """Remove everything."""
         for row in await world.insist("query-devices"):
             if row["id"] != "echo":
                 await world.insist("device_del", id=row["id"])
@@ -52,7 +52,7 @@ class Scenario:
 
 
 async def add(world: World, where: FaultsPlace) -> None:
-    """Have the chardev, with a peer and a user."""
+    """Add the chardev, with a peer and a user."""
     await world.insist("chardev-add", id="x", backend=where.place.backend)
     await use(world, where)
 
@@ -79,7 +79,7 @@ BRIDGE: Final = {
 
 
 async def use(world: World, where: FaultsPlace) -> None:
-    """Join *where*, which is in place, and have it bridged to the user."""
+    """Join *where*, which is in place, and bridge it to the user."""
     await world.insist("device_add", **BRIDGE)
     if where.talks:
         if not await world.join(where):
@@ -88,7 +88,7 @@ async def use(world: World, where: FaultsPlace) -> None:
 
 
 async def be_usable(world: World, where: FaultsPlace) -> None:
-    """Whoever was disconnected can come again, and all works."""
+    """Let peers that were disconnected come again, and check that all works."""
     if not where.talks:
         return
     if "b" not in [row["id"] for row in await world.insist("query-devices")]:
@@ -108,7 +108,7 @@ ACT_AGAIN: Final = 1.5 * PATIENCE  # seconds
 
 
 def _is_over(world: World, where: FaultsPlace) -> bool:
-    """Was the peer disconnected of one that takes no other?"""
+    """Was the peer of a place disconnected that takes no other?"""
     return bool(world.ends) and world.ends[-1].has_left and not where.place.takes_another
 
 
@@ -126,7 +126,7 @@ async def _talks(world: World, where: FaultsPlace) -> bool:
 
 @attrs.define(eq=False, kw_only=True)
 class OnPlace(Scenario):
-    """Something is done with one kind."""
+    """A scenario with one kind."""
 
     make: Maker
     where: FaultsPlace = attrs.field(init=False)
@@ -138,7 +138,7 @@ class OnPlace(Scenario):
 
 
 class Add(OnPlace):
-    """Add, and be the first to use it."""
+    """Adds a chardev, and is the first to use it."""
 
     async def act(self, world: World) -> None:
         if await world.attempt("chardev-add", id="x", backend=self.where.place.backend):
@@ -157,7 +157,7 @@ class Add(OnPlace):
 
 
 class Use(OnPlace):
-    """Talk."""
+    """Talks."""
 
     async def set_up(self, world: World) -> None:
         await super().set_up(world)
@@ -176,7 +176,7 @@ class Use(OnPlace):
 
 
 class Remove(OnPlace):
-    """Remove one that somebody uses."""
+    """Removes a chardev that is in use."""
 
     async def set_up(self, world: World) -> None:
         await super().set_up(world)
@@ -194,7 +194,7 @@ class Remove(OnPlace):
 
 @attrs.define(eq=False, kw_only=True)
 class Change(OnPlace):
-    """Change one kind to another, while both sides write."""
+    """Changes one kind to another, while both sides write."""
 
     make_new: Maker
     new: FaultsPlace = attrs.field(init=False)
@@ -226,14 +226,14 @@ class Change(OnPlace):
         if where is self.new and "base" in self.where.bases and self.new.talks:
             await world.check_left("base")
         elif where is self.new and "ring" in self.new.bases:
-            await be_usable(world, where)  # behind that there is nothing on its way
+            await be_usable(world, where)  # after it nothing is in transit
             await world.check_ring("ring")
         elif self.where.talks and self.new.talks:
             await world.check_bytes()
         await be_usable(world, where)
 
     async def _filename(self, world: World) -> str:
-        """Without who is there."""
+        """Return the file name without the peer's state."""
         filename = (await world.filenames())["x"]
         return filename.removeprefix("disconnected:").partition(",")[0].partition(" <-> ")[0]
 
@@ -261,7 +261,7 @@ class Bridges(Scenario):
 
 
 class State(Scenario):
-    """What clients do is kept in a file."""
+    """Keeps what clients do in a file."""
 
     def arguments(self, folder: Path) -> list[str]:
         return ["--state", str(folder / "state")]
@@ -309,7 +309,7 @@ class Start(Scenario):
 
 
 class End(Start):
-    """The end of one."""
+    """The end of such a service."""
 
     async def set_up(self, world: World) -> None:
         await world.meet_user()
@@ -338,4 +338,4 @@ def _scenarios() -> dict[str, Callable[[], Scenario]]:
 
 
 SCENARIOS: Final = _scenarios()
-"""By name; each call makes one."""
+"""The scenarios by name; each call makes one."""

@@ -29,10 +29,10 @@ from trio_chardev.options.structure import structure
 
 for module in pkgutil.walk_packages(trio_chardev.__path__, "trio_chardev."):
     if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)  # so that no service does
+        importlib.import_module(module.name)  # so that no service has to
 structure(BACKEND, {"type": "null", "data": {}})  # makes what is made at the first use
 
-PATIENCE: Final = 60.0  # seconds; of a machine that is busy, for no verdict may depend on that
+PATIENCE: Final = 60.0  # seconds, for a machine that is busy: no verdict may depend on it
 LOOK_INTERVAL: Final = 0.005  # seconds
 MAX_FDS: Final = 256
 
@@ -54,11 +54,11 @@ class Service:
         before: Callable[[], object] = lambda: None,
         is_held: bool = False,
     ) -> Service:
-        """Fork it. *is_held*: it stops before it does anything, for `go_on`.
+        """Fork it. With *is_held* it stops before it does anything, until `go_on`.
 
-        *before* is called in it first, as to break it or to fake a device.
+        *before* is called in it first, for example to break it or to fake a device.
         """
-        gc.collect()  # what an earlier trial has left would be closed in the service
+        gc.collect()  # else remains of an earlier trial would be closed in the service
         pid = os.fork()
         if not pid:
             _serve(folder, arguments, stdin, before, is_held)
@@ -69,12 +69,12 @@ class Service:
 
     @property
     def path(self) -> Path:
-        """Where it listens for QMP."""
+        """The path at which it listens for QMP."""
         return self.folder / "qmp"
 
     @property
     def said(self) -> str:
-        """Its standard error."""
+        """Return its standard error."""
         return (self.folder / "err").read_text(errors="replace")
 
     def go_on(self) -> None:
@@ -82,7 +82,7 @@ class Service:
         os.kill(self.pid, signal.SIGCONT)
 
     def has_ended(self) -> bool:
-        """Has it? Then `status` is known."""
+        """Has it ended? Then `status` is known."""
         if self.status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -90,7 +90,7 @@ class Service:
         return self.status is not None
 
     def wait(self) -> int | None:
-        """Wait until it ends; its status, or None if it does not."""
+        """Wait until it ends; returns its status, or None if it does not end."""
         deadline = time.monotonic() + PATIENCE
         while not self.has_ended() and time.monotonic() < deadline:
             time.sleep(LOOK_INTERVAL)
@@ -102,12 +102,12 @@ class Service:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self.signal(signal.SIGKILL)
         self.wait()
 
     def descriptors(self) -> Counter[str]:
-        """What it has open, without numbers that change."""
+        """Count what it has open, without numbers that change."""
         found: Counter[str] = Counter()
         for name in os.listdir(f"/proc/{self.pid}/fd"):
             with contextlib.suppress(OSError):
@@ -124,7 +124,7 @@ def _serve(
     before: Callable[[], object],
     is_held: bool,
 ) -> NoReturn:
-    """Be the service."""
+    """Run the service in the forked process."""
     status = 70
     try:
         os.setsid()
@@ -136,7 +136,7 @@ def _serve(
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))  # noqa: SIM115
-        logging.root.handlers.clear()  # a test's
+        logging.root.handlers.clear()  # those of a test
         sys.argv = ["trio-chardev", "serve", *arguments]
         before()
         if is_held:
@@ -154,7 +154,7 @@ def _serve(
 
 
 class Tracer:
-    """strace at a service; what it writes down is in the file *log*."""
+    """strace attached to a service; its log is the file *log*."""
 
     def __init__(self, service: Service, log: Path, fault: Fault | None) -> None:
         log.unlink(missing_ok=True)

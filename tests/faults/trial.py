@@ -1,4 +1,4 @@
-"""One trial: a service, a scenario, a call that fails, and the promises."""
+"""One trial: a service, a scenario, a call that fails, and the check of the promises."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from tests.soak.places import Peer, Site
 from trio_chardev.backends.parallel import PPCLAIM
 
 COSTS_A_PEER: Final = re.compile(r"\w+\(\d+<(socket|pipe|/dev/)|accept|epoll_")
-"""What fails there may cost somebody the connection."""
+"""A failure of one of these may cost a peer its connection."""
 WRONG_WORDS: Final = ("Traceback (most recent call last)", "raised what it must not")
-TIMEOUT: Final = 5 * PATIENCE  # seconds; each wait has its own, so this is for bugs of ours
+TIMEOUT: Final = 5 * PATIENCE  # seconds; each wait has its own, so this is for our bugs
 PAUSES: Final = {"RETRY_INTERVAL", "ACCEPT_PAUSE", "NO_THREAD_PAUSE", "LONGEST_PAUSE"}
 RETRY_INTERVAL: Final = 0.05  # seconds
 SETTLE_TIME: Final = 0.1  # seconds
@@ -40,21 +40,21 @@ NOTHING: Final = Counter[str]()
 
 @attrs.frozen
 class Outcome:
-    """What a trial has found."""
+    """The result of a trial."""
 
     injected: list[str]
     problems: list[str]
     faults: list[Fault]
     """What can be made to fail, if nothing was."""
     descriptors: Counter[str]
-    """That were open when all was removed."""
+    """The descriptors that were open when everything was removed."""
     seconds: float
     is_void: bool = False
-    """Something failed that was not to: it says nothing."""
+    """Did something fail that should not? Then the trial says nothing."""
 
 
 def hurry() -> None:
-    """Let what is tried again each second be so at once: that is not what a trial is about."""
+    """Retry at once what is otherwise retried each second, as a trial is not about that."""
     for name, module in list(sys.modules.items()):
         if name.startswith("trio_chardev."):
             for pause in PAUSES & vars(module).keys():
@@ -62,13 +62,13 @@ def hurry() -> None:
 
 
 def prepare() -> None:
-    """What is done in the service before it begins."""
+    """Prepare the service's process before it begins."""
     hurry()
     fake_devices()
 
 
 def fake_devices() -> None:
-    """Let a file be a parallel port."""
+    """Let a file be used as a parallel port."""
     ioctl = fcntl.ioctl
 
     def pretend(fd: int, request: int, *arguments: Any) -> Any:
@@ -78,7 +78,7 @@ def fake_devices() -> None:
 
 
 async def _settled(look: Callable[[], Counter[str]]) -> Counter[str]:
-    """What *look* gives, once that has not changed for some time."""
+    """Return what *look* returns, once that has not changed for some time."""
     found, since = look(), trio.current_time()
     while trio.current_time() < since + SETTLE_TIME:
         await trio.sleep(LOOK_INTERVAL)
@@ -89,20 +89,20 @@ async def _settled(look: Callable[[], Counter[str]]) -> Counter[str]:
 
 @attrs.define
 class Trial:
-    """Plays *scenario* with *fault*, or with none, to see what there is to fail."""
+    """Plays *scenario* with *fault*, or without one, to find what can be made to fail."""
 
     scenario: str
     fault: Fault | None
     reference: Counter[str] = NOTHING
-    """The descriptors that are open without a fault when all is removed."""
+    """The descriptors that are open without a fault when everything is removed."""
     before: Callable[[], object] = prepare
-    """Is called in the service's process before it begins."""
+    """Called in the service's process before it begins."""
     _problems: list[str] = attrs.Factory(list)
     _descriptors: Counter[str] = attrs.Factory(Counter)
     _tracer: Tracer | None = None
 
     def run(self) -> Outcome:
-        """Have a service, and see."""
+        """Run a service, and check it."""
         begin = time.monotonic()
         folder = Path(tempfile.mkdtemp(prefix="faults."))
         source, sink = os.pipe()
@@ -116,7 +116,7 @@ class Trial:
             log = folder / "strace"
             injected = injected_in(log)
             if not injected and "(INJECTED)" in text_of(log):
-                self._problems.clear()  # no kernel does that
+                self._problems.clear()  # as no kernel gives that error
             faults = faults_of(log) if self.fault is None else []
             is_void = self.fault is not None and is_cut(log, self.fault.call)
         finally:
@@ -191,7 +191,7 @@ class Trial:
         self._stop_tracing()
         injected = injected_in(world.folder / "strace")
         world.may_leave = any(COSTS_A_PEER.match(line) for line in injected)
-        await world.connect()  # that of before may be what has failed
+        await world.connect()  # as the last connection may be what has failed
         await scenario.check(world)
         await self._check_witness(world)
         if not scenario.is_start:
@@ -200,7 +200,7 @@ class Trial:
         self._end(world.service)
 
     async def _has_started(self, world: World) -> bool:
-        """Is it there? If not it must have said why."""
+        """Has it started? If not it must have said why."""
         deadline = trio.current_time() + PATIENCE
         while not world.service.has_ended() and trio.current_time() < deadline:
             with contextlib.suppress(OSError):
@@ -214,7 +214,7 @@ class Trial:
             self._problems.append("it neither starts nor ends")
         elif (status := world.service.status) != 1:
             self._problems.append(f"a start that fails has status {status}")
-        lines = [  # why it fails; each thread's n-th call fails, so there may be a warning besides
+        lines = [  # the reason; each thread's n-th call fails, so there may be a warning as well
             line
             for line in world.service.said.splitlines()
             if line.startswith("trio-chardev: ") and not line.startswith("trio-chardev: warning: ")
@@ -229,7 +229,7 @@ class Trial:
             self._problems.append(f"it ends with status {status}: {service.said[-300:]!r}")
 
     async def _check_witness(self, world: World) -> None:
-        """The others work."""
+        """Check that the other chardevs work."""
         try:
             peer = Peer(await trio.open_unix_socket(str(world.folder / "w")))
             end = world.meet(peer)
@@ -242,12 +242,12 @@ class Trial:
     async def _check_descriptors(
         self, scenario: Scenario, world: World, injected: list[str]
     ) -> None:
-        """Remove all; as many are open then as when nothing fails."""
+        """Remove everything, and check that as many are open as when nothing fails."""
         await scenario.clean_up(world)
         if self.fault is None:
             self._descriptors = await _settled(world.service.descriptors)
             return
-        kept = sum(line.startswith("close(") for line in injected)  # strace has kept them open
+        kept = sum(line.startswith("close(") for line in injected)  # strace has kept these open
 
         def leaked() -> Counter[str]:
             return world.service.descriptors() - self.reference

@@ -1,4 +1,4 @@
-"""What a scenario acts on: a service, a user who stays, who is at the other end; and promises."""
+"""What a scenario acts on: a service, a user that stays, peers at the other end; and promises."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _numbers = itertools.count()
 
 
 class BrokenPromiseError(Exception):
-    """What was promised is not so."""
+    """A promise is broken."""
 
 
 async def soon(condition: Callable[[], bool], what: str) -> None:
-    """Wait until *condition* holds. Raises BrokenPromiseError, which says *what* is not so."""
+    """Wait until *condition* holds. Raises BrokenPromiseError, with *what* is not true."""
     with trio.move_on_after(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - what happens elsewhere tells nobody
+        while not condition():  # noqa: ASYNC110 - nothing reports what happens elsewhere
             await trio.sleep(LOOK_INTERVAL)
         return
     raise BrokenPromiseError(what)
@@ -39,22 +39,22 @@ async def soon(condition: Callable[[], bool], what: str) -> None:
 
 @attrs.define(eq=False)
 class End:
-    """One end of a conversation: what it was sent, and has sent."""
+    """One end of a conversation, with what it was sent and has sent."""
 
     peer: Peer
     sent: bytearray = attrs.Factory(bytearray)
     got: bytearray = attrs.Factory(bytearray)
     has_left: bool = False
-    """It was disconnected."""
+    """Was it disconnected?"""
     why: str = "the end"
-    """How it heard of that."""
+    """The reason, as it was reported to it."""
 
     async def run(self) -> None:
         """Receive until the end."""
         try:
             while data := await self.peer.receive():
                 self.got += data
-        except Exception as exc:  # a library's own, of a connection that has ended
+        except Exception as exc:  # such as a library's own, for a connection that has ended
             self.why = repr(exc)
         self.has_left = True
 
@@ -81,11 +81,11 @@ class World:
     site: Site = attrs.field(init=False)
     user: End = attrs.field(init=False)
     ends: list[End] = attrs.Factory(list)
-    """Who has been at the other end of the chardev, in order."""
+    """The ends that were at the other end of the chardev, in order."""
     marks: set[str] = attrs.Factory(set)
     """What has been done."""
     may_leave: bool = False
-    """What was made to fail may cost somebody the connection."""
+    """May what was made to fail cost a peer its connection?"""
     _met: list[Peer] = attrs.Factory(list)
     _made: list[FaultsPlace] = attrs.Factory(list)
     _leaving: trio.Event = attrs.Factory(trio.Event)
@@ -94,7 +94,7 @@ class World:
     # ------------------------------------------------------------ commands
 
     async def connect(self) -> None:
-        """Be a client of the service, and have the peers that need one have another."""
+        """Connect to the service, and connect again the peers that need it."""
         self.leave()
         try:
             await self.site.qmp.execute("query-chardev")
@@ -120,7 +120,7 @@ class World:
             await leaving.wait()
 
     def leave(self) -> None:
-        """Be no client any more."""
+        """Disconnect from the service."""
         self._leaving.set()
         self._qmp = None
 
@@ -139,7 +139,7 @@ class World:
             raise BrokenPromiseError(f"{command} is not answered") from None
 
     async def insist(self, command: str, **arguments: Any) -> Any:
-        """Run *command*, for which nothing is in the way any more."""
+        """Run *command*, which nothing may prevent any more."""
         try:
             return await self.ask(command, **arguments)
         except QmpError as exc:
@@ -148,7 +148,7 @@ class World:
             raise BrokenPromiseError(f"{command} ends the connection afterwards") from exc
 
     async def filenames(self) -> dict[str, str]:
-        """What query-chardev shows."""
+        """Return what query-chardev shows."""
         rows = await self.insist("query-chardev")
         return {row["label"]: row["filename"] for row in rows}
 
@@ -167,7 +167,7 @@ class World:
     # ------------------------------------------------------------ ends
 
     def meet(self, peer: Peer) -> End:
-        """*peer* is there."""
+        """Note that *peer* is there."""
         end = End(peer)
         self._met.append(peer)
         self.nursery.start_soon(end.run)
@@ -190,17 +190,17 @@ class World:
                 made.place.clean_up()
 
     async def meet_user(self) -> None:
-        """Be the user of the chardev, by a bridge to a socket."""
+        """Become the user of the chardev, by a bridge to a socket."""
         self.user = self.meet(Peer(await trio.open_unix_socket(str(self.folder / "user"))))
 
     async def join(self, where: FaultsPlace) -> bool:
-        """Be at the other end of *where*, which is in place; False if that is not to be had."""
+        """Join the other end of *where*, which is in place; False if that can't be had."""
         try:
             with trio.fail_after(ACT_TIMEOUT):
                 self.ends.append(self.meet(await where.place.join()))
         except (QmpConnectionError, BrokenPromiseError, trio.TooSlowError):
             return False
-        except Exception:  # whatever a library says of it
+        except Exception:  # whatever a library raises
             return False
         return True
 
@@ -224,7 +224,7 @@ class World:
         )
 
     async def check_bytes(self) -> None:
-        """Nothing is lost or repeated, if nobody has left."""
+        """Check that nothing is lost or repeated, if nobody has left."""
         if self._has_somebody_left():
             return
 
@@ -235,7 +235,7 @@ class World:
         await _same("the user", lambda: bytes(self.user.got), self._sent_up)
 
     def _has_somebody_left(self) -> bool:
-        """Has somebody been disconnected? Raises BrokenPromiseError if nothing may cost that."""
+        """Has an end been disconnected? Raises BrokenPromiseError if nothing may cause that."""
         others = [end for end in self.ends if not end.peer.is_replaced]
         gone = [end for end in (self.user, *others) if end.has_left]
         if gone and not self.may_leave:
@@ -247,7 +247,7 @@ class World:
         return b"".join(bytes(end.sent) for end in self.ends)
 
     async def check_ring(self, id: str) -> None:
-        """What the first peer did not get is in ring *id*, of a hub where others came later."""
+        """Check that ring *id* of a hub, where others came later, has what the first one missed."""
         if self._has_somebody_left():
             return
         text = await self.insist("ringbuf-read", device=id, size=1 << 16)
@@ -256,9 +256,9 @@ class World:
         await _same("the user", lambda: bytes(self.user.got), self._sent_up)
 
     async def check_left(self, id: str) -> None:
-        """What chardev *id* had not received when it lost its user is for the next; an echo here.
+        """Check that what chardev *id* had not received when it lost its user is left for an echo.
 
-        Else nothing is lost or repeated. *id* is the base of what was replaced.
+        Otherwise nothing is lost or repeated. *id* is the base of what was replaced.
         """
         if self._has_somebody_left():
             return

@@ -1,5 +1,5 @@
-"""Peers that send what takes work and brings nothing, at full speed, beside a client of QMP.
+"""Peers that send input which costs work and gives nothing, at full speed, beside a QMP client.
 
-No peer, whatever it sends, keeps others waiting: `tests/test_hostile.py` counts the work of each
-step, on any machine, ``python -m tests.hostile`` measures the waits of a service, `just hostile`.
+No peer, whatever it sends, keeps others waiting. `tests/test_hostile.py` counts the work of each
+step, on any machine; ``python -m tests.hostile``, or `just hostile`, measures a service's waits.
 """

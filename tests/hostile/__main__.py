@@ -18,7 +18,7 @@ GROWTH: Final = 32 << 20  # bytes of memory
 
 
 def measure(make: Make, folder: Path, seconds: float) -> tuple[list[float], int]:
-    """The round trips, the longest last, and by how much memory has grown."""
+    """Return the round trips, the longest last, and by how much memory has grown."""
     service = Service.start(folder)
     try:
         with Qmp(service.path) as qmp:

@@ -1,4 +1,4 @@
-"""A client of QMP beside a peer that floods the service: both by blocking calls, in threads."""
+"""A QMP client beside a peer that floods the service: both use blocking calls, in threads."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from trio_chardev.options.structure import unstructure
 
 WAIT: Final = 0.1  # seconds
 PAUSE: Final = 0.001  # seconds between two round trips
-TRIES: Final = 1000  # of what has to wait until others are done with it
+TRIES: Final = 1000  # of what has to wait until others have finished with it
 
 
 @contextmanager
 def flooding(qmp: Qmp, place: Place) -> Iterator[None]:
-    """Make the chardev, which is read, and within the block have its peer flood it."""
+    """Make the chardev, which is read, and let its peer flood it within the block."""
     peer = come(qmp, place)
     is_over = threading.Event()
     thread = threading.Thread(target=flood, args=(peer, is_over))
@@ -37,8 +37,8 @@ def flooding(qmp: Qmp, place: Place) -> Iterator[None]:
 
 
 def flood(peer: Peer, is_over: threading.Event) -> None:
-    """Send for as long as it is not over."""
-    with contextlib.suppress(OSError):  # it is let go
+    """Send until *is_over*."""
+    with contextlib.suppress(OSError):  # it was disconnected
         while not is_over.is_set():
             try:
                 peer.send()
@@ -47,7 +47,7 @@ def flood(peer: Peer, is_over: threading.Event) -> None:
 
 
 def ask(qmp: Qmp, seconds: float) -> list[float]:
-    """Go there and back again and again; the seconds that it took each time."""
+    """Make round trips for *seconds*; returns the seconds of each."""
     times = []
     end = time.monotonic() + seconds
     while (begin := time.monotonic()) < end:
@@ -58,7 +58,7 @@ def ask(qmp: Qmp, seconds: float) -> list[float]:
 
 
 def come(qmp: Qmp, place: Place) -> Peer:
-    """Make the chardev, which is read, and have its peer come."""
+    """Make the chardev, which is read, and let its peer come."""
     for id, options in place.bases.items():
         _add(qmp, id, options)
     if (creds := place.creds) is not None:

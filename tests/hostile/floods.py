@@ -1,4 +1,4 @@
-"""What is sent to each kind of chardev: units that take work and bring little or nothing."""
+"""What is sent to each kind of chardev: units that cost work and give little or nothing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from trio_chardev.protocols.asciicast import header
 
 Come = Callable[[], Peer]
 LINES: Final = 100_000  # of a recording
-QMP_SOCKET: Final = "qmp.sock"  # where the service listens
+QMP_SOCKET: Final = "qmp.sock"  # the name at which the service listens
 
 TELNET: Final = {
     "NOP": b"\xff\xf1",
@@ -114,14 +114,14 @@ NEGOTIATE: Final = b'{"execute":"qmp_capabilities","arguments":{"enable":["oob"]
 
 @attrs.frozen(kw_only=True)
 class Place:
-    """A chardev that is to be flooded, and who does."""
+    """A chardev that is to be flooded, and how."""
 
     options: BackendOptions
     come: Come
-    """To be called, in a thread, when the chardev is there, or is about to be."""
+    """Makes the peer; called in a thread, when the chardev is there, or is about to be."""
 
     bases: Mapping[str, BackendOptions] = attrs.field(factory=dict)
-    """To be added first."""
+    """Chardevs to be added first."""
 
     creds: TlsCredsX509 | None = None
     is_open: bool = True
@@ -155,7 +155,7 @@ def _websocket(unit: bytes, first: bytes = b"") -> Make:
 
 
 def _client(come: Callable[[socket.socket], Peer], **options: Any) -> Make:
-    """A chardev that is a client."""
+    """Make a chardev that is a client."""
 
     def make(folder: Path) -> Place:
         path = folder / "server"
@@ -214,7 +214,7 @@ def _pty(come: Callable[[str], Peer], *, is_open: bool = True) -> Make:
 
 
 def _serial(unit: bytes) -> Make:
-    """A line that is a PTY."""
+    """Make a serial line that is a PTY."""
 
     def make(folder: Path) -> Place:
         master, slave = os.openpty()
@@ -240,7 +240,7 @@ def _mux(unit: bytes) -> Make:
 
 
 def _qmp(unit: bytes) -> Make:
-    """A client of the listener for QMP; the chardev is nobody's."""
+    """Make a client of the QMP listener; the chardev is not used."""
 
     def make(folder: Path) -> Place:
         return Place(
@@ -262,7 +262,7 @@ def _hub(unit: bytes) -> Make:
 
 
 class _Recording(Peer):
-    """Has sent all before."""
+    """A recording, which has everything from the beginning."""
 
     def fileno(self) -> int:
         return -1
@@ -335,4 +335,4 @@ FLOODS: Final[Mapping[str, Make]] = {
     "replay: marks": _replay([0, "m", "x"]),
     "replay: bytes": _replay([0, "o", "x"]),
 }
-"""By name; the kind of chardev comes first. Those of QMP are beside them."""
+"""The floods by name; the kind of chardev comes first. Those of QMP are among them."""

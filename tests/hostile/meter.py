@@ -1,6 +1,6 @@
-"""How much is done in one step of a task: what others have to wait for.
+"""Measures how much is done in one step of a task, as other tasks have to wait for that.
 
-Counted is what does not depend on the machine: the calls of functions, Python's and C's.
+It counts what does not depend on the machine: the calls of functions, Python's and C's.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ CALLS = ("call", "c_call")
 
 
 class Meter(Instrument):
-    """Counts in each step of all tasks but *own*; `most` is what the longest took."""
+    """Counts in each step of all tasks but *own*; `most` is the longest step's count."""
 
     def __init__(self, own: trio.lowlevel.Task) -> None:
         self._own = own
         self._count = 0
         self.most = 0
         self.whose = ""
-        """The task that took it."""
+        """The task of that step."""
 
     def _on_call(self, frame: FrameType, event: str, argument: object) -> None:
         if event in CALLS:
@@ -42,7 +42,7 @@ class Meter(Instrument):
 
 @contextmanager
 def metering() -> Iterator[Meter]:
-    """Count within the block, but the caller's task."""
+    """Count within the block, except for the caller's task."""
     meter = Meter(trio.lowlevel.current_task())
     trio.lowlevel.add_instrument(meter)
     try:

@@ -1,4 +1,4 @@
-"""Peers that send as much as goes, without waiting; made by blocking calls, in a thread."""
+"""Peers that send as fast as they can, without waiting; they use blocking calls, in a thread."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from tests.protocols.websocket_wire import request
 
 PIECE = 1 << 16  # bytes that are sent at once
 TIMEOUT = 20.0  # seconds for what the service has to do meanwhile
-LEAVING = 60.0  # seconds for all that a peer has asked for
+LEAVING = 60.0  # seconds for all answers that a peer has asked for
 PAUSE = 0.001  # seconds
-RIGHTS = 16  # descriptors that go with a byte
+RIGHTS = 16  # descriptors that are passed with a byte
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
 
 class Peer(abc.ABC):
-    """Who floods a chardev."""
+    """A peer that floods a chardev."""
 
     @abc.abstractmethod
     def fileno(self) -> int:
-        """What is to be waited for if no more goes; -1 if it always does."""
+        """The descriptor to wait for when sending would block; -1 if it never does."""
 
     @abc.abstractmethod
     def send(self) -> int:
-        """Send a piece; how many bytes went. Raises BlockingIOError, or OSError at the end."""
+        """Send a piece; returns how many bytes. Raises BlockingIOError, or OSError at the end."""
 
     def wait(self, seconds: float) -> None:
-        """Wait until more goes, or *seconds*."""
+        """Wait until more can be sent, or *seconds*."""
         if self.fileno() < 0:
             time.sleep(PAUSE)
         else:
@@ -90,11 +90,11 @@ class Stream(Peer):
 
 
 class Talker(Stream):
-    """Reads what it is told, and forgets it; leaves when it has all its answers."""
+    """Reads and drops what it is sent; leaves when it has all its answers."""
 
     def __init__(self, sock: socket.socket, unit: bytes, first: bytes = b"") -> None:
         super().__init__(sock, unit, first)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # as little as can be
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the smallest buffer
 
     def wait(self, seconds: float) -> None:
         select.select([self.fileno()], [self.fileno()], [], seconds)
@@ -106,7 +106,7 @@ class Talker(Stream):
         return super().send()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # it was let go
+        with contextlib.suppress(OSError):  # it was disconnected
             self._sock.settimeout(LEAVING)
             self._sock.shutdown(socket.SHUT_WR)
             while self._sock.recv(PIECE):
@@ -164,9 +164,9 @@ class Rights(Stream):
         try:
             return self._sock.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         except (PermissionError, BrokenPipeError, ConnectionResetError) as exc:
-            raise BlockingIOError from exc  # so many wait to be closed that it was let go
+            raise BlockingIOError from exc  # disconnected, as so many wait to be closed
         except OSError as exc:
-            if exc.errno == errno.ETOOMANYREFS:  # so many are on their way
+            if exc.errno == errno.ETOOMANYREFS:  # too many are in flight
                 raise BlockingIOError from exc
             raise
 
@@ -186,7 +186,7 @@ class Opener(Peer):
 
     def send(self) -> int:
         os.close(os.open(self._path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
-        return 1 << 10  # an open is dear
+        return 1 << 10  # an open is expensive
 
     def close(self) -> None:
         pass
@@ -211,11 +211,11 @@ class Caller(Peer):
         pass
 
 
-# ---------------------------------------------------------------- how they come
+# ---------------------------------------------------------------- how they connect
 
 
 def dial(path: Path) -> socket.socket:
-    """A connection to the server at *path*."""
+    """Connect to the server at *path*."""
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(TIMEOUT)
     sock.connect(str(path))
@@ -223,19 +223,19 @@ def dial(path: Path) -> socket.socket:
 
 
 def dial_by_tls(path: Path) -> ssl.SSLSocket:
-    """The same, by TLS."""
+    """Connect by TLS."""
     return peer_context(server=False).wrap_socket(dial(path), server_hostname="localhost")
 
 
 def open_websocket(sock: socket.socket) -> socket.socket:
-    """Be its client from now on."""
+    """Do the handshake of a WebSocket client."""
     sock.sendall(request())
     _read_head(sock)
     return sock
 
 
 def accept_websocket(sock: socket.socket) -> socket.socket:
-    """Be its server from now on."""
+    """Do the handshake of a WebSocket server."""
     [key] = [
         line.split(b":")[1].strip()
         for line in _read_head(sock).split(b"\r\n")
@@ -269,7 +269,7 @@ class Answering:
         self._sock.listen(1)
 
     def accept(self) -> socket.socket:
-        """Its client; no other comes."""
+        """Accept its client; no other comes."""
         with self._sock:
             sock, _ = self._sock.accept()
         sock.settimeout(TIMEOUT)
@@ -277,7 +277,7 @@ class Answering:
 
 
 def fill(peer: Peer, most: int = 1 << 20) -> int:
-    """Send until no more goes, at most about *most* bytes; how many went."""
+    """Send until sending blocks, at most about *most* bytes; returns how many were sent."""
     sent = 0
     with contextlib.suppress(BlockingIOError):
         while sent < most:

@@ -28,8 +28,8 @@ from trio_chardev import QmpClient, open_qmp_client
 ALL_PLACES: Final = (*PLACES, *HALF_CLOSED)
 LAYERS: Final = (*["none"] * 6, *["mux"] * 2, *["hub"] * 2)  # a console for each
 SAMPLE_INTERVAL: Final = 1.0  # seconds
-WARM_UP: Final = 0.2  # of the time: then all has been used, and memory is measured first
-MORE_BLOCKS: Final = 3000  # that may be in use at the end: one for four changes would be a leak
+WARM_UP: Final = 0.2  # of the time, after which all has been used and memory is first measured
+MORE_BLOCKS: Final = 3000  # that may be in use at the end: one in four changes would be a leak
 MORE_MALLOCED: Final = 1 << 20  # bytes
 
 
@@ -43,13 +43,13 @@ class Soak:
     layers: tuple[str, ...]
     folder: Path
     short: str | None = None
-    """What the service goes short of, instead of all other faults."""
+    """The resource that the service goes short of, instead of all other faults."""
     changes: int = 0
     counts: Counter[str] = attrs.Factory(Counter)
     faults: Counter[str] = attrs.Factory(Counter)
     memory: list[int] = attrs.Factory(list)
     in_use: list[InUse] = attrs.Factory(list)
-    """After the warm-up and at the end, with nothing open."""
+    """The memory after the warm-up and at the end, with nothing open."""
     descriptors: list[int] = attrs.Factory(list)
     floods: Floods = attrs.field(init=False)
     bytes_checked: int = 0
@@ -59,7 +59,7 @@ class Soak:
         self.floods = Floods(self.folder, random.Random(self.seed))
 
     async def run(self) -> list[str]:
-        """What is wrong at the end; raises what goes wrong before."""
+        """Run; returns what is wrong at the end, and raises what goes wrong before."""
         credentials = write_folder(self.folder / "tls", server=server_certificate())
         service = Service.start(
             self.folder,
@@ -89,7 +89,7 @@ class Soak:
             self.faults["lines of the log about it"] = words.count(SHORTAGES[self.short].words)
 
     async def _act(self, service: Service, chance: random.Random, seconds: float) -> None:
-        """Have consoles changed, and all go wrong, for *seconds*; then take it down."""
+        """Change the consoles, and cause faults, for *seconds*; then take everything down."""
         deadline = trio.current_time() + seconds
 
         def is_over() -> bool:
@@ -162,7 +162,7 @@ class Soak:
         return wrong
 
     def figures(self) -> str:
-        """The table."""
+        """Return the table."""
         before, after = self.in_use
         quiet, loud = (f"{seconds * 1e3:.1f}" for seconds in self.floods.most)
         rows = [

@@ -1,7 +1,7 @@
-"""One console: a bridge of which one side is changed without end, and who checks its bytes.
+"""One console: a bridge of which one side is changed without end, and the checker of its bytes.
 
-The user's side is a UNIX socket that stays. What the user writes must come, whole and in
-order, to those who are at the other side one after another; what these write, to the user.
+The user's side is a UNIX socket that stays. What the user writes must come, complete and in
+order, to the successive peers at the other side; what these write, to the user.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import trio
 from tests.soak.places import CHUNK, Peer, Place, PlaceMaker, Site, backend, listening, patiently
 from trio_chardev import QmpError, open_qmp_client
 
-WINDOW: Final = 1 << 17  # bytes under way in one direction; less than a ring holds
+WINDOW: Final = 1 << 17  # bytes in transit in one direction; less than a ring holds
 HOLD: Final = {"when-closed": "hold"}
-LATE: Final = 0.03  # seconds; most changes are over then
+LATE: Final = 0.03  # seconds, after which most changes are over
 PATIENCE: Final = 60.0  # seconds in which something must move
 HISTORY: Final = 6  # changes
 PERIOD: Final = 65521  # bytes; a prime number, so that no buffer's size divides it
@@ -28,12 +28,12 @@ Changed = Callable[[], None]
 
 
 class LostOrRepeatedError(Exception):
-    """What came is not what was sent."""
+    """The bytes that came are not those that were sent."""
 
 
 @attrs.define
 class Flow:
-    """One direction, whose bytes are known by their places."""
+    """One direction, whose bytes are known by their positions."""
 
     name: str
     pattern: bytes
@@ -41,17 +41,17 @@ class Flow:
     received: int = 0
     is_paused: bool = False
     is_busy: bool = False
-    """Its writer has begun to send what is counted as sent already."""
+    """Is its writer sending what is counted as sent already?"""
     moved: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
 
     def take(self, size: int) -> bytes:
-        """The next bytes to send, which count as sent."""
+        """Return the next bytes to send, and count them as sent."""
         start = self.sent % PERIOD
         self.sent += size
         return self.pattern[start : start + size]
 
     def check(self, data: bytes) -> None:
-        """*data* has come. Raises LostOrRepeatedError."""
+        """Check *data*, which has come. Raises LostOrRepeatedError."""
         while data:
             start = self.received % PERIOD
             piece, data = data[:CHUNK], data[CHUNK:]
@@ -77,7 +77,7 @@ class Flow:
         return not self.is_paused and self.sent - self.received < WINDOW
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for *condition*, which a move of this direction may bring."""
+        """Wait for *condition*, which progress in this direction may fulfil."""
         while not condition():
             before = self.sent, self.received
             with trio.move_on_after(PATIENCE) as patience:
@@ -87,12 +87,12 @@ class Flow:
                 raise LostOrRepeatedError(f"{self.name}: {missing} bytes do not come")
 
     async def pause(self) -> None:
-        """Have the writer write no more."""
+        """Stop the writer."""
         self.is_paused = True
         await self.until(lambda: not self.is_busy)
 
     async def settle(self) -> None:
-        """Have the writer write no more, and all that it has written come."""
+        """Stop the writer, and wait until everything it has written has come."""
         await self.pause()
         await self.until(lambda: self.sent == self.received)
 
@@ -108,14 +108,14 @@ def flow(name: str, chance: random.Random) -> Flow:
 
 @attrs.define(eq=False)
 class Console:
-    """Made with chardevs, a bridge, and a user that stays."""
+    """A console of chardevs, a bridge, and a user that stays."""
 
     name: str
     layer: str
     """What stands between the bridge and the chardev that is changed: "none", "mux" or "hub"."""
     site: Site
     places: tuple[PlaceMaker, ...]
-    """What it may be changed to."""
+    """The places that it may be changed to."""
     chance: random.Random
     counts: Counter[str]
     _down: Flow = attrs.field(init=False)
@@ -123,7 +123,7 @@ class Console:
     _place: Place = attrs.field(init=False)
     _peer: Peer = attrs.field(init=False)
     _history: deque[str] = attrs.field(factory=lambda: deque(maxlen=HISTORY), init=False)
-    """The last changes, for the one who looks for what went wrong."""
+    """The last changes, to find out what went wrong."""
     _reading: trio.Event = attrs.Factory(trio.Event)
     """Set while the peers read."""
     _joined: trio.Event = attrs.Factory(trio.Event)
@@ -148,7 +148,7 @@ class Console:
         self.counts[f"commands refused for want of {what}"] += 1
 
     async def run(self, changed: Changed, is_over: Callable[[], bool]) -> None:
-        """Change it until *is_over*, then take it down. *changed* is called after each."""
+        """Change it until *is_over*, then take it down. *changed* is called after each change."""
         user = await self._set_up()
         try:
             await self._change_until(is_over, changed, user)
@@ -223,7 +223,7 @@ class Console:
             flow.moved.unpark_all()
 
     async def _send_up(self, data: bytes) -> None:
-        """Only while there is a peer that can: see `_pause_up`."""
+        """Send up, but only while there is a peer that can: see `_pause_up`."""
         await self._peer.send(escaped(data, self.layer))
 
     async def _read(self, flow: Flow, peer: Peer) -> None:
@@ -238,7 +238,7 @@ class Console:
             while not place.sends_no_more and (await self.site.filename()).startswith(
                 "disconnected:"
             ):
-                pass  # what is sent to whom the service has not accepted goes when the kind does
+                pass  # bytes for a client that the service has not accepted go with the backend
             self._joined.set()
             if peer.can_send:
                 self._up.resume()
@@ -252,7 +252,7 @@ class Console:
             if place is not self._place:
                 place.clean_up()
 
-    # ------------------------------------------------------------ what is done to it
+    # ------------------------------------------------------------ what is done to the console
 
     async def _do_something(self) -> None:
         dice = self.chance.random()
@@ -270,7 +270,7 @@ class Console:
         old = self._place
         carries = self.chance.random() < 0.5
         if old.is_socket and self.chance.random() < 0.5:
-            await self._up.pause()  # what it has sent is drained
+            await self._up.pause()  # what was sent up is drained
         else:
             await self._up.settle()
         if not old.keeps and not carries:
@@ -300,7 +300,7 @@ class Console:
         self._reading.set()
 
     async def _meet_next(self) -> None:
-        """The place is made: the one peer goes, another comes."""
+        """Replace the peer of the current place by another."""
         self._joined = trio.Event()
         self._next.set()
         self._down.resume()
@@ -330,7 +330,7 @@ class Console:
             raise LostOrRepeatedError(f"{self.name}: a change to {bad} did not fail")
 
     async def _give_up_a_change(self) -> None:
-        """A client asks for a change that waits for somebody, and leaves."""
+        """Ask, as a client, for a change that waits for somebody, and leave."""
         path = self.site.path()
         address = {"type": "unix", "data": {"path": str(path)}}
         waiting = backend("socket", addr=address, server=True, wait=True)
@@ -346,24 +346,24 @@ class Console:
         await self._down.settle()
         await self._peer.aclose()
         while self._place.is_tcp and "<->" in await self.site.filename():
-            pass  # what is sent before the service has heard of it gets lost
+            pass  # what is sent before the service has noticed gets lost
         await self._meet_next()
         self.counts["peers that left and came again"] += 1
 
 
 def escaped(data: bytes, layer: str) -> bytes:
-    """As it is typed at a mux, whose escape character is 0x01."""
+    """Escape *data* as it is typed at a mux, whose escape character is 0x01."""
     return data.replace(b"\x01", b"\x01\x01") if layer == "mux" else data
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what only the file system tells."""
+    """Wait for what only the file system shows."""
     with trio.fail_after(PATIENCE):
         while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await trio.sleep(0.002)
 
 
 async def ask_elsewhere(site: Site, wanted: dict[str, Any]) -> None:
-    """Ask for a change on a connection of its own; Cancelled closes that."""
+    """Ask for a change on a connection of its own, which is closed when Cancelled."""
     async with open_qmp_client(site.service) as qmp:
         await patiently(qmp, "chardev-change", {"id": site.id, "backend": wanted})

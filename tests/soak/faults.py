@@ -26,7 +26,7 @@ from tests.soak.places import backend, listening, patiently
 from trio_chardev import QmpClient, QmpError
 
 SILENT_CLIENTS: Final = 30
-WAITING: Final = 5  # clients; fewer than are known to wait
+WAITING: Final = 5  # clients; fewer than may wait
 PATIENCE: Final = 60.0  # seconds
 GARBAGE: Final = (
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -44,7 +44,7 @@ STOPPED_READER: Final = (
 
 @attrs.define(eq=False)
 class Faults:
-    """Puts one fault after another into the service's way."""
+    """Causes one fault after another in the service's surroundings."""
 
     service: Service
     qmp: QmpClient
@@ -72,7 +72,7 @@ class Faults:
         }
 
     async def run(self, is_over: Callable[[], bool]) -> None:
-        """One after another until *is_over*."""
+        """Cause one fault after another until *is_over*."""
         await self.floods.begin()
         while not is_over():
             await trio.sleep(self.chance.random())
@@ -94,7 +94,7 @@ class Faults:
                 await stream.send_all(self.chance.choice(GARBAGE))
                 await stream.receive_some()
             except trio.BrokenResourceError:
-                pass  # it is let go
+                pass  # it was disconnected
 
     async def _silent_clients(self) -> None:
         socks = [socket.socket(socket.AF_UNIX) for _ in range(SILENT_CLIENTS)]
@@ -165,11 +165,11 @@ class Faults:
         if await self._add("name", backend("socket", addr=address, server=False)):
             raise AssertionError("a host of the domain .invalid was found")
 
-    # ------------------------------------------------------------ comers and goers of a socket
+    # ------------------------------------------------------------ a socket's clients
 
     @contextlib.asynccontextmanager
     async def _echoing(self, **options: Any) -> AsyncIterator[Path | None]:
-        """A server that sends back what comes; None if it can't be had now."""
+        """Give a server that sends back what comes; None if there can't be one now."""
         path = self.folder / "echoing"
         address = {"type": "unix", "data": {"path": str(path)}}
         if not await self._add("echoing", listening(address, **options)):
@@ -186,7 +186,7 @@ class Faults:
                 await patiently(self.qmp, "chardev-remove", {"id": "echoing"})
 
     async def _question(self) -> None:
-        """Who asks, and shuts down its side, gets its answer; a change afterwards takes nothing."""
+        """A client that asks and shuts down its side gets its answer; a later change loses none."""
         async with self._echoing() as path:
             if path is None:
                 return
@@ -202,7 +202,7 @@ class Faults:
                 check_same("an answer", bytes(got + await stream.receive_some()), question)
 
     async def _wait_at_the_door(self) -> None:
-        """They are served one after the other, in the order in which they came."""
+        """Clients that wait are served one after the other, in the order in which they came."""
         async with self._echoing() as path:
             if path is None:
                 return
@@ -215,7 +215,7 @@ class Faults:
                 await stream.aclose()
 
     async def _refuse(self) -> None:
-        """They are let go; who is there notices nothing."""
+        """Refused clients are disconnected; the one that is there notices nothing."""
         async with self._echoing(**{"on-busy": "refuse"}) as path:
             if path is None:
                 return
@@ -231,7 +231,7 @@ class Faults:
                 check_same("who is there", bytes(got), b"12")
 
     async def _kick(self) -> None:
-        """It gets back what it had sent, or a part; and nothing else."""
+        """A client that is dropped gets back what it sent, or a part of it; nothing else."""
         async with self._echoing() as path:
             if path is None:
                 return
@@ -260,15 +260,15 @@ class Faults:
 
 
 async def come(path: Path) -> trio.SocketStream:
-    """Be a client of a server; while its queue is full, connecting again and again."""
+    """Connect to a server; while its queue is full, try again and again."""
     sock = socket.socket(socket.AF_UNIX)
     sock.setblocking(False)
-    while sock.connect_ex(str(path)) == errno.EAGAIN:  # noqa: ASYNC110 - nobody tells
+    while sock.connect_ex(str(path)) == errno.EAGAIN:  # noqa: ASYNC110 - nothing reports it
         await trio.sleep(0.001)
     return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
 
 
 def check_same(whose: str, got: bytes, sent: bytes) -> None:
-    """Raise AssertionError."""
+    """Raise AssertionError unless *got* is *sent*."""
     if got != sent:
         raise AssertionError(f"{whose}: {len(got)} bytes {got[:32]!r}, not {len(sent)}")

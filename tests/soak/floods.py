@@ -1,4 +1,4 @@
-"""Peers that flood the service at full speed, and how long a client of QMP waits meanwhile."""
+"""Peers that flood the service at full speed, and how long a QMP client waits meanwhile."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tests.hostile.floods import FLOODS, QMP_FLOODS
 from tests.services import Qmp
 
 QUIET: Final = 0.2  # seconds without a flood
-LOUD: Final = 0.5  # seconds of one
-FEWEST: Final = 200  # round trips that are worth being judged
+LOUD: Final = 0.5  # seconds of a flood
+FEWEST: Final = 200  # round trips that are enough for a judgement
 TYPICAL: Final = 0.05  # seconds that 99 of 100 round trips may take
 MOST_ANSWERED: Final = tuple(
     f"qmp: {name}" for name in ("brace", "accents", "long and wrong", "much to tell")
 )
-RATIO: Final = 5  # ... or so many times as long as without a flood, where the machine is busy
+RATIO: Final = 5  # ... or times as long as without a flood, where the machine is busy
 
 
 @attrs.define(eq=False)
 class Floods:
-    """Those of one service, which listens in *folder*."""
+    """The floods of one service, which listens in *folder*."""
 
     folder: Path
     chance: random.Random
@@ -35,12 +35,12 @@ class Floods:
     """Seconds of round trips."""
 
     async def begin(self) -> None:
-        """Those with the most answers, first of all: the heap keeps what it has had once."""
+        """Begin with the floods of the most answers: the heap keeps what it once had."""
         for name in MOST_ANSWERED:
             await self._flood(name)
 
     async def one(self) -> None:
-        """One of them, by chance."""
+        """Run a random flood."""
         await self._flood(self.chance.choice([*FLOODS, *QMP_FLOODS]))
 
     async def _flood(self, name: str) -> None:
@@ -63,12 +63,12 @@ class Floods:
 
     @property
     def most(self) -> tuple[float, float]:
-        """What 99 of 100 took at most: without and beside floods."""
+        """Return what 99 of 100 round trips took at most, without and with floods."""
         return _most(self.quiet), _most(self.loud)
 
     @property
     def wrong(self) -> list[str]:
-        """What is wrong with that."""
+        """Return what is wrong with that."""
         quiet, loud = self.most
         if min(len(self.quiet), len(self.loud)) < FEWEST or loud <= max(TYPICAL, RATIO * quiet):
             return []

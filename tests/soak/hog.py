@@ -1,7 +1,7 @@
 """Takes all watches of epoll and inotify that its user may have: ``python -m tests.soak.hog``.
 
-Of each line that it reads it answers with one: ``take`` has it take what there is, and what others
-give back from then on; ``give`` has it leave some.
+It answers each line that it reads with a line: after ``take`` it has taken all watches there are,
+and goes on to take those that others give back; after ``give`` it has left some.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ import attrs
 
 MANY: Final = 2000  # watches of one instance
 SPARE: Final = 1000  # watches that are left for others
-LOOK_INTERVAL: Final = 0.01  # seconds between two looks for what others have given back
+LOOK_INTERVAL: Final = 0.01  # seconds between two attempts to take what others have given back
 IN_DELETE_SELF: Final = 0x400  # inotify(7)
 
 libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class Instance(Protocol):
-    """Of epoll or inotify."""
+    """An instance of epoll or inotify."""
 
     def add(self, number: int) -> None:
-        """Have watch *number*. Raises OSError."""
+        """Add watch *number*. Raises OSError."""
 
     def close(self) -> None:
-        """Give back all that it has."""
+        """Give all its watches back."""
 
 
 class Epoll:
-    """It watches a pipe that is never written to, by many descriptors."""
+    """Watches a pipe that is never written to, by many descriptors."""
 
     fds: Final[list[int]] = []
 
@@ -55,7 +55,7 @@ class Epoll:
 
 
 class Inotify:
-    """It watches files that nobody uses."""
+    """Watches files that nobody uses."""
 
     folder: Final = tempfile.TemporaryDirectory(prefix="soak.hog.")
     paths: Final[list[bytes]] = []
@@ -78,7 +78,7 @@ class Inotify:
 
 
 def raise_errno() -> None:
-    """Raise OSError."""
+    """Raise OSError for the C library's errno."""
     number = ctypes.get_errno()
     raise OSError(number, os.strerror(number))
 
@@ -90,10 +90,10 @@ class Hoard:
     make: Callable[[], Instance]
     _instances: list[Instance] = attrs.Factory(list)
     _count: int = 0
-    """Of the last one's watches."""
+    """The number of the last one's watches."""
 
     def take(self) -> None:
-        """Take all that there are."""
+        """Take all watches there are."""
         while True:
             if not self._instances or self._count == MANY:
                 self._instances.append(self.make())
@@ -108,7 +108,7 @@ class Hoard:
                 return
 
     def give(self) -> None:
-        """Leave `SPARE`, or somewhat more."""
+        """Leave `SPARE` watches, or somewhat more."""
         given = 0
         while given < SPARE and self._instances:
             self._instances.pop().close()

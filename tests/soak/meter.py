@@ -21,13 +21,13 @@ PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 @attrs.frozen
 class InUse:
-    """Of the service's memory."""
+    """How much memory the service uses."""
 
     blocks: int
-    """Python's: objects, and what they have."""
+    """Python's blocks: objects, and their memory."""
 
     malloced: int
-    """Bytes, of what is too large for those, and of libraries."""
+    """malloc's bytes: what is too large for Python's blocks, and the libraries' memory."""
 
 
 @attrs.define
@@ -37,13 +37,13 @@ class Service:
     process: subprocess.Popen[bytes]
     path: Path
     answers: BinaryIO
-    """Of `tests.soak.served`."""
+    """The answers of `tests.soak.served`."""
 
     @classmethod
     def start(cls, folder: Path, *arguments: str, prefix: Sequence[str] = ()) -> Service:
         """Start it, by the command *prefix*, and wait until it listens.
 
-        What it logs goes into a file in *folder*.
+        Its log goes into a file in *folder*.
         """
         path = folder / "qmp.sock"
         path.unlink(missing_ok=True)
@@ -58,7 +58,7 @@ class Service:
                 pass_fds=[answers],
             )
         os.close(answers)
-        deadline = time.monotonic() + 120  # of a machine that is busy
+        deadline = time.monotonic() + 120  # for a machine that is busy
         while not path.exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((folder / "service.log").read_text())
@@ -66,7 +66,7 @@ class Service:
         return cls(process, path, open(source, "rb", buffering=0))
 
     def measure(self) -> InUse:
-        """What memory is in use."""
+        """Ask how much memory is in use."""
         assert self.process.stdin is not None
         self.process.stdin.write(b"?")
         self.process.stdin.flush()
@@ -74,28 +74,28 @@ class Service:
 
     @property
     def memory(self) -> int:
-        """Bytes that are resident."""
+        """Return how many bytes are resident."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE
 
     @property
     def descriptors(self) -> int:
-        """How many are open."""
+        """Return how many descriptors are open."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     @property
     def seconds(self) -> float:
-        """Processor time that it has taken."""
+        """Return its processor time."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(") ")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def kill(self) -> None:
-        """SIGKILL: it gets no chance to put anything in order."""
+        """Send SIGKILL, so that it can't clean up."""
         self.process.kill()
         self.process.wait()
         self.answers.close()
 
     def stop(self) -> int:
-        """SIGTERM; gives the exit status."""
+        """Send SIGTERM; returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(60)

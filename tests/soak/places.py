@@ -1,4 +1,4 @@
-"""What a console is changed to, and who is at the other end."""
+"""What a console is changed to, with the peers at the other end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trio.lowlevel import FdStream
 
 from trio_chardev import QmpClient, QmpError
 
-RING_SIZE: Final = 1 << 20  # bytes; more than a console has under way
+RING_SIZE: Final = 1 << 20  # bytes; more than a console has in transit
 CHUNK: Final = 1 << 16  # bytes
 LOOK_INTERVAL: Final = 0.005  # seconds between looks at what can't be waited for
 INET: Final = {"type": "inet", "data": {"host": "127.0.0.1", "port": "0"}}
@@ -30,13 +30,13 @@ INET: Final = {"type": "inet", "data": {"host": "127.0.0.1", "port": "0"}}
 LINGERS: Final = {"linger-ms": 600_000}
 
 WANTS: Final = {os.strerror(errno.EMFILE): "descriptors", "no thread can be started": "threads"}
-"""What an error says, and what it is for want of."""
+"""The text of an error -> the resource that is lacking."""
 
 _numbers = itertools.count()
 
 
 def check_refusal(error: QmpError) -> str:
-    """What *error* is for want of; raises it if it does not say so in one line."""
+    """Return the resource that *error* names as lacking; raise it if it names none in one line."""
     text = str(error)
     for words, what in WANTS.items():
         if words in text and "\n" not in text:
@@ -50,7 +50,7 @@ async def patiently(
     arguments: Mapping[str, Any],
     starved: Callable[[str], object] = lambda what: None,
 ) -> Any:
-    """Run a command, again if the service lacks something for it: then it has done nothing."""
+    """Run a command, again if the service lacked a resource for it: then it has done nothing."""
     while True:
         try:
             return await qmp.execute(command, arguments)
@@ -62,51 +62,51 @@ async def patiently(
 
 @attrs.define
 class Site:
-    """Where places are made."""
+    """The surroundings in which places are made."""
 
     folder: Path
     service: Path
     """The socket of the service's QMP listener."""
 
     id: str
-    """The chardev that is changed."""
+    """The id of the chardev that is changed."""
 
     nursery: trio.Nursery
     tls: ssl.SSLContext
-    """For the service's certificate, which is in its object ``tls``."""
+    """For checking the service's certificate, which is in its object ``tls``."""
 
     qmp: QmpClient = attrs.field(init=False)
-    """A connection for this site alone: commands on one are done one after another."""
+    """A connection for this site alone, as the commands of a connection run one after another."""
 
     def path(self) -> Path:
-        """A path that nobody uses."""
+        """Return a path that nobody uses."""
         return self.folder / f"p{next(_numbers)}"
 
     async def filename(self) -> str:
-        """What query-chardev shows of the chardev."""
+        """Return what query-chardev shows of the chardev."""
         rows = await self.qmp.execute("query-chardev")
         return str(next(row["filename"] for row in rows if row["label"] == self.id))
 
     async def port(self) -> int:
-        """The port at which it listens."""
+        """Return the port at which it listens."""
         return int((await self.filename()).partition(",")[0].rpartition(":")[2])
 
 
 class Peer:
-    """Who is at the other end of a backend."""
+    """The peer at the other end of a backend."""
 
     can_send = True
     is_replaced = False
-    """Set once another backend is in place."""
+    """Was the backend replaced?"""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
 
     async def receive(self) -> bytes:
-        """The next bytes; b"" once no more can come."""
+        """Receive the next bytes; b"" once no more can come."""
         try:
             return bytes(await self._stream.receive_some(CHUNK))
-        except trio.BrokenResourceError:  # a tty whose other end is closed, for one
+        except trio.BrokenResourceError:  # such as a tty whose other end is closed
             return b""
         except trio.ClosedResourceError:  # by `leave`
             return b""
@@ -120,32 +120,32 @@ class Peer:
 
 @attrs.frozen
 class Place:
-    """Somewhere to change to."""
+    """A backend to change to."""
 
     kind: str
     backend: dict[str, Any]
-    """For QMP."""
+    """The backend, for QMP."""
 
     join: Callable[[], Awaitable[Peer]]
-    """Be at the other end, once the backend is in place."""
+    """Connects to the other end, once the backend is in place."""
 
     keeps: bool = True
-    """What it was sent before it was replaced can be read after that, or is waited for."""
+    """Can what it was sent before it was replaced be read after that, or is it waited for?"""
 
     is_tcp: bool = False
-    """That the peer has left is heard later than a writer may write again."""
+    """Is it noticed that the peer has left only after a writer may write again?"""
 
     is_socket: bool = False
-    """Bytes that were sent can't get lost, whoever has read them when it is closed."""
+    """Are bytes that were sent safe, even if nobody has read them when it is closed?"""
 
     takes_another: bool = False
-    """When the peer has left, another can come."""
+    """Can another peer come when one has left?"""
 
     sends_no_more: bool = False
-    """Its peer has shut down its side when it has joined: then it counts as disconnected."""
+    """Does its peer shut down its side when it has joined? Then it counts as disconnected."""
 
     clean_up: Callable[[], object] = lambda: None
-    """Nobody uses it any more."""
+    """Called when nobody uses it any more."""
 
 
 def backend(kind: str, **data: Any) -> dict[str, Any]:
@@ -189,9 +189,9 @@ def unix_client(site: Site) -> Place:
     listener.setblocking(False)
 
     async def join() -> Peer:
-        accepted, _ = listener.accept()  # at once: it connected before it was in place
+        accepted, _ = listener.accept()  # at once, as it connected before it was in place
         with contextlib.suppress(BlockingIOError):
-            while True:  # those before have failed for want of descriptors
+            while True:  # earlier attempts failed for want of descriptors
                 accepted, _ = listener.accept()
         accepted.setblocking(False)
         return Peer(trio.SocketStream(trio.socket.from_stdlib_socket(accepted)))
@@ -251,7 +251,7 @@ def telnet(site: Site) -> Place:
 
 
 class WebSocketPeer(Peer):
-    """trio-websocket's client."""
+    """A client of trio-websocket's."""
 
     def __init__(self, connection: trio_websocket.WebSocketConnection) -> None:
         self._connection = connection
@@ -297,7 +297,7 @@ class ListeningPeer(Peer):
 
 
 async def _say_no_more(site: Site, stream: trio.SocketStream) -> Peer:
-    """Be known, then send no more, and be known for that."""
+    """Connect and be noticed, then shut down one side and have that noticed."""
     while (await site.filename()).startswith("disconnected:"):
         pass
     await stream.send_eof()
@@ -332,7 +332,7 @@ def pty(site: Site) -> Place:
 
 
 def serial(site: Site) -> Place:
-    """A line that is a PTY: the service has its slave, the peer its master."""
+    """Use a PTY as the line: the service has its slave, the peer its master."""
     master, slave = os.openpty()
     tty.setraw(slave)
     device = os.ttyname(slave)
@@ -341,7 +341,7 @@ def serial(site: Site) -> Place:
     held.callback(os.close, slave)
 
     async def join() -> Peer:
-        held.close()  # the service has it, and its end shall be heard
+        held.close()  # the service has it, and its hang-up has to be noticed
         return Peer(stream)
 
     def clean_up() -> None:
@@ -352,7 +352,7 @@ def serial(site: Site) -> Place:
 
 
 class PipePeer(Peer):
-    """Two FIFOs."""
+    """Reads and writes two FIFOs."""
 
     def __init__(self, source: FdStream, sink: FdStream) -> None:
         super().__init__(source)
@@ -384,11 +384,11 @@ def pipe(site: Site) -> Place:
     return Place("pipe", backend("pipe", device=str(path)), join, clean_up=clean_up)
 
 
-# ---------------------------------------------------------------- what keeps
+# ---------------------------------------------------------------- what keeps its output
 
 
 class FilePeer(Peer):
-    """Reads what a file has grown by."""
+    """Reads the bytes by which a file has grown."""
 
     can_send = False
 
@@ -397,7 +397,7 @@ class FilePeer(Peer):
 
     async def receive(self) -> bytes:
         while True:
-            is_replaced = self.is_replaced  # before it is read, so that nothing follows
+            is_replaced = self.is_replaced  # looked at before the read, so that nothing follows
             if data := os.read(self._fd, CHUNK):
                 await trio.lowlevel.checkpoint()
                 return data
@@ -423,7 +423,7 @@ def file(site: Site) -> Place:
 
 
 class RingPeer(Peer):
-    """Uses ringbuf-read; what is left when the ring is replaced goes with it."""
+    """Uses ringbuf-read; bytes left in a replaced ring are gone."""
 
     can_send = False
 
@@ -435,7 +435,7 @@ class RingPeer(Peer):
         while not self.is_replaced:
             try:
                 text = await self._site.qmp.execute("ringbuf-read", arguments)
-            except QmpError:  # it is another kind since a moment ago
+            except QmpError:  # it has just become another kind
                 break
             if text:
                 return base64.b64decode(text)
@@ -459,6 +459,6 @@ PLACES: Final[tuple[PlaceMaker, ...]] = (
     *(unix_server, abstract_server, unix_client, tcp_server, telnet, websocket, tls),
     *(pty, serial, pipe, file, ring),
 )
-"""Whose peers send as long as they are there."""
+"""Places whose peers send as long as they are there."""
 
 HALF_CLOSED: Final[tuple[PlaceMaker, ...]] = (half_closed_unix,)

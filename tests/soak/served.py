@@ -1,11 +1,11 @@
 """The service, with a thread that says how much memory is in use.
 
-What is resident, which can be seen from outside, says little of that: it has what malloc(3) and
-Python keep for later, in pieces, and grows for as long as more comes together than ever before.
-Nor is what Trio keeps for later in use: see `LeftScopes`.
+Resident memory, which can be seen from outside, says little about that: it includes what malloc(3)
+and Python keep for later, in pieces, and grows as long as more comes together than ever before.
+What Trio keeps for later is not in use either: see `LeftScopes`.
 
-The thread answers each byte that comes on standard input, by a line on the descriptor that
-the environment names.
+The thread answers each byte on standard input with a line on the descriptor that the
+environment names.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ FAR: Final = 3600.0  # seconds; Trio keeps what is not due yet
 
 
 class LeftScopes(trio.abc.Instrument):
-    """Has Trio forget the cancel scopes that were left before their deadlines.
+    """Makes Trio forget the cancel scopes that were left before their deadlines.
 
-    It keeps them, four blocks each, behind an earlier deadline that somebody still waits for,
-    until there are more than 1,000. So as many may be there at one measurement, and none at the
+    It keeps them, four blocks each, if somebody still waits for an earlier deadline, until there
+    are more than 1,000. So there may be that many at one measurement, and none at the
     other: 4,000 blocks that are no leak.
     """
 
     def before_run(self) -> None:
-        """Called by Trio."""
+        """Do nothing but exist: Trio calls this."""
         self._token = trio.lowlevel.current_trio_token()
 
     def forget(self) -> None:
-        """Called by another thread: leave so many that Trio, before it goes on, forgets them all."""
+        """Leave so many scopes that Trio forgets them all soon; called in another thread."""
         for function in (_leave_many, _do_nothing):  # the second is called after that
             trio.from_thread.run_sync(function, trio_token=self._token)
 
@@ -68,7 +68,7 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def measure() -> tuple[int, int]:
-    """Python's blocks, and malloc's bytes; 0 where malloc does not tell (before glibc 2.33)."""
+    """Return Python's blocks, and malloc's bytes; 0 without mallinfo2 (before glibc 2.33)."""
     gc.collect()
     blocks = sys.getallocatedblocks()
     try:

@@ -1,7 +1,7 @@
-"""What the service has too little of, for spells of seconds: threads, descriptors, watches.
+"""Shortages of the service, for seconds at a time: of threads, descriptors, watches.
 
-All of them are the kernel's own limits. Those for threads and watches are a user's; so that nobody
-else goes short the service runs as a user of its own, where this is root, but with the rights that
+All of them have limits of the kernel's. Those of threads and watches are a user's; so that nobody
+else goes short the service runs as a user of its own, if we are root, but with the rights that
 its files need. Watches are taken by another process of that user, `hog`.
 """
 
@@ -31,7 +31,7 @@ from trio_chardev.workers import NoThreadError
 
 LONGEST_SPELL: Final = 15.0  # seconds; a worker thread that has nothing to do ends after 10
 LONGEST_PAUSE: Final = 4.0  # seconds between two
-UID: Final = 10_000_000 + os.getpid()  # nobody else's
+UID: Final = 10_000_000 + os.getpid()  # a user id that nobody else has
 RIGHTS: Final = "+dac_override,+dac_read_search,+fowner"
 AS_ANOTHER: Final = (
     *("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"),
@@ -39,36 +39,36 @@ AS_ANOTHER: Final = (
 )
 ARE_WE_ROOT: Final = os.geteuid() == 0
 PREFIX: Final = AS_ANOTHER if ARE_WE_ROOT else ()
-"""For threads, whose number is limited for nobody who is root."""
+"""For threads, whose number is not limited for root."""
 
 
 class Shortage:
-    """One; the base of all."""
+    """A shortage of one resource; the base class."""
 
     prefix: Sequence[str] = ()
     """The command before the service's."""
     words = ""
-    """What the service's log says of it."""
+    """What the service's log says about it."""
 
     def __init__(self, service: Service) -> None:
         self._pid = service.process.pid
 
     @contextlib.asynccontextmanager
     async def ready(self) -> AsyncIterator[None]:
-        """Around all spells."""
+        """Prepare, around all spells."""
         yield
 
     @abstractmethod
     async def begin(self) -> None:
-        """From now on there is nothing to be had."""
+        """Take the resource away."""
 
     @abstractmethod
     async def end(self) -> None:
-        """There is enough again."""
+        """Give it back."""
 
 
 class Threads(Shortage):
-    """None can be started: RLIMIT_NPROC, which is looked at by clone(2) alone."""
+    """No thread can be started: RLIMIT_NPROC, which only clone(2) checks."""
 
     prefix = PREFIX
     words = str(NoThreadError())
@@ -77,16 +77,16 @@ class Threads(Shortage):
         await self._limit(0)
 
     async def end(self) -> None:
-        await self._limit(resource.getrlimit(resource.RLIMIT_NPROC)[0])  # it has ours
+        await self._limit(resource.getrlimit(resource.RLIMIT_NPROC)[0])  # it has inherited ours
 
     async def _limit(self, most: int) -> None:
-        """By its own user: for others' processes root needs CAP_SYS_RESOURCE."""
+        """Limit it as its own user: for other users' processes root needs CAP_SYS_RESOURCE."""
         command = [*self.prefix, "prlimit", f"--pid={self._pid}", f"--nproc={most}:"]
         await trio.run_process(command)
 
 
 class Descriptors(Shortage):
-    """None is free but what is closed meanwhile: RLIMIT_NOFILE."""
+    """No descriptor is free but what is closed meanwhile: RLIMIT_NOFILE."""
 
     words = os.strerror(errno.EMFILE)
 
@@ -101,7 +101,7 @@ class Descriptors(Shortage):
 
 
 class Watches(Shortage):
-    """Neither epoll nor inotify has room for one more."""
+    """Neither epoll nor inotify has room for another watch."""
 
     prefix = AS_ANOTHER
     words = os.strerror(errno.ENOSPC)
@@ -143,7 +143,7 @@ SHORTAGES: Final = {cls.__name__.lower(): cls for cls in (Threads, Descriptors, 
 
 @attrs.define(eq=False)
 class Spells:
-    """Has the service go short again and again, and sees that it says so, and is soon over it."""
+    """Causes shortages again and again, and checks that the service reports and survives them."""
 
     shortage: Shortage
     qmp: QmpClient
@@ -152,7 +152,7 @@ class Spells:
     counts: Counter[str]
 
     async def run(self, is_over: Callable[[], bool]) -> None:
-        """Until *is_over*."""
+        """Cause shortages until *is_over*."""
         async with self.shortage.ready():
             while not is_over():
                 await trio.sleep(self.chance.uniform(0.1, LONGEST_PAUSE))
@@ -166,7 +166,7 @@ class Spells:
                 await self._be_over_it()
 
     async def _go_short(self) -> None:
-        """Ask for what may be refused, in one line that says why."""
+        """Ask for what may be refused, with one line that says why."""
         with trio.move_on_after(self.chance.uniform(0.1, LONGEST_SPELL)):
             while True:
                 for added in self._wanted():
@@ -180,7 +180,7 @@ class Spells:
                 await trio.sleep(0.1)
 
     async def _be_over_it(self) -> None:
-        """What was refused is done, at once."""
+        """Check that what was refused is done at once now."""
         for added in self._wanted():
             await self._add_and_remove(added)
 
