@@ -1,4 +1,4 @@
-"""Values that an option may be given and should not be, made from the options classes."""
+"""Bad values for options, made from the options classes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BAD_TEXT: Final[dict[Name, list[str]]] = {
 
 
 def bad_values(value_type: ValueType) -> Iterator[Any]:
-    """JSON that is no good *value_type*; of its text or number it may be by chance."""
+    """Give JSON that is not of *value_type*, though as text or number it may be by chance."""
     match value_type:
         case Scalar():
             yield from BAD_JSON[value_type.name]
@@ -63,7 +63,7 @@ def bad_values(value_type: ValueType) -> Iterator[Any]:
 
 
 def base_of(cls: type) -> dict[str, Any]:
-    """What a *cls* needs, of the right types."""
+    """Return what a *cls* needs, of the right types."""
     return {member.name: _some(member.value_type) for member in _required(cls)}
 
 
@@ -85,7 +85,7 @@ def _some(value_type: ValueType) -> Any:
 
 
 def walk(cls: type, base: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Members of *cls* and what makes the good *base* bad: a value, one too many, or a lack."""
+    """Give members of *cls*, and *base* made bad there: by a value, one too many, or a lack."""
     for member in describe(cls):
         for bad in bad_values(member.value_type):
             yield member.name, {**base, member.name: bad}
@@ -96,7 +96,7 @@ def walk(cls: type, base: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, An
 
 
 def bad_texts(value_type: ValueType) -> list[str]:
-    """The same for the command line."""
+    """Return bad values for the command line."""
     match value_type:
         case Scalar():
             return BAD_TEXT[value_type.name]

@@ -1,4 +1,4 @@
-"""A browser that shows one page: Chromium, without a window, a profile of its own and the net."""
+"""A browser that shows one page: Chromium, without window and network, with its own profile."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--disable-dev-shm-usage", "--disable-extensions", "--no-proxy-server"),
 )
-PATIENCE = 40.0  # seconds; it is large, and the machine may be busy
+PATIENCE = 40.0  # seconds, as it is large, and the machine may be busy
 
 
 @asynccontextmanager
 async def showing(page: str, folder: Path) -> AsyncIterator[None]:
-    """*page*, an HTML document whose scripts run, is shown during the block."""
+    """Show *page*, an HTML document whose scripts run, during the block."""
     path = folder / "page.html"
     path.write_text(page)
     argv = [need("chromium"), *FLAGS, f"--user-data-dir={folder / 'profile'}", path.as_uri()]
@@ -37,6 +37,6 @@ async def showing(page: str, folder: Path) -> AsyncIterator[None]:
         with trio.fail_after(PATIENCE):  # noqa: ASYNC100 - the block waits
             yield
     finally:
-        process.terminate()  # it ends its helpers, which a kill would leave behind
+        process.terminate()  # it ends its helpers, which SIGKILL would leave behind
         with trio.fail_after(10, shield=True):
             await process.wait()

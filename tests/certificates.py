@@ -1,4 +1,4 @@
-"""Folders of certificates as QEMU wants them, made on the spot."""
+"""Folders of certificates as QEMU expects them, made on the spot."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def client_certificate(common_name: str = "laptop") -> trustme.LeafCert:
 
 
 def unreadable_certificate(oid: str, value: bytes) -> trustme.LeafCert:
-    """One of the same authority for a client, whose extension *oid* is *value*, whatever that says."""
+    """Make a client's certificate of the same authority, whose extension *oid* has any *value*."""
     ca = authority()
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = x509.load_pem_x509_certificate(ca.cert_pem.bytes()).subject
@@ -76,7 +76,7 @@ def write_folder(
     client: trustme.LeafCert | None = None,
     ca: trustme.CA | None = None,
 ) -> str:
-    """A folder for `TlsCredsX509`, with the certificates that are given."""
+    """Make a folder for `TlsCredsX509`, with the given certificates."""
     folder.mkdir(exist_ok=True)
     (ca or authority()).cert_pem.write_to_path(folder / "ca-cert.pem")
     for name, leaf in (("server", server), ("client", client)):
@@ -100,7 +100,7 @@ def client_credentials(
 
 
 def peer_context(*, server: bool, certificate: trustme.LeafCert | None = None) -> ssl.SSLContext:
-    """What a program that is not ours would use."""
+    """Return a context as another program would use it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     authority().configure_trust(context)
     if server:
@@ -127,12 +127,12 @@ class MemoryPeer:
         )
 
     def shake_hands(self) -> None:
-        """As far as it goes; raises ssl.SSLError if it fails."""
+        """Go on with the handshake as far as possible; raises ssl.SSLError if it fails."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.do_handshake()
 
     def receive(self) -> bytes:
-        """What has come, or ``b""``; raises ssl.SSLError."""
+        """Receive what has come, or ``b""``; raises ssl.SSLError."""
         data = b""
         with contextlib.suppress(ssl.SSLWantReadError):
             while more := self.tls.read(1 << 16):

@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Configuration that all tests share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
 
 FEWEST, MOST = 2, 4
-"""Processes that run the tests. On one processor two are quicker, too: much of it is waiting."""
+"""Processes that run the tests. Even on one processor two are faster: much of it is waiting."""
 
 
 FAST = frozenset(
@@ -41,16 +41,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """What the tests are made of stays: a full collection need not walk it again and again."""
+    """Keep what the tests are made of out of garbage collections, which would walk it each time."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Have several processes run the tests, if pytest-xdist is there and nothing else is asked for.
+    """Run the tests in several processes, if pytest-xdist is there and no option says otherwise.
 
-    Not the tests of a few files: to start the processes takes longer. ``-n 0`` is one process.
+    Not the tests of a few files: starting the processes takes longer. ``-n 0`` is one process.
     """
     is_worker = hasattr(config, "workerinput")
     if is_worker or getattr(config.option, "numprocesses", 0) is not None or config.option.usepdb:
@@ -64,7 +64,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @pytest.fixture(params=range(12))
 def schedule(request: pytest.FixtureRequest) -> int:
-    """Runs the test under several orders of tasks; the number makes each repeatable.
+    """Run the test under several orders of tasks; the number makes each order repeatable.
 
     It seeds the scheduler as pytest-trio does for hypothesis.
     """

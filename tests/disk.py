@@ -1,4 +1,4 @@
-"""A disk that can be slow or broken, for what is written in the background."""
+"""A disk that can be slow or broken, for files that are written in the background."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trio_chardev.backends.taps.output import Output
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for what a worker thread does, which tells nobody."""
+    """Wait for what a worker thread does, which is not reported."""
     with trio.fail_after(5):
         while not condition():  # noqa: ASYNC110
             await trio.sleep(0.001)
@@ -25,7 +25,7 @@ async def eventually(condition: Callable[[], bool]) -> None:
 def is_held_open(path: Path) -> bool:
     """Does this process have a descriptor of that file?"""
     for fd in os.listdir("/proc/self/fd"):
-        with suppress(OSError):  # the one of this very listing
+        with suppress(OSError):  # the descriptor of this very listing
             if os.readlink(f"/proc/self/fd/{fd}") == str(path):
                 return True
     return False
@@ -36,7 +36,7 @@ async def wait_written(path: Path, size: int) -> None:
 
 
 def hang_in(monkeypatch: pytest.MonkeyPatch, name: str) -> tuple[threading.Event, threading.Event]:
-    """Have the function *name* of os hang; the events let it go on, and tell that it has begun."""
+    """Make os's function *name* hang; returns events that end that, and that say it has begun."""
     go, begun = threading.Event(), threading.Event()
     real = getattr(os, name)
 
@@ -50,7 +50,7 @@ def hang_in(monkeypatch: pytest.MonkeyPatch, name: str) -> tuple[threading.Event
 
 
 class Disk:
-    """Stands between a background and its file."""
+    """Stands between a background file and its file."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.go = threading.Event()

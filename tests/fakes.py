@@ -1,4 +1,4 @@
-"""Registries with fakes among the real kinds, and what tests of mux and hub ask of users."""
+"""Registries with fakes besides the real kinds, and helpers for the tests of mux and hub."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from trio_chardev.testing import FakeDevice, FakeFrontend, FakeOptions, fake_ope
 
 
 def any_opener(options: BackendOptions) -> Opener:
-    """Of fakes, too."""
+    """Return the opener of any options, those of fakes as well."""
     return fake_opener(options) if isinstance(options, FakeOptions) else opener_of(options)
 
 
 def attach(chardev: Chardev, user: FakeFrontend) -> Frontend:
-    """*user* takes bytes and events as they come."""
+    """Attach *user*, which takes bytes and events as they come."""
     return chardev.attach(
         be_change=user.be_change, on_event=user.on_event, on_receive=user.on_receive
     )
 
 
 class FakeLog(Tap):
-    """Has what a log file would have, of what is sent to *device*."""
+    """Keeps what a log file would show of the output to *device*."""
 
     def __init__(self, device: FakeDevice | None = None) -> None:
         self.data = b""
@@ -40,7 +40,7 @@ class FakeLog(Tap):
 
     @classmethod
     def of(cls, backend: Backend) -> FakeLog:
-        """One for another kind of backend."""
+        """Make one for another kind of backend."""
         log = cls()
         backend.taps += (log,)
         return log
@@ -52,23 +52,23 @@ class FakeLog(Tap):
 
 
 async def type_in(device: FakeDevice, data: bytes) -> None:
-    """*data* arrives, and goes as far as it goes."""
+    """Let *data* arrive, and go as far as it goes."""
     device.feed(data)
     await wait_all_tasks_blocked()
 
 
 def bytes_of(user: FakeFrontend) -> bytes:
-    """What *user* has received."""
+    """Return what *user* has received."""
     return b"".join(item for item in user.seen if isinstance(item, bytes))
 
 
 def rows(registry: Registry) -> dict[str, tuple[str, bool]]:
-    """What query-chardev shows: id -> file name and frontend-open."""
+    """Return what query-chardev shows: id -> file name and frontend-open."""
     return {info.label: (info.filename, info.frontend_open) for info in registry.query()}
 
 
 def open_feeding(new: FakeDevice, old: FakeDevice, data: bytes) -> Opener:
-    """The opener of *new*, whose activation has *data* come to *old* just before the drain."""
+    """Return *new*'s opener, whose activation makes *data* come to *old* just before the drain."""
 
     @asynccontextmanager
     async def opener(request: OpenRequest) -> AsyncIterator[Backend]:

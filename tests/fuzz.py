@@ -1,7 +1,7 @@
 """The long-running fuzzer: ``python -m tests.fuzz --minutes 5``, or ``just fuzz 5``.
 
-Each target of `tests.fuzz_targets` gets an equal share of the time, in a process of its own.
-With atheris (``pip install atheris``) coverage leads the way, else chance does. A finding is
+Each target of `tests.fuzz_targets` gets an equal share of the time, in a process of its own. With
+atheris (``pip install atheris``) coverage guides the choices, else they are random. A finding is
 printed as hexadecimal digits, which ``--replay TARGET HEX`` runs again, and the status is 1.
 """
 
@@ -27,7 +27,7 @@ import attrs
 
 MAX_SIZE: Final = 1024  # bytes of choices
 SEEDS: Final = 50  # inputs that atheris begins with
-WARM_UP: Final = 200  # inputs until caches are filled and memory is measured first
+WARM_UP: Final = 200  # inputs, after which caches are filled and memory is first measured
 
 atheris: Any = None
 with contextlib.suppress(ImportError):
@@ -45,7 +45,7 @@ class Fuzzer:
     memory: int = 0
 
     def one(self, data: bytes) -> None:
-        """An input; its first finding is the last one."""
+        """Try an input; the first finding ends the run."""
         if self.count == WARM_UP:
             self.memory = memory_now()
         if time.monotonic() > self.deadline:
@@ -88,7 +88,7 @@ def leave(status: int) -> NoReturn:
 
 
 def memory_now() -> int:
-    """KiB of resident memory."""
+    """Return the resident memory in KiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() // 1024
 
@@ -101,7 +101,7 @@ def import_targets(*, instrumented: bool) -> ModuleType:
 
 
 def run_target(name: str, seconds: float, seed: int) -> None:
-    """In a process of its own, which this ends."""
+    """Run a target in a process of its own, which this ends."""
     targets = import_targets(instrumented=atheris is not None).TARGETS
     fuzzer = Fuzzer(name, targets[name], time.monotonic() + seconds)
     if atheris is None:
@@ -111,14 +111,14 @@ def run_target(name: str, seconds: float, seed: int) -> None:
 
 
 def run_all(minutes: float, seed: int) -> int:
-    """Run the targets one after another; the exit status."""
+    """Run the targets one after another; returns the exit status."""
     names = list(import_targets(instrumented=False).TARGETS)
     engine = "coverage (atheris)" if atheris is not None else "chance"
     print(f"seed {seed}, led by {engine}, {minutes:g} minutes for {len(names)} targets", flush=True)
     status = 0
     for name in names:
         options = ["--target", name, "--minutes", str(minutes / len(names)), "--seed", str(seed)]
-        # What libFuzzer says there is only of interest if it is what ends the process.
+        # libFuzzer's output is of interest only if libFuzzer is what ends the process.
         done = subprocess.run(
             [sys.executable, "-m", "tests.fuzz", *options], stderr=subprocess.PIPE, check=False
         )

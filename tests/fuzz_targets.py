@@ -1,7 +1,7 @@
-"""What is fuzzed. A target takes bytes, makes an input of them, and raises for a finding.
+"""The fuzzing targets. A target takes bytes, makes an input of them, and raises for a finding.
 
-The bytes are no input themselves but choices among what is nearly right: so that hypothesis
-can shrink them, coverage can lead them, and a finding is a line of hexadecimal digits.
+The bytes are not the input but choices among what is nearly right: so hypothesis can shrink them,
+coverage can guide them, and a finding is a line of hexadecimal digits.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 
 class Source:
-    """Choices, until the bytes are used up; from then on always the first."""
+    """Makes choices until the bytes are used up; from then on always the first one."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -121,7 +121,7 @@ def mutated(source: Source, data: bytes) -> bytes:
 
 
 def json_text(source: Source) -> bytes:
-    """Whole messages, nearly whole ones and no messages."""
+    """Make whole messages, nearly whole ones and no messages."""
     text = b""
     while source.more and len(text) < 3000:
         match source.below(4):
@@ -150,7 +150,7 @@ def decode(*data: bytes) -> list[Message]:
 
 
 def shown(message: Message) -> str:
-    """Tells 1 from 1.0 where it can; deep values are printed without recursion."""
+    """Show *message* so that 1 and 1.0 differ where possible; deep values without recursion."""
     try:
         return repr(message)
     except RecursionError:
@@ -158,7 +158,7 @@ def shown(message: Message) -> str:
 
 
 def codec(data: bytes) -> None:
-    """The fast path and the slow one agree, at every split, and encoding is a fixpoint."""
+    """Check that fast path and slow path agree, at every split, and encoding is a fixpoint."""
     source = Source(data)
     text = json_text(source)
     messages = decode(text)
@@ -176,7 +176,7 @@ def check_fixpoint(value: Message) -> None:
     printed = encode({"m": value})
     once, *more = decode(printed)
     if isinstance(once, Malformed):  # perhaps twice: for "-" and for "inf"
-        assert b"inf" in printed, printed  # an infinite number, which is no JSON
+        assert b"inf" in printed, printed  # an infinite number, which JSON does not have
         return
     assert not more, printed
     again = encode(once)
@@ -187,7 +187,7 @@ def check_fixpoint(value: Message) -> None:
 # ---------------------------------------------------------------- the monitor
 
 RESET = b"\xff"
-NAMES = [name for name in COMMANDS if name != "quit"]  # after it nothing is answered
+NAMES = [name for name in COMMANDS if name != "quit"]  # after quit nothing is answered
 ARGUMENTS: list[dict[str, Any]] = [
     {},
     {"id": "n", "backend": {"type": "null", "data": {}}},
@@ -198,20 +198,20 @@ ARGUMENTS: list[dict[str, Any]] = [
     {"fdname": "x"},
     {"enable": ["oob"]},
 ]
-# Where arguments fit; else they are refused.
+# Used where the arguments fit; else they are refused.
 USUAL = [("chardev-add", 1), ("chardev-change", 2), ("chardev-remove", 3), ("query-chardev", 0)]
 MAX_RINGBUF = 1 << 16
 
 
 @attrs.define
 class Script:
-    """What a client sends, and the ids that must come back: in this order, and in any."""
+    """What a client sends, and the ids that must come back: in this order, and in any order."""
 
     data: bytearray = attrs.Factory(bytearray)
     in_order: list[int] = attrs.Factory(list)
     oob: list[int] = attrs.Factory(list)
     is_clean: bool = True
-    """What comes now begins a message."""
+    """Does what comes next begin a message?"""
 
     def command(self, source: Source) -> None:
         name, at = source.pick([*USUAL, (source.pick(NAMES), source.below(len(ARGUMENTS)))])
@@ -254,7 +254,7 @@ def script(source: Source) -> Script:
 
 
 def harmless_opener_of(options: BackendOptions) -> Opener:
-    """Fakes, and backends that touch nothing outside."""
+    """Return openers of fakes, and of backends that touch nothing outside."""
     if isinstance(options, FakeOptions):
         return options.device.open
     is_small = isinstance(options, RingbufOptions) and options.size <= MAX_RINGBUF
@@ -290,7 +290,7 @@ def no_complaints() -> Iterator[None]:
 
 
 def monitor(data: bytes) -> None:
-    """Each well-formed command behind a reset gets one reply, and nothing is kept at the end."""
+    """Check that each well-formed command after a reset gets one reply, and nothing is left."""
     source = Source(data)
     room = source.pick([None, 100, 5000])
     made = script(source)
@@ -310,7 +310,7 @@ def is_id(id: object, kind: str) -> bool:
 
 
 async def run_monitor(incoming: list[bytes], room: int | None) -> bytes:
-    """What a monitor answers."""
+    """Return what a monitor answers."""
     device = FakeDevice("m", eager=True)
     async with (
         open_registry_with(harmless_opener_of) as registry,
@@ -340,7 +340,7 @@ async def run_monitor(incoming: list[bytes], room: int | None) -> bytes:
 
 
 def options(data: bytes) -> None:
-    """The arguments of chardev-add are taken, or refused with an OptionsError."""
+    """Check that chardev-add's arguments are taken, or refused with an OptionsError."""
     source = Source(data)
     value = {"id": perhaps("x", source), "backend": fitting(source, BACKEND)}
     with contextlib.suppress(OptionsError):
@@ -349,12 +349,12 @@ def options(data: bytes) -> None:
 
 
 def perhaps(value: object, source: Source) -> Any:
-    """*value*, or something else."""
+    """Return *value*, or something else."""
     return json_value(source) if source.below(32) == 1 else value
 
 
 def fitting(source: Source, value_type: ValueType) -> Any:
-    """What is most probably a value of that type."""
+    """Return what is most probably a value of that type."""
     match value_type:
         case Scalar("bool"):
             value: Any = source.pick([True, False])
@@ -402,7 +402,7 @@ TOKENS = [
 
 
 def text(data: bytes) -> None:
-    """The command line is read, or refused with an OptionsError; or it asks for help."""
+    """Check that the command line is parsed, or refused with an OptionsError; or asks for help."""
     source = Source(data)
     given = source.pick(["", f"{source.pick([*KINDS])},id=x"])
     while source.more and len(given) < 10_000:
@@ -437,7 +437,7 @@ STAMP = {"seconds": 1, "microseconds": 2}
 
 
 def client(data: bytes) -> None:
-    """Whatever a server says, each call is finished once, and nothing is raised."""
+    """Check that whatever a server says, each call ends once, and nothing else is raised."""
     source = Source(data)
     conversation, decoder = Conversation("The server"), Decoder()
     said = encode(GREETING) if source.below(8) else b""

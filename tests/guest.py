@@ -16,7 +16,7 @@ import trio
 from tests.peers import need
 
 # Real mode, at 0x7c00; all jumps are relative. The UART (a 16550 at 0x3f8) is used as reset
-# leaves it: QEMU's does not heed the speed.
+# leaves it: QEMU's ignores the speed.
 LISTING = """
     fa          cli
     31c0        xor ax, ax
@@ -58,7 +58,7 @@ FLOPPY_SIZE = 1440 << 10  # bytes
 
 
 def number(i: int) -> bytes:
-    """The line that the guest prints in its turn *i*."""
+    """Return the line that the guest prints as number *i*."""
     return b"%08x\n" % i
 
 

@@ -1,4 +1,4 @@
-"""Socket backends that speak a protocol, and peers that do, for the tests of the protocols."""
+"""Socket backends with a protocol, and their peers, for the tests of the protocols."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @attrs.define
 class Served:
-    """A backend that is read, what it has received and what happened."""
+    """A backend that is read all the time, with what it has received and what happened."""
 
     backend: SocketBackend
     received: bytearray
@@ -54,7 +54,7 @@ class Served:
         await until(lambda: data in self.received)
 
     async def received_all(self, data: bytes) -> None:
-        """Wait, for as long as the caller does, until *data* has come, and no more."""
+        """Wait, without a deadline, until *data* has come, and no more."""
         while len(self.received) < len(data):
             await self.news.wait()
         assert self.received == data
@@ -72,7 +72,7 @@ class Served:
 
 @asynccontextmanager
 async def serving(options: SocketOptions, **objects: object) -> AsyncIterator[Served]:
-    """The backend of *options*, which may name *objects*, in place and read all the time."""
+    """Open the backend of *options*, which may name *objects*, in place and read all the time."""
     events: list[BackendEvent] = []
     request = OpenRequest(id="x", on_event=events.append, objects=objects)
     async with open_socket(options, request) as backend, trio.open_nursery() as nursery:
@@ -95,7 +95,7 @@ async def serving(options: SocketOptions, **objects: object) -> AsyncIterator[Se
 
 
 class CodecPeer(trio.abc.Stream):
-    """The other end of a server, that speaks its protocol."""
+    """A client of a server, which speaks its protocol."""
 
     def __init__(self, stream: trio.SocketStream, codec: Codec) -> None:
         self._stream = stream
@@ -147,7 +147,7 @@ async def come_to(backend: Backend, codec: Codec) -> CodecPeer:
 
 
 async def come_by_tls(backend: Backend) -> trio.SSLStream[trio.SocketStream]:
-    """Be a client of a server with `server_credentials`, by a TLS that is not ours."""
+    """Connect to a server with `server_credentials`, by a TLS that is not ours."""
     context = peer_context(server=False, certificate=client_certificate())
     peer = trio.SSLStream(
         connect_to(backend), context, server_hostname="localhost", https_compatible=True
@@ -157,7 +157,7 @@ async def come_by_tls(backend: Backend) -> trio.SSLStream[trio.SocketStream]:
 
 
 async def check_contract(folder: Path, make_options: MakeOptions, make_codec: MakeCodec) -> None:
-    """A server with these options keeps the contract of backends, for a peer of that kind."""
+    """Check that a server with these options keeps the backends' contract with that peer."""
     options = make_options(UnixAddress(str(folder / "s")))
 
     @asynccontextmanager
@@ -171,7 +171,7 @@ async def check_contract(folder: Path, make_options: MakeOptions, make_codec: Ma
 
 
 async def check_change(folder: Path, make_options: MakeOptions, make_codec: MakeCodec) -> None:
-    """A change cuts in on a writer that is stuck: each byte reaches one of the two."""
+    """Check a change with a stuck writer: each byte reaches one of the two backends."""
     options = make_options(UnixAddress(str(folder / "s")))
     ring = RingbufOptions(size=1 << 21)
     data = bytes(range(256)) * 4096

@@ -1,8 +1,8 @@
 """The kinds of backend that can carry a sequence of bytes, each with a peer, for the matrix.
 
-A `Lane` is one of them in a registry: its options, the chardevs that it stands on, who comes to
-its other end. What its peer receives and sends is numbered, so that a byte too few or too many
-shows where it is.
+A `Lane` is one of them in a registry: its options, the chardevs that it stands on, its peer.
+What its peer receives and sends is numbered, so that a missing or additional byte shows where
+it is.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from trio_chardev.protocols.websocket import websocket_connection
 from trio_chardev.registry import Registry
 
 PIECE = 4000  # bytes
-BREATH = 0.001  # seconds; between looks at what tells nobody that it has changed
-PACED_FROM = 600_000  # bytes; who has sent them without getting stuck goes on more slowly
-SLOW_SIZE = 4000  # bytes; what who is slow takes at a time
+BREATH = 0.001  # seconds between looks at what does not report its changes
+PACED_FROM = 600_000  # bytes, after which a sender that is not stuck slows down
+SLOW_SIZE = 4000  # bytes that a slow reader takes at a time
 STREAM = b"".join(b"%07d\n" % i for i in range(400_000))
 OTHER_STREAM = b"".join(b"%07x~" % i for i in range(10_000))
 
@@ -42,7 +42,7 @@ SPEEDS = ("fast", "slow", "none")
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until *condition* holds, of which nothing tells."""
+    """Wait until *condition* holds, which nothing reports."""
     while not condition():  # noqa: ASYNC110
         await trio.sleep(BREATH)
 
@@ -52,7 +52,7 @@ Come = Callable[[Backend], Awaitable[trio.abc.AsyncResource]]
 
 @attrs.frozen(kw_only=True)
 class Lane:
-    """One kind of backend, and who comes to its other end."""
+    """One kind of backend, with its peer."""
 
     kind: str
     options: BackendOptions
@@ -61,13 +61,13 @@ class Lane:
     """The chardevs that it stands on; the peer comes to the first."""
 
     keeps: bool = True
-    """What the peer has not received when the backend is closed it can receive later."""
+    """Can the peer receive later what it has not received when the backend is closed?"""
 
     is_polled: bool = False
-    """Nothing tells the peer that there is more."""
+    """Does the peer have to poll, as nothing reports that there is more?"""
 
     answers: bool = False
-    """The peer learns that it is left, and what it has sent until then arrives."""
+    """Does the peer learn that it is left, and does what it has sent until then arrive?"""
 
     async def prepare(self, registry: Registry) -> None:
         """Add what it stands on."""
@@ -75,7 +75,7 @@ class Lane:
             await registry.add(id, options)
 
     async def meet(self, registry: Registry) -> trio.abc.AsyncResource:
-        """Have the peer come; the backend is in place."""
+        """Let the peer come; the backend is in place."""
         chardev = registry[next(iter(self.bases), "c")]
         with trio.fail_after(5):
             peer = await self.come(chardev.backend)
@@ -87,7 +87,7 @@ Make = Callable[[Path, Registry], Iterator[Lane]]
 
 
 class RingPeer(RingReader):
-    """Somebody who uses ringbuf-read, which ends with the change."""
+    """A client of ringbuf-read, which ends with the change."""
 
     def __init__(self, registry: Registry) -> None:
         backend = registry["c"].backend
@@ -102,7 +102,7 @@ class RingPeer(RingReader):
 
 
 def _at(name: str, *, keeps: bool = True, is_polled: bool = False, answers: bool = False) -> Make:
-    """A kind that `tests.places` has."""
+    """Make a lane of a kind that `tests.places` has."""
 
     def make(folder: Path, registry: Registry) -> Iterator[Lane]:
         with place_for(name, folder) as place:
@@ -120,7 +120,7 @@ def _at(name: str, *, keeps: bool = True, is_polled: bool = False, answers: bool
 
 
 def _speaking(come: Come, **options: object) -> Make:
-    """A protocol on a UNIX socket."""
+    """Make a lane of a protocol on a UNIX socket."""
 
     def make(folder: Path, registry: Registry) -> Iterator[Lane]:
         address = UnixAddress(str(folder / "socket"))
@@ -155,7 +155,7 @@ def _mux(folder: Path, registry: Registry) -> Iterator[Lane]:
 
 
 def _hub(folder: Path, registry: Registry) -> Iterator[Lane]:
-    """Beside another member, to which nobody comes."""
+    """Make a hub with another member, to which nobody comes."""
     ids = folder.name, f"{folder.name}-2"
     bases = {id: SocketOptions(addr=UnixAddress(str(folder / id))) for id in ids}
     yield Lane(kind="hub", options=HubOptions(chardevs=ids), come=_connect, bases=bases)
@@ -196,7 +196,7 @@ def lane_for(kind: str, folder: Path, registry: Registry) -> Iterator[Lane]:
     yield from KINDS[kind](folder, registry)
 
 
-# ---------------------------------------------------------------- who writes and reads
+# ---------------------------------------------------------------- writers and readers
 
 
 @attrs.define
@@ -209,7 +209,7 @@ class Source:
     has_ended: bool = False
 
     async def write(self, frontend: Frontend) -> None:
-        """As the chardev's user, whether somebody is there or not."""
+        """Write as the chardev's user, whether somebody is there or not."""
         while not self.is_over:
             if self.sent > PACED_FROM:
                 await trio.sleep(BREATH)
@@ -226,7 +226,7 @@ class Source:
         self.has_ended = True
 
     async def feed(self, peer: trio.abc.AsyncResource, *, leaves: bool = False) -> None:
-        """As a peer, until that is let go; who *leaves* does so once it is over."""
+        """Send as a peer, until it is disconnected; with *leaves* it leaves at the end."""
         if not isinstance(peer, trio.abc.SendStream):
             return
         try:
@@ -258,7 +258,7 @@ async def collect(
     *,
     is_slow: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Receive what comes, until the other end lets go."""
+    """Receive what comes, until the other end disconnects."""
     assert isinstance(peer, trio.abc.ReceiveStream)
     try:
         while True:

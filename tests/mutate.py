@@ -1,13 +1,14 @@
-"""Mutation of the path of a change: without a line of it, or with two in another order, a test fails.
+"""Mutation of a change's code: without a line of it, or with two swapped, a test must fail.
 
     python -m tests.mutate              # all; exits with 1 if a mutant survives without a reason
     python -m tests.mutate --slice 2/6  # every sixth, from the second
     python -m tests.mutate --only commit
     python -m tests.mutate --only backends/socket/door.py
 
-Those that live for a reason, which `REASONS` gives, are run with ``--excused`` only. A mutant is the source with one statement removed, a ``with`` unwrapped, or two neighbours
-swapped. It is tested in a copy, in a fork that has the tools imported already, by the tests of
-its module in an order that finds most in a second. Log lines and assertions are not mutated.
+Mutants that may live, for a reason in `REASONS`, are run with ``--excused`` only. A mutant is the
+source with one statement removed, a ``with`` unwrapped, or two neighbours swapped. It is tested in
+a copy, in a fork that has the tools imported already, by the tests of its module in an order that
+finds most in a second. Log lines and assertions are not mutated.
 """
 
 from __future__ import annotations
@@ -227,7 +228,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tests/qmp/json/test_codec.py", "tests/qmp/json/test_parser.py"),
     ),
 }
-"""Module -> its functions, and the tests that are to find their mutants."""
+"""Module -> its functions, and the tests that have to find their mutants."""
 
 SAME = "the order of two that don't depend on each other"
 NO_CHECKPOINT = "nobody runs before both are done"
@@ -333,7 +334,7 @@ REASONS: dict[str, str] = {
     "_check_fit: swapped `if (users := len(parts.frontends)) > (most := new.backend.stacking.max_frontends):` and `if new.closed.is_set():`": WHICH,
     "_set_up: swapped `check_takes_changes(frontend)` and `self._asked.add(frontend)`": "whoever is not asked to take the change need not take the original back",
 }
-"""Why a mutant may live, by its name."""
+"""The name of a mutant that may live -> the reason."""
 
 
 @attrs.frozen
@@ -351,7 +352,7 @@ class Mutant:
 
 
 def mutants() -> Iterator[Mutant]:
-    """All of them, module by module."""
+    """Give all mutants, module by module."""
     for module, (functions, tests) in TARGETS.items():
         source = (ROOT / "trio_chardev" / module).read_text()
         found = set()
@@ -365,13 +366,13 @@ def mutants() -> Iterator[Mutant]:
 
 
 def controls() -> Iterator[Mutant]:
-    """Each module as it is: its tests must pass, else what they find means nothing."""
+    """Give each module unchanged: its tests must pass, else what they find means nothing."""
     for module, (_, tests) in TARGETS.items():
         yield Mutant(module, "unchanged", (ROOT / "trio_chardev" / module).read_text(), tests)
 
 
 def _mutations(lines: list[str], body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
-    """The name and the text of each mutant of *body* and of what is in it."""
+    """Give the name and the text of each mutant of *body* and of what is in it."""
     for at, statement in enumerate(body):
         if _is_of_no_interest(statement):
             continue
@@ -389,7 +390,7 @@ def _mutations(lines: list[str], body: list[ast.stmt]) -> Iterator[tuple[str, st
 
 
 def unknown_reasons() -> set[str]:
-    """The names in `REASONS` that no mutant has."""
+    """Return the names in `REASONS` that no mutant has."""
     return set(REASONS) - {mutant.name for mutant in mutants()}
 
 
@@ -402,7 +403,7 @@ def _is_of_no_interest(statement: ast.stmt) -> bool:
 
 
 def _may_swap(statement: ast.stmt) -> bool:
-    """Not where what follows could never be reached."""
+    """May *statement* be swapped with the next? Not if that could then never be reached."""
     return not isinstance(statement, ast.Return | ast.Raise | ast.Break | ast.Continue)
 
 
@@ -415,7 +416,7 @@ def _bodies(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
 
 
 def _joined(lines: list[str], first: int, last: int, new: list[str]) -> str:
-    """*lines* with *new*, indented, in place of those from *first* to *last* (from 1)."""
+    """Replace lines *first* to *last* (from 1) of *lines* by *new*, indented."""
     indent = lines[first - 1][: len(lines[first - 1]) - len(lines[first - 1].lstrip())]
     return "\n".join([*lines[: first - 1], *(indent + line for line in new), *lines[last:], ""])
 
@@ -455,7 +456,7 @@ def survives(mutant: Mutant, copy: Path) -> bool:
 
 
 def _run_tests(copy: Path, tests: tuple[str, ...]) -> None:
-    """In the child; it ends with it."""
+    """Run the tests in a child process, which this ends."""
     try:
         os.chdir(copy)
         os.environ["TRIO_CHARDEV_SEEDS"] = "1"
@@ -463,7 +464,9 @@ def _run_tests(copy: Path, tests: tuple[str, ...]) -> None:
         for fd in (0, 1, 2):
             os.dup2(silence, fd)
         sys.path.insert(0, str(copy))
-        sys.dont_write_bytecode = True  # a mutant of the same second and size would be taken for it
+        sys.dont_write_bytecode = (
+            True  # else it would be used for a mutant of the same second and size
+        )
         for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
             del sys.modules[name]
         preloaded = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
@@ -481,7 +484,7 @@ class Alarm:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

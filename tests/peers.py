@@ -13,7 +13,7 @@ import pytest
 
 
 def need(program: str) -> str:
-    """The path of *program*; without it the test is skipped, or fails where peers are required."""
+    """Return the path of *program*; else skip the test, or fail where peers are required."""
     if path := shutil.which(program):
         return path
     if os.environ.get("TRIO_CHARDEV_REQUIRE_PEERS") == "1":

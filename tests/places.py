@@ -1,6 +1,6 @@
 """A place for each kind of backend: options with which it opens, and a peer at the other end.
 
-Real descriptors all of them. A place is made in a folder of its own and is gone with its block.
+All use real descriptors. A place is made in a folder of its own and is gone with its block.
 """
 
 from __future__ import annotations
@@ -51,29 +51,29 @@ from trio_chardev.registry import Registry, open_registry_with
 from trio_chardev.testing import Join
 from trio_chardev.testing.pair import receive_some
 
-OFLAG = 1  # its place in what tcgetattr gives
-SMALL_BUFFER = 4096  # bytes; so that a sender is soon stuck
+OFLAG = 1  # the index in what tcgetattr() gives
+SMALL_BUFFER = 4096  # bytes, so that a sender is soon stuck
 
 
 @attrs.frozen(kw_only=True)
 class Place:
     options: BackendOptions
     folder: str = ""
-    """Where its files are."""
+    """The folder of its files."""
 
     join: Join | None = None
     blocks: bool = False
     closes: bool = False
     keeps: bool = True
     fds: tuple[int, int] = (0, 1)
-    """What is standard input and output to a stdio backend."""
+    """Standard input and output, for a stdio backend."""
 
     take_fd: Callable[[str], int] = number_as_fd
     bases: Mapping[str, BackendOptions] = attrs.Factory(dict)
     """The chardevs that it stands on, by id; to be added first."""
 
     def open(self, request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
-        """The opener, which also adds the bases, and removes them."""
+        """Open the backend; this also adds the bases, and removes them."""
         if self.bases:
             return self._open_on_bases(request)
         if isinstance(self.options, StdioOptions):
@@ -133,7 +133,7 @@ class Receiver(trio.abc.ReceiveStream):
 
 
 class Follower(Receiver):
-    """A regular file, as ``tail -f`` reads it: a thread writes it, soon."""
+    """A regular file, read as by ``tail -f``, as a thread writes it a little later."""
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         with trio.fail_after(5):
@@ -143,7 +143,7 @@ class Follower(Receiver):
 
 
 class Listening(trio.abc.ReceiveStream):
-    """A socket that nothing is sent to."""
+    """A socket that is only read from."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
@@ -156,7 +156,7 @@ class Listening(trio.abc.ReceiveStream):
 
 
 class RingReader(trio.abc.ReceiveStream):
-    """Somebody who uses ringbuf-read."""
+    """A client of ringbuf-read."""
 
     def __init__(self, backend: Backend) -> None:
         assert isinstance(backend, RingbufBackend)
@@ -198,17 +198,17 @@ def socket_stream(sock: socket.socket) -> trio.SocketStream:
 
 
 def connect_to(backend: Backend) -> trio.SocketStream:
-    """Be a client of a socket server."""
+    """Connect to a socket server."""
     assert isinstance(backend, SocketBackend)
     return socket_stream(dial(backend.address))
 
 
 def dial(address: SocketAddress) -> socket.socket:
-    """A client of the server at *address*, which may wait in its queue."""
+    """Return a client of the server at *address*, which may wait in its queue."""
     family = socket.AF_INET if isinstance(address, InetAddress) else socket.AF_UNIX
     client = socket.socket(family)
     client.settimeout(5)
-    # Before connecting, for that is when TCP tells the other side.
+    # Before connecting, as that is when TCP tells the other side.
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
     try:
         if isinstance(address, InetAddress):
@@ -223,7 +223,7 @@ def dial(address: SocketAddress) -> socket.socket:
 
 
 def at_once(make_peer: Callable[[Backend], trio.abc.AsyncResource]) -> Join:
-    """For a peer that can come without waiting."""
+    """Make a `Join` for a peer that can come without waiting."""
 
     async def join(backend: Backend) -> trio.abc.AsyncResource:
         await trio.lowlevel.checkpoint()
@@ -261,7 +261,7 @@ def memory(folder: Path) -> Iterator[Place]:
 
 @contextmanager
 def replay(folder: Path) -> Iterator[Place]:
-    """Of a recording whose first bytes come after thirty years."""
+    """Replay a recording whose first bytes come after thirty years."""
     path = folder / "recording"
     path.write_bytes(header("", 0) + b'[1e9, "o", "late"]\n')
     yield Place(options=ReplayOptions(path=str(path)))
@@ -270,7 +270,7 @@ def replay(folder: Path) -> Iterator[Place]:
 @contextmanager
 def file(folder: Path) -> Iterator[Place]:
     out = folder / "out"
-    out.touch()  # one that opening has made is not removed when a change fails: others may use it
+    out.touch()  # a file that opening has made stays when a change fails, as others may use it
 
     def read_it(backend: Backend) -> Receiver:
         return Follower(os.open(out, os.O_RDONLY))
@@ -280,7 +280,7 @@ def file(folder: Path) -> Iterator[Place]:
 
 @contextmanager
 def file_with_input(folder: Path) -> Iterator[Place]:
-    """The input has ended before anybody comes."""
+    """A file whose input has ended before anybody comes."""
     (folder / "in").touch()
     with file(folder) as place:
         assert isinstance(place.options, FileOptions)
@@ -340,9 +340,9 @@ def serial(folder: Path) -> Iterator[Place]:
 def stdio_terminal(folder: Path) -> Iterator[Place]:
     master, terminal = os.openpty()
     modes = termios.tcgetattr(terminal)
-    modes[OFLAG] = 0  # or the terminal makes CR LF of LF
+    modes[OFLAG] = 0  # else the terminal makes CR LF of LF
     termios.tcsetattr(terminal, termios.TCSANOW, modes)
-    options = StdioOptions(signal=False)  # or ^C is no byte like others
+    options = StdioOptions(signal=False)  # else ^C is no byte like others
     with closing_fds(terminal):
         yield from _with_master(master, Place(options=options, fds=(terminal, terminal)))
 
@@ -363,7 +363,7 @@ def stdio_pipes(folder: Path) -> Iterator[Place]:
 
 
 def _with_master(master: int, place: Place) -> Iterator[Place]:
-    """*place* with a peer on a PTY's master, whose closing hangs the line up."""
+    """Give *place* with a peer on a PTY's master, whose closing hangs the line up."""
     peer = FdStream(master)
     try:
         yield attrs.evolve(
@@ -388,7 +388,7 @@ def udp(folder: Path) -> Iterator[Place]:
 
 @contextmanager
 def mux(folder: Path) -> Iterator[Place]:
-    """On a socket server. Its input does not come by receive_some, so the peer sends none."""
+    """A mux on a socket server. Its input does not come by receive_some, so the peer sends none."""
     id = new_id()
     yield Place(
         options=MuxOptions(chardev=id),
@@ -401,7 +401,7 @@ def mux(folder: Path) -> Iterator[Place]:
 
 @contextmanager
 def hub(folder: Path) -> Iterator[Place]:
-    """On a socket server, and on another that nobody comes to."""
+    """A hub on a socket server, and on another one that nobody comes to."""
     ids = new_id(), new_id()
     yield Place(
         options=HubOptions(chardevs=ids),
@@ -414,7 +414,7 @@ def hub(folder: Path) -> Iterator[Place]:
 
 @contextmanager
 def hub_with_ringbuf(folder: Path) -> Iterator[Place]:
-    """Beside a ring, which is always open and as fast as can be."""
+    """A hub with a ring, which is always open and never slow."""
     with hub(folder) as place:
         id = list(place.bases)[1]
         bases = {**place.bases, id: RingbufOptions(size=1 << 20)}
@@ -426,17 +426,17 @@ def new_id() -> str:
 
 
 def connect_to_base(backend: Backend) -> trio.SocketStream:
-    """Be a client of the socket server that *backend* stands on first."""
+    """Connect to the socket server that is *backend*'s first base."""
     assert isinstance(backend, BackendOnBases)
     return connect_to(backend.on_bases[0].chardev.backend)
 
 
 async def come_to_base(backend: Backend) -> trio.SocketStream:
-    """`connect_to_base`, and be seen: what stands on several may have been open before."""
+    """Do `connect_to_base`, and be noticed: a backend on several may have been open before."""
     assert isinstance(backend, BackendOnBases)
     peer = connect_to_base(backend)
     with trio.fail_after(5):
-        while not backend.on_bases[0].is_open:  # noqa: ASYNC110 - who looks has no event
+        while not backend.on_bases[0].is_open:  # noqa: ASYNC110 - there is no event for it
             await trio.sleep(0.001)
     return peer
 
@@ -497,7 +497,7 @@ def _client(family: int, folder: Path, reconnect_ms: int | None) -> Iterator[Pla
         server.setblocking(False)
 
         async def join(backend: Backend) -> trio.SocketStream:
-            if not backend.is_open:  # it is the reader that connects
+            if not backend.is_open:  # the reader connects
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(receive_some, backend, 1)
                     await trio.lowlevel.wait_readable(server)
@@ -549,13 +549,13 @@ MAKERS: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
     "socket-tcp-client": tcp_client,
     "socket-redialing": redialing_client,
 }
-"""By name; it begins with the kind's."""
+"""The makers by name; a name begins with the kind's."""
 
 
 @contextmanager
 def place_for(name: str, folder: Path) -> Iterator[Place]:
     """Make the place *name*, in a folder of its own within *folder*."""
-    own = folder / secrets.token_hex(3)  # short: the path of a UNIX socket in it has 107 bytes
+    own = folder / secrets.token_hex(3)  # short, as a UNIX socket's path in it has 107 bytes
     own.mkdir()
     with MAKERS[name](own) as place:
         yield attrs.evolve(place, folder=str(own))

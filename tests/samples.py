@@ -1,4 +1,4 @@
-"""Options classes for tests that do without backends: QEMU 7.2's schema, and what is newer."""
+"""Options classes for tests without backends: QEMU 7.2's schema, and newer parts."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Pty(Common):
 
 @attrs.frozen(kw_only=True)
 class Line(Hostdev):
-    """What QEMU has not: enums, numbers."""
+    """Things that QEMU does not have: enums, numbers."""
 
     data_bits: Literal[5, 6, 7, 8] = 8
     parity: Literal["N", "E", "O"] = "N"

@@ -1,9 +1,9 @@
-"""Race for the way out of a sandbox: ``python -m tests.sandbox_race --seconds 20``; in ``just fuzz``.
+"""Race for a way out of a sandbox: ``python -m tests.sandbox_race --seconds 20``; in ``just fuzz``.
 
 A process swaps a folder for a link out of the sandbox and back, as fast as it can, while servers,
 links, files, recordings and clients are made in that folder again and again. It prints how often
-each was done and refused, and what was found outside: then the status is 1. That nothing is at each
-single step is tested by tests/test_sandbox_races.py; this is for what no step was thought of.
+each was done and refused, and what was found outside: then the status is 1.
+tests/test_sandbox_races.py checks each single step; this finds what no step was thought of.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RENAME_EXCHANGE = 2  # renameat2(2): the two names are swapped at once
 
 @contextmanager
 def swapping(one: Path, other: Path) -> Iterator[None]:
-    """Have another process swap the two names all the while."""
+    """Let another process swap the two names again and again."""
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(one), os.fsencode(other)
     child = os.fork()
@@ -57,7 +57,7 @@ def swapping(one: Path, other: Path) -> Iterator[None]:
 
 
 def ways_out(folder: str) -> dict[str, BackendOptions]:
-    """What is tried in *folder*."""
+    """Return the options that are tried in *folder*."""
     return {
         "server": SocketOptions(addr=UnixAddress(f"{folder}/s"), wait=False),
         "client": SocketOptions(addr=UnixAddress(f"{folder}/listens"), server=False),
@@ -70,7 +70,7 @@ def ways_out(folder: str) -> dict[str, BackendOptions]:
 
 
 async def try_one(registry: Registry, options: BackendOptions, sandbox: Sandbox) -> bool:
-    """Add, change and remove it; was that done?"""
+    """Add, change and remove a chardev. Returns whether that was done."""
     done = False
     with suppress(BackendError):
         await registry.add("x", options, sandbox=sandbox)
@@ -82,7 +82,7 @@ async def try_one(registry: Registry, options: BackendOptions, sandbox: Sandbox)
 
 
 async def race(seconds: float, inside: Path, outside: Path) -> int:
-    """Print what was done, and give how many got out."""
+    """Print what was done, and return how many got out."""
     sandbox = Sandbox([str(inside)])
     done: collections.Counter[str] = collections.Counter()
     tried: collections.Counter[str] = collections.Counter()
@@ -110,7 +110,7 @@ async def race(seconds: float, inside: Path, outside: Path) -> int:
 
 
 def main() -> int:
-    """The exit status: 1 if something got out."""
+    """Return the exit status: 1 if something got out."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=20.0)
     seconds = parser.parse_args().seconds

@@ -18,17 +18,17 @@ from typing import Any
 import trio
 
 PROGRAM = [sys.executable, "-c", "from trio_chardev.cli import main; main()"]
-TIMEOUT = 60.0  # seconds; the machine may be busy
+TIMEOUT = 60.0  # seconds, as the machine may be busy
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what only the kernel can tell."""
+    """Wait for what only the kernel knows."""
     while not condition():  # noqa: ASYNC110 - there is no event to wait for
         await trio.sleep(0.001)
 
 
 class Qmp:
-    """A client over a UNIX socket; keeps the events that come between."""
+    """A client over a UNIX socket; it keeps the events that come in between."""
 
     def __init__(self, path: Path, *, negotiate: bool = True) -> None:
         self.events: list[dict[str, Any]] = []
@@ -60,12 +60,12 @@ class Qmp:
         self._wire.flush()
 
     def read(self) -> Any:
-        """The next message; None at the end."""
+        """Read the next message; None at the end."""
         line = self._wire.readline()
         return json.loads(line) if line else None
 
     def __call__(self, name: str, /, **arguments: Any) -> Any:
-        """What the command returns, or the text of its error."""
+        """Return what the command returns, or the text of its error."""
         self.write(json.dumps({"execute": name, "arguments": arguments}).encode())
         while "event" in (message := self.read()):
             self.events.append(message)
@@ -82,12 +82,12 @@ class Running:
         self.process = process
 
     def wait_line(self) -> str:
-        """The next line that it prints."""
+        """Return the next line that it prints."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().rstrip("\n")
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, float, str]:
-        """Exit status, the seconds that it took, and what it said on standard error."""
+        """Return the exit status, the seconds that it took, and its standard error."""
         begin = time.monotonic()
         self.process.send_signal(number)
         _, said = self.process.communicate(timeout=TIMEOUT)

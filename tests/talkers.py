@@ -1,4 +1,4 @@
-"""Peers of sockets that send and read at the same time, until they learn that they were left."""
+"""Peers of sockets that send and read at the same time, until they learn that they are left."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from trio_chardev.protocols.websocket import websocket_connection
 FRAME = 9_000  # bytes
 KINDS = ("tcp", "unix", "telnet", "tls", "websocket", "websocket-tls", "telnet-tls")
 BREATH = 0.001  # seconds
-ENOUGH = 100_001  # bytes; the kernels and the queue take more of one whose user is behind
+ENOUGH = 100_001  # bytes; the kernels and the queue take more if the user is slow
 
 
 def pattern(size: int, name: str = "old") -> bytes:
-    """*size* bytes that show where they are, 0xff among them."""
+    """Make *size* bytes that show their positions, 0xff among them."""
     lines = (b"%s %08d\xff\n" % (name.encode(), number) for number in range(size // 12 + 1))
     return b"".join(lines)[:size]
 
 
 @attrs.define(eq=False)
 class Talker:
-    """A peer; what it has sent when it learns that it was left must arrive.
+    """A peer; what it has sent when it learns that it is left must arrive.
 
-    It answers the end of what it reads in the way of its protocol, once what it was sending is
-    sent. What it sends goes through the *codecs*, the uppermost last.
+    It answers the end of its input as its protocol does, after what it was sending has been sent.
+    Its output goes through the *codecs*, the uppermost last.
     """
 
     stream: trio.abc.Stream
@@ -47,9 +47,9 @@ class Talker:
     sent: int = 0
     got: bytearray = attrs.Factory(bytearray)
     reads: bool = True
-    """False: so it does not learn it, and it does not leave."""
+    """If not, it does not learn that, and does not leave."""
     knows: bool = False
-    """It has read the end."""
+    """Has it read the end?"""
     has_sent_all: trio.Event = attrs.Factory(trio.Event)
     _lock: trio.Lock = attrs.Factory(trio.Lock)
 
@@ -120,16 +120,16 @@ class Talker:
     async def get_going(self) -> None:
         """Wait until it has sent all, or is stuck: for some time nothing moves in this process.
 
-        How long a turn takes tells nothing: a process that is held up sends little in any time.
+        Time alone says nothing: a process that is held up sends little in any time.
         """
-        while self.sent < min(ENOUGH, len(self.data)):  # noqa: ASYNC110 - nothing tells
+        while self.sent < min(ENOUGH, len(self.data)):  # noqa: ASYNC110 - there is no event
             await trio.sleep(BREATH)
         if not self.has_sent_all.is_set():
             await trio.testing.wait_all_tasks_blocked(20 * BREATH)
 
 
 def options_of(kind: str, address: SocketAddress, *, server: bool) -> SocketOptions:
-    """Of a socket that speaks *kind*; its credentials are "tls"."""
+    """Return the options of a socket that speaks *kind*; its credentials are "tls"."""
     return SocketOptions(
         addr=address,
         server=server,
@@ -144,7 +144,7 @@ def address_for(kind: str, folder: Path) -> SocketAddress:
 
 
 def codecs_of(kind: str, *, server: bool) -> list[Codec]:
-    """Of the peer, which is a *server*, above TLS."""
+    """Return the codecs of the peer, which is a *server*, above TLS."""
     codecs: list[Codec] = []
     if "websocket" in kind:
         codecs.append(websocket_connection(is_server=server, host="localhost", binary_only=False))
@@ -154,7 +154,7 @@ def codecs_of(kind: str, *, server: bool) -> list[Codec]:
 
 
 def talker(kind: str, stream: trio.SocketStream, data: bytes, *, server: bool) -> Talker:
-    """A peer, which is a *server*, on a connected socket."""
+    """Make a peer, which is a *server*, on a connected socket."""
     over: trio.abc.Stream = stream
     if "tls" in kind:
         name = None if server else "localhost"
@@ -177,7 +177,7 @@ class Meeting:
     _listener: socket.socket | None = None
 
     async def meet(self, get_backend: Callable[[], Backend]) -> Talker:
-        """Come to a server that is in place, or be found by a client that is being opened."""
+        """Connect to a server that is in place, or accept a client that is being opened."""
         if self._listener is None:
             stream = connect_to(get_backend())
         else:
@@ -192,7 +192,7 @@ class Meeting:
 async def meeting(
     kind: str, folder: Path, objects: dict[str, object], data: bytes, *, server: bool
 ) -> AsyncIterator[Meeting]:
-    """Of a chardev that is a server, or a client of a listener of ours."""
+    """Give the meeting of a chardev that is a server, or a client of a listener of ours."""
     address = address_for(kind, folder)
     if "tls" in kind:
         credentials = folder / "tls"

@@ -1,4 +1,4 @@
-"""A system that gives no threads, or one whose threads die as they begin."""
+"""A system that starts no threads, or whose threads die as they begin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trio_chardev import workers
 
 
 class Threads:
-    """Stands between the workers and the system. At first all is well."""
+    """Stands between the workers and the system. At first it starts threads."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error: Exception | None = None

@@ -23,7 +23,7 @@ from trio_chardev.registry import Registry, open_registry_with
 PATIENCE = 5  # seconds
 
 Seen = list[BackendEvent | bytes]
-"""What a user has met, in order."""
+"""What has happened to a user, in order."""
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -43,7 +43,7 @@ class User:
 
     @property
     def filename(self) -> str:
-        """What query-chardev shows."""
+        """Return what query-chardev shows."""
         return self.registry["c"].info.filename
 
     async def change(self, place: Place) -> None:
@@ -52,14 +52,14 @@ class User:
             await self.registry.change("c", place.options, take_fd=place.take_fd)
 
     async def meet(self, place: Place) -> None:
-        """Have the peer come that *place* is for."""
+        """Let the peer of *place* come."""
         self.peer = None
         if place.join is not None:
             self.peer = await place.join(self.frontend.backend)
             await until(lambda: self.frontend.is_open)
 
     async def write(self, data: bytes) -> bytes:
-        """Write; what has come to the peer, or *data* where there is none."""
+        """Write; returns what has come to the peer, or *data* if there is no peer."""
         await self.frontend.send_all(data)
         if not isinstance(self.peer, trio.abc.ReceiveStream):
             return data
@@ -70,7 +70,7 @@ class User:
         return got
 
     async def send(self, data: bytes) -> bytes:
-        """Have the peer send *data*; what of it is sent at all."""
+        """Let the peer send *data*; returns what it can send of it."""
         if not isinstance(self.peer, trio.abc.SendStream):
             return b""
         with trio.fail_after(PATIENCE):
@@ -85,7 +85,7 @@ class User:
         return data
 
     async def talk(self) -> None:
-        """A few bytes each way."""
+        """Send a few bytes each way."""
         assert await self.write(b"ping") == b"ping"
         sent = await self.send(b"pong")
         assert await self.read(len(sent)) == sent
@@ -93,7 +93,7 @@ class User:
 
 @attrs.define
 class Refuser:
-    """A frontend that does not take the first backend that it is asked to."""
+    """A frontend that refuses the first backend that it is asked to take."""
 
     asked: list[str] = attrs.Factory(list)
 
@@ -108,7 +108,7 @@ class Refuser:
 async def using(
     place: Place, be_change: BeChange = stateless, fds: tuple[int, int] = (0, 1)
 ) -> AsyncIterator[User]:
-    """A chardev "c" at *place*, its peer there; *fds* are standard input and output."""
+    """Make a chardev "c" at *place*, with its peer; *fds* are standard input and output."""
 
     def opener(options: BackendOptions) -> Opener:
         if isinstance(options, StdioOptions):
@@ -129,7 +129,7 @@ async def using(
 
 
 def join(items: Iterable[BackendEvent | bytes]) -> Seen:
-    """*items* with neighbouring bytes in one piece."""
+    """Join neighbouring bytes among *items*."""
     joined: Seen = []
     for item in items:
         if isinstance(item, bytes) and joined and isinstance(joined[-1], bytes):

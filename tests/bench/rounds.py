@@ -1,4 +1,4 @@
-"""Benchmarks and rounds that nobody measured."""
+"""Invented benchmarks and rounds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def round_of(*values: float, more_is_better: bool = False) -> Round:
 
 
 def rounds(ours: list[float], theirs: list[float] | None = None) -> Rounds:
-    """One value a round."""
+    """Return rounds of one value each."""
     found = {"trio-chardev": [round_of(value) for value in ours]}
     if theirs is not None:
         found["socat"] = [round_of(value) for value in theirs]

@@ -13,7 +13,7 @@ from trio_chardev.testing import FakeDevice, FakeOptions, fake_opener
 
 @asynccontextmanager
 async def open_fakes(*devices: FakeDevice) -> AsyncIterator[Registry]:
-    """A chardev on each of *devices*, under its name."""
+    """Open a registry with a chardev on each of *devices*, under its name."""
     async with open_registry_with(fake_opener, driver_of) as registry:
         for device in devices:
             await registry.add(device.name, FakeOptions(device=device))
@@ -21,7 +21,7 @@ async def open_fakes(*devices: FakeDevice) -> AsyncIterator[Registry]:
 
 
 class Journal(list[object]):
-    """In place of a device's `line_calls`: each with what had been sent when it came."""
+    """Replaces a device's `line_calls`: keeps each call with what had been sent before it."""
 
     def __init__(self, device: FakeDevice) -> None:
         self._device = device

@@ -1,4 +1,4 @@
-"""What goes over a WebSocket's wire, put together by hand."""
+"""Hand-made bytes of a WebSocket's wire."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FIN, CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x80, 0, 1, 2, 8, 9, 10
 
 
 def request(line: bytes = b"GET / HTTP/1.1", more: bytes = b"", **changes: bytes | None) -> bytes:
-    """A request of which *changes* are made; a header that is None is left out."""
+    """Make a request with *changes*; a header that is None is left out."""
     headers: dict[str, bytes | None] = {
         "host": b"localhost",
         "upgrade": b"websocket",
@@ -27,7 +27,7 @@ def request(line: bytes = b"GET / HTTP/1.1", more: bytes = b"", **changes: bytes
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: int = FIN, mask: bytes = b"mask") -> bytes:
-    """A frame of a client; with an empty *mask* of a server."""
+    """Make a frame of a client, or with an empty *mask* of a server."""
     size = len(payload)
     bit = 0x80 if mask else 0
     if size < 126:
