@@ -1,4 +1,4 @@
-"""A browser that shows one page: Chromium, without window and network, with its own profile."""
+"""A browser that shows one page: headless Chromium, with its own profile."""
 
 from __future__ import annotations
 

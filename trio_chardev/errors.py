@@ -117,7 +117,7 @@ def backend_errors(failed: str) -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """What *error* says, to be part of another error's line; its class name if it says nothing."""
+    """Return *error*'s text, as part of another error's line; its class name if it has none."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     text = strerror(error) if isinstance(error, OSError) else str(error)

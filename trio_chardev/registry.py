@@ -81,7 +81,7 @@ class Registry(Mapping[str, Chardev]):
     _chardevs: dict[str, Chardev] = attrs.Factory(dict)
     _options: dict[str, BackendOptions] = attrs.Factory(dict)
     _adding: set[str] = attrs.Factory(set)  # ids whose first backend is being opened
-    _told: dict[Chardev, Backend] = attrs.Factory(dict)  # last told to `on_notice`
+    _told: dict[Chardev, Backend] = attrs.Factory(dict)  # last reported to `on_notice`
 
     def __getitem__(self, id: str) -> Chardev:
         try:

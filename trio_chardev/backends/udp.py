@@ -138,14 +138,14 @@ class UdpBackend(Backend):
 
 
 class _UdpPeer(Peer):
-    """The one at the other address."""
+    """The peer at the other address."""
 
     def __init__(self, filename: str, endpoint: Endpoint) -> None:
         super().__init__(filename)
         self._endpoint = endpoint
 
     def guard(self) -> None:
-        """Refuse to be a monitor's, unless the peer is on this machine. Raises BackendError."""
+        """Raise BackendError unless the peer is on this machine, as a monitor requires."""
         host, port, *_ = self._endpoint.address
         check_remote(InetAddress(host, str(port)))
 

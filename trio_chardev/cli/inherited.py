@@ -29,7 +29,7 @@ class Inherited:
     _left: set[int] = attrs.Factory(set)
     _given: set[int] = attrs.Factory(set)
     _named: list[tuple[str, int]] = attrs.Factory(list)
-    """In systemd's order; those of the same name are given away in that order."""
+    """Names and numbers in systemd's order; those of one name are given away in that order."""
 
     @classmethod
     def found(cls, environ: Mapping[str, str] = os.environ) -> Inherited:

@@ -102,7 +102,7 @@ class ServeOptions:
 
     objects: Mapping[str, ObjectOptions]
     chardevs: Mapping[str, BackendOptions]
-    """In the order in which to add them; so are the objects and the devices."""
+    """They are in the order in which to add them, as the objects and the devices are."""
     devices: Mapping[str, DeviceOptions]
     said: Mapping[tuple[Table, str], str]
     """The option of each object, chardev and device, for error texts."""

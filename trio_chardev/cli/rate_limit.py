@@ -62,7 +62,7 @@ class RateLimit:
         return bool(self._left_out)
 
     def filter(self, record: logging.LogRecord) -> list[logging.LogRecord]:
-        """What to print for *record*: nothing, or it, perhaps after a report of lost lines."""
+        """Return what to print: nothing, or *record*, perhaps after a report of lost lines."""
         if record.levelno < LIMITED_LEVEL:
             return [record]
         now = self._clock()

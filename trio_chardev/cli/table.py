@@ -56,7 +56,7 @@ def row_of(chardev: dict[str, Any]) -> Row:
 
 
 def place_of(kind: str, data: dict[str, Any], filename: str) -> str:
-    """Where the backend is: a device, a path, an address."""
+    """Return where the backend is: a device, a path, an address."""
     match kind:
         case "socket":
             return filename.removeprefix("disconnected:")

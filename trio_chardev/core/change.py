@@ -48,7 +48,7 @@ class Change:
 
     _parts: Parts
     _nursery: trio.Nursery
-    """For the task that goes on after the change: it sends the bytes carried over."""
+    """Runs the task that sends the bytes carried over, after the change."""
     _old: Runner
     _new: Runner
     _options: ChangeOptions

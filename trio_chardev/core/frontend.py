@@ -71,7 +71,7 @@ class Frontend(trio.abc.Stream):
         self.calls = Calls(self.id, handlers, weakly(Frontend.detach, self))
         """Calls the user's handlers."""
         self.relay = Relay(self, inbox, outbox)
-        """For a user that passes bytes on."""
+        """Methods for a user that passes bytes on."""
 
     @property
     def is_open(self) -> bool:

@@ -74,4 +74,4 @@ class Leaving:
 
 
 LEAVES_NOTHING = Leaving()
-"""For a backend that has to do nothing."""
+"""The `Leaving` of a backend that has to do nothing."""

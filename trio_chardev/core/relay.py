@@ -1,4 +1,4 @@
-"""For a user that passes a chardev's bytes on, as a bridge, a mux and a hub do."""
+"""Methods for a user that passes a chardev's bytes on, as a bridge, a mux and a hub do."""
 
 from __future__ import annotations
 

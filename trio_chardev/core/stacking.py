@@ -1,4 +1,4 @@
-"""For a backend that stands on other chardevs, or has several users."""
+"""What only a mux or hub has: other chardevs that it stands on, or several users."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Stacking:
     __slots__ = ()
 
     max_frontends: int = 1
-    """How many users its chardev may have at the same time."""
+    """How many users its chardev may have."""
 
     @property
     def bases(self) -> tuple[str, ...]:
@@ -28,4 +28,4 @@ class Stacking:
 
 
 STANDS_ALONE = Stacking()
-"""For a backend that is no mux or hub."""
+"""The `Stacking` of a backend that is no mux or hub."""

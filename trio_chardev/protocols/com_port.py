@@ -146,7 +146,7 @@ class ComPortServer:
         return wish
 
     def _wish_of(self, message: Message) -> Wish | None:
-        """What *message* would change; None if nothing."""
+        """Return what *message* would change, or None."""
         line = with_setting(message, self._wanted_line)
         if line is not None:
             return None if line == self._wanted_line else line

@@ -143,7 +143,7 @@ class FakeBackend(Backend):
 
 
 class FakePeer(Peer):
-    """Who is at the device of a fake backend."""
+    """The peer at the device of a fake backend."""
 
     needs_attention = True
 
@@ -167,7 +167,7 @@ class FakePeer(Peer):
 
 
 class FakeStacking(Stacking):
-    """How many users the chardev of a fake device may have, and what its users do to it."""
+    """The number of users that a fake device allows; it passes `touch` on to the device."""
 
     def __init__(self, device: FakeWorld) -> None:
         self.max_frontends = device.max_frontends

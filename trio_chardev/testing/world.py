@@ -64,11 +64,11 @@ class FakeWorld:
     answers: bool = True
     """False: when it is replaced, its peer goes on sending what it is fed, until the deadline."""
     max_frontends: int = 1
-    """How many users its chardev may have at a time."""
+    """How many users its chardev may have."""
     on_touch: Callable[[], None] = lambda: None
-    """Is called when the backend is to tell those that it stands on."""
+    """Called by the backend's `Stacking.touch`."""
     keeps_peer: bool = False
-    """Its backend takes over the peer of another, if it is asked to (`keep_peer`)."""
+    """Does its backend take over the peer of another, if asked to (`keep_peer`)?"""
 
     is_held_open: bool = False
     """Is there a backend on it that is not closed yet?"""

@@ -117,7 +117,7 @@ class Connection:
         return pipe.empty_into(self._sock.fileno())
 
     def flush(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def has_input(self) -> bool:
         """Would `receive` give bytes?"""

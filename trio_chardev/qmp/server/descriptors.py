@@ -116,7 +116,7 @@ class FdSets:
             del self._sets[set_id]
 
     def query(self) -> list[FdsetInfo]:
-        """All sets."""
+        """Return all sets."""
         return [FdsetInfo(fdset_id=i, fds=tuple(infos)) for i, infos in self._sets.items()]
 
     def open_path(
