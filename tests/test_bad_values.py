@@ -1,6 +1,6 @@
 """Bad values for every option of every kind, by QMP and on the command line.
 
-What must come of each: one clear line, and nothing that was not there before.
+Each must lead to one clear line, and to nothing that was not there before.
 """
 
 from __future__ import annotations

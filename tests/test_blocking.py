@@ -1,4 +1,4 @@
-"""Each call that a file can hold up is listed here with what keeps it from holding up all."""
+"""Lists each call that a file can block, with what keeps it from blocking the event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What close(2) reports of a descriptor that only locks, or holds a folder, is nobody's trouble."""
+"""Errors of close(2), for a descriptor that only locks, or holds a folder, bother nobody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The harness of `tests.faults`: what it has fail, and that it finds a promise that is broken."""
+"""The harness of `tests.faults`: what it makes fail, and that it finds a broken promise."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Faults of the world: the error is clear, the others go on, and when it is over so does this one.
+"""Faults of the system: the error is clear, other chardevs go on, and afterwards so does this one.
 
-With real descriptors. Each test has a ring beside the chardev that suffers: `unharmed` uses it.
+These use real descriptors. Each test has a ring besides the chardev that suffers, for `unharmed`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Small files that somebody names: nothing that they turn out to be holds up anybody."""
+"""Small files that are named by a user: whatever they turn out to be, they block nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/guarantees.md, docs/security.md and docs/peers.md name tests that there are."""
+"""docs/guarantees.md, docs/security.md and docs/peers.md name tests that exist."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The console of a real guest is changed while it prints.
 
-A guest numbers its lines, so a byte that is lost or comes twice shows. What is printed while
+A guest numbers its lines, so a byte that is lost or repeated shows. What is printed while
 nobody is connected is lost, as on any serial line (QEMU drops it), and nothing else.
 """
 

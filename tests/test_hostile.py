@@ -1,7 +1,7 @@
-"""No peer, whatever it sends, keeps others waiting, nor makes memory grow beyond the bounds.
+"""No peer, whatever it sends, keeps others waiting, or makes memory grow beyond its bounds.
 
 What others wait for is the work of one step of a task; it is counted, see `tests.hostile.meter`,
-so that the machine's speed does not matter. ``python -m tests.hostile`` measures.
+so that the machine's speed does not matter. ``python -m tests.hostile`` measures times.
 """
 
 from __future__ import annotations

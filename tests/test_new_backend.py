@@ -1,4 +1,4 @@
-"""What docs/new-backend.md shows works as it shows it, in the project and outside of it."""
+"""What docs/new-backend.md shows works as shown, in the project and outside of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a registry tells of its chardevs: what, with which names, and in which order."""
+"""What a registry reports about its chardevs: the notices, with which names, in which order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds and drivers that an installed package brings are known to the command line and to QMP."""
+"""The command line and QMP know kinds and drivers from an installed package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `import trio_chardev` gives: its names, and what leaves its blocks."""
+"""The names that `import trio_chardev` gives, and the exceptions that leave its blocks."""
 
 from __future__ import annotations
 

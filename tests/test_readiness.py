@@ -1,4 +1,4 @@
-"""epoll without room costs nobody anything but time: no chardev, no client, not the service."""
+"""epoll without room costs only time: no chardev, no client, not the service."""
 
 from __future__ import annotations
 

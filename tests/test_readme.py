@@ -1,4 +1,4 @@
-"""What README.md says can be done as it says."""
+"""What README.md shows works as shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adding, changing, removing and listing by id, in QEMU's words."""
+"""Adding, changing, removing and listing by id, with QEMU's error texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service: what stops when, and who hears of it."""
+"""The service: the order in which its parts stop, and who is told."""
 
 from __future__ import annotations
 

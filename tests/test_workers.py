@@ -1,4 +1,4 @@
-"""Worker threads: no failure of one costs more than its job, and nobody waits for it in vain."""
+"""Worker threads: a failure of one costs no more than its job, and nobody waits for it in vain."""
 
 from __future__ import annotations
 

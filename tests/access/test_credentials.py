@@ -1,4 +1,4 @@
-"""TLS credentials: each handshake is a full one, and who was revoked, at any level, is refused."""
+"""TLS credentials: each handshake is a full one, and a revoked peer, at any level, is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects: who may, secrets, and what is wrong with a folder of certificates."""
+"""Objects: authorization lists, secrets, and what is wrong with a folder of certificates."""
 
 from __future__ import annotations
 

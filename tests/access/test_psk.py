@@ -1,6 +1,6 @@
-"""Pre-shared keys: the file, who gets through a handshake, programs that are not ours.
+"""Pre-shared keys: the file, which peers get through a handshake, programs that are not ours.
 
-Python's ssl knows of them since 3.13. CI has 3.11: there only the file and the refusal are tested.
+Python's ssl has them since 3.13. CI has 3.11: there only the file and the refusal are tested.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Who may write in the sandbox swaps a folder for a link out of it, at each step of what is done.
+"""A process that may write in the sandbox swaps a folder for a link out of it, at each step.
 
 Before the n-th system call that takes a name ``inside/d`` becomes a link to ``outside``, for all n:
 it stays one, or is the folder again before the next call. Nothing may be made, read, removed or
-connected to outside, whatever becomes of what was asked for.
+connected to outside, whether the request succeeds or not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The event loop opens, reads, writes and looks up nothing that is on a disk: threads do.
+"""The event loop's thread opens, reads, writes and looks up nothing on a disk: worker threads do.
 
-Each kind is opened, used, changed to itself and closed, and each call of those that a disk can hold
-up is looked at: the loop's thread may make it for /proc and /dev only.
+Each kind is opened, used, changed to itself and closed, and each call that a disk can block is
+checked: the loop's thread may make it for /proc and /dev only.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A call that fails while a backend opens, is put in place or closes costs no descriptor.
+"""A call that fails while a backend opens, is put in place or closes leaks no descriptor.
 
-The n-th call of all that may fail behind an open does so, for all n, in each place.
+The n-th of all calls that may fail after an open does so, for all n, in each place.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A read or write that fails once stops nothing: what says nothing of the peer is tried again."""
+"""A read or write that fails once stops nothing: an error that is not about the peer is retried."""
 
 from __future__ import annotations
 

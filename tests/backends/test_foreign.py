@@ -1,4 +1,4 @@
-"""Kinds that QEMU has and we have not: their options are known, they are refused."""
+"""Kinds that only QEMU has: their options are known, and they are refused."""
 
 from __future__ import annotations
 

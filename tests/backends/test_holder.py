@@ -1,4 +1,4 @@
-"""Descriptors whose description others share: nothing waits, and they do not notice."""
+"""Descriptors whose description others share: nothing waits, and the others do not notice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may read the files that are made, and how large they may become."""
+"""The permissions of files that are created, and how large they may become."""
 
 from __future__ import annotations
 

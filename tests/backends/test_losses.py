@@ -1,6 +1,6 @@
-"""What QEMU loses, stalls or leaves dead in a change, and what comes of it here.
+"""What QEMU loses, stalls or leaves dead in a change, and what happens here instead.
 
-Each test names what QEMU 7.2 does. What other modules show already: see docs/guarantees.md.
+Each test says what QEMU 7.2 does. For what other modules already test see docs/guarantees.md.
 """
 
 from __future__ import annotations

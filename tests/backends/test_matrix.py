@@ -1,7 +1,7 @@
 """A change from each kind of backend to each other, under a stream: no byte is lost or repeated.
 
-By default each ordered pair is shown once for output and once for input, at a speed that goes
-round; with the environment variable TRIO_CHARDEV_MATRIX=full at all of them (`just matrix`).
+By default each ordered pair is tested once for output and once for input, at alternating speeds;
+with the environment variable TRIO_CHARDEV_MATRIX=full at all of them (`just matrix`).
 """
 
 from __future__ import annotations

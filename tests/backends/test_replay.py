@@ -1,4 +1,4 @@
-"""Recordings that are played: when what comes, and what the frontend must send."""
+"""Recordings that are replayed: when input comes, and what the frontend must send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A kind on a stream of Trio's: the contract, its end, and what is on its way at a change."""
+"""A kind on any Trio stream: the contract, its end, and bytes in transit in a change."""
 
 from __future__ import annotations
 

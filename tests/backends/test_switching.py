@@ -1,8 +1,8 @@
 """One console that is moved among WebSocket, TCP and UNIX sockets, servers and clients, under load.
 
-Its user never stops writing, nor does who is at the other end; all read slowly. trio-websocket
-speaks for the WebSocket peers: it gives up what it has not read when its own writing fails, as
-browsers do, so the closing handshake must come first.
+Its user never stops writing, nor do the peers; all read slowly. trio-websocket is the WebSocket
+peer: it drops what it has not read when its own writing fails, as browsers do, so the closing
+handshake must come first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Processes of a run: they are there for their block, and what goes wrong is told."""
+"""Processes of a run: they exist for their block, and their errors are reported."""
 
 from __future__ import annotations
 

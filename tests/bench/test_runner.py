@@ -1,4 +1,4 @@
-"""Turns, and what becomes of a contender that does the wrong thing."""
+"""Turns, and the handling of a contender that does the wrong thing."""
 
 from __future__ import annotations
 

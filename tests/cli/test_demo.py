@@ -1,4 +1,4 @@
-"""``trio-chardev demo``: it runs, and what it says can be trusted."""
+"""``trio-chardev demo``: it runs, and what it prints is true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is printed of an error: one line, whatever is in it."""
+"""How errors are printed: in one line, whatever is in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service prints never holds it up, and a flood of it is cut short."""
+"""What the service prints never blocks it, and a flood of log lines is limited."""
 
 from __future__ import annotations
 

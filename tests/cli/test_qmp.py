@@ -1,4 +1,4 @@
-"""``trio-chardev qmp``, ``list``, ``change`` and ``events``, at a service of its own process."""
+"""``trio-chardev qmp``, ``list``, ``change`` and ``events``, with a service in a process."""
 
 from __future__ import annotations
 

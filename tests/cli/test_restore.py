@@ -1,4 +1,4 @@
-"""``serve --state``: after a kill -9 the next start has what clients had made."""
+"""``serve --state``: after a kill -9 the next start has what clients had set up."""
 
 from __future__ import annotations
 

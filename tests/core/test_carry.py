@@ -1,4 +1,4 @@
-"""Carrying over: what the old backend's peer has not taken goes to the new one's, first of all."""
+"""Carrying over: what the old backend's peer has not taken goes to the new one's, and first."""
 
 from __future__ import annotations
 

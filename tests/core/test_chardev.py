@@ -1,4 +1,4 @@
-"""Changing a chardev: QEMU's rules and words, events, rollback, everything that hangs."""
+"""Changing a chardev: QEMU's rules and error texts, events, rollback, everything that hangs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commit: in what order it does what, and that nothing is touched when it is refused."""
+"""The commit: the order of its steps, and that nothing is touched when it is refused."""
 
 from __future__ import annotations
 

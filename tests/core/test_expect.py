@@ -1,4 +1,4 @@
-"""`Frontend.expect`: what it returns, what stays, and that nothing is lost however it ends."""
+"""`Frontend.expect`: what it returns, what it leaves, and that it loses nothing however it ends."""
 
 from __future__ import annotations
 

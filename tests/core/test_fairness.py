@@ -1,4 +1,4 @@
-"""Chardevs share one thread: none that is busy keeps another from its turn."""
+"""Chardevs share one thread: a busy one does not keep another from running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The switch of the fast ways; `pytest --plain` runs all other tests without them."""
+"""The switch of the fast paths; `pytest --plain` runs all other tests without them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user's end: a stream, line calls, what it hears when the chardev goes."""
+"""The user's end: a stream, line calls, and what happens when the chardev is removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the old one's peer says until it knows that it was left: it comes first, as far as it is kept."""
+"""What the old backend's peer sends until it knows that it is left comes first, up to a limit."""
 
 from __future__ import annotations
 

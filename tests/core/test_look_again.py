@@ -1,4 +1,4 @@
-"""When what is about to come is looked for again before it is waited for, and for how long."""
+"""When, and for how long, input that may come soon is polled before it is waited for."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Random histories of chardevs beside a simple model of what must come of them.
+"""Random histories of chardevs, compared with a simple model.
 
-What the model says of each chardev: which device is in place, what all its devices were sent
-together, and what its frontend heard and read, bytes and events in one order.
+The model says of each chardev: which device is in place, what all its devices were sent
+together, and which bytes and events its frontend got, in order.
 
 With the environment variable TRIO_CHARDEV_EXAMPLES=N other histories are tried, N of them.
 """

@@ -1,4 +1,4 @@
-"""Writing: one piece, one order, one backend, whatever cuts in."""
+"""Writing: one piece, one order, one backend, whatever interrupts it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code of others that raises, wherever the core calls it, is logged and breaks nothing else."""
+"""Callbacks that raise, wherever the core calls them, are logged and break nothing else."""
 
 from __future__ import annotations
 

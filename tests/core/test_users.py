@@ -1,4 +1,4 @@
-"""Who gets bytes and who gets events, with one user or several."""
+"""Which users get bytes and which get events, with one user or several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that do not keep whom they are for."""
+"""Calls that do not keep their objects alive."""
 
 from __future__ import annotations
 

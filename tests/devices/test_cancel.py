@@ -1,7 +1,7 @@
 """Brute force: bytes go both ways while a side, or both, are changed or the bridge is removed.
 
-Whoever does that, or the whole service, is cancelled at every scheduler step: no byte is lost
-or comes twice. By default under one schedule, see `tests.steps`; with the environment variable
+The task that does that, or the whole service, is cancelled at every scheduler step: no byte is lost
+or repeated. By default under one schedule, see `tests.steps`; with the environment variable
 TRIO_CHARDEV_SEEDS=N under N of them.
 """
 

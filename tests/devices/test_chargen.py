@@ -1,4 +1,4 @@
-"""chargen: numbered lines, one stream for whoever is there, and how it is checked."""
+"""chargen: numbered lines, one stream for all readers, and how it is checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""discard: takes all, counts it, and sends nothing."""
+"""discard: takes everything, counts it, and sends nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small pieces that are sent on directly come as those that go the plain way; and when they are."""
+"""Small pieces that take the fast path arrive as by the plain path; and when they take it."""
 
 from __future__ import annotations
 

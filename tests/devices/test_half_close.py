@@ -1,4 +1,4 @@
-"""``printf ... | nc -N``, and what else shuts down its side, through bridges, muxes and hubs."""
+"""``printf ... | nc -N``, and other peers that half-close, through bridges, muxes and hubs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Random histories of devices on chardevs that are changed under them, beside a simple model.
+"""Random histories of devices on chardevs that are changed meanwhile, compared with a simple model.
 
-What the model says: which device uses which chardev, what each flow has passed on, dropped and
-set at its sink, and what waits at a source. All that comes from a chardev goes, in one order,
-to its user: bytes and line settings.
+The model says which device uses which chardev, what each flow has passed on, dropped and
+set at its sink, and what waits at a source. Everything that comes from a chardev, bytes and line
+settings, goes to its user in one order.
 
 With the environment variable TRIO_CHARDEV_EXAMPLES=N other histories are tried, N of them.
 """

@@ -1,4 +1,4 @@
-"""monitor: as a driver of devices; what it says is tested in ``qmp/test_device_commands``."""
+"""monitor: as a driver of devices; its commands are tested in ``qmp/commands/test_device.py``."""
 
 from __future__ import annotations
 

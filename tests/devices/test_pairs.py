@@ -1,7 +1,7 @@
 """A bridge between backends of all kinds, on real descriptors: nothing is lost, nothing repeated.
 
-All pairs with TRIO_CHARDEV_MATRIX=full (`just matrix`); by default each kind at both sides of a
-socket server's, and with its own like.
+All pairs with TRIO_CHARDEV_MATRIX=full (`just matrix`); by default each kind with a socket server
+on either side, and with its own kind.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a sink takes in pieces comes as what it takes at once; and when it is offered again."""
+"""Bytes that a sink takes in pieces arrive as others do; and when they are offered again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices: added whole or not at all; one that fails goes alone; all end before the chardevs."""
+"""Devices: added or not, never partly; one that fails ends alone; all end before chardevs."""
 
 from __future__ import annotations
 

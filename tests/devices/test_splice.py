@@ -1,4 +1,4 @@
-"""A flow that is spliced gives what the plain one gives; when it is, and when not any more."""
+"""A spliced flow passes on what a plain one does; and when a flow is spliced."""
 
 from __future__ import annotations
 

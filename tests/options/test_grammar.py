@@ -1,4 +1,4 @@
-"""The texts were recorded from qemu-storage-daemon 7.2, but for what only newer ones have."""
+"""The texts were recorded from qemu-storage-daemon 7.2, except those of newer options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the forms mean and the texts were recorded from qemu-system-x86_64 7.2."""
+"""The meanings of the forms, and the texts, were recorded from qemu-system-x86_64 7.2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The error texts, and which error of several is told, were recorded from QEMU 7.2."""
+"""The error texts, and which of several errors is reported, were recorded from QEMU 7.2."""
 
 from __future__ import annotations
 

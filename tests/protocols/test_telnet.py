@@ -1,4 +1,4 @@
-"""Telnet: parsing at every split, negotiations that end, bytes that survive."""
+"""Telnet: parsing at every split, negotiations that end, bytes that arrive unchanged."""
 
 from __future__ import annotations
 

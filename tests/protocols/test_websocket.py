@@ -1,4 +1,4 @@
-"""WebSocket's frames: what is passed on, what ends it and how, and streams that survive."""
+"""WebSocket's frames: what is passed on, what ends the connection and how, whole streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a PTY tells of line settings, on real ones: which the kernel keeps, and who has to look."""
+"""The line settings of real PTYs: those that the kernel keeps, and that they have to be polled."""
 
 from __future__ import annotations
 

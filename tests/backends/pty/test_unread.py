@@ -1,4 +1,4 @@
-"""What a PTY's user has not read, at a change that carries it over: he may be reading it."""
+"""What a PTY's user has not read, in a change that carries it over, perhaps during a read."""
 
 from __future__ import annotations
 

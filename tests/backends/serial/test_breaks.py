@@ -1,4 +1,4 @@
-"""Breaks are told from bytes, wherever reads cut PARMRK's sequences."""
+"""Breaks are decoded, wherever reads cut PARMRK's sequences."""
 
 from __future__ import annotations
 

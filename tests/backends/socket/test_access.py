@@ -1,4 +1,4 @@
-"""Who may come to a monitor."""
+"""Which peers may use a monitor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses: their texts, how they are resolved, the errors in QEMU's words."""
+"""Addresses: their texts, how they are resolved, and QEMU's error texts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A socket's peers, when what is done with its chardev is cancelled at every scheduler step.
+"""A socket's peers, when an operation on its chardev is cancelled at every scheduler step.
 
-Those who have shut down their side, wait at the door, are refused, kicked, or heard out: what they
-were to get and what they have sent is there all the same, and who was there, or was next, still is.
+The peers are half-closed, wait for their turn, are refused, dropped, or left: what they were to get
+and what they have sent arrives all the same, and the peer that was there, or was next, still is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Connections: bytes, the end, and descriptors beside the bytes."""
+"""Connections: bytes, the end, and descriptors passed along with the bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who comes to a server that has a client: it waits, and that is told; or it is refused."""
+"""Clients that come to a server while it has one: they are logged, and wait or are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A peer that has shut down its side: what it is sent before it is known to be there, with a fake."""
+"""A half-closed peer: what it is sent before it is known to be there, with a fake."""
 
 from __future__ import annotations
 

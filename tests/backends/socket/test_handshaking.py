@@ -1,4 +1,4 @@
-"""Handshakes at a socket: several at a time, and each has its time."""
+"""Handshakes at a socket: several at the same time, and each with a deadline."""
 
 from __future__ import annotations
 

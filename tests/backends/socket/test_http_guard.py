@@ -1,4 +1,4 @@
-"""Web pages that speak to what is no web server."""
+"""Web pages that speak to what is not a web server."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a peer of a socket had sent before it could know that it was left arrives, and first.
+"""What a socket's peer had sent before it could know that it was left arrives, and comes first.
 
-The user is behind: it reads nothing before the change, so that most of it is still with the
-peer's kernel, or in a write of the peer's that is stuck.
+The user is slow: it reads nothing before the change, so that most of it is still in the peer's
+kernel, or in a write of the peer's that is stuck.
 """
 
 from __future__ import annotations

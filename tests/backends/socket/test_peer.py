@@ -1,4 +1,4 @@
-"""The last bytes of a peer: a drain waits until they are safe, and no longer than there is one."""
+"""The last bytes of a peer: a drain waits until they are safe, while there is a peer."""
 
 from __future__ import annotations
 

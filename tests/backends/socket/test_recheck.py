@@ -1,4 +1,4 @@
-"""Who was let in is asked again: at keep-peer, and by chardev-recheck-peers."""
+"""Connected peers are checked again: by keep-peer, and by chardev-recheck-peers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Descriptors that a peer passes, whose closing takes its time."""
+"""Descriptors that a peer passes, and whose close blocks."""
 
 from __future__ import annotations
 

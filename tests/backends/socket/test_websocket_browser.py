@@ -1,4 +1,4 @@
-"""A browser's WebSocket: the page's own script is the client, and says what it has met."""
+"""A browser's WebSocket: a script in the page is the client, and reports what happened to it."""
 
 from __future__ import annotations
 

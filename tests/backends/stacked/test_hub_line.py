@@ -1,4 +1,4 @@
-"""What a hub makes of the lines of its members, on PTYs: serial lines, and terminals that show."""
+"""A hub's line on PTYs: as serial lines, and as terminals that show settings."""
 
 from __future__ import annotations
 

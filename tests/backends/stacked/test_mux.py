@@ -1,4 +1,4 @@
-"""mux: who gets what is typed, what keys do, whose output goes where, and changes above and below."""
+"""mux: which user gets the input, what keys do, where output goes, and changes above and below."""
 
 from __future__ import annotations
 

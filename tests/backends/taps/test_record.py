@@ -1,4 +1,4 @@
-"""Recordings: what is in the file, when, and what it comes to in a change."""
+"""Recordings: what is in the file, when it is there, and what a change does to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each command answers, and its errors in QEMU's words."""
+"""What each command returns, and QEMU's error texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands about descriptors and connections: beside the emulator, and what it can't show.
+"""Commands about descriptors and connections: compared with the emulator, and what it can't show.
 
 QEMU's storage daemon has none of them, so the emulator itself is asked, without a machine.
 """

@@ -1,4 +1,4 @@
-"""device_add, device_del, query-devices: QEMU's words and clients' ways."""
+"""device_add, device_del, query-devices: QEMU's error texts, and what clients do."""
 
 from __future__ import annotations
 

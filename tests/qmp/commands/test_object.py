@@ -1,4 +1,4 @@
-"""object-add and object-del, beside the real thing."""
+"""object-add and object-del, compared with QEMU's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decoder: framing, recovery, limits, and that its two paths are one."""
+"""The decoder: framing, recovery, limits, and that its two paths agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens, and that cutting the data anywhere changes none of them."""
+"""Tokens, and that cutting the data anywhere does not change them."""
 
 from __future__ import annotations
 

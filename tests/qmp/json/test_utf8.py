@@ -1,4 +1,4 @@
-"""What QEMU takes for a character."""
+"""What QEMU accepts as a character."""
 
 from __future__ import annotations
 

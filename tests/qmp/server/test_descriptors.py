@@ -1,6 +1,6 @@
 """Who owns a descriptor that was passed, and what opening one of a set gives.
 
-The exchanges over QMP are in test_fd_commands.py.
+The exchanges over QMP are in ``qmp/commands/test_descriptor.py``.
 """
 
 from __future__ import annotations

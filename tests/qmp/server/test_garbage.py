@@ -1,6 +1,6 @@
-"""Of a command that has failed nothing waits for the garbage collector, which is rare in a service.
+"""A failed command leaves nothing for the garbage collector, which runs rarely in a service.
 
-What an error has been raised through, and what a client has sent with the command, may be much.
+An error's traceback, and what a client has sent with the command, may be large.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What ``serve -v`` tells of who comes and goes, and ``-v -v`` of the commands."""
+"""What ``serve -v`` logs about clients that come and go, and ``-v -v`` about the commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A monitor on a fake device: what it is sent, what it answers, and when it reads no more."""
+"""A monitor on a fake device: what it is sent, what it answers, and when it stops reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The object monitor-qmp: QEMU 11.1's words, a session that leaves nothing, --object, --state."""
+"""The object monitor-qmp: QEMU 11.1's texts, a session that leaves nothing, --object, --state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real QMP clients, and people who type QMP, at a service that is a process of its own."""
+"""Real QMP clients, and people who type QMP, with a service in a process of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients have a service keep is bounded, for each and in all, whatever they try."""
+"""The memory that clients make a service use is bounded, for each and in all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of a session: what is wrong with a message, in QEMU's words and order."""
+"""The rules of a session: what is wrong with a message, with QEMU's texts in its order."""
 
 from __future__ import annotations
 

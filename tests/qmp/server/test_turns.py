@@ -1,4 +1,4 @@
-"""What a client sends at once is much work, and others have their turn before it is all done."""
+"""Much that a client sends at once is handled in turns with the other clients."""
 
 from __future__ import annotations
 
