@@ -152,7 +152,7 @@ class _UdpPeer(Peer):
 
 @asynccontextmanager
 async def open_udp(options: UdpOptions, request: OpenRequest) -> AsyncIterator[Backend]:
-    """Open a socket for the first of the peer's addresses that works. Raises BackendError."""
+    """Open a socket for the first peer address that works. Raises OptionsError, BackendError."""
     remote, local = options.remote, options.local
     if not isinstance(remote, InetAddress) or not isinstance(local, InetAddress | None):
         raise OptionsError("socket type unsupported for datagram")

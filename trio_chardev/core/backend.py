@@ -237,7 +237,7 @@ class Backend(abc.ABC):
 
 
 Opener = Callable[[OpenRequest], AbstractAsyncContextManager[Backend]]
-"""Makes a backend. Entering its context raises BackendError if it can't be opened."""
+"""Makes a backend. Entering its context raises OptionsError or BackendError if it can't open."""
 
 OpenerOf = Callable[[BackendOptions], Opener]
 """Returns the opener for options; a table of kinds is one."""

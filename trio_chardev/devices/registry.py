@@ -94,7 +94,7 @@ class Devices(Mapping[str, Device]):
         """Make a device, and start its task.
 
         Raises DeviceExistsError, OptionsError if there is no such chardev, ChardevBusyError,
-        and what the driver raises. If it raises, nothing was added.
+        ChardevClosedError, and what the driver raises. If it raises, nothing was added.
         """
         if self._is_shut:
             raise ChardevClosedError("the devices of this registry have ended")

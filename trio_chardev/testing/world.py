@@ -46,7 +46,7 @@ class FakeWorld:
     activates: bool = True
     """False: the commit raises BackendError."""
     lets_go: bool = True
-    """False: `prepare_to_leave` raises BackendError."""
+    """False: `Leaving.prepare` raises BackendError."""
     slow_close: bool = True
     """Closing takes a shielded checkpoint."""
     close_seconds: float = 0

@@ -274,7 +274,7 @@ async def listen(
     """Listen at *address*, if need be together with *replaced*.
 
     A socket file is made in *sandbox*, with the permissions *mode*; see `SocketFile`. Raises
-    BackendError. When Cancelled, nothing has happened.
+    BackendError, OptionsError. When Cancelled, nothing has happened.
     """
     if isinstance(address, UnixAddress) and not address.abstract:
         return await _listen_at_path(address, replaced, mode, sandbox)

@@ -148,7 +148,7 @@ def find_credentials(
 
 
 def check_options(options: SocketOptions, credentials: AnyCredentials | None) -> None:
-    """Raise BackendError, with QEMU's texts in its order, for options that exclude each other."""
+    """Raise OptionsError, with QEMU's texts in its order, for options that exclude each other."""
     reconnect = None
     if options.reconnect_ms is not None:
         reconnect = "reconnect-ms"

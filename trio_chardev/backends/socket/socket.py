@@ -454,7 +454,7 @@ class _TelnetLine(Line):
 
 @asynccontextmanager
 async def open_socket(options: SocketOptions, request: OpenRequest) -> AsyncIterator[Backend]:
-    """Listen or connect. Raises BackendError, with QEMU's texts."""
+    """Listen or connect. Raises OptionsError and BackendError, with QEMU's texts."""
     backend = SocketBackend(request, options)
     try:
         if options.server:

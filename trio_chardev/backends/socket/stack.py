@@ -28,7 +28,7 @@ class Stack:
     """The protocols that a backend's options ask for."""
 
     def __init__(self, options: SocketOptions, objects: Mapping[str, object]) -> None:
-        """*objects* has those that *options* name. Raises BackendError, with QEMU's texts."""
+        """*objects* has those that *options* name. Raises OptionsError and BackendError."""
         self._credentials = find_credentials(options, objects)
         check_options(options, self._credentials)
         self._options = options

@@ -191,7 +191,7 @@ class HubBackend(BackendOnBases):
 
 @asynccontextmanager
 async def open_hub(options: HubOptions, request: OpenRequest) -> AsyncIterator[Backend]:
-    """Stand on the chardevs that *options* list. Raises BackendError."""
+    """Stand on the chardevs that *options* list. Raises OptionsError, BackendError."""
     members: list[Chardev] = []
     if not options.chardevs:
         raise OptionsError("hub: 'chardevs' list is not defined")

@@ -277,7 +277,7 @@ class _MuxStacking(BasesStacking):
 
 @asynccontextmanager
 async def open_mux(options: MuxOptions, request: OpenRequest) -> AsyncIterator[Backend]:
-    """Stand on the chardev that *options* name. Raises BackendError."""
+    """Stand on the chardev that *options* name. Raises OptionsError, BackendError."""
     id = options.chardev
     if id == request.id or id not in request.chardevs:
         raise OptionsError(f"mux: base chardev {id} not found")
