@@ -132,7 +132,7 @@ async def use(make: MakePlace, fault: Fault, again: bool) -> None:
             with failing(fault):
                 try:
                     async with place.open(request(old)) as new:
-                        old.prepare_to_leave(carry=True)
+                        old.leaving.prepare(carry=True)
                         new.activate()
                         is_left.set()
                         await is_closed.wait()  # some write nothing before

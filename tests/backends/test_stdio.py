@@ -301,6 +301,7 @@ SCRIPT = """
 import os, trio
 from trio_chardev.backends.stdio import StdioOptions, open_stdio
 from trio_chardev.core.backend import OpenRequest
+from trio_chardev.testing.pair import receive_some
 
 async def main():
     for greeting in b"one\\n", b"two\\n":
@@ -308,7 +309,7 @@ async def main():
         async with open_stdio(StdioOptions(), request) as backend:
             backend.activate()
             await backend.send_some(memoryview(greeting))
-            await backend.send_some(memoryview(await backend.receive_some(100)))
+            await backend.send_some(memoryview(await receive_some(backend, 100)))
     os.write(1, b"still there" if os.fstat(0) else b"")
 
 trio.run(main)
