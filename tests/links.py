@@ -19,6 +19,7 @@ from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions, op
 from trio_chardev.backends.table import opener_of
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.environment import Environment
 from trio_chardev.core.handlers import stateless
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.testing import Pair, check_backend
@@ -74,7 +75,7 @@ class Served:
 async def serving(options: SocketOptions, **objects: object) -> AsyncIterator[Served]:
     """Open the backend of *options*, which may name *objects*, in place and read all the time."""
     events: list[BackendEvent] = []
-    request = OpenRequest(id="x", on_event=events.append, objects=objects)
+    request = OpenRequest(id="x", on_event=events.append, environment=Environment(objects=objects))
     async with open_socket(options, request) as backend, trio.open_nursery() as nursery:
         assert isinstance(backend, SocketBackend)
         backend.activate()

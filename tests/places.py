@@ -43,7 +43,8 @@ from trio_chardev.backends.stacked.mux import MuxOptions
 from trio_chardev.backends.stdio import StdioOptions, open_stdio
 from trio_chardev.backends.table import opener_of
 from trio_chardev.backends.udp import UdpBackend, UdpOptions
-from trio_chardev.core.backend import Backend, OpenRequest, number_as_fd
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.environment import Files, number_as_fd
 from trio_chardev.core.users import Users
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.protocols.asciicast import header
@@ -78,13 +79,13 @@ class Place:
             return self._open_on_bases(request)
         if isinstance(self.options, StdioOptions):
             return open_stdio(self.options, request, self.fds)
-        return opener_of(self.options)(attrs.evolve(request, take_fd=self.take_fd))
+        return opener_of(self.options)(attrs.evolve(request, files=Files(take_fd=self.take_fd)))
 
     @asynccontextmanager
     async def _open_on_bases(self, request: OpenRequest) -> AsyncIterator[Backend]:
         async with open_registry_with(opener_of) as registry:
             await self.add_bases(registry)
-            more = attrs.evolve(request, chardevs=registry, users=Users())
+            more = attrs.evolve(request, environment=registry.environment, users=Users())
             async with opener_of(self.options)(more) as backend:
                 yield backend
 

@@ -34,7 +34,7 @@ from trio_chardev.backends.socket import listener as listener_module
 from trio_chardev.backends.socket.addresses import FdAddress, InetAddress, UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.backends.taps import background_file as background
-from trio_chardev.core.backend import number_as_fd
+from trio_chardev.core.environment import number_as_fd
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendDisconnectedError, BackendError

@@ -157,8 +157,8 @@ async def test_an_opener_is_given_the_other_chardevs_and_the_descriptors(
     registry._opener_of = lambda options: opener
     await registry.add("a", BackendOptions(), take_fd=lambda name: 42)
     await registry.change("a", BackendOptions(), take_fd=lambda name: 43)
-    assert [request.take_fd("x") for request in requests] == [42, 43]
-    assert all(request.chardevs is registry for request in requests)
+    assert [request.files.take_fd("x") for request in requests] == [42, 43]
+    assert all(list(request.environment.chardevs) == ["a"] for request in requests)
 
 
 @pytest.mark.parametrize("name", ["", "-1", "1.5", "\u0661", "fd"])
@@ -168,8 +168,8 @@ async def test_without_a_monitor_a_descriptor_is_named_by_its_number(
     names = ["3", name]
 
     def opener(request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
-        assert request.take_fd(names.pop(0)) == 3
-        request.take_fd(names.pop(0))
+        assert request.files.take_fd(names.pop(0)) == 3
+        request.files.take_fd(names.pop(0))
         raise AssertionError
 
     registry._opener_of = lambda options: opener

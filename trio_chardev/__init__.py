@@ -26,12 +26,17 @@ from trio_chardev.backends.udp import UdpOptions
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import Chardev, ChardevInfo
 from trio_chardev.core.controls import Controls
+from trio_chardev.core.direct import Direct
+from trio_chardev.core.direct_path import DirectPath
+from trio_chardev.core.environment import Environment, Files
 from trio_chardev.core.expect import Expected
 from trio_chardev.core.frontend import Frontend, FrontendStatistics
-from trio_chardev.core.handlers import Handlers, stateless
+from trio_chardev.core.handlers import Calls, Handlers, stateless
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import Line
 from trio_chardev.core.peer import Peer
+from trio_chardev.core.relay import Relay
+from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.core.stacking import Stacking
 from trio_chardev.core.tap import Tap
 from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions, DeviceRequest
@@ -90,6 +95,8 @@ __all__ = [
     "BackendOptions",
     "BridgeInfo",
     "BridgeOptions",
+    "Calls",
+    "CannotSplice",
     "ChangeFailedError",
     "ChangeRefusedError",
     "Chardev",
@@ -115,15 +122,19 @@ __all__ = [
     "DeviceOptions",
     "DeviceRequest",
     "Devices",
+    "Direct",
+    "DirectPath",
     "DiscardOptions",
     "Driver",
     "EchoOptions",
+    "Environment",
     "Event",
     "ExpectError",
     "ExpectTimeoutError",
     "Expected",
     "FdAddress",
     "FileOptions",
+    "Files",
     "FlowInfo",
     "Frontend",
     "FrontendStatistics",
@@ -154,6 +165,7 @@ __all__ = [
     "QmpEvent",
     "QmpEvents",
     "Registry",
+    "Relay",
     "ReplayOptions",
     "RingbufOptions",
     "Sandbox",
@@ -161,6 +173,7 @@ __all__ = [
     "SerialOptions",
     "Service",
     "SocketOptions",
+    "SplicePipe",
     "Stacking",
     "StateFile",
     "StdioOptions",

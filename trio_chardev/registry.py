@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, ValuesView
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -14,17 +13,9 @@ import trio
 
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.backends.table import Kind, openers_with
-from trio_chardev.core.backend import (
-    DEFAULT_ESCAPE,
-    Backend,
-    Opener,
-    OpenerOf,
-    OpenPathIn,
-    OpenRequest,
-    number_as_fd,
-    open_path,
-)
+from trio_chardev.core.backend import Backend, Opener, OpenerOf, OpenRequest
 from trio_chardev.core.chardev import Chardev, ChardevInfo
+from trio_chardev.core.environment import Environment, Files, number_as_fd
 from trio_chardev.core.nursery import check_not_over, open_background_nursery
 from trio_chardev.core.runner import DRAIN_TIMEOUT
 from trio_chardev.devices.base import Device
@@ -66,14 +57,10 @@ class Registry(Mapping[str, Chardev]):
     _opener_of: OpenerOf
     on_notice: Callable[[Notice], None] = lambda notice: None
     """Called with each `Notice` about the chardevs; an exception that it raises is logged."""
-    open_path: OpenPathIn = open_path
-    """Opens the paths that options name; see OpenRequest."""
-    quit: Callable[[], None] = lambda: None
-    """Stops the service; see OpenRequest."""
-    escape: int = DEFAULT_ESCAPE
-    """The escape byte of muxes that are opened from now on; see OpenRequest."""
     objects: dict[str, object] = attrs.Factory(dict)
-    """Objects that options refer to by id, such as TLS credentials; see OpenRequest."""
+    """Objects that options refer to by id, such as TLS credentials."""
+    environment: Environment = attrs.field(init=False)
+    """What every backend is given, see OpenRequest; what is put here holds for later openings."""
     devices: Devices = attrs.field(init=False)
     """The devices that use the chardevs, such as bridges."""
     object_devices: Devices = attrs.field(init=False)
@@ -82,6 +69,9 @@ class Registry(Mapping[str, Chardev]):
     _options: dict[str, BackendOptions] = attrs.Factory(dict)
     _adding: set[str] = attrs.Factory(set)  # ids whose first backend is being opened
     _told: dict[Chardev, Backend] = attrs.Factory(dict)  # last reported to `on_notice`
+
+    def __attrs_post_init__(self) -> None:
+        self.environment = Environment(chardevs=self._chardevs, objects=self.objects)
 
     def __getitem__(self, id: str) -> Chardev:
         try:
@@ -275,13 +265,9 @@ class Registry(Mapping[str, Chardev]):
         opener = self._opener_of(options)
 
         def open_in_registry(request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
-            request.chardevs = self
-            request.objects = self.objects
-            request.open_path = functools.partial(self.open_path, sandbox=sandbox)
-            request.sandbox = sandbox
-            request.quit = self.quit
-            request.escape = self.escape
-            request.take_fd = take_fd
+            environment = self.environment
+            request.environment = environment
+            request.files = Files(sandbox=sandbox, take_fd=take_fd, open_path=environment.open_path)
             return opener(request)
 
         return open_in_registry

@@ -23,8 +23,8 @@ import trio
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.backends.table import Kind
-from trio_chardev.core.backend import number_as_fd
 from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.environment import DEFAULT_ESCAPE, number_as_fd
 from trio_chardev.core.nursery import check_not_over, open_background_nursery
 from trio_chardev.devices.base import AttachedMonitor
 from trio_chardev.devices.registry import Driver
@@ -120,6 +120,7 @@ class Service:
     _nursery: trio.Nursery
     _sandbox: Sandbox = EVERYWHERE
     _state_file: StateFile = attrs.Factory(StateFile)
+    _escape: int = DEFAULT_ESCAPE
     _monitors: set[Monitor] = attrs.Factory(set)
     _quit: trio.Event = attrs.Factory(trio.Event)
     _host: Host = attrs.field(init=False)
@@ -135,8 +136,12 @@ class Service:
             client_chardevs=self._client_chardevs,
         )
         self.registry.on_notice = self.emit
-        self.registry.open_path = self._host.fdsets.open_path
-        self.registry.quit = functools.partial(self.quit, "host-ui")
+        self.registry.environment = attrs.evolve(
+            self.registry.environment,
+            open_path=self._host.fdsets.open_path,
+            quit=functools.partial(self.quit, "host-ui"),
+            escape=self._escape,
+        )
         self.registry.devices.attach_monitor = self._attach_monitor
         self.registry.object_devices.attach_monitor = self._attach_monitor
 
@@ -291,14 +296,16 @@ async def open_service(
     *rows: Kind[Any] | Driver[Any],
     sandbox: Sandbox = EVERYWHERE,
     state_file: StateFile | None = None,
+    escape: int = DEFAULT_ESCAPE,
 ) -> AsyncIterator[Service]:
     """Open a service without chardevs; at the end of the block all of it is closed in order.
 
     *rows* are kinds and drivers of your own, for `Registry.add` and `Devices.add`. QMP clients
     may name paths in *sandbox*, and what they set up is kept in *state_file*.
+    *escape* is the byte before a command to a mux.
     """
     async with open_registry(*rows) as registry, open_background_nursery() as nursery:
-        service = Service(registry, nursery, sandbox, state_file or StateFile())
+        service = Service(registry, nursery, sandbox, state_file or StateFile(), escape)
         nursery.start_soon(service.run)
         if state_file is not None:
             nursery.start_soon(state_file.run)

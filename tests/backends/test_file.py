@@ -15,11 +15,13 @@ from trio.testing import wait_all_tasks_blocked
 from tests.disk import Disk, eventually, is_held_open, wait_written
 from tests.peers import need
 from trio_chardev import files, stateless
+from trio_chardev.access.sandbox import EVERYWHERE
 from trio_chardev.backends import ahead, file
 from trio_chardev.backends.file import FileOptions, open_file
 from trio_chardev.backends.ringbuf.ringbuf import RingbufBackend, RingbufOptions
 from trio_chardev.backends.taps import background_file as background
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.environment import Files
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.registry import open_registry
@@ -231,7 +233,9 @@ async def test_a_pipe_by_another_name_than_a_fifos_ends_with_its_writers() -> No
     os.close(sink)
     events: list[BackendEvent] = []
     request = OpenRequest(
-        id="x", on_event=events.append, open_path=lambda path, flags, *, mode=0: os.dup(source)
+        id="x",
+        on_event=events.append,
+        files=Files(open_path=lambda *_, mode=0: os.dup(source)),
     )
     options = FileOptions(out="/dev/null", in_="/dev/fdset/0")
     async with open_file(options, request) as backend:
@@ -491,8 +495,10 @@ async def test_a_passed_input_is_read_from_where_it_stands(tmp_path: Path) -> No
     request = OpenRequest(
         id="x",
         on_event=lambda event: None,
-        open_path=lambda path, flags, mode=0o666: (
-            os.dup(fd) if path == "/dev/fdset/0" else os.open(path, flags)
+        files=Files(
+            open_path=lambda path, flags, sandbox=EVERYWHERE, *, mode=0o666: (
+                os.dup(fd) if path == "/dev/fdset/0" else os.open(path, flags)
+            )
         ),
     )
     async with open_file(FileOptions(out="/dev/null", in_="/dev/fdset/0"), request) as backend:

@@ -12,6 +12,7 @@ import trio
 from tests.links import until
 from trio_chardev.backends.parallel import PPCLAIM, ParallelOptions, open_parallel
 from trio_chardev.core.backend import OpenRequest
+from trio_chardev.core.environment import Files
 from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event
@@ -155,7 +156,9 @@ async def test_a_printer_that_is_busy_is_asked_again(
     async with open_parallel(
         ParallelOptions(device="/dev/parport0"),
         OpenRequest(
-            id="x", on_event=lambda event: None, open_path=lambda *_, mode=0: never_writable
+            id="x",
+            on_event=lambda event: None,
+            files=Files(open_path=lambda *_, mode=0: never_writable),
         ),
     ) as backend:
         monkeypatch.setattr(

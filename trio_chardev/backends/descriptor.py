@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 import trio
 
 from trio_chardev.backends.holder import FdHolder as FdHolder, hold_shared, owned
-from trio_chardev.core.backend import Backend, OpenRequest, open_path
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.environment import open_path
 from trio_chardev.errors import BackendDisconnectedError, BackendError, backend_errors
 from trio_chardev.files import work_on_files
 
@@ -44,7 +45,7 @@ def status_of(path: str, request: OpenRequest, flags: int = os.O_PATH) -> os.sta
     Raises BackendError, also if it is outside of the sandbox.
     """
     try:
-        fd = request.open_path(path, flags | os.O_CLOEXEC)
+        fd = request.files.open(path, flags | os.O_CLOEXEC)
     except (OSError, ValueError):  # reported when it is opened
         return None
     try:

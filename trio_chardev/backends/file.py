@@ -80,7 +80,7 @@ class FileBackend(DescriptorBackend):
     ) -> None:
         super().__init__(request, source, sink)
         self._options = options
-        self._open_path = request.open_path
+        self._open_path = request.files.open
         self._is_left = False  # the FIFO, by its last writer
         self._lacks_descriptor = False
 
@@ -279,7 +279,7 @@ async def open_file(options: FileOptions, request: OpenRequest) -> AsyncIterator
     if (path := options.in_) is not None:
         with slow_errors(f"Could not open '{path}'"):
             source = await work_on_files(
-                _open_source, path, request.open_path, discard=FdHolder.close
+                _open_source, path, request.files.open, discard=FdHolder.close
             )
     try:
         async with _open_sink(options, request) as sink:
@@ -309,7 +309,7 @@ async def _open_sink(options: FileOptions, request: OpenRequest) -> AsyncIterato
     flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if options.append else 0)
     with slow_errors(f"Could not open '{options.out}'"):
         opened = await work_on_files(
-            _open_output, options.out, flags, request.open_path, discard=_close
+            _open_output, options.out, flags, request.files.open, discard=_close
         )
     if isinstance(opened, FdHolder):
         if options.max_size is not None:

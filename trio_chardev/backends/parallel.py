@@ -65,7 +65,7 @@ async def open_parallel(options: ParallelOptions, request: OpenRequest) -> Async
     """Open and claim the port. Raises BackendError, also if it is not a parallel port."""
     port = await _share(options.device, request)
     is_claimed = port is not None
-    port = port or await open_fd_in_worker(options.device, os.O_RDWR, request.open_path)
+    port = port or await open_fd_in_worker(options.device, os.O_RDWR, request.files.open)
     try:
         if not is_claimed:
             await _claim(port)

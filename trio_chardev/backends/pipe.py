@@ -90,7 +90,7 @@ async def open_pipe(options: PipeOptions, request: OpenRequest) -> AsyncIterator
     """Open the FIFOs. Raises BackendError, ``Could not open 'PATH': strerror``."""
     with slow_errors(f"Could not open '{options.device}'"):
         ways = await work_on_files(
-            _open_ways, options.device, request.open_path, discard=_close_ways
+            _open_ways, options.device, request.files.open, discard=_close_ways
         )
     backend = PipeBackend(request, *ways)
     try:

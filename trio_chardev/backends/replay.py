@@ -32,7 +32,8 @@ from trio_chardev.backends.descriptor import slow_errors
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.replay_file import Reader, Recording
 from trio_chardev.backends.taps.record import lock
-from trio_chardev.core.backend import Backend, OpenPath, OpenRequest
+from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.environment import OpenPath
 from trio_chardev.errors import BackendDisconnectedError, BackendError, OptionsError, backend_errors
 from trio_chardev.events import Event
 from trio_chardev.files import end_on_files, in_time, work_on_files
@@ -327,7 +328,7 @@ def _shown(data: bytes | memoryview) -> str:
 async def open_replay(options: ReplayOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Open the recording. Raises BackendError, ``Could not open 'PATH': strerror``."""
     with slow_errors(f"Could not open '{options.path}'"):
-        recording = await work_on_files(_open_recording, options.path, request.open_path)
+        recording = await work_on_files(_open_recording, options.path, request.files.open)
     try:
         backend = ReplayBackend(request, options, recording)
         with slow_errors(f"Could not open '{options.path}'"):

@@ -148,7 +148,7 @@ async def open_stdio(
 
     Raises BackendError, ``cannot use stdio by multiple character devices``.
     """
-    if request.sandbox.is_limited:
+    if request.files.sandbox.is_limited:
         raise BackendError("cannot use stdio: standard input and output are outside of the sandbox")
     with _terminal(fds, request.replaces) as terminal:
         with _stdio_errors():

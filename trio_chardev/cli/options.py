@@ -18,7 +18,7 @@ from trio_chardev.backends.stacked.mux import MuxOptions
 from trio_chardev.backends.table import BACKEND, FOREIGN, KINDS
 from trio_chardev.cli.errors import saying
 from trio_chardev.cli.inherited import Inherited
-from trio_chardev.core.backend import DEFAULT_ESCAPE
+from trio_chardev.core.environment import DEFAULT_ESCAPE
 from trio_chardev.devices.base import DeviceOptions
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import DeviceExistsError, OptionsError

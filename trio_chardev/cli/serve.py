@@ -38,7 +38,9 @@ async def serve(options: ServeOptions) -> None:
     async with catching_signals() as signalled:
         with pid, _state_file(options.state) as state_file:
             async with (
-                open_service(sandbox=options.sandbox, state_file=state_file) as service,
+                open_service(
+                    sandbox=options.sandbox, state_file=state_file, escape=options.escape
+                ) as service,
                 open_background_nursery() as nursery,
             ):
                 nursery.start_soon(service.quit_at, signalled)
@@ -61,7 +63,6 @@ async def _begin(
 
 async def add_all(service: Service, options: ServeOptions, state_file: StateFile) -> None:
     """Make all that the command line and the state file name. Raises ChardevError."""
-    service.registry.escape = options.escape
     maker = Maker(service, options.sandbox, options.said, options.inherited)
     objects = list(plan(state_file, "objects", options.objects, OBJECT, _say_of_state))
     wanted: Iterable[Wanted] = [item for item in objects if not is_monitor(item)]

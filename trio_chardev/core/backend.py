@@ -13,57 +13,25 @@ from __future__ import annotations
 
 import abc
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 import trio
 
-from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.core.direct import Direct
+from trio_chardev.core.environment import Environment, Files
 from trio_chardev.core.leaving import LEAVES_NOTHING, Leaving
 from trio_chardev.core.line import Line
 from trio_chardev.core.peer import Peer
 from trio_chardev.core.stacking import STANDS_ALONE, Stacking
 from trio_chardev.core.tap import Tap
 from trio_chardev.core.users import Users
-from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.options.backend import BackendOptions
 
 log = logging.getLogger(__name__)
-
-DEFAULT_ESCAPE = 0x01  # C-a
-
-
-def number_as_fd(name: str) -> int:
-    """Return the descriptor that *name* is the number of, as on a command line."""
-    if not name.isascii() or not name.isdigit():
-        raise BackendError(f"File descriptor named '{name}' has not been found")
-    return int(name)
-
-
-class OpenPath(Protocol):
-    """Does os.open(); a file that is created gets *mode*, less the umask.
-
-    Raises OSError, ValueError, BackendError.
-    """
-
-    def __call__(self, path: str, flags: int, /, *, mode: int = 0o666) -> int: ...
-
-
-class OpenPathIn(Protocol):
-    """Does the same within a sandbox; raises BackendError for what is outside of it."""
-
-    def __call__(
-        self, path: str, flags: int, /, sandbox: Sandbox = ..., *, mode: int = 0o666
-    ) -> int: ...
-
-
-def open_path(path: str, flags: int, sandbox: Sandbox = EVERYWHERE, *, mode: int = 0o666) -> int:
-    """Open a file; see `Sandbox.open`. Raises OSError, ValueError, BackendError."""
-    return sandbox.open(path, flags, mode=mode)
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -83,32 +51,17 @@ class OpenRequest:
     is_guarded: bool = False
     """`Peer.guard` will be called, so what others can see before has to be for this user alone."""
 
-    chardevs: Mapping[str, Any] = attrs.field(factory=dict)
-    """The other chardevs (`Chardev`) by id, for backends that stand on chardevs."""
-
     touch: Callable[[], None] = lambda: None
     """Must be called when something that lists show has changed without an event."""
-
-    objects: Mapping[str, object] = attrs.field(factory=dict)
-    """Other things that options name by id, such as TLS credentials."""
 
     users: Users[Any] | None = None
     """The chardev's users, for a backend that chooses which of them gets the input."""
 
-    open_path: OpenPath = open_path
-    """Opens a file by path and os.open's flags; used for every path that a client may name."""
+    environment: Environment = attrs.Factory(Environment)
+    """What is the same for all openings of a registry."""
 
-    sandbox: Sandbox = EVERYWHERE
-    """Must be asked before the kernel is given a path in another way."""
-
-    quit: Callable[[], None] = lambda: None
-    """Stops the service, for a backend whose user may ask for that."""
-
-    escape: int = DEFAULT_ESCAPE
-    """The byte before a command to a mux (QEMU's -echr)."""
-
-    take_fd: Callable[[str], int] = number_as_fd
-    """Takes the descriptor of that name; the opener owns it from then on."""
+    files: Files = attrs.Factory(Files)
+    """The files and descriptors that the options of this opening may name."""
 
 
 class Backend(abc.ABC):

@@ -24,7 +24,7 @@ from trio_chardev.backends.ringbuf.file import HEAD_SIZE
 from trio_chardev.backends.ringbuf.keeper import STEP
 from trio_chardev.backends.ringbuf.ring import Ring, open_ring
 from trio_chardev.backends.ringbuf.ringbuf import RingbufBackend, RingbufOptions
-from trio_chardev.core.backend import open_path
+from trio_chardev.core.environment import open_path
 from trio_chardev.errors import BackendError
 from trio_chardev.registry import Registry, open_registry
 

@@ -28,6 +28,7 @@ from trio_serial.linux import LinuxSerialStream
 from tests.hostile.meter import metering
 from tests.peers import need
 from tests.users import Seen, join
+from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.backends.descriptor import TERMINAL_READ, open_fd
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.serial import (
@@ -46,9 +47,15 @@ from trio_chardev.backends.serial.serial import (
 from trio_chardev.core import look_again
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.environment import Files
 from trio_chardev.core.handlers import stateless
 from trio_chardev.core.inbox import INBOX_CAPACITY
-from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
+from trio_chardev.errors import (
+    BackendDisconnectedError,
+    BackendError,
+    NotSupportedError,
+    OptionsError,
+)
 from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
 from trio_chardev.registry import open_registry
 from trio_chardev.testing.pair import receive_some
@@ -304,7 +311,7 @@ async def test_an_error_of_trio_serial_is_a_backend_error(
 
 
 async def test_a_negative_interval_is_refused(line: Tty) -> None:
-    with pytest.raises(BackendError, match="reopen-ms"):
+    with pytest.raises(OptionsError, match="reopen-ms"):
         async with opened(line.path, reopen_ms=-1):
             pass
 
@@ -871,10 +878,10 @@ async def test_a_line_that_others_may_not_open_is_an_error_that_names_the_holder
 ) -> None:
     """TIOCEXCL, for all but root."""
 
-    def busy(path: str, flags: int, *, mode: int = 0) -> int:
+    def busy(path: str, flags: int, sandbox: Sandbox = EVERYWHERE, *, mode: int = 0) -> int:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
-    request = OpenRequest(id="x", on_event=lambda event: None, open_path=busy)
+    request = OpenRequest(id="x", on_event=lambda event: None, files=Files(open_path=busy))
     with held_by_another(line.path) as pid, pytest.raises(BackendError) as caught:
         async with open_serial(SerialOptions(device=line.path), request):
             pass

@@ -51,6 +51,7 @@ from trio_chardev.backends.table import opener_of
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
+from trio_chardev.core.environment import Environment
 from trio_chardev.errors import (
     BackendDisconnectedError,
     BackendError,
@@ -76,7 +77,7 @@ def request(
     objects: dict[str, object] | None = None, events: list[BackendEvent] | None = None
 ) -> OpenRequest:
     on_event = (events if events is not None else []).append
-    return OpenRequest(id="x", on_event=on_event, objects=objects or {})
+    return OpenRequest(id="x", on_event=on_event, environment=Environment(objects=objects or {}))
 
 
 @asynccontextmanager
@@ -627,7 +628,9 @@ async def test_change_under_a_writer_cancelled_at_any_step_loses_no_byte(
     options = SocketOptions(addr=address, tls_creds="tls")
 
     def open_old(asked: OpenRequest) -> AbstractAsyncContextManager[Backend]:
-        return open_socket(options, attrs.evolve(asked, objects={"tls": server}))
+        return open_socket(
+            options, attrs.evolve(asked, environment=Environment(objects={"tls": server}))
+        )
 
     for k in steps(100):
         new.unlink(missing_ok=True)
@@ -690,7 +693,9 @@ async def test_contract_of_a_server(server: TlsCredentials, tmp_path: Path, kind
     @asynccontextmanager
     async def open_pair() -> AsyncIterator[Pair]:
         def open_it(asked: OpenRequest) -> AbstractAsyncContextManager[Backend]:
-            return open_socket(options, attrs.evolve(asked, objects={"tls": server}))
+            return open_socket(
+                options, attrs.evolve(asked, environment=Environment(objects={"tls": server}))
+            )
 
         yield Pair(open=open_it, join=join)
 
@@ -717,7 +722,9 @@ async def test_contract_of_a_client(tmp_path: Path) -> None:
             @asynccontextmanager
             async def open_it(asked: OpenRequest) -> AsyncIterator[Backend]:
                 options = SocketOptions(addr=addr, tls_creds="tls", server=False)
-                with_objects = attrs.evolve(asked, objects={"tls": credentials})
+                with_objects = attrs.evolve(
+                    asked, environment=Environment(objects={"tls": credentials})
+                )
                 try:
                     async with open_socket(options, with_objects) as backend:
                         yield backend

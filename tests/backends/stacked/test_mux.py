@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
+import attrs
 import pytest
 import trio
 import trio._core._run as trio_run
@@ -221,7 +222,7 @@ async def test_help_that_finds_the_base_full_goes_as_soon_as_it_can(
 
 async def test_another_escape_character_can_be_chosen(device: FakeDevice) -> None:
     async with open_registry_with(any_opener) as registry:
-        registry.escape = 0x14
+        registry.environment = attrs.evolve(registry.environment, escape=0x14)
         await registry.add("b", FakeOptions(device=device))
         await registry.add("m", MuxOptions(chardev="b"))
         user = FakeFrontend()
@@ -238,7 +239,7 @@ async def test_only_with_escape_quit_a_peer_can_stop_the_service(
     """With stdio below it needs no option: tests/cli/test_serve.py has a terminal."""
     quits = []
     async with open_registry_with(any_opener) as registry:
-        registry.quit = lambda: quits.append(True)
+        registry.environment = attrs.evolve(registry.environment, quit=lambda: quits.append(True))
         await registry.add("b", FakeOptions(device=device))
         await registry.add("m", MuxOptions(chardev="b", escape_quit=escape_quit))
         user = FakeFrontend()

@@ -18,6 +18,7 @@ from trio_chardev.backends.null import NullBackend
 from trio_chardev.backends.taps import background_file as background
 from trio_chardev.backends.taps.log import LogFile, open_log
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.environment import Files
 from trio_chardev.errors import BackendError
 from trio_chardev.options.backend import BackendOptions
 
@@ -63,7 +64,7 @@ async def test_a_pipe_that_a_client_has_passed_stays_as_it_is() -> None:
     reader, writer = os.pipe2(os.O_NONBLOCK)
     options = BackendOptions(logfile="/dev/fdset/1", logappend=True)
     request = make_request()
-    request.open_path = lambda path, flags, /, *, mode=0: os.dup(writer)
+    request.files = Files(open_path=lambda *_, mode=0: os.dup(writer))
     data, read = bytes(range(256)) * 1000, b""
     with trio.fail_after(10):
         async with open_log(options, request) as log:

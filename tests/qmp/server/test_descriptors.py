@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -203,7 +204,7 @@ async def test_a_file_is_appended_to_or_truncated(
     path.write_bytes(b"old")
     sets.add(os.open(path, os.O_WRONLY), 0, None)
     async with open_registry() as registry:
-        registry.open_path = sets.open_path
+        registry.environment = attrs.evolve(registry.environment, open_path=sets.open_path)
         await registry.add("c", FileOptions(out="/dev/fdset/0", append=append))
         async with registry["c"].attach() as frontend:
             await frontend.send_all(b" new")
@@ -214,7 +215,7 @@ async def test_a_blocking_pipe_does_not_block(sets: FdSets) -> None:
     reader, writer = os.pipe()
     sets.add(reader, 0, None)
     async with open_registry() as registry:
-        registry.open_path = sets.open_path
+        registry.environment = attrs.evolve(registry.environment, open_path=sets.open_path)
         options = FileOptions(in_="/dev/fdset/0", out="/dev/null")
         await registry.add("c", options)
         with trio.fail_after(5):
@@ -228,7 +229,7 @@ async def test_a_blocking_pipe_does_not_block(sets: FdSets) -> None:
 async def test_a_chardev_works_on_when_its_set_is_gone(tmp_path: Path, sets: FdSets) -> None:
     sets.add(os.open(tmp_path / "f", os.O_WRONLY | os.O_CREAT), 0, None)
     async with open_registry() as registry:
-        registry.open_path = sets.open_path
+        registry.environment = attrs.evolve(registry.environment, open_path=sets.open_path)
         await registry.add("c", FileOptions(out="/dev/fdset/0"))
         sets.remove(0, None)
         async with registry["c"].attach() as frontend:

@@ -282,7 +282,7 @@ async def open_pty(options: PtyOptions, request: OpenRequest) -> AsyncIterator[B
     try:
         backend.watch()
         if options.path is not None:
-            await backend.link(options.path, request.replaces, request.sandbox)
+            await backend.link(options.path, request.replaces, request.files.sandbox)
         yield backend
     finally:
         await backend.aclose()  # noqa: ASYNC102 - it shields itself, with a deadline

@@ -11,7 +11,7 @@ from trio_chardev.backends.holder import owned
 from trio_chardev.backends.limit import PRIVATE
 from trio_chardev.backends.ringbuf.file import Bounds, RingFile
 from trio_chardev.backends.ringbuf.keeper import Keeper
-from trio_chardev.core.backend import OpenPath
+from trio_chardev.core.environment import OpenPath
 from trio_chardev.errors import BackendError
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY

@@ -134,7 +134,7 @@ async def _ring(options: RingbufOptions, request: OpenRequest) -> Ring:
                 open_ring,
                 options.path,
                 options.size,
-                request.open_path,
+                request.files.open,
                 replaced,
                 parse_mode("mode", options.mode),
                 discard=Ring.close_unused,

@@ -43,7 +43,7 @@ from trio_chardev.backends.serial.options import SerialOptions as SerialOptions
 from trio_chardev.backends.serial.same_line import Links, links_to, links_to_return
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.line import Line
-from trio_chardev.errors import BackendDisconnectedError, BackendError, backend_errors
+from trio_chardev.errors import BackendDisconnectedError, BackendError, OptionsError, backend_errors
 from trio_chardev.events import Event
 from trio_chardev.files import work_on_files
 
@@ -85,7 +85,7 @@ class SerialBackend(PlainBackend):
     ) -> None:
         """Without a commit *found* is restored; until the commit the line belongs to *owner*."""
         super().__init__(request, holder, holder)
-        self._open_path = request.open_path
+        self._open_path = request.files.open
         self.device = options.device
         exclusive = options.exclusive
         if exclusive is None:
@@ -284,7 +284,7 @@ async def _make(
             holder = FdHolder(os.dup(original.sink.fd))
             with owned(holder.close):
                 return SerialBackend(request, holder, options, owner=original)
-    holder, found = await _open_line(options.device, request.open_path)
+    holder, found = await _open_line(options.device, request.files.open)
     with owned(holder.close), backend_errors(f"Could not open '{options.device}'"):
         if found is None:
             return PlainBackend(request, holder, holder)
@@ -294,7 +294,7 @@ async def _make(
 def _check_free(options: SerialOptions, request: OpenRequest, device: os.stat_result) -> None:
     """Raise BackendError if another chardev has the line, and one of the two is exclusive."""
     wants = is_locked_unless_told(device) if options.exclusive is None else options.exclusive
-    for id, chardev in request.chardevs.items():
+    for id, chardev in request.environment.chardevs.items():
         other = chardev.backend
         if id == request.id or not isinstance(other, SerialBackend):
             continue
@@ -304,9 +304,9 @@ def _check_free(options: SerialOptions, request: OpenRequest, device: os.stat_re
 
 @asynccontextmanager
 async def open_serial(options: SerialOptions, request: OpenRequest) -> AsyncIterator[Backend]:
-    """Open the line. Raises BackendError, also for what is neither a tty nor /dev/null."""
+    """Open the line. Raises BackendError, also for what is neither a tty nor /dev/null, OptionsError."""
     if options.reopen_ms < 0:
-        raise BackendError("reopen-ms must not be negative")
+        raise OptionsError("reopen-ms must not be negative")
     check_speed(options.device, options.line)
     device = await status_in_worker(options.device, request)
     if device is not None:

@@ -62,7 +62,7 @@ class SocketBackend(PeerBackend):
     """A server with at most one client, or a client."""
 
     def __init__(self, request: OpenRequest, options: SocketOptions) -> None:
-        self._stack = Stack(options, request.objects)
+        self._stack = Stack(options, request.environment.objects)
         super().__init__(
             request,
             has_layers=not self._stack.is_empty,
@@ -94,7 +94,7 @@ class SocketBackend(PeerBackend):
         if isinstance(self.address, FdAddress):
             if not self.address.str_:
                 return
-            passed = socket_from_fd(request.take_fd(self.address.str_), self.address.str_)
+            passed = socket_from_fd(request.files.take_fd(self.address.str_), self.address.str_)
             listener = listen_on(self.address, passed)
         else:
             replaces = request.replaces
@@ -103,7 +103,7 @@ class SocketBackend(PeerBackend):
                 self.address,
                 shared if isinstance(shared, Listener) else None,
                 PRIVATE if request.is_guarded else None,
-                sandbox=request.sandbox,
+                sandbox=request.files.sandbox,
             )
         self._peers = listener
         if not listener.is_taking_over:
@@ -127,16 +127,16 @@ class SocketBackend(PeerBackend):
             if not isinstance(self.address, InetAddress):
                 fixed_endpoint(self.address)  # what is wrong now would always be
             with slow_errors(f"Failed to connect to '{self.address}'"):
-                await work_on_files(check_path, self.address, request.sandbox)
+                await work_on_files(check_path, self.address, request.files.sandbox)
             backoff = Backoff(delay, self._options.longest_reconnect_delay)
-            self._peers = Redialer(self.id, self.address, backoff, request.sandbox)
+            self._peers = Redialer(self.id, self.address, backoff, request.files.sandbox)
             return
         if self.is_open:
             return  # with the peer that is kept
         if isinstance(self.address, FdAddress):
-            sock = socket_from_fd(request.take_fd(self.address.str_), self.address.str_)
+            sock = socket_from_fd(request.files.take_fd(self.address.str_), self.address.str_)
         else:
-            sock = await connect(self.address, request.sandbox)
+            sock = await connect(self.address, request.files.sandbox)
         await self.begin_with(sock, f"Failed to connect to '{self.address}'")
 
     async def begin_with(self, sock: socket.socket, failed: str) -> None:

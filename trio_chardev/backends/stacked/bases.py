@@ -386,8 +386,8 @@ def check_no_ring(chardev: Chardev, request: OpenRequest) -> None:
         lower = below.pop()
         if lower == request.id:
             raise BackendError(f"Chardev '{chardev.id}' stands on '{lower}' itself")
-        if lower in request.chardevs:
-            below += request.chardevs[lower].backend.stacking.bases
+        if lower in request.environment.chardevs:
+            below += request.environment.chardevs[lower].backend.stacking.bases
 
 
 @contextmanager

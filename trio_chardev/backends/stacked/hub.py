@@ -196,13 +196,13 @@ async def open_hub(options: HubOptions, request: OpenRequest) -> AsyncIterator[B
     if not options.chardevs:
         raise OptionsError("hub: 'chardevs' list is not defined")
     for id in options.chardevs:
-        if id == request.id or id not in request.chardevs:
+        if id == request.id or id not in request.environment.chardevs:
             raise OptionsError(f"hub: chardev can't be found by id '{id}'")
         if len(members) == MAX_MEMBERS:
             raise OptionsError(
                 f"hub: too many uses of chardevs '{request.id}' (maximum is {MAX_MEMBERS})"
             )
-        members.append(request.chardevs[id])
+        members.append(request.environment.chardevs[id])
     make = functools.partial(HubBackend, request, options.slow)
     async with open_on_bases(members, request, make) as backend:
         yield backend

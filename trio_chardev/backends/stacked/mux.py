@@ -82,7 +82,7 @@ class MuxBackend(BackendOnBases):
         self._frontend = self.base.frontend
         self._escape_quit = options.escape_quit
         self._is_cut = False  # the base's input waits while other tasks run
-        self._escape = EscapeParser(request.escape)
+        self._escape = EscapeParser(request.environment.escape)
         self._stamps_since: float | None = None
         self._is_at_line_start = False
         self.set_open(self.base.is_open)
@@ -179,7 +179,7 @@ class MuxBackend(BackendOnBases):
                 self._say(self._escape.help_text(may_quit=self._may_quit))
             case Command.QUIT if self._may_quit:
                 self._say(b"trio-chardev: Terminated\r\n")
-                self._request.quit()
+                self._request.environment.quit()
             case Command.BREAK:
                 self._users.focus_event(Event.BREAK)
             case Command.SWITCH:
@@ -279,10 +279,10 @@ class _MuxStacking(BasesStacking):
 async def open_mux(options: MuxOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Stand on the chardev that *options* name. Raises OptionsError, BackendError."""
     id = options.chardev
-    if id == request.id or id not in request.chardevs:
+    if id == request.id or id not in request.environment.chardevs:
         raise OptionsError(f"mux: base chardev {id} not found")
     make = functools.partial(MuxBackend, options, request)
-    async with open_on_bases([request.chardevs[id]], request, make) as backend:
+    async with open_on_bases([request.environment.chardevs[id]], request, make) as backend:
         yield backend
 
 

@@ -22,7 +22,7 @@ from trio_chardev.backends.descriptor import slow_errors, truncate
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.limit import PRIVATE, check_has_size
 from trio_chardev.backends.taps.output import Output
-from trio_chardev.core.backend import OpenPath
+from trio_chardev.core.environment import OpenPath
 from trio_chardev.errors import BackendError, strerror
 from trio_chardev.files import work_on_files
 from trio_chardev.workers import NoThreadError, run_in_worker

@@ -39,7 +39,7 @@ async def _open_log(
     before = _log_of(request.replaces, path)
     output = await create_output(
         path,
-        request.open_path,
+        request.files.open,
         mode=parse_mode("log-mode", options.log_mode),
         is_limited=options.log_max is not None,
     )

@@ -133,7 +133,7 @@ async def _open_output(
             return _LinesOutput(os.dup(before.background.output.fd))
         output = await create_output(
             path,
-            request.open_path,
+            request.files.open,
             _LinesOutput,
             mode=parse_mode("record-mode", options.record_mode),
             is_limited=options.record_max is not None,

@@ -26,8 +26,9 @@ from trio_chardev.backends.socket.passed import socket_from_fd
 from trio_chardev.backends.socket.rights import close_socket
 from trio_chardev.backends.socket.socket import SocketOptions, open_accepted
 from trio_chardev.backends.socket.stack import Stack
-from trio_chardev.core.backend import Backend, OpenRequest, number_as_fd
+from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.environment import Environment, number_as_fd
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import ChardevError, OptionsError
 from trio_chardev.qmp.server.monitor import Monitor
@@ -185,4 +186,6 @@ class _Crowd:
             log.info("QMP client '%s' has left", chardev.id)
 
     def _open(self, request: OpenRequest, link: Link) -> AbstractAsyncContextManager[Backend]:
-        return open_accepted(self.options, attrs.evolve(request, objects=self.objects), link)
+        return open_accepted(
+            self.options, attrs.evolve(request, environment=Environment(objects=self.objects)), link
+        )
