@@ -80,6 +80,10 @@ async def test_a_commit_that_is_refused_has_touched_nothing(
         with pytest.raises(BackendError):
             await chardev.change(witnessed(new, witness))
         assert witness.seen == []
+        told: list[BackendEvent] = []
+        chardev.on_event = lambda _, event, backend: told.append(event)
+        chardev.backend.set_open(False)
+        assert told == [Event.CLOSED], "what happens afterwards is told at once"
         assert chardev.backend is old.backend
         assert not old.is_leaving
         assert user.bound == "fake:old"

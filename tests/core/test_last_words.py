@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -188,7 +189,9 @@ async def test_they_are_bounded(autojump_clock: MockClock) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_without_a_user_as_many_are_kept_as_always(autojump_clock: MockClock) -> None:
+async def test_without_a_user_as_many_are_kept_as_always_and_the_rest_is_counted(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     old, new = FakeDevice("old", answers=False), FakeDevice("new")
     async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
         nursery.start_soon(chardev.change, new.open)
@@ -199,6 +202,7 @@ async def test_without_a_user_as_many_are_kept_as_always(autojump_clock: MockClo
         new.feed(b"y")
         assert frontend.take_ready() == b"x" * INBOX_CAPACITY
         assert await frontend.receive_some() == b"y"
+    assert ": 1 bytes that nobody has read are lost" in caplog.text
 
 
 async def test_taps_of_the_old_one_are_shown_them_before_they_are_told_that_it_is_replaced() -> (
