@@ -1,4 +1,4 @@
-"""The programs of docs/python.md run as they are printed, and pass mypy."""
+"""The programs of docs/python.md run as they are printed, and pass mypy, as docs/new-backend.md's do."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.test_new_backend import FILE as CLOCK, PROGRAM_OF_ONES_OWN
 
 PAGE = (Path(__file__).parent.parent / "docs" / "python.md").read_text()
 PROGRAMS = dict(
@@ -41,9 +43,10 @@ def test_it_prints_what_it_should(name: str, tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == (PRINTS[name], "")
 
 
-def test_they_pass_mypy(tmp_path: Path) -> None:
-    for number, program in enumerate(PROGRAMS.values()):
+def test_they_and_the_clock_of_new_backend_pass_mypy(tmp_path: Path) -> None:
+    for number, program in enumerate([*PROGRAMS.values(), PROGRAM_OF_ONES_OWN]):
         (tmp_path / f"program{number}.py").write_text(program)
+    (tmp_path / "clock.py").write_text(CLOCK)
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "."],
         capture_output=True,

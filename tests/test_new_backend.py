@@ -92,12 +92,3 @@ def test_a_program_of_ones_own_checks_it_and_uses_it(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM_OF_ONES_OWN)
     told = run([sys.executable, "program.py"], tmp_path)
     assert re.fullmatch(TIME, ast.literal_eval(told).decode())
-
-
-def test_it_passes_mypy_as_printed(tmp_path: Path) -> None:
-    (tmp_path / "clock.py").write_text(FILE)
-    (tmp_path / "program.py").write_text(PROGRAM_OF_ONES_OWN)
-    cache = str(tmp_path / "cache")
-    assert "Success" in run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", cache, "."], tmp_path
-    )
