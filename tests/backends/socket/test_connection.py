@@ -11,8 +11,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_chardev.backends.socket.connection import MAX_FDS, SILENCE, Connection, UnixConnection
+from trio_chardev.backends.socket.connection import SILENCE, Connection
 from trio_chardev.backends.socket.passed import socket_from_fd
+from trio_chardev.backends.socket.unix_connection import MAX_FDS, UnixConnection
 from trio_chardev.errors import BackendError
 
 PATIENCE = 5  # seconds

@@ -15,9 +15,9 @@ import trio.testing
 from tests.certificates import peer_context, server_credentials
 from tests.links import Served, serving, until
 from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, UnixAddress
-from trio_chardev.backends.socket.connection import UnixConnection
 from trio_chardev.backends.socket.half_closed import HalfClosedPeer
 from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions, open_socket
+from trio_chardev.backends.socket.unix_connection import UnixConnection
 from trio_chardev.backends.table import opener_of
 from trio_chardev.core.backend import OpenRequest
 from trio_chardev.core.chardev import Chardev

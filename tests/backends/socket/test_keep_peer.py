@@ -22,9 +22,9 @@ from tests.users import PATIENCE, Refuser, User, until, using
 from trio_chardev.backends.pty.pty import PtyOptions
 from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
 from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
-from trio_chardev.backends.socket.connection import UnixConnection
 from trio_chardev.backends.socket.listener import Listener
 from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions
+from trio_chardev.backends.socket.unix_connection import UnixConnection
 from trio_chardev.core.backend import Backend
 from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import BackendError, ChangeFailedError, ChangeRefusedError

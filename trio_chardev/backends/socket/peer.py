@@ -15,11 +15,12 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from trio_chardev.backends.socket.connection import Connection, Take, UnixConnection
+from trio_chardev.backends.socket.connection import Connection, Take
 from trio_chardev.backends.socket.half_closed import HalfClosedPeer
 from trio_chardev.backends.socket.http_guard import HttpGuard
 from trio_chardev.backends.socket.link import Link
 from trio_chardev.backends.socket.passed import SharedSocket
+from trio_chardev.backends.socket.unix_connection import UnixConnection
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.direct import Direct
 from trio_chardev.core.leaving import Leaving

@@ -9,11 +9,12 @@ from functools import partial
 from trio_chardev.access.objects import Authorizer
 from trio_chardev.backends.socket.addresses import InetAddress
 from trio_chardev.backends.socket.codec import Codec
-from trio_chardev.backends.socket.connection import Connection, SharedConnection, UnixConnection
+from trio_chardev.backends.socket.connection import Connection, SharedConnection
 from trio_chardev.backends.socket.layer import Layer
 from trio_chardev.backends.socket.link import Link
 from trio_chardev.backends.socket.options import SocketOptions, check_options, find_credentials
 from trio_chardev.backends.socket.tls import TlsConnection
+from trio_chardev.backends.socket.unix_connection import UnixConnection
 from trio_chardev.errors import OptionsError
 from trio_chardev.events import Event
 from trio_chardev.protocols.telnet import telnet_connection

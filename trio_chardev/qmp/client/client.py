@@ -23,8 +23,8 @@ import trio
 
 from trio_chardev.backends.socket.access import peer_pid
 from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, UnixAddress
-from trio_chardev.backends.socket.connection import MAX_FDS
 from trio_chardev.backends.socket.dialer import connect
+from trio_chardev.backends.socket.unix_connection import MAX_FDS
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import BackendError, ChardevError, OptionsError, strerror
 from trio_chardev.qmp.client.conversation import (
