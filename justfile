@@ -40,7 +40,7 @@ brute-force seeds="30":
 # Change each kind of backend to each other at every speed of the peer
 [group('check')]
 matrix:
-    TRIO_CHARDEV_MATRIX=full {{ bin }}/python -m pytest -q tests/backends/test_matrix.py tests/frontends/test_pairs.py
+    TRIO_CHARDEV_MATRIX=full {{ bin }}/python -m pytest -q tests/backends/test_matrix.py tests/devices/test_pairs.py
 
 # Remove or swap each statement of the path of a change; a test must fail
 [group('check')]
