@@ -15,6 +15,7 @@ from trio_chardev.core.handlers import stateless
 from trio_chardev.core.inbox import INBOX_CAPACITY
 from trio_chardev.core.last_words import DRAIN_LIMIT
 from trio_chardev.core.runner import DRAIN_TIMEOUT
+from trio_chardev.core.tap import Tap
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.testing import FakeDevice, FakeFrontend, open_chardev
 
@@ -224,6 +225,28 @@ async def test_taps_of_the_old_one_are_shown_them_before_they_are_told_that_it_i
         ]
         assert [what for what, _ in second.seen] == ["activate", str(OPENED), "hello"]
         nursery.cancel_scope.cancel()
+
+
+async def test_taps_are_shown_them_before_the_user_gets_them() -> None:
+    seen: list[str] = []
+
+    class Noting(Tap):
+        def received(self, data: bytes) -> None:
+            seen.append(f"tap: {data.decode()}")
+
+    def on_receive(data: bytes) -> int:
+        seen.append(f"user: {data.decode()}")
+        return len(data)
+
+    chardev = Chardev("x")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(chardev.run)
+        await chardev.open(witnessed(FakeDevice("old", last_words=b"bye"), Noting()))
+        chardev.attach(be_change=stateless, on_receive=on_receive)
+        await chardev.change(FakeDevice("new").open)
+        nursery.cancel_scope.cancel()
+    assert "".join(what[-1] for what in seen if what.startswith("user")) == "bye"
+    assert seen[::2] == [what.replace("user", "tap") for what in seen[1::2]]
 
 
 async def test_a_chardev_that_is_closed_meanwhile_does_not_wait_for_them() -> None:
