@@ -227,6 +227,20 @@ async def test_taps_of_the_old_one_are_shown_them_before_they_are_told_that_it_i
         nursery.cancel_scope.cancel()
 
 
+async def test_the_next_change_is_as_the_first() -> None:
+    """Nothing is left of the last words: a tap is told once that its backend was replaced."""
+    chardev = Chardev("x")
+    witness = Witness(chardev)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(chardev.run)
+        await chardev.open(FakeDevice("first", last_words=b"bye").open)
+        await chardev.change(witnessed(FakeDevice("second"), witness))
+        await chardev.change(FakeDevice("third").open)
+        told = [what for what, _ in witness.seen if "gives way" in what]
+        assert told == ["fake:second gives way to fake:third"]
+        nursery.cancel_scope.cancel()
+
+
 async def test_taps_are_shown_them_before_the_user_gets_them() -> None:
     seen: list[str] = []
 
