@@ -306,12 +306,14 @@ async def test_closing_a_chardev_waits_for_them_for_the_drain_timeout(
 
 
 async def test_a_backend_that_can_not_be_heard_out_does_not_keep_users_from_the_end(
-    caplog: pytest.LogCaptureFixture,
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    device = FakeDevice("old", last_words=b"bye", lets_go=False)
+    device = FakeDevice("old", answers=False, lets_go=False)
     async with open_chardev(device) as chardev:
         frontend = chardev.attach()
+        begin = trio.current_time()
         await chardev.aclose()
+        assert trio.current_time() == begin
         with trio.fail_after(5):
             assert await frontend.receive_some() == b""
     assert "its peer is not heard out" in caplog.text
