@@ -329,6 +329,7 @@ REASONS: dict[str, str] = {
     "replaced_by: swapped `self._names = (self.runner.backend.filename, new.backend.filename)` and `self.runner.is_replaced = True`": SAME,
     "replaced_by: swapped `self.runner.is_replaced = True` and `if self._has_more:`": NO_CHECKPOINT,
     "hear: swapped `parts.leaving = None` and `self._end_taps()`": SAME,
+    "hear_before_close: swapped `self.take_received()` and `runner.is_replaced = True`": NO_CHECKPOINT,
     "hear_before_close: without `return`": "a backend that could not prepare has nothing to say",
     "hear: swapped `self._end_taps()` and `is_open = parts.runner.started and parts.backend.is_open`": SAME,
     "_take_slowly: swapped `lost = 0` and `def take(data: bytes) -> None:`": SAME,
