@@ -1,8 +1,9 @@
 """The server's side of RFC 2217, without I/O: the side that has the serial line.
 
-A server answers each request, in order, with the value in force at that time. A request for the
-value in force changes nothing. Any other is a *wish*, which whatever has the line has to fulfil,
-and is answered when that reports what is in force now.
+A server answers each request about settings, outputs and break, in order, with the value in force at
+that time. A request for the value in force changes nothing. Any other is a *wish*, which whatever has
+the line has to fulfil, and is answered when that reports what is in force now. All other messages,
+such as masks and PURGE-DATA, are answered at once.
 """
 
 from __future__ import annotations
@@ -49,10 +50,6 @@ class FlowWish:
 Wish = LineSettings | ModemLines | BreakWish | FlowWish | Purge
 """What a client wants of the line: settings, DTR and RTS, a break, a stop, a discarded buffer."""
 
-_SETTINGS: Final = (
-    *(Command.SET_BAUDRATE, Command.SET_DATASIZE),
-    *(Command.SET_PARITY, Command.SET_STOPSIZE),
-)
 _OUTPUT: Final = {
     Control.DTR_ON: (ModemLines.DTR, True),
     Control.DTR_OFF: (ModemLines.DTR, False),
@@ -201,7 +198,10 @@ class ComPortServer:
         outputs: ModemLines | None = None,
         is_break: bool | None = None,
     ) -> None:
-        """Note that the oldest wish was handled, and what is in force now; answer what waited."""
+        """Note that the oldest wish was handled, and what is in force now; answer what waited.
+
+        Only for wishes about settings, outputs or break: no answer waits for the others.
+        """
         self.now(line=line, outputs=outputs, is_break=is_break)
         if self._waiting:
             self._answer(self._waiting.popleft().message)
