@@ -48,10 +48,28 @@ class ModemLines(enum.Flag):
     DSR = 0x100
 
 
-BackendEvent: TypeAlias = Event | LineSettings | ModemLines
+@attrs.frozen
+class BreakState:
+    """A break that lasts until it is turned off; `Event.BREAK` is one of a usual length."""
+
+    is_on: bool
+
+
+class Purge(enum.Flag):
+    """Buffers to discard (tcflush(3)), as seen from the line: what came from it, or waits for it."""
+
+    RECEIVE = 1
+    TRANSMIT = 2
+
+
+LineRequest: TypeAlias = LineSettings | ModemLines | BreakState | Purge
+"""What the other end wants of the line, see `trio_chardev.core.line.Line.acknowledge`."""
+
+BackendEvent: TypeAlias = Event | LineRequest
 """What a backend reports, in order with the bytes.
 
 `LineSettings`: the settings that the other end has chosen, as the user of a PTY does.
 `ModemLines`: those lines driven by the other end that are on. For a serial line these are its
 inputs (CTS, DSR, CAR, RI); for a client that drives a line over a network, DTR and RTS.
+`BreakState` and `Purge`: what such a client wants.
 """

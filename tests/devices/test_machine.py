@@ -91,7 +91,7 @@ class Way:
     def _set_line(self, settings: LineSettings) -> None:
         if self.sink is not None and self.has_controls:
             device = self.sink.device
-            if not self.sink.is_dead and not (device.has_line and device.line_fails):
+            if self.sink.is_dead or not (device.has_line and device.line_fails):
                 self.line = settings
 
 
@@ -294,9 +294,10 @@ class Machine:
         for name, user in self.users.items():
             self.check_info(name, user)
             for way in user.ways:
-                device = None if way.sink is None else way.sink.device
-                if device is not None and device.has_line and way.line is not None:
-                    assert device.line_calls[-1] == way.line
+                if way.sink is None or way.sink.is_dead or way.line is None:
+                    continue
+                if way.sink.device.has_line:
+                    assert way.sink.device.line_calls[-1] == way.line
 
     def check_sent(self, place: Place) -> None:
         assert b"".join(device.sent for device in place.all_devices) == place.written

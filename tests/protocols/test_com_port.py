@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from trio_chardev.events import LineSettings, ModemLines
+from trio_chardev.events import BreakState, LineRequest, LineSettings, ModemLines, Purge
 from trio_chardev.protocols.com_port import (
     MAX_WAITING,
     OUTPUTS,
-    BreakWish,
     ComPortServer,
-    FlowWish,
-    Wish,
+    Port,
 )
 from trio_chardev.protocols.rfc2217 import (
     Command,
@@ -23,7 +19,6 @@ from trio_chardev.protocols.rfc2217 import (
     LineState,
     Message,
     ModemState,
-    Purge,
     decode,
     setting_of,
 )
@@ -35,14 +30,14 @@ class Client:
     """Asks a server, and reads its answers."""
 
     def __init__(self) -> None:
-        self.server = ComPortServer(LINE, ModemLines(0), signature=b"trio-chardev")
+        self.server = ComPortServer(Port(LINE, ModemLines(0)), signature=b"trio-chardev")
 
-    def ask(self, command: Command, value: int | bytes = b"") -> Wish | None:
+    def ask(self, command: Command, value: int | bytes = b"") -> LineRequest | None:
         if isinstance(value, int):
             value = value.to_bytes(4 if command is Command.SET_BAUDRATE else 1, "big")
         return self.server.receive(Message(command, value))
 
-    def control(self, control: Control) -> Wish | None:
+    def control(self, control: Control) -> LineRequest | None:
         return self.ask(Command.SET_CONTROL, control)
 
     def answers(self) -> list[tuple[Command, int]]:
@@ -52,6 +47,12 @@ class Client:
             assert message is not None
             answers.append((message.command, message.number))
         return answers
+
+    def heard(
+        self, request: LineRequest, in_force: LineRequest | None = None
+    ) -> LineRequest | None:
+        """The line has done *request*, or else *in_force* is in force."""
+        return self.server.acknowledge(request, request if in_force is None else in_force)
 
 
 @pytest.fixture
@@ -119,13 +120,14 @@ def test_a_new_value_is_a_wish_and_answered_when_it_was_heard(client: Client) ->
     wish = client.ask(Command.SET_BAUDRATE, 115200)
     assert wish == attrs.evolve(LINE, speed=115200)
     assert client.answers() == []
-    client.server.heard(line=attrs.evolve(LINE, speed=115200))
+    assert client.heard(wish) is None
     assert client.answers() == [(Command.SET_BAUDRATE, 115200)]
 
 
 def test_what_the_line_refuses_is_answered_with_what_is_in_force(client: Client) -> None:
-    client.ask(Command.SET_BAUDRATE, 31)
-    client.server.heard()
+    wish = client.ask(Command.SET_BAUDRATE, 31)
+    assert wish is not None
+    assert client.heard(wish, LINE) is None
     assert client.answers() == [(Command.SET_BAUDRATE, 9600)]
     assert client.ask(Command.SET_BAUDRATE, 31) is not None  # it may try again
 
@@ -137,15 +139,54 @@ def test_wishes_build_on_those_before_and_are_answered_in_order(client: Client) 
     assert client.control(Control.DTR_ON) == ModemLines.DTR
     assert client.control(Control.RTS_ON) == OUTPUTS
     assert client.answers() == []
-    client.server.heard(line=attrs.evolve(LINE, speed=300))
+    client.heard(attrs.evolve(LINE, speed=300))
     assert client.answers() == [(Command.SET_BAUDRATE, 300)]
-    client.server.heard(line=attrs.evolve(LINE, speed=300, parity="E"))
+    client.heard(attrs.evolve(LINE, speed=300, parity="E"))
     assert client.answers() == [(Command.SET_PARITY, 3), (Command.SET_DATASIZE, 8)]
-    client.server.heard(outputs=ModemLines.DTR)
-    client.server.heard(outputs=OUTPUTS)
+    client.heard(ModemLines.DTR)
+    client.heard(OUTPUTS)
     assert client.answers() == [
         (Command.SET_CONTROL, Control.DTR_ON),
         (Command.SET_CONTROL, Control.RTS_ON),
+    ]
+
+
+def test_what_is_refused_takes_nothing_with_it_that_is_not(client: Client) -> None:
+    seven = attrs.evolve(LINE, data_bits=7)
+    assert client.ask(Command.SET_DATASIZE, 7) == seven
+    even = attrs.evolve(seven, parity="E")
+    assert client.ask(Command.SET_PARITY, 3) == even
+    assert client.heard(seven, LINE) is None
+    assert client.answers() == [(Command.SET_DATASIZE, 8)]
+    assert client.heard(even, LINE) == attrs.evolve(LINE, parity="E")
+    assert client.answers() == []
+    assert client.heard(attrs.evolve(LINE, parity="E")) is None
+    assert client.answers() == [(Command.SET_PARITY, 3)]
+
+
+def test_what_is_refused_again_is_answered(client: Client) -> None:
+    wish = client.ask(Command.SET_DATASIZE, 7)
+    other = client.ask(Command.SET_PARITY, 3)
+    assert wish is not None
+    assert other is not None
+    client.heard(wish, LINE)
+    again = client.heard(other, LINE)
+    assert again is not None
+    assert client.heard(again, LINE) is None
+    assert client.answers() == [(Command.SET_DATASIZE, 8), (Command.SET_PARITY, 1)]
+
+
+def test_an_answer_to_a_later_request_is_one_to_those_before(client: Client) -> None:
+    """A bridge that is asked without end forgets some."""
+    client.ask(Command.SET_BAUDRATE, 300)
+    client.control(Control.DTR_ON)
+    latest = client.ask(Command.SET_BAUDRATE, 1200)
+    assert latest is not None
+    client.heard(latest)
+    assert client.answers() == [
+        (Command.SET_BAUDRATE, 1200),
+        (Command.SET_CONTROL, Control.DTR_OFF),
+        (Command.SET_BAUDRATE, 1200),
     ]
 
 
@@ -153,17 +194,18 @@ def test_wishes_build_on_those_before_and_are_answered_in_order(client: Client) 
 def test_the_state_of_a_break_is_kept_here(is_on: bool) -> None:
     """The kernel has no way to ask."""
     client = Client()
-    client.server.now(is_break=not is_on)
+    client.server.port.is_break = not is_on
     wanted = Control.BREAK_ON if is_on else Control.BREAK_OFF
-    assert client.control(wanted) == BreakWish(is_on)
-    client.server.heard(is_break=is_on)
+    assert client.control(wanted) == BreakState(is_on)
+    client.heard(BreakState(is_on))
     assert client.control(Control.ASK_BREAK) is None
     assert client.control(wanted) is None
     assert client.answers() == [(Command.SET_CONTROL, wanted)] * 3
 
 
 def test_after_a_change_of_the_backend_its_values_are_told(client: Client) -> None:
-    client.server.now(line=LineSettings(speed=50, parity="O"), outputs=OUTPUTS, is_break=False)
+    client.server.port.note(LineSettings(speed=50, parity="O"))
+    client.server.port.note(OUTPUTS | ModemLines.CTS)
     client.ask(Command.SET_BAUDRATE, 0)
     client.ask(Command.SET_PARITY, 0)
     client.control(Control.ASK_RTS)
@@ -181,10 +223,18 @@ def test_who_asks_by_ciscos_codes_is_answered_by_them(client: Client) -> None:
     assert client.server.data_to_send() == [b"\x65\x08"]
 
 
-@pytest.mark.parametrize("purge", Purge)
-def test_a_buffer_is_emptied_on_demand_alone(client: Client, purge: Purge) -> None:
-    assert client.ask(Command.PURGE_DATA, purge) is purge
-    assert client.answers() == [(Command.PURGE_DATA, purge)]
+@pytest.mark.parametrize("value", [1, 2, 3])
+def test_a_buffer_is_emptied_on_demand_alone_and_answered_when_it_is(
+    client: Client, value: int
+) -> None:
+    """An earlier answer would let the client send what is then discarded."""
+    assert client.ask(Command.PURGE_DATA, value) == Purge(value)
+    assert client.answers() == []
+    client.heard(Purge(value))
+    assert client.answers() == [(Command.PURGE_DATA, value)]
+
+
+def test_a_buffer_that_does_not_exist_is_answered_at_once(client: Client) -> None:
     assert client.ask(Command.PURGE_DATA, 9) is None
     assert client.answers() == [(Command.PURGE_DATA, 9)]
 
@@ -193,8 +243,10 @@ def test_a_buffer_is_emptied_on_demand_alone(client: Client, purge: Purge) -> No
 def test_a_client_that_wants_silence_says_so_without_an_answer(
     client: Client, is_suspended: bool
 ) -> None:
+    client.server.is_suspended = not is_suspended
     command = Command.FLOWCONTROL_SUSPEND if is_suspended else Command.FLOWCONTROL_RESUME
-    assert client.ask(command) == FlowWish(is_suspended)
+    assert client.ask(command) is None
+    assert client.server.is_suspended is is_suspended
     assert client.answers() == []
 
 
@@ -214,6 +266,7 @@ def test_with_a_mask_what_is_in_it_is_notified(client: Client) -> None:
     assert client.ask(Command.SET_LINESTATE_MASK, LineState.BREAK) is None
     assert client.answers() == [
         (Command.SET_MODEMSTATE_MASK, ModemState.CTS),
+        (Command.NOTIFY_MODEMSTATE, 0),
         (Command.SET_LINESTATE_MASK, LineState.BREAK),
     ]
     client.server.modem_changed(ModemLines.CAR)
@@ -249,28 +302,34 @@ def test_each_request_has_one_answer_in_order_and_in_the_end_all_is_as_was_wishe
     steps: list[Message | bool],
 ) -> None:
     """A bool: the line hears the oldest wish, or refuses it."""
-    server = ComPortServer(LINE, ModemLines(0), signature=b"x")
-    wishes: list[Wish] = []
+    server = ComPortServer(Port(LINE, ModemLines(0)), signature=b"x")
+    wishes: list[LineRequest] = []
     asked: list[Command] = []
     answered: list[Command] = []
-    in_force: dict[str, Any] = {"line": LINE, "outputs": ModemLines(0), "is_break": False}
+    in_force = Port(LINE, ModemLines(0))
 
     def hear(obeys: bool) -> None:
         if wishes:
             wish = wishes.pop(0)
             if obeys:
-                match wish:
-                    case LineSettings():
-                        in_force["line"] = wish
-                    case ModemLines():
-                        in_force["outputs"] = wish
-                    case BreakWish():
-                        in_force["is_break"] = wish.is_on
-            server.heard(**in_force)
+                in_force.note(wish)
+                again = server.acknowledge(wish, wish)
+            else:
+                again = server.acknowledge(wish, in_force_of(wish))
+            if again is not None:
+                wishes.append(again)
         for data in server.data_to_send():
             message = decode(data, from_server=True)
             assert message is not None
             answered.append(message.command)
+
+    def in_force_of(wish: LineRequest) -> LineRequest:
+        match wish:
+            case LineSettings():
+                return in_force.line
+            case ModemLines():
+                return in_force.outputs
+        return BreakState(in_force.is_break)
 
     for step in steps:
         if isinstance(step, bool):
@@ -283,11 +342,11 @@ def test_each_request_has_one_answer_in_order_and_in_the_end_all_is_as_was_wishe
         hear(True)
     hear(True)
     assert answered == asked
-    assert (server.line, server.outputs, server.is_break) == tuple(in_force.values())
+    assert server.port == in_force
 
 
 def test_of_a_client_that_asks_without_end_so_much_waits(client: Client) -> None:
     wishes = [client.ask(Command.SET_BAUDRATE, 300 + n) for n in range(3 * MAX_WAITING)]
     assert sum(wish is not None for wish in wishes) == MAX_WAITING
     assert client.answers() == [(Command.SET_BAUDRATE, 9600)] * (2 * MAX_WAITING)
-    assert setting_of(Command.SET_BAUDRATE, client.server.line).number == 9600
+    assert setting_of(Command.SET_BAUDRATE, client.server.port.line).number == 9600

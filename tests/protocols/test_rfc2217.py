@@ -6,7 +6,7 @@ import pytest
 import serial.rfc2217 as pyserial  # type: ignore[import-untyped]
 from hypothesis import given, strategies as st
 
-from trio_chardev.events import LineSettings, ModemLines
+from trio_chardev.events import LineSettings, ModemLines, Purge
 from trio_chardev.protocols.rfc2217 import (
     CISCO_RATES,
     COM_PORT_OPTION,
@@ -16,7 +16,6 @@ from trio_chardev.protocols.rfc2217 import (
     Control,
     Message,
     ModemState,
-    Purge,
     decode,
     inputs_of,
     modem_state,
@@ -102,7 +101,7 @@ def test_the_numbers_are_those_that_pyserial_has() -> None:
             if name.startswith("SET_CONTROL_") and value == bytes([control])
         ]
         assert len(names) == 1
-    assert bytes([Purge.BOTH]) == pyserial.PURGE_BOTH_BUFFERS
+    assert bytes([(Purge.RECEIVE | Purge.TRANSMIT).value]) == pyserial.PURGE_BOTH_BUFFERS
     assert ModemState.CD == pyserial.MODEMSTATE_MASK_CD
     assert ModemState.CTS_CHANGED == pyserial.MODEMSTATE_MASK_CTS_CHANGE
 

@@ -227,17 +227,12 @@ def _check_fit(parts: Parts, new: Runner) -> None:
 
 
 def _give_way(parts: Parts, old: LastWords | None, new: Runner, *, carry: bool) -> None:
-    """Let both backends do their part; if it raises, both are as before."""
+    """Let both backends do their part; if it raises, the caller has to let the old one `stay`."""
     if old is not None:
         old.runner.backend.leaving.prepare(carry=carry)
-    try:
-        if parts.is_guarded:
-            new.backend.peer.guard()
-        new.backend.activate()
-    except BaseException:
-        if old is not None:
-            old.runner.stay()
-        raise
+    if parts.is_guarded:
+        new.backend.peer.guard()
+    new.backend.activate()
 
 
 def _let_taps_see(parts: Parts, new: Runner) -> None:

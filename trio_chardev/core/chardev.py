@@ -190,6 +190,7 @@ class Chardev:
         on_open: Callable[[], None] = lambda: None,
         on_failure: Callable[[], None] = lambda: None,
         fe_open: Callable[[], bool] = lambda: True,
+        answers_line: Callable[[], bool] = lambda: False,
     ) -> Frontend:
         """Become a user of this chardev; only with a mux it may have several.
 
@@ -211,6 +212,7 @@ class Chardev:
             on_open=on_open,
             on_failure=on_failure,
             fe_open=fe_open,
+            answers_line=answers_line,
         )
         frontend = Frontend(self._parts.outbox, inbox, self.detach, handlers)
         self._parts.users.attach(inbox, frontend, is_open=self.is_open)

@@ -38,6 +38,9 @@ class Handlers:
     """Called when another handler has raised, which detaches the frontend."""
     fe_open: Callable[[], bool] = lambda: True
     """Does the user consider itself open? query-chardev shows it as frontend-open."""
+    answers_line: Callable[[], bool] = lambda: False
+    """Does the user do what the other end asks of the line, and call `Line.acknowledge` for each?
+    Otherwise the backend itself acknowledges it at once, as if there were a line that does all."""
 
 
 async def stateless(backend: Controls) -> None:
@@ -98,6 +101,14 @@ class Calls:
             return self._handlers.fe_open()
         except Exception:
             self._fail("fe_open")
+            return False
+
+    def answers_line(self) -> bool:
+        """Ask answers_line."""
+        try:
+            return self._handlers.answers_line()
+        except Exception:
+            self._fail("answers_line")
             return False
 
     def _fail(self, handler: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from trio_chardev.errors import NotSupportedError
-from trio_chardev.events import LineSettings, ModemLines
+from trio_chardev.events import LineRequest, LineSettings, ModemLines, Purge
 
 BREAK_DURATION = 0.25  # seconds; tcsendbreak(3) has 0.25 to 0.5
 
@@ -58,6 +58,21 @@ class Line:
     async def send_break(self, duration: float = BREAK_DURATION) -> None:
         """Send a break of *duration* seconds."""
         raise self._lacks("break")
+
+    async def set_break(self, is_on: bool) -> None:
+        """Turn the break on, until it is turned off, or off."""
+        raise self._lacks("break")
+
+    async def purge(self, buffers: Purge) -> None:
+        """Discard what has come and was not read, or what was written and not sent, or both."""
+        raise self._lacks("buffers to discard")
+
+    def acknowledge(self, request: LineRequest, in_force: LineRequest) -> None:
+        """Tell the other end, which has asked for *request* by an event, what is in force now.
+
+        Only who has attached with ``answers_line`` calls this, when it has done what was asked, or
+        could not. Does nothing where the other end can't be told, or has left.
+        """
 
     async def set_echo(self, echo: bool) -> None:
         """Turn a terminal's echo of what is typed on or off."""

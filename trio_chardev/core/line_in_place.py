@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from trio_chardev.core.line import BREAK_DURATION, Line
 from trio_chardev.core.outbox import Outbox
-from trio_chardev.events import LineSettings, ModemLines
+from trio_chardev.events import LineRequest, LineSettings, ModemLines, Purge
 
 
 class LineInPlace(Line):
@@ -51,6 +51,17 @@ class LineInPlace(Line):
     async def send_break(self, duration: float = BREAK_DURATION) -> None:
         async with self._outbox.exclusive():
             await self._line().send_break(duration)
+
+    async def set_break(self, is_on: bool) -> None:
+        async with self._outbox.exclusive():
+            await self._line().set_break(is_on)
+
+    async def purge(self, buffers: Purge) -> None:
+        async with self._outbox.exclusive():
+            await self._line().purge(buffers)
+
+    def acknowledge(self, request: LineRequest, in_force: LineRequest) -> None:
+        self._line().acknowledge(request, in_force)
 
     async def set_echo(self, echo: bool) -> None:
         async with self._outbox.exclusive():

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import trio
 
 from trio_chardev.core.splicing import SPLICE_CAPACITY, SplicePipe
-from trio_chardev.events import BackendEvent, Event
+from trio_chardev.events import BackendEvent, Event, Purge
 
 OPPOSITE = {
     Event.OPENED: Event.CLOSED,
@@ -263,4 +263,4 @@ class InboxQueue:
 def _concerns_the_same(one: BackendEvent, other: BackendEvent) -> bool:
     if isinstance(one, Event):
         return one is other or OPPOSITE.get(one) is other
-    return type(one) is type(other)
+    return one == other if isinstance(one, Purge) else type(one) is type(other)

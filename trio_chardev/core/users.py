@@ -36,6 +36,11 @@ class Users(Generic[UserT]):
         return [d.frontend for d in self.inboxes if d.frontend is not None]
 
     @property
+    def answers_line(self) -> bool:
+        """Does a user acknowledge what the other end asks of the line? See `Line.acknowledge`."""
+        return any(frontend.calls.answers_line() for frontend in self.frontends)
+
+    @property
     def room(self) -> int:
         """How many bytes the focused user may get; not positive when its inbox is full."""
         return 0 if self.is_reserved else self.focus.queue.wanted

@@ -126,6 +126,7 @@ class Bridge(Device):
             on_event=on_event,
             on_receive=away.receive,
             on_open=towards.sink_opened,
+            answers_line=True,
         )
 
     async def run(self) -> None:

@@ -31,7 +31,15 @@ from trio_chardev.errors import (
     ChardevError,
     NotSupportedError,
 )
-from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
+from trio_chardev.events import (
+    BackendEvent,
+    BreakState,
+    Event,
+    LineRequest,
+    LineSettings,
+    ModemLines,
+    Purge,
+)
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +65,8 @@ class Flow:
     """The last line settings that came and were not refused."""
     modem: ModemLines | None = None
     """The last modem lines that came and were not refused."""
+    is_break: bool = False
+    """Is the break on that the source has turned on?"""
     passes_eof: bool = False
     """Is the end of the source's peer passed on to the sink's, after all that came before?"""
     _opened: Backend | None = None
@@ -108,7 +118,10 @@ class Flow:
         """Handle OPENED or CLOSED of the source, *chardev*. A change's CLOSED is not an end."""
         if event is Event.OPENED:
             self._opened = chardev.backend
-        elif self.passes_eof and chardev.backend is self._opened and not chardev.is_open:
+            return
+        if self.is_break or BreakState(True) in self._controls:
+            self.control(BreakState(False))  # whoever has turned it on can't turn it off any more
+        if self.passes_eof and chardev.backend is self._opened and not chardev.is_open:
             self.control(event)
 
     def forget_end(self) -> None:
@@ -129,6 +142,9 @@ class Flow:
         if self.modem is not None:
             with suppress(NotSupportedError):
                 await backend.line.set_modem(self.modem)
+        if self.is_break:
+            with suppress(NotSupportedError):
+                await backend.line.set_break(True)
 
     # ------------------------------------------------------------ the task
 
@@ -209,36 +225,61 @@ class Flow:
 
     async def _carry_out(self, event: BackendEvent) -> None:
         """Do to the sink what *event* asks for, as far as it can."""
+        if isinstance(event, LineRequest):
+            in_force = await self._drive(event)
+            with suppress(ChardevError):
+                self.source.line.acknowledge(event, in_force)
+            return
         with suppress(NotSupportedError, BackendDisconnectedError):
             try:
-                match event:
-                    case LineSettings():
-                        await self._set_line(event)
-                    case ModemLines():
-                        await self._set_modem(event)
-                    case Event.BREAK:
-                        await self.sink.line.send_break()
-                    case Event.CLOSED:
-                        with trio.CancelScope() as self._ending:
-                            await self.sink.send_eof()
+                if event is Event.BREAK:
+                    await self.sink.line.send_break()
+                elif event is Event.CLOSED:
+                    with trio.CancelScope() as self._ending:
+                        await self.sink.send_eof()
             except BackendDisconnectedError:
                 raise
             except BackendError as exc:
                 self._tell(exc)
 
-    async def _set_line(self, settings: LineSettings) -> None:
-        before, self.line = self.line, settings
-        try:
-            await self.sink.line.set(settings)
-        except NotSupportedError:
-            raise
-        except BackendError:
-            self.line = before
-            raise
+    async def _drive(self, request: LineRequest) -> LineRequest:
+        """Do to the sink's line what is asked for; return what is in force then.
 
-    async def _set_modem(self, lines: ModemLines) -> None:
-        self.modem = crossed(lines)
-        await self.sink.line.set_modem(self.modem)
+        A line that lacks that altogether, or is away, is as one that has done it.
+        """
+        before = self.line, self.modem, self.is_break
+        try:
+            match request:
+                case LineSettings():
+                    self.line = request
+                    await self.sink.line.set(request)
+                case ModemLines():
+                    self.modem = crossed(request)
+                    await self.sink.line.set_modem(self.modem)
+                case BreakState():
+                    self.is_break = request.is_on
+                    await self.sink.line.set_break(request.is_on)
+                case Purge():
+                    await self.sink.line.purge(request)
+        except (NotSupportedError, BackendDisconnectedError):
+            pass
+        except BackendError as exc:
+            self._tell(exc)
+            self.line, self.modem, self.is_break = before
+            return await self._in_force(request)
+        return request
+
+    async def _in_force(self, refused: LineRequest) -> LineRequest:
+        """What is in force at the sink's line, which has refused *refused*, as far as is known."""
+        with suppress(ChardevError):
+            match refused:
+                case LineSettings():
+                    return self.sink.line.settings
+                case ModemLines():
+                    return await self.sink.line.get_modem()
+                case BreakState():
+                    return BreakState(self.is_break)
+        return (self.line if isinstance(refused, LineSettings) else None) or refused
 
 
 def crossed(lines: ModemLines) -> ModemLines:

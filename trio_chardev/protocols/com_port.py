@@ -1,27 +1,25 @@
 """The server's side of RFC 2217, without I/O: the side that has the serial line.
 
-A server answers each request about settings, outputs and break, in order, with the value in force at
-that time. A request for the value in force changes nothing. Any other is a *wish*, which whatever has
-the line has to fulfil, and is answered when that reports what is in force now. All other messages,
-such as masks and PURGE-DATA, are answered at once.
+A server answers each request about settings, outputs, break and buffers, in order, with the value
+in force at that time. A request for the value in force changes nothing. Any other is passed on as
+a `LineRequest`, which whatever has the line has to fulfil, and is answered when that reports what
+is in force now. All other messages, such as masks, are answered at once.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 
-from trio_chardev.events import LineSettings, ModemLines
+from trio_chardev.events import BreakState, LineRequest, LineSettings, ModemLines, Purge
 from trio_chardev.protocols.rfc2217 import (
     Command,
     Control,
     LineState,
     Message,
     ModemState,
-    Purge,
     flow_of,
     modem_state,
     setting_of,
@@ -33,22 +31,26 @@ MAX_WAITING: Final = 64
 """Requests that may wait for an answer; more are not fulfilled, and answered accordingly."""
 
 
-@attrs.frozen
-class BreakWish:
-    """A client turns the break on or off."""
+@attrs.define
+class Port:
+    """The state of a line as its clients are told it. It outlives each of them."""
 
-    is_on: bool
+    line: LineSettings = attrs.Factory(LineSettings)
+    outputs: ModemLines = OUTPUTS
+    """DTR and RTS, which are on as soon as a line is open."""
+    inputs: ModemLines = attrs.Factory(lambda: ModemLines(0))
+    is_break: bool = False
 
+    def note(self, in_force: LineRequest) -> None:
+        """Note what is in force now."""
+        match in_force:
+            case LineSettings():
+                self.line = in_force
+            case ModemLines():
+                self.outputs = in_force & OUTPUTS
+            case BreakState():
+                self.is_break = in_force.is_on
 
-@attrs.frozen
-class FlowWish:
-    """A client stops what it is sent, or resumes it."""
-
-    is_suspended: bool
-
-
-Wish = LineSettings | ModemLines | BreakWish | FlowWish | Purge
-"""What a client wants of the line: settings, DTR and RTS, a break, a stop, a discarded buffer."""
 
 _OUTPUT: Final = {
     Control.DTR_ON: (ModemLines.DTR, True),
@@ -69,28 +71,30 @@ _IS_INBOUND: Final = (
 )
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class _Request:
     """A request that was not answered yet."""
 
     message: Message
-    is_wish: bool
+    wish: LineRequest | None
+    """What was asked of the line; None if that need not change."""
+
+
+WishT = TypeVar("WishT", LineSettings, ModemLines, BreakState)
 
 
 class ComPortServer:
     """The server's side, for one client."""
 
-    def __init__(self, line: LineSettings, outputs: ModemLines, *, signature: bytes) -> None:
-        """*line* and *outputs* (DTR, RTS) are in force now."""
-        self.line = line
-        self.outputs = outputs
-        self.inputs = ModemLines(0)
-        self.is_break = False
+    def __init__(self, port: Port, *, signature: bytes) -> None:
+        self.port = port
         self.client_signature = b""
+        self.is_suspended = False
+        """Does the client want to be sent no bytes for now?"""
         self._signature = signature
         self._line_mask = LineState(0)
         self._modem_mask = ModemState(0)
-        self._waiting: deque[_Request] = deque()  # the first is a wish, not fulfilled yet
+        self._waiting: deque[_Request] = deque()  # the first waits for the line
         self._to_send: list[bytes] = []
 
     def data_to_send(self) -> list[bytes]:
@@ -100,26 +104,25 @@ class ComPortServer:
 
     # ------------------------------------------------------------ what the client sends
 
-    def receive(self, message: Message) -> Wish | None:
-        """Take a message of the client; return its wish, if it would change anything."""
+    def receive(self, message: Message) -> LineRequest | None:
+        """Take a message of the client; return what it asks of the line, if that has to change."""
         match message.command:
             case Command.SIGNATURE:
                 self._take_signature(message)
             case Command.FLOWCONTROL_SUSPEND | Command.FLOWCONTROL_RESUME:
-                return FlowWish(message.command is Command.FLOWCONTROL_SUSPEND)
+                self.is_suspended = message.command is Command.FLOWCONTROL_SUSPEND
             case Command.SET_LINESTATE_MASK:
                 self._line_mask = LineState(message.number)
                 self._say(message)
             case Command.SET_MODEMSTATE_MASK:
                 self._modem_mask = ModemState(message.number)
                 self._say(message)
+                if self._modem_mask:  # it has to begin with something
+                    self._notify_modem(modem_state(self.port.inputs))
             case Command.NOTIFY_LINESTATE:
                 self._say(Message(Command.NOTIFY_LINESTATE, bytes(1)))
             case Command.NOTIFY_MODEMSTATE:
-                self._say(_octet(Command.NOTIFY_MODEMSTATE, modem_state(self.inputs)))
-            case Command.PURGE_DATA:
-                self._say(message)
-                return Purge(message.number) if 1 <= message.number <= len(Purge) else None
+                self._notify_modem(modem_state(self.port.inputs))
             case _:
                 return self._take_request(message)
         return None
@@ -131,7 +134,7 @@ class ComPortServer:
         else:
             self._say(Message(Command.SIGNATURE, self._signature))
 
-    def _take_request(self, message: Message) -> Wish | None:
+    def _take_request(self, message: Message) -> LineRequest | None:
         if len(self._waiting) >= MAX_WAITING:
             self._answer(message)
             return None
@@ -139,94 +142,69 @@ class ComPortServer:
         if wish is None and not self._waiting:
             self._answer(message)
         else:
-            self._waiting.append(_Request(message, wish is not None))
+            self._waiting.append(_Request(message, wish))
         return wish
 
-    def _wish_of(self, message: Message) -> Wish | None:
-        """Return what *message* would change, or None."""
-        line = with_setting(message, self._wanted_line)
-        if line is not None:
-            return None if line == self._wanted_line else line
-        if message.command is not Command.SET_CONTROL:
-            return None
-        if message.number in _OUTPUT:
-            output, is_on = _OUTPUT[Control(message.number)]
-            wanted = self._wanted_outputs
-            outputs = wanted | output if is_on else wanted & ~output
-            return None if outputs == wanted else outputs
-        if message.number in _BREAK:
-            is_on = _BREAK[Control(message.number)]
-            return None if is_on is self._wanted_break else BreakWish(is_on)
-        return None
+    def _wish_of(self, message: Message) -> LineRequest | None:
+        """Return what *message* would change after what waits, or None."""
+        number = message.number
+        before: LineRequest
+        wish: LineRequest | None
+        if message.command is Command.PURGE_DATA:
+            return Purge(number) if 1 <= number <= 3 else None
+        is_control = message.command is Command.SET_CONTROL
+        if is_control and number in _OUTPUT:
+            output, is_on = _OUTPUT[Control(number)]
+            before = self._wanted(self.port.outputs)
+            wish = before | output if is_on else before & ~output
+        elif is_control and number in _BREAK:
+            before = self._wanted(BreakState(self.port.is_break))
+            wish = BreakState(_BREAK[Control(number)])
+        else:
+            before = self._wanted(self.port.line)
+            wish = with_setting(message, before)
+        return None if wish == before else wish
 
-    @property
-    def _wanted_line(self) -> LineSettings:
-        """The settings after all waiting requests."""
-        line = self.line
-        for request in self._waiting:
-            line = with_setting(request.message, line) or line
-        return line
-
-    @property
-    def _wanted_outputs(self) -> ModemLines:
-        outputs = self.outputs
-        for number in self._waiting_controls:
-            if number in _OUTPUT:
-                output, is_on = _OUTPUT[number]
-                outputs = outputs | output if is_on else outputs & ~output
-        return outputs
-
-    @property
-    def _wanted_break(self) -> bool:
-        is_on = self.is_break
-        for number in self._waiting_controls:
-            is_on = _BREAK.get(number, is_on)
-        return is_on
-
-    @property
-    def _waiting_controls(self) -> Iterator[Control]:
-        for request in self._waiting:
-            if request.message.command is Command.SET_CONTROL and request.is_wish:
-                yield Control(request.message.number)
+    def _wanted(self, in_force: WishT) -> WishT:
+        """Return what will be in force once everything was done that waits."""
+        for request in reversed(self._waiting):
+            if isinstance(request.wish, type(in_force)):
+                return request.wish
+        return in_force
 
     # ------------------------------------------------------------ the state of the line
 
-    def heard(
-        self,
-        *,
-        line: LineSettings | None = None,
-        outputs: ModemLines | None = None,
-        is_break: bool | None = None,
-    ) -> None:
-        """Note that the oldest wish was handled, and what is in force now; answer what waited.
+    def acknowledge(self, request: LineRequest, in_force: LineRequest) -> LineRequest | None:
+        """Note that *request* was handled, and what is in force now; answer what waited for that.
 
-        Only for wishes about settings, outputs or break: no answer waits for the others.
+        Earlier requests that still wait are answered, too. Returns what remains of a request of
+        which a part had been refused before: it is to be asked for again.
         """
-        self.now(line=line, outputs=outputs, is_break=is_break)
-        if self._waiting:
+        self.port.note(in_force)
+        if all(waiting.wish != request for waiting in self._waiting):
+            return None
+        while self._waiting[0].wish != request:
             self._answer(self._waiting.popleft().message)
-        while self._waiting and not self._waiting[0].is_wish:
+        first = self._waiting[0]
+        again = None if request == in_force else with_setting(first.message, self.port.line)
+        if again not in (None, request, self.port.line):
+            first.wish = again
+            return again
+        self._answer(self._waiting.popleft().message)
+        while self._waiting and self._waiting[0].wish is None:
             self._answer(self._waiting.popleft().message)
-
-    def now(
-        self,
-        *,
-        line: LineSettings | None = None,
-        outputs: ModemLines | None = None,
-        is_break: bool | None = None,
-    ) -> None:
-        """Note what is in force now, for any other reason, such as a change of the backend."""
-        self.line = self.line if line is None else line
-        self.outputs = self.outputs if outputs is None else outputs & OUTPUTS
-        self.is_break = self.is_break if is_break is None else is_break
+        return None
 
     def modem_changed(self, inputs: ModemLines) -> None:
         """Note the line's inputs, and notify a client that has asked for it."""
-        before, self.inputs = self.inputs, inputs & ~OUTPUTS
-        state = modem_state(self.inputs, before)
-        changed = modem_state(self.inputs) ^ modem_state(before)
+        before, self.port.inputs = self.port.inputs, inputs & ~OUTPUTS
+        state = modem_state(self.port.inputs, before)
+        changed = modem_state(self.port.inputs) ^ modem_state(before)
         if changed & self._modem_mask or state & self._modem_mask & _CHANGES:
-            self._say(_octet(Command.NOTIFY_MODEMSTATE, state))
+            self._notify_modem(state)
+
+    def _notify_modem(self, state: ModemState) -> None:
+        self._say(_octet(Command.NOTIFY_MODEMSTATE, state))
 
     def break_came(self) -> None:
         """Notify a client that has asked for it of a break on the line."""
@@ -235,19 +213,22 @@ class ComPortServer:
 
     def _answer(self, message: Message) -> None:
         """Answer with what is in force of what *message* is about."""
+        if message.command is Command.PURGE_DATA:
+            self._say(message)
+            return
         if message.command is not Command.SET_CONTROL:
             as_code = message.command is Command.SET_BAUDRATE and len(message.value) == 1
-            self._say(setting_of(message.command, self.line, as_code=as_code))
+            self._say(setting_of(message.command, self.port.line, as_code=as_code))
             return
         number = message.number
         if number in _OUTPUT or number in _ASKED:
             output = _OUTPUT[Control(number)][0] if number in _OUTPUT else _ASKED[Control(number)]
             on = Control.DTR_ON if output is ModemLines.DTR else Control.RTS_ON
-            value = on if output in self.outputs else Control(on + 1)
+            value = on if output in self.port.outputs else Control(on + 1)
         elif number in _BREAK or number == Control.ASK_BREAK:
-            value = Control.BREAK_ON if self.is_break else Control.BREAK_OFF
+            value = Control.BREAK_ON if self.port.is_break else Control.BREAK_OFF
         else:
-            value = flow_of(self.line)
+            value = flow_of(self.port.line)
             value = _INBOUND[value] if number in _IS_INBOUND else value
         self._say(_octet(Command.SET_CONTROL, value))
 

@@ -87,14 +87,6 @@ class ModemState(enum.IntFlag):
     CD = 128
 
 
-class Purge(enum.IntEnum):
-    """The buffers of the server that PURGE-DATA discards."""
-
-    RECEIVE = 1
-    TRANSMIT = 2
-    BOTH = 3
-
-
 @attrs.frozen
 class Message:
     """A command and its value, in octets."""

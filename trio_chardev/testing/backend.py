@@ -15,7 +15,7 @@ from trio_chardev.core.peer import Peer
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.core.stacking import Stacking
 from trio_chardev.errors import BackendDisconnectedError, BackendError
-from trio_chardev.events import BackendEvent, LineSettings, ModemLines
+from trio_chardev.events import BackendEvent, LineRequest, LineSettings, ModemLines, Purge
 from trio_chardev.testing.world import FakeWorld
 
 FAKE_SPLICE = 1 << 15  # bytes; they fit into a pipe(7) of any size
@@ -261,6 +261,17 @@ class FakeLine(Line):
     async def send_break(self, duration: float = BREAK_DURATION) -> None:
         await trio.sleep(duration)
         self.device.line_calls.append(duration)
+
+    async def set_break(self, is_on: bool) -> None:
+        await trio.lowlevel.checkpoint()
+        self.device.line_calls.append(is_on)
+
+    async def purge(self, buffers: Purge) -> None:
+        await trio.lowlevel.checkpoint()
+        self.device.line_calls.append(buffers)
+
+    def acknowledge(self, request: LineRequest, in_force: LineRequest) -> None:
+        self.device.acknowledged.append((request, in_force))
 
     async def set_echo(self, echo: bool) -> None:
         await trio.lowlevel.checkpoint()

@@ -8,6 +8,7 @@ import attrs
 import trio
 
 from trio_chardev.core.backend import Backend
+from trio_chardev.events import LineRequest
 
 
 @attrs.define(eq=False)
@@ -82,6 +83,8 @@ class FakeWorld:
     fed: bytearray = attrs.Factory(bytearray)
     line_calls: list[object] = attrs.Factory(list)
     """The arguments of the line calls that went well, in order."""
+    acknowledged: list[tuple[LineRequest, LineRequest]] = attrs.Factory(list)
+    """The arguments of `Line.acknowledge`, in order."""
     backend: Backend | None = None
     _taken: int = 0  # how many of the bytes sent can't be taken back
     _coming: bytearray = attrs.Factory(bytearray)

@@ -22,7 +22,7 @@ import attrs
 from trio_chardev.backends.descriptor import FdHolder
 from trio_chardev.backends.serial.line import STOP_BITS, Termios2
 from trio_chardev.core.line import Line
-from trio_chardev.events import BackendEvent, LineSettings
+from trio_chardev.events import BackendEvent, LineRequest, LineSettings
 
 FLOW_CONTROL = termios.IXON | termios.IXOFF  # both, as a cooked terminal has IXON alone
 
@@ -58,6 +58,11 @@ class PtyLine(Line):
         if not self._master.closed:
             Termios2.of(self._master.fd).showing(settings).apply(self._master.fd)
             self._raw = self._read()
+
+    def acknowledge(self, request: LineRequest, in_force: LineRequest) -> None:
+        """Show the settings in force to the user, who has made others that can't be had."""
+        if isinstance(in_force, LineSettings) and in_force != request:
+            self.show(in_force)
 
     def find_changed(self) -> LineSettings | None:
         """Return the settings if the user has changed them since the last look, else None.

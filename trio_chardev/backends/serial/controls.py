@@ -8,6 +8,7 @@ when it is back.
 from __future__ import annotations
 
 import fcntl
+import termios
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -28,7 +29,7 @@ from trio_chardev.backends.serial.line import (
 )
 from trio_chardev.core.line import BREAK_DURATION, Line
 from trio_chardev.errors import BackendDisconnectedError
-from trio_chardev.events import BackendEvent, LineSettings, ModemLines
+from trio_chardev.events import BackendEvent, LineSettings, ModemLines, Purge
 
 POLL_INTERVAL = 0.01  # seconds
 
@@ -136,8 +137,8 @@ class SerialLine(Line):
     async def send_break(self, duration: float = BREAK_DURATION) -> None:
         """Send a break of *duration* seconds, after what was written before.
 
-        When Cancelled, the break is over, and may have been cut short. Raises
-        BackendDisconnectedError, NotSupportedError.
+        When Cancelled, the break is over, and may have been cut short. A break that is on stays on.
+        Raises BackendDisconnectedError, NotSupportedError.
         """
         await self.wait_sent()  # else TIOCSBRK would wait for it, and block every task
         self.check_there()
@@ -147,6 +148,43 @@ class SerialLine(Line):
                 fcntl.ioctl(holder.fd, TIOCSBRK)
             await trio.sleep(duration)
         finally:
-            if not holder.closed:
+            if not (holder.closed or self.wanted.is_break):
                 with suppress(OSError):
                     fcntl.ioctl(holder.fd, TIOCCBRK)
+
+    async def set_break(self, is_on: bool) -> None:
+        """Turn the break on, after what was written before, or off, at once or when it is there.
+
+        Raises NotSupportedError. When Cancelled, nothing has changed.
+        """
+        if is_on:
+            await self.wait_sent()
+        else:
+            await trio.lowlevel.checkpoint()
+        if self._may_alter:
+            with control_errors(self.wanted.device, "break"):
+                fcntl.ioctl(self.holder.fd, TIOCSBRK if is_on else TIOCCBRK)
+        self.wanted.is_break = is_on
+
+    async def purge(self, buffers: Purge) -> None:
+        """Discard what the kernel holds (tcflush(3)). Raises BackendDisconnectedError."""
+        await trio.lowlevel.checkpoint()
+        self.check_there()
+        if self._may_alter:
+            with control_errors(self.wanted.device, "buffers"):
+                _flush(self.holder.fd, _QUEUES[buffers])
+
+
+_QUEUES = {
+    Purge.RECEIVE: termios.TCIFLUSH,
+    Purge.TRANSMIT: termios.TCOFLUSH,
+    Purge.RECEIVE | Purge.TRANSMIT: termios.TCIOFLUSH,
+}
+
+
+def _flush(fd: int, queue: int) -> None:
+    """Do tcflush(3). Raises OSError, which termios.error is not."""
+    try:
+        termios.tcflush(fd, queue)
+    except termios.error as exc:
+        raise OSError(*exc.args) from exc

@@ -186,6 +186,15 @@ def write_modem(fd: int, lines: ModemLines) -> None:
         fcntl.ioctl(fd, request, struct.pack("I", output.value))
 
 
+def write_break(fd: int, is_on: bool) -> None:
+    """Turn the break on or off, if the line has any.
+
+    TIOCSBRK waits for what was written to be sent, see `SerialLine.wait_sent`.
+    """
+    with suppress(OSError):
+        fcntl.ioctl(fd, TIOCSBRK if is_on else TIOCCBRK)
+
+
 @attrs.frozen
 class Found:
     """The state of a line before it was altered."""
@@ -241,6 +250,8 @@ class WantedLine:
     exclusive: bool
     modem: ModemLines | None = None
     """DTR and RTS; None leaves them as they are."""
+    is_break: bool = False
+    """Is the break on? The kernel can't be asked."""
     is_locked: bool = False
 
     async def set_up(self, fd: int) -> None:
@@ -267,13 +278,14 @@ class WantedLine:
             try:
                 if locks:
                     self._lock(fd)
-                self._apply(fd)
+                self._apply(fd, before)
                 if locks:
                     self._refuse_opens(fd)
             except BlockingIOError as exc:
                 raise self._held("another program has it") from exc
             except BaseException:
                 found.restore(fd)
+                write_break(fd, before.is_break)
                 if locks:  # closing would not undo it, as the descriptor shares its description
                     fcntl.flock(fd, fcntl.LOCK_UN)
                 raise
@@ -308,8 +320,10 @@ class WantedLine:
         fcntl.ioctl(fd, termios.TIOCEXCL)
         self.is_locked = True
 
-    def _apply(self, fd: int) -> None:
+    def _apply(self, fd: int, before: WantedLine | None = None) -> None:
         apply_line(fd, self.device, self.settings)
+        if self.is_break != (before is not None and before.is_break):
+            write_break(fd, self.is_break)
         if self.modem is not None:
             try:
                 write_modem(fd, self.modem)

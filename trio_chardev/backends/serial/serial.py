@@ -38,6 +38,7 @@ from trio_chardev.backends.serial.line import (
     check_speed,
     is_hung_up,
     is_locked_unless_told,
+    write_break,
 )
 from trio_chardev.backends.serial.options import SerialOptions as SerialOptions
 from trio_chardev.backends.serial.same_line import Links, links_to, links_to_return
@@ -142,6 +143,8 @@ class SerialBackend(PlainBackend):
             self.close()
 
     async def _leave_line(self, fd: int) -> None:
+        if self._line.wanted.is_break:
+            write_break(fd, False)
         if self._found is not None:
             self._found.restore(fd)
         else:

@@ -63,6 +63,7 @@ class Base:
                 on_receive=self._on_receive,
                 on_open=self._on_open,
                 fe_open=lambda: self.owner is not None and self.owner.is_used,
+                answers_line=lambda: self.owner is not None and self.owner.answers_line,
             )
         except ChardevError as exc:
             raise BackendError(str(exc)) from exc
@@ -198,6 +199,11 @@ class BackendOnBases(Backend):
     def is_used(self) -> bool:
         """Are any of its users open?"""
         return any(frontend.calls.is_ready() for frontend in self._users.frontends)
+
+    @property
+    def answers_line(self) -> bool:
+        """Does one of its users acknowledge what a base's peer asks of the line?"""
+        return self._users.answers_line
 
     @abstractmethod
     def base_received(self, data: bytes) -> int:

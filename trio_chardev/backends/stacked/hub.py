@@ -30,7 +30,7 @@ from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.line import Line
 from trio_chardev.errors import BackendDisconnectedError, BackendError, OptionsError
-from trio_chardev.events import BackendEvent, Event, ModemLines
+from trio_chardev.events import BackendEvent, BreakState, Event, LineSettings, ModemLines, Purge
 from trio_chardev.options.backend import BackendOptions
 
 MAX_MEMBERS = 32
@@ -96,7 +96,13 @@ class HubBackend(BackendOnBases):
                 base.driven = ModemLines(0)
             case ModemLines():
                 base.driven = event
-                self._on_event(all_of(base.driven for base in self.on_bases))
+                together = all_of(base.driven for base in self.on_bases)
+                self._line.asked(base, event, together)
+                self._on_event(together)
+                return
+            case LineSettings() | BreakState() | Purge():
+                self._line.asked(base, event, event)
+                self._on_event(event)
                 return
             case _:
                 self._on_event(event)

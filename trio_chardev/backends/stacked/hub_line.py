@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TypeVar
@@ -20,10 +21,13 @@ from trio_chardev.backends.stacked.bases import ON_FAILURE, Base, as_backend_err
 from trio_chardev.core.line import BREAK_DURATION, Line
 from trio_chardev.core.runner import CLEANUP_TIMEOUT
 from trio_chardev.errors import BackendDisconnectedError, NotSupportedError
-from trio_chardev.events import LineSettings, ModemLines
+from trio_chardev.events import LineRequest, LineSettings, ModemLines, Purge
 
 NONE_THERE = NotSupportedError, BackendDisconnectedError, trio.ClosedResourceError
 """Raised by a member that lacks something, or is away."""
+
+MAX_ASKED = 64
+"""Requests of members' peers that may wait for an answer; a later answer is one to those before."""
 
 T = TypeVar("T")
 
@@ -37,6 +41,7 @@ class HubLine(Line):
         super().__init__(filename)
         self._members = members
         self._shown: LineSettings | None = None  # kept for terminals that become members later
+        self._asked: deque[tuple[Base, LineRequest, LineRequest]] = deque(maxlen=MAX_ASKED)
 
     @property
     def settings(self) -> LineSettings:
@@ -87,6 +92,28 @@ class HubLine(Line):
     async def send_break(self, duration: float = BREAK_DURATION) -> None:
         """Send a break at each member that can send one, at the same time."""
         await self._on_each(lambda line: line.send_break(duration))
+
+    async def set_break(self, is_on: bool) -> None:
+        """Turn the break on or off at each member that can."""
+        await self._on_each(lambda line: line.set_break(is_on))
+
+    async def purge(self, buffers: Purge) -> None:
+        """Discard what is in the buffers of each member that has some."""
+        await self._on_each(lambda line: line.purge(buffers))
+
+    def asked(self, base: Base, request: LineRequest, together: LineRequest) -> None:
+        """Note that the peer of *base* has made *request*, which the user gets as *together*."""
+        self._asked.append((base, request, together))
+
+    def acknowledge(self, request: LineRequest, in_force: LineRequest) -> None:
+        """Tell the peer that has asked, and those that have asked before it and got no answer."""
+        waiting = [together for _, _, together in self._asked]
+        if request not in waiting:
+            return
+        for _ in range(waiting.index(request) + 1):
+            base, its_request, _ = self._asked.popleft()
+            with suppress(*ON_FAILURE):
+                base.frontend.line.acknowledge(its_request, in_force)
 
     async def _on_each(self, use: Callable[[Line], Awaitable[T]]) -> list[T]:
         """Do as `_at_each`, with all members at the same time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trio_chardev.backends.stacked.bases import base_errors
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.line import BREAK_DURATION, Line
-from trio_chardev.events import LineSettings, ModemLines
+from trio_chardev.events import LineRequest, LineSettings, ModemLines, Purge
 
 
 class MuxLine(Line):
@@ -45,3 +45,15 @@ class MuxLine(Line):
     async def send_break(self, duration: float = BREAK_DURATION) -> None:
         with base_errors():
             await self._base.send_break(duration)
+
+    async def set_break(self, is_on: bool) -> None:
+        with base_errors():
+            await self._base.set_break(is_on)
+
+    async def purge(self, buffers: Purge) -> None:
+        with base_errors():
+            await self._base.purge(buffers)
+
+    def acknowledge(self, request: LineRequest, in_force: LineRequest) -> None:
+        with base_errors():
+            self._base.acknowledge(request, in_force)
