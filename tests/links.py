@@ -110,13 +110,17 @@ class CodecPeer(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         while not self._codec.is_established:
             self._decode(await self._stream.receive_some())
+            await self._stream.send_all(self._codec.data_to_send())
         wire = b""
         for start in range(0, len(data), RECORD_SIZE):
             wire += self._codec.encode(bytes(data[start : start + RECORD_SIZE]))
         await self._stream.send_all(wire + self._codec.data_to_send())
 
     def _decode(self, wire: bytes) -> None:
-        for item in self._codec.receive_data(wire):
+        items = list(self._codec.receive_data(wire))
+        while self._codec.is_behind:
+            items += self._codec.decode_more()
+        for item in items:
             assert isinstance(item, bytes)
             self._input += item
 

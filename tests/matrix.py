@@ -26,6 +26,8 @@ from trio_chardev.core.backend import Backend
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.errors import BackendDisconnectedError
 from trio_chardev.options.backend import BackendOptions
+from trio_chardev.protocols.com_port import Port
+from trio_chardev.protocols.com_port_telnet import com_port_client
 from trio_chardev.protocols.telnet import telnet_connection
 from trio_chardev.protocols.websocket import websocket_connection
 from trio_chardev.registry import Registry
@@ -165,6 +167,10 @@ async def _come_by_telnet(backend: Backend) -> trio.abc.AsyncResource:
     return await come_to(backend, telnet_connection(is_server=False, tn3270=False))
 
 
+async def _come_by_rfc2217(backend: Backend) -> trio.abc.AsyncResource:
+    return await come_to(backend, com_port_client(Port()))
+
+
 async def _come_by_websocket(backend: Backend) -> trio.abc.AsyncResource:
     return await come_to(
         backend, websocket_connection(is_server=False, host="h", binary_only=False)
@@ -175,6 +181,7 @@ KINDS: dict[str, Make] = {
     "unix": _at("socket-unix", answers=True),
     "tcp": _at("socket-tcp", answers=True),
     "telnet": _speaking(_come_by_telnet, telnet=True),
+    "rfc2217": _speaking(_come_by_rfc2217, rfc2217=True),
     "websocket": _speaking(_come_by_websocket, websocket=True),
     "tls": _speaking(come_by_tls, tls_creds="server"),
     "pty": _at("pty", keeps=False),

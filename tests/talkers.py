@@ -18,11 +18,16 @@ from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, U
 from trio_chardev.backends.socket.codec import Codec
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.core.backend import Backend
-from trio_chardev.protocols.telnet import telnet_connection
+from trio_chardev.protocols.com_port import Port
+from trio_chardev.protocols.com_port_telnet import com_port_client, com_port_server
+from trio_chardev.protocols.rfc2217 import FROM_SERVER, Command, Control
+from trio_chardev.protocols.telnet import COM_PORT, IAC, SB, telnet_connection
 from trio_chardev.protocols.websocket import websocket_connection
 
 FRAME = 9_000  # bytes
-KINDS = ("tcp", "unix", "telnet", "tls", "websocket", "websocket-tls", "telnet-tls")
+KINDS = ("tcp", "unix", "telnet", "rfc2217", "tls", "websocket", "websocket-tls", "telnet-tls")
+LAST_ANSWER = bytes([IAC, SB, COM_PORT, FROM_SERVER + Command.SET_CONTROL, Control.RTS_ON])
+"""The answer to the last of the questions with which our client of RFC 2217 begins."""
 BREATH = 0.001  # seconds
 ENOUGH = 100_001  # bytes; the kernels and the queue take more if the user is slow
 
@@ -51,6 +56,9 @@ class Talker:
     knows: bool = False
     """Has it read the end?"""
     has_sent_all: trio.Event = attrs.Factory(trio.Event)
+    answers_first: bytes = b""
+    """What it has to have sent before its peer can begin."""
+    _said: bytes = b""
     _lock: trio.Lock = attrs.Factory(trio.Lock)
 
     async def begin(self) -> None:
@@ -58,7 +66,9 @@ class Talker:
         if isinstance(self.stream, trio.SSLStream):
             await self.stream.do_handshake()
         await self._send_wire()
-        while not all(codec.is_established for codec in self.codecs):
+        while self.answers_first not in self._said or not all(
+            codec.is_established for codec in self.codecs
+        ):
             await self._receive()
 
     async def run(self) -> None:
@@ -115,6 +125,7 @@ class Talker:
             for codec in reversed(codecs):
                 wire = codec.encode(wire) if wire else codec.data_to_send()
             if wire:
+                self._said = wire
                 await self.stream.send_all(wire)
 
     async def get_going(self) -> None:
@@ -134,6 +145,7 @@ def options_of(kind: str, address: SocketAddress, *, server: bool) -> SocketOpti
         addr=address,
         server=server,
         telnet="telnet" in kind,
+        rfc2217="rfc2217" in kind,
         websocket="websocket" in kind,
         tls_creds="tls" if "tls" in kind else None,
     )
@@ -150,6 +162,8 @@ def codecs_of(kind: str, *, server: bool) -> list[Codec]:
         codecs.append(websocket_connection(is_server=server, host="localhost", binary_only=False))
     if "telnet" in kind:
         codecs.append(telnet_connection(is_server=server, tn3270=False))
+    if "rfc2217" in kind:
+        codecs.append(com_port_server(Port(), b"") if server else com_port_client(Port()))
     return codecs
 
 
@@ -162,7 +176,8 @@ def talker(kind: str, stream: trio.SocketStream, data: bytes, *, server: bool) -
         if not server:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         over = trio.SSLStream(stream, context, server_hostname=name, server_side=server)
-    return Talker(over, codecs_of(kind, server=server), data)
+    answers_first = LAST_ANSWER if server and kind == "rfc2217" else b""
+    return Talker(over, codecs_of(kind, server=server), data, answers_first=answers_first)
 
 
 @attrs.define

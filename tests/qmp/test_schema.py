@@ -217,6 +217,7 @@ OURS_ALONE = [
     *(f"*({kind}).data.mode?: string" for kind in ("ringbuf", "memory")),
     *("*(replay)*", "*.backend.type = replay"),
     "*(socket).data.binary-only?: boolean",
+    "*(socket).data.rfc2217?: boolean",
     "*(socket).data.origins?[]: string",
     "*(socket).data.ws-path?: string",
     *("*(hub)*", "*.type = hub"),  # QEMU 10.0 has hubs

@@ -20,7 +20,11 @@ import trio
 import trio_websocket
 from trio.lowlevel import FdStream
 
+from tests.talkers import LAST_ANSWER
 from trio_chardev import QmpClient, QmpError
+from trio_chardev.events import LineRequest
+from trio_chardev.protocols.com_port import ComPortServer, Port
+from trio_chardev.protocols.com_port_telnet import ComPortTelnet, com_port_client, com_port_server
 
 RING_SIZE: Final = 1 << 20  # bytes; more than a console has in transit
 CHUNK: Final = 1 << 16  # bytes
@@ -250,6 +254,105 @@ def telnet(site: Site) -> Place:
     return Place("telnet", listening(INET, telnet=True), join, takes_another=True, is_tcp=True)
 
 
+HANDSHAKE_TIME: Final = 5.0  # seconds, for a client that was given up before it has asked all
+
+
+class ComPortPeer(Peer):
+    """Speaks RFC 2217, as the client or the server; a server grants what it is asked for."""
+
+    def __init__(self, stream: trio.abc.Stream, codec: ComPortTelnet) -> None:
+        super().__init__(stream)
+        self._codec = codec
+        self._lock = trio.Lock()
+        self._ahead = b""  # came during the handshake
+        self._said = b""
+
+    async def learn(self) -> None:
+        """Shake hands as a client: go on until it knows the line."""
+        await self._say()
+        while not self._codec.is_established:
+            self._ahead += await self._read() or b""
+
+    async def be_asked(self) -> None:
+        """Shake hands as a server: go on until the last of the client's questions is answered."""
+        while LAST_ANSWER not in self._said and (data := await self._read()) is not None:
+            self._ahead += data
+
+    async def receive(self) -> bytes:
+        data, self._ahead = self._ahead, b""
+        while not data:
+            if (read := await self._read()) is None:
+                return b""
+            data = read
+        return data
+
+    async def _read(self) -> bytes | None:
+        """Read once, answer, and return the bytes that came; None at the end."""
+        if not (wire := await super().receive()):
+            return None
+        items = self._codec.receive_data(wire)
+        while self._codec.is_behind:
+            items += self._codec.decode_more()
+        for item in items:
+            if isinstance(self._codec.party, ComPortServer) and isinstance(item, LineRequest):
+                self._codec.party.acknowledge(item, item)
+        await self._say()
+        return b"".join(item for item in items if isinstance(item, bytes))
+
+    async def send(self, data: bytes) -> None:
+        async with self._lock:
+            await super().send(self._codec.encode(data))
+
+    async def _say(self) -> None:
+        async with self._lock:
+            if wire := self._codec.data_to_send():
+                self._said = wire
+                with contextlib.suppress(trio.BrokenResourceError):  # it has left: read the rest
+                    await super().send(wire)
+
+
+def rfc2217(site: Site) -> Place:
+    async def join() -> Peer:
+        stream = await trio.open_tcp_stream("127.0.0.1", await site.port())
+        peer = ComPortPeer(stream, com_port_client(Port()))
+        await peer.learn()
+        return peer
+
+    return Place("rfc2217", listening(INET, rfc2217=True), join, takes_another=True, is_tcp=True)
+
+
+def rfc2217_client(site: Site) -> Place:
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    came: list[ComPortPeer] = []
+
+    async def serve() -> None:
+        """Answer whoever comes: an attempt waits for that, and may fail later."""
+        with contextlib.suppress(trio.ClosedResourceError, OSError):
+            while True:
+                await trio.lowlevel.wait_readable(listener)
+                accepted, _ = listener.accept()
+                accepted.setblocking(False)
+                stream = trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
+                peer = ComPortPeer(stream, com_port_server(Port(), b"soak"))
+                came.append(peer)
+                with trio.move_on_after(HANDSHAKE_TIME):
+                    await peer.be_asked()
+
+    async def join() -> Peer:
+        return came[-1]
+
+    def clean_up() -> None:
+        trio.lowlevel.notify_closing(listener)
+        listener.close()
+
+    site.nursery.start_soon(serve)
+    port = str(listener.getsockname()[1])
+    address = {"type": "inet", "data": {"host": "127.0.0.1", "port": port}}
+    client = backend("socket", addr=address, server=False, rfc2217=True)
+    return Place("rfc2217 client", client, join, is_tcp=True, clean_up=clean_up)
+
+
 class WebSocketPeer(Peer):
     """A client of trio-websocket's."""
 
@@ -456,7 +559,8 @@ def ring(site: Site) -> Place:
 PlaceMaker = Callable[[Site], Place]
 
 PLACES: Final[tuple[PlaceMaker, ...]] = (
-    *(unix_server, abstract_server, unix_client, tcp_server, telnet, websocket, tls),
+    *(unix_server, abstract_server, unix_client, tcp_server, telnet, rfc2217, rfc2217_client),
+    *(websocket, tls),
     *(pty, serial, pipe, file, ring),
 )
 """Places whose peers send as long as they are there."""

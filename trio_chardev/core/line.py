@@ -67,8 +67,10 @@ class Line:
         """Discard what has come and was not read, or what was written and not sent, or both."""
         raise self._lacks("buffers to discard")
 
-    def acknowledge(self, request: LineRequest, in_force: LineRequest) -> None:
+    def acknowledge(self, request: LineRequest, in_force: LineRequest | None) -> None:
         """Tell the other end, which has asked for *request* by an event, what is in force now.
+
+        None says that *request* was refused, and nothing else about it is known.
 
         Only who has attached with ``answers_line`` calls this, when it has done what was asked, or
         could not. Does nothing where the other end can't be told, or has left.

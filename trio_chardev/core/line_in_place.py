@@ -60,7 +60,7 @@ class LineInPlace(Line):
         async with self._outbox.exclusive():
             await self._line().purge(buffers)
 
-    def acknowledge(self, request: LineRequest, in_force: LineRequest) -> None:
+    def acknowledge(self, request: LineRequest, in_force: LineRequest | None) -> None:
         self._line().acknowledge(request, in_force)
 
     async def set_echo(self, echo: bool) -> None:

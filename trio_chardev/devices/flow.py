@@ -242,8 +242,8 @@ class Flow:
             except BackendError as exc:
                 self._tell(exc)
 
-    async def _drive(self, request: LineRequest) -> LineRequest:
-        """Do to the sink's line what is asked for; return what is in force then.
+    async def _drive(self, request: LineRequest) -> LineRequest | None:
+        """Do to the sink's line what is asked for; return what is in force then, if it is known.
 
         A line that lacks that altogether, or is away, is as one that has done it.
         """
@@ -269,8 +269,8 @@ class Flow:
             return await self._in_force(request)
         return request
 
-    async def _in_force(self, refused: LineRequest) -> LineRequest:
-        """What is in force at the sink's line, which has refused *refused*, as far as is known."""
+    async def _in_force(self, refused: LineRequest) -> LineRequest | None:
+        """Return what is in force at the sink's line, which has refused *refused*."""
         with suppress(ChardevError):
             match refused:
                 case LineSettings():
@@ -279,7 +279,7 @@ class Flow:
                     return await self.sink.line.get_modem()
                 case BreakState():
                     return BreakState(self.is_break)
-        return (self.line if isinstance(refused, LineSettings) else None) or refused
+        return self.line if isinstance(refused, LineSettings) else None
 
 
 def crossed(lines: ModemLines) -> ModemLines:

@@ -40,6 +40,8 @@ class Port:
     """DTR and RTS, which are on as soon as a line is open."""
     inputs: ModemLines = attrs.Factory(lambda: ModemLines(0))
     is_break: bool = False
+    is_wanted: bool = False
+    """Has a client's user asked for this? Then the next connection to the server restores it."""
 
     def note(self, in_force: LineRequest) -> None:
         """Note what is in force now."""
@@ -174,13 +176,15 @@ class ComPortServer:
 
     # ------------------------------------------------------------ the state of the line
 
-    def acknowledge(self, request: LineRequest, in_force: LineRequest) -> LineRequest | None:
+    def acknowledge(self, request: LineRequest, in_force: LineRequest | None) -> LineRequest | None:
         """Note that *request* was handled, and what is in force now; answer what waited for that.
 
-        Earlier requests that still wait are answered, too. Returns what remains of a request of
-        which a part had been refused before: it is to be asked for again.
+        Without *in_force* that is what was before. Earlier requests that still wait are answered,
+        too. Returns what remains of a request of which a part had been refused before: it is to be
+        asked for again.
         """
-        self.port.note(in_force)
+        if in_force is not None:
+            self.port.note(in_force)
         if all(waiting.wish != request for waiting in self._waiting):
             return None
         while self._waiting[0].wish != request:

@@ -21,6 +21,7 @@ EOR, SE, NOP, BREAK, IP, AYT, SB = 239, 240, 241, 243, 244, 246, 250  # RFC 854;
 WILL, WONT, DO, DONT, IAC = 251, 252, 253, 254, 255
 
 BINARY, ECHO, SUPPRESS_GO_AHEAD, TERMINAL_TYPE, END_OF_RECORD = 0, 1, 3, 24, 25
+COM_PORT = 44  # RFC 2217
 
 MAX_SUBNEGOTIATION = 1024
 """How many bytes of a subnegotiation are kept; the rest is dropped."""
@@ -74,6 +75,24 @@ CLIENT = Role(
     theirs=frozenset({BINARY, ECHO, SUPPRESS_GO_AHEAD}),
 )
 """Leaves the choice to the server."""
+
+COM_PORT_SERVER = attrs.evolve(
+    SERVER,
+    ours=SERVER.ours | {COM_PORT},
+    theirs=SERVER.theirs | {COM_PORT},
+    offers=(*SERVER.offers, (DO, COM_PORT)),
+)
+"""Has a serial line (RFC 2217). A plain client refuses the last offer, and is one of telnet."""
+
+COM_PORT_CLIENT = Role(
+    ours=CLIENT.ours | {COM_PORT},
+    theirs=CLIENT.theirs | {COM_PORT},
+    offers=(
+        *((WILL, BINARY), (DO, BINARY), (WILL, SUPPRESS_GO_AHEAD), (DO, SUPPRESS_GO_AHEAD)),
+        (WILL, COM_PORT),
+    ),
+)
+"""Uses the serial line of a server, whose bytes are binary both ways from the first on."""
 
 TN3270_SERVER = Role(
     ours=frozenset({BINARY, END_OF_RECORD}),
@@ -213,6 +232,16 @@ class TelnetConnection:
     def encode_break(self) -> bytes:
         """Encode a BREAK, after the answers that are due."""
         return self.data_to_send() + bytes([IAC, BREAK])
+
+    def encode_subnegotiation(self, option: int, data: bytes) -> bytes:
+        """Encode a subnegotiation of *option*, in which IAC is doubled too (RFC 855)."""
+        escaped = bytes([option, *data]).replace(b"\xff", _ESCAPED_IAC)
+        return bytes([IAC, SB]) + escaped + bytes([IAC, SE])
+
+    def may_use(self, option: int) -> bool | None:
+        """Has the peer agreed that we use *option*? None while an offer was not answered."""
+        state = self._ours.state(option)
+        return None if state is _State.WANTED else state is _State.YES
 
     def close(self) -> None:
         """Do nothing: telnet ends with the connection."""

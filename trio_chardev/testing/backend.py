@@ -270,7 +270,7 @@ class FakeLine(Line):
         await trio.lowlevel.checkpoint()
         self.device.line_calls.append(buffers)
 
-    def acknowledge(self, request: LineRequest, in_force: LineRequest) -> None:
+    def acknowledge(self, request: LineRequest, in_force: LineRequest | None) -> None:
         self.device.acknowledged.append((request, in_force))
 
     async def set_echo(self, echo: bool) -> None:

@@ -83,7 +83,7 @@ class FakeWorld:
     fed: bytearray = attrs.Factory(bytearray)
     line_calls: list[object] = attrs.Factory(list)
     """The arguments of the line calls that went well, in order."""
-    acknowledged: list[tuple[LineRequest, LineRequest]] = attrs.Factory(list)
+    acknowledged: list[tuple[LineRequest, LineRequest | None]] = attrs.Factory(list)
     """The arguments of `Line.acknowledge`, in order."""
     backend: Backend | None = None
     _taken: int = 0  # how many of the bytes sent can't be taken back

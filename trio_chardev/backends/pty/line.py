@@ -59,7 +59,7 @@ class PtyLine(Line):
             Termios2.of(self._master.fd).showing(settings).apply(self._master.fd)
             self._raw = self._read()
 
-    def acknowledge(self, request: LineRequest, in_force: LineRequest) -> None:
+    def acknowledge(self, request: LineRequest, in_force: LineRequest | None) -> None:
         """Show the settings in force to the user, who has made others that can't be had."""
         if isinstance(in_force, LineSettings) and in_force != request:
             self.show(in_force)

@@ -16,7 +16,8 @@ class SerialOptions(BackendOptions):
     """Uses a serial line."""
 
     device: str = attrs.field(converter=path_text)
-    """The line's device, such as /dev/ttyUSB0 or a name in /dev/serial/by-id."""
+    """The line's device, such as /dev/ttyUSB0 or a name in /dev/serial/by-id. For a line of another
+    host rfc2217://HOST:PORT, or socket://HOST:PORT, which has no settings."""
 
     speed: int = 115200
     """Bits per second, any that the device can do."""

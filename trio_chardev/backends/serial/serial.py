@@ -41,6 +41,7 @@ from trio_chardev.backends.serial.line import (
     write_break,
 )
 from trio_chardev.backends.serial.options import SerialOptions as SerialOptions
+from trio_chardev.backends.serial.remote import is_remote, open_remote
 from trio_chardev.backends.serial.same_line import Links, links_to, links_to_return
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.line import Line
@@ -311,6 +312,10 @@ async def open_serial(options: SerialOptions, request: OpenRequest) -> AsyncIter
     if options.reopen_ms < 0:
         raise OptionsError("reopen-ms must not be negative")
     check_speed(options.device, options.line)
+    if is_remote(options.device):
+        async with open_remote(options, request) as remote:
+            yield remote
+        return
     device = await status_in_worker(options.device, request)
     if device is not None:
         _check_free(options, request, device)

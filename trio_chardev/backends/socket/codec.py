@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent
 from trio_chardev.protocols.telnet import Subnegotiation
 
 RECORD_SIZE = 1 << 14  # bytes; the largest record of TLS (RFC 8446, 5.1)
 
-Input = bytes | Event | Subnegotiation
+Input = bytes | BackendEvent | Subnegotiation
 """What a protocol decodes from the wire."""
 
 
@@ -35,7 +35,7 @@ class Codec(Protocol):
     def receive_data(self, data: bytes) -> Sequence[Input]:
         """Decode *data* from the wire, or begin to; ``b""`` says that no more will come.
 
-        Returns the user's bytes, in items that are never empty, and events (BREAK), in order. Not
+        Returns the user's bytes, in items that are never empty, and events, in order. Not
         called after the `end`, nor while it `is_behind`. A peer may send what takes long to decode
         and gives nothing, so one call decodes as much as takes a millisecond or two.
         """

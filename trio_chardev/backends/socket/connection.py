@@ -19,7 +19,7 @@ import trio
 
 from trio_chardev.backends.socket import rights
 from trio_chardev.core.splicing import SplicePipe
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent
 from trio_chardev.readiness import Shortage, wait_readable, wait_writable
 
 Take = Callable[[bytes], None]
@@ -260,7 +260,7 @@ class Connection:
         return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, size)
 
     def hand_over(
-        self, on_event: Callable[[Event], None], *, nodelay: bool, keep_alive: bool
+        self, on_event: Callable[[BackendEvent], None], *, nodelay: bool, keep_alive: bool
     ) -> None:
         """Give it to another backend, which will wait for it; others stop. Never fails."""
         self._wake()

@@ -24,7 +24,9 @@ import trio
 from trio_chardev.backends.socket.codec import RECORD_SIZE, BreakCodec, Codec, Input, RefusingCodec
 from trio_chardev.backends.socket.connection import TAKEN_INTERVAL, Take
 from trio_chardev.backends.socket.link import Link
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent
+from trio_chardev.protocols.com_port_telnet import ComPortTelnet
+from trio_chardev.protocols.telnet import Subnegotiation
 
 WIRE_CHUNK = 1 << 16  # bytes that are read at once
 STEPS = 4  # of reading and decoding; then other tasks run, whether there was input or not
@@ -36,19 +38,20 @@ class Layer:
 
     __slots__ = (
         *("_codec", "_input", "_is_at_end", "_is_ending", "_lower", "_on_event", "_owes_eof"),
-        "_unsent",
+        *("_suspended", "_unsent"),
     )
 
-    def __init__(self, lower: Link, codec: Codec, on_event: Callable[[Event], None]) -> None:
+    def __init__(self, lower: Link, codec: Codec, on_event: Callable[[BackendEvent], None]) -> None:
         """Take *lower* over; *on_event* gets the codec's events, each at its place in the input."""
         self._lower = lower
         self._codec = codec
         self._on_event = on_event
-        self._input: deque[memoryview | Event] = deque()  # decoded, and not taken yet
+        self._input: deque[memoryview | BackendEvent] = deque()  # decoded, and not taken yet
         self._unsent = bytearray()
         self._is_at_end = False
         self._is_ending = False  # this side has closed
         self._owes_eof = False  # to the lower link, when all has been sent
+        self._suspended: trio.lowlevel.ParkingLot | None = None  # where senders wait to resume
 
     @property
     def codec(self) -> Codec:
@@ -138,10 +141,12 @@ class Layer:
         for item in decoded:
             if isinstance(item, bytes):
                 self._input.append(memoryview(item))
-            elif isinstance(item, Event):
+            elif not isinstance(item, Subnegotiation):
                 self._input.append(item)
+        if self._suspended is not None and (self._is_over or not self._is_suspended):
+            self._suspended.unpark_all()
 
-    def _take_input(self, max_bytes: int) -> bytes | Event | None:
+    def _take_input(self, max_bytes: int) -> bytes | BackendEvent | None:
         """Take the next 1 to *max_bytes* bytes that were decoded, or an event, or None."""
         if not self._input:
             return None
@@ -218,7 +223,12 @@ class Layer:
 
     def has_room(self) -> bool:
         """See `Link.has_room`."""
-        return not self._unsent and self._lower.has_room()
+        return not (self._unsent or self._is_suspended) and self._lower.has_room()
+
+    @property
+    def _is_suspended(self) -> bool:
+        """Does the peer want to be sent no bytes for now?"""
+        return isinstance(self._codec, ComPortTelnet) and self._codec.party.is_suspended
 
     # ------------------------------------------------------------ waiting and ending
 
@@ -238,7 +248,11 @@ class Layer:
 
     async def wait_writable(self) -> None:
         """See `Link.wait_writable`."""
-        await self._lower.wait_writable()
+        if self._is_suspended and not self._is_over:
+            self._suspended = self._suspended or trio.lowlevel.ParkingLot()
+            await self._suspended.park()
+        else:
+            await self._lower.wait_writable()
 
     @property
     def ends_one_way(self) -> bool:
@@ -318,10 +332,12 @@ class Layer:
                 self._on_event(item)
 
     def hand_over(
-        self, on_event: Callable[[Event], None], *, nodelay: bool, keep_alive: bool
+        self, on_event: Callable[[BackendEvent], None], *, nodelay: bool, keep_alive: bool
     ) -> None:
         """See `Link.hand_over`."""
         self._on_event = on_event
+        if self._suspended is not None:
+            self._suspended.unpark_all()
         self._lower.hand_over(on_event, nodelay=nodelay, keep_alive=keep_alive)
 
     def shut_down(self) -> None:
@@ -341,6 +357,8 @@ class Layer:
 
     def _say_goodbye(self) -> None:
         self._is_ending = True
+        if self._suspended is not None:
+            self._suspended.unpark_all()
         self._codec.close()
         with contextlib.suppress(OSError):
             self.flush()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from trio_chardev.backends.socket.connection import Take
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent
 
 
 class Link(Protocol):
@@ -89,7 +89,7 @@ class Link(Protocol):
         """
 
     def hand_over(
-        self, on_event: Callable[[Event], None], *, nodelay: bool, keep_alive: bool
+        self, on_event: Callable[[BackendEvent], None], *, nodelay: bool, keep_alive: bool
     ) -> None:
         """Give it to another backend, which will wait for it; others stop. Never fails."""
 

@@ -52,6 +52,10 @@ class SocketOptions(BackendOptions):
     tn3270: bool = False
     """Speak telnet as IBM 3270 terminals do (RFC 1576)."""
 
+    rfc2217: bool = False
+    """Speak telnet with the Com Port Control Option (RFC 2217): a server's client can set the line
+    of the device that a bridge leads to; a client sets the server's as a serial line of its own."""
+
     websocket: bool = False
     """Speak WebSocket (RFC 6455)."""
 
@@ -118,15 +122,14 @@ class SocketOptions(BackendOptions):
         """The options that can't be changed for a connected peer."""
         return (
             *(self.tls_creds, self.tls_authz, self.websocket, self.binary_only, self.ws_path),
-            *(self.telnet, self.tn3270, self.server),
+            *(self.telnet, self.tn3270, self.rfc2217, self.server),
         )
 
     def named(self, name: str) -> str:
         """Return the *name* of an address or a connection as query-chardev shows it."""
         address = name.removeprefix("tcp:")
-        if address == name or not (self.telnet or self.websocket):
-            return name
-        return f"{'telnet' if self.telnet else 'websocket'}:{address}"
+        spoken = [word for word in ("rfc2217", "telnet", "websocket") if getattr(self, word)]
+        return f"{spoken[0]}:{address}" if spoken and address != name else name
 
 
 def find_credentials(
@@ -178,6 +181,8 @@ def check_options(options: SocketOptions, credentials: AnyCredentials | None) ->
         raise OptionsError("'http-guard' option is incompatible with socket in client connect mode")
     if options.http_guard and options.websocket:
         raise OptionsError("'http-guard' option is incompatible with 'websocket': see 'origins'")
+    if options.rfc2217 and options.tn3270:
+        raise OptionsError("'rfc2217' option is incompatible with 'tn3270'")
     if options.linger_ms < 0:
         raise OptionsError("'linger-ms' must not be negative")
     if options.binary_only and not options.websocket:

@@ -40,6 +40,7 @@ from trio_chardev.backends.socket.dialer import Backoff, Nobody, Peers, Redialer
 from trio_chardev.backends.socket.door import Door
 from trio_chardev.backends.socket.handshaking import Handshaking, ending
 from trio_chardev.backends.socket.layer import Layer
+from trio_chardev.backends.socket.line import RemoteLine, ServedLine, TelnetLine
 from trio_chardev.backends.socket.link import Link
 from trio_chardev.backends.socket.listener import Listener, listen, listen_on
 from trio_chardev.backends.socket.options import SocketOptions as SocketOptions
@@ -49,11 +50,14 @@ from trio_chardev.backends.socket.recheck import recheck
 from trio_chardev.backends.socket.rights import close_socket
 from trio_chardev.backends.socket.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest
-from trio_chardev.core.line import BREAK_DURATION, Line
+from trio_chardev.core.line import Line
 from trio_chardev.core.peer import Peer
 from trio_chardev.core.weak import weakly
 from trio_chardev.errors import NOTICE, BackendError
+from trio_chardev.events import BackendEvent, LineRequest
 from trio_chardev.files import work_on_files
+from trio_chardev.protocols.com_port import Port
+from trio_chardev.protocols.com_port_telnet import ComPortTelnet
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +76,9 @@ class SocketBackend(PeerBackend):
         self.address = options.addr
         """The address that it connects to, or listens at, with the port once it does."""
         self._options = options
+        self._users = request.users
+        self.answers = trio.lowlevel.ParkingLot()
+        """See `LayeredSocket.answers`."""
         self.keeps_peer = False
         """`activate` takes over the peer of the replaced backend."""
         self._peers: Peers = Nobody()
@@ -117,8 +124,12 @@ class SocketBackend(PeerBackend):
             while self._connection is None:
                 await self._wait_for_peer()
 
-    async def connect(self, request: OpenRequest) -> None:
-        """Become a client. Raises BackendError, unless it is to try again and again."""
+    async def connect(self, request: OpenRequest, *, is_needed_now: bool = False) -> None:
+        """Become a client. Raises BackendError.
+
+        One that is to try again and again does so from the first time on, unless it
+        *is_needed_now*.
+        """
         if request.keep_peer:
             if not self._is_client_of_same_server(request.replaces):
                 return  # the change will be refused
@@ -130,7 +141,8 @@ class SocketBackend(PeerBackend):
                 await work_on_files(check_path, self.address, request.files.sandbox)
             backoff = Backoff(delay, self._options.longest_reconnect_delay)
             self._peers = Redialer(self.id, self.address, backoff, request.files.sandbox)
-            return
+            if not is_needed_now:
+                return
         if self.is_open:
             return  # with the peer that is kept
         if isinstance(self.address, FdAddress):
@@ -206,7 +218,9 @@ class SocketBackend(PeerBackend):
         if self._connection is not None:  # there can't be two
             self._connection.close()
         keep_alive = isinstance(self.address, InetAddress) and self.address.keep_alive
-        peer.hand_over(self._on_event, nodelay=self._options.nodelay, keep_alive=keep_alive)
+        peer.hand_over(self.hear, nodelay=self._options.nodelay, keep_alive=keep_alive)
+        if isinstance(peer, Layer) and isinstance(peer.codec, ComPortTelnet):
+            self._stack.port = peer.codec.party.port
         self._connect(peer)
 
     def _check(self, sock: socket.socket) -> None:
@@ -255,7 +269,7 @@ class SocketBackend(PeerBackend):
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             keep_alive = isinstance(self.address, InetAddress) and self.address.keep_alive
             set_tcp_options(sock, nodelay=self._options.nodelay, keep_alive=keep_alive)
-        newcomer = self._stack.link_on(sock, name, self._on_event)
+        newcomer = self._stack.link_on(sock, name, self.hear)
         if not self._has_layers:
             self._connect(newcomer)
             return None
@@ -270,6 +284,7 @@ class SocketBackend(PeerBackend):
     def set_open(self, is_open: bool) -> None:
         if not is_open:  # whoever comes now is the next peer
             self._door.leave()
+            self.answers.unpark_all()
         super().set_open(is_open)
 
     @property
@@ -353,22 +368,43 @@ class SocketBackend(PeerBackend):
     def peer(self) -> Peer:
         return _SocketPeer(self)
 
+    # ------------------------------------------------------------ the line
+
     @property
     def line(self) -> Line:
-        is_telnet_client = self._options.telnet and not self._options.server
-        return _TelnetLine(self) if is_telnet_client else super().line
+        options = self._options
+        if options.rfc2217:
+            return ServedLine(self) if options.server else RemoteLine(self)
+        return TelnetLine(self) if options.telnet and not options.server else super().line
 
-    def ask_for_break(self) -> None:
-        """Ask a telnet server to send a break. Raises BackendError."""
-        link = self._connection
-        if not isinstance(link, Layer):
-            raise self._disconnected()
-        try:
-            link.send_break()
-        except OSError as exc:
-            raise self._disconnected() from exc
-        finally:
-            self._note_unsent(link)
+    def hear(self, event: BackendEvent) -> None:
+        """Report *event*, from the peer. If no user answers for a line, grant what is asked."""
+        self._on_event(event)
+        if isinstance(event, LineRequest) and self._options.server and not self._answers_line():
+            self.line.acknowledge(event, event)
+
+    def _answers_line(self) -> bool:
+        return self._users is not None and self._users.answers_line
+
+    @property
+    def layer(self) -> Layer | None:
+        """See `LayeredSocket.layer`."""
+        return self._connection if isinstance(self._connection, Layer) else None
+
+    def flush(self, layer: Layer) -> None:
+        """See `LayeredSocket.flush`; that the peer has left is noticed by who reads."""
+        with contextlib.suppress(OSError):
+            layer.flush()
+        self._note_unsent(layer)
+
+    def disconnected(self) -> BackendError:
+        """See `LayeredSocket.disconnected`."""
+        return self._disconnected()
+
+    @property
+    def com_port(self) -> Port:
+        """See `LayeredSocket.com_port`."""
+        return self._stack.port
 
 
 class _SocketPeer(LinkPeer):
@@ -437,19 +473,6 @@ class _SocketPeer(LinkPeer):
             self._backend._connection.shut_down()
         else:
             self._backend._dismiss(self._backend._connection)
-
-
-class _TelnetLine(Line):
-    """The line at a telnet client's server, which can send a break."""
-
-    def __init__(self, backend: SocketBackend) -> None:
-        super().__init__(backend.filename)
-        self._backend = backend
-
-    async def send_break(self, duration: float = BREAK_DURATION) -> None:
-        """Ask the server for a break; telnet can't say how long. Raises BackendError."""
-        await trio.lowlevel.checkpoint()
-        self._backend.ask_for_break()
 
 
 @asynccontextmanager

@@ -16,12 +16,18 @@ from trio_chardev.backends.socket.options import SocketOptions, check_options, f
 from trio_chardev.backends.socket.tls import TlsConnection
 from trio_chardev.backends.socket.unix_connection import UnixConnection
 from trio_chardev.errors import OptionsError
-from trio_chardev.events import Event
+from trio_chardev.events import BackendEvent
+from trio_chardev.protocols.com_port import Port
+from trio_chardev.protocols.com_port_telnet import com_port_client, com_port_server
 from trio_chardev.protocols.telnet import telnet_connection
 from trio_chardev.protocols.websocket import WebSocketConnection, websocket_connection
+from trio_chardev.version import __version__
+
+SIGNATURE = f"trio-chardev {__version__}".encode()
+"""What an RFC 2217 server answers to who asks for its signature."""
 
 
-def _ignore(event: Event) -> None:
+def _ignore(event: BackendEvent) -> None:
     """Do nothing."""
 
 
@@ -34,6 +40,8 @@ class Stack:
         check_options(options, self._credentials)
         self._options = options
         self._objects = objects
+        self.port = Port()
+        """The line's state for RFC 2217, with one peer after the other."""
         for _ in self._codecs():
             pass  # what can't be made now never can be
 
@@ -41,7 +49,8 @@ class Stack:
     def is_empty(self) -> bool:
         """Are there no protocols, so that bytes go as they are?"""
         options = self._options
-        return not (self._credentials or options.websocket or options.telnet or options.tn3270)
+        telnet = options.telnet or options.tn3270 or options.rfc2217
+        return not (self._credentials or options.websocket or telnet)
 
     @property
     def proves_peers(self) -> bool:
@@ -49,7 +58,10 @@ class Stack:
         return self._credentials is not None and self._credentials.verify_peer
 
     def link_on(
-        self, sock: socket.socket, name: str = "", on_event: Callable[[Event], None] = _ignore
+        self,
+        sock: socket.socket,
+        name: str = "",
+        on_event: Callable[[BackendEvent], None] = _ignore,
     ) -> Link:
         """Put the protocols on *sock*, a connection called *name*, and own it.
 
@@ -110,7 +122,13 @@ class Stack:
                 path=options.ws_path,
                 names=_own_names(options),
             )
-        if options.telnet or options.tn3270:
+        if options.rfc2217:
+            yield (
+                com_port_server(self.port, SIGNATURE)
+                if options.server
+                else com_port_client(self.port)
+            )
+        elif options.telnet or options.tn3270:
             yield telnet_connection(is_server=options.server, tn3270=options.tn3270)
 
     def _allows(self, id: str, name: str) -> bool:

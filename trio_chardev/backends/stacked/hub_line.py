@@ -105,7 +105,7 @@ class HubLine(Line):
         """Note that the peer of *base* has made *request*, which the user gets as *together*."""
         self._asked.append((base, request, together))
 
-    def acknowledge(self, request: LineRequest, in_force: LineRequest) -> None:
+    def acknowledge(self, request: LineRequest, in_force: LineRequest | None) -> None:
         """Tell the peer that has asked, and those that have asked before it and got no answer."""
         waiting = [together for _, _, together in self._asked]
         if request not in waiting:
