@@ -34,6 +34,8 @@ from trio_chardev.core.frontend import Frontend, FrontendStatistics
 from trio_chardev.core.handlers import Calls, Handlers, stateless
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import Line
+from trio_chardev.core.line_change import LineChange, LineState
+from trio_chardev.core.line_in_place import LineInPlace
 from trio_chardev.core.peer import Peer
 from trio_chardev.core.relay import Relay
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
@@ -144,7 +146,10 @@ __all__ = [
     "Kind",
     "Leaving",
     "Line",
+    "LineChange",
+    "LineInPlace",
     "LineSettings",
+    "LineState",
     "MemoryOptions",
     "ModemLines",
     "MonitorOptions",

@@ -20,7 +20,7 @@ from trio_chardev.devices.bridge import Bridge, BridgeOptions
 from trio_chardev.devices.flow import Flow
 from trio_chardev.devices.pour import Pour
 from trio_chardev.errors import BackendError, ChangeFailedError, ChardevBusyError, OptionsError
-from trio_chardev.events import Event, LineSettings, ModemLines
+from trio_chardev.events import BreakState, Event, LineSettings, ModemLines
 from trio_chardev.notices import DeviceDeleted
 from trio_chardev.registry import Registry
 from trio_chardev.testing import FakeDevice, FakeOptions
@@ -388,6 +388,33 @@ async def test_one_without_a_line_is_taken_and_the_next_is_set_again() -> None:
         run.user.say(LINE)
         await wait_all_tasks_blocked()
         await run.change("board", FakeDevice("plain"))
+        new = FakeDevice("new", **LINED)
+        await run.change("board", new)
+        assert new.line_calls == [LINE]
+
+
+async def test_what_was_set_last_counts_whether_by_the_bridge_or_by_others() -> None:
+    async with bridged(board=LINED) as run:
+        run.user.say(LINE)
+        await wait_all_tasks_blocked()
+        await run.registry["board"].line.set(LineSettings(300))
+        first, second = FakeDevice("first", **LINED), FakeDevice("second", **LINED)
+        await run.change("board", first)
+        run.user.say(LINE)
+        await wait_all_tasks_blocked()
+        await run.change("board", second)
+        assert first.line_calls == [LineSettings(300), LINE]
+        assert second.line_calls == [LINE]
+
+
+async def test_what_it_has_set_outlives_it_but_for_a_break() -> None:
+    """Whoever has turned the break on can't turn it off any more."""
+    async with bridged(board=LINED) as run:
+        run.user.say(LINE)
+        run.user.say(BreakState(True))
+        await wait_all_tasks_blocked()
+        await run.registry.devices.remove("b0")
+        assert run.board.line_calls == [LINE, True, False]
         new = FakeDevice("new", **LINED)
         await run.change("board", new)
         assert new.line_calls == [LINE]

@@ -50,6 +50,8 @@ class Place:
     is_dead: bool = False
     unread: list[Token] = attrs.Factory(list)
     written: bytes = b""
+    line: LineSettings | None = None
+    """What it was set to last, by whomever."""
 
     @property
     def is_there(self) -> bool:
@@ -92,7 +94,7 @@ class Way:
         if self.sink is not None and self.has_controls:
             device = self.sink.device
             if self.sink.is_dead or not (device.has_line and device.line_fails):
-                self.line = settings
+                self.line = self.sink.line = settings
 
 
 @attrs.define(eq=False)
@@ -178,13 +180,11 @@ class Machine:
             await self.add(id)
             return
         place, new = self.places[id], self.make(fault, **faults)
-        user = self.user_of(id)
-        ways = [] if user is None else [way for way in user.ways if way.sink is place]
         options = FakeOptions(device=new)
         if fault == "open":
             with pytest.raises(BackendError):
                 await self.registry.change(id, options)
-        elif any(way.line for way in ways) and new.has_line and new.line_fails:
+        elif place.line and new.has_line and new.line_fails:
             with pytest.raises(ChangeFailedError):
                 await self.registry.change(id, options)
         elif fault == "commit":
@@ -291,13 +291,10 @@ class Machine:
         for id, place in self.places.items():
             assert len(self.registry[id].frontends) == (self.user_of(id) is not None)
             self.check_sent(place)
+            if place.line is not None and place.device.has_line and not place.is_dead:
+                assert place.device.line_calls[-1] == place.line
         for name, user in self.users.items():
             self.check_info(name, user)
-            for way in user.ways:
-                if way.sink is None or way.sink.is_dead or way.line is None:
-                    continue
-                if way.sink.device.has_line:
-                    assert way.sink.device.line_calls[-1] == way.line
 
     def check_sent(self, place: Place) -> None:
         assert b"".join(device.sent for device in place.all_devices) == place.written

@@ -434,6 +434,8 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("ringbuf-write", {"device": "a", "data": "abc"}),
     ("ringbuf-read", {"device": "a", "size": 2}),
     ("chardev-send-break", {"id": "a"}),
+    ("chardev-set-line", {"id": "a", "settings": {}}),
+    ("chardev-get-line", {"id": "a"}),
     ("chardev-remove", {"id": "a"}),
     ("chardev-add", {"id": "b", "backend": NULL}),
     ("getfd", {"fdname": "x"}),

@@ -9,6 +9,8 @@ the calls to others as `Effects`, which are made when the state is whole.
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVarTuple
 
 import attrs
 import trio
@@ -16,6 +18,7 @@ import trio
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.effects import Effects
 from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.kept_line import NOTHING_KEPT, KeptLine
 from trio_chardev.core.last_words import DRAIN_LIMIT, LastWords
 from trio_chardev.core.parts import Parts, show_event
 from trio_chardev.core.runner import CLEANUP_TIMEOUT, MAX_DRAIN_TIMEOUT, Runner
@@ -24,6 +27,7 @@ from trio_chardev.errors import BackendError, ChangeFailedError, ChangeRefusedEr
 from trio_chardev.events import Event
 
 log = logging.getLogger(__name__)
+Ts = TypeVarTuple("Ts")
 
 
 @attrs.frozen
@@ -56,6 +60,8 @@ class Change:
     """The old one's last bytes."""
     _asked: set[Frontend] = attrs.field(factory=set, init=False)
     """The users that were asked to take the new one, and have to take the original back."""
+    _line: KeptLine = attrs.field(default=NOTHING_KEPT, init=False)
+    """What the new one's line was set to."""
     _asking: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -111,18 +117,26 @@ class Change:
             self._nursery.start_soon(self._parts.outbox.push, new)
 
     async def _set_up(self) -> None:
-        """Let the frontends set up the new backend; more may come meanwhile."""
+        """Set up the new backend's line, and let the frontends do so; more may come meanwhile."""
+        new = Controls(self._new.backend)
+        while (line := self._parts.outbox.line) != self._line:
+            self._line = line
+            await self._try(line.set_up, new.line)
         while frontend := next((f for f in self._parts.frontends if f not in self._asked), None):
             self._parts.check_not_closed()
             check_takes_changes(frontend)
             self._asked.add(frontend)
-            try:
-                with trio.CancelScope() as self._asking:
-                    await self._ask(frontend, Controls(self._new.backend))
-            except Exception as exc:
-                log.warning("chardev '%s': change failed: %r", self._parts.id, exc)
-                text = f"Chardev '{self._parts.id}' change failed: {reason_of(exc)}"
-                raise ChangeFailedError(text) from exc
+            await self._try(self._ask, frontend, new)
+
+    async def _try(self, set_up: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+        """Await *set_up*, until `give_up`. Raises ChangeFailedError."""
+        try:
+            with trio.CancelScope() as self._asking:
+                await set_up(*args)
+        except Exception as exc:
+            log.warning("chardev '%s': change failed: %r", self._parts.id, exc)
+            text = f"Chardev '{self._parts.id}' change failed: {reason_of(exc)}"
+            raise ChangeFailedError(text) from exc
 
     async def _ask(self, frontend: Frontend, backend: Controls) -> None:
         if frontend.calls.be_change is not None:
@@ -130,13 +144,22 @@ class Change:
                 await frontend.calls.be_change(backend)
 
     async def _roll_back(self) -> None:
-        """Let the frontends set up the original again, and go on."""
+        """Have the original set up again, and go on."""
         users, original = self._parts.users, self._old
         try:
+            if self._line != NOTHING_KEPT:  # it may share the line with the new one
+                await self._set_line_back(original)
             for frontend in [f for f in self._parts.frontends if f in self._asked]:
                 await self._ask_back(frontend, original)
         finally:
             users.release(is_open=users.is_muted and original.backend.is_open)
+
+    async def _set_line_back(self, original: Runner) -> None:
+        try:
+            with trio.fail_after(CLEANUP_TIMEOUT, shield=True):
+                await self._line.set_up(original.backend.line)
+        except Exception:
+            log.exception("chardev '%s': its line can't be set back", self._parts.id)
 
     async def _ask_back(self, frontend: Frontend, original: Runner) -> None:
         try:

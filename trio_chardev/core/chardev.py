@@ -24,6 +24,7 @@ from trio_chardev.core.change import Change, ChangeOptions, check_changeable, pu
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import BeChange, Handlers, OnEvent, OnReceive
 from trio_chardev.core.last_words import LastWords
+from trio_chardev.core.line_in_place import LineInPlace
 from trio_chardev.core.outbox import eagerly
 from trio_chardev.core.parts import Parts
 from trio_chardev.core.runner import CLEANUP_TIMEOUT, DRAIN_TIMEOUT, Runner
@@ -87,6 +88,11 @@ class Chardev:
     def port(self) -> int | None:
         """The TCP or UDP port it listens at or is bound to now, chosen by the system if 0 was."""
         return self.backend.port
+
+    @property
+    def line(self) -> LineInPlace:
+        """The line of the backend in place, for others than its user, who has `Frontend.line`."""
+        return LineInPlace(self._parts.outbox)
 
     @property
     def frontends(self) -> list[Frontend]:

@@ -15,7 +15,6 @@ from trio_chardev.core.expect import Expected, Pattern, expect
 from trio_chardev.core.fast import ways
 from trio_chardev.core.handlers import Calls, Handlers
 from trio_chardev.core.inbox import Inbox
-from trio_chardev.core.line import Line
 from trio_chardev.core.line_in_place import LineInPlace
 from trio_chardev.core.outbox import Outbox
 from trio_chardev.core.relay import Relay
@@ -273,6 +272,6 @@ class Frontend(trio.abc.Stream):
             self._on_detach(self)
 
     @property
-    def line(self) -> Line:
+    def line(self) -> LineInPlace:
         """The line of the backend in place, whichever that is when it is used."""
         return LineInPlace(self._outbox, self._check)

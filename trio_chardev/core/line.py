@@ -67,6 +67,12 @@ class Line:
         """Discard what has come and was not read, or what was written and not sent, or both."""
         raise self._lacks("buffers to discard")
 
+    def keep(self, request: LineRequest) -> None:
+        """Note that *request*, which this backend can't do, is wanted of the next one that can.
+
+        Does nothing where there is no next one.
+        """
+
     def acknowledge(self, request: LineRequest, in_force: LineRequest | None) -> None:
         """Tell the other end, which has asked for *request* by an event, what is in force now.
 

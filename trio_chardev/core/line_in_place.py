@@ -1,23 +1,28 @@
-"""A frontend's line: that of whichever backend is in place."""
+"""A chardev's line: that of whichever backend is in place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 
+from trio_chardev.core.kept_line import KeptLine
 from trio_chardev.core.line import BREAK_DURATION, Line
+from trio_chardev.core.line_change import Driver, LineChange, LineState, drive, read_state
 from trio_chardev.core.outbox import Outbox
-from trio_chardev.events import LineRequest, LineSettings, ModemLines, Purge
+from trio_chardev.events import BreakState, LineRequest, LineSettings, ModemLines, Purge
 
 
 class LineInPlace(Line):
-    """Passes each call to the line of the backend in place.
+    """Passes each call to the line of the backend in place, and keeps what was set.
+
+    A change sets the new backend's line likewise, before its users' ``be_change``; if it refuses,
+    the change is undone.
 
     The calls that may wait use the backend exclusively, like a change: a writer that is stuck gives
     way. They raise as `Frontend.send_all` too, and WriteInChangeError in a ``be_change`` handler.
     """
 
-    def __init__(self, outbox: Outbox, check: Callable[[], None]) -> None:
-        """*check* raises if the frontend is no longer attached."""
+    def __init__(self, outbox: Outbox, check: Callable[[], None] = lambda: None) -> None:
+        """*check* raises if who has this may not use it any more."""
         super().__init__(outbox.id)
         self._outbox = outbox
         self._check = check
@@ -27,12 +32,16 @@ class LineInPlace(Line):
         return self._outbox.usable_runner().backend.line
 
     @property
+    def kept(self) -> KeptLine:
+        """What was set of it: what later backends are set to."""
+        return self._outbox.line
+
+    @property
     def settings(self) -> LineSettings:
         return self._line().settings
 
     async def set(self, settings: LineSettings) -> None:
-        async with self._outbox.exclusive():
-            await self._line().set(settings)
+        await self._set(settings)
 
     def show(self, settings: LineSettings) -> None:
         self._line().show(settings)
@@ -45,20 +54,24 @@ class LineInPlace(Line):
             return await self._line().get_modem()
 
     async def set_modem(self, lines: ModemLines) -> None:
-        async with self._outbox.exclusive():
-            await self._line().set_modem(lines)
+        await self._set(lines)
 
     async def send_break(self, duration: float = BREAK_DURATION) -> None:
         async with self._outbox.exclusive():
             await self._line().send_break(duration)
 
     async def set_break(self, is_on: bool) -> None:
-        async with self._outbox.exclusive():
-            await self._line().set_break(is_on)
+        await self._set(BreakState(is_on))
 
     async def purge(self, buffers: Purge) -> None:
-        async with self._outbox.exclusive():
-            await self._line().purge(buffers)
+        await self._set(buffers)
+
+    def keep(self, request: LineRequest) -> None:
+        """Note that *request* is wanted, though the backend in place can't do it."""
+        self._check()
+        self._outbox.line = self._outbox.line.after(request)
+        if not (self._outbox.is_closed or self._outbox.runner.closed.is_set()):
+            self._line().keep(request)
 
     def acknowledge(self, request: LineRequest, in_force: LineRequest | None) -> None:
         self._line().acknowledge(request, in_force)
@@ -66,3 +79,38 @@ class LineInPlace(Line):
     async def set_echo(self, echo: bool) -> None:
         async with self._outbox.exclusive():
             await self._line().set_echo(echo)
+
+    async def _set(self, request: LineRequest) -> None:
+        async with self._outbox.exclusive():
+            await drive(self._line(), request)
+            self._outbox.line = self._outbox.line.after(request)
+
+    # ------------------------------------------------------------ several things at once
+
+    async def read(self) -> LineState:
+        """Return what it is like now. Raises BackendError."""
+        async with self._outbox.exclusive():
+            return await read_state(self._line(), self._outbox.line)
+
+    async def change(self, change: LineChange) -> None:
+        """Set what *change* names, and nothing else; what is in force already is not touched.
+
+        Raises OptionsError, NotSupportedError, BackendError. When it raises anything, Cancelled
+        included, the line is as it was.
+        """
+        change.check()
+        await self._drive([change], lambda driver: driver.do(change))
+
+    async def _drive(
+        self, changes: Sequence[LineChange], use: Callable[[Driver], Awaitable[None]]
+    ) -> None:
+        """Await *use*, which makes *changes*; if it raises, put the line back."""
+        async with self._outbox.exclusive():
+            driver = Driver(self._line(), self._outbox.line, self._line)
+            await driver.look(*changes)
+            try:
+                await use(driver)
+            except BaseException:
+                await driver.put_back()  # noqa: ASYNC102 - it shields itself, with a deadline
+                raise
+            self._outbox.line = driver.kept

@@ -24,6 +24,7 @@ from typing import TypeVar
 import attrs
 import trio
 
+from trio_chardev.core.kept_line import NOTHING_KEPT, KeptLine
 from trio_chardev.core.runner import NOTHING, Runner
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.errors import (
@@ -75,6 +76,8 @@ class Outbox:
     runner: Runner = attrs.Factory(Runner)
     """The backend in place; a change replaces it under `exclusive`."""
     is_closed: bool = False
+    line: KeptLine = NOTHING_KEPT
+    """What was set of the line; a change sets the new backend likewise."""
     _write_lock: trio.Lock = attrs.Factory(trio.Lock)
     _backend_lock: trio.Lock = attrs.Factory(trio.Lock)
     _send_scope: trio.CancelScope | None = None

@@ -109,7 +109,6 @@ class Bridge(Device):
 
     def _attach(self, name: str, away: Flow, towards: Flow) -> Frontend:
         async def be_change(backend: Controls) -> None:
-            await towards.be_change(backend)
             if away is self.to_chardev:
                 self._show_line(backend)
 

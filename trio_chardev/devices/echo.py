@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from trio_chardev.core.handlers import stateless
 from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions, DeviceRequest
 from trio_chardev.devices.flow import Flow
 from trio_chardev.events import BackendEvent, Event
@@ -38,7 +39,7 @@ class Echo(Device):
     def start(self) -> None:
         self._flow.source = self._flow.sink = self.attach(
             "chardev",
-            be_change=self._flow.be_change,
+            be_change=stateless,
             on_event=self._on_event,
             on_receive=self._flow.receive,
             on_open=self._flow.forget_end,

@@ -20,8 +20,9 @@ import trio
 
 from trio_chardev.core.backend import Backend
 from trio_chardev.core.chardev import Chardev
-from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.line_change import drive
+from trio_chardev.core.runner import CLEANUP_TIMEOUT
 from trio_chardev.devices.exchange import Exchange
 from trio_chardev.devices.pour import Pour
 from trio_chardev.devices.splice import Splicing
@@ -38,7 +39,6 @@ from trio_chardev.events import (
     LineRequest,
     LineSettings,
     ModemLines,
-    Purge,
 )
 
 log = logging.getLogger(__name__)
@@ -63,8 +63,6 @@ class Flow:
     """Bytes that were dropped, because nobody was there."""
     line: LineSettings | None = None
     """The last line settings that came and were not refused."""
-    modem: ModemLines | None = None
-    """The last modem lines that came and were not refused."""
     is_break: bool = False
     """Is the break on that the source has turned on?"""
     passes_eof: bool = False
@@ -134,18 +132,6 @@ class Flow:
         """Note that somebody has come to the sink."""
         self._sink_opened.set()
 
-    async def be_change(self, backend: Controls) -> None:
-        """Set the line of the sink's new backend as that of the old one was set."""
-        if self.line is not None:
-            with suppress(NotSupportedError):
-                await backend.line.set(self.line)
-        if self.modem is not None:
-            with suppress(NotSupportedError):
-                await backend.line.set_modem(self.modem)
-        if self.is_break:
-            with suppress(NotSupportedError):
-                await backend.line.set_break(True)
-
     # ------------------------------------------------------------ the task
 
     async def run(self) -> None:
@@ -164,6 +150,17 @@ class Flow:
                     await self._work.park()
         except trio.ClosedResourceError:
             log.debug("no more from '%s'", self.source.id)
+        finally:
+            if self.is_break:
+                await self._end_break()  # noqa: ASYNC102 - it shields itself, with a deadline
+
+    async def _end_break(self) -> None:
+        """Turn the source's break off, as nobody else will. It can't be Cancelled."""
+        with (
+            suppress(ChardevError, trio.ClosedResourceError),
+            trio.move_on_after(CLEANUP_TIMEOUT, shield=True),
+        ):
+            await self.sink.line.set_break(False)
 
     def set_to_work(self) -> None:
         """Wake the task, which sends until everything has been sent."""
@@ -247,26 +244,21 @@ class Flow:
 
         A line that lacks that altogether, or is away, is as one that has done it.
         """
-        before = self.line, self.modem, self.is_break
+        wanted = crossed(request) if isinstance(request, ModemLines) else request
+        was_break = self.is_break
+        if isinstance(request, BreakState):  # at once, as the source may leave meanwhile
+            self.is_break = request.is_on
         try:
-            match request:
-                case LineSettings():
-                    self.line = request
-                    await self.sink.line.set(request)
-                case ModemLines():
-                    self.modem = crossed(request)
-                    await self.sink.line.set_modem(self.modem)
-                case BreakState():
-                    self.is_break = request.is_on
-                    await self.sink.line.set_break(request.is_on)
-                case Purge():
-                    await self.sink.line.purge(request)
+            await drive(self.sink.line, wanted)
         except (NotSupportedError, BackendDisconnectedError):
-            pass
+            with suppress(ChardevError):
+                self.sink.line.keep(wanted)
         except BackendError as exc:
             self._tell(exc)
-            self.line, self.modem, self.is_break = before
+            self.is_break = was_break
             return await self._in_force(request)
+        if isinstance(request, LineSettings):
+            self.line = request
         return request
 
     async def _in_force(self, refused: LineRequest) -> LineRequest | None:

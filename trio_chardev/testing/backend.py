@@ -11,6 +11,7 @@ import trio
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import BREAK_DURATION, Line
+from trio_chardev.core.line_change import OUTPUTS
 from trio_chardev.core.peer import Peer
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.core.stacking import Stacking
@@ -244,19 +245,27 @@ class FakeLine(Line):
         super().__init__(filename)
         self.device = device
 
+    @property
+    def settings(self) -> LineSettings:
+        return super().settings if self.device.line is None else self.device.line
+
     async def set(self, settings: LineSettings) -> None:
         await trio.lowlevel.checkpoint()
         if self.device.line_fails:
             raise BackendError(f"{self.device.name} does not take {settings}")
-        self.device.line_calls.append(settings)
+        self._called(settings)
+        if self.device.line is not None:
+            self.device.line = settings
 
     async def get_modem(self) -> ModemLines:
         await trio.lowlevel.checkpoint()
-        return ModemLines.CTS | ModemLines.DSR
+        return self.device.modem
 
     async def set_modem(self, lines: ModemLines) -> None:
         await trio.lowlevel.checkpoint()
-        self.device.line_calls.append(lines)
+        self._called(lines)
+        if self.device.line is not None:
+            self.device.modem = (self.device.modem & ~OUTPUTS) | (lines & OUTPUTS)
 
     async def send_break(self, duration: float = BREAK_DURATION) -> None:
         await trio.sleep(duration)
@@ -264,7 +273,12 @@ class FakeLine(Line):
 
     async def set_break(self, is_on: bool) -> None:
         await trio.lowlevel.checkpoint()
-        self.device.line_calls.append(is_on)
+        self._called(is_on)
+
+    def _called(self, argument: object) -> None:
+        if argument == self.device.line_refuses:
+            raise BackendError(f"{self.device.name} does not take {argument}")
+        self.device.line_calls.append(argument)
 
     async def purge(self, buffers: Purge) -> None:
         await trio.lowlevel.checkpoint()

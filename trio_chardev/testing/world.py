@@ -8,7 +8,7 @@ import attrs
 import trio
 
 from trio_chardev.core.backend import Backend
-from trio_chardev.events import LineRequest
+from trio_chardev.events import LineRequest, LineSettings, ModemLines
 
 
 @attrs.define(eq=False)
@@ -34,6 +34,12 @@ class FakeWorld:
     """The backend has line settings, modem lines, break and echo."""
     line_fails: bool = False
     """Line settings raise BackendError."""
+    line: LineSettings | None = None
+    """What its line is set to; None: neither that nor its outputs can be read."""
+    modem: ModemLines = ModemLines.CTS | ModemLines.DSR
+    """Which of its modem lines are on."""
+    line_refuses: object = None
+    """What a line call raises BackendError for, in the form that `line_calls` has."""
     is_polled: bool = False
     """Its input is polled before it is waited for, see `Polling`."""
     can_splice: bool = False

@@ -64,6 +64,23 @@ async def registry() -> AsyncIterator[Registry]:
             yield registry
 
 
+@pytest.mark.parametrize("options", [MuxOptions(chardev="a"), HubOptions(chardevs=("a", "b"))])
+@pytest.mark.parametrize("has_one", [False, True])
+async def test_what_a_member_lacks_is_set_on_its_next_backend(
+    registry: Registry, options: MuxOptions | HubOptions, has_one: bool
+) -> None:
+    user, other = FakeDevice("user"), FakeDevice("other", has_line=has_one)
+    for id, device in {"a": FakeDevice("plain"), "b": other, "user": user}.items():
+        await registry.add(id, FakeOptions(device=device))
+    await registry.add("both", options)
+    registry.devices.add(BridgeOptions(chardev="both", peer="user"))
+    user.say(B300)
+    await wait_all_tasks_blocked()
+    new = FakeDevice("new", has_line=True)
+    await registry.change("a", FakeOptions(device=new))
+    assert new.line_calls == [B300]
+
+
 def speed_of(fd: int) -> int:
     return int(termios.tcgetattr(fd)[OSPEED])
 

@@ -21,7 +21,7 @@ from trio_chardev.backends.stacked.bases import ON_FAILURE, Base, as_backend_err
 from trio_chardev.core.line import BREAK_DURATION, Line
 from trio_chardev.core.runner import CLEANUP_TIMEOUT
 from trio_chardev.errors import BackendDisconnectedError, NotSupportedError
-from trio_chardev.events import LineRequest, LineSettings, ModemLines, Purge
+from trio_chardev.events import BreakState, LineRequest, LineSettings, ModemLines, Purge
 
 NONE_THERE = NotSupportedError, BackendDisconnectedError, trio.ClosedResourceError
 """Raised by a member that lacks something, or is away."""
@@ -55,7 +55,7 @@ class HubLine(Line):
             with suppress(*ON_FAILURE):
                 before.append((base.frontend.line, base.frontend.line.settings))
         try:
-            await self._on_each(lambda line: line.set(settings))
+            await self._do(settings, lambda line: line.set(settings))
         except BaseException:
             with trio.move_on_after(CLEANUP_TIMEOUT, shield=True):
                 for line, its_settings in before:
@@ -87,7 +87,7 @@ class HubLine(Line):
 
     async def set_modem(self, lines: ModemLines) -> None:
         """Set the modem lines of each member that has some."""
-        await self._on_each(lambda line: line.set_modem(lines))
+        await self._do(lines, lambda line: line.set_modem(lines))
 
     async def send_break(self, duration: float = BREAK_DURATION) -> None:
         """Send a break at each member that can send one, at the same time."""
@@ -95,11 +95,17 @@ class HubLine(Line):
 
     async def set_break(self, is_on: bool) -> None:
         """Turn the break on or off at each member that can."""
-        await self._on_each(lambda line: line.set_break(is_on))
+        await self._do(BreakState(is_on), lambda line: line.set_break(is_on))
 
     async def purge(self, buffers: Purge) -> None:
         """Discard what is in the buffers of each member that has some."""
         await self._on_each(lambda line: line.purge(buffers))
+
+    def keep(self, request: LineRequest) -> None:
+        """Note it at each member, for its next backend."""
+        for base in self._members:
+            with suppress(*ON_FAILURE):
+                base.frontend.line.keep(request)
 
     def asked(self, base: Base, request: LineRequest, together: LineRequest) -> None:
         """Note that the peer of *base* has made *request*, which the user gets as *together*."""
@@ -114,6 +120,22 @@ class HubLine(Line):
             base, its_request, _ = self._asked.popleft()
             with suppress(*ON_FAILURE):
                 base.frontend.line.acknowledge(its_request, in_force)
+
+    async def _do(self, request: LineRequest, do: Callable[[Line], Awaitable[None]]) -> None:
+        """Do *request* at each member; one that lacks it or is away keeps it for later."""
+
+        async def do_or_keep(line: Line) -> None:
+            try:
+                await do(line)
+            except NONE_THERE:
+                lacking.append(line)
+                raise
+
+        lacking: list[Line] = []
+        await self._on_each(do_or_keep)
+        for line in lacking:
+            with suppress(*ON_FAILURE):
+                line.keep(request)
 
     async def _on_each(self, use: Callable[[Line], Awaitable[T]]) -> list[T]:
         """Do as `_at_each`, with all members at the same time."""

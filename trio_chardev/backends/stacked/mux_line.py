@@ -54,6 +54,10 @@ class MuxLine(Line):
         with base_errors():
             await self._base.purge(buffers)
 
+    def keep(self, request: LineRequest) -> None:
+        with base_errors():
+            self._base.keep(request)
+
     def acknowledge(self, request: LineRequest, in_force: LineRequest | None) -> None:
         with base_errors():
             self._base.acknowledge(request, in_force)

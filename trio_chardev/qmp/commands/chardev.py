@@ -20,6 +20,7 @@ from trio_chardev.options.structure import unstructure
 from trio_chardev.qmp.commands.context import Command, Context, Host, NoArguments
 from trio_chardev.qmp.commands.descriptor import FD_COMMANDS
 from trio_chardev.qmp.commands.device import DEVICE_COMMANDS
+from trio_chardev.qmp.commands.line import LINE_COMMANDS
 from trio_chardev.qmp.commands.object import OBJECT_COMMANDS
 from trio_chardev.qmp.commands.peer import PEER_COMMANDS
 from trio_chardev.qmp.commands.ringbuf import RINGBUF_COMMANDS
@@ -249,6 +250,7 @@ COMMANDS: dict[str, Command] = {
     "chardev-remove": Command(IdArguments, chardev_remove),
     "chardev-send-break": Command(IdArguments, chardev_send_break),
     **RINGBUF_COMMANDS,
+    **LINE_COMMANDS,
     **PEER_COMMANDS,
     **FD_COMMANDS,
     **OBJECT_COMMANDS,
