@@ -17,7 +17,7 @@ LINE = LineSettings(speed=9600)
 def asked(client: ComPortClient) -> list[tuple[Command, int]]:
     """Take what *client* has asked, but not how it begins."""
     messages = [decode(data, from_server=False) for data in client.data_to_send()]
-    begins = (Command.SIGNATURE, Command.SET_LINESTATE_MASK, Command.SET_MODEMSTATE_MASK)
+    begins = (Command.SET_LINESTATE_MASK, Command.SET_MODEMSTATE_MASK)
     return [(m.command, m.number) for m in messages if m is not None and m.command not in begins]
 
 
@@ -60,7 +60,6 @@ def test_it_begins_with_questions_and_learns_what_there_is() -> None:
     assert client.knows_settings
     assert client.is_answered
     assert (port.line, port.outputs, port.inputs) == (far.line, far.outputs, far.inputs)
-    assert client.server_signature == b"far"
 
 
 def test_it_begins_with_what_is_wanted() -> None:
@@ -69,6 +68,12 @@ def test_it_begins_with_what_is_wanted() -> None:
     far = Port(LINE)
     talk(ComPortClient(port), ComPortServer(far, signature=b""))
     assert (far.line, far.outputs, far.is_break) == (port.line, port.outputs, True)
+
+
+def test_it_never_asks_for_the_signature() -> None:
+    """Gensiot 2.6.2 ends by SIGSEGV when it is asked."""
+    client = ComPortClient(Port(LINE))
+    assert not any(data[0] == Command.SIGNATURE for data in client.data_to_send())
 
 
 def test_only_what_changes_is_asked_for() -> None:

@@ -2,7 +2,7 @@
 
 A client asks for what is to change, and for nothing else; each answer says what is in force. From
 the first message on it asks for what it wants, or else what there is, and to be notified of the
-line's inputs and of breaks.
+line's inputs and of breaks. It does not ask for the signature, which ends gensiot 2.6.2 by SIGSEGV.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ class ComPortClient:
     def __init__(self, port: Port) -> None:
         """Make *port* the state of the server's line, if it is wanted; else learn that."""
         self.port = port
-        self.server_signature = b""
         self.is_suspended = False
         """Does the server want to be sent no bytes for now?"""
         self.on_answer: Callable[[], object] = lambda: None
@@ -66,7 +65,6 @@ class ComPortClient:
         self._awaited: set[Topic] = set()
         self._unanswered: dict[Topic, int] = {}
         self._to_send: list[bytes] = []
-        self._ask(Message(Command.SIGNATURE), is_answered=False)
         self._ask(_octet(Command.SET_MODEMSTATE_MASK, _MODEM_MASK), is_answered=False)
         self._ask(_octet(Command.SET_LINESTATE_MASK, LineState.BREAK), is_answered=False)
         if port.is_wanted:
@@ -154,15 +152,13 @@ class ComPortClient:
     def receive(self, message: Message) -> BackendEvent | None:
         """Take a message of the server; return what it reports of the line."""
         match message.command:
-            case Command.SIGNATURE:
-                self.server_signature = message.value
             case Command.FLOWCONTROL_SUSPEND | Command.FLOWCONTROL_RESUME:
                 self.is_suspended = message.command is Command.FLOWCONTROL_SUSPEND
             case Command.NOTIFY_MODEMSTATE:
                 return self._note_inputs(inputs_of(message.number))
             case Command.NOTIFY_LINESTATE:
                 return Event.BREAK if message.number & LineState.BREAK else None
-            case Command.SET_LINESTATE_MASK | Command.SET_MODEMSTATE_MASK:
+            case Command.SIGNATURE | Command.SET_LINESTATE_MASK | Command.SET_MODEMSTATE_MASK:
                 pass
             case _:
                 self._take_answer(message)
