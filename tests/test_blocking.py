@@ -77,6 +77,7 @@ ALLOWED = {
     "backends.pty.leaving.PtyLeaving._open_slave": KERNEL,
     "backends.pty.pty.unlock": KERNEL,
     "backends.pty.opens.OpenWatcher._read": READY,
+    "core.timer.PreciseTimer.wait_until": READY,
     "backends.pty.unread._make_raw": KERNEL,  # TCSANOW
     "backends.pty.unread._read_piece": READY,
     "backends.serial.holders._find_holders": THREAD,

@@ -36,6 +36,7 @@ from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import Line
 from trio_chardev.core.line_change import LineChange, LineState
 from trio_chardev.core.line_in_place import LineInPlace
+from trio_chardev.core.line_sequence import LineStep
 from trio_chardev.core.peer import Peer
 from trio_chardev.core.relay import Relay
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
@@ -150,6 +151,7 @@ __all__ = [
     "LineInPlace",
     "LineSettings",
     "LineState",
+    "LineStep",
     "MemoryOptions",
     "ModemLines",
     "MonitorOptions",

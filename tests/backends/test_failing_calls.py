@@ -38,7 +38,7 @@ CALLS: tuple[tuple[Any, str], ...] = (
     *((termios, name) for name in ("tcgetattr", "tcsetattr")),
     (tty, "setraw"),
     (select, "epoll"),
-    (pty_opens, "_call"),
+    (pty_opens, "call"),
     *((socket.socket, name) for name in ("accept", "bind", "connect", "connect_ex", "dup")),
     *((socket.socket, name) for name in ("getpeername", "getsockname", "getsockopt", "listen")),
     *((socket.socket, name) for name in ("setblocking", "setsockopt", "set_inheritable")),

@@ -436,6 +436,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("chardev-send-break", {"id": "a"}),
     ("chardev-set-line", {"id": "a", "settings": {}}),
     ("chardev-get-line", {"id": "a"}),
+    ("chardev-line-sequence", {"id": "a", "steps": [{"pause-us": 1}]}),
     ("chardev-remove", {"id": "a"}),
     ("chardev-add", {"id": "b", "backend": NULL}),
     ("getfd", {"fdname": "x"}),

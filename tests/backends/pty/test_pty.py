@@ -32,6 +32,7 @@ from trio_chardev.core.handlers import stateless
 from trio_chardev.core.runner import DRAIN_TIMEOUT
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
+from trio_chardev.libc import call
 from trio_chardev.registry import open_registry
 from trio_chardev.testing import CancelAtStep
 from trio_chardev.testing.pair import receive_some
@@ -451,14 +452,13 @@ async def test_without_inotify_it_looks_for_its_user(
     failing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A user has 128 instances, and other programs have them, too (EMFILE, ENOSPC)."""
-    call = opens._call
 
-    def refuse(function: str, *args: int | bytes) -> int:
+    def refuse(function: str, *args: int | bytes | None) -> int:
         if function == failing:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return call(function, *args)
 
-    monkeypatch.setattr(opens, "_call", refuse)
+    monkeypatch.setattr(opens, "call", refuse)
     async with reading() as (backend, seen):
         assert "no inotify watch to be had (No space left on device)" in caplog.text
         for _ in range(2):

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+from trio.testing import MockClock
 
+from tests.devices.fakes import open_fakes
 from tests.qmp.commands.test_chardev import Commands, open_commands
+from tests.services import until
+from tests.users import PATIENCE
+from trio_chardev.backends.socket.addresses import UnixAddress
+from trio_chardev.backends.socket.socket import SocketOptions
+from trio_chardev.backends.table import Kind
 from trio_chardev.devices.bridge import BridgeOptions
+from trio_chardev.events import LineSettings, ModemLines
+from trio_chardev.qmp.commands.context import Context, Host
+from trio_chardev.service import open_service
+from trio_chardev.testing import FakeDevice, FakeOptions
 
 
 @asynccontextmanager
@@ -64,6 +78,51 @@ async def test_bad_values_get_one_clear_line(id: str, settings: dict[str, Any], 
     async with open_line() as (run, _):
         await run.add("ring")
         assert await run.error("chardev-set-line", id=id, settings=settings) == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({}, "either 'steps' or 'name' is needed"),
+        ({"steps": [{}], "name": "esp32-boot"}, "either 'steps' or 'name' is needed"),
+        ({"steps": []}, "'steps' must have from 1 to 1000 elements"),
+        ({"steps": [{"pause": 1}]}, "Parameter 'steps[0].pause' is unexpected"),
+        ({"name": "esp8"}, "Parameter 'name' does not accept value 'esp8'"),
+    ],
+)
+async def test_a_bad_sequence_gets_one_clear_line(arguments: dict[str, Any], text: str) -> None:
+    async with open_line() as (run, _):
+        assert await run.error("chardev-line-sequence", id="board", **arguments) == text
+
+
+async def test_a_sequence_is_done_by_steps_or_by_name(autojump_clock: MockClock) -> None:
+    board = FakeDevice("board", has_line=True, line=LineSettings())
+    async with open_fakes(board) as registry:
+        run = Commands(Context(Host(registry, lambda reason: None)))
+        steps = [{"dtr": True, "pause-us": 20}, {"speed": 300, "break": True}, {"break": False}]
+        assert await run("chardev-line-sequence", id="board", steps=steps) == {}
+        assert await run("chardev-line-sequence", id="board", name="esp32-reset") == {}
+    assert board.line_calls == [
+        *(ModemLines.DTR, LineSettings(300), True, False),
+        *(ModemLines.RTS, ModemLines(0)),
+    ]
+
+
+async def test_a_sequence_whose_client_leaves_is_undone(tmp_path: Path) -> None:
+    board = FakeDevice("board", has_line=True, line=LineSettings(), modem=ModemLines(0))
+    path = UnixAddress(path=str(tmp_path / "qmp.sock"))
+    async with open_service(Kind(FakeOptions, lambda o, r: o.device.open(r))) as service:
+        await service.registry.add("board", FakeOptions(device=board))
+        await service.listen_qmp(SocketOptions(addr=path, server=True, wait=False))
+        stream = await trio.open_unix_socket(str(tmp_path / "qmp.sock"))
+        arguments = {"id": "board", "steps": [{"dtr": True, "pause-us": 10**7}]}
+        for name, its in (("qmp_capabilities", {}), ("chardev-line-sequence", arguments)):
+            command = {"execute": name, "arguments": its}
+            await stream.send_all(json.dumps(command).encode())
+        with trio.fail_after(PATIENCE):
+            await until(lambda: board.line_calls == [ModemLines.DTR])
+            await stream.aclose()
+            await until(lambda: board.line_calls == [ModemLines.DTR, ModemLines(0)])
 
 
 async def test_a_line_without_modem_lines_says_so_and_keeps_its_speed() -> None:

@@ -8,7 +8,6 @@ closing it takes 0.3 to 10 ms, because the kernel waits for everyone who may be 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import struct
@@ -18,6 +17,7 @@ import trio
 
 from trio_chardev.backends.descriptor import FdHolder
 from trio_chardev.errors import BackendError
+from trio_chardev.libc import call
 
 log = logging.getLogger(__name__)
 
@@ -27,22 +27,12 @@ IN_Q_OVERFLOW = 0x4000
 _RECORD = struct.Struct("iIII")  # wd, mask, cookie, length of the name (none for a file)
 _READ_SIZE = 4096
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _call(function: str, *args: int | bytes) -> int:
-    """Call the C library, as Python's os module has no inotify. Raises OSError."""
-    result: int = getattr(_libc, function)(*args)
-    if result < 0:
-        raise OSError(code := ctypes.get_errno(), os.strerror(code))
-    return result
-
 
 class OpenWatcher:
     """Tells PTYs that their slave was opened, and on request that it was read."""
 
     def __init__(self) -> None:
-        self.inotify = FdHolder(_call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC))
+        self.inotify = FdHolder(call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC))
         self._watches: dict[int, Callable[[], None]] = {}
         self._reads: dict[int, Callable[[], None]] = {}
 
@@ -62,7 +52,7 @@ class OpenWatcher:
             self._reads.pop(self._watch(slave, IN_OPEN), None)
 
     def _watch(self, slave: str, mask: int) -> int:
-        return _call("inotify_add_watch", self.inotify.fd, os.fsencode(slave), mask)
+        return call("inotify_add_watch", self.inotify.fd, os.fsencode(slave), mask)
 
     @property
     def works(self) -> bool:
@@ -78,7 +68,7 @@ class OpenWatcher:
         del self._watches[wd]
         self._reads.pop(wd, None)
         with contextlib.suppress(OSError):  # the watch ended when the slave's file did
-            _call("inotify_rm_watch", self.inotify.fd, wd)
+            call("inotify_rm_watch", self.inotify.fd, wd)
             self._read()  # else its IN_IGNORED would wake the task
 
     async def run(self) -> None:

@@ -6,7 +6,10 @@ from typing import Any
 
 import attrs
 
+from trio_chardev.core.boot_sequences import SequenceName
 from trio_chardev.core.line_change import LineChange, LineState
+from trio_chardev.core.line_sequence import LineStep
+from trio_chardev.errors import OptionsError
 from trio_chardev.options.structure import unstructure
 from trio_chardev.qmp.commands.context import Command, Context
 
@@ -26,6 +29,15 @@ class SetLineArguments:
     settings: LineChange
 
 
+@attrs.frozen(kw_only=True)
+class SequenceArguments:
+    """Arguments of chardev-line-sequence: the steps, or the name of known ones."""
+
+    id: str
+    steps: tuple[LineStep, ...] | None = None
+    name: SequenceName | None = None
+
+
 async def chardev_get_line(context: Context, arguments: LineIdArguments) -> dict[str, Any]:
     state = await context.host.registry[arguments.id].line.read()
     result: dict[str, Any] = unstructure(state)
@@ -37,7 +49,16 @@ async def chardev_set_line(context: Context, arguments: SetLineArguments) -> dic
     return {}
 
 
+async def chardev_line_sequence(context: Context, arguments: SequenceArguments) -> dict[str, Any]:
+    steps = arguments.steps if arguments.steps is not None else arguments.name
+    if steps is None or (arguments.steps is not None and arguments.name is not None):
+        raise OptionsError("either 'steps' or 'name' is needed")
+    await context.host.registry[arguments.id].line.run_sequence(steps)
+    return {}
+
+
 LINE_COMMANDS: dict[str, Command] = {
     "chardev-get-line": Command(LineIdArguments, chardev_get_line, LineState),
     "chardev-set-line": Command(SetLineArguments, chardev_set_line),
+    "chardev-line-sequence": Command(SequenceArguments, chardev_line_sequence),
 }
