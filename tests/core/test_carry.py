@@ -237,6 +237,7 @@ async def test_waiting_for_it_is_undone_by_a_cancellation() -> None:
             await chardev.change(new.open, carry=True, drain_timeout=60)
         assert scope.cancelled_caught
         assert chardev.backend is old.backend
+        assert not old.is_settling
         await write(chardev, b", and more")
         assert sent(old, new) == [b"not taken, and more", b""]
 
@@ -487,6 +488,7 @@ async def test_a_change_that_cannot_know_what_was_taken_is_refused(
     old, new = FakeDevice("old", eager=True, holds=True), FakeDevice("new", eager=True)
 
     async def settle(leaving: FakeLeaving, timeout: float) -> None:
+        leaving.device.is_settling = True
         raise BackendError("Too many open files")
 
     async with open_chardev(old) as chardev:
@@ -495,6 +497,7 @@ async def test_a_change_that_cannot_know_what_was_taken_is_refused(
             patch.setattr(FakeLeaving, "settle", settle)
             with pytest.raises(BackendError, match="Too many open files"):
                 await chardev.change(new.open, carry=True)
+        assert not old.is_settling
         assert sent(old, new) == [b"carried", b""]
         await chardev.change(new.open, carry=True)
         assert sent(old, new) == [b"", b"carried"]

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from trio_chardev.core import change
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
@@ -18,7 +19,7 @@ from trio_chardev.core.effects import Effects
 from trio_chardev.core.tap import Tap
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.testing import FakeDevice, FakeFrontend, FakePeer, open_chardev
+from trio_chardev.testing import FakeDevice, FakeFrontend, FakeLeaving, FakePeer, open_chardev
 
 STEPS_TO_DIE = 10  # checkpoints that a user takes; `FakeDevice.dies_early` needs less
 
@@ -335,3 +336,93 @@ async def test_a_user_may_come_before_the_first_backend() -> None:
         await chardev.open(device.open)
         assert user.events == [Event.OPENED]
         nursery.cancel_scope.cancel()
+
+
+async def test_the_first_backend_runs_while_its_chardev_has_begun() -> None:
+    """So `nursery.start` returns when the chardev is there, not when its backend has ended."""
+    chardev, device = Chardev("x"), FakeDevice("first")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(chardev.open, device.open)
+        await wait_all_tasks_blocked()
+        with trio.fail_after(5):
+            await nursery.start(chardev.run)
+            await wait_all_tasks_blocked()
+            assert chardev.backend is device.backend
+            await chardev.aclose()
+
+
+async def test_a_request_names_the_backend_to_be_replaced_until_the_commit() -> None:
+    old, new = FakeDevice("old"), FakeDevice("new")
+    requests: list[OpenRequest] = []
+
+    def open_new(request: OpenRequest) -> Any:
+        requests.append(request)
+        return new.open(request)
+
+    async def be_change(backend: Controls) -> None:
+        await wait_all_tasks_blocked()
+        assert requests[0].replaces is old.backend
+
+    async with open_chardev(old) as chardev:
+        chardev.attach(be_change=be_change)
+        await chardev.change(open_new)
+        await wait_all_tasks_blocked()
+        assert requests[0].replaces is None
+
+
+async def test_taps_see_an_event_before_the_user_answers_it() -> None:
+    seen: list[object] = []
+
+    class Order(Tap):
+        def event(self, event: BackendEvent) -> None:
+            seen.append(event)
+
+        def sent(self, data: memoryview) -> None:
+            seen.append(bytes(data))
+
+    device = FakeDevice("x", eager=True, connected=False)
+    async with open_chardev(device) as chardev:
+        chardev.backend.taps += (Order(),)
+        chardev._parts.users.taps = chardev.backend.taps
+
+        def greet(event: BackendEvent) -> None:
+            if event is Event.OPENED:
+                frontend.try_send(b"hello")
+
+        frontend = chardev.attach(on_event=greet)
+        device.connect()
+    assert seen[:2] == [Event.OPENED, b"hello"]
+
+
+async def test_a_drain_sends_what_was_carried_then_hears_the_peer_then_lets_it_take_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+
+    async def finish(leaving: FakeLeaving, take: Callable[[bytes], None]) -> None:
+        done.append(f"finish after {bytes(leaving.device.sent).decode()}")
+
+    async def drain(leaving: FakeLeaving) -> None:
+        done.append("drain")
+
+    monkeypatch.setattr(FakeLeaving, "finish", finish)
+    monkeypatch.setattr(FakeLeaving, "drain", drain)
+    device = FakeDevice("x", eager=True)
+    async with open_chardev(device) as chardev:
+        runner = chardev._parts.runner
+        runner.carried = memoryview(b"carried")
+        await runner.drain(1, lambda data: None)
+    assert done == ["finish after carried", "drain"]
+
+
+async def test_the_end_of_the_output_comes_after_what_was_carried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = FakeDevice("x", eager=True)
+    ends: list[bytes] = []
+    monkeypatch.setattr(FakePeer, "send_eof", lambda peer: ends.append(bytes(device.sent)))
+    async with open_chardev(device) as chardev:
+        frontend = chardev.attach()
+        chardev._parts.runner.carried = memoryview(b"carried")
+        await frontend.send_eof()
+    assert ends == [b"carried"]

@@ -9,7 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.fakes import open_feeding
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless
-from trio_chardev.core.inbox import INBOX_CAPACITY, INBOX_LIMIT
+from trio_chardev.core.inbox import INBOX_CAPACITY, INBOX_LIMIT, Inbox
 from trio_chardev.core.last_words import DRAIN_LIMIT
 from trio_chardev.errors import ChangeRefusedError
 from trio_chardev.events import BackendEvent, Event
@@ -459,3 +459,12 @@ async def test_a_backend_that_breaks_in_the_drain_does_not_undo_the_commit(
         new.feed(b"new")
         assert await read_all(frontend, 3) == b"new"
     assert "the old backend broke in the drain" in caplog.text
+
+
+async def test_a_change_ends_a_pipe_before_anything_else() -> None:
+    """What is in it stays the first; the next bytes have to wait for the end of the change."""
+    inbox: Inbox[Frontend] = Inbox()
+    inbox.open_pipe(lambda size: None)
+    inbox.hold(closed=False)
+    assert inbox.fill_pipe(None) is None
+    assert inbox.queue.pipe is None

@@ -10,12 +10,14 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.core.test_commit import Witness, witnessed
 from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless
 from trio_chardev.core.inbox import INBOX_CAPACITY
 from trio_chardev.core.last_words import DRAIN_LIMIT
 from trio_chardev.core.runner import DRAIN_TIMEOUT
 from trio_chardev.core.tap import Tap
+from trio_chardev.errors import ChardevClosedError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.testing import FakeDevice, FakeFrontend, open_chardev
 
@@ -78,6 +80,45 @@ async def test_who_waits_to_send_hears_at_once_that_somebody_has_come_to_the_new
         assert heard.is_set()
         assert user.events == [OPENED, CLOSED]
         nursery.cancel_scope.cancel()
+
+
+async def test_who_waits_to_send_hears_at_once_that_somebody_is_at_the_new_one_already() -> None:
+    old, new = FakeDevice("old", answers=False), FakeDevice("new")
+    user, heard = FakeFrontend(), list[str]()
+    async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
+        attach(chardev, user, on_open=lambda: heard.append(chardev.backend.filename))
+        nursery.start_soon(chardev.change, new.open)
+        await wait_all_tasks_blocked()
+        assert heard[-1:] == ["fake:new"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_came_before_the_commit_is_handed_over_at_once() -> None:
+    """Not when the old peer has said its last word."""
+    for is_reader in (False, True):
+        old, new, user = FakeDevice("old", answers=False), FakeDevice("new"), FakeFrontend()
+        got: list[bytes] = []
+
+        async def say(backend: Controls, old: FakeDevice = old) -> None:
+            old.feed(b"before")
+            await wait_all_tasks_blocked()
+
+        async with open_chardev(old) as chardev, trio.open_nursery() as nursery:
+            on_receive = None if is_reader else user.on_receive
+            frontend = chardev.attach(be_change=say, on_receive=on_receive)
+
+            async def read(frontend: Frontend = frontend, got: list[bytes] = got) -> None:
+                got.append(await frontend.receive_some())
+
+            if is_reader:
+                nursery.start_soon(read)
+            nursery.start_soon(chardev.change, new.open)
+            with trio.fail_after(5):
+                while chardev.backend is not new.backend:
+                    await wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
+            assert (got or user.seen) == [b"before"]
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_silent_peer_is_given_up_after_the_drain_timeout(
@@ -317,6 +358,44 @@ async def test_a_backend_that_can_not_be_heard_out_does_not_keep_users_from_the_
         with trio.fail_after(5):
             assert await frontend.receive_some() == b""
     assert "its peer is not heard out" in caplog.text
+
+
+async def test_a_chardev_that_is_being_closed_takes_nothing_more() -> None:
+    async with open_chardev(FakeDevice("old", answers=False)) as chardev:
+        frontend = chardev.attach()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(chardev.aclose)
+            await wait_all_tasks_blocked()
+            with pytest.raises(ChardevClosedError):
+                await frontend.send_all(b"too late")
+            nursery.cancel_scope.cancel()
+
+
+async def test_while_they_are_heard_before_the_end_nobody_else_reads() -> None:
+    device = FakeDevice("old", answers=False)
+    async with open_chardev(device) as chardev:
+        chardev.attach()
+        backend = chardev.backend
+        receive, readers = backend.receive_nowait, []
+
+        def note(max_bytes: int) -> bytes:
+            readers.append(trio.lowlevel.current_task())
+            return receive(max_bytes)
+
+        closer: list[trio.lowlevel.Task] = []
+
+        async def close() -> None:
+            closer.append(trio.lowlevel.current_task())
+            await chardev.aclose()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close)
+            await wait_all_tasks_blocked()
+            backend.receive_nowait = note  # type: ignore[method-assign]
+            device.feed(b"late")
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert set(readers) <= set(closer)
 
 
 async def test_closing_a_chardev_that_nobody_uses_waits_for_nothing(

@@ -134,14 +134,11 @@ class Runner:
         try:
             with trio.move_on_after(timeout) as self._draining:
                 await self.backend.leaving.settle(timeout)
-        except Exception as exc:
-            if isinstance(exc, BackendError):
+        except BaseException as exc:
+            if isinstance(exc, BackendError) or not isinstance(exc, Exception):
                 self.stay()
                 raise
             log.warning("%s: cannot settle: %r", self.backend.filename, exc)
-        except BaseException:
-            self.stay()
-            raise
 
     def stay(self) -> None:
         """Undo what the backend did to leave, as there is no change after all."""

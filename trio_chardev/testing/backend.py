@@ -186,7 +186,7 @@ class FakeLeaving(Leaving):
         self.device = backend.device
 
     async def settle(self, timeout: float) -> None:
-        self.device.is_taking = False
+        self.device.is_taking, self.device.is_settling = False, True
         await trio.lowlevel.checkpoint()
         if self.device.settle_seconds is not None:
             await trio.sleep(self.device.settle_seconds)
@@ -201,9 +201,10 @@ class FakeLeaving(Leaving):
         if not self.device.lets_go:
             raise BackendError(f"{self.device.name} can't be replaced")
         self.device.is_leaving, self.backend.is_carried = True, carry
+        self.device.is_settling = False
 
     def stay(self) -> None:
-        self.device.is_leaving = False
+        self.device.is_leaving = self.device.is_settling = False
 
     def take_back(self) -> bytes:
         assert self.device.is_leaving, "not prepared for that"

@@ -83,6 +83,8 @@ class FakeWorld:
     """Was the backend put in place?"""
     is_leaving: bool = False
     """Was the backend asked to `Leaving.prepare`, and not to `stay` since?"""
+    is_settling: bool = False
+    """Was it asked to `Leaving.settle`, and neither to prepare nor to stay since?"""
     has_left: bool = False
     """See `hang_up`."""
     sent: bytearray = attrs.Factory(bytearray)
