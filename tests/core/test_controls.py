@@ -51,3 +51,12 @@ async def test_it_tells_the_backends_name_and_whether_somebody_is_there() -> Non
         assert (controls.filename, controls.is_open) == ("fake:old", True)
         device.connect(False)
         assert not controls.is_open
+
+
+@pytest.mark.parametrize(
+    ("has_line", "missing"), [(False, {"settings", "modem", "break", "purge"}), (True, set())]
+)
+async def test_it_tells_what_of_a_line_is_missing(has_line: bool, missing: set[str]) -> None:
+    async with open_chardev(FakeDevice("old", has_line=has_line)) as chardev:
+        assert Controls(chardev.backend).line.missing == missing
+        assert chardev.attach().line.missing == missing

@@ -13,6 +13,9 @@ from trio_chardev.events import LineRequest, LineSettings, ModemLines, Purge
 
 BREAK_DURATION = 0.25  # seconds; tcsendbreak(3) has 0.25 to 0.5
 
+_CALLS = {"settings": "set", "modem": "set_modem", "break": "send_break", "purge": "purge"}
+"""What a line may lack, with the method that a kind overrides to have it."""
+
 
 class Line:
     """What a backend lets its user do to the line: by default nothing.
@@ -26,6 +29,20 @@ class Line:
     def __init__(self, filename: str) -> None:
         self.filename = filename
         """The name of the backend, for errors."""
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """What is known to be missing: ``settings``, ``modem``, ``break``, ``purge``.
+
+        By default that is what the kind does not override. A kind whose devices differ adds what a
+        driver has refused, and ``speed`` if that is only the rate which it was asked for. Raises
+        BackendError if that can't be told now, as nobody is there to ask.
+        """
+        return frozenset(
+            name
+            for name, call in _CALLS.items()
+            if getattr(type(self), call) is getattr(Line, call)
+        )
 
     @property
     def settings(self) -> LineSettings:

@@ -39,6 +39,10 @@ class LineInPlace(Line):
         return self._outbox.line
 
     @property
+    def missing(self) -> frozenset[str]:
+        return self._line().missing
+
+    @property
     def settings(self) -> LineSettings:
         return self._line().settings
 

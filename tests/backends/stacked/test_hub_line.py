@@ -21,6 +21,7 @@ from trio_chardev.backends.serial.serial import SerialOptions
 from trio_chardev.backends.stacked.hub import HubOptions
 from trio_chardev.backends.stacked.mux import MuxOptions
 from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.handlers import stateless
 from trio_chardev.devices import bridge
 from trio_chardev.devices.bridge import BridgeOptions
 from trio_chardev.devices.table import driver_of
@@ -193,6 +194,16 @@ async def test_it_has_none_if_no_member_has(registry: Registry, call: str) -> No
     }
     with pytest.raises(NotSupportedError, match=r"^'null' has no line "):
         calls[call]()
+
+
+async def test_missing_is_what_no_member_has(registry: Registry) -> None:
+    await registry.add("a", NullOptions())
+    await registry.add("h", HubOptions(chardevs=("a",)))
+    await registry.add("m", MuxOptions(chardev="h"))
+    frontend = registry["m"].attach(be_change=stateless)
+    assert frontend.line.missing == {"settings", "modem", "break", "purge"}
+    await registry.change("a", FakeOptions(device=FakeDevice("a", has_line=True)))
+    assert frontend.line.missing == set()
 
 
 # ---------------------------------------------------------------- breaks and modem lines

@@ -44,6 +44,12 @@ class HubLine(Line):
         self._asked: deque[tuple[Base, LineRequest, LineRequest]] = deque(maxlen=MAX_ASKED)
 
     @property
+    def missing(self) -> frozenset[str]:
+        """What is missing at every member, as a call succeeds if one member supports it."""
+        missing = self._at_each(lambda line: line.missing)
+        return frozenset.intersection(*missing)
+
+    @property
     def settings(self) -> LineSettings:
         """The settings of the first member that knows them."""
         return self._at_each(lambda line: line.settings)[0]

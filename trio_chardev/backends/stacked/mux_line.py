@@ -18,6 +18,11 @@ class MuxLine(Line):
         self._base = base.line
 
     @property
+    def missing(self) -> frozenset[str]:
+        with base_errors():
+            return self._base.missing
+
+    @property
     def settings(self) -> LineSettings:
         with base_errors():
             return self._base.settings
