@@ -142,7 +142,12 @@ def rows_of(benchmark: Benchmark, rounds: Rounds) -> list[Row]:
 def _ratio(benchmark: Benchmark, rounds: Rounds, rival: Contender, of: Statistic) -> Spread:
     """Compare subject and rival round by round, so that what slows both cancels out."""
     pairs = zip(rounds[benchmark.subject.name], rounds[rival.name], strict=False)
-    return Spread.of([getattr(ours, of) / getattr(theirs, of) for ours, theirs in pairs])
+    return Spread.of([_quotient(getattr(ours, of), getattr(theirs, of)) for ours, theirs in pairs])
+
+
+def _quotient(ours: float, theirs: float) -> float:
+    """Divide, also where idling has cost one of them, or both, nothing at all."""
+    return ours / theirs if theirs else (math.inf if ours else 1.0)
 
 
 def _verdicts(benchmark: Benchmark, rounds: Rounds, rival: Contender | None) -> tuple[Verdict, ...]:

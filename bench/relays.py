@@ -86,17 +86,21 @@ def socat_command(link: Link, *options: str) -> list[str]:
     return ["socat", *options, near, far]
 
 
-def ser2net_command(link: Link) -> list[str]:
-    """Return the command of ser2net(8), with its defaults; it makes no PTY."""
+def ser2net_command(*links: Link) -> list[str]:
+    """Return the command of ser2net(8), with its defaults, for several links in one process."""
+    path = Path(links[0].folder, "ser2net.yaml")
+    path.write_text("".join(ser2net_connection(*each) for each in enumerate(links)))
+    return ["ser2net", "-n", "-u", "-c", str(path)]
+
+
+def ser2net_connection(number: int, link: Link) -> str:
+    """Return the part of ser2net.yaml(5) for one link; it makes no PTY."""
     far = {
         "tcp": f"tcp,{HOST},{link.far_at[1]}",
         "serial": f"serialdev(nouucplock=true),{link.far_at},115200n81,local,nobreak",
     }[link.far]
-    path = Path(link.folder, "ser2net.yaml")
-    path.write_text(
-        f"connection: &relay\n  accepter: tcp,{HOST},{link.near_at[1]}\n  connector: {far}\n"
-    )
-    return ["ser2net", "-n", "-u", "-c", str(path)]
+    near = f"tcp,{HOST},{link.near_at[1]}"
+    return f"connection: &relay{number}\n  accepter: {near}\n  connector: {far}\n"
 
 
 def command_of(contender: Contender, link: Link) -> list[str]:
@@ -124,9 +128,14 @@ def relay(contender: Contender, near: Near, far: Far) -> Iterator[Ends]:
 
 def free_port() -> Address:
     """Return a port that is not in use now."""
-    with socket.create_server((HOST, 0)) as sock:
-        address: tuple[str, int] = sock.getsockname()
-        return address
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[Address]:
+    """Return different ports that are not in use now."""
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
+        return [sock.getsockname() for sock in socks]
 
 
 FarSide = Callable[[str, contextlib.ExitStack], tuple[Address, Callable[[], int]]]

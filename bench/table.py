@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from bench import changes, crowd, fanout, layers, memory, qmp, relay, startup
+from bench import changes, crowd, fanout, idle, layers, memory, qmp, relay, startup
 from bench.model import Benchmark
 
 BENCHMARKS: tuple[Benchmark, ...] = (
@@ -16,6 +16,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     *fanout.BENCHMARKS,
     *memory.BENCHMARKS,
     *crowd.BENCHMARKS,
+    *idle.BENCHMARKS,
     *startup.BENCHMARKS,
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from bench.figures import Figures, Spread, rows_of
@@ -90,3 +92,10 @@ def test_spreads_overlap_when_a_round_could_be_of_either(
     one: Spread, other: Spread, overlap: bool
 ) -> None:
     assert one.overlaps(other) is overlap
+
+
+def test_a_rival_that_took_no_time_at_all_has_a_ratio_too() -> None:
+    assert [latency_row([ours], [0.0]).ratio for ours in (0.0, 1e-6)] == [
+        Spread(1, 1, 1),
+        Spread(math.inf, math.inf, math.inf),
+    ]

@@ -120,7 +120,7 @@ async def test_an_observer_of_a_chardev_that_raises_does_not_break_a_change() ->
 # ---------------------------------------------------------------- frontends
 
 
-@pytest.mark.parametrize("name", ["fe_open", "on_open"])
+@pytest.mark.parametrize("name", ["fe_open", "on_open", "on_line"])
 async def test_a_handler_that_raises_ends_its_frontend_alone(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -232,6 +232,7 @@ def commit(parts: Parts, old: LastWords | None, new: Runner, *, carry: bool = Fa
     if old is not None:
         old.runner.look_again()
     effects.add(_go_on, parts)
+    effects.add(parts.users.tell_line)
     return effects
 
 

@@ -34,6 +34,9 @@ class Handlers:
     on_open: Callable[[], None] = lambda: None
     """Called at once when a peer has come, for a task that waits to send: *on_event* gets OPENED
     only after what came before it was taken."""
+    on_line: Callable[[], None] = lambda: None
+    """Called when the line may be another, or set otherwise: after a change of the backend, also of
+    one that a mux or hub stands on, and after a user has set it."""
     on_failure: Callable[[], None] = lambda: None
     """Called when another handler has raised, which detaches the frontend."""
     fe_open: Callable[[], bool] = lambda: True
@@ -94,6 +97,13 @@ class Calls:
             self._handlers.on_open()
         except Exception:
             self._fail("on_open")
+
+    def tell_line(self) -> None:
+        """Call on_line."""
+        try:
+            self._handlers.on_line()
+        except Exception:
+            self._fail("on_line")
 
     def is_ready(self) -> bool:
         """Ask fe_open."""

@@ -44,6 +44,9 @@ class UserCalls(Protocol):
     def tell_opened(self) -> None:
         """Report at once that a peer has come, for a user that waits to send."""
 
+    def tell_line(self) -> None:
+        """Tell the user that the line may be another, or set otherwise."""
+
     def answers_line(self) -> bool:
         """Does the user acknowledge what the other end asks of the line?"""
 

@@ -57,11 +57,17 @@ class Line:
         """Show *settings* to the users of a terminal, which has no line, as its settings."""
         raise self._lacks("line settings to show")
 
-    def look(self) -> None:
-        """Report by events which settings and modem lines have changed since the last look.
+    @property
+    def polled(self) -> frozenset[str]:
+        """What the other end can change without being noticed: ``settings``, ``modem``.
 
-        Only a backend that does not notice changes by itself has this.
+        `look` finds it. Each look costs a system call, so look only for somebody who can use what it
+        may find. Raises BackendError if that can't be told now.
         """
+        return frozenset()
+
+    def look(self) -> None:
+        """Report by events what of `polled` has changed since the last look."""
         raise self._lacks("line to look at")
 
     async def get_modem(self) -> ModemLines:

@@ -52,6 +52,10 @@ class LineInPlace(Line):
     def show(self, settings: LineSettings) -> None:
         self._line().show(settings)
 
+    @property
+    def polled(self) -> frozenset[str]:
+        return self._line().polled
+
     def look(self) -> None:
         self._line().look()
 
@@ -75,7 +79,7 @@ class LineInPlace(Line):
     def keep(self, request: LineRequest) -> None:
         """Note that *request* is wanted, though the backend in place can't do it."""
         self._check()
-        self._outbox.line = self._outbox.line.after(request)
+        self._note(self._outbox.line.after(request))
         if not (self._outbox.is_closed or self._outbox.runner.closed.is_set()):
             self._line().keep(request)
 
@@ -89,7 +93,12 @@ class LineInPlace(Line):
     async def _set(self, request: LineRequest) -> None:
         async with self._outbox.exclusive():
             await drive(self._line(), request)
-            self._outbox.line = self._outbox.line.after(request)
+            self._note(self._outbox.line.after(request))
+
+    def _note(self, kept: KeptLine) -> None:
+        before, self._outbox.line = self._outbox.line, kept
+        if kept.settings != before.settings:
+            self._outbox.on_line()
 
     # ------------------------------------------------------------ several things at once
 
@@ -130,4 +139,4 @@ class LineInPlace(Line):
             except BaseException:
                 await driver.put_back()  # noqa: ASYNC102 - it shields itself, with a deadline
                 raise
-            self._outbox.line = driver.kept
+            self._note(driver.kept)

@@ -78,6 +78,8 @@ class Outbox:
     is_closed: bool = False
     line: KeptLine = NOTHING_KEPT
     """What was set of the line; a change sets the new backend likewise."""
+    on_line: Callable[[], None] = lambda: None
+    """Called when a user has set the line of the backend in place."""
     _write_lock: trio.Lock = attrs.Factory(trio.Lock)
     _backend_lock: trio.Lock = attrs.Factory(trio.Lock)
     _send_scope: trio.CancelScope | None = None

@@ -19,6 +19,7 @@ from trio_chardev.core.outbox import Outbox
 from trio_chardev.core.runner import Runner
 from trio_chardev.core.tap import Tap, show
 from trio_chardev.core.users import Users
+from trio_chardev.core.weak import weakly
 from trio_chardev.errors import ChardevClosedError
 from trio_chardev.events import BackendEvent, Event
 
@@ -45,7 +46,7 @@ class Parts:
     """Those of the commit under way, until they are done: later calls are added after them."""
 
     def __attrs_post_init__(self) -> None:
-        self.outbox = Outbox(self.id)
+        self.outbox = Outbox(self.id, on_line=weakly(Users.tell_line, self.users))
 
     @property
     def runner(self) -> Runner:

@@ -135,6 +135,11 @@ class Users(Generic[UserT]):
         for inbox in list(self.inboxes):
             inbox.tell_opened()
 
+    def tell_line(self) -> None:
+        """Tell all users that the line may be another, or set otherwise."""
+        for frontend in self.frontends:
+            frontend.calls.tell_line()
+
     def wake_readers(self) -> None:
         """Make the tasks that wait to receive look again."""
         for inbox in self.inboxes:

@@ -129,6 +129,7 @@ class Device(abc.ABC):
         on_event: OnEvent | None = None,
         on_receive: OnReceive | None = None,
         on_open: Callable[[], None] = lambda: None,
+        on_line: Callable[[], None] = lambda: None,
         answers_line: bool = False,
     ) -> Frontend:
         """Become the user of the chardev that the property *name* names, until `close`.
@@ -141,6 +142,7 @@ class Device(abc.ABC):
                 on_event=on_event,
                 on_receive=on_receive,
                 on_open=on_open,
+                on_line=on_line,
                 on_failure=self.scope.cancel,
                 answers_line=lambda: answers_line,
             )

@@ -8,7 +8,6 @@ the old one was; if it refuses, there is no change.
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from typing import ClassVar, Literal
 
@@ -21,10 +20,11 @@ from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions, DeviceR
 from trio_chardev.devices.exchange import Exchange
 from trio_chardev.devices.flow import Flow
 from trio_chardev.errors import ChardevError, OptionsError
-from trio_chardev.events import BackendEvent, Event, LineSettings
+from trio_chardev.events import BackendEvent, Event
 
 LOOK_INTERVAL = 0.1  # seconds between looks at lines that don't report their changes
-LOOK_BELOW_INTERVAL = 1.0  # seconds; a mux or hub does not report changes of its bases' backends
+ON_FAILURE = ChardevError, trio.ClosedResourceError
+"""Raised by a line that lacks something, or whose backend or chardev is gone."""
 
 WhenClosed = Literal["drop", "hold"]
 Eof = Literal["keep", "pass"]
@@ -93,8 +93,8 @@ class Bridge(Device):
         self.to_chardev = Flow(holds)
         self.to_peer.exchange = self.to_chardev.exchange = Exchange(self.to_peer, self.to_chardev)
         self.to_peer.passes_eof = self.to_chardev.passes_eof = options.eof == "pass"
-        self._opened = trio.Event()
-        self._shown: LineSettings | None = None  # the device's line settings that the users see
+        self._stirred = trio.Event()
+        """Set when there may be something to look at or to show that was not there before."""
 
     def start(self) -> None:
         if self.options.chardev == self.options.peer:
@@ -109,12 +109,14 @@ class Bridge(Device):
 
     def _attach(self, name: str, away: Flow, towards: Flow) -> Frontend:
         async def be_change(backend: Controls) -> None:
+            _look_for(backend, towards.source)
+            towards.keep_settings()
             if away is self.to_chardev:
                 self._show_line(backend)
 
         def on_event(event: BackendEvent) -> None:
             if event in (Event.OPENED, Event.CLOSED):
-                self._opened.set()
+                self._stirred.set()
                 away.source_told(event, self._chardevs[getattr(self.options, name)])
             elif event is Event.BREAK or not isinstance(event, Event):
                 away.control(event)
@@ -125,6 +127,7 @@ class Bridge(Device):
             on_event=on_event,
             on_receive=away.receive,
             on_open=towards.sink_opened,
+            on_line=lambda: self._stirred.set(),
             answers_line=True,
         )
 
@@ -135,33 +138,30 @@ class Bridge(Device):
             await self._look()
 
     async def _look(self) -> None:
-        """Look again and again at lines that don't report their changes, while peers are there."""
-        self._opened.set()
-        while True:
-            if self._opened.is_set():  # the backend may be another
-                self._opened = trio.Event()
-                self._shown = None
-            self._show_line(self.peer)
-            looks = [_look_at(side) and side.is_open for side in (self.chardev, self.peer)]
-            if any(looks):
-                await trio.sleep(LOOK_INTERVAL)
-            else:
-                with trio.move_on_after(self._patience):
-                    await self._opened.wait()
+        """Look at lines that don't report their changes, as long as the other side can use them.
 
-    @property
-    def _patience(self) -> float:
-        """Seconds to wait for somebody to come, while there is nothing to look at."""
-        stand = any(side.backend.stacking.bases for side in (self.chardev, self.peer))
-        return LOOK_BELOW_INTERVAL if stand else math.inf
+        What is shown and what is looked at can only change when an event or `on_line` says so.
+        """
+        while True:
+            self._stirred = trio.Event()
+            self._show_line(self.peer)
+            while self._look_once() and not self._stirred.is_set():
+                with trio.move_on_after(LOOK_INTERVAL):
+                    await self._stirred.wait()
+            await self._stirred.wait()
+
+    def _look_once(self) -> bool:
+        """Look at both sides. Is it worthwhile to do so again?"""
+        looks = [
+            _look_for(user, source) and source.is_open and user.is_open
+            for source, user in ((self.chardev, self.peer), (self.peer, self.chardev))
+        ]
+        return any(looks)
 
     def _show_line(self, peer: Controls | Frontend) -> None:
         """Show the users of *peer* the device's line settings, if both lines can do that."""
-        with suppress(ChardevError, trio.ClosedResourceError):
-            line = self.chardev.line.settings
-            if peer is not self.peer or line != self._shown:
-                self._shown = line
-                peer.line.show(line)
+        with suppress(*ON_FAILURE):
+            peer.line.show(self.chardev.line.settings)
 
     @property
     def moved(self) -> int:
@@ -189,10 +189,12 @@ def _info(flow: Flow) -> FlowInfo:
     return FlowInfo(flow.sent, flow.dropped, None if flow.line is None else str(flow.line))
 
 
-def _look_at(side: Frontend) -> bool:
-    """Look once. Is there anything to look at?"""
+def _look_for(user: Controls | Frontend, source: Frontend) -> bool:
+    """Look at *source*, if it may have changed unnoticed in a way that *user* can follow."""
     try:
-        side.line.look()
-    except (ChardevError, trio.ClosedResourceError):
+        if source.line.polled <= user.line.missing:
+            return False
+        source.line.look()
+    except ON_FAILURE:
         return False
     return True

@@ -132,6 +132,18 @@ class Flow:
         """Note that somebody has come to the sink."""
         self._sink_opened.set()
 
+    def keep_settings(self) -> None:
+        """Keep settings that wait for the sink's next backend, as the one in place has no line.
+
+        No byte before them depends on them then, so the next one can be set before it is in place.
+        """
+        line = self.sink.line
+        with suppress(ChardevError, trio.ClosedResourceError):
+            if "settings" in line.missing:
+                for event in self._controls:
+                    if isinstance(event, LineSettings):
+                        line.keep(event)
+
     # ------------------------------------------------------------ the task
 
     async def run(self) -> None:

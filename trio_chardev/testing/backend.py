@@ -250,6 +250,13 @@ class FakeLine(Line):
     def settings(self) -> LineSettings:
         return super().settings if self.device.line is None else self.device.line
 
+    @property
+    def polled(self) -> frozenset[str]:
+        return self.device.polled
+
+    def look(self) -> None:
+        self.device.looks += 1
+
     async def set(self, settings: LineSettings) -> None:
         await trio.lowlevel.checkpoint()
         if self.device.line_fails:

@@ -32,6 +32,10 @@ class FakeWorld:
     """The most bytes that an eager device takes at once; offered again, it takes more."""
     has_line: bool = False
     """The backend has line settings, modem lines, break and echo."""
+    polled: frozenset[str] = frozenset()
+    """What of the line has to be looked at, see `Line.polled`."""
+    looks: int = 0
+    """How often its line was looked at."""
     line_fails: bool = False
     """Line settings raise BackendError."""
     line: LineSettings | None = None

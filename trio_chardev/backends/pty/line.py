@@ -41,6 +41,10 @@ class PtyLine(Line):
         self._settings = LineSettings()
         self._raw = self._read()  # at the last look
 
+    @property
+    def polled(self) -> frozenset[str]:
+        return frozenset({"settings"})
+
     def look(self) -> None:
         self.is_looked_at = True
         if settings := self.find_changed():

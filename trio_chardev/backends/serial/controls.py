@@ -17,6 +17,7 @@ import trio
 from trio_chardev.backends.holder import FdHolder
 from trio_chardev.backends.serial.line import (
     MODEM_INPUTS,
+    NO_SUCH_CONTROL,
     TIOCCBRK,
     TIOCSBRK,
     WantedLine,
@@ -53,6 +54,7 @@ class SerialLine(Line):
         """The one that may alter the line that both have open; None means this one."""
         self._on_event = on_event
         self._inputs: ModemLines | None = None  # as the last look found them
+        self._has_no_modem: FdHolder | None = None  # the one at which there are no modem lines
 
     def take_over(self) -> None:
         """Become the owner. Raises BackendError, and then the line has not changed."""
@@ -93,6 +95,11 @@ class SerialLine(Line):
             apply_line(self.holder.fd, self.wanted.device, settings)
         self.wanted.settings = settings
 
+    @property
+    def polled(self) -> frozenset[str]:
+        """The modem lines, unless a look has found that the device has none, such as a PTY."""
+        return frozenset() if self._has_no_modem is self.holder else frozenset({"modem"})
+
     def look(self) -> None:
         """Report the inputs that have changed since the last look.
 
@@ -103,8 +110,10 @@ class SerialLine(Line):
             return
         try:
             lines = read_modem(self.holder.fd) & MODEM_INPUTS
-        except OSError:  # it has no modem lines, or is going away
-            return
+        except OSError as exc:
+            if exc.errno in NO_SUCH_CONTROL:
+                self._has_no_modem = self.holder
+            return  # else it is going away
         before, self._inputs = self._inputs, lines
         if before not in (None, lines):
             self._on_event(lines)

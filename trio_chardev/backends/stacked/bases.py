@@ -62,6 +62,7 @@ class Base:
                 on_event=self._on_event,
                 on_receive=self._on_receive,
                 on_open=self._on_open,
+                on_line=self._on_line,
                 fe_open=lambda: self.owner is not None and self.owner.is_used,
                 answers_line=lambda: self.owner is not None and self.owner.answers_line,
             )
@@ -92,6 +93,10 @@ class Base:
     def _on_open(self) -> None:
         if self.owner is not None:
             self.owner.base_opened()
+
+    def _on_line(self) -> None:
+        if self.owner is not None:
+            self.owner.base_line_changed()
 
     def _on_event(self, event: BackendEvent) -> None:
         if self.owner is not None:
@@ -212,6 +217,10 @@ class BackendOnBases(Backend):
     def base_opened(self) -> None:
         """Tell the users that somebody has come to a base, before its OPENED event."""
         self._users.tell_opened()
+
+    def base_line_changed(self) -> None:
+        """Tell the users that the line may be another, as a base's is."""
+        self._users.tell_line()
 
     @abstractmethod
     def base_event(self, base: Base, event: BackendEvent) -> None:

@@ -109,6 +109,7 @@ class HubBackend(BackendOnBases):
                 return
         self.set_open(bool(self._up))
         self.wake_senders()
+        self.base_line_changed()
 
     async def base_changes(self, backend: Controls) -> None:
         """Let the user set up a member's new backend, if that has a line."""

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import trio
 
-from trio_chardev.backends.stacked.bases import ON_FAILURE, Base, as_backend_error
+from trio_chardev.backends.stacked.bases import ON_FAILURE, Base, as_backend_error, base_errors
 from trio_chardev.core.line import BREAK_DURATION, Line
 from trio_chardev.core.runner import CLEANUP_TIMEOUT
 from trio_chardev.errors import BackendDisconnectedError, NotSupportedError
@@ -82,6 +82,13 @@ class HubLine(Line):
         if self._shown is not None:
             with suppress(*ON_FAILURE):
                 line.show(self._shown)
+
+    @property
+    def polled(self) -> frozenset[str]:
+        """What has to be polled at any member where somebody is."""
+        there = [base.frontend.line for base in self._members if base.is_open]
+        with base_errors():
+            return frozenset[str]().union(*(line.polled for line in there))
 
     def look(self) -> None:
         """Poll each member whose changes have to be polled."""

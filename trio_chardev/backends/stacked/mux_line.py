@@ -35,6 +35,11 @@ class MuxLine(Line):
         with base_errors():
             self._base.show(settings)
 
+    @property
+    def polled(self) -> frozenset[str]:
+        with base_errors():
+            return self._base.polled
+
     def look(self) -> None:
         with base_errors():
             self._base.look()

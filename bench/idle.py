@@ -1,0 +1,81 @@
+"""What it costs a relay that serial lines and their TCP clients are there, and nothing moves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+from bench.contenders import SER2NET, Contender
+from bench.model import Benchmark, BenchmarkError, Target, Unit
+from bench.processes import SERVE, connect, need_files, running
+from bench.relays import HOST, Link, free_ports, ser2net_command, serial_far
+
+LINES = 100
+SETTLING = 1.0  # seconds until everybody has noticed the clients
+NANOSECOND = 1e-9
+CPU_TIME = Unit("ms/s", 1e3)
+
+
+def idle_time(contender: Contender, seconds: int, lines: int = LINES) -> list[float]:
+    """Measure the seconds of CPU time a second, over *seconds*, for *lines* lines with a client."""
+    need_files(4 * lines)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
+        links = [
+            Link("tcp", "serial", port, serial_far(folder, stack)[0], folder)
+            for port in free_ports(lines)
+        ]
+        process = stack.enter_context(running(command_of(contender, links)))
+        for link in reversed(links):  # when the last one listens, no client takes a port of others
+            stack.enter_context(connect(link.near_at, process))
+        time.sleep(SETTLING)
+        before, begin = cpu_time(process.pid), time.monotonic()
+        time.sleep(seconds)
+        if process.poll() is not None:
+            raise BenchmarkError("it has ended")
+        return [(cpu_time(process.pid) - before) / (time.monotonic() - begin)]
+
+
+def command_of(contender: Contender, links: Sequence[Link]) -> list[str]:
+    """Return the command that joins all *links* in one process."""
+    if contender == SER2NET:
+        return ser2net_command(*links)
+    qmp = ["--qmp", f"unix:{links[0].folder}/qmp.sock,server=on,wait=off"]
+    return [*SERVE, *qmp, *chain.from_iterable(map(bridge_options, range(len(links)), links))]
+
+
+def bridge_options(number: int, link: Link) -> list[str]:
+    """Return the options that make one bridge of ours."""
+    far, near = f"far{number}", f"near{number}"
+    return [
+        *("--chardev", f"serial,id={far},path={link.far_at}"),
+        *("--chardev", f"socket,id={near},host={HOST},port={link.near_at[1]},server=on,wait=off"),
+        *("--device", f"bridge,chardev={far},peer={near}"),
+    ]
+
+
+def cpu_time(pid: int) -> float:
+    """Return the seconds that the threads of a process have run, which are counted exactly."""
+    total = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            total += int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[0])
+    return total * NANOSECOND
+
+
+BENCHMARKS = (
+    Benchmark(
+        name="bridges-idle",
+        title=f"CPU time of {LINES} idle bridges from serial lines to TCP",
+        unit=CPU_TIME,
+        measure=idle_time,
+        size=5,
+        smoke=1,
+        rivals=(SER2NET,),
+        targets=(Target(1.0),),
+    ),
+)
