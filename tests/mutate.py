@@ -155,8 +155,9 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tests/backends/socket/test_listener.py",
         ),
     ),
-    "backends/serial/line.py": (
-        ("set_up", "take_over", "unlock", "_lock", "_refuse_opens", "is_locked_unless_told"),
+    "backends/serial/line.py": (("is_locked_unless_told",), SERIAL_TESTS),
+    "backends/serial/wanted.py": (
+        ("set_up", "take_over", "unlock", "_lock", "_refuse_opens"),
         SERIAL_TESTS,
     ),
     "backends/serial/holders.py": (

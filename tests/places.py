@@ -332,7 +332,7 @@ def pty(folder: Path) -> Iterator[Place]:
 def serial(folder: Path) -> Iterator[Place]:
     """A line whose other end is a PTY's master."""
     master, line = os.openpty()
-    options = SerialOptions(device=os.ttyname(line))
+    options = SerialOptions(path=os.ttyname(line))
     with closing_fds(line):
         yield from _with_master(master, Place(options=options))
 

@@ -246,7 +246,7 @@ async def test_a_line_that_is_pulled_out_is_closed_and_opened_again(tmp_path: Pa
         return master
 
     master = plug_in()
-    options = SerialOptions(device=str(tmp_path / "tty"), reopen_ms=5)
+    options = SerialOptions(path=str(tmp_path / "tty"), reopen_ms=5)
     async with suffering(options) as world:
         assert world.events == [Event.OPENED]
         os.write(master, b"last words")

@@ -288,7 +288,7 @@ async def test_a_chardev_whose_disk_hangs_holds_up_nobody_else(
         "ringbuf": RingbufOptions(path=str(path)),
         "logfile": NullOptions(logfile=str(path)),
         "record": NullOptions(record=str(path)),
-        "serial": SerialOptions(device=str(path)),
+        "serial": SerialOptions(path=str(path)),
         "parallel": ParallelOptions(device=str(path)),
         "pty": PtyOptions(path=str(path)),
         "socket": SocketOptions(addr=UnixAddress(str(path)), wait=False),

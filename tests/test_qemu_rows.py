@@ -254,7 +254,7 @@ async def check_udp(user: User, peer: socket.socket) -> None:
 
 
 async def test_char_serial(registry: Registry) -> None:
-    await registry.add("x", SerialOptions(device="/dev/null"))
+    await registry.add("x", SerialOptions(path="/dev/null"))
     assert registry["x"].info.filename == "serial"
 
 

@@ -289,7 +289,7 @@ async def test_a_serial_line_that_is_open_is_not_had_by_its_path(inside: Path) -
     master, terminal = os.openpty()
     line = os.ttyname(terminal)
     async with open_service(sandbox=Sandbox([str(inside)])) as service:
-        await service.registry.add("x", SerialOptions(device=line))
+        await service.registry.add("x", SerialOptions(path=line))
         async with client_of(service, inside.parent) as qmp:
             again = {"type": "serial", "data": {"device": line}}
             with pytest.raises(QmpError, match=f"'{line}' is outside of the sandbox$"):

@@ -312,7 +312,7 @@ FAILING: list[tuple[Callable[[str], BackendOptions], str]] = [
         "Could not open '{tmp}/none': No such file or directory",
     ),
     (
-        lambda tmp: SerialOptions(device=f"{tmp}/none"),
+        lambda tmp: SerialOptions(path=f"{tmp}/none"),
         "Could not open '{tmp}/none': No such file or directory",
     ),
     (lambda tmp: RingbufOptions(size=3), "size of ringbuf chardev must be power of two"),

@@ -162,7 +162,7 @@ async def test_nor_by_a_line_whose_name_is_on_one(tmp_path: Path) -> None:
     master, slave = os.openpty()
     (tmp_path / "link").symlink_to(os.ttyname(slave))
     try:
-        assert await check(opener_of(SerialOptions(device=str(tmp_path / "link")))) == []
+        assert await check(opener_of(SerialOptions(path=str(tmp_path / "link")))) == []
     finally:
         os.close(master)
         os.close(slave)

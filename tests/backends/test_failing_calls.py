@@ -23,8 +23,8 @@ import pytest
 import trio
 
 from tests.places import MAKERS, Place, place_for
+from trio_chardev.backends import inotify
 from trio_chardev.backends.parallel import PPCLAIM, ParallelOptions
-from trio_chardev.backends.pty import opens as pty_opens
 from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
 from trio_chardev.backends.socket.rights import CLOSER
 from trio_chardev.core.backend import Backend, OpenRequest
@@ -38,7 +38,7 @@ CALLS: tuple[tuple[Any, str], ...] = (
     *((termios, name) for name in ("tcgetattr", "tcsetattr")),
     (tty, "setraw"),
     (select, "epoll"),
-    (pty_opens, "call"),
+    (inotify, "call"),
     *((socket.socket, name) for name in ("accept", "bind", "connect", "connect_ex", "dup")),
     *((socket.socket, name) for name in ("getpeername", "getsockname", "getsockopt", "listen")),
     *((socket.socket, name) for name in ("setblocking", "setsockopt", "set_inheritable")),

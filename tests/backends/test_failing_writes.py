@@ -262,7 +262,7 @@ async def test_a_line_that_fails_and_is_there_gets_all(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    serial = SerialOptions(device=line.path)
+    serial = SerialOptions(path=line.path)
     async with bridged(serial, server(tmp_path / "s"), when_closed) as (_, bridge):
         with client(tmp_path / "s") as user:
             await until(lambda: bridge.info.state == "open")
@@ -279,7 +279,7 @@ async def test_a_line_that_fails_and_is_there_gets_all(
 
 
 async def test_a_line_that_is_gone_is_disconnected(line: Tty, tmp_path: Path) -> None:
-    serial = SerialOptions(device=line.path)
+    serial = SerialOptions(path=line.path)
     async with bridged(serial, server(tmp_path / "s")) as (_, bridge):
         with client(tmp_path / "s") as user:
             await until(lambda: bridge.info.state == "open")
@@ -348,7 +348,7 @@ async def test_a_monitor_on_a_line_repeats_the_reply_that_failed(
 ) -> None:
     with trio.fail_after(10):
         async with open_service() as service:
-            await service.registry.add("m", SerialOptions(device=line.path))
+            await service.registry.add("m", SerialOptions(path=line.path))
             fault = Fault(os.write, errno.EIO, lambda fd, data: b"QMP" in bytes(data))
             monkeypatch.setattr(os, "write", fault)
             await service.add_monitor("m", insecure=True)

@@ -84,7 +84,7 @@ async def test_a_terminal_program_sets_the_line_and_stays_while_the_board_is_cha
     keys, terminal = os.openpty()
     screen = FdHolder(keys)
     with serial_line() as first, serial_line() as second:
-        async with bridged(tc.SerialOptions(device=first.path), tc.PtyOptions()) as registry:
+        async with bridged(tc.SerialOptions(path=first.path), tc.PtyOptions()) as registry:
             assert first.speed == termios.B115200
             pty = registry["user"].backend.pty
             assert pty is not None
@@ -102,7 +102,7 @@ async def test_a_terminal_program_sets_the_line_and_stays_while_the_board_is_cha
             await until(lambda: first.speed == termios.B9600)
             for line in (first, second):
                 if line is second:
-                    await registry.change("board", tc.SerialOptions(device=line.path))
+                    await registry.change("board", tc.SerialOptions(path=line.path))
                     assert line.speed == termios.B9600
                 os.write(line.board.fd, b"login: ")
                 await wait_text(screen, b"login: ")
@@ -122,7 +122,7 @@ async def test_stty_shows_what_the_line_has_and_sets_it(tmp_path: Path) -> None:
         return done.stdout
 
     with serial_line() as line:
-        board = tc.SerialOptions(device=line.path, speed=57600)
+        board = tc.SerialOptions(path=line.path, speed=57600)
         async with bridged(board, tc.PtyOptions(path=link)):
             await wait_all_tasks_blocked()
             shown = await run("speed")
@@ -138,7 +138,7 @@ async def test_socat_by_tcp_then_socat_on_a_pty(tmp_path: Path) -> None:
     echo = ["SYSTEM:cat"]
     user = tc.SocketOptions(addr=tc.InetAddress("127.0.0.1", "0"))
     with serial_line() as line:
-        async with bridged(tc.SerialOptions(device=line.path), user) as registry:
+        async with bridged(tc.SerialOptions(path=line.path), user) as registry:
             backend = registry["user"].backend
             assert isinstance(backend, SocketBackend)
             assert isinstance(backend.address, tc.InetAddress)

@@ -98,7 +98,7 @@ async def test_nor_is_a_line_without_modem_lines_looked_at_again() -> None:
     master, slave = os.openpty()
     tty.setraw(slave)
     async with open_registry_with(any_opener, driver_of) as registry:
-        await registry.add("board", tc.SerialOptions(device=os.ttyname(slave)))
+        await registry.add("board", tc.SerialOptions(path=os.ttyname(slave)))
         await registry.add("user", FakeOptions(device=FakeDevice("user", **LINE)))
         registry.devices.add(tc.BridgeOptions(id="b0", chardev="board", peer="user"))
         await until(lambda: registry["board"].backend.line.polled == frozenset())
@@ -120,7 +120,7 @@ async def test_what_was_set_while_nobody_could_follow_is_set_before_the_next_com
         modes = termios.tcgetattr(user)
         modes[OSPEED - 1] = modes[OSPEED] = termios.B9600
         termios.tcsetattr(user, termios.TCSANOW, modes)
-        await registry.change("board", tc.SerialOptions(device=os.ttyname(slave)))
+        await registry.change("board", tc.SerialOptions(path=os.ttyname(slave)))
         assert termios.tcgetattr(slave)[OSPEED] == termios.B9600
         await wait_all_tasks_blocked()
         assert isinstance(device, Bridge)
@@ -173,7 +173,7 @@ async def test_who_shares_a_mux_shows_what_another_user_has_set() -> None:
     master, slave = os.openpty()
     tty.setraw(slave)
     async with tc.open_registry() as registry:
-        await registry.add("board", tc.SerialOptions(device=os.ttyname(slave)))
+        await registry.add("board", tc.SerialOptions(path=os.ttyname(slave)))
         await registry.add("mux", tc.MuxOptions(chardev="board"))
         await registry.add("user", tc.PtyOptions())
         registry.devices.add(tc.BridgeOptions(id="b0", chardev="mux", peer="user"))

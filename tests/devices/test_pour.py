@@ -120,7 +120,7 @@ async def carry() -> tuple[bytes, int]:
     tty.setraw(slave)
     try:
         async with tc.open_registry() as registry:
-            await registry.add("line", tc.SerialOptions(device=os.ttyname(slave)))
+            await registry.add("line", tc.SerialOptions(path=os.ttyname(slave)))
             user = tc.FdAddress(str(theirs.detach()))
             await registry.add("user", tc.SocketOptions(addr=user, server=False))
             bridge = registry.devices.add(BridgeOptions(chardev="line", peer="user"))

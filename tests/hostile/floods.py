@@ -224,7 +224,7 @@ def _serial(unit: bytes) -> Make:
             os.close(slave)
             return Writer(master, unit)
 
-        return Place(options=SerialOptions(device=device), come=come)
+        return Place(options=SerialOptions(path=device), come=come)
 
     return make
 

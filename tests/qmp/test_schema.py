@@ -231,9 +231,11 @@ OURS_ALONE = [
         f"*(serial).data.{member}?: *"
         for member in (
             *("speed", "data-bits", "stop-bits", "xonxoff", "rtscts", "exclusive", "reopen-ms"),
+            *("wait", "hupcl", "rs485", "low-latency"),
+            *("rs485-delay-before-ms", "rs485-delay-after-ms"),
         )
     ),
-    "*(serial).data.parity?*",
+    *(f"*(serial).data.{member}?*" for member in ("parity", "dtr", "rts")),
     "*(mux).data.escape-quit?*",
     "query-chardev ->[].lost?: int",  # by a hub
     "query-chardev ->[].waiting?: int",  # for a server's client to leave

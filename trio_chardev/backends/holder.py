@@ -153,6 +153,11 @@ class _NeverBlocking(FdHolder):
         return None
 
 
+def closed_holder() -> FdHolder:
+    """Return one that holds nothing yet, as if it had been closed."""
+    return _NeverBlocking(-1)
+
+
 class _SharedSocket(_NeverBlocking):
     """A socket, for which each call can have MSG_DONTWAIT."""
 

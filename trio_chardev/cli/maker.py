@@ -10,7 +10,6 @@ import trio
 
 from trio_chardev.access.objects import ObjectOptions
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
-from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.cli.errors import saying
 from trio_chardev.cli.inherited import Inherited
 from trio_chardev.cli.output import announce, printable
@@ -46,19 +45,17 @@ class Maker:
     async def make_chardev(self, id: str, options: BackendOptions, by_client: bool) -> None:
         registry = self.service.registry
         if by_client:
-            if isinstance(options, SocketOptions) and options.wait:
-                options = attrs.evolve(options, wait=False)  # waiting would hold up the others
             change = registry.change if id in registry else registry.add
             chardev = await change(
                 id,
-                options,
+                options.when_restored(),
                 timeout=RESTORE_TIMEOUT,
                 sandbox=self.sandbox,
                 take_fd=NamedFds().take,  # descriptors that a client passed are gone
             )
         else:
             with saying(self.said["chardevs", id], f"Failed to add chardev '{id}': "):
-                chardev = await registry.add(id, options, take_fd=self.inherited.take)
+                chardev = await registry.add(id, options.at_start(), take_fd=self.inherited.take)
         if chardev.pty is not None:
             announce(f"char device redirected to {chardev.pty} (label {printable(id)})")
 

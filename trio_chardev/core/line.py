@@ -13,7 +13,7 @@ from trio_chardev.events import LineRequest, LineSettings, ModemLines, Purge
 
 BREAK_DURATION = 0.25  # seconds; tcsendbreak(3) has 0.25 to 0.5
 
-_CALLS = {"settings": "set", "modem": "set_modem", "break": "send_break", "purge": "purge"}
+_CALLS = {"settings": "set", "modem": "set_modem", "break": "set_break", "purge": "purge"}
 """What a line may lack, with the method that a kind overrides to have it."""
 
 
@@ -34,7 +34,8 @@ class Line:
     def missing(self) -> frozenset[str]:
         """What is known to be missing: ``settings``, ``modem``, ``break``, ``purge``.
 
-        By default that is what the kind does not override. A kind whose devices differ adds what a
+        ``break`` is one that lasts until it is turned off. By default what the kind does not override
+        is missing. A kind whose devices differ adds what a
         driver has refused, and ``speed`` if that is only the rate which it was asked for. Raises
         BackendError if that can't be told now, as nobody is there to ask.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import attrs
 
@@ -46,6 +46,20 @@ class BackendOptions(Documented):
 
     plays: ClassVar[bool] = False
     """Does this kind play a recording as its input?"""
+
+    def at_start(self) -> Self:
+        """What a service that starts opens for these options of its command line.
+
+        Where an option's default depends on that, a kind overrides this.
+        """
+        return self
+
+    def when_restored(self) -> Self:
+        """What a service that starts opens for these options of its state file.
+
+        Nobody waits for the answer, so it must not wait for a peer, as that holds up the rest.
+        """
+        return self.at_start()
 
     @property
     def stands_on(self) -> tuple[str, ...]:

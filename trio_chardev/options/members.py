@@ -2,8 +2,8 @@
 
 An options class is an attrs class that is read as a QAPI struct. A field ``reconnect_ms`` is the
 member ``reconnect-ms``, ``in_`` is ``in``; fields are in the schema's order, those of a base class
-first; ``X | None = None`` is an optional member. Structuring, the command line, help and
-introspection are all derived from what `describe` gives.
+first; ``X | None = None`` is an optional member. A field whose metadata has `IN_QMP` is called so in
+QMP. Structuring, the command line, help and introspection are all derived from what `describe` gives.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from typing import Any, Final, Literal, Union
 import attrs
 
 from trio_chardev.options.documented import field_docs
+
+IN_QMP: Final = "trio_chardev.in_qmp"
+"""The key of a field's metadata for its name in QMP, where Python has another."""
 
 
 @attrs.frozen
@@ -142,7 +145,7 @@ def describe(cls: type) -> tuple[Member, ...]:
     hints = typing.get_type_hints(cls, include_extras=True)
     return tuple(
         Member(
-            name=field.name.removesuffix("_").replace("_", "-"),
+            name=field.metadata.get(IN_QMP) or field.name.removesuffix("_").replace("_", "-"),
             field=field.name,
             value_type=type_of(hints[field.name]),
             is_optional=field.default is not attrs.NOTHING,

@@ -21,7 +21,9 @@ from tests.disk import eventually, hang_in
 from tests.peers import need
 from tests.services import until
 from trio_chardev import files
+from trio_chardev.backends import inotify
 from trio_chardev.backends.descriptor import FdHolder
+from trio_chardev.backends.inotify import IN_Q_OVERFLOW
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pty import opens, pty as module, unread as pty_unread
 from trio_chardev.backends.pty.leaving import is_hung_up
@@ -359,7 +361,7 @@ async def test_an_overflow_of_the_queue_wakes_all() -> None:
         read_end, write_end = os.pipe()
         watcher = opens.get_watcher()
         queue, watcher.inotify = watcher.inotify, FdHolder(read_end)
-        os.write(write_end, struct.pack("iIII", -1, opens.IN_Q_OVERFLOW, 0, 0))
+        os.write(write_end, struct.pack("iIII", -1, IN_Q_OVERFLOW, 0, 0))
         watcher._read()
         assert first.slave_opened.is_set()
         assert second.slave_opened.is_set()
@@ -458,7 +460,7 @@ async def test_without_inotify_it_looks_for_its_user(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return call(function, *args)
 
-    monkeypatch.setattr(opens, "call", refuse)
+    monkeypatch.setattr(inotify, "call", refuse)
     async with reading() as (backend, seen):
         assert "no inotify watch to be had (No space left on device)" in caplog.text
         for _ in range(2):

@@ -14,6 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from trio_chardev.backends.descriptor import DRAIN_INTERVAL, READ_SIZE, TERMINAL_READ, count_unread
+from trio_chardev.backends.inotify import IN_Q_OVERFLOW
 from trio_chardev.backends.pty import opens, unread as module
 from trio_chardev.backends.pty.pty import PtyBackend, PtyOptions
 from trio_chardev.backends.ringbuf.ringbuf import RingbufBackend, RingbufOptions
@@ -249,7 +250,7 @@ async def test_an_overflow_of_the_queue_counts_as_a_read() -> None:
         rig_.fill(100)
         await rig_.backend.leaving.settle(DRAIN_TIMEOUT)
         assert not rig_.backend.leaving.is_taking
-        opens.get_watcher()._tell(-1, opens.IN_Q_OVERFLOW)
+        opens.get_watcher()._tell(-1, IN_Q_OVERFLOW)
         assert rig_.backend.leaving.is_taking
 
 

@@ -76,5 +76,5 @@ async def test_pyserial_at_a_pty() -> None:
 async def test_pyserial_at_the_other_end_of_a_serial_line(tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ttyA", tmp_path / "ttyB"
     async with cable(ours, theirs), open_registry() as registry:
-        await registry.add("line", SerialOptions(device=str(ours)))
+        await registry.add("line", SerialOptions(path=str(ours)))
         await check_both_ways(registry, "line", str(theirs))

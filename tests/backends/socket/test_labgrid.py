@@ -79,7 +79,7 @@ async def test_labgrid_logs_in(protocol: str) -> None:
 
     with console() as here:
         async with tc.open_registry() as registry:
-            await registry.add("board", tc.SerialOptions(device=os.ttyname(here.line)))
+            await registry.add("board", tc.SerialOptions(path=os.ttyname(here.line)))
             addr = tc.InetAddress(LOOPBACK, "0")
             is_rfc2217 = protocol == "rfc2217"
             await registry.add("users", tc.SocketOptions(addr=addr, wait=False, rfc2217=is_rfc2217))

@@ -424,7 +424,7 @@ async def test_a_serial_line_may_be_that_of_another_host() -> None:
     async with board(with_line()) as here:
         await here.leave()
         device = f"rfc2217://{LOOPBACK}:{here.server.port}"
-        await here.registry.add("line", tc.SerialOptions(device=device, speed=19200, parity="E"))
+        await here.registry.add("line", tc.SerialOptions(path=device, speed=19200, parity="E"))
         async with here.registry["line"].attach() as line:
             assert line.line.settings == LineSettings(19200, parity="E")
             await until(lambda: LineSettings(19200, parity="E") in here.device.line_calls)
@@ -437,7 +437,7 @@ async def test_a_serial_line_may_be_the_bytes_of_a_socket() -> None:
         await registry.add("raw", attrs.evolve(SERVER, rfc2217=False))
         device = f"socket://{LOOPBACK}:{registry['raw'].backend.port}"
         async with registry["raw"].attach() as near:
-            await registry.add("line", tc.SerialOptions(device=device))
+            await registry.add("line", tc.SerialOptions(path=device))
             async with registry["line"].attach() as far:
                 await far.send_all(b"\xff\r")
                 assert await near.receive_some() == b"\xff\r"
@@ -448,7 +448,7 @@ async def test_a_serial_line_may_be_the_bytes_of_a_socket() -> None:
 async def test_a_line_of_another_host_must_be_there_at_first() -> None:
     with pytest.raises(BackendError, match="Connection refused"):
         async with tc.open_registry() as registry:
-            await registry.add("line", tc.SerialOptions(device=f"rfc2217://{LOOPBACK}:1"))
+            await registry.add("line", tc.SerialOptions(path=f"rfc2217://{LOOPBACK}:1"))
 
 
 @pytest.mark.parametrize(
@@ -468,7 +468,7 @@ async def test_a_line_of_another_host_must_be_there_at_first() -> None:
 async def test_an_address_that_is_none_is_refused_in_a_line(device: str, why: str) -> None:
     async with tc.open_registry() as registry:
         with pytest.raises(OptionsError, match=why) as failed:
-            await registry.add("line", tc.SerialOptions(device=device))
+            await registry.add("line", tc.SerialOptions(path=device))
         assert "\n" not in str(failed.value)
 
 
@@ -476,7 +476,7 @@ async def test_pyserials_workarounds_are_not_needed() -> None:
     async with board(with_line()) as here:
         await here.leave()
         device = f"rfc2217://{LOOPBACK}:{here.server.port}?ign_set_control&poll_modem"
-        await here.registry.add("line", tc.SerialOptions(device=device))
+        await here.registry.add("line", tc.SerialOptions(path=device))
         assert here.registry["line"].is_open
 
 

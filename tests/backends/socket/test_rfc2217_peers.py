@@ -82,7 +82,7 @@ def wire() -> Iterator[Wire]:
 async def served(path: str) -> AsyncIterator[tc.Registry]:
     """Serve the line at *path* as the chardev "board" by RFC 2217, at "users"."""
     async with tc.open_registry() as registry:
-        await registry.add("board", tc.SerialOptions(device=path))
+        await registry.add("board", tc.SerialOptions(path=path))
         addr = tc.InetAddress(LOOPBACK, "0")
         await registry.add("users", tc.SocketOptions(addr=addr, wait=False, rfc2217=True))
         registry.devices.add(tc.BridgeOptions(id="b", chardev="board", peer="users"))
@@ -165,7 +165,7 @@ async def test_pyserial_stays_while_the_line_is_changed_which_is_then_set_as_it_
         async with served(first.path) as registry, trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, use, url_of(registry), first, second)
             await until(changed.is_set)
-            await registry.change("board", tc.SerialOptions(device=second.path))
+            await registry.change("board", tc.SerialOptions(path=second.path))
             may_go_on.set()
 
 
@@ -259,7 +259,7 @@ async def test_pyserials_own_server_is_ours_too() -> None:
             nursery.start_soon(trio.to_thread.run_sync, serve)
             async with tc.open_registry() as registry:
                 url = f"rfc2217://{LOOPBACK}:{listener.getsockname()[1]}"
-                await registry.add("far", tc.SerialOptions(device=url, speed=19200, reopen_ms=0))
+                await registry.add("far", tc.SerialOptions(path=url, speed=19200, reopen_ms=0))
                 async with registry["far"].attach(be_change=tc.stateless) as far:
                     await far.line.set(LineSettings(1200, parity="O"))
                     await far.line.set_modem(ModemLines.DTR)
@@ -443,7 +443,7 @@ async def test_telnet_survives_a_change_of_the_line() -> None:
                 await until(lambda: registry["users"].is_open)
                 for here in (first, second):
                     if here is second:
-                        await registry.change("board", tc.SerialOptions(device=here.path))
+                        await registry.change("board", tc.SerialOptions(path=here.path))
                     os.write(here.board, b"login: ")
                     await _read_until(process.stdout, b"login: ")
                     await process.stdin.send_all(b"root\n")

@@ -43,7 +43,7 @@ class Pair:
 
     @property
     def options(self) -> SerialOptions:
-        return SerialOptions(device=os.ttyname(self.slave))
+        return SerialOptions(path=os.ttyname(self.slave))
 
 
 @pytest.fixture

@@ -9,30 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import struct
 from collections.abc import Callable
 
 import trio
 
 from trio_chardev.backends.descriptor import FdHolder
+from trio_chardev.backends.inotify import (
+    IN_ACCESS,
+    IN_OPEN,
+    IN_Q_OVERFLOW,
+    add_watch,
+    new_instance,
+    read_records,
+    remove_watch,
+)
 from trio_chardev.errors import BackendError
-from trio_chardev.libc import call
 
 log = logging.getLogger(__name__)
-
-IN_ACCESS = 0x1  # inotify(7), <sys/inotify.h>
-IN_OPEN = 0x20
-IN_Q_OVERFLOW = 0x4000
-_RECORD = struct.Struct("iIII")  # wd, mask, cookie, length of the name (none for a file)
-_READ_SIZE = 4096
 
 
 class OpenWatcher:
     """Tells PTYs that their slave was opened, and on request that it was read."""
 
     def __init__(self) -> None:
-        self.inotify = FdHolder(call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC))
+        self.inotify = FdHolder(new_instance())
         self._watches: dict[int, Callable[[], None]] = {}
         self._reads: dict[int, Callable[[], None]] = {}
 
@@ -52,7 +52,7 @@ class OpenWatcher:
             self._reads.pop(self._watch(slave, IN_OPEN), None)
 
     def _watch(self, slave: str, mask: int) -> int:
-        return call("inotify_add_watch", self.inotify.fd, os.fsencode(slave), mask)
+        return add_watch(self.inotify.fd, slave, mask)
 
     @property
     def works(self) -> bool:
@@ -68,7 +68,7 @@ class OpenWatcher:
         del self._watches[wd]
         self._reads.pop(wd, None)
         with contextlib.suppress(OSError):  # the watch ended when the slave's file did
-            call("inotify_rm_watch", self.inotify.fd, wd)
+            remove_watch(self.inotify.fd, wd)
             self._read()  # else its IN_IGNORED would wake the task
 
     async def run(self) -> None:
@@ -86,15 +86,8 @@ class OpenWatcher:
                 opened()
 
     def _read(self) -> None:
-        size = _READ_SIZE
-        while size == _READ_SIZE:
-            try:
-                records = os.read(self.inotify.fd, _READ_SIZE)
-            except OSError:  # nothing is there, or it was closed since the wait
-                return
-            size = len(records)
-            for wd, mask, _, _ in _RECORD.iter_unpack(records):
-                self._tell(wd, mask)
+        for record in read_records(self.inotify.fd):
+            self._tell(record.watch, record.mask)
 
     def _tell(self, wd: int, mask: int) -> None:
         if mask & IN_Q_OVERFLOW:  # some records were lost, so all have to look

@@ -7,7 +7,6 @@ when it is back.
 
 from __future__ import annotations
 
-import fcntl
 import termios
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,19 +14,19 @@ from contextlib import suppress
 import trio
 
 from trio_chardev.backends.holder import FdHolder
-from trio_chardev.backends.serial.line import (
+from trio_chardev.backends.serial.line import apply_line
+from trio_chardev.backends.serial.modem import (
     MODEM_INPUTS,
+    MODEM_OUTPUTS,
     NO_SUCH_CONTROL,
-    TIOCCBRK,
-    TIOCSBRK,
-    WantedLine,
-    apply_line,
     control_errors,
     count_unsent,
     is_hung_up,
     read_modem,
+    write_break,
     write_modem,
 )
+from trio_chardev.backends.serial.wanted import WantedLine
 from trio_chardev.core.line import BREAK_DURATION, Line
 from trio_chardev.errors import BackendDisconnectedError
 from trio_chardev.events import BackendEvent, LineSettings, ModemLines, Purge
@@ -52,6 +51,8 @@ class SerialLine(Line):
         self.holder = holder
         self.owner = owner
         """The one that may alter the line that both have open; None means this one."""
+        self.absence = "went away"
+        """Why it is not there, while it is not."""
         self._on_event = on_event
         self._inputs: ModemLines | None = None  # as the last look found them
         self._has_no_modem: FdHolder | None = None  # the one at which there are no modem lines
@@ -66,7 +67,7 @@ class SerialLine(Line):
     def check_there(self) -> None:
         """Raise BackendDisconnectedError while the line is away."""
         if self.holder.closed:
-            raise BackendDisconnectedError(f"'{self.wanted.device}' went away")
+            raise BackendDisconnectedError(f"'{self.wanted.device}' {self.absence}")
 
     async def wait_sent(self) -> None:
         """Wait until the device has sent all it was given."""
@@ -80,9 +81,17 @@ class SerialLine(Line):
         return self.owner is None and not self.holder.closed and not is_hung_up(self.holder.fd)
 
     @property
+    def missing(self) -> frozenset[str]:
+        """What the driver has refused when the line was opened.
+
+        Beside those of every line these are ``exclusive``, ``rs485`` and ``low-latency``.
+        """
+        return self.wanted.missing
+
+    @property
     def settings(self) -> LineSettings:
         """The settings in force; before the commit, and while the line is away, the wanted ones."""
-        return self.wanted.settings
+        return self.wanted.in_force
 
     async def set(self, settings: LineSettings) -> None:
         """Set the line at once, or as soon as it is there and owned by this backend.
@@ -93,7 +102,7 @@ class SerialLine(Line):
         await trio.lowlevel.checkpoint()
         if self._may_alter:
             apply_line(self.holder.fd, self.wanted.device, settings)
-        self.wanted.settings = settings
+        self.wanted.note_set(settings)
 
     @property
     def polled(self) -> frozenset[str]:
@@ -141,7 +150,7 @@ class SerialLine(Line):
         elif self.owner is not None:
             with control_errors(self.wanted.device, "modem lines"):
                 read_modem(self.holder.fd)
-        self.wanted.modem = lines
+        self.wanted.modem, self.wanted.driven = lines & MODEM_OUTPUTS, MODEM_OUTPUTS
 
     async def send_break(self, duration: float = BREAK_DURATION) -> None:
         """Send a break of *duration* seconds, after what was written before.
@@ -154,12 +163,12 @@ class SerialLine(Line):
         holder = self.holder
         try:
             with control_errors(self.wanted.device, "break"):
-                fcntl.ioctl(holder.fd, TIOCSBRK)
+                write_break(holder.fd, True)
             await trio.sleep(duration)
         finally:
             if not (holder.closed or self.wanted.is_break):
                 with suppress(OSError):
-                    fcntl.ioctl(holder.fd, TIOCCBRK)
+                    write_break(holder.fd, False)
 
     async def set_break(self, is_on: bool) -> None:
         """Turn the break on, after what was written before, or off, at once or when it is there.
@@ -172,7 +181,7 @@ class SerialLine(Line):
             await trio.lowlevel.checkpoint()
         if self._may_alter:
             with control_errors(self.wanted.device, "break"):
-                fcntl.ioctl(self.holder.fd, TIOCSBRK if is_on else TIOCCBRK)
+                write_break(self.holder.fd, is_on)
         self.wanted.is_break = is_on
 
     async def purge(self, buffers: Purge) -> None:

@@ -16,6 +16,7 @@ from trio_chardev.backends.socket.options import SocketOptions
 from trio_chardev.backends.socket.socket import SocketBackend
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.errors import OptionsError
+from trio_chardev.events import ModemLines
 
 SCHEMES: Final = ("rfc2217", "socket")
 
@@ -33,12 +34,33 @@ def is_remote(device: str) -> bool:
 def socket_options(options: SerialOptions) -> SocketOptions:
     """Return the options of the socket that leads to the line. Raises OptionsError."""
     return SocketOptions(
-        addr=_address_of(options.device),
+        addr=_address_of(options.path),
         server=False,
         nodelay=True,
-        rfc2217=urlsplit(options.device).scheme == "rfc2217",
+        rfc2217=urlsplit(options.path).scheme == "rfc2217",
         reconnect_ms=options.reopen_ms or None,
     )
+
+
+def check_remote(options: SerialOptions) -> None:
+    """Raise OptionsError if *options* want what only a line of this machine has."""
+    local = {
+        "exclusive": options.exclusive,
+        "hupcl": options.hupcl is not None,
+        "rs485": options.rs485 is not None,
+        "low-latency": options.low_latency is not None,
+    }
+    if urlsplit(options.path).scheme == "socket":
+        local |= {"dtr": options.dtr != "keep", "rts": options.rts != "keep"}
+    for name, is_wanted in local.items():
+        if is_wanted:
+            raise OptionsError(f"'{options.path}' has no {name}")
+
+
+def _outputs_of(options: SerialOptions) -> ModemLines:
+    """The outputs that are on when the line was opened."""
+    dtr = ModemLines(0) if options.dtr == "off" else ModemLines.DTR
+    return dtr if options.rts == "off" else dtr | ModemLines.RTS
 
 
 def _address_of(device: str) -> InetAddress:
@@ -59,14 +81,16 @@ def _address_of(device: str) -> InetAddress:
 async def open_remote(options: SerialOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Connect to the line, and set it as *options* say.
 
-    When the connection ends it is made anew, and the line is set as it was. Raises OptionsError,
-    BackendError.
+    When the connection ends it is made anew, and the line is set as it was. With ``wait=off`` the
+    first connection, too, may come later. Raises OptionsError, BackendError.
     """
+    check_remote(options)
     backend = SocketBackend(request, socket_options(options))
     backend.com_port.line = options.line
+    backend.com_port.outputs = _outputs_of(options)
     backend.com_port.is_wanted = True
     try:
-        await backend.connect(request, is_needed_now=True)
+        await backend.connect(request, is_needed_now=options.wait is not False)
         async with backend.flushing():
             yield backend
     finally:

@@ -4,8 +4,8 @@ A line that the backend to be replaced has open is shared with it (dup(2)), and 
 is altered before the commit. Any other line is set up as soon as it is open, because until it
 is raw it echoes, which sends a board its own output. A change that fails restores the line.
 
-When the line goes away (USB), its path is looked at now and then, until it can be opened and
-set up as it was.
+When the line goes away (USB), or was never there, it is looked for until it can be opened and set
+up as it is wanted.
 """
 
 from __future__ import annotations
@@ -13,47 +13,36 @@ from __future__ import annotations
 import logging
 import os
 import termios
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import trio
 
-from trio_chardev.backends.descriptor import (
-    DescriptorBackend,
-    FdHolder,
-    open_fd,
-    read_terminal,
-    slow_errors,
-    status_in_worker,
-)
-from trio_chardev.backends.holder import owned
+from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, read_terminal
+from trio_chardev.backends.holder import closed_holder, owned
 from trio_chardev.backends.serial.breaks import BreakDecoder
 from trio_chardev.backends.serial.controls import SerialLine
+from trio_chardev.backends.serial.device import Device, Seen, may_come
 from trio_chardev.backends.serial.holders import explain_busy
-from trio_chardev.backends.serial.line import (
-    NO_SUCH_CONTROL,
-    Found,
-    WantedLine,
-    are_breaks_marked,
-    check_speed,
-    is_hung_up,
-    is_locked_unless_told,
-    write_break,
-)
+from trio_chardev.backends.serial.line import are_breaks_marked, is_locked_unless_told
+from trio_chardev.backends.serial.modem import is_hung_up, write_break
 from trio_chardev.backends.serial.options import SerialOptions as SerialOptions
 from trio_chardev.backends.serial.remote import is_remote, open_remote
-from trio_chardev.backends.serial.same_line import Links, links_to, links_to_return
+from trio_chardev.backends.serial.usb import Roots
+from trio_chardev.backends.serial.wanted import Found, WantedLine
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.line import Line
-from trio_chardev.errors import BackendDisconnectedError, BackendError, OptionsError, backend_errors
+from trio_chardev.errors import BackendDisconnectedError, BackendError, backend_errors
 from trio_chardev.events import Event
-from trio_chardev.files import work_on_files
 
 log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 3.0  # seconds for the last bytes to be sent
 BREAKS_AT_ONCE = 1024  # without a byte in between; then other tasks run
-NULL_DEVICE = os.makedev(1, 3)  # devices.txt of the kernel
+LONGEST_PAUSE = 5.0  # seconds between two looks for a line
+SETTLE_TIME = 0.02  # seconds from its name to a look, as udev goes on to make links and permissions
+ROOTS = Roots()
 
 
 class PlainBackend(DescriptorBackend):
@@ -80,27 +69,35 @@ class SerialBackend(PlainBackend):
     def __init__(
         self,
         request: OpenRequest,
-        holder: FdHolder,
         options: SerialOptions,
+        device: Device,
+        holder: FdHolder | None,
+        *,
         found: Found | None = None,
         owner: SerialBackend | None = None,
+        absence: str = "",
     ) -> None:
-        """Without a commit *found* is restored; until the commit the line belongs to *owner*."""
-        super().__init__(request, holder, holder)
-        self._open_path = request.files.open
-        self.device = options.device
-        exclusive = options.exclusive
-        if exclusive is None:
-            exclusive = is_locked_unless_told(os.fstat(holder.fd))
-        wanted = WantedLine(options.device, options.line, exclusive)
+        """Take *holder* over; None if the line is absent, for the reason *absence*.
+
+        Without a commit *found* is restored; until the commit the line belongs to *owner*.
+        """
+        super().__init__(request, holder, holder or closed_holder())
+        self._device = device
+        self._check_free = partial(_check_free, options, request)
+        wanted = WantedLine.of(options)
         line_of_owner = owner._line if owner is not None else None
-        self._line: SerialLine = SerialLine(wanted, holder, request.on_event, line_of_owner)
+        self._line: SerialLine = SerialLine(wanted, self.sink, request.on_event, line_of_owner)
         self._reopen_interval = options.reopen_ms / 1000
+        self._may_be_absent = options.wait is False
+        self._absence = absence
+        self._told_refused: frozenset[str] = frozenset()
         self._owner = owner  # until the commit
-        self.links: Links = ()
-        """The links that led to the line when it was opened."""
         self._found = found
         self._breaks = BreakDecoder()
+
+    @property
+    def filename(self) -> str:
+        return "disconnected:serial" if self.source is None else "serial"
 
     @property
     def line(self) -> Line:
@@ -122,10 +119,23 @@ class SerialBackend(PlainBackend):
         return same and not is_hung_up(self.sink.fd)
 
     async def open(self) -> None:
-        """Set the line up, unless another backend owns it. Raises BackendError."""
-        if self._line.owner is None:
-            await self._line.wanted.set_up(self.sink.fd)
-        self.set_open(True)
+        """Set the line up, unless another backend owns it, or it is absent. Raises BackendError."""
+        if not self.sink.closed and self._line.owner is None:
+            try:
+                await self._line.wanted.set_up(self.sink.fd)
+            except BackendError as exc:
+                if not (self._may_be_absent and may_come(exc)):
+                    raise
+                self._absence = str(exc)
+                self.close()
+                self.source = None
+            else:
+                self._tell_refused()
+        if self.sink.closed:
+            self._line.absence = "is not there yet"
+            log.warning("chardev '%s': %s; it is looked for", self.id, self._absence)
+        else:
+            self.set_open(True)
 
     def activate(self) -> None:
         """Set a shared line up. Raises BackendError, and then the line has not changed."""
@@ -144,11 +154,12 @@ class SerialBackend(PlainBackend):
             self.close()
 
     async def _leave_line(self, fd: int) -> None:
-        if self._line.wanted.is_break:
-            write_break(fd, False)
         if self._found is not None:
-            self._found.restore(fd)
+            self._line.wanted.restore(fd, self._found)
         else:
+            if self._line.wanted.is_break:
+                with suppress(OSError):
+                    write_break(fd, False)
             with trio.move_on_after(CLOSE_TIMEOUT, shield=True) as cut:
                 await self._line.wait_sent()
             if cut.cancelled_caught:  # else close(2) would block every task, for half a minute
@@ -193,9 +204,10 @@ class SerialBackend(PlainBackend):
     def input_ended(self, error: OSError | None) -> None:
         # Another program may have set VMIN to 0, and then having no data reads as the end.
         if error is not None or is_hung_up(self.sink.fd):
-            log.warning("chardev '%s': '%s' went away", self.id, self.device)
+            log.warning("chardev '%s': '%s' went away", self.id, self._device.path)
             self.source = None
             self.sink.close()
+            self._line.absence = "went away"
             self._breaks = BreakDecoder()
             self.set_open(False)
 
@@ -215,7 +227,7 @@ class SerialBackend(PlainBackend):
         # The reader reports CLOSED, after the bytes that came before it. A line that is still
         # there will take more: drivers report the failure of a single USB transfer as well.
         kind = BackendDisconnectedError if is_hung_up(self.sink.fd) else BackendError
-        return kind.from_os_error(f"Could not write to '{self.device}'", error)
+        return kind.from_os_error(f"Could not write to '{self._device.path}'", error)
 
     async def wait_writable(self) -> None:
         try:
@@ -226,73 +238,82 @@ class SerialBackend(PlainBackend):
     async def _reopen(self) -> None:
         """Wait until the line is there again, and open it."""
         if not self._reopen_interval:
-            raise BackendError(f"'{self.device}' went away")
-        trouble = ""
+            raise BackendError(f"'{self._device.path}' went away")
+        trouble = self._absence
+        pauses = _pauses(self._reopen_interval)
+        await trio.sleep(next(pauses))
         while self.source is None:
-            await trio.sleep(self._reopen_interval)
+            arrivals = await self._device.watch()  # from before the look, so that none is missed
             try:
                 await self._open_again()
             except BackendError as exc:
                 if str(exc) != trouble:
                     trouble = str(exc)
                     log.info("chardev '%s': %s", self.id, trouble)
+                with trio.move_on_after(next(pauses)):
+                    await arrivals.wait()
+                    await trio.sleep(SETTLE_TIME)
+                    pauses = _pauses(self._reopen_interval)
+            finally:
+                arrivals.close()
 
     async def _open_again(self) -> None:
-        links = await links_to_return(self.device, self.links)
-        holder, _ = await _open_line(self.device, self._open_path)
+        opened = await self._device.open()
+        holder = opened.holder
         try:
+            with backend_errors(f"Could not open '{self._device.path}'"):
+                self._check_free(os.fstat(holder.fd))
             await self._line.wanted.set_up(holder.fd)
         except BaseException:
             holder.close()
             raise
-        self.links = links
+        was_here = self._device.links is not None
+        self._device.links = opened.links
         self.source = self.sink = self._line.holder = holder
-        log.info("chardev '%s': '%s' is back", self.id, self.device)
+        how = "back" if was_here else "there"
+        log.info("chardev '%s': '%s' is %s", self.id, self._device.path, how)
+        self._tell_refused()
         self.set_open(True)
 
-
-async def _open_line(
-    device: str, opener: Callable[[str, int], int]
-) -> tuple[FdHolder, Found | None]:
-    """Open the line, and read its state; None if it is /dev/null. Raises BackendError.
-
-    This runs in a thread, as the driver of an adaptor that hangs may block, also in closing.
-    """
-    with slow_errors(f"Could not open '{device}'"):
-        return await work_on_files(_open_and_look, device, opener, discard=_close_line)
+    def _tell_refused(self) -> None:
+        """Log what the driver has refused, once."""
+        wanted = self._line.wanted
+        if wanted.refused - self._told_refused:
+            words = ", ".join(wanted.words_for_refused())
+            log.warning("chardev '%s': '%s' does without %s", self.id, self._device.path, words)
+        self._told_refused = wanted.refused
 
 
-def _close_line(opened: tuple[FdHolder, Found | None]) -> None:
-    opened[0].close()
-
-
-def _open_and_look(device: str, opener: Callable[[str, int], int]) -> tuple[FdHolder, Found | None]:
-    holder = open_fd(device, os.O_RDWR, opener)
-    with owned(holder.close), backend_errors(f"Could not open '{device}'"):
-        try:
-            return holder, Found.at(holder.fd)
-        except OSError as exc:
-            if os.fstat(holder.fd).st_rdev == NULL_DEVICE:
-                return holder, None
-            if exc.errno in NO_SUCH_CONTROL:
-                raise BackendError(f"Could not open '{device}': it is not a tty") from exc
-            raise  # such as EIO from a serial port that the machine lacks
+def _pauses(first: float) -> Iterator[float]:
+    """The seconds from one look for a line to the next."""
+    longest = max(first, LONGEST_PAUSE)
+    while True:
+        yield first
+        first = min(2 * first, longest)
 
 
 async def _make(
-    options: SerialOptions, request: OpenRequest, device: os.stat_result | None
+    options: SerialOptions, request: OpenRequest, device: Device, seen: Seen | None
 ) -> PlainBackend:
     original = request.replaces
-    if isinstance(original, SerialBackend) and device and original.has_open(device):
-        with backend_errors(f"Could not open '{options.device}'"):
+    if isinstance(original, SerialBackend) and seen and original.has_open(seen.status):
+        with backend_errors(f"Could not open '{options.path}'"):
             holder = FdHolder(os.dup(original.sink.fd))
             with owned(holder.close):
-                return SerialBackend(request, holder, options, owner=original)
-    holder, found = await _open_line(options.device, request.files.open)
-    with owned(holder.close), backend_errors(f"Could not open '{options.device}'"):
-        if found is None:
-            return PlainBackend(request, holder, holder)
-        return SerialBackend(request, holder, options, found=found)
+                device.links = seen.links
+                return SerialBackend(request, options, device, holder, owner=original)
+    try:
+        opened = await device.open()
+    except BackendError as exc:
+        explained = await explain_busy(options.path, exc)
+        if options.wait is False and may_come(exc):
+            return SerialBackend(request, options, device, None, absence=str(explained))
+        raise explained from exc.__cause__
+    with owned(opened.close), backend_errors(f"Could not open '{options.path}'"):
+        if opened.found is None:
+            return PlainBackend(request, opened.holder, opened.holder)
+        device.links = opened.links
+        return SerialBackend(request, options, device, opened.holder, found=opened.found)
 
 
 def _check_free(options: SerialOptions, request: OpenRequest, device: os.stat_result) -> None:
@@ -303,29 +324,28 @@ def _check_free(options: SerialOptions, request: OpenRequest, device: os.stat_re
         if id == request.id or not isinstance(other, SerialBackend):
             continue
         if (wants or other.is_locked) and other.has_open(device):
-            raise BackendError(f"'{options.device}' is in use by chardev '{id}'")
+            raise BackendError(f"'{options.path}' is in use by chardev '{id}'")
 
 
 @asynccontextmanager
-async def open_serial(options: SerialOptions, request: OpenRequest) -> AsyncIterator[Backend]:
-    """Open the line. Raises BackendError, also for what is neither a tty nor /dev/null, OptionsError."""
-    if options.reopen_ms < 0:
-        raise OptionsError("reopen-ms must not be negative")
-    check_speed(options.device, options.line)
-    if is_remote(options.device):
+async def open_serial(
+    options: SerialOptions, request: OpenRequest, roots: Roots = ROOTS
+) -> AsyncIterator[Backend]:
+    """Open the line, or look for it.
+
+    Raises BackendError, also for what is neither a tty nor /dev/null, OptionsError.
+    """
+    options.check()
+    if is_remote(options.path):
         async with open_remote(options, request) as remote:
             yield remote
         return
-    device = await status_in_worker(options.device, request)
-    if device is not None:
-        _check_free(options, request, device)
+    device = Device(options.path, request.files.open, roots)
+    seen = await device.look()
+    if seen is not None:
+        _check_free(options, request, seen.status)
+    backend = await _make(options, request, device, seen)
     try:
-        backend = await _make(options, request, device)
-    except BackendError as exc:
-        raise await explain_busy(options.device, exc) from exc.__cause__
-    try:
-        if isinstance(backend, SerialBackend):
-            backend.links = await links_to(options.device)
         await backend.open()
         yield backend
     finally:

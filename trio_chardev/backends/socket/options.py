@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
 import attrs
 
@@ -96,6 +96,9 @@ class SocketOptions(BackendOptions):
     """Path that a WebSocket's client asks for, by default ``/``; a server then takes no other.
 
     The default of a server is any. A client's may have a query, which a server ignores."""
+
+    def when_restored(self) -> Self:
+        return attrs.evolve(self, wait=False) if self.wait else self
 
     @property
     def open_timeout(self) -> float:
