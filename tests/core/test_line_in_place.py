@@ -264,6 +264,8 @@ async def test_the_break_is_right_after_a_change_of_backend() -> None:
     async with open_chardev(lined()) as chardev:
         await chardev.line.set_break(True)
         await chardev.change(FakeDevice("plain").open)
-        assert await chardev.line.read() == LineState(supported=())
+        assert await chardev.line.read() == LineState(
+            supported=(), missing=("break", "modem", "purge", "settings")
+        )
         await chardev.change(lined("new").open)
         assert (await chardev.line.read()).break_ is True

@@ -34,10 +34,10 @@ class Line:
     def missing(self) -> frozenset[str]:
         """What is known to be missing: ``settings``, ``modem``, ``break``, ``purge``.
 
-        ``break`` is one that lasts until it is turned off. By default what the kind does not override
-        is missing. A kind whose devices differ adds what a
-        driver has refused, and ``speed`` if that is only the rate which it was asked for. Raises
-        BackendError if that can't be told now, as nobody is there to ask.
+        ``break`` is one that lasts until it is turned off. By default that is what the kind does not
+        override. A kind whose devices differ adds what a driver has refused, and ``speed`` if that
+        is only the rate which it was asked for. Raises BackendError if that can't be told now, as
+        nobody is there to ask.
         """
         return frozenset(
             name

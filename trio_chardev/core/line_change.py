@@ -109,6 +109,9 @@ class LineState:
     supported: tuple[LineAbility, ...]
     """What the line can do."""
 
+    missing: tuple[str, ...] = ()
+    """What its driver has refused, see `Line.missing`."""
+
 
 async def read_state(line: Line, kept: KeptLine) -> LineState:
     """Return the state of *line*, which was set as in *kept*. Raises BackendError."""
@@ -124,10 +127,11 @@ async def read_state(line: Line, kept: KeptLine) -> LineState:
         supported.append("modem")
     except (NotSupportedError, BackendDisconnectedError):
         pass
-    if type(line).set_break is not Line.set_break:
+    missing = line.missing
+    if "break" not in missing:
         known["break_"] = kept.is_break
         supported.append("break")
-    return LineState(supported=tuple(supported), **known)  # type: ignore[arg-type]
+    return LineState(supported=tuple(supported), missing=tuple(sorted(missing)), **known)  # type: ignore[arg-type]
 
 
 def _described(settings: LineSettings) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -470,6 +471,46 @@ async def test_an_address_that_is_none_is_refused_in_a_line(device: str, why: st
         with pytest.raises(OptionsError, match=why) as failed:
             await registry.add("line", tc.SerialOptions(path=device))
         assert "\n" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options", "what"),
+    [
+        ("rfc2217", {"exclusive": True}, "exclusive"),
+        ("rfc2217", {"hupcl": False}, "hupcl"),
+        ("rfc2217", {"rs485": True}, "rs485"),
+        ("rfc2217", {"low_latency": True}, "low-latency"),
+        ("socket", {"dtr": "on"}, "dtr"),
+        ("socket", {"rts": "off"}, "rts"),
+    ],
+)
+async def test_what_only_a_line_of_this_machine_has_is_refused(
+    scheme: str, options: dict[str, Any], what: str
+) -> None:
+    path = f"{scheme}://{LOOPBACK}:1"
+    async with tc.open_registry() as registry:
+        with pytest.raises(OptionsError, match=f"'{path}' has no {what}$"):
+            await registry.add("line", tc.SerialOptions(path=path, **options))
+
+
+async def test_dtr_and_rts_of_another_host_are_set_at_first() -> None:
+    async with board(with_line()) as here:
+        await here.leave()
+        path = f"rfc2217://{LOOPBACK}:{here.server.port}"
+        await here.registry.add("line", tc.SerialOptions(path=path, dtr="off", rts="on"))
+        calls = here.device.line_calls
+        await until(lambda: any(c & OUTPUTS == ModemLines.RTS for c in _modem_calls(calls)))
+
+
+def _modem_calls(calls: list[object]) -> list[ModemLines]:
+    return [call for call in calls if isinstance(call, ModemLines)]
+
+
+async def test_a_line_of_another_host_may_come_later() -> None:
+    async with tc.open_registry() as registry:
+        options = tc.SerialOptions(path=f"rfc2217://{LOOPBACK}:1", wait=False)
+        chardev = await registry.add("line", options)
+        assert not chardev.is_open
 
 
 async def test_pyserials_workarounds_are_not_needed() -> None:

@@ -47,6 +47,7 @@ async def test_settings_are_read_and_set_one_by_one() -> None:
         assert before.items() >= {"stop-bits": 1, "flow": "none"}.items()
         assert "settings" in before["supported"]
         assert "modem" not in before["supported"], "a PTY has none"
+        assert before["missing"] == ["modem"]
         settings = {"speed": 57600, "flow": "rtscts"}
         assert await run("chardev-set-line", id="board", settings=settings) == {}
         assert await run("chardev-get-line", id="board") == {**before, **settings}
@@ -58,7 +59,8 @@ async def test_they_survive_a_change_under_a_bridge() -> None:
         run.registry.devices.add(BridgeOptions(chardev="board", peer="user"))
         await run("chardev-set-line", id="board", settings={"speed": 57600})
         await run.change("board", "null")
-        assert await run("chardev-get-line", id="board") == {"supported": []}
+        missing = ["break", "modem", "purge", "settings"]
+        assert await run("chardev-get-line", id="board") == {"supported": [], "missing": missing}
         await run.change("board", "serial", device=name, speed=9600)
         assert (await run("chardev-get-line", id="board"))["speed"] == 57600
 

@@ -50,7 +50,7 @@ def check_remote(options: SerialOptions) -> None:
         "rs485": options.rs485 is not None,
         "low-latency": options.low_latency is not None,
     }
-    if urlsplit(options.path).scheme == "socket":
+    if options.path.lower().startswith("socket:"):
         local |= {"dtr": options.dtr != "keep", "rts": options.rts != "keep"}
     for name, is_wanted in local.items():
         if is_wanted:
