@@ -45,7 +45,7 @@ CORE = (
         "users",
         "frontend",
     ),
-    *("last_words", "storms", "cancel_everywhere", "machine"),
+    *("line_in_place", "last_words", "storms", "cancel_everywhere", "machine"),
 )
 CORE_TESTS = (
     *(f"tests/core/test_{name}.py" for name in CORE),

@@ -24,6 +24,9 @@ PAGES = [
         "docs/bridge.md",
         "docs/security.md",
         "docs/python.md",
+        "docs/serial.md",
+        "docs/board-tools.md",
+        "docs/from-ser2net.md",
     ),
     ".github/SECURITY.md",
 ]
