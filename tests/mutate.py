@@ -236,6 +236,7 @@ NO_CHECKPOINT = "nobody runs before both are done"
 SPARES = "it only spares the processor some work"
 ASKED_AGAIN = "the same is asked again before anything is harmed"
 WHICH = "only which of two refusals comes first, if there is a reason for both"
+ANOTHER = "another checkpoint is left"
 GIVES_WAY = "only when the processor is given up, which the benchmark tells"
 REASONS: dict[str, str] = {
     "renew: swapped `self.left = TURN` and `self.is_over = False`": SAME,
@@ -357,12 +358,18 @@ REASONS: dict[str, str] = {
     "shut: swapped `self._parts.users.wake_readers()` and `if self._change is not None:`": NO_CHECKPOINT,
     "attach: swapped `self._parts.check_not_closed()` and `has_backend = self._parts.runner.started`": SAME,
     "attach: swapped `if len(self.frontends) >= (self.backend.stacking.max_frontends if has_backend else 1):` and `inbox = self._parts.users.vacant()`": SAME,
-    "attach: swapped `inbox = self._parts.users.vacant()` and `handlers = Handlers(be_change=be_change, on_event=on_event, on_receive=on_receive, on_open=on_open, on_failure=on_failure, fe_open=fe_open, answers_line=answers_line)`": SAME,
+    "attach: swapped `inbox = self._parts.users.vacant()` and `handlers = Handlers(be_change=be_change, on_event=on_event, on_receive=on_receive, on_open=on_open, on_line=on_line, on_failure=on_failure, fe_open=fe_open, answers_line=answers_line)`": SAME,
     "attach: swapped `self._parts.users.attach(inbox, frontend, is_open=self.is_open)` and `self.touch()`": NO_CHECKPOINT,
     "attach: swapped `self.touch()` and `if has_backend:`": NO_CHECKPOINT,
     "detach: swapped `users.detach(users.inbox_of(frontend))` and `self.touch()`": NO_CHECKPOINT,
     "detach: swapped `self.touch()` and `self._parts.outbox.interrupt()`": NO_CHECKPOINT,
     "change: without `self._change = None`": "a change that has ended has nothing to give up",
+    "_switch: swapped `old.stay()` and `await self._roll_back()`": "users can neither read nor write before both are done",
+    "send_eof: swapped `while (carried := runner.carried):` and `await trio.lowlevel.checkpoint_if_cancelled()`": SAME,
+    "send_eof: without `await trio.lowlevel.checkpoint_if_cancelled()`": ANOTHER,
+    "send_eof: swapped `end(runner)` and `await trio.lowlevel.cancel_shielded_checkpoint()`": "it holds the lock, so nothing is changed meanwhile",
+    "send_eof: without `await trio.lowlevel.cancel_shielded_checkpoint()`": ANOTHER,
+    "send_eof: swapped `await trio.lowlevel.checkpoint_if_cancelled()` and `await self._acquire_write_lock()`": SAME,
     "send_eof: swapped `async def use(runner: Runner) -> None:` and `await trio.lowlevel.checkpoint_if_cancelled()`": SAME,
     "_set_up: swapped `check_takes_changes(frontend)` and `self._asked.add(frontend)`": "whoever is not asked to take the change need not take the original back",
 }

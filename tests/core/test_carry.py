@@ -176,9 +176,10 @@ async def test_a_peer_that_begins_again_and_again_has_the_drain_timeout(
                 old.is_taking = True
 
         async def be_change(backend: Controls) -> None:
-            old.settle_seconds, old.is_taking = 0.7, True
+            old.is_taking = True
             nursery.start_soon(begin_again)
 
+        old.settle_seconds = 0.7
         await chardev.attach(be_change=be_change).send_all(b"taken")
         begin = trio.current_time()
         await chardev.change(new.open, carry=True, drain_timeout=2)
