@@ -375,6 +375,13 @@ MISTAKES = {
         ("bridge,chardev=n,peer=n", "'n'"),
         ("bridge,chardev=n,peer=m,when-closed=x", "'x'"),
         ("bridge,chardev=n,peer=m,eof=x", "'x'"),
+        ("bridge,chardev=n,peer=m,translate-to-peer=x", "'x'"),
+        ("bridge,chardev=n,peer=m,translate-to-chardev=", "''"),
+        ("bridge,chardev=n,peer=m,pace-char-us=-1", "'-1'"),
+        ("bridge,chardev=n,peer=m,pace-line-ms=1s", "'pace-line-ms'"),
+        ("bridge,chardev=n,peer=m,frame-silence-us=10000001", "'10000001'"),
+        ("bridge,chardev=n,peer=m,frame-delimiter=\\q", "'\\q'"),
+        ("bridge,chardev=n,peer=m,notice=x", "'notice'"),
         ("monitor,chardev=n,pretty=x", "'pretty'"),
     ],
     "object": [

@@ -15,7 +15,7 @@ import attrs
 import pytest
 import trio
 import trio._core._run as trio_run
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.steps import SEEDS, steps
 from trio_chardev.core import look_again
@@ -47,6 +47,8 @@ class Scenario:
     """Checkpoints before the act."""
     bursts: bool = False
     """What is not taken at once is offered again, see `pour`, each time once."""
+    shape: dict[str, Any] = attrs.Factory(dict)
+    """Options of the bridge that hold bytes back for a while."""
 
     def __str__(self) -> str:
         return f"{self.act}-{self.name}-{self.target}-{self.after}".replace(" ", "-")
@@ -57,7 +59,18 @@ STUCK: dict[str, Any] = {"stuck": True}
 ACTS: tuple[Act, ...] = ("change board", "change user", "change both", "remove")
 GULPS: dict[str, Any] = {"eager": True, "gulp": 1}
 LINED: dict[str, Any] = {"has_line": True, "eager": True}
+SHAPES: dict[str, dict[str, Any]] = {
+    "paced": {"pace_char_us": 1000, "translate_to_peer": "crlf"},
+    "paced-lines": {"pace_line_ms": 1, "frame_delimiter": ">"},
+    "framed": {"frame_silence_us": 1000},
+}
 SCENARIOS = [
+    *(
+        Scenario(f"{name}-{speed}", act, old, EAGER, after=4, shape=shape)
+        for act in ACTS
+        for name, shape in SHAPES.items()
+        for speed, old in (("eager", EAGER), ("slow", {}))
+    ),
     *(
         Scenario(name, act, old, new)
         for act in ACTS
@@ -127,16 +140,23 @@ class Run:
             with self.scopes["act"]:
                 await self.act(registry)
             trio.lowlevel.remove_instrument(self.injector)
-        await wait_all_tasks_blocked()
+        await self.settle()
         if "b0" not in registry.devices:
             self.add(registry)
         for name in ("board", "user"):
             last = FakeOptions(device=self.devices[f"last {name}"])
             await registry.change(name, last)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until nothing moves any more."""
+        if self.scenario.shape:
+            await trio.sleep(60)
         await wait_all_tasks_blocked()
 
     def add(self, registry: Registry) -> None:
-        registry.devices.add(BridgeOptions(id="b0", chardev="board", peer="user"))
+        options = BridgeOptions(id="b0", chardev="board", peer="user", **self.scenario.shape)
+        registry.devices.add(options)
 
     async def feed(self, registry: Registry, name: str) -> None:
         """Whatever backend is in place has something to be read all the time."""
@@ -191,8 +211,9 @@ def brute_force(scenario: Scenario, seeds: int) -> Counter[bool]:
             for k in steps(10_000):
                 scheduler_random.seed(seed)
                 run = Run(scenario, k, when)
+                clock = MockClock(autojump_threshold=0) if scenario.shape else None
                 try:
-                    was_reached = trio.run(run.main)
+                    was_reached = trio.run(run.main, clock=clock)
                 except BaseException as exc:
                     exc.add_note(f"{scenario}: {when} {k=} {seed=}")
                     raise

@@ -187,6 +187,10 @@ class Inbox(Generic[UserT]):
         item = None if self.is_held else self.queue.peek()
         return item if isinstance(item, bytes) else b""
 
+    def peek_run(self, max_bytes: int) -> tuple[bytes, bool]:
+        """See `InboxQueue.peek_run`; nothing while a change is under way."""
+        return (b"", False) if self.is_held else self.queue.peek_run(max_bytes)
+
     def flush(self) -> None:
         """Hand over what is queued, as far as the frontend takes it.
 

@@ -205,6 +205,22 @@ class InboxQueue:
         item = self._first()
         return item[self._offset :] if self._offset and isinstance(item, bytes) else item
 
+    def peek_run(self, max_bytes: int) -> tuple[bytes, bool]:
+        """Return up to *max_bytes* of the bytes before the next event, and whether it is right behind.
+
+        Without one, those are the bytes that may be continued by what comes.
+        """
+        run = bytearray()
+        self._first()  # puts the bytes of a pipe in its place
+        for index, item in enumerate(self._items):
+            if not isinstance(item, bytes):
+                return bytes(run), True
+            start = 0 if index else self._offset
+            run += item[start : start + max_bytes - len(run)]
+            if len(run) == max_bytes:
+                break
+        return bytes(run), False
+
     @property
     def is_next_piped(self) -> bool:
         """Are the next bytes in the pipe?"""

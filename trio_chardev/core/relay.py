@@ -52,6 +52,18 @@ class Relay:
         self.check()
         return self._inbox.peek()
 
+    def peek_run(self, max_bytes: int) -> tuple[bytes, bool]:
+        """Return all bytes that wait, up to *max_bytes* or an event, and whether that is behind them.
+
+        They stay the next bytes until `consume`.
+        """
+        self.check()
+        return self._inbox.peek_run(max_bytes)
+
+    async def wait_input(self) -> None:
+        """Wait until something more has come, or a change begins to hand over again."""
+        await self._inbox.queue.wait_item()
+
     def consume(self, size: int) -> None:
         """Take *size* bytes, at most those that `peek` returned, also during a change."""
         self._inbox.queue.take(size)

@@ -116,6 +116,9 @@ class Device(abc.ABC):
         """Do what the handlers can't do, until cancelled."""
         await trio.sleep_forever()
 
+    def finish(self) -> None:  # noqa: B027 - most have nothing to do
+        """Hold nothing back any more that could be passed on: everything ends soon."""
+
     def close(self) -> None:
         """Leave the chardevs."""
         for frontend in self._frontends:

@@ -19,9 +19,16 @@ from trio_chardev.core.frontend import Frontend
 from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions, DeviceRequest
 from trio_chardev.devices.exchange import Exchange
 from trio_chardev.devices.flow import Flow
+from trio_chardev.devices.framing import SILENCE, Framer, parse_delimiter
+from trio_chardev.devices.notice import Watch
+from trio_chardev.devices.pacing import Pacer
+from trio_chardev.devices.shaped import ShapedFlow
+from trio_chardev.devices.translation import Translate, Translation
 from trio_chardev.errors import ChardevError, OptionsError
 from trio_chardev.events import BackendEvent, Event
 
+MICROSECOND, MILLISECOND = 1e-6, 1e-3
+MAX_DELAY = 10.0  # seconds, of a frame's silence or between two bytes
 LOOK_INTERVAL = 0.1  # seconds between looks at lines that don't report their changes
 ON_FAILURE = ChardevError, trio.ClosedResourceError
 """Raised by a line that lacks something, or whose backend or chardev is gone."""
@@ -48,6 +55,28 @@ class BridgeOptions(DeviceOptions):
     eof: Eof = "keep"
     """When one side's peer ends: keep the other's for the next who comes, or pass the end on to
     it, where that is a socket, behind all that came before; then it can be sent nothing more."""
+
+    translate_to_peer: Translate = "none"
+    """What becomes of line ends on their way to the users: icrnl (CR to LF), inlcr (LF to CR),
+    igncr (no CR), onlcr (LF to CR LF), as by a terminal; cr, lf, crlf: each, CR LF too, to that."""
+
+    translate_to_chardev: Translate = "none"
+    """The same, on their way to the device."""
+
+    pace_char_us: int = 0
+    """Microseconds between two bytes to the device."""
+
+    pace_line_ms: int = 0
+    """Milliseconds after each line to the device."""
+
+    frame_silence_us: int = 0
+    """Microseconds of silence after which what the device has sent is passed on, as one piece."""
+
+    frame_delimiter: str | None = None
+    """What the device sends is passed on up to this, as one piece; \\r, \\n, \\t, \\xNN are escapes."""
+
+    notice: bool = False
+    """Are users told in a line of text that the device is gone, back, or has been changed?"""
 
 
 @attrs.frozen
@@ -88,13 +117,49 @@ class Bridge(Device):
 
     def __init__(self, options: BridgeOptions, request: DeviceRequest) -> None:
         super().__init__(options, request)
-        holds = options.when_closed == "hold"
-        self.to_peer = Flow(holds)
-        self.to_chardev = Flow(holds)
-        self.to_peer.exchange = self.to_chardev.exchange = Exchange(self.to_peer, self.to_chardev)
+        self.to_peer = self._make_flow(options.translate_to_peer, framer=self._make_framer())
+        self.to_chardev = self._make_flow(options.translate_to_chardev, pacer=self._make_pacer())
+        if not isinstance(self.to_peer, ShapedFlow) and not isinstance(self.to_chardev, ShapedFlow):
+            exchange = Exchange(self.to_peer, self.to_chardev)
+            self.to_peer.exchange = self.to_chardev.exchange = exchange
         self.to_peer.passes_eof = self.to_chardev.passes_eof = options.eof == "pass"
         self._stirred = trio.Event()
         """Set when there may be something to look at or to show that was not there before."""
+        self._watch: Watch | None = None
+        """What the users were told of the device."""
+
+    def _make_flow(
+        self, translate: Translate, framer: Framer | None = None, pacer: Pacer | None = None
+    ) -> Flow:
+        holds = self.options.when_closed == "hold"
+        if translate == "none" and framer is None and pacer is None:
+            return Flow(holds)
+        return ShapedFlow(holds, translation=Translation(translate), framer=framer, pacer=pacer)
+
+    def _make_framer(self) -> Framer | None:
+        silence = self._seconds("frame_silence_us", MICROSECOND)
+        text = self.options.frame_delimiter
+        if text is None:
+            return Framer(silence) if silence else None
+        try:
+            return Framer(silence or SILENCE, parse_delimiter(text))
+        except ValueError as exc:
+            raise OptionsError(f"Property '{self.driver}.frame-delimiter' {exc}") from None
+
+    def _make_pacer(self) -> Pacer | None:
+        char = self._seconds("pace_char_us", MICROSECOND)
+        line = self._seconds("pace_line_ms", MILLISECOND)
+        return Pacer(char, line) if char or line else None
+
+    def _seconds(self, name: str, unit: float) -> float:
+        """Return the value of a property that is a time. Raises OptionsError."""
+        value: int = getattr(self.options, name)
+        if not 0 <= value * unit <= MAX_DELAY:
+            raise OptionsError(
+                f"Property '{self.driver}.{name.replace('_', '-')}' can't take value '{value}': "
+                f"it may be from 0 to {MAX_DELAY / unit:.0f}"
+            )
+        return value * unit
 
     def start(self) -> None:
         if self.options.chardev == self.options.peer:
@@ -106,6 +171,9 @@ class Bridge(Device):
         self.peer = self._attach("peer", self.to_chardev, self.to_peer)
         self.to_peer.source = self.to_chardev.sink = self.chardev
         self.to_chardev.source = self.to_peer.sink = self.peer
+        if self.options.notice:
+            device = self._chardevs[self.options.chardev]
+            self._watch = Watch(device.backend, device.is_open)
 
     def _attach(self, name: str, away: Flow, towards: Flow) -> Frontend:
         async def be_change(backend: Controls) -> None:
@@ -117,9 +185,16 @@ class Bridge(Device):
         def on_event(event: BackendEvent) -> None:
             if event in (Event.OPENED, Event.CLOSED):
                 self._stirred.set()
+                if away is self.to_peer:
+                    self._tell_users(is_event=True)
                 away.source_told(event, self._chardevs[getattr(self.options, name)])
             elif event is Event.BREAK or not isinstance(event, Event):
                 away.control(event)
+
+        def on_line() -> None:
+            self._stirred.set()
+            if away is self.to_peer:
+                self._tell_users(is_event=False)
 
         return self.attach(
             name,
@@ -127,9 +202,25 @@ class Bridge(Device):
             on_event=on_event,
             on_receive=away.receive,
             on_open=towards.sink_opened,
-            on_line=lambda: self._stirred.set(),
+            on_line=on_line,
             answers_line=True,
         )
+
+    def _tell_users(self, *, is_event: bool) -> None:
+        """Tell the device's users what is new of it, if they want to know.
+
+        By an event, which comes after the bytes of before; only a new backend where nobody is has none.
+        """
+        if self._watch is not None:
+            device = self._chardevs[self.options.chardev]
+            if is_event or not (device.is_open or device.backend is self._watch.backend):
+                notice = self._watch.look(device.backend, is_open=device.is_open)
+                if notice is not None:
+                    self.to_peer.control(notice)
+
+    def finish(self) -> None:
+        self.to_peer.finish()
+        self.to_chardev.finish()
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:

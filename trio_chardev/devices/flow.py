@@ -24,6 +24,7 @@ from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.line_change import drive
 from trio_chardev.core.runner import CLEANUP_TIMEOUT
 from trio_chardev.devices.exchange import Exchange
+from trio_chardev.devices.notice import Notice
 from trio_chardev.devices.pour import Pour
 from trio_chardev.devices.splice import Splicing
 from trio_chardev.errors import (
@@ -69,7 +70,7 @@ class Flow:
     """Is the end of the source's peer passed on to the sink's, after all that came before?"""
     _opened: Backend | None = None
     """The backend of the source's OPENED that came last."""
-    _controls: deque[BackendEvent] = attrs.Factory(deque)
+    _controls: deque[BackendEvent | Notice] = attrs.Factory(deque)
     _ending: trio.CancelScope = attrs.Factory(trio.CancelScope)
     """The scope in which the end is passed on to the sink's peer."""
     is_at_work: bool = True
@@ -104,8 +105,11 @@ class Flow:
             self.exchange.piece_sent(self, taken)
         return taken
 
-    def control(self, event: BackendEvent) -> None:
-        """Queue a break, line settings, modem lines or the peer's end that the source reported."""
+    def control(self, event: BackendEvent | Notice) -> None:
+        """Queue a break, line settings, modem lines or the peer's end that the source reported.
+
+        Or what the sink's users are to be told of that.
+        """
         self._controls.append(event)
         if len(self._controls) > MAX_CONTROLS:
             oldest = next(e for e in self._controls if type(e) is type(event))
@@ -144,6 +148,9 @@ class Flow:
                     if isinstance(event, LineSettings):
                         line.keep(event)
 
+    def finish(self) -> None:
+        """Hold nothing back for a better time: everything ends soon."""
+
     # ------------------------------------------------------------ the task
 
     async def run(self) -> None:
@@ -153,8 +160,7 @@ class Flow:
             while True:
                 while self._controls:
                     await self._carry_out(self._controls.popleft())
-                if not await self._splicing.push() and (data := self.source.relay.peek()):
-                    await self._push(data)
+                await self._move_some()
                 if not self._controls:
                     self.is_at_work = False
                     self.source.accept_input()
@@ -179,8 +185,13 @@ class Flow:
         self.is_at_work = True
         self._work.unpark_all()
 
+    async def _move_some(self) -> None:
+        """Move on some of what the source has, if it has something."""
+        if not await self._splicing.push() and (data := self.source.relay.peek()):
+            await self._push(data)
+
     async def _push(self, data: bytes) -> None:
-        """Send some of *data*, the next bytes of the source, to the sink; or drop them."""
+        """Send some of *data*, what the source has next, to the sink; or drop it."""
         self._sink_opened = trio.Event()
         if self._may_be_lost:
             await self._wait_for_sink()
@@ -195,13 +206,13 @@ class Flow:
             if self.holds:
                 await self._wait_for_sink()
             else:
-                self.source.relay.consume(self._drop(data))
+                self._take(self._drop(data))
         except BackendError as exc:
             self._tell(exc)
             if self.holds or self.sink.is_open:
                 await self._wait_for_sink()
             else:
-                self.source.relay.consume(self._drop(data))
+                self._take(self._drop(data))
         else:
             self._note_sent(sent)
 
@@ -217,8 +228,12 @@ class Flow:
 
     def _note_sent(self, size: int) -> None:
         self._trouble = ""
-        self.source.relay.consume(size)
+        self._take(size)
         self.sent += size
+
+    def _take(self, size: int) -> None:
+        """Take from the source what *size* bytes are that were pushed."""
+        self.source.relay.consume(size)
 
     def _tell(self, error: BackendError) -> None:
         """Log *error*, but only once while it recurs."""
@@ -232,8 +247,18 @@ class Flow:
         self.sink.relay.give_up(data)
         return len(data)
 
-    async def _carry_out(self, event: BackendEvent) -> None:
+    async def _say(self, text: bytes) -> None:
+        """Send *text*, which the source has not sent, if somebody is there to read it."""
+        if not self._may_be_lost:
+            with suppress(BackendError):
+                while text:
+                    text = text[await self.sink.send_some(text) :]
+
+    async def _carry_out(self, event: BackendEvent | Notice) -> None:
         """Do to the sink what *event* asks for, as far as it can."""
+        if isinstance(event, Notice):
+            await self._say(bytes(event))
+            return
         if isinstance(event, LineRequest):
             in_force = await self._drive(event)
             with suppress(ChardevError):

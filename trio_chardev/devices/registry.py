@@ -136,6 +136,8 @@ class Devices(Mapping[str, Device]):
         """
         if self._is_shut:
             return
+        for device in self._devices.values():
+            device.finish()
         with trio.move_on_after(SETTLE_TIMEOUT, shield=True):
             before = self._moved()
             quiet_looks = LOOKS if before is None else 0
