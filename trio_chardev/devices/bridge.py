@@ -250,7 +250,12 @@ class Bridge(Device):
         return any(looks)
 
     def _show_line(self, peer: Controls | Frontend) -> None:
-        """Show the users of *peer* the device's line settings, if both lines can do that."""
+        """Show the users of *peer* the device's line settings, if both lines can do that.
+
+        Those that the users have just made are shown, or not, by `Line.acknowledge`.
+        """
+        if self.to_chardev.is_setting:
+            return
         with suppress(*ON_FAILURE):
             peer.line.show(self.chardev.line.settings)
 

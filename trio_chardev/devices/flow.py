@@ -71,6 +71,8 @@ class Flow:
     _opened: Backend | None = None
     """The backend of the source's OPENED that came last."""
     _controls: deque[BackendEvent | Notice] = attrs.Factory(deque)
+    _driving: LineRequest | None = None
+    """What is being done to the sink's line."""
     _ending: trio.CancelScope = attrs.Factory(trio.CancelScope)
     """The scope in which the end is passed on to the sink's peer."""
     is_at_work: bool = True
@@ -131,6 +133,12 @@ class Flow:
         while Event.CLOSED in self._controls:
             self._controls.remove(Event.CLOSED)
         self._ending.cancel()
+
+    @property
+    def is_setting(self) -> bool:
+        """Are the sink's line settings about to become those that the source has asked for?"""
+        waiting = (self._driving, *self._controls)
+        return any(isinstance(event, LineSettings) for event in waiting)
 
     def sink_opened(self) -> None:
         """Note that somebody has come to the sink."""
@@ -260,7 +268,11 @@ class Flow:
             await self._say(bytes(event))
             return
         if isinstance(event, LineRequest):
-            in_force = await self._drive(event)
+            self._driving = event
+            try:
+                in_force = await self._drive(event)
+            finally:
+                self._driving = None
             with suppress(ChardevError):
                 self.source.line.acknowledge(event, in_force)
             return

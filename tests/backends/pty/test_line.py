@@ -85,6 +85,21 @@ async def test_speed_0_is_no_speed(pair: Pair) -> None:
     line._master.close()
 
 
+@pytest.mark.parametrize("in_force", [LineSettings(300), LineSettings(19200)])
+async def test_what_came_of_the_users_settings_is_shown(pair: Pair, in_force: LineSettings) -> None:
+    """Also if the settings of before were shown in between, while the line was being set."""
+    line = line_of(pair)
+    pair.set(termios.B300)
+    assert line.find_changed() == LineSettings(300)
+    line.show(LineSettings(9600))
+    line.acknowledge(LineSettings(300), in_force)
+    speed = termios.tcgetattr(pair.slave)[OSPEED]
+    assert speed == {300: termios.B300, 19200: termios.B19200}[in_force.speed]
+    line.acknowledge(LineSettings(300), None)
+    assert termios.tcgetattr(pair.slave)[OSPEED] == speed
+    line._master.close()
+
+
 async def test_what_is_shown_is_seen_and_no_news(pair: Pair) -> None:
     """Data bits and parity are not kept by the kernel, but here."""
     line = line_of(pair)

@@ -456,6 +456,26 @@ async def test_telnet_survives_a_change_of_the_line() -> None:
                     await process.wait()
 
 
+async def test_a_terminal_at_a_pty_here_has_a_line_there(tmp_path: Path) -> None:
+    """For programs that want a tty where the line is another host's."""
+    link = str(tmp_path / "tty")
+
+    async def stty(*arguments: str) -> bytes:
+        command = [need("stty"), "-F", link, *arguments]
+        return (await trio.run_process(command, capture_stdout=True)).stdout
+
+    with wire() as here:
+        async with served(here.path) as registry:
+            await registry.add("far", tc.SerialOptions(path=url_of(registry), speed=19200))
+            await registry.add("tty", tc.PtyOptions(path=link))
+            registry.devices.add(tc.BridgeOptions(chardev="far", peer="tty"))
+            assert here.speed == termios.B19200
+            with serial.Serial(link, 300, stopbits=2, timeout=5) as port:
+                port.write(b"x")
+                await until(lambda: here.speed == termios.B300)
+                assert b"speed 300 baud" in await stty()
+
+
 async def _read_until(stream: trio.abc.ReceiveStream, text: bytes) -> None:
     got = b""
     while text not in got:

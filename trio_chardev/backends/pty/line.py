@@ -64,8 +64,8 @@ class PtyLine(Line):
             self._raw = self._read()
 
     def acknowledge(self, request: LineRequest, in_force: LineRequest | None) -> None:
-        """Show the settings in force to the user, who has made others that can't be had."""
-        if isinstance(in_force, LineSettings) and in_force != request:
+        """Show the settings in force to the user, if others were shown or made since."""
+        if isinstance(in_force, LineSettings) and in_force != self._settings:
             self.show(in_force)
 
     def find_changed(self) -> LineSettings | None:
