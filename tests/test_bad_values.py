@@ -35,8 +35,9 @@ from trio_chardev.service import open_service
 UGLY = re.compile(
     r"Errno|object at 0x|Traceback|<class|NoneType|codec|sub-exception|unsupported operand|Error\("
 )
-# What QEMU says, though it could be clearer.
+# What QEMU says, though it could be clearer; and what a good value gets from a chardev that lacks it.
 QEMUS = (
+    "'null' has no ",
     "address resolution failed for",
     "Capabilities negotiation is already complete",
     "File descriptor named",
@@ -114,6 +115,9 @@ def names_in(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         for name, inner in value.items():
             yield name
+            yield from names_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
             yield from names_in(inner)
 
 
@@ -232,6 +236,10 @@ async def test_bad_arguments_of_a_command_are_told_and_leave_nothing(command: st
         "chardev-remove": {"id": "nope"},
         "ringbuf-write": {"device": "r", "data": "x"},
         "ringbuf-read": {"device": "r", "size": 1},
+        "chardev-get-line": {"id": "n"},
+        "chardev-set-line": {"id": "n", "settings": {}},
+        "chardev-line-sequence": {"id": "n", "steps": [{}]},
+        "chardev-lend": {"id": "nope"},
     }
     cls = COMMANDS[command].arguments
     async with open_commands() as run:

@@ -29,8 +29,9 @@ MAY_IMPORT = {
     "testing": BASE | {"core", "devices"},
     "backends": BASE | {"core", "protocols"},
     "devices": BASE | {"core"},
-    "registry": KINDS | {"notices"},
-    "qmp": KINDS | {"notices", "registry"},
+    "lending": KINDS | {"notices"},
+    "registry": KINDS | {"lending", "notices"},
+    "qmp": KINDS | {"lending", "notices", "registry"},
     "service": SERVICE,
     "plugins": SERVICE,
     "": SERVICE,  # the public names

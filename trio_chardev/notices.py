@@ -73,6 +73,28 @@ class ChardevBreak:
 
 
 @attrs.frozen
+class ChardevLent:
+    """The device of a chardev was lent."""
+
+    id: str
+    pty: str | None = None
+    """The terminal to whose user it is lent; without one any program may open it."""
+
+    def __str__(self) -> str:
+        return f"chardev '{self.id}' is lent" + (f" to '{self.pty}'" if self.pty else "")
+
+
+@attrs.frozen
+class ChardevReturned:
+    """The device of a chardev is lent no more."""
+
+    id: str
+
+    def __str__(self) -> str:
+        return f"chardev '{self.id}' is lent no more"
+
+
+@attrs.frozen
 class DeviceDeleted:
     """A device is gone: it was deleted, or it failed."""
 
@@ -91,5 +113,7 @@ Notice: TypeAlias = (
     | ChardevOpened
     | ChardevClosed
     | ChardevBreak
+    | ChardevLent
+    | ChardevReturned
     | DeviceDeleted
 )

@@ -30,6 +30,7 @@ from trio_chardev.errors import (
     OptionsError,
 )
 from trio_chardev.events import BackendEvent, Event
+from trio_chardev.lending import Lending, no_fd
 from trio_chardev.notices import (
     ChardevAdded,
     ChardevBreak,
@@ -67,11 +68,16 @@ class Registry(Mapping[str, Chardev]):
     """Those of *objects* that use chardevs, as monitors do: devices whose ids are object ids."""
     _chardevs: dict[str, Chardev] = attrs.Factory(dict)
     _options: dict[str, BackendOptions] = attrs.Factory(dict)
+    _sandboxes: dict[str, Sandbox] = attrs.Factory(dict)  # those in which the options are opened
     _adding: set[str] = attrs.Factory(set)  # ids whose first backend is being opened
+    _lending: Lending = attrs.field(init=False)
     _told: dict[Chardev, Backend] = attrs.Factory(dict)  # last reported to `on_notice`
 
     def __attrs_post_init__(self) -> None:
         self.environment = Environment(chardevs=self._chardevs, objects=self.objects)
+        self._lending = Lending(
+            self._nursery, self._opener_again, self._with_environment, self._note_change, self.tell
+        )
 
     def __getitem__(self, id: str) -> Chardev:
         try:
@@ -148,7 +154,7 @@ class Registry(Mapping[str, Chardev]):
         finally:
             self._adding.discard(id)
         self._told[chardev] = chardev.backend
-        self._options[id] = options
+        self._options[id], self._sandboxes[id] = options, sandbox
         self.tell(ChardevAdded(id, chardev.backend.filename))
         if chardev.is_open:
             self._note_event(chardev, Event.OPENED, chardev.backend)
@@ -176,7 +182,8 @@ class Registry(Mapping[str, Chardev]):
     ) -> Chardev:
         """Replace the backend of chardev *id*, and return the chardev; see `Chardev.change`.
 
-        Raises ChardevNotFoundError and what `Chardev.change` raises; then nothing has changed.
+        If its device is lent, it is so no more. Raises ChardevNotFoundError and what
+        `Chardev.change` raises; then nothing has changed.
         """
         if id not in self._chardevs:
             raise ChardevNotFoundError(f"Chardev '{id}' does not exist")
@@ -192,9 +199,43 @@ class Registry(Mapping[str, Chardev]):
                 carry=carry,
                 keep_peer=keep_peer,
             )
-        self._options[id] = options
+        self._options[id], self._sandboxes[id] = options, sandbox
         chardev.is_replayed = options.rr is not None
         self._note_change(chardev)
+        self._lending.end(chardev)
+        return chardev
+
+    # ------------------------------------------------------------ lending
+
+    def is_lent(self, id: str) -> bool:
+        """Is the device of chardev *id* lent? Raises ChardevNotFoundError."""
+        return self[id] in self._lending
+
+    async def lend(self, id: str, to: str | None = None) -> Chardev:
+        """Give the device of chardev *id* away, until `take_back`; return the chardev.
+
+        It is closed, for another program to use. With *to* "pty" it stays open, and the user of a
+        PTY, whose path is `Chardev.pty`, has it, until half a second after the PTY's last close. The
+        chardev's users stay, and find nobody there. This is a change: when it raises anything,
+        Cancelled included, nothing has changed.
+
+        Raises ChardevNotFoundError, OptionsError, BackendError, ChangeRefusedError,
+        ChangeFailedError, ChardevClosedError.
+        """
+        chardev = self[id]
+        with _failed_to("lend", id):
+            await self._lending.lend(chardev, self._options[id], self._sandboxes[id], to)
+        return chardev
+
+    async def take_back(self, id: str) -> Chardev:
+        """Open the device of chardev *id*, which was lent, again; return the chardev.
+
+        This is a change: when it raises, for example because another program still has the device,
+        it stays lent, and this can be tried again. Raises as `lend`.
+        """
+        chardev = self[id]
+        with _failed_to("take back", id):
+            await self._lending.take_back(chardev)
         return chardev
 
     async def remove(self, id: str) -> None:
@@ -208,7 +249,8 @@ class Registry(Mapping[str, Chardev]):
             raise ChardevBusyError(f"Chardev '{id}' is busy")
         if chardev.is_replayed:
             raise ChangeRefusedError(f"Chardev '{id}' cannot be unplugged in record/replay mode")
-        del self._chardevs[id], self._told[chardev], self._options[id]
+        del self._chardevs[id], self._told[chardev], self._options[id], self._sandboxes[id]
+        self._lending.forget(chardev)
         self.tell(ChardevRemoved(id))
         await chardev.aclose()
 
@@ -262,8 +304,14 @@ class Registry(Mapping[str, Chardev]):
     def _opener(
         self, options: BackendOptions, take_fd: Callable[[str], int], sandbox: Sandbox
     ) -> Opener:
-        opener = self._opener_of(options)
+        return self._with_environment(self._opener_of(options), sandbox, take_fd)
 
+    def _opener_again(self, options: BackendOptions, sandbox: Sandbox) -> Opener:
+        return self._opener(options, no_fd, sandbox)
+
+    def _with_environment(
+        self, opener: Opener, sandbox: Sandbox, take_fd: Callable[[str], int] = no_fd
+    ) -> Opener:
         def open_in_registry(request: OpenRequest) -> AbstractAsyncContextManager[Backend]:
             environment = self.environment
             request.environment = environment

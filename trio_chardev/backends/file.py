@@ -19,6 +19,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Self
 
 import attrs
 import trio
@@ -66,6 +67,12 @@ class FileOptions(BackendOptions):
 
     max_size: int | None = None
     """Largest size of the output file in bytes; what would exceed it is left out, and counted."""
+
+    @property
+    def again(self) -> Self | None:
+        """Without truncating what is there by now."""
+        options = super().again
+        return attrs.evolve(options, append=True) if options is not None else None
 
 
 class FileBackend(DescriptorBackend):

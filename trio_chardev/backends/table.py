@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -22,8 +22,8 @@ from trio_chardev.backends.socket.socket import SocketOptions, open_socket
 from trio_chardev.backends.stacked.hub import HubOptions, open_hub
 from trio_chardev.backends.stacked.mux import MuxOptions, open_mux
 from trio_chardev.backends.stdio import StdioOptions, open_stdio
-from trio_chardev.backends.taps.log import open_log
-from trio_chardev.backends.taps.record import check_recording, open_recording
+from trio_chardev.backends.taps.opened import with_taps
+from trio_chardev.backends.taps.record import check_recording
 from trio_chardev.backends.udp import UdpOptions, open_udp
 from trio_chardev.core.backend import Backend, Opener, OpenerOf, OpenRequest
 from trio_chardev.errors import OptionsError
@@ -105,17 +105,4 @@ Raises OptionsError for options of no kind, or options about recording that cont
 def _opener_of_kind(kind: Kind[Any], options: BackendOptions) -> Opener:
     check_recording(options)
     check_limits(options)
-    if options.logfile is None and options.record is None:
-        return lambda request: kind.open(options, request)
-
-    @asynccontextmanager
-    async def open_tapped(request: OpenRequest) -> AsyncIterator[Backend]:
-        async with (
-            open_log(options, request) as log,
-            open_recording(options, request) as recording,
-            kind.open(options, request) as backend,
-        ):
-            backend.taps += tuple(tap for tap in (log, recording) if tap is not None)
-            yield backend
-
-    return open_tapped
+    return with_taps(lambda request: kind.open(options, request), options)

@@ -118,6 +118,11 @@ class Backend(abc.ABC):
         return STANDS_ALONE
 
     @property
+    def shared(self) -> Backend:
+        """The one whose descriptors the next backend may share: itself, or one that it has inside."""
+        return self
+
+    @property
     def is_open(self) -> bool:
         """Is somebody at the other end? True from a reported OPENED to a reported CLOSED."""
         return self._open

@@ -303,7 +303,7 @@ class Chardev:
         request = OpenRequest(
             id=self.id,
             on_event=weakly(Parts.backend_event, self._parts, runner),
-            replaces=replaces.backend if replaces else None,
+            replaces=replaces.backend.shared if replaces else None,
             keep_peer=keep_peer,
             is_guarded=self._parts.is_guarded,
             users=self._parts.users,

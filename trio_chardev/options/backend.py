@@ -67,6 +67,11 @@ class BackendOptions(Documented):
         return ()
 
     @property
+    def again(self) -> Self | None:
+        """With which options to open the same again, after it was closed; None if that can't be."""
+        return attrs.evolve(self, logappend=True) if self.logfile is not None else self
+
+    @property
     def open_timeout(self) -> float:
         """Seconds that opening may take, if the caller does not say."""
         return 30.0

@@ -33,18 +33,21 @@ class FakeDevice(FakeWorld):
             await trio.sleep_forever()
         if not self.opens:
             raise BackendError(f"{self.name} does not open")
-        assert not self.is_held_open, f"{self.name} is open already"
-        self.is_held_open, self.is_leaving = True, False
+        shares = isinstance(request.replaces, FakeBackend) and request.replaces.device is self
+        assert shares or not self.is_held_open, f"{self.name} is open already"
+        self.holders += 1
+        self.is_held_open = True
+        backend: Backend | None = None
         try:
             await trio.lowlevel.checkpoint()
-            self.backend = FakeBackend(request, self)
-            self.backend.set_open(self.connected)
+            self.backend = backend = FakeBackend(request, self)
+            backend.set_open(self.connected)
             if self.dies_early:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._die)
-                    yield self.backend
+                    yield backend
             else:
-                yield self.backend
+                yield backend
         except ExceptionGroup as group:  # no group may cross the interface
             raise BackendError(f"{self.name} died") from group
         finally:
@@ -52,8 +55,11 @@ class FakeDevice(FakeWorld):
                 try:
                     await trio.sleep(self.close_seconds)  # noqa: ASYNC102 - the scope has one, and may shield
                 finally:
-                    self.is_held_open = False
-                    self.backend = None
+                    self.holders -= 1
+                    self.is_held_open = self.holders > 0
+                    self.is_leaving = False
+                    if backend is self.backend:
+                        self.backend = None
 
     async def _die(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -83,6 +83,8 @@ class FakeWorld:
 
     is_held_open: bool = False
     """Is there a backend on it that is not closed yet?"""
+    holders: int = 0
+    """How many backends are on it; two while one takes the place of the other."""
     is_active: bool = False
     """Was the backend put in place?"""
     is_leaving: bool = False

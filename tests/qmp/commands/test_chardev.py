@@ -226,6 +226,7 @@ async def test_details_tell_the_options_and_the_users() -> None:
             "backend": backend("ringbuf"),
             "open": True,
             "others-wait": False,
+            "lent": False,
             "is-used": True,
             "users": ["m"],
         }

@@ -101,6 +101,14 @@ class SocketOptions(BackendOptions):
         return attrs.evolve(self, wait=False) if self.wait else self
 
     @property
+    def again(self) -> Self | None:
+        """Without waiting for the first client; not with a descriptor, which was given away."""
+        if isinstance(self.addr, FdAddress):
+            return None
+        options = super().again
+        return options.when_restored() if options is not None else None
+
+    @property
     def open_timeout(self) -> float:
         """Seconds that opening may take, when the caller does not say."""
         return math.inf if self.server and self.wait else super().open_timeout

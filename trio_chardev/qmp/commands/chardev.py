@@ -20,6 +20,7 @@ from trio_chardev.options.structure import unstructure
 from trio_chardev.qmp.commands.context import Command, Context, Host, NoArguments
 from trio_chardev.qmp.commands.descriptor import FD_COMMANDS
 from trio_chardev.qmp.commands.device import DEVICE_COMMANDS
+from trio_chardev.qmp.commands.lending import LENDING_COMMANDS
 from trio_chardev.qmp.commands.line import LINE_COMMANDS
 from trio_chardev.qmp.commands.object import OBJECT_COMMANDS
 from trio_chardev.qmp.commands.peer import PEER_COMMANDS
@@ -81,6 +82,10 @@ class ChardevDetails:
     """Is a peer at its other end?"""
     others_wait: bool
     """Are more clients waiting for that peer to leave?"""
+    lent: bool
+    """Is its device lent? Then `backend` is what it will have again."""
+    lent_to: str | None = None
+    """The terminal whose user has it."""
     is_used: bool
     users: tuple[str, ...]
     """The ids of the devices, muxes and hubs that use it; a --monitor has no id."""
@@ -160,15 +165,17 @@ def _backend_of(options: BackendOptions) -> dict[str, Any]:
 
 
 def _details(registry: Registry, chardev: Chardev) -> dict[str, Any]:
+    is_lent = registry.is_lent(chardev.id)
     return {
         "label": chardev.id,
         "filename": chardev.backend.filename,
         "backend": _backend_of(registry.options_of(chardev.id)),
         "open": chardev.is_open,
         "others-wait": chardev.backend.peer.others_wait,
+        "lent": is_lent,
         "is-used": bool(chardev.frontends),
         "users": registry.users_of(chardev.id),
-    }
+    } | ({"lent-to": chardev.pty} if is_lent and chardev.pty is not None else {})
 
 
 def query_chardev_backends(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
@@ -251,6 +258,7 @@ COMMANDS: dict[str, Command] = {
     "chardev-send-break": Command(IdArguments, chardev_send_break),
     **RINGBUF_COMMANDS,
     **LINE_COMMANDS,
+    **LENDING_COMMANDS,
     **PEER_COMMANDS,
     **FD_COMMANDS,
     **OBJECT_COMMANDS,

@@ -16,8 +16,10 @@ from trio_chardev.notices import (
     ChardevBreak,
     ChardevChanged,
     ChardevClosed,
+    ChardevLent,
     ChardevOpened,
     ChardevRemoved,
+    ChardevReturned,
     DeviceDeleted,
 )
 from trio_chardev.options.structure import unstructure
@@ -49,6 +51,8 @@ EVENTS: Final[dict[str, type[Any]]] = {
     "CHARDEV_OPENED": ChardevOpened,
     "CHARDEV_CLOSED": ChardevClosed,
     "CHARDEV_BREAK": ChardevBreak,
+    "CHARDEV_LENT": ChardevLent,
+    "CHARDEV_RETURNED": ChardevReturned,
     "DEVICE_DELETED": DeviceDeleted,
 }
 _NAME_OF: Final = {cls: name for name, cls in EVENTS.items()}
