@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -29,6 +30,7 @@ from trio_chardev.backends.serial.serial import SerialOptions
 from trio_chardev.backends.socket.addresses import FdAddress, UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.backends.stacked.mux import MuxOptions
+from trio_chardev.backends.table import Kind
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless
 from trio_chardev.devices.bridge import BridgeOptions
@@ -373,6 +375,44 @@ async def test_who_opens_it_soon_after_another_still_has_the_device(
         assert world.registry.is_lent("board")
 
 
+async def test_settings_that_the_device_refuses_are_told_of_and_shown_as_they_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with open_world(has_line=True, line=LineSettings(9600), line_fails=True) as world:
+        await world.registry.lend("board", "pty")
+        flasher = Flasher.at(world.registry)
+        modes = termios.tcgetattr(flasher.fd)
+        modes[4] = modes[5] = termios.B300
+        termios.tcsetattr(flasher.fd, termios.TCSANOW, modes)
+        await until(lambda: termios.tcgetattr(flasher.fd)[5] == termios.B9600)
+        pty = world.registry["board"].pty
+        assert caplog.messages == [f"chardev 'board', lent to '{pty}': board does not take 300 8N1"]
+        os.close(flasher.fd)
+
+
+@pytest.mark.parametrize("to", TO)
+async def test_a_recording_goes_on_without_what_the_flasher_sends(
+    to: str | None, tmp_path: Path
+) -> None:
+    cast = tmp_path / "cast"
+    board = FakeDevice("board", eager=True)
+    async with open_registry(Kind(FakeOptions, lambda o, r: o.device.open(r))) as registry:
+        await registry.add("board", FakeOptions(device=board, record=str(cast)))
+        async with registry["board"].attach(be_change=stateless) as frontend:
+            await frontend.send_all(b"before")
+            await registry.lend("board", to)
+            if to is not None:
+                flasher = Flasher.at(registry)
+                os.write(flasher.fd, b"secret")
+                with trio.fail_after(PATIENCE):
+                    await until(lambda: board.sent == b"beforesecret")
+                os.close(flasher.fd)
+            await registry.take_back("board")
+            await frontend.send_all(b"after")
+    lines = [json.loads(line) for line in cast.read_text().splitlines()[1:]]
+    assert [data for _, kind, data in lines if kind == "i"] == ["before", "after"]
+
+
 async def test_a_device_that_dies_stays_lent_until_it_is_fetched() -> None:
     async with open_world() as world:
         await world.registry.lend("board", "pty")
@@ -464,6 +504,41 @@ def test_cancelled_at_every_step_it_is_lent_or_not_and_nothing_leaks(
                     await (registry.take_back if is_lent else registry.lend)("board")
                     assert board.is_held_open is is_lent
         assert not board.is_held_open
+        assert len(os.listdir("/proc/self/fd")) <= before + 1, "inotify's stays"
+        return injector.fired
+
+    for k in steps(10_000):
+        if not trio.run(once, k):
+            assert k > 5
+            break
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_cancelled_at_every_step_of_its_own_return_the_service_ends_in_order(
+    when: str, is_refused: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lent, "CLOSE_DELAY", 0)
+    caplog.set_level(logging.ERROR)
+
+    async def once(k: int) -> bool:
+        board, whole = FakeDevice("board", eager=True), trio.CancelScope()
+        injector = CancelAtStep(k, when, whole)
+        before = len(os.listdir("/proc/self/fd"))
+        with whole:
+            async with open_fakes(board) as registry:
+                user = FakeFrontend(refuses=board if is_refused else None, bound="fake:board")
+                registry["board"].attach(be_change=user.be_change)
+                await registry.lend("board", "pty")
+                world = World(registry, board, user, registry["board"].frontends[0])
+                trio.lowlevel.add_instrument(injector)
+                await Flasher.visit(world)
+                injector.armed = True
+                await until(
+                    lambda: user.seen.count("lent:fake:board") == 2 or user.bound == "fake:board"
+                )
+        assert (board.is_held_open, board.holders) == (False, 0)
         assert len(os.listdir("/proc/self/fd")) <= before + 1, "inotify's stays"
         return injector.fired
 

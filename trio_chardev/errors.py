@@ -116,6 +116,18 @@ def backend_errors(failed: str) -> Iterator[None]:
         raise BackendError(f"{failed}: {exc.args[-1]}") from exc
 
 
+@contextmanager
+def failed_to(verb: str, id: str) -> Iterator[None]:
+    """Begin a BackendError or OptionsError of the block with ``Failed to VERB chardev 'ID': ``."""
+    try:
+        yield
+    except (BackendError, OptionsError) as exc:
+        kind = OptionsError if isinstance(exc, OptionsError) else BackendError
+        error = kind(f"Failed to {verb} chardev '{id}': {exc}")
+        error.__notes__ = getattr(exc, "__notes__", [])
+        raise error from exc
+
+
 def reason_of(error: BaseException) -> str:
     """Return *error*'s text, as part of another error's line; its class name if it has none."""
     while isinstance(error, BaseExceptionGroup):

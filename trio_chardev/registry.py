@@ -22,12 +22,11 @@ from trio_chardev.devices.base import Device
 from trio_chardev.devices.registry import Devices, Driver, DriverOf, no_drivers
 from trio_chardev.devices.table import drivers_with
 from trio_chardev.errors import (
-    BackendError,
     ChangeRefusedError,
     ChardevBusyError,
     ChardevExistsError,
     ChardevNotFoundError,
-    OptionsError,
+    failed_to,
 )
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.lending import Lending, no_fd
@@ -146,7 +145,7 @@ class Registry(Mapping[str, Chardev]):
         chardev = Chardev(id, is_replayed=is_replayed, on_event=self._note_event)
         self._adding.add(id)
         try:
-            with _failed_to("add", id):
+            with failed_to("add", id):
                 check_types(options)
                 opener = self._opener(options, take_fd, sandbox)
                 await self._open(chardev, opener, _or_default(timeout, options))
@@ -189,7 +188,7 @@ class Registry(Mapping[str, Chardev]):
             raise ChardevNotFoundError(f"Chardev '{id}' does not exist")
         chardev = self._chardevs[id]
         # If the chardev has a user, QEMU does not put "Failed to change" in front of the reason.
-        with contextlib.nullcontext() if chardev.frontends else _failed_to("change", id):
+        with contextlib.nullcontext() if chardev.frontends else failed_to("change", id):
             check_types(options)
             opener = self._opener(options, take_fd, sandbox)
             await chardev.change(
@@ -223,7 +222,7 @@ class Registry(Mapping[str, Chardev]):
         ChangeFailedError, ChardevClosedError.
         """
         chardev = self[id]
-        with _failed_to("lend", id):
+        with failed_to("lend", id):
             await self._lending.lend(chardev, self._options[id], self._sandboxes[id], to)
         return chardev
 
@@ -234,7 +233,7 @@ class Registry(Mapping[str, Chardev]):
         it stays lent, and this can be tried again. Raises as `lend`.
         """
         chardev = self[id]
-        with _failed_to("take back", id):
+        with failed_to("take back", id):
             await self._lending.take_back(chardev)
         return chardev
 
@@ -355,22 +354,6 @@ async def open_registry_with(
                     registry.object_devices.shut()
         finally:
             registry.shut()
-
-
-@attrs.frozen
-class _failed_to:  # noqa: N801 - it is used like a function, as context managers are
-    verb: str
-    id: str
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
-        if isinstance(exc, BackendError | OptionsError):
-            kind = OptionsError if isinstance(exc, OptionsError) else BackendError
-            error = kind(f"Failed to {self.verb} chardev '{self.id}': {exc}")
-            error.__notes__ = getattr(exc, "__notes__", [])
-            raise error from exc
 
 
 def _or_default(timeout: float | None, options: BackendOptions) -> float:

@@ -151,7 +151,7 @@ def _shown(lines: ModemLines) -> dict[str, object]:
 
 
 @attrs.define(eq=False)
-class Driver:
+class HeldLine:
     """Sets a line that nobody else uses meanwhile, and can put it back as it was."""
 
     line: Line

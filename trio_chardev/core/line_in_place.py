@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from trio_chardev.core.boot_sequences import steps_of
 from trio_chardev.core.kept_line import KeptLine
 from trio_chardev.core.line import BREAK_DURATION, Line
-from trio_chardev.core.line_change import Driver, LineChange, LineState, drive, read_state
+from trio_chardev.core.line_change import HeldLine, LineChange, LineState, drive, read_state
 from trio_chardev.core.line_sequence import LineStep, plan_of, run_plan
 from trio_chardev.core.outbox import Outbox
 from trio_chardev.events import BreakState, LineRequest, LineSettings, ModemLines, Purge
@@ -114,29 +114,29 @@ class LineInPlace(Line):
         included, the line is as it was.
         """
         change.check()
-        await self._drive([change], lambda driver: driver.do(change))
+        await self._drive([change], lambda held: held.do(change))
 
     async def run_sequence(self, steps: Sequence[LineStep] | str) -> None:
         """Do *steps*, or those of that name in `boot_sequences`, one after the other.
 
-        Each is done within a tenth of a millisecond of its time, if the machine is idle. All that
+        Each is done within 0.4 ms of its time, if the machine is idle. All that
         others write, set or change waits, for 10 s at most; what was set at the end is kept. Raises
         OptionsError, NotSupportedError, BackendError. When it raises anything, Cancelled included,
         the line is as it was.
         """
         plan = plan_of(steps_of(steps) if isinstance(steps, str) else steps)
-        await self._drive(plan.changes, lambda driver: run_plan(plan, driver))
+        await self._drive(plan.changes, lambda held: run_plan(plan, held))
 
     async def _drive(
-        self, changes: Sequence[LineChange], use: Callable[[Driver], Awaitable[None]]
+        self, changes: Sequence[LineChange], use: Callable[[HeldLine], Awaitable[None]]
     ) -> None:
         """Await *use*, which makes *changes*; if it raises, put the line back."""
         async with self._outbox.exclusive():
-            driver = Driver(self._line(), self._outbox.line, self._line)
-            await driver.look(*changes)
+            held = HeldLine(self._line(), self._outbox.line, self._line)
+            await held.look(*changes)
             try:
-                await use(driver)
+                await use(held)
             except BaseException:
-                await driver.put_back()  # noqa: ASYNC102 - it shields itself, with a deadline
+                await held.put_back()  # noqa: ASYNC102 - it shields itself, with a deadline
                 raise
-            self._note(driver.kept)
+            self._note(held.kept)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from trio_chardev.core.line_change import Driver, LineChange
+from trio_chardev.core.line_change import HeldLine, LineChange
 from trio_chardev.core.timer import open_timer
 from trio_chardev.errors import OptionsError
 
@@ -76,11 +76,11 @@ def plan_of(steps: Sequence[LineStep]) -> Plan:
     return Plan(tuple(planned), time_us * US)
 
 
-async def run_plan(plan: Plan, driver: Driver) -> None:
-    """Do what *plan* says with a line that `Driver.look` has looked at. Raises as `Driver.do`."""
+async def run_plan(plan: Plan, held: HeldLine) -> None:
+    """Do what *plan* says with a line that `HeldLine.look` has looked at. Raises as `HeldLine.do`."""
     with open_timer() as timer:
         start = trio.current_time()
         for at, change in plan.steps:
             await timer.wait_until(start + at)
-            await driver.do(change)
+            await held.do(change)
         await timer.wait_until(start + plan.duration)
