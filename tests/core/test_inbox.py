@@ -465,6 +465,6 @@ async def test_a_change_ends_a_pipe_before_anything_else() -> None:
     """What is in it stays the first; the next bytes have to wait for the end of the change."""
     inbox: Inbox[Frontend] = Inbox()
     inbox.open_pipe(lambda size: None)
+    assert inbox.queue.pipe is not None
     inbox.hold(closed=False)
-    assert inbox.fill_pipe(None) is None
     assert inbox.queue.pipe is None
