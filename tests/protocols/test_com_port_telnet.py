@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, strategies as st
+
 from trio_chardev.events import Event, LineSettings, ModemLines
 from trio_chardev.protocols.com_port import Port
 from trio_chardev.protocols.com_port_telnet import (
@@ -131,3 +136,61 @@ def test_a_flood_of_commands_is_decoded_bit_by_bit() -> None:
 def test_a_subnegotiation_doubles_each_iac() -> None:
     wire = TelnetConnection(COM_PORT_SERVER).encode_subnegotiation(COM_PORT, b"\x01\xff")
     assert wire == bytes([IAC, SB, COM_PORT, 1, IAC, IAC, IAC, SE])
+
+
+# ---------------------------------------------------------------- whatever comes
+
+PIECES = st.one_of(
+    st.binary(max_size=4),
+    st.sampled_from(
+        [
+            bytes([IAC]),
+            bytes([IAC, IAC]),
+            bytes([IAC, SE]),
+            bytes([IAC, BREAK]),
+            *(
+                bytes([IAC, verb, option])
+                for verb in (WILL, WONT, DO, DONT)
+                for option in (0, COM_PORT)
+            ),
+        ]
+    ),
+    st.builds(
+        lambda command, value: bytes([IAC, SB, COM_PORT, command]) + value + bytes([IAC, SE]),
+        st.one_of(st.integers(0, 13), st.integers(100, 113)),
+        st.binary(max_size=5).map(lambda value: value.replace(b"\xff", b"\xff\xff")),
+    ),
+)
+
+
+MAKERS: list[Callable[[], ComPortTelnet]] = [
+    lambda: com_port_server(Port(), b"x"),
+    lambda: com_port_client(Port()),
+]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=["server", "client"])
+@given(
+    wire=st.lists(PIECES, max_size=30).map(b"".join), cuts=st.lists(st.integers(0, 200), max_size=6)
+)
+def test_whatever_comes_is_decoded_the_same_wherever_it_is_cut(
+    make: Callable[[], ComPortTelnet], wire: bytes, cuts: list[int]
+) -> None:
+    whole, cut = make(), make()
+    ends = sorted({*(end for end in cuts if end < len(wire)), len(wire)})
+    starts = [0, *ends[:-1]]
+    pieces = [wire[start:end] for start, end in zip(starts, ends, strict=True)]
+    assert decoded(cut, pieces) == decoded(whole, [wire])
+    assert (cut.data_to_send(), cut.end) == (whole.data_to_send(), whole.end)
+
+
+def decoded(party: ComPortTelnet, pieces: list[bytes]) -> list[object]:
+    """Return all that comes of *pieces*, with neighbouring bytes joined."""
+    items: list[object] = []
+    for piece in pieces:
+        for item in party.receive_data(piece):
+            if isinstance(item, bytes) and items and isinstance(items[-1], bytes):
+                items[-1] += item
+            else:
+                items.append(item)
+    return items

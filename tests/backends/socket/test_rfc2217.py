@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,16 @@ from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.events import BackendEvent, BreakState, Event, LineSettings, ModemLines, Purge
 from trio_chardev.protocols.com_port import OUTPUTS, Port
 from trio_chardev.protocols.com_port_telnet import com_port_client
-from trio_chardev.protocols.telnet import CLIENT, DO, IAC, WILL, TelnetConnection
+from trio_chardev.protocols.telnet import (
+    CLIENT,
+    COM_PORT,
+    DO,
+    IAC,
+    SB,
+    SE,
+    WILL,
+    TelnetConnection,
+)
 from trio_chardev.registry import open_registry_with
 from trio_chardev.testing import FakeDevice, FakeOptions
 
@@ -304,6 +314,33 @@ async def test_a_suspended_client_that_leaves_stops_nobody() -> None:
         info = here.registry.devices["b"].info
         assert isinstance(info, BridgeInfo)
         assert info.to_peer.bytes + info.to_peer.dropped == 4
+
+
+async def test_a_client_that_asks_without_end_and_does_not_read_is_let_go() -> None:
+    question = bytes([IAC, SB, COM_PORT, 0, IAC, SE])  # the signature: a long answer to a short one
+    async with board(with_line()) as here:
+        await here.leave()
+        sock = trio.socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+        await sock.connect((LOOPBACK, here.server.port))
+        with sock, suppress(OSError):
+            while True:
+                await sock.send(question * 1000)
+        await until(lambda: not here.registry["users"].is_open)
+
+
+async def test_a_client_that_sets_without_end_is_answered_and_keeps_little_waiting() -> None:
+    requests = b"".join(
+        bytes([IAC, SB, COM_PORT, 1, 0, 0, 1, number % 250, IAC, SE]) for number in range(5000)
+    )
+    async with board(with_line()) as here:
+        await here.leave()
+        answers = bytearray()
+        stream = await trio.open_tcp_stream(LOOPBACK, here.server.port or 0)
+        async with stream, trio.open_nursery() as nursery:
+            nursery.start_soon(stream.send_all, requests)
+            while answers.count(bytes([IAC, SB, COM_PORT, 101])) < 5000:
+                answers += await stream.receive_some()
 
 
 async def test_the_next_client_learns_what_is_in_force() -> None:

@@ -261,8 +261,10 @@ class Layer:
 
     @property
     def takes_more(self) -> bool:
-        """See `Link.takes_more`."""
-        return self.ends_one_way and not self._is_ending and self._lower.takes_more
+        """See `Link.takes_more`. A peer that has stopped us and sends no more can't resume."""
+        if self._is_ending or self._is_suspended:
+            return False
+        return self.ends_one_way and self._lower.takes_more
 
     async def wait_gone(self) -> None:
         """See `Link.wait_gone`."""
