@@ -458,6 +458,40 @@ async def test_a_serial_line_is_not_closed_in_between(monkeypatch: pytest.Monkey
         os.close(slave)
 
 
+async def test_a_line_that_may_come_later_is_an_error_for_who_asks_and_else_looked_for(
+    tmp_path: Path,
+) -> None:
+    """As a board that is another USB device while it is flashed."""
+    master, slave = os.openpty()
+    link = tmp_path / "line"
+    link.symlink_to(os.ttyname(slave))
+    try:
+        async with open_registry() as registry:
+            await registry.add("board", SerialOptions(path=str(link), wait=False))
+            await registry.lend("board")
+            link.unlink()
+            with pytest.raises(
+                BackendError, match=r"^Failed to take back chardev 'board': .*No such"
+            ):
+                await registry.take_back("board")
+            assert registry.is_lent("board")
+            link.symlink_to(os.ttyname(slave))
+            await registry.take_back("board")
+            assert registry["board"].is_open
+            await registry.lend("board", "pty")
+            flasher = Flasher.at(registry)
+            os.write(flasher.fd, b"x")
+            await trio.lowlevel.wait_readable(master)
+            link.unlink()
+            os.close(flasher.fd)
+            with trio.fail_after(PATIENCE):
+                await until(lambda: not registry.is_lent("board"))
+            assert not registry["board"].is_open
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
 # ---------------------------------------------------------------- cancelled, and after a crash
 
 

@@ -96,15 +96,15 @@ class Lending:
         """Open the device again; see `Registry.take_back`. Raises as that does."""
         if (loan := self._loans.get(chardev)) is None:
             raise ChangeRefusedError(f"Chardev '{chardev.id}' is not lent")
-        await self._take_back(chardev, loan)
+        await self._take_back(chardev, loan, loan.options)
 
-    async def _take_back(self, chardev: Chardev, loan: _Loan) -> None:
+    async def _take_back(self, chardev: Chardev, loan: _Loan, options: BackendOptions) -> None:
         def check() -> None:
             if self._loans.get(chardev) is not loan:
                 raise ChangeRefusedError(f"Chardev '{chardev.id}' is not lent any more")
 
-        opener = _checked(check, self._opener(loan.options, loan.sandbox))
-        await chardev.change(opener, timeout=loan.options.open_timeout)
+        opener = _checked(check, self._opener(options, loan.sandbox))
+        await chardev.change(opener, timeout=options.open_timeout)
         self._note_change(chardev)
         self.end(chardev)
 
@@ -121,8 +121,9 @@ class Lending:
         self._nursery.start_soon(self._take_back_by_itself, chardev, loan)
 
     async def _take_back_by_itself(self, chardev: Chardev, loan: _Loan) -> None:
+        """Nobody hears of an error, so a device that is away for now is waited for, if it may be."""
         try:
-            await self._take_back(chardev, loan)
+            await self._take_back(chardev, loan, loan.options.when_restored())
         except ChardevError as exc:
             if self._loans.get(chardev) is loan and not chardev.is_closed:
                 log.warning(

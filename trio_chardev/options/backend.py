@@ -68,7 +68,10 @@ class BackendOptions(Documented):
 
     @property
     def again(self) -> Self | None:
-        """With which options to open the same again, after it was closed; None if that can't be."""
+        """With which options to open the same again at once; None if that can't be.
+
+        What is in its files by then must stay.
+        """
         return attrs.evolve(self, logappend=True) if self.logfile is not None else self
 
     @property

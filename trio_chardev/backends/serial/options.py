@@ -94,6 +94,14 @@ class SerialOptions(BackendOptions):
             return attrs.evolve(self, wait=False)
         return self
 
+    @property
+    def again(self) -> Self | None:
+        """With an error if it is absent, or another program has it."""
+        options = super().again
+        if options is None or options.wait is not False:
+            return options
+        return attrs.evolve(options, wait=None)
+
     def check(self) -> None:
         """Raise OptionsError if the options make no sense."""
         if self.reopen_ms < 0:
