@@ -339,6 +339,7 @@ REASONS: dict[str, str] = {
     "backend_event: swapped `self.note(runner, event)` and `if event is Event.OPENED:`": NO_CHECKPOINT,
     "_check_fit: swapped `if (users := len(parts.frontends)) > (most := new.backend.stacking.max_frontends):` and `if new.closed.is_set():`": WHICH,
     "commit: swapped `if old is not None:` and `_let_taps_see(parts, new)`": SAME,
+    "commit: swapped `effects.add(_go_on, parts)` and `effects.add(parts.users.tell_line)`": NO_CHECKPOINT,
     "_check_fit: swapped `parts.check_not_closed()` and `if (users := len(parts.frontends)) > (most := new.backend.stacking.max_frontends):`": WHICH,
     "_give_way: swapped `if old is not None:` and `if parts.is_guarded:`": SAME,
     "_let_taps_see: swapped `parts.users.taps = new.backend.taps` and `state = Event.OPENED if new.backend.is_open else Event.CLOSED`": SAME,

@@ -16,6 +16,7 @@ from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.effects import Effects
+from trio_chardev.core.handlers import stateless
 from trio_chardev.core.tap import Tap
 from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event
@@ -426,3 +427,12 @@ async def test_the_end_of_the_output_comes_after_what_was_carried(
         chardev._parts.runner.carried = memoryview(b"carried")
         await frontend.send_eof()
     assert ends == [b"carried"]
+
+
+async def test_users_are_told_that_the_line_may_be_another() -> None:
+    told: list[str] = []
+    async with open_chardev(FakeDevice("old")) as chardev:
+        chardev.attach(be_change=stateless, on_line=lambda: told.append(chardev.backend.filename))
+        told.clear()
+        await chardev.change(FakeDevice("new").open)
+        assert told == ["fake:new"]
