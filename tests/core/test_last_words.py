@@ -96,7 +96,8 @@ async def test_who_waits_to_send_hears_at_once_that_somebody_is_at_the_new_one_a
 async def test_what_came_before_the_commit_is_handed_over_at_once() -> None:
     """Not when the old peer has said its last word."""
     for is_reader in (False, True):
-        old, new, user = FakeDevice("old", answers=False), FakeDevice("new"), FakeFrontend()
+        old, new = FakeDevice("old", answers=False), FakeDevice("new", connected=False)
+        user = FakeFrontend()
         got: list[bytes] = []
 
         async def say(backend: Controls, old: FakeDevice = old) -> None:
