@@ -77,7 +77,8 @@ class Termios2:
     ) -> Termios2:
         """Return these settings with *line*, for reading; breaks are marked, see `BreakDecoder`.
 
-        With *hupcl* the last close drops DTR and RTS, or does not; None leaves that. Raises KeyError if *line* has a value that does not exist.
+        *hupcl* says whether the last close drops DTR and RTS; None leaves that. Raises KeyError if
+        *line* has a value that does not exist.
         """
         cc = bytearray(self.ldisc_and_cc)
         cc[1 + termios.VMIN] = 1  # with trio-serial's 0, having no data would read as a hang-up

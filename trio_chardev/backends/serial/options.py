@@ -65,9 +65,9 @@ class SerialOptions(BackendOptions):
     wait: bool | None = None
     """Opening needs the line to be there; off: it may come later."""
 
-    hupcl: bool | None = None
-    """DTR and RTS drop when the last program closes the line (stty's hupcl), which resets many
-    boards; by default that stays as it is."""
+    hupcl: bool = True
+    """DTR and RTS drop when the last program closes the line, as it is off then (stty's hupcl);
+    many boards reset at that."""
 
     dtr: Output = "keep"
     """DTR when the line is opened: on, off, or as the kernel has it, which turns it on."""

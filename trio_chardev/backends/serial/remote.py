@@ -46,7 +46,7 @@ def check_remote(options: SerialOptions) -> None:
     """Raise OptionsError if *options* want what only a line of this machine has."""
     local = {
         "exclusive": options.exclusive,
-        "hupcl": options.hupcl is not None,
+        "hupcl": not options.hupcl,
         "rs485": options.rs485 is not None,
         "low-latency": options.low_latency is not None,
     }

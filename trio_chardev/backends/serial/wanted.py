@@ -69,7 +69,7 @@ class WantedLine:
     settings: LineSettings
     exclusive: bool | None = None
     """Is it to be locked? None leaves that to the kind of device."""
-    hupcl: bool | None = None
+    hupcl: bool = True
     driver: tuple[DriverSetting, ...] = ()
     modem: ModemLines = NO_LINES
     driven: ModemLines = NO_LINES
@@ -79,12 +79,12 @@ class WantedLine:
     is_locked: bool = False
     missing: frozenset[str] = frozenset()
     """What the driver has refused, see `Line.missing`."""
-    refused: frozenset[str] = frozenset()
-    """What of that deserves a warning: a PTY has no modem lines."""
     _is_known: bool = False
     """Has a line been set up? Then what it did not refuse then must not fail any more."""
     _speed: int | None = None
     """The speed in force, if the device does not do that of `settings`."""
+    _no_wonder: frozenset[str] = frozenset()
+    """What of `missing` deserves no warning: a PTY has no modem lines."""
     _undos: list[Undo] = attrs.Factory(list)
 
     @classmethod
@@ -117,6 +117,11 @@ class WantedLine:
         self.settings = settings
         self._speed = None
         self.missing -= {"speed"}
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """What of `missing` deserves a warning."""
+        return self.missing - self._no_wonder
 
     def words_for_refused(self) -> Iterator[str]:
         """Name what is `refused`."""
@@ -204,8 +209,7 @@ class WantedLine:
         if before is not None:
             missing |= before.missing & {"break"}  # it was not asked again
         self.missing, self._is_known = frozenset(missing), True
-        no_wonder = {"modem"} if is_pty(fd) and not self.driven else set()
-        self.refused = self.missing - no_wonder
+        self._no_wonder = frozenset({"modem"} if is_pty(fd) and not self.driven else ())
 
     def _may_miss(self, name: str) -> bool:
         return not self._is_known or name in self.missing
