@@ -28,7 +28,13 @@ from trio_chardev.events import LineSettings, ModemLines
 from trio_chardev.registry import open_registry
 
 DTR, RTS, CTS = ModemLines.DTR, ModemLines.RTS, ModemLines.CTS
-ALL = {"dtr": "on", "rts": "off", "rs485": True, "low_latency": True, "exclusive": True}
+ALL: dict[str, Any] = {
+    "dtr": "on",
+    "rts": "off",
+    "rs485": True,
+    "low_latency": True,
+    "exclusive": True,
+}
 """Options with which every ioctl is used at open."""
 
 
@@ -126,7 +132,11 @@ async def test_rs485_is_set_with_its_delays_and_the_rest_is_left(
     async with opened(line, rs485=True, rs485_delay_before_ms=1, rs485_delay_after_ms=2) as backend:
         assert struct.unpack_from("=3I", kernel.structs["RS485"]) == (1 | 2 | 16, 1, 2)
         kernel.calls.clear()
-        same = {"rs485": True, "rs485_delay_before_ms": 1, "rs485_delay_after_ms": 2}
+        same: dict[str, Any] = {
+            "rs485": True,
+            "rs485_delay_before_ms": 1,
+            "rs485_delay_after_ms": 2,
+        }
         async with opened(line, replaces=backend, **same):
             assert "TIOCGRS485" in kernel.calls
             assert "TIOCSRS485" not in kernel.calls, "it is so already"

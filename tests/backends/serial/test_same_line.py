@@ -100,8 +100,10 @@ async def test_a_stale_link_is_refused_and_the_others_terminal_not_opened(
     path.symlink_to(number)
     os.close(slave)
     os.close(master)
-    while (tmp_path / "now").touch() or now(tmp_path / "now") <= now(path):
-        pass  # the clock of files counts some milliseconds
+    clock = tmp_path / "clock"  # it counts some milliseconds
+    clock.touch()
+    while now(clock) <= now(path):
+        clock.touch()
     with pty_with_number(number):
         before = os.stat(number)
         request = OpenRequest(id="x", on_event=lambda event: None)

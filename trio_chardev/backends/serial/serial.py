@@ -127,6 +127,7 @@ class SerialBackend(PlainBackend):
                 if not (self._may_be_absent and may_come(exc)):
                     raise
                 self._absence = str(exc)
+                self._device.links = None  # it was not ours
                 self.close()
                 self.source = None
             else:
