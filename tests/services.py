@@ -71,6 +71,11 @@ class Qmp:
             self.events.append(message)
         return message["return"] if "return" in message else message["error"]["desc"]
 
+    def wait_opened(self, *ids: str) -> None:
+        """Wait until each of these chardevs has been opened since the connection was made."""
+        while set(ids) - {e["data"]["id"] for e in self.events if e["event"] == "CHARDEV_OPENED"}:
+            self.events.append(self.read())
+
     def add(self, id: str, kind: str, **data: Any) -> Any:
         return self("chardev-add", id=id, backend={"type": kind, "data": data})
 

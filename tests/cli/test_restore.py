@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import socket
@@ -225,6 +226,25 @@ def test_a_server_that_waited_for_its_client_does_not_hold_up_the_rest(tmp_path:
     with service(tmp_path, "null,id=w") as (qmp, said):
         assert filenames(qmp) == {"w": f"disconnected:unix:{tmp_path}/w,server=on"}
     assert said == []
+
+
+def test_a_serial_line_that_is_absent_now_is_closed_and_looked_for(tmp_path: Path) -> None:
+    master, slave = os.openpty()
+    line = tmp_path / "line"
+    line.symlink_to(os.ttyname(slave))
+    with service(tmp_path, "null,id=c") as (qmp, _):
+        assert qmp.add("a", "serial", device=str(line)) == {}
+        assert change(qmp, "c", "serial", device=str(line), speed=9600) == {}
+    line.unlink()
+    with service(tmp_path, "null,id=c") as (qmp, said):
+        assert filenames(qmp) == {"a": "disconnected:serial", "c": "disconnected:serial"}
+        line.symlink_to(os.ttyname(slave))
+        qmp.wait_opened("a", "c")
+        assert filenames(qmp) == {"a": "serial", "c": "serial"}
+    assert len(said) == 2
+    assert all(text.endswith("it is looked for") for text in said)
+    os.close(slave)
+    os.close(master)
 
 
 def test_the_sandbox_holds_for_it_too(tmp_path: Path) -> None:

@@ -69,6 +69,34 @@ def test_chardevs_monitors_and_listeners(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_absent_serial_line_does_not_keep_the_service_from_its_start(tmp_path: Path) -> None:
+    """It is closed, and looked for; a client that adds one is told of a mistake."""
+    absent = f"{tmp_path}/ttyUSB0"
+    options = ("--qmp", f"unix:{tmp_path}/q,server=on,wait=off")
+    line = ("--chardev", f"serial,id=board,path={absent},reopen-ms=20")
+    with running(*options, *line) as service, Qmp(tmp_path / "q") as qmp:
+        rows = {row["label"]: row["filename"] for row in qmp("query-chardev")}
+        assert rows == {"board": "disconnected:serial"}
+        answer = qmp.add("other", "serial", device=absent)
+        assert answer.endswith(f"Could not open '{absent}': No such file or directory")
+        assert qmp.add("later", "serial", device=absent, wait=False) == {}
+        master, slave = os.openpty()
+        os.symlink(os.ttyname(slave), absent)
+        qmp.wait_opened("board", "later")
+        service.stop()
+    os.close(slave)
+    os.close(master)
+
+
+def test_an_absent_serial_line_that_is_waited_for_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for more in ("wait=on", "reopen-ms=0"):
+        option = f"serial,id=board,path={tmp_path}/none,{more}"
+        assert call(monkeypatch, "--chardev", option) == 1
+        assert "none': No such file or directory" in capsys.readouterr().err
+
+
 def test_mux_on_puts_a_mux_on_the_backend(tmp_path: Path) -> None:
     """A monitor on it shares the terminal with others."""
     backend = f"socket,id=s,path={tmp_path}/s,server=on,wait=off,mux=on"
