@@ -29,7 +29,9 @@ from trio_chardev.backends.serial import arrivals, serial as module
 from trio_chardev.backends.serial.options import SerialOptions
 from trio_chardev.backends.serial.serial import SerialBackend, open_serial
 from trio_chardev.core.backend import OpenRequest
+from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.handlers import stateless
+from trio_chardev.core.inbox import INBOX_CAPACITY
 from trio_chardev.errors import BackendDisconnectedError, BackendError, NotSupportedError
 from trio_chardev.events import Event, LineSettings, ModemLines
 from trio_chardev.registry import open_registry
@@ -258,14 +260,11 @@ async def test_after_each_of_twenty_replugs_it_is_as_it_was(
 async def test_it_is_found_at_once_however_long_it_was_away(
     plug: Plug, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LONGEST_PAUSE", 10 * PATIENCE)
-    pauses = module._pauses
-
     def long_ones(first: float) -> Iterator[float]:
         yield first
-        yield from itertools.islice(pauses(10 * PATIENCE), 100)
+        yield from itertools.repeat(10 * PATIENCE)
 
-    monkeypatch.setattr(module, "_pauses", long_ones)
+    monkeypatch.setattr(module, "pauses_from", long_ones)
     async with reading(plug.name, []) as backend:
         await wait_all_tasks_blocked(0.05)
         plug.put_in()
@@ -283,7 +282,7 @@ async def test_without_inotify_it_is_looked_for_now_and_then(
 
     before = count_fds()
     monkeypatch.setattr(inotify, "call", refuse)
-    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(arrivals, "LONGEST_PAUSE", 0.01)
     async with reading(plug.name, []) as backend:
         await trio.sleep(0.05)  # some looks in vain
         plug.put_in()
@@ -386,6 +385,41 @@ async def test_what_has_worked_must_work_again_for_it_to_be_back(
         await until_open(backend)
         with pytest.raises(NotSupportedError):
             await backend.line.set_echo(True)
+
+
+async def test_it_goes_and_comes_while_its_user_reads_nothing(plug: Plug) -> None:
+    """... and there is no room for more: who writes to it has it back all the same."""
+    plug.put_in()
+    options = SerialOptions(path=plug.name, reopen_ms=1)
+    async with open_registry() as registry:
+        await registry.add("board", options)
+        async with registry["board"].attach() as user:
+            data = bytes(range(256)) * (INBOX_CAPACITY // 256)
+            with trio.fail_after(PATIENCE):
+                left = memoryview(data)
+                while left:
+                    await trio.lowlevel.wait_writable(plug.master)
+                    left = left[os.write(plug.master, left[:1024]) :]
+                while user.statistics().bytes_waiting < len(data):  # noqa: ASYNC110
+                    await trio.sleep(0.001)
+                plug.pull()
+                plug.put_in()
+                await until_back(registry["board"])
+                await user.send_all(b"there?")
+                assert await plug.hear(6) == b"there?"
+                got = b""
+                while len(got) < len(data):
+                    got += await user.receive_some()
+            assert got == data
+
+
+async def until_back(chardev: Chardev) -> None:
+    """Until its backend has gone and come; its user reads no events."""
+    backend = chardev.backend
+    assert isinstance(backend, SerialBackend)
+    first = backend.sink
+    while backend.sink is first or backend.sink.closed:  # noqa: ASYNC110
+        await trio.sleep(0.001)
 
 
 # ---------------------------------------------------------------- brute force

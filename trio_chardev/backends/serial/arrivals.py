@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import attrs
@@ -32,12 +32,22 @@ from trio_chardev.backends.serial.same_line import links_at
 from trio_chardev.readiness import wait_readable
 from trio_chardev.workers import do_in_worker
 
+LONGEST_PAUSE = 5.0  # seconds between two looks for a line
+SETTLE_TIME = 0.02  # seconds from its name to a look, as udev goes on to make links and permissions
 ANY_TTY = "tty*"
 """In place of a name: all that begin so."""
 
 EVENTS = IN_CREATE | IN_MOVED_TO | IN_ATTRIB | IN_ONLYDIR
 Places = Mapping[str, set[str]]
 """Names to be waited for, by folder."""
+
+
+def pauses_from(first: float) -> Iterator[float]:
+    """The seconds from one look for a line to the next."""
+    longest = max(first, LONGEST_PAUSE)
+    while True:
+        yield first
+        first = min(2 * first, longest)
 
 
 def places_of(path: str) -> Places:
@@ -88,6 +98,7 @@ class Arrivals:
         while True:
             await wait_readable(self)
             if any(map(self._is_awaited, read_records(self._fd))):
+                await trio.sleep(SETTLE_TIME)
                 return
 
     def _is_awaited(self, record: Record) -> bool:

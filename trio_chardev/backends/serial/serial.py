@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import termios
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
@@ -21,6 +21,7 @@ import trio
 
 from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, read_terminal
 from trio_chardev.backends.holder import closed_holder, owned
+from trio_chardev.backends.serial.arrivals import pauses_from
 from trio_chardev.backends.serial.breaks import BreakDecoder
 from trio_chardev.backends.serial.controls import SerialLine
 from trio_chardev.backends.serial.device import Device, Seen, may_come
@@ -28,11 +29,13 @@ from trio_chardev.backends.serial.holders import explain_busy
 from trio_chardev.backends.serial.line import are_breaks_marked, is_locked_unless_told
 from trio_chardev.backends.serial.modem import is_hung_up, write_break
 from trio_chardev.backends.serial.options import SerialOptions as SerialOptions
+from trio_chardev.backends.serial.peer import HangUp, SerialPeer
 from trio_chardev.backends.serial.remote import is_remote, open_remote
 from trio_chardev.backends.serial.usb import Roots
 from trio_chardev.backends.serial.wanted import Found, WantedLine
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.line import Line
+from trio_chardev.core.peer import Peer
 from trio_chardev.errors import BackendDisconnectedError, BackendError, backend_errors
 from trio_chardev.events import Event
 
@@ -40,8 +43,6 @@ log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 3.0  # seconds for the last bytes to be sent
 BREAKS_AT_ONCE = 1024  # without a byte in between; then other tasks run
-LONGEST_PAUSE = 5.0  # seconds between two looks for a line
-SETTLE_TIME = 0.02  # seconds from its name to a look, as udev goes on to make links and permissions
 ROOTS = Roots()
 
 
@@ -94,6 +95,7 @@ class SerialBackend(PlainBackend):
         self._owner = owner  # until the commit
         self._found = found
         self._breaks = BreakDecoder()
+        self._hang_up = HangUp()
 
     @property
     def filename(self) -> str:
@@ -102,6 +104,10 @@ class SerialBackend(PlainBackend):
     @property
     def line(self) -> Line:
         return self._line
+
+    @property
+    def peer(self) -> Peer:
+        return SerialPeer(self.filename, self._hang_up, self._attend)
 
     # ------------------------------------------------------------ opening, the commit, closing
 
@@ -206,8 +212,8 @@ class SerialBackend(PlainBackend):
         # Another program may have set VMIN to 0, and then having no data reads as the end.
         if error is not None or is_hung_up(self.sink.fd):
             log.warning("chardev '%s': '%s' went away", self.id, self._device.path)
+            self.close()
             self.source = None
-            self.sink.close()
             self._line.absence = "went away"
             self._breaks = BreakDecoder()
             self.set_open(False)
@@ -219,6 +225,19 @@ class SerialBackend(PlainBackend):
             await super().wait_readable()
         else:
             await self._reopen()
+
+    async def _attend(self) -> None:
+        """See `Peer.attend`."""
+        if self.source is None:
+            await self._reopen()
+        elif self._hang_up.has_come:  # and there is no room at all for what came before it
+            await trio.sleep_forever()
+        else:
+            await self._hang_up.wait(self.source.fd)
+
+    def close(self) -> None:
+        self._hang_up.reset()
+        super().close()
 
     def send_nowait(self, data: memoryview) -> int:
         self._line.check_there()
@@ -241,7 +260,7 @@ class SerialBackend(PlainBackend):
         if not self._reopen_interval:
             raise BackendError(f"'{self._device.path}' went away")
         trouble = self._absence
-        pauses = _pauses(self._reopen_interval)
+        pauses = pauses_from(self._reopen_interval)
         await trio.sleep(next(pauses))
         while self.source is None:
             arrivals = await self._device.watch()  # from before the look, so that none is missed
@@ -253,8 +272,7 @@ class SerialBackend(PlainBackend):
                     log.info("chardev '%s': %s", self.id, trouble)
                 with trio.move_on_after(next(pauses)):
                     await arrivals.wait()
-                    await trio.sleep(SETTLE_TIME)
-                    pauses = _pauses(self._reopen_interval)
+                    pauses = pauses_from(self._reopen_interval)
             finally:
                 arrivals.close()
 
@@ -283,14 +301,6 @@ class SerialBackend(PlainBackend):
             words = ", ".join(wanted.words_for_refused())
             log.warning("chardev '%s': '%s' does without %s", self.id, self._device.path, words)
         self._told_refused = wanted.refused
-
-
-def _pauses(first: float) -> Iterator[float]:
-    """The seconds from one look for a line to the next."""
-    longest = max(first, LONGEST_PAUSE)
-    while True:
-        yield first
-        first = min(2 * first, longest)
 
 
 async def _make(
