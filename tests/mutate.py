@@ -67,7 +67,10 @@ PTY_TESTS = (
     "tests/backends/test_carry.py",
 )
 QMP_TESTS = ("tests/qmp/server/test_turns.py", "tests/qmp/server/test_monitor.py")
-SERIAL_TESTS = ("tests/backends/serial/test_serial.py", "tests/backends/test_carry.py")
+SERIAL_TESTS = (
+    *("tests/backends/serial/test_serial.py", "tests/backends/serial/test_driver.py"),
+    *("tests/backends/serial/test_replug.py", "tests/backends/test_carry.py"),
+)
 
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "core/chardev.py": (

@@ -16,7 +16,7 @@ from typing import ClassVar
 import attrs
 from trio_serial.linux import LinuxSerialStream
 
-from trio_chardev.backends.serial.options import MAX_SPEED
+from trio_chardev.core.line_change import MAX_SPEED
 from trio_chardev.errors import BackendError
 from trio_chardev.events import LineSettings
 

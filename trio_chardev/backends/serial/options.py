@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 import attrs
 
+from trio_chardev.core.line_change import MAX_SPEED
 from trio_chardev.errors import OptionsError
 from trio_chardev.events import LineSettings, Parity
 from trio_chardev.options.backend import BackendOptions
@@ -15,7 +16,6 @@ from trio_chardev.options.values import path_text
 Output = Literal["on", "off", "keep"]
 """What becomes of a modem line that we drive, when the line is opened."""
 
-MAX_SPEED = (1 << 32) - 1  # of the kernel's struct termios2
 MAX_DELAY = (1 << 32) - 1  # milliseconds, of struct serial_rs485
 
 

@@ -19,7 +19,7 @@ from functools import partial
 
 import trio
 
-from trio_chardev.backends.descriptor import DescriptorBackend, FdHolder, read_terminal
+from trio_chardev.backends.descriptor import FdHolder, read_terminal
 from trio_chardev.backends.holder import closed_holder, owned
 from trio_chardev.backends.serial.arrivals import pauses_from
 from trio_chardev.backends.serial.breaks import BreakDecoder
@@ -30,6 +30,7 @@ from trio_chardev.backends.serial.line import are_breaks_marked, is_locked_unles
 from trio_chardev.backends.serial.modem import is_hung_up, write_break
 from trio_chardev.backends.serial.options import SerialOptions as SerialOptions
 from trio_chardev.backends.serial.peer import HangUp, SerialPeer
+from trio_chardev.backends.serial.plain import PlainBackend
 from trio_chardev.backends.serial.remote import is_remote, open_remote
 from trio_chardev.backends.serial.usb import Roots
 from trio_chardev.backends.serial.wanted import Found, WantedLine
@@ -44,22 +45,6 @@ log = logging.getLogger(__name__)
 CLOSE_TIMEOUT = 3.0  # seconds for the last bytes to be sent
 BREAKS_AT_ONCE = 1024  # without a byte in between; then other tasks run
 ROOTS = Roots()
-
-
-class PlainBackend(DescriptorBackend):
-    """/dev/null in place of a serial line: it has no settings."""
-
-    @property
-    def filename(self) -> str:
-        return "serial"
-
-    async def open(self) -> None:
-        """Set up what is needed, and become open."""
-        self.set_open(True)
-
-    async def aclose(self) -> None:
-        """Close, after what takes time has been done."""
-        self.close()
 
 
 class SerialBackend(PlainBackend):
