@@ -18,7 +18,6 @@ from trio_chardev.backends.serial.line import apply_line
 from trio_chardev.backends.serial.modem import (
     MODEM_INPUTS,
     MODEM_OUTPUTS,
-    NO_SUCH_CONTROL,
     control_errors,
     count_unsent,
     is_hung_up,
@@ -55,7 +54,6 @@ class SerialLine(Line):
         """Why it is not there, while it is not."""
         self._on_event = on_event
         self._inputs: ModemLines | None = None  # as the last look found them
-        self._has_no_modem: FdHolder | None = None  # the one at which there are no modem lines
 
     def take_over(self) -> None:
         """Become the owner. Raises BackendError, and then the line has not changed."""
@@ -106,8 +104,8 @@ class SerialLine(Line):
 
     @property
     def polled(self) -> frozenset[str]:
-        """The modem lines, unless a look has found that the device has none, such as a PTY."""
-        return frozenset() if self._has_no_modem is self.holder else frozenset({"modem"})
+        """The modem lines, unless the device has none, such as a PTY's slave."""
+        return frozenset({"modem"}) - self.missing
 
     def look(self) -> None:
         """Report the inputs that have changed since the last look.
@@ -119,10 +117,8 @@ class SerialLine(Line):
             return
         try:
             lines = read_modem(self.holder.fd) & MODEM_INPUTS
-        except OSError as exc:
-            if exc.errno in NO_SUCH_CONTROL:
-                self._has_no_modem = self.holder
-            return  # else it is going away
+        except OSError:  # it has no modem lines, or is going away
+            return
         before, self._inputs = self._inputs, lines
         if before not in (None, lines):
             self._on_event(lines)
