@@ -67,8 +67,19 @@ class Line:
         """
         return frozenset()
 
-    def look(self) -> None:
-        """Report by events what of `polled` has changed since the last look."""
+    @property
+    def is_notified(self) -> bool:
+        """Do its modem lines drive nothing, but tell the other end what is on elsewhere?
+
+        Then it should know that from the beginning, and not only when something changes.
+        """
+        return False
+
+    def look(self, *, anew: bool = False) -> None:
+        """Report by events what of `polled` has changed since the last look.
+
+        With *anew* also which modem lines the other end has on, if that is known, changed or not.
+        """
         raise self._lacks("line to look at")
 
     async def get_modem(self) -> ModemLines:

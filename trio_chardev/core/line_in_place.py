@@ -56,8 +56,12 @@ class LineInPlace(Line):
     def polled(self) -> frozenset[str]:
         return self._line().polled
 
-    def look(self) -> None:
-        self._line().look()
+    @property
+    def is_notified(self) -> bool:
+        return self._line().is_notified
+
+    def look(self, *, anew: bool = False) -> None:
+        self._line().look(anew=anew)
 
     async def get_modem(self) -> ModemLines:
         async with self._outbox.exclusive():

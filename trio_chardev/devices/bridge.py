@@ -236,15 +236,17 @@ class Bridge(Device):
         while True:
             self._stirred = trio.Event()
             self._show_line(self.peer)
-            while self._look_once() and not self._stirred.is_set():
+            is_worthwhile = self._look_once(anew=True)
+            while is_worthwhile and not self._stirred.is_set():
                 with trio.move_on_after(LOOK_INTERVAL):
                     await self._stirred.wait()
+                is_worthwhile = self._look_once()
             await self._stirred.wait()
 
-    def _look_once(self) -> bool:
+    def _look_once(self, *, anew: bool = False) -> bool:
         """Look at both sides. Is it worthwhile to do so again?"""
         looks = [
-            _look_for(user, source) and source.is_open and user.is_open
+            _look_for(user, source, anew=anew) and source.is_open and user.is_open
             for source, user in ((self.chardev, self.peer), (self.peer, self.chardev))
         ]
         return any(looks)
@@ -285,12 +287,16 @@ def _info(flow: Flow) -> FlowInfo:
     return FlowInfo(flow.sent, flow.dropped, None if flow.line is None else str(flow.line))
 
 
-def _look_for(user: Controls | Frontend, source: Frontend) -> bool:
-    """Look at *source*, if it may have changed unnoticed in a way that *user* can follow."""
+def _look_for(user: Controls | Frontend, source: Frontend, *, anew: bool = False) -> bool:
+    """Look at *source*, if it may have changed unnoticed in a way that *user* can follow.
+
+    Or *anew*, if *user* may not know yet how it is.
+    """
     try:
-        if source.line.polled <= user.line.missing:
-            return False
-        source.line.look()
+        is_polled = not source.line.polled <= user.line.missing
+        anew = anew and user.line.is_notified
+        if is_polled or anew:
+            source.line.look(anew=anew)
     except ON_FAILURE:
         return False
-    return True
+    return is_polled

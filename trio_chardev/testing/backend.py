@@ -254,8 +254,10 @@ class FakeLine(Line):
     def polled(self) -> frozenset[str]:
         return self.device.polled
 
-    def look(self) -> None:
+    def look(self, *, anew: bool = False) -> None:
         self.device.looks += 1
+        if anew and self.device.backend is not None:
+            self.device.backend._on_event(self.device.modem)
 
     async def set(self, settings: LineSettings) -> None:
         await trio.lowlevel.checkpoint()

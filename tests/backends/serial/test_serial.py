@@ -1475,6 +1475,8 @@ async def test_changed_inputs_are_reported_at_the_next_look(line: Tty, uart: Uar
         uart.modem = ModemLines.RTS
         backend.line.look()
         assert seen == [ModemLines.DSR | ModemLines.CAR, ModemLines(0)]
+        backend.line.look(anew=True)
+        assert seen.pop() == ModemLines(0)
         uart.error = refuse(errno.ENOTTY)
         backend.line.look()
         assert len(seen) == 2

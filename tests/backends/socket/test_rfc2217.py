@@ -42,6 +42,10 @@ LOOPBACK = "127.0.0.1"
 SLOW = LineSettings(9600, 7, "E", 2)
 
 
+INPUTS = ModemLines.CTS | ModemLines.DSR
+"""Those that are on at a fake device."""
+
+
 def server_at(address: SocketAddress) -> SocketOptions:
     return SocketOptions(addr=address, wait=False, rfc2217=True)
 
@@ -91,8 +95,8 @@ async def board(device: FakeDevice) -> AsyncIterator[Board]:
             yield Board(registry, device, client, events)
 
 
-def with_line() -> FakeDevice:
-    return FakeDevice("board", has_line=True)
+def with_line(**faults: Any) -> FakeDevice:
+    return FakeDevice("board", has_line=True, **faults)
 
 
 # ---------------------------------------------------------------- the socket
@@ -285,6 +289,25 @@ async def test_the_inputs_of_the_line_and_its_breaks_are_notified() -> None:
         await until(lambda: Event.BREAK in here.events)
         modem = await here.client.line.get_modem()
         assert modem & ~OUTPUTS == ModemLines.CTS | ModemLines.CAR
+
+
+async def test_a_client_learns_which_inputs_were_on_before_it_came() -> None:
+    """By the first look at a line which has to be looked at; no change would tell it."""
+    async with board(with_line(polled=frozenset({"modem"}))) as here:
+        modem = ModemLines(0)
+        while modem & ~OUTPUTS != INPUTS:
+            modem = await here.client.line.get_modem()
+
+
+async def test_the_server_of_another_server_learns_them_too() -> None:
+    """They are known from what that one has notified; nobody has to look."""
+    async with board(with_line(polled=frozenset({"modem"}))) as here:
+        await here.client.aclose()
+        await here.registry.add("again", SERVER)
+        here.registry.devices.add(tc.BridgeOptions(chardev="far", peer="again"))
+        again = here.registry["again"].backend
+        assert isinstance(again, SocketBackend)
+        await until(lambda: again.com_port.inputs == INPUTS)
 
 
 async def test_a_client_that_wants_silence_gets_it_until_it_resumes() -> None:

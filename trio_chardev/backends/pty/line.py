@@ -45,7 +45,7 @@ class PtyLine(Line):
     def polled(self) -> frozenset[str]:
         return frozenset({"settings"})
 
-    def look(self) -> None:
+    def look(self, *, anew: bool = False) -> None:
         self.is_looked_at = True
         if settings := self.find_changed():
             self._on_event(settings)

@@ -107,11 +107,11 @@ class SerialLine(Line):
         """The modem lines, unless the device has none, such as a PTY's slave."""
         return frozenset({"modem"}) - self.missing
 
-    def look(self) -> None:
-        """Report the inputs that have changed since the last look.
+    def look(self, *, anew: bool = False) -> None:
+        """Report the inputs that have changed since the last look, or *anew* those that are on.
 
-        The first look reports nothing: most adaptors have no wires. A pulse between two looks is
-        missed.
+        Else the first look reports nothing: most adaptors have no wires, and another line should not
+        be driven by that. A pulse between two looks is missed.
         """
         if self.owner is not None or self.holder.closed:
             return
@@ -120,7 +120,7 @@ class SerialLine(Line):
         except OSError:  # it has no modem lines, or is going away
             return
         before, self._inputs = self._inputs, lines
-        if before not in (None, lines):
+        if anew or before not in (None, lines):
             self._on_event(lines)
 
     async def get_modem(self) -> ModemLines:

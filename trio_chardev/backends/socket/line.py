@@ -102,6 +102,10 @@ class ServedLine(Line):
         yield layer.codec.party
         self._backend.flush(layer)
 
+    @property
+    def is_notified(self) -> bool:
+        return True
+
     def show(self, settings: LineSettings) -> None:
         """Let *settings* be those in force, for whoever asks."""
         self._backend.com_port.line = settings
@@ -164,6 +168,11 @@ class RemoteLine(Line):
         except BaseException:
             self._undo(lambda client: client.ask_settings(before, only_changes=False))
             raise
+
+    def look(self, *, anew: bool = False) -> None:
+        """Report *anew* the inputs that the server has notified last; changes are reported anyway."""
+        if anew and self._backend.layer is not None:
+            self._backend.hear(self._port.inputs)
 
     async def get_modem(self) -> ModemLines:
         """Return the lines that are on, as the server has said last."""

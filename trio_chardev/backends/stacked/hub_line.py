@@ -90,9 +90,16 @@ class HubLine(Line):
         with base_errors():
             return frozenset[str]().union(*(line.polled for line in there))
 
-    def look(self) -> None:
+    @property
+    def is_notified(self) -> bool:
+        """Are all members that have modem lines?"""
+        lines = self._at_each(lambda line: line)
+        with_modem = [line for line in lines if "modem" not in line.missing]
+        return bool(with_modem) and all(line.is_notified for line in with_modem)
+
+    def look(self, *, anew: bool = False) -> None:
         """Poll each member whose changes have to be polled."""
-        self._at_each(lambda line: line.look())
+        self._at_each(lambda line: line.look(anew=anew))
 
     async def get_modem(self) -> ModemLines:
         """Return the modem lines that are on at any member."""

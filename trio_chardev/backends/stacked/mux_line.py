@@ -40,9 +40,14 @@ class MuxLine(Line):
         with base_errors():
             return self._base.polled
 
-    def look(self) -> None:
+    @property
+    def is_notified(self) -> bool:
         with base_errors():
-            self._base.look()
+            return self._base.is_notified
+
+    def look(self, *, anew: bool = False) -> None:
+        with base_errors():
+            self._base.look(anew=anew)
 
     async def get_modem(self) -> ModemLines:
         with base_errors():
