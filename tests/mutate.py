@@ -67,6 +67,10 @@ PTY_TESTS = (
     "tests/backends/test_carry.py",
 )
 QMP_TESTS = ("tests/qmp/server/test_turns.py", "tests/qmp/server/test_monitor.py")
+MEANT_TESTS = (
+    "tests/backends/serial/test_same_line.py",
+    "tests/backends/serial/test_usb.py",
+)
 SERIAL_TESTS = (
     *("tests/backends/serial/test_serial.py", "tests/backends/serial/test_driver.py"),
     *("tests/backends/serial/test_replug.py", "tests/backends/test_carry.py"),
@@ -160,9 +164,20 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "backends/serial/line.py": (("is_locked_unless_told",), SERIAL_TESTS),
     "backends/serial/wanted.py": (
-        ("set_up", "take_over", "unlock", "_lock", "_refuse_opens"),
+        (
+            *("set_up", "take_over", "restore", "unlock", "_apply", "_controls", "_lock"),
+            "_refuse_opens",
+        ),
         SERIAL_TESTS,
     ),
+    "backends/serial/device.py": (
+        ("_look", "_open", "_check", "_state_of"),
+        (*SERIAL_TESTS, *MEANT_TESTS),
+    ),
+    "backends/serial/same_line.py": (("links_at", "check_meant"), (*SERIAL_TESTS, *MEANT_TESTS)),
+    "backends/serial/usb.py": (("find_node", "check_is_named", "_tty_at"), MEANT_TESTS),
+    "backends/serial/arrivals.py": (("places_of", "wait", "_is_awaited", "close"), SERIAL_TESTS),
+    "backends/serial/peer.py": (("wait", "reset"), SERIAL_TESTS),
     "backends/serial/holders.py": (
         ("name_holders", "_find_holders", "_has_open", "explain_busy"),
         SERIAL_TESTS,
