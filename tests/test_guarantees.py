@@ -1,4 +1,4 @@
-"""docs/guarantees.md, docs/security.md and docs/peers.md name tests that exist."""
+"""docs/guarantees.md, security.md, peers.md and serial.md name tests that exist."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def named(page: str) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("page", "count"), [("guarantees.md", 40), ("security.md", 40), ("peers.md", 20)]
+    ("page", "count"),
+    [("guarantees.md", 40), ("security.md", 40), ("peers.md", 20), ("serial.md", 20)],
 )
 def test_every_test_that_is_named_exists(page: str, count: int) -> None:
     names = list(named(page))
