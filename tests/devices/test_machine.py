@@ -23,6 +23,7 @@ from trio_chardev.devices.bridge import BridgeInfo, BridgeOptions, WhenClosed
 from trio_chardev.devices.discard import DiscardOptions
 from trio_chardev.devices.echo import EchoInfo, EchoOptions
 from trio_chardev.devices.table import driver_of
+from trio_chardev.devices.translation import LF, Translate
 from trio_chardev.errors import (
     BackendError,
     ChangeFailedError,
@@ -67,6 +68,7 @@ class Way:
     sink: Place | None
     when_closed: WhenClosed = "drop"
     has_controls: bool = True
+    translate: Translate = "none"
     bytes: int = 0
     dropped: int = 0
     line: LineSettings | None = None
@@ -78,12 +80,14 @@ class Way:
             token = unread.pop(0)
             if isinstance(token, LineSettings):
                 self._set_line(token)
-            elif self.sink is not None and not self.sink.is_there:
-                self.dropped += 1
+                continue
+            output = b"\r\n" if self.translate == "onlcr" and token == LF else bytes([token])
+            if self.sink is not None and not self.sink.is_there:
+                self.dropped += len(output)
             else:
-                self.bytes += 1
+                self.bytes += len(output)
                 if self.sink is not None:
-                    self.sink.written += bytes([token])
+                    self.sink.written += output
 
     def _can_pass(self, token: Token) -> bool:
         if self.sink is None or isinstance(token, LineSettings):
@@ -110,7 +114,15 @@ class User:
 
 ids = st.sampled_from("abc")
 names = st.sampled_from(["d", "e"])
-data = st.binary(min_size=1, max_size=5)
+data = st.binary(min_size=1, max_size=5) | st.sampled_from([b"\n", b"a\nb\n"])
+bridges = st.tuples(
+    st.just("bridge"),
+    names,
+    ids,
+    ids,
+    st.sampled_from(["drop", "hold"]),
+    st.sampled_from(["none", "none", "onlcr"]),
+)
 faults = st.fixed_dictionaries(
     {
         "connected": st.sampled_from([True, True, False]),
@@ -126,8 +138,8 @@ changes = st.tuples(
 steps = st.one_of(
     changes,
     changes,
-    st.tuples(st.just("bridge"), names, ids, ids, st.sampled_from(["drop", "hold"])),
-    st.tuples(st.just("bridge"), names, ids, ids, st.sampled_from(["drop", "hold"])),
+    bridges,
+    bridges,
     st.tuples(st.just("single"), names, st.sampled_from([EchoOptions, DiscardOptions]), ids),
     st.tuples(st.just("delete"), names),
     st.tuples(st.just("remove"), ids),
@@ -233,11 +245,22 @@ class Machine:
 
     # ------------------------------------------------------------ devices
 
-    async def bridge(self, name: str, id: str, peer: str, when_closed: WhenClosed) -> None:
-        options = BridgeOptions(id=name, chardev=id, peer=peer, when_closed=when_closed)
+    async def bridge(
+        self, name: str, id: str, peer: str, when_closed: WhenClosed, translate: Translate
+    ) -> None:
+        options = BridgeOptions(
+            id=name,
+            chardev=id,
+            peer=peer,
+            when_closed=when_closed,
+            translate_to_peer=translate,
+        )
         if self.may_add(options):
             here, there = self.places[id], self.places[peer]
-            ways = [Way(here, there, when_closed), Way(there, here, when_closed)]
+            ways = [
+                Way(here, there, when_closed, translate=translate),
+                Way(there, here, when_closed),
+            ]
             self.users[name] = User(options, ways, [here, there])
 
     async def single(
@@ -335,4 +358,4 @@ async def play(history: list[tuple[Any, ...]]) -> None:
 @settings(max_examples=EXAMPLES or 300, derandomize=not EXAMPLES, deadline=None)
 @given(st.lists(steps, min_size=15, max_size=40))
 def test_random_histories_of_devices_agree_with_the_model(history: list[tuple[Any, ...]]) -> None:
-    trio.run(play, [("bridge", "d", "a", "b", "hold"), *history])
+    trio.run(play, [("bridge", "d", "a", "b", "hold", "none"), *history])
