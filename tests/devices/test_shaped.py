@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext, suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.devices.fakes import Journal, open_fakes
 from trio_chardev.core.inbox import INBOX_CAPACITY
 from trio_chardev.core.line import BREAK_DURATION
+from trio_chardev.core.timer import PreciseTimer
+from trio_chardev.devices import shaped
 from trio_chardev.devices.bridge import Bridge, BridgeOptions
 from trio_chardev.devices.flow import Flow
 from trio_chardev.devices.framing import MAX_FRAME
@@ -24,6 +28,12 @@ from trio_chardev.testing import FakeDevice, FakeOptions
 EAGER: dict[str, Any] = {"eager": True}
 LINED: dict[str, Any] = {"eager": True, "has_line": True}
 MODBUS: dict[str, Any] = {"frame_silence_us": 1750}
+
+
+@pytest.fixture(autouse=True)
+def imprecise_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's timer knows nothing of a clock that a test has."""
+    monkeypatch.setattr(shaped, "open_timer", lambda: nullcontext(PreciseTimer(None)))
 
 
 class Pieces(bytearray):
@@ -98,7 +108,7 @@ async def test_without_these_options_both_directions_are_as_they_were(
 
 
 @pytest.mark.parametrize(
-    ("options", "shaped"),
+    ("options", "changed"),
     [
         ({"translate_to_peer": "lf"}, "to_peer"),
         ({"translate_to_chardev": "cr"}, "to_chardev"),
@@ -110,12 +120,12 @@ async def test_without_these_options_both_directions_are_as_they_were(
     ],
 )
 async def test_an_option_leaves_the_other_direction_alone(
-    options: dict[str, Any], shaped: str | None
+    options: dict[str, Any], changed: str | None
 ) -> None:
     async with bridged(**options) as run:
         for name in ("to_peer", "to_chardev"):
-            assert (type(getattr(run.device, name)) is Flow) == (name != shaped)
-        assert (run.device.to_peer.exchange is None) == (shaped is not None)
+            assert (type(getattr(run.device, name)) is Flow) == (name != changed)
+        assert (run.device.to_peer.exchange is None) == (changed is not None)
 
 
 # ---------------------------------------------------------------- translation
@@ -234,6 +244,31 @@ async def test_what_was_not_sent_stays_for_the_next_user(autojump_clock: MockClo
         run.add()
         await wait_all_tasks_blocked()
         assert run.to_board.pieces == [b"p", b"a", b"ced"]
+
+
+async def test_delays_of_less_than_a_millisecond_are_possible(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Trio alone waits for whole ones. This one is of the kernel's time, and of no other."""
+    monkeypatch.undo()
+    async with bridged(pace_char_us=100) as run:
+        run.user.feed(bytes(20))
+        with trio.fail_after(60):
+            while len(run.to_board) < 20:  # noqa: ASYNC110 - it is real time that matters
+                await trio.sleep(0.001)
+        gaps = [after - before for before, after in pairwise(run.to_board.times)]
+        assert min(gaps) >= 0.000_1
+        assert open_descriptors("[timerfd]") == 1
+        await run.registry.devices.remove("b0")
+        assert open_descriptors("[timerfd]") == 0
+
+
+def open_descriptors(kind: str) -> int:
+    links = []
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            links.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return sum(kind in link for link in links)
 
 
 # ---------------------------------------------------------------- frames

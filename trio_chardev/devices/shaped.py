@@ -7,11 +7,12 @@ over, and bytes whose time has not come, are where a change or the end of the br
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import attrs
 import trio
 
+from trio_chardev.core.timer import PreciseTimer, open_timer
 from trio_chardev.devices.flow import Flow
 from trio_chardev.devices.framing import MAX_FRAME, Framer
 from trio_chardev.devices.pacing import Pacer, byte_time
@@ -30,6 +31,8 @@ class ShapedFlow(Flow):
     """The bytes of the source that are being moved on."""
     _output: bytes = b""
     """What is pushed of what they become."""
+    _timer: PreciseTimer = attrs.Factory(lambda: PreciseTimer(None))
+    """Waits for a byte's time; delays of less than a millisecond need a precise one."""
     _waiting: trio.CancelScope = attrs.Factory(trio.CancelScope)
     """The scope in which the rest of a frame is waited for."""
 
@@ -37,6 +40,11 @@ class ShapedFlow(Flow):
         """Leave *data* to the task."""
         self.set_to_work()
         return 0
+
+    async def run(self) -> None:
+        """See `Flow.run`."""
+        with open_timer() if self.pacer is not None else nullcontext(self._timer) as self._timer:
+            await super().run()
 
     def finish(self) -> None:
         """Send on from now on what comes, frame or not."""
@@ -57,7 +65,7 @@ class ShapedFlow(Flow):
         self._output = self.translation.translate(self._data)
         if self.pacer is not None and self._output and self._is_heard:
             if (when := self.pacer.wait_until(self._output)) > trio.current_time():
-                await trio.sleep_until(when)
+                await self._timer.wait_until(when)
                 return
             self._output = self._output[: self.pacer.piece(self._output)]
         if self._output:
