@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from typing import Any
@@ -50,6 +51,35 @@ def test_peek_takes_nothing() -> None:
     queue.put_event(Event.BREAK)
     assert queue.peek() is Event.BREAK
     assert everything(queue) == [Event.BREAK]
+
+
+def test_peek_run_gives_the_bytes_before_the_next_event_and_takes_nothing() -> None:
+    queue = InboxQueue(1000)
+    assert queue.peek_run(100) == (b"", False)
+    queue.put(b"abc")
+    queue.put(b"de")
+    assert queue.take(1) == b"a"
+    assert queue.peek_run(100) == (b"bcde", False)
+    assert queue.peek_run(3) == (b"bcd", False)
+    assert queue.peek_run(1) == (b"b", False)
+    queue.put_event(Event.BREAK)
+    queue.put(b"f")
+    assert queue.peek_run(100) == (b"bcde", True)
+    assert queue.peek_run(4) == (b"bcde", False)  # there may be more, as far as one has looked
+    assert everything(queue) == [b"bcde", Event.BREAK, b"f"]
+
+
+def test_peek_run_sees_what_waits_in_a_pipe() -> None:
+    queue = InboxQueue(1000)
+    queue.open_pipe()
+    assert queue.pipe is not None
+    ours, theirs = os.pipe2(os.O_NONBLOCK)
+    queue.pipe.fill(ours, os.write(theirs, b"abc"))
+    assert queue.peek_run(2) == (b"ab", False)
+    assert queue.pipe is None
+    assert queue.take(100) == b"abc"
+    for fd in (ours, theirs):
+        os.close(fd)
 
 
 def test_one_byte_at_a_time_out_of_a_large_chunk_does_not_copy_the_rest_each_time() -> None:
