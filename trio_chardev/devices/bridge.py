@@ -56,12 +56,12 @@ class BridgeOptions(DeviceOptions):
     """When one side's peer ends: keep the other's for the next who comes, or pass the end on to
     it, where that is a socket, behind all that came before; then it can be sent nothing more."""
 
-    translate_to_peer: Translate = "none"
-    """What becomes of line ends on their way to the users: icrnl (CR to LF), inlcr (LF to CR),
+    translate_to_chardev: Translate = "none"
+    """What becomes of line ends on their way to the device: icrnl (CR to LF), inlcr (LF to CR),
     igncr (no CR), onlcr (LF to CR LF), as by a terminal; cr, lf, crlf: each, CR LF too, to that."""
 
-    translate_to_chardev: Translate = "none"
-    """The same, on their way to the device."""
+    translate_to_peer: Translate = "none"
+    """What becomes of line ends on their way to the users, as above."""
 
     pace_char_us: int = 0
     """Microseconds between two bytes to the device."""
