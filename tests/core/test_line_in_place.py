@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -79,6 +80,30 @@ async def test_one_that_refuses_is_not_taken_and_the_original_is_as_it_was() -> 
             await chardev.change(lined("new", line_fails=True).open)
         assert chardev.backend is old.backend
         assert old.line == SLOW
+    assert old.line_calls == [SLOW, SLOW], "the two may have had one line: it is set again"
+
+
+async def test_a_change_that_fails_has_the_users_set_up_the_original_after_the_line() -> None:
+    old, new = lined(), FakeDevice("new", activates=False)
+
+    async def be_change(backend: Controls) -> None:
+        with suppress(NotSupportedError):
+            await backend.line.set(LineSettings(300))
+
+    async with open_chardev(old) as chardev:
+        chardev.attach(be_change=be_change)
+        await chardev.line.set(SLOW)
+        with pytest.raises(BackendError, match="does not take its place"):
+            await chardev.change(new.open)
+        assert old.line_calls == [SLOW, SLOW, LineSettings(300)]
+
+
+async def test_a_change_that_fails_touches_no_line_that_nobody_has_set() -> None:
+    old = lined()
+    async with open_chardev(old) as chardev:
+        with pytest.raises(BackendError, match="does not take its place"):
+            await chardev.change(FakeDevice("new", activates=False).open)
+    assert old.line_calls == []
 
 
 async def test_what_is_refused_is_not_kept() -> None:
