@@ -233,23 +233,22 @@ class Bridge(Device):
 
         What is shown and what is looked at can only change when an event or `on_line` says so.
         """
+        pairs = (self.chardev, self.peer), (self.peer, self.chardev)
         while True:
             self._stirred = trio.Event()
             self._show_line(self.peer)
-            is_worthwhile = self._look_once(anew=True)
-            while is_worthwhile and not self._stirred.is_set():
+            polled = [
+                source
+                for source, user in pairs
+                if _look_for(user, source, anew=True) and source.is_open and user.is_open
+            ]
+            while polled and not self._stirred.is_set():
                 with trio.move_on_after(LOOK_INTERVAL):
                     await self._stirred.wait()
-                is_worthwhile = self._look_once()
+                for source in polled:
+                    with suppress(*ON_FAILURE):
+                        source.line.look()
             await self._stirred.wait()
-
-    def _look_once(self, *, anew: bool = False) -> bool:
-        """Look at both sides. Is it worthwhile to do so again?"""
-        looks = [
-            _look_for(user, source, anew=anew) and source.is_open and user.is_open
-            for source, user in ((self.chardev, self.peer), (self.peer, self.chardev))
-        ]
-        return any(looks)
 
     def _show_line(self, peer: Controls | Frontend) -> None:
         """Show the users of *peer* the device's line settings, if both lines can do that.
