@@ -176,7 +176,10 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "backends/serial/same_line.py": (("links_at", "check_meant"), (*SERIAL_TESTS, *MEANT_TESTS)),
     "backends/serial/usb.py": (("find_node", "check_is_named", "_tty_at"), MEANT_TESTS),
-    "backends/serial/arrivals.py": (("places_of", "wait", "_is_awaited", "close"), SERIAL_TESTS),
+    "backends/serial/arrivals.py": (
+        ("places_of", "watch", "forget", "run", "_tell", "_tell_all"),
+        SERIAL_TESTS,
+    ),
     "backends/serial/peer.py": (("wait", "reset"), SERIAL_TESTS),
     "backends/serial/holders.py": (
         ("name_holders", "_find_holders", "_has_open", "explain_busy"),

@@ -260,11 +260,7 @@ async def test_after_each_of_twenty_replugs_it_is_as_it_was(
 async def test_it_is_found_at_once_however_long_it_was_away(
     plug: Plug, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def long_ones(first: float) -> Iterator[float]:
-        yield first
-        yield from itertools.repeat(10 * PATIENCE)
-
-    monkeypatch.setattr(module, "pauses_from", long_ones)
+    monkeypatch.setattr(module, "next_pause", lambda *_, is_told: 10 * PATIENCE if is_told else 0)
     async with reading(plug.name, []) as backend:
         await wait_all_tasks_blocked(0.05)
         plug.put_in()
@@ -280,6 +276,8 @@ async def test_without_inotify_it_is_looked_for_now_and_then(
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return libc.call(function, *args)
 
+    if failing != "inotify_init1":
+        await arrivals.watch(dict)  # its instance stays
     before = count_fds()
     monkeypatch.setattr(inotify, "call", refuse)
     monkeypatch.setattr(arrivals, "LONGEST_PAUSE", 0.01)
@@ -314,23 +312,68 @@ def test_of_a_folder_that_is_missing_its_coming_is_noticed(tmp_path: Path) -> No
 async def test_other_names_are_ignored_and_the_end_of_the_folder_is_not(tmp_path: Path) -> None:
     folder = tmp_path / "dev"
     folder.mkdir()
-    watch = arrivals.Arrivals.at({str(folder): {"board"}})
-    try:
-        (folder / "other").touch()
-        with trio.move_on_after(0.02) as cut:
-            await watch.wait()
-        assert cut.cancelled_caught
+
+    @asynccontextmanager
+    async def watching() -> AsyncIterator[None]:
+        watch = await arrivals.watch(lambda: {str(folder): {"board"}})
+        assert watch.works
         with trio.fail_after(PATIENCE):
-            (folder / "board").touch()
+            yield
             await watch.wait()
-            (folder / "board").chmod(0o600)
-            await watch.wait()
-            for path in folder.iterdir():
-                path.unlink()
-            folder.rmdir()
-            await watch.wait()
-    finally:
         watch.close()
+
+    watch = await arrivals.watch(lambda: {str(folder): {"board"}})
+    (folder / "other").touch()
+    with trio.move_on_after(0.02) as cut:
+        await watch.wait()
+    assert cut.cancelled_caught
+    watch.close()
+    (folder / "board").touch()  # of no interest to anybody, so the watch ends
+    async with watching():
+        (folder / "board").chmod(0o600)
+    async with watching():
+        (folder / "board").unlink()
+        (folder / "board").touch()
+    async with watching():
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+
+
+async def test_all_lines_of_a_run_have_one_instance_of_inotify(tmp_path: Path) -> None:
+    """A user may have 128 only. What one waits for is nothing to another."""
+    folder = str(tmp_path)
+    first = await arrivals.watch(lambda: {folder: {"a"}})
+    before = count_fds()
+    rest = [await arrivals.watch(lambda: {folder: {"b"}}) for _ in range(20)]
+    assert count_fds() == before
+    (tmp_path / "a").touch()
+    with trio.fail_after(PATIENCE):
+        await first.wait()
+    assert not any(other._came.is_set() for other in rest)
+    for other in rest[:10]:
+        other.close()
+    (tmp_path / "b").touch()
+    with trio.fail_after(PATIENCE):
+        for other in rest[10:]:
+            await other.wait()
+    assert not any(other._came.is_set() for other in rest[:10])
+
+
+async def test_records_that_were_lost_wake_all_and_so_does_an_end(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    first = await arrivals.watch(lambda: {folder: {"a"}})
+    watcher = first._watcher
+    assert watcher is not None
+    watcher._tell(inotify.Record(-1, inotify.IN_Q_OVERFLOW, b""))
+    with trio.fail_after(PATIENCE):
+        await first.wait()
+        second = await arrivals.watch(lambda: {folder: {"a"}})
+        watcher._inotify.close()
+        await second.wait()
+        third = await arrivals.watch(lambda: {folder: {"a"}})
+        assert not second.works
+        assert third.works
 
 
 async def test_a_line_that_another_chardev_has_when_it_is_back_is_not_taken(plug: Plug) -> None:
@@ -432,6 +475,7 @@ async def test_cancelled_at_every_step_it_is_open_whole_or_not_at_all(
 ) -> None:
     """While it opens, is looked for, comes, goes, and comes again."""
     plug = Plug(tmp_path / "board")
+    await arrivals.watch(dict)  # its instance of inotify stays
     before = count_fds()
     for k in itertools.count(1):
         injector = CancelAtStep(k, when, trio.CancelScope())

@@ -32,6 +32,7 @@ from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.backends.descriptor import TERMINAL_READ, open_fd
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.serial import (
+    arrivals as serial_arrivals,
     device as serial_device,
     holders as serial_holders,
     line as serial_line,
@@ -1330,8 +1331,26 @@ async def test_a_hang_up_just_after_the_last_bytes(
             assert backend.receive_nowait(10) == b"a\xff"
 
 
+class NoInotify:
+    """In place of a run's watcher."""
+
+    def get(self, default: None) -> None:
+        raise refuse(errno.EMFILE)
+
+
+@pytest.mark.parametrize(
+    ("has_inotify", "expected"),
+    [
+        (True, [0.5, 1.5, 3.5, 7.5, 15.5, 31.5, 63.5, 123.5]),
+        (False, [0.5, 1.5, 3.5, 7.5, *(12.5 + 5 * n for n in range(24))]),
+    ],
+)
 async def test_waiting_for_the_line_is_no_busy_loop(
-    plug: Plug, mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+    plug: Plug,
+    mock_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    has_inotify: bool,
+    expected: list[float],
 ) -> None:
     plug.put_in()
     looks: list[float] = []
@@ -1348,10 +1367,13 @@ async def test_waiting_for_the_line_is_no_busy_loop(
 
         monkeypatch.setattr(serial_device, "open_fd", look)
         monkeypatch.setattr(serial_device, "work_on_files", at_once)
+        monkeypatch.setattr(serial_arrivals, "work_on_files", at_once)
+        if not has_inotify:
+            monkeypatch.setattr(serial_arrivals, "_watcher_of_run", NoInotify())
         mock_clock.autojump_threshold = 0.001
-        with trio.move_on_after(20):
+        with trio.move_on_after(130):
             await receive_some(backend, 10)
-    assert looks == pytest.approx([0.5, 1.5, 3.5, 7.5, 12.5, 17.5])
+    assert looks == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("has_link", [False, True], ids=["number", "link"])

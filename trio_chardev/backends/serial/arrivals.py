@@ -1,21 +1,22 @@
 """Tells by inotify(7) that a name on the way to a device was made.
 
 The kernel makes /dev/ttyUSB0 when an adaptor is plugged in, udev the links that lead there, and
-then it sets their permissions. Each look has an instance of its own, as the folders in question
-change; where none is to be had (sysctl fs.inotify.max_user_instances), looking now and then does.
+then it sets their permissions. One instance serves all lines of a Trio run, because a user may have
+only 128 (sysctl fs.inotify.max_user_instances); where none is to be had, looking now and then does.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import attrs
 import trio
 
-from trio_chardev.backends.holder import owned
+from trio_chardev.backends.holder import FdHolder
 from trio_chardev.backends.inotify import (
     IN_ATTRIB,
     IN_CREATE,
@@ -27,12 +28,16 @@ from trio_chardev.backends.inotify import (
     add_watch,
     new_instance,
     read_records,
+    remove_watch,
 )
 from trio_chardev.backends.serial.same_line import links_at
-from trio_chardev.readiness import wait_readable
-from trio_chardev.workers import do_in_worker
+from trio_chardev.errors import BackendError
+from trio_chardev.files import work_on_files
+
+log = logging.getLogger(__name__)
 
 LONGEST_PAUSE = 5.0  # seconds between two looks for a line
+LONGEST_IF_TOLD = 60.0  # seconds, if inotify would tell that it comes
 SETTLE_TIME = 0.02  # seconds from its name to a look, as udev goes on to make links and permissions
 ANY_TTY = "tty*"
 """In place of a name: all that begin so."""
@@ -42,12 +47,9 @@ Places = Mapping[str, set[str]]
 """Names to be waited for, by folder."""
 
 
-def pauses_from(first: float) -> Iterator[float]:
-    """The seconds from one look for a line to the next."""
-    longest = max(first, LONGEST_PAUSE)
-    while True:
-        yield first
-        first = min(2 * first, longest)
+def next_pause(pause: float, first: float, *, is_told: bool) -> float:
+    """The seconds to the next look for a line, after *pause*; *is_told*: in case nothing tells."""
+    return max(first, min(2 * pause, LONGEST_IF_TOLD if is_told else LONGEST_PAUSE))
 
 
 def places_of(path: str) -> Places:
@@ -70,50 +72,113 @@ def places_of(path: str) -> Places:
 class Arrivals:
     """A watch on some places."""
 
-    _fd: int
-    """The instance of inotify, or -1."""
-    _names: Mapping[int, set[str]]
-    """The names to be waited for, by the number of the watch on their folder."""
+    _watcher: FolderWatcher | None = None
+    _came: trio.Event = attrs.Factory(trio.Event)
 
-    @classmethod
-    def at(cls, places: Places) -> Arrivals:
-        """Begin to watch. Raises OSError; works in a thread, as a folder's disk may hang."""
-        fd = new_instance()
-        with owned(partial(os.close, fd)):
-            return cls(fd, {add_watch(fd, folder, EVENTS): places[folder] for folder in places})
-
-    @classmethod
-    def of_nothing(cls) -> Arrivals:
-        """Return one whose `wait` has no end."""
-        return cls(-1, {})
-
-    def fileno(self) -> int:
-        """The descriptor of the instance, or -1."""
-        return self._fd
+    @property
+    def works(self) -> bool:
+        """Will it tell? Without inotify it does not."""
+        return self._watcher is not None and self._watcher.works
 
     async def wait(self) -> None:
         """Wait until one of the names was made, or its permissions have changed."""
-        if self._fd == -1:
-            await trio.sleep_forever()
-        while True:
-            await wait_readable(self)
-            if any(map(self._is_awaited, read_records(self._fd))):
-                await trio.sleep(SETTLE_TIME)
-                return
+        await self._came.wait()
+        await trio.sleep(SETTLE_TIME)
 
-    def _is_awaited(self, record: Record) -> bool:
-        names = self._names.get(record.watch, set())
-        is_tty = ANY_TTY in names and record.name.startswith(b"tty")
-        is_end = bool(record.mask & (IN_Q_OVERFLOW | IN_IGNORED))  # of the folder itself
-        return is_tty or is_end or os.fsdecode(record.name) in names
+    def tell(self) -> None:
+        """End `wait`."""
+        self._came.set()
 
     def close(self) -> None:
-        """Close it, in a thread: the kernel waits for everyone who may be looking at it."""
-        fd, self._fd = self._fd, -1
-        if fd != -1:
-            trio.lowlevel.notify_closing(fd)
-            do_in_worker(partial(os.close, fd))
+        """Watch no more."""
+        if self._watcher is not None:
+            self._watcher.forget(self)
 
-    def discard(self) -> None:
-        """Close one that nobody has waited for; may be called in a thread."""
-        os.close(self._fd)
+
+class FolderWatcher:
+    """Tells of names that are made in folders."""
+
+    def __init__(self) -> None:
+        """Raises OSError."""
+        self._inotify = FdHolder(new_instance())
+        self._waiting: dict[int, dict[Arrivals, set[str]]] = {}
+        self._adding = 0  # calls of `watch` under way: a watch without a waiter may be theirs
+
+    @property
+    def works(self) -> bool:
+        """Does it still tell? Once it does not, it never does again."""
+        return not self._inotify.closed
+
+    async def watch(self, find: Callable[[], Places]) -> Arrivals:
+        """Watch what *find* gives, which is called in a thread, as a folder's disk may hang.
+
+        Raises OSError. What has come before this returns is to be looked for.
+        """
+        arrivals = Arrivals(self)
+        self._adding += 1
+        try:
+            watched = await work_on_files(self._add, find)
+        finally:
+            self._adding -= 1
+        for watch, names in watched.items():
+            self._waiting.setdefault(watch, {})[arrivals] = names
+        return arrivals
+
+    def _add(self, find: Callable[[], Places]) -> dict[int, set[str]]:
+        return {
+            add_watch(self._inotify.fd, folder, EVENTS): names for folder, names in find().items()
+        }
+
+    def forget(self, arrivals: Arrivals) -> None:
+        """Tell *arrivals* no more. A watch that nobody waits for ends at its next event."""
+        for waiting in self._waiting.values():
+            waiting.pop(arrivals, None)
+
+    async def run(self) -> None:
+        """Tell of what happens; a system task."""
+        try:
+            while self.works:
+                await self._inotify.wait_readable()
+                for record in read_records(self._inotify.fd):
+                    self._tell(record)
+        except BackendError as exc:
+            log.warning("serial lines are looked for now and then: %s", exc)
+        finally:
+            self._inotify.close()
+            self._tell_all()
+
+    def _tell(self, record: Record) -> None:
+        if record.mask & IN_Q_OVERFLOW:
+            self._tell_all()
+        waiting = self._waiting.get(record.watch, {})
+        for arrivals, names in waiting.items():
+            is_tty = ANY_TTY in names and record.name.startswith(b"tty")
+            if is_tty or record.mask & IN_IGNORED or os.fsdecode(record.name) in names:
+                arrivals.tell()
+        if record.mask & IN_IGNORED:  # the folder itself is gone
+            self._waiting.pop(record.watch, None)
+        elif not waiting and not self._adding:
+            self._waiting.pop(record.watch, None)
+            with suppress(OSError):
+                remove_watch(self._inotify.fd, record.watch)
+
+    def _tell_all(self) -> None:
+        for waiting in self._waiting.values():
+            for arrivals in waiting:
+                arrivals.tell()
+
+
+_watcher_of_run: trio.lowlevel.RunVar[FolderWatcher | None] = trio.lowlevel.RunVar("folder watcher")
+
+
+async def watch(find: Callable[[], Places]) -> Arrivals:
+    """Do `FolderWatcher.watch` with that of this Trio run; without inotify nothing is told."""
+    try:
+        watcher = _watcher_of_run.get(None)
+        if watcher is None or not watcher.works:
+            watcher = FolderWatcher()
+            _watcher_of_run.set(watcher)
+            trio.lowlevel.spawn_system_task(watcher.run)
+        return await watcher.watch(find)
+    except OSError:
+        return Arrivals()

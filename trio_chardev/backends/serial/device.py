@@ -13,7 +13,7 @@ import attrs
 
 from trio_chardev.backends.descriptor import FdHolder, open_fd, slow_errors
 from trio_chardev.backends.holder import owned
-from trio_chardev.backends.serial.arrivals import ANY_TTY, Arrivals, places_of
+from trio_chardev.backends.serial.arrivals import ANY_TTY, Arrivals, Places, places_of, watch
 from trio_chardev.backends.serial.modem import NO_SUCH_CONTROL
 from trio_chardev.backends.serial.same_line import Links, OtherPtyError, check_meant, links_at
 from trio_chardev.backends.serial.usb import (
@@ -32,12 +32,18 @@ ABSENT = (errno.ENOENT, errno.ENODEV, errno.ENXIO)  # ENXIO: the node is there, 
 BUSY = (errno.EBUSY, errno.EWOULDBLOCK)
 
 
-def may_come(error: BackendError) -> bool:
-    """Is *error*, of opening a line, that it is absent, or that another program has it?"""
+def is_absent(error: BackendError) -> bool:
+    """Is *error*, of opening a line, that the device which is meant is not there?"""
     cause = error.__cause__
     if isinstance(cause, NotPluggedInError | OtherPtyError):
         return True
-    return isinstance(cause, OSError) and cause.errno in (*ABSENT, *BUSY)
+    return isinstance(cause, OSError) and cause.errno in ABSENT
+
+
+def may_come(error: BackendError) -> bool:
+    """Is *error* that, or that another program has the device?"""
+    cause = error.__cause__
+    return is_absent(error) or (isinstance(cause, OSError) and cause.errno in BUSY)
 
 
 @attrs.frozen
@@ -88,11 +94,8 @@ class Device:
             return await work_on_files(self._open, discard=Opened.close)
 
     async def watch(self) -> Arrivals:
-        """Watch for it from now on; without inotify nothing is seen."""
-        try:
-            return await work_on_files(self._watch, discard=Arrivals.discard)
-        except OSError:
-            return Arrivals.of_nothing()
+        """Watch for it from now on; without inotify nothing is told."""
+        return await watch(self._places)
 
     @property
     def _failed(self) -> str:
@@ -144,6 +147,6 @@ class Device:
                 raise BackendError(f"{self._failed}: it is not a tty") from exc
             raise  # such as EIO from a serial port that the machine lacks
 
-    def _watch(self) -> Arrivals:
+    def _places(self) -> Places:
         is_usb = self.path.startswith(PREFIX)
-        return Arrivals.at({self._roots.dev: {ANY_TTY}} if is_usb else places_of(self.path))
+        return {self._roots.dev: {ANY_TTY}} if is_usb else places_of(self.path)

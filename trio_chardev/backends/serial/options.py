@@ -58,9 +58,9 @@ class SerialOptions(BackendOptions):
 
     reopen_ms: int = 500
     """Milliseconds until a line that went away, or is absent, is looked for; from then on at once
-    when its name is made (inotify), and now and then, at intervals that double up to 5 s. 0 ends
-    the backend instead. A PTY is not looked for by its number, which others get, but by a link that
-    is made anew."""
+    when its name is made (inotify), and now and then, at intervals that double up to a minute, or
+    5 s where nothing would tell. 0 ends the backend instead. A PTY is not looked for by its number,
+    which others get, but by a link that is made anew."""
 
     wait: bool | None = None
     """Opening needs the line to be there; off: it may come later."""

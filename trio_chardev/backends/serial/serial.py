@@ -21,10 +21,10 @@ import trio
 
 from trio_chardev.backends.descriptor import FdHolder, read_terminal
 from trio_chardev.backends.holder import closed_holder, owned
-from trio_chardev.backends.serial.arrivals import pauses_from
+from trio_chardev.backends.serial.arrivals import next_pause
 from trio_chardev.backends.serial.breaks import BreakDecoder
 from trio_chardev.backends.serial.controls import SerialLine
-from trio_chardev.backends.serial.device import Device, Seen, may_come
+from trio_chardev.backends.serial.device import Device, Seen, is_absent, may_come
 from trio_chardev.backends.serial.holders import explain_busy
 from trio_chardev.backends.serial.line import are_breaks_marked, is_locked_unless_told
 from trio_chardev.backends.serial.modem import is_hung_up, write_break
@@ -245,8 +245,8 @@ class SerialBackend(PlainBackend):
         if not self._reopen_interval:
             raise BackendError(f"'{self._device.path}' went away")
         trouble = self._absence
-        pauses = pauses_from(self._reopen_interval)
-        await trio.sleep(next(pauses))
+        pause = self._reopen_interval
+        await trio.sleep(pause)
         while self.source is None:
             arrivals = await self._device.watch()  # from before the look, so that none is missed
             try:
@@ -255,9 +255,11 @@ class SerialBackend(PlainBackend):
                 if str(exc) != trouble:
                     trouble = str(exc)
                     log.info("chardev '%s': %s", self.id, trouble)
-                with trio.move_on_after(next(pauses)):
+                is_told = arrivals.works and is_absent(exc)
+                pause = next_pause(pause, self._reopen_interval, is_told=is_told)
+                with trio.move_on_after(pause):
                     await arrivals.wait()
-                    pauses = pauses_from(self._reopen_interval)
+                    pause = 0
             finally:
                 arrivals.close()
 
