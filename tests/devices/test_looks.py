@@ -89,20 +89,31 @@ async def test_a_line_is_looked_at_while_the_other_side_can_follow(
         assert await steps_in(60) < 5
 
 
-async def test_nor_is_a_line_without_modem_lines_looked_at_again() -> None:
-    """The slave of a PTY has none, and says so at the first look."""
+@pytest.mark.parametrize("user", ["a line", "TCP"])
+async def test_nor_is_a_line_looked_at_that_has_nothing_or_for_who_can_follow_nothing(
+    user: str,
+) -> None:
+    """The slave of a PTY has no modem lines, and plain TCP no way to tell of them."""
 
-    def is_next(seconds: float) -> bool:
-        return trio.lowlevel.current_statistics().seconds_to_next_deadline > seconds
+    def is_idle() -> bool:
+        return trio.lowlevel.current_statistics().seconds_to_next_deadline > 60
 
     master, slave = os.openpty()
     tty.setraw(slave)
     async with open_registry_with(any_opener, driver_of) as registry:
         await registry.add("board", tc.SerialOptions(path=os.ttyname(slave)))
-        await registry.add("user", FakeOptions(device=FakeDevice("user", **LINE)))
+        if user == "TCP":
+            addr = tc.InetAddress("127.0.0.1", "0")
+            port = (await registry.add("user", tc.SocketOptions(addr=addr, wait=False))).port
+            assert port is not None
+            client = await trio.open_tcp_stream("127.0.0.1", port)
+        else:
+            client = None
+            await registry.add("user", FakeOptions(device=FakeDevice("user", **LINE)))
         registry.devices.add(tc.BridgeOptions(id="b0", chardev="board", peer="user"))
-        await until(lambda: registry["board"].backend.line.polled == frozenset())
-        await until(lambda: is_next(60))
+        await until(lambda: registry["user"].is_open and is_idle())
+        if client is not None:
+            await client.aclose()
     os.close(master)
     os.close(slave)
 
