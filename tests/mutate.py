@@ -66,6 +66,8 @@ PTY_TESTS = (
     *("tests/backends/pty/test_pty.py", "tests/backends/pty/test_unread.py"),
     "tests/backends/test_carry.py",
 )
+LINE_TESTS = ("tests/core/test_line_in_place.py", "tests/core/test_line_sequence.py")
+BRIDGE_TESTS = ("tests/devices/test_bridge.py", "tests/backends/stacked/test_hub_line.py")
 QMP_TESTS = ("tests/qmp/server/test_turns.py", "tests/qmp/server/test_monitor.py")
 MEANT_TESTS = (
     "tests/backends/serial/test_same_line.py",
@@ -91,6 +93,25 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             *("_check_fit", "_give_way", "_let_taps_see", "_go_on"),
         ),
         CORE_TESTS,
+    ),
+    "core/kept_line.py": (("after", "set_up"), LINE_TESTS),
+    "core/line_change.py": (
+        ("settings_after", "outputs_after", "read_state", "look", "do", "_set", "put_back"),
+        LINE_TESTS,
+    ),
+    "core/line_in_place.py": (("keep", "_set", "_drive"), (*LINE_TESTS, *BRIDGE_TESTS)),
+    "core/line_sequence.py": (("plan_of", "run_plan"), LINE_TESTS),
+    "core/timer.py": (("wait_until", "open_timer"), ("tests/core/test_timer.py",)),
+    "lending.py": (
+        ("lend", "check", "take_back", "_take_back", "_take_back_by_itself", "end", "forget"),
+        ("tests/test_lending.py",),
+    ),
+    "backends/lent.py": (
+        (
+            *("prepare", "activate", "run", "_pass_to_terminal", "_pass_to_device", "_send"),
+            *("_look", "_set_line", "note", "opener"),
+        ),
+        ("tests/test_lending.py",),
     ),
     "core/weak.py": (("weakly",), ("tests/core/test_weak.py",)),
     "core/parts.py": (
@@ -258,6 +279,7 @@ SPARES = "it only spares the processor some work"
 ASKED_AGAIN = "the same is asked again before anything is harmed"
 WHICH = "only which of two refusals comes first, if there is a reason for both"
 ANOTHER = "another checkpoint is left"
+LATE = "only how late it is, which depends on the machine"
 GIVES_WAY = "only when the processor is given up, which the benchmark tells"
 REASONS: dict[str, str] = {
     "renew: swapped `self.left = TURN` and `self.is_over = False`": SAME,
@@ -393,6 +415,30 @@ REASONS: dict[str, str] = {
     "send_eof: without `await trio.lowlevel.cancel_shielded_checkpoint()`": ANOTHER,
     "send_eof: swapped `await trio.lowlevel.checkpoint_if_cancelled()` and `await self._acquire_write_lock()`": SAME,
     "send_eof: swapped `async def use(runner: Runner) -> None:` and `await trio.lowlevel.checkpoint_if_cancelled()`": SAME,
+    "read_state: swapped `supported: list[LineAbility] = []` and `known: dict[str, object] = {}`": SAME,
+    "read_state: swapped `try:` and `missing = line.missing`": SAME,
+    "read_state: swapped `known['break_'] = kept.is_break` and `supported.append('break')`": SAME,
+    "look: swapped `if any((change.has_settings for change in changes)):` and `if any((change.has_outputs for change in changes)):`": WHICH,
+    "do: swapped `if self._settings is not None and change.has_settings:` and `if change.break_ is not None:`": WHICH,
+    "_set: swapped `if before != wanted:` and `self.kept = self.kept.after(wanted)`": "what failed is not asked what is to be kept",
+    "put_back: without `if cut.cancelled_caught:`": "it only logs",
+    "keep: swapped `self._note(self._outbox.line.after(request))` and `if not (self._outbox.is_closed or self._outbox.runner.closed.is_set()):`": SAME,
+    "plan_of: swapped `if not 0 < len(steps) <= MAX_STEPS:` and `planned: list[tuple[float, LineChange]] = []`": SAME,
+    "plan_of: swapped `planned: list[tuple[float, LineChange]] = []` and `time_us = 0`": SAME,
+    "plan_of: swapped `step.change.check()` and `if step.pause_us < 0:`": WHICH,
+    "plan_of: swapped `if step.pause_us < 0:` and `planned.append((time_us * US, step.change))`": SAME,
+    "wait_until: without `if self._fd is not None and (rest := (deadline - trio.current_time())) > 0:`": LATE,
+    "wait_until: swapped `if self._fd is not None and (rest := (deadline - trio.current_time())) > 0:` and `await trio.sleep_until(deadline)`": LATE,
+    "lend: swapped `if to is not None and to not in get_args(LendTo):` and `loan = _Loan(_check_can_be_lent(chardev, options), sandbox)`": WHICH,
+    "lend: swapped `loan = _Loan(_check_can_be_lent(chardev, options), sandbox)` and `def check() -> None:`": SAME,
+    "lend: swapped `device = self._opener(_without_taps(loan.options), sandbox)` and `async def set_up(line: Line) -> None:`": SAME,
+    "lend: swapped `async def set_up(line: Line) -> None:` and `pty_closed = partial(self._pty_closed, chardev, loan)`": SAME,
+    "lend: swapped `self._loans[chardev] = loan` and `self._note_change(chardev)`": SAME,
+    "prepare: swapped `await self._set_up(self._device.line)` and `await self._device.prepare()`": SAME,
+    "activate: swapped `self._device.activate()` and `self._terminal.backend.activate()`": SAME,
+    "activate: without `self._terminal.backend.activate()`": "a PTY without a link has nothing to put in place",
+    "activate: swapped `self._terminal.backend.activate()` and `self._is_in_place.set()`": SAME,
+    "activate: swapped `self._is_in_place.set()` and `self._its_request.replaces = None`": SAME,
     "_set_up: swapped `check_takes_changes(frontend)` and `self._asked.add(frontend)`": "whoever is not asked to take the change need not take the original back",
 }
 """The name of a mutant that may live -> the reason."""

@@ -80,7 +80,6 @@ ALLOWED = {
     "backends.pty.leaving.PtyLeaving._open_slave": KERNEL,
     "backends.pty.pty.unlock": KERNEL,
     "backends.inotify.read_records": READY,
-    "core.timer.PreciseTimer.wait_until": READY,
     "backends.pty.unread._make_raw": KERNEL,  # TCSANOW
     "backends.pty.unread._read_piece": READY,
     "backends.serial.holders._find_holders": THREAD,

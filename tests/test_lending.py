@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import math
 import os
 import termios
 import tty
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,6 +28,7 @@ from tests.users import PATIENCE
 from trio_chardev.backends import lent
 from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.null import NullOptions
+from trio_chardev.backends.pty.pty import PtyOptions
 from trio_chardev.backends.serial.serial import SerialOptions
 from trio_chardev.backends.socket.addresses import FdAddress, UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
@@ -177,12 +180,45 @@ async def test_a_change_ends_it(to: str | None) -> None:
 
 
 @pytest.mark.parametrize("to", TO)
+async def test_what_is_told_comes_in_order_also_if_nobody_is_at_the_device(to: str | None) -> None:
+    async with open_world(connected=False) as world:
+        await world.registry.lend("board", to)
+        await world.registry.take_back("board")
+        names = [type(notice).__name__ for notice in world.notices]
+        assert names == ["ChardevChanged", "ChardevLent", "ChardevChanged", "ChardevReturned"]
+
+
+@pytest.mark.parametrize("to", TO)
+async def test_the_backend_that_was_in_place_is_forgotten(to: str | None) -> None:
+    async with open_world() as world:
+        before = weakref.ref(world.registry["board"].backend)
+        await world.registry.lend("board", to)
+        gc.collect()
+        assert before() is None
+
+
+async def test_a_pty_with_a_link_keeps_it(tmp_path: Path) -> None:
+    """What a kind prepares and puts in place it does here, too."""
+    link = tmp_path / "link"
+    async with open_registry() as registry:
+        await registry.add("board", PtyOptions(path=str(link)))
+        before = os.readlink(link)
+        await registry.lend("board", "pty")
+        assert os.readlink(link) not in (before, registry["board"].pty)
+        assert os.path.exists(os.readlink(link))  # noqa: ASYNC240
+        await registry.take_back("board")
+        assert os.readlink(link) == registry["board"].pty
+
+
+@pytest.mark.parametrize("to", TO)
 async def test_it_can_be_removed(to: str | None) -> None:
     async with open_world() as world:
         await world.registry.lend("board", to)
         world.frontend.detach()
+        chardev = world.registry["board"]
         await world.registry.remove("board")
         assert not world.board.is_held_open
+        assert chardev not in world.registry._lending, "nothing is left of it"
         await world.registry.add("board", FakeOptions(device=FakeDevice("new")))
         assert not world.registry.is_lent("board")
 
@@ -359,7 +395,10 @@ async def test_its_settings_go_to_the_device_and_the_users_come_back_after_it() 
         assert world.board.line.speed == 921600  # type: ignore[union-attr]
         os.close(flasher.fd)
         await until(lambda: not world.registry.is_lent("board"))
-        assert world.board.line == LineSettings(9600)
+        assert world.board.line_calls == [
+            *(LineSettings(9600), LineSettings(9600)),  # by the user, and as it is lent
+            *(LineSettings(921600), LineSettings(9600)),
+        ]
 
 
 async def test_who_opens_it_soon_after_another_still_has_the_device(
@@ -448,6 +487,8 @@ async def test_a_serial_line_is_not_closed_in_between(monkeypatch: pytest.Monkey
             os.write(flasher.fd, b"x")
             await trio.lowlevel.wait_readable(master)
             assert os.read(master, 9) == b"x"
+            os.write(master, b"y")
+            assert await flasher.read() == b"y"
             os.close(flasher.fd)
             with trio.fail_after(PATIENCE):
                 await until(lambda: not registry.is_lent("board"))

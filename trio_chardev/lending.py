@@ -75,7 +75,6 @@ class Lending:
             if chardev in self._loans:
                 raise ChangeRefusedError(f"Chardev '{chardev.id}' is lent already")
 
-        check()
         if to is None:
             stand_in = open_lent(chardev.backend.filename)
         else:

@@ -21,7 +21,7 @@ from trio_chardev.errors import (
     OptionsError,
     WriteInChangeError,
 )
-from trio_chardev.events import LineSettings, ModemLines
+from trio_chardev.events import LineSettings, ModemLines, Purge
 from trio_chardev.testing import CancelAtStep, FakeDevice, FakeLine, open_chardev
 
 DTR, RTS = ModemLines.DTR, ModemLines.RTS
@@ -47,6 +47,38 @@ async def test_a_new_backend_is_set_as_the_old_one_was(has_user: bool) -> None:
         await chardev.line.set_break(True)
         await chardev.change(new.open)
     assert new.line_calls == [SLOW, DTR, True]
+
+
+async def test_what_the_new_backend_lacks_is_left_out_and_kept_for_the_next() -> None:
+    new = lined("new")
+    async with open_chardev(lined()) as chardev:
+        await chardev.line.set(SLOW)
+        await chardev.line.set_modem(DTR)
+        await chardev.line.set_break(True)
+        await chardev.change(FakeDevice("plain").open)
+        await chardev.change(new.open)
+    assert new.line_calls == [SLOW, DTR, True]
+
+
+async def test_a_purge_leaves_nothing_behind() -> None:
+    new = lined("new")
+    async with open_chardev(lined()) as chardev:
+        await chardev.line.set(SLOW)
+        await chardev.line.purge(Purge.RECEIVE)
+        await chardev.change(new.open)
+    assert new.line_calls == [SLOW]
+
+
+async def test_who_is_detached_can_neither_set_nor_keep() -> None:
+    async with open_chardev(lined()) as chardev:
+        frontend = chardev.attach()
+        line = frontend.line
+        frontend.detach()
+        with pytest.raises(trio.ClosedResourceError):
+            await line.set(SLOW)
+        with pytest.raises(trio.ClosedResourceError):
+            line.keep(SLOW)
+        assert chardev.line.kept.settings is None
 
 
 async def test_what_was_not_set_is_left_to_the_new_backend() -> None:

@@ -14,6 +14,7 @@ from trio_chardev.core.boot_sequences import SEQUENCES, SequenceName
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.handlers import stateless
 from trio_chardev.core.line_sequence import MAX_DURATION, MAX_STEPS, LineStep, Plan, plan_of
+from trio_chardev.core.runner import CLEANUP_TIMEOUT
 from trio_chardev.errors import (
     BackendDisconnectedError,
     BackendError,
@@ -22,7 +23,7 @@ from trio_chardev.errors import (
     OptionsError,
 )
 from trio_chardev.events import LineSettings, ModemLines
-from trio_chardev.testing import CancelAtStep, FakeDevice, open_chardev
+from trio_chardev.testing import CancelAtStep, FakeDevice, FakeLine, open_chardev
 
 DTR, RTS, NONE = ModemLines.DTR, ModemLines.RTS, ModemLines(0)
 INPUTS = ModemLines.CTS | ModemLines.DSR
@@ -84,7 +85,8 @@ async def test_each_step_is_done_at_its_time(autojump_clock: MockClock) -> None:
             [
                 LineStep(dtr=True, rts=False, pause_us=100_000),
                 LineStep(rts=True, pause_us=500),
-                LineStep(speed=9600, pause_us=1),
+                LineStep(speed=9600),
+                LineStep(speed=115200, pause_us=1),
                 LineStep(break_=True, pause_us=2_000_000),
                 LineStep(break_=False, dtr=False, pause_us=7),
             ]
@@ -94,6 +96,7 @@ async def test_each_step_is_done_at_its_time(autojump_clock: MockClock) -> None:
         (0, DTR),
         (100_000, DTR | RTS),
         (100_500, LineSettings(9600)),
+        (100_500, LineSettings()),
         (100_501, True),
         (2_100_501, False),
         (2_100_501, RTS),
@@ -213,6 +216,40 @@ async def test_a_step_that_is_refused_ends_it_and_puts_the_line_back(
         await check_as_before(device, chardev)
 
 
+async def test_a_step_that_fails_half_way_is_put_back_too(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DTR and RTS are two calls of the kernel."""
+    set_modem = FakeLine.set_modem
+
+    async def set_half(line: FakeLine, lines: ModemLines) -> None:
+        await set_modem(line, lines)
+        if lines == RTS:
+            raise BackendError("RTS failed")
+
+    monkeypatch.setattr(FakeLine, "set_modem", set_half)
+    device = lined(modem=INPUTS | DTR)
+    async with open_chardev(device) as chardev:
+        with pytest.raises(BackendError, match=r"^RTS failed$"):
+            await chardev.line.run_sequence(SEQUENCE)
+        await check_as_before(device, chardev)
+
+
+async def test_putting_it_back_has_a_deadline(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hang(line: FakeLine, lines: ModemLines) -> None:
+        if lines == DTR:
+            await trio.sleep_forever()
+
+    monkeypatch.setattr(FakeLine, "set_modem", hang)
+    async with open_chardev(lined(modem=INPUTS | DTR, line_refuses=LineSettings(300))) as chardev:
+        with pytest.raises(BackendError):
+            await chardev.line.run_sequence([LineStep(rts=True), LineStep(speed=300)])
+    assert trio.current_time() == pytest.approx(CLEANUP_TIMEOUT)
+    assert caplog.messages == ["fake:old: its line can't be put back in time"]
+
+
 async def test_what_the_line_lacks_is_refused_before_the_first_step() -> None:
     device = FakeDevice("old")
     async with open_chardev(device) as chardev:
@@ -230,7 +267,9 @@ async def test_it_ends_with_the_backend(is_closed: bool, autojump_clock: MockClo
             @nursery.start_soon
             async def run() -> None:
                 with pytest.raises(error):
-                    await chardev.line.run_sequence([LineStep(dtr=True, pause_us=10**6)] * 2)
+                    await chardev.line.run_sequence(
+                        [LineStep(dtr=True, pause_us=10**6), LineStep(speed=300, dtr=False)]
+                    )
 
             await wait_all_tasks_blocked(0.01)
             if is_closed:
@@ -238,6 +277,7 @@ async def test_it_ends_with_the_backend(is_closed: bool, autojump_clock: MockClo
             else:
                 device.dies_after = 0
                 device.feed(b"!")
+        assert LineSettings(300) not in device.line_calls
 
 
 # ---------------------------------------------------------------- names

@@ -31,6 +31,13 @@ async def test_it_is_never_early(has_timer: bool) -> None:
             assert trio.current_time() >= deadline
 
 
+async def test_at_the_end_it_is_closed(has_timer: bool) -> None:
+    with open_timer() as made:
+        fd = made.fileno()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
 async def test_a_time_that_is_over_is_not_waited_for(has_timer: bool) -> None:
     with trio.fail_after(5), open_timer() as made:
         await made.wait_until(trio.current_time() - 1000)

@@ -40,8 +40,7 @@ class PreciseTimer:
         if self._fd is not None and (rest := deadline - trio.current_time()) > 0:
             rest_ns = int(rest * 1e9) + 1  # 0 would switch it off
             call("timerfd_settime", self._fd, 0, _ITIMERSPEC.pack(0, 0, 0, rest_ns), None)
-            await wait_readable(self)
-            os.read(self._fd, 8)
+            await wait_readable(self)  # until it is set again
         await trio.sleep_until(deadline)
 
 
