@@ -201,7 +201,10 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("places_of", "watch", "forget", "run", "_tell", "_tell_all"),
         SERIAL_TESTS,
     ),
-    "backends/serial/peer.py": (("wait", "reset"), SERIAL_TESTS),
+    "backends/serial/peer.py": (
+        ("wait", "reset"),
+        ("tests/backends/serial/test_peer.py", "tests/backends/serial/test_replug.py"),
+    ),
     "backends/serial/holders.py": (
         ("name_holders", "_find_holders", "_has_open", "explain_busy"),
         SERIAL_TESTS,
@@ -282,6 +285,7 @@ ANOTHER = "another checkpoint is left"
 LATE = "only how late it is, which depends on the machine"
 GIVES_WAY = "only when the processor is given up, which the benchmark tells"
 REASONS: dict[str, str] = {
+    "check_meant: swapped `if links == before:` and `made_ns = min(device.st_atime_ns, device.st_mtime_ns, device.st_ctime_ns)`": SAME,
     "renew: swapped `self.left = TURN` and `self.is_over = False`": SAME,
     "check_limits: without `parse_mode(f'{prefix}-mode', mode)`": ASKED_AGAIN,
     "check_limits: swapped `for name, value in ((f'{prefix}-mode', mode), (f'{prefix}-max', size)):` and `parse_mode(f'{prefix}-mode', mode)`": WHICH,
