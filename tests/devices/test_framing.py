@@ -117,3 +117,12 @@ def test_a_delimiter_has_escapes(text: str, delimiter: bytes) -> None:
 def test_what_is_no_delimiter_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"has '|has \d+ bytes, and may have 1 to 16"):
         parse_delimiter(text)
+
+
+def test_what_came_behind_a_frame_has_been_silent_since_it_came() -> None:
+    framer = Framer(SILENCE, b"\n")
+    assert framer.find(b"one", 0.0, is_whole=False) == 0
+    assert framer.find(b"one\ntwo", SILENCE / 2, is_whole=False) == 4
+    framer.sent(4)
+    assert framer.find(b"two", SILENCE, is_whole=False) == 0
+    assert framer.deadline == 1.5 * SILENCE

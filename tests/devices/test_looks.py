@@ -74,6 +74,18 @@ async def test_an_idle_bridge_wakes_nobody_for_a_minute(
         assert [device.looks for device in devices] == [0, 0]
 
 
+async def test_nor_does_one_whose_other_side_could_follow_but_is_away(
+    autojump_clock: MockClock,
+) -> None:
+    board, user = FakeDevice("board", **SERIAL), FakeDevice("user", connected=False, **LINE)
+    async with bridged(board, user):
+        assert await steps_in(60) == 0
+        looks = board.looks
+        user.connect()
+        await wait_all_tasks_blocked()
+        assert board.looks > looks
+
+
 async def test_a_line_is_looked_at_while_the_other_side_can_follow(
     autojump_clock: MockClock,
 ) -> None:

@@ -72,3 +72,12 @@ def test_the_first_byte_after_a_long_time_waits_for_nothing() -> None:
 def test_a_byte_takes_its_bits() -> None:
     assert byte_time(LineSettings(speed=9600)) == 10 / 9600
     assert byte_time(LineSettings(speed=300, data_bits=7, parity="E", stop_bits=2)) == 11 / 300
+
+
+def test_the_bytes_of_a_line_wait_for_each_other_only_on_the_line() -> None:
+    """The kernel takes them ahead; the delay begins when all are sent."""
+    pacer = Pacer(0.0, LINE)
+    pacer.sent(b"abc", 0.0, BYTE)
+    assert pacer.wait_until(b"\n") == -math.inf
+    pacer.sent(b"\n", 0.0, BYTE)
+    assert pacer.wait_until(b"x") == 4 * BYTE + LINE

@@ -24,6 +24,7 @@ from trio_chardev.errors import OptionsError
 from trio_chardev.events import Event, LineSettings
 from trio_chardev.registry import Registry
 from trio_chardev.testing import FakeDevice, FakeOptions
+from trio_chardev.testing.backend import FakePeer
 
 EAGER: dict[str, Any] = {"eager": True}
 LINED: dict[str, Any] = {"eager": True, "has_line": True}
@@ -172,6 +173,16 @@ async def test_a_side_where_nobody_is_drops_or_holds_what_is_translated() -> Non
         assert bytes(run.to_user) == b"c\r\nd"
 
 
+async def test_what_becomes_nothing_is_taken_all_the_same() -> None:
+    async with bridged(translate_to_peer="igncr") as run:
+        run.board.feed(b"\r\r")
+        await wait_all_tasks_blocked()
+        assert run.device.chardev.statistics().bytes_waiting == 0
+        run.board.feed(b"\ra")
+        await wait_all_tasks_blocked()
+        assert bytes(run.to_user) == b"a"
+
+
 # ---------------------------------------------------------------- pacing
 
 
@@ -200,8 +211,19 @@ async def test_a_slow_lines_own_time_is_counted_in(autojump_clock: MockClock) ->
         assert run.times(run.to_board) == [0, 0.015, 0.03]
 
 
+async def test_a_line_that_is_taken_in_parts_is_paced_once(autojump_clock: MockClock) -> None:
+    async with bridged({**EAGER, "gulp": 2}, pace_line_ms=100) as run:
+        run.user.feed(b"abc\nde")
+        await trio.sleep(10)
+        assert run.to_board.pieces == [b"ab", b"c\n", b"de"]
+        assert run.times(run.to_board) == [0, 0, 0.1]
+
+
 async def test_what_is_for_nobody_is_not_slow() -> None:
-    async with bridged({"connected": False}, pace_char_us=1_000_000) as run:
+    async with bridged(pace_char_us=1_000_000) as run:
+        run.user.feed(b"a")
+        await wait_all_tasks_blocked()
+        run.board.connect(False)
         run.user.feed(bytes(1000))
         await wait_all_tasks_blocked()
         assert run.device.info.to_chardev.dropped == 1000
@@ -412,6 +434,33 @@ async def test_what_nobody_is_there_to_be_told_is_neither_lost_nor_held(when_clo
         await wait_all_tasks_blocked()
         assert bytes(run.to_user) == b""
         assert run.device.info.to_peer.dropped == 0
+
+
+async def test_nor_is_one_told_who_may_have_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """He could be told nothing without the loss of a byte that is held for the next one."""
+    monkeypatch.setattr(FakePeer, "may_have_left", True)
+    async with bridged(notice=True, when_closed="hold") as run:
+        run.board.connect(False)
+        await wait_all_tasks_blocked()
+        assert bytes(run.to_user) == b""
+
+
+async def test_a_slow_user_gets_all_of_a_notice() -> None:
+    async with bridged(user={}, notice=True) as run:
+        run.board.connect(False)
+        await wait_all_tasks_blocked()
+        assert bytes(run.to_user) == notice("device gone")
+
+
+async def test_a_notice_waits_for_the_last_bytes_though_the_line_is_set_meanwhile() -> None:
+    async with bridged(LINED, {**EAGER, "room": 0}, notice=True) as run:
+        run.board.feed(b"last")
+        await wait_all_tasks_blocked()
+        run.board.connect(False)
+        await run.registry["board"].line.set(LineSettings(speed=300))
+        run.user.make_room(1000)
+        await wait_all_tasks_blocked()
+        assert bytes(run.to_user) == b"last" + notice("device gone")
 
 
 async def test_without_notice_nothing_is_told() -> None:

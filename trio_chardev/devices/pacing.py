@@ -40,8 +40,6 @@ class Pacer:
         """Return how many of the first bytes of *data* may then be sent at once."""
         if self.char:
             return 1
-        if self._is_after_cr and data.startswith(LF):
-            return 1
         found = _LINE.match(data)
         return found.end() if found else len(data)
 
