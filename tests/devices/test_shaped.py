@@ -458,6 +458,8 @@ async def test_a_notice_waits_for_the_last_bytes_though_the_line_is_set_meanwhil
         await wait_all_tasks_blocked()
         run.board.connect(False)
         await run.registry["board"].line.set(LineSettings(speed=300))
+        run.user.make_room(2)
+        await wait_all_tasks_blocked()
         run.user.make_room(1000)
         await wait_all_tasks_blocked()
         assert bytes(run.to_user) == b"last" + notice("device gone")
