@@ -443,6 +443,10 @@ REASONS: dict[str, str] = {
     "activate: without `self._terminal.backend.activate()`": "a PTY without a link has nothing to put in place",
     "activate: swapped `self._terminal.backend.activate()` and `self._is_in_place.set()`": SAME,
     "activate: swapped `self._is_in_place.set()` and `self._its_request.replaces = None`": SAME,
+    "run: swapped `nursery.start_soon(self._pass_to_terminal)` and `nursery.start_soon(self._pass_to_device)`": SAME,
+    "run: swapped `nursery.start_soon(self._pass_to_device)` and `nursery.start_soon(self._look)`": SAME,
+    "_pass_to_terminal: swapped `if not rest:` and `while rest:`": SAME,
+    "_pass_to_terminal: swapped `while rest:` and `await trio.lowlevel.checkpoint()`": SAME,
     "_set_up: swapped `check_takes_changes(frontend)` and `self._asked.add(frontend)`": "whoever is not asked to take the change need not take the original back",
 }
 """The name of a mutant that may live -> the reason."""

@@ -18,9 +18,10 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
-from tests.devices.fakes import open_fakes
+from tests.devices.fakes import Journal, open_fakes
 from tests.fakes import any_opener
 from tests.services import Qmp, running, until
 from tests.steps import steps
@@ -34,6 +35,7 @@ from trio_chardev.backends.socket.addresses import FdAddress, UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.backends.stacked.mux import MuxOptions
 from trio_chardev.backends.table import Kind
+from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless
 from trio_chardev.devices.bridge import BridgeOptions
@@ -412,6 +414,65 @@ async def test_who_opens_it_soon_after_another_still_has_the_device(
             await Flasher.visit(world)
         assert world.board.sent == b"xxx"
         assert world.registry.is_lent("board")
+
+
+async def test_its_settings_come_before_the_bytes_that_were_written_after_them() -> None:
+    async with open_world(has_line=True, line=LineSettings()) as world:
+        await world.registry.lend("board", "pty")
+        journal = Journal(world.board)
+        flasher = Flasher.at(world.registry)
+        await until(lambda: world.told() != [])
+        for number, speed in enumerate((termios.B300, termios.B9600)):
+            modes = termios.tcgetattr(flasher.fd)
+            modes[4] = modes[5] = speed
+            termios.tcsetattr(flasher.fd, termios.TCSANOW, modes)
+            os.write(flasher.fd, b"x")
+            await until(lambda number=number: len(world.board.sent) > number)  # type: ignore[misc]
+        assert journal == [(LineSettings(300), b""), (LineSettings(9600), b"x")]
+        os.close(flasher.fd)
+
+
+async def test_before_the_commit_nothing_of_the_device_is_taken() -> None:
+    async with open_world() as world:
+        world.frontend.detach()
+        asked, go_on = trio.Event(), trio.Event()
+        got: list[bytes] = []
+
+        async def refuse(backend: Controls) -> None:
+            if not backend.is_original:
+                asked.set()
+                await go_on.wait()
+                raise ValueError("no")
+
+        def take(data: bytes) -> int:
+            got.append(data)
+            return len(data)
+
+        world.registry["board"].attach(be_change=refuse, on_receive=take)
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def lend_it() -> None:
+                with pytest.raises(ChangeFailedError):
+                    await world.registry.lend("board", "pty")
+
+            await asked.wait()
+            world.board.feed(b"early")
+            await wait_all_tasks_blocked()
+            go_on.set()
+        await wait_all_tasks_blocked()
+        assert got == [b"early"]
+
+
+async def test_a_device_that_never_stops_and_that_nobody_reads_holds_up_nobody() -> None:
+    async with open_world() as world:
+        await world.registry.lend("board", "pty")
+        world.board.endless = True
+        world.board.feed(b"!")
+        for _ in range(10):
+            await trio.lowlevel.checkpoint()
+        world.board.endless = False
+        await world.registry.take_back("board")
 
 
 async def test_settings_that_the_device_refuses_are_told_of_and_shown_as_they_are(

@@ -107,6 +107,7 @@ class LentToPty(LentBackend):
         await self._is_in_place.wait()
         with suppress(ChardevError):
             self._terminal.backend.line.show(self._device.line.settings)
+        self._terminal.backend.line.look()  # from now on it also looks before it gives bytes
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pass_to_terminal)
             nursery.start_soon(self._pass_to_device)
