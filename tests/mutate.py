@@ -285,6 +285,9 @@ ANOTHER = "another checkpoint is left"
 LATE = "only how late it is, which depends on the machine"
 GIVES_WAY = "only when the processor is given up, which the benchmark tells"
 REASONS: dict[str, str] = {
+    "_open: swapped `if (seen := self._look()) is not None:` and `node = self._node()`": SAME,
+    "_check: swapped `check_meant(status, links, self.links)` and `for link in links:`": WHICH,
+    "_tty_at: without `if not os.path.exists(folder):`": "what is no adaptor has no such attributes either",
     "check_meant: swapped `if links == before:` and `made_ns = min(device.st_atime_ns, device.st_mtime_ns, device.st_ctime_ns)`": SAME,
     "renew: swapped `self.left = TURN` and `self.is_over = False`": SAME,
     "check_limits: without `parse_mode(f'{prefix}-mode', mode)`": ASKED_AGAIN,

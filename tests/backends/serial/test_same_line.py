@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
-from trio_chardev.backends.serial import same_line
+from trio_chardev.backends.serial import device as serial_device, same_line
 from trio_chardev.backends.serial.options import SerialOptions
 from trio_chardev.backends.serial.same_line import SLACK_NS, Link, OtherPtyError, check_meant
 from trio_chardev.backends.serial.serial import open_serial
@@ -119,3 +119,28 @@ async def test_a_stale_link_is_refused_and_the_others_terminal_not_opened(
         path.symlink_to(number)
         async with open_serial(SerialOptions(path=str(path)), request) as backend:
             assert backend.is_open
+
+
+async def test_a_link_that_is_replaced_while_it_is_opened_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    master, slave = os.openpty()
+    path = tmp_path / "board"
+    path.symlink_to(os.ttyname(slave))
+    looks = 0
+
+    def check(*seen: object) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise OtherPtyError("it is another")
+
+    monkeypatch.setattr(serial_device, "check_meant", check)
+    before = len(os.listdir("/proc/self/fd"))
+    request = OpenRequest(id="x", on_event=lambda event: None)
+    with pytest.raises(BackendError, match="board': it is another$"):
+        async with open_serial(SerialOptions(path=str(path)), request):
+            pass
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(slave)
+    os.close(master)

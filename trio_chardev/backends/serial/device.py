@@ -119,16 +119,15 @@ class Device:
             os.close(fd)
 
     def _open(self) -> Opened:
-        with slow_errors(self._failed):
-            if (seen := self._look()) is not None:  # opening another's PTY would be noticed
-                self._check(seen.status, seen.links)
-            node = self._node()
-            links = links_at(node)
-            holder = open_fd(node, os.O_RDWR, self._open_path)
-            with owned(holder.close):
-                status = os.fstat(holder.fd)
-                self._check(status, links)
-                return Opened(holder, self._state_of(holder.fd, status), links)
+        if (seen := self._look()) is not None:  # opening another's PTY would be noticed
+            self._check(seen.status, seen.links)
+        node = self._node()
+        links = links_at(node)
+        holder = open_fd(node, os.O_RDWR, self._open_path)
+        with owned(holder.close):
+            status = os.fstat(holder.fd)
+            self._check(status, links)
+            return Opened(holder, self._state_of(holder.fd, status), links)
 
     def _check(self, status: os.stat_result, links: Links) -> None:
         """Raise OSError if what has *status* is not the device that is meant."""
