@@ -20,7 +20,7 @@ from trio_chardev.backends.serial.usb import (
     find_node,
 )
 from trio_chardev.core.backend import OpenRequest
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import BackendError, OptionsError
 
 ESP32_S3 = "7C:DF:A1:00:11:22"
 
@@ -221,3 +221,8 @@ async def test_a_name_of_by_id_that_udev_has_not_removed_yet_is_refused(
     right = link.rename(by_id / "usb-Maker_Thing_A50285BI-if00")
     async with open_serial(SerialOptions(path=str(right)), request, sysfs.roots) as backend:
         assert backend.is_open
+
+
+def test_an_adaptor_without_a_serial_number_can_not_be_asked_for() -> None:
+    with pytest.raises(OptionsError, match="^path=usb: needs the adaptor's serial number"):
+        SerialOptions(path="usb:").check()

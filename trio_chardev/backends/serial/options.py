@@ -104,6 +104,8 @@ class SerialOptions(BackendOptions):
 
     def check(self) -> None:
         """Raise OptionsError if the options make no sense."""
+        if self.path == "usb:":
+            raise OptionsError("path=usb: needs the adaptor's serial number, as in usb:A50285BI")
         if self.reopen_ms < 0:
             raise OptionsError("reopen-ms must not be negative")
         if self.wait is False and not self.reopen_ms:
