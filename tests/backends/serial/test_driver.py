@@ -403,3 +403,35 @@ async def test_a_hang_up_in_the_midst_of_any_call_is_one_error_and_leaks_nothing
             break
         at += 1
     assert at > 30
+
+
+@pytest.mark.parametrize("ioctl", ["TIOCMGET", "TIOCMBIC", "TIOCCBRK", "TIOCSRS485", "TIOCEXCL"])
+async def test_a_hang_up_at_what_a_driver_may_refuse_is_no_refusal(
+    line: Pair, kernel: Kernel, ioctl: str
+) -> None:
+    calls = 0
+
+    def hang_up(name: str) -> None:
+        nonlocal calls
+        calls += name == ioctl
+        if name == ioctl and calls == (2 if name == "TIOCMGET" else 1):  # the first only looks
+            line.hang_up()
+
+    kernel.before = hang_up
+    with pytest.raises(BackendError, match="Could not set up '.*': Input/output error$"):
+        async with opened(line, **ALL):
+            pass
+
+
+async def test_a_commit_that_fails_restores_the_break(line: Pair, kernel: Kernel) -> None:
+    async with opened(line) as old:
+        await old.line.set_break(True)
+        async with opened(line, replaces=old, active=False, low_latency=True) as new:
+            kernel.calls.clear()
+            kernel.errors["TIOCSSERIAL"] = errno.EPERM
+            with pytest.raises(BackendError):
+                new.activate()
+            assert [name for name in kernel.calls if name.endswith("BRK")] == [
+                "TIOCCBRK",
+                "TIOCSBRK",
+            ]
