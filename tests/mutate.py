@@ -109,7 +109,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "backends/lent.py": (
         (
             *("prepare", "activate", "run", "_pass_to_terminal", "_pass_to_device", "_send"),
-            *("_look", "_set_line", "note", "opener"),
+            *("_look", "note", "opener"),
         ),
         ("tests/test_lending.py",),
     ),
@@ -450,6 +450,16 @@ REASONS: dict[str, str] = {
     "run: swapped `nursery.start_soon(self._pass_to_device)` and `nursery.start_soon(self._look)`": SAME,
     "_pass_to_terminal: swapped `if not rest:` and `while rest:`": SAME,
     "_pass_to_terminal: swapped `while rest:` and `await trio.lowlevel.checkpoint()`": SAME,
+    "_pass_to_device: without `if data:`": SPARES,
+    "_pass_to_device: swapped `if data:` and `with trio.move_on_at(terminal.left_at + CLOSE_DELAY) as waited:`": SPARES,
+    "_pass_to_device: without `continue`": SPARES,
+    "_pass_to_device: swapped `terminal.left_at = math.inf` and `terminal.on_close()`": NO_CHECKPOINT,
+    "_look: swapped `await self._terminal.wait_open()` and `self._terminal.backend.line.look()`": SAME,
+    "_look: swapped `self._terminal.backend.line.look()` and `await self._set_line()`": LATE,
+    "_look: swapped `await self._set_line()` and `await trio.sleep(LOOK_INTERVAL)`": LATE,
+    "note: swapped `self._came.set()` and `self.left_at = math.inf`": NO_CHECKPOINT,
+    "note: swapped `self._came = trio.Event()` and `self.left_at = trio.current_time()`": SAME,
+    "opener: swapped `terminal = Terminal(on_close)` and `its_request = attrs.evolve(request, on_event=ignore, users=None)`": SAME,
     "_set_up: swapped `check_takes_changes(frontend)` and `self._asked.add(frontend)`": "whoever is not asked to take the change need not take the original back",
 }
 """The name of a mutant that may live -> the reason."""

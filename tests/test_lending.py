@@ -377,6 +377,8 @@ async def test_if_the_last_close_can_not_take_it_back_that_is_told_and_the_next_
             "Chardev 'board' change failed: the frontend does not want this backend"
         )
         assert world.registry.is_lent("board")
+        await wait_all_tasks_blocked()
+        assert sum("stays lent" in text for text in caplog.messages) == 1
         world.user.refuses = None
         await Flasher.visit(world)
         await until(lambda: not world.registry.is_lent("board"))
@@ -414,6 +416,32 @@ async def test_who_opens_it_soon_after_another_still_has_the_device(
             await Flasher.visit(world)
         assert world.board.sent == b"xxx"
         assert world.registry.is_lent("board")
+        backend = world.registry["board"].backend
+        assert isinstance(backend, lent.LentToPty)
+        terminal = backend._terminal
+        await until(lambda: terminal.left_at < math.inf)
+        assert not terminal._came.is_set(), "its settings are polled for nobody"
+        flasher = Flasher.at(world.registry)
+        os.write(flasher.fd, b"y")
+        await until(lambda: world.board.sent == b"xxxy")
+        assert terminal.left_at == math.inf, "it is in use, and not about to be taken back"
+        os.close(flasher.fd)
+
+
+async def test_a_device_that_is_away_gets_the_bytes_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lent, "RETRY_INTERVAL", 0.001)
+    async with open_world() as world:
+        await world.registry.lend("board", "pty")
+        world.board.connect(False)
+        flasher = Flasher.at(world.registry)
+        os.write(flasher.fd, b"late")
+        await trio.sleep(0.01)
+        assert not world.board.sent
+        world.board.connect()
+        await until(lambda: world.board.sent == b"late")
+        os.close(flasher.fd)
 
 
 async def test_its_settings_come_before_the_bytes_that_were_written_after_them() -> None:
