@@ -124,6 +124,12 @@ class ComPortClient:
         """Have buffers of the server discarded."""
         self._ask(_octet(Command.PURGE_DATA, buffers.value))
 
+    @property
+    def missing(self) -> frozenset[str]:
+        """What the server does not answer about, by the names of `Line.missing`."""
+        names: dict[Topic, str] = {Control.ASK_DTR: "modem", Control.ASK_BREAK: "break"}
+        return frozenset(names[topic] for topic in self._mute if topic in names)
+
     def give_up(self) -> bool:
         """Wait no longer for answers, as none has come in time.
 

@@ -446,7 +446,9 @@ async def test_a_server_that_does_not_answer_is_not_waited_for_long(
         here.server.layer.codec.party.receive = lambda message: None  # type: ignore[union-attr]
         with pytest.raises(BackendError, match="did not answer within"):
             await here.client.line.set(SLOW)
+        assert here.client.line.missing == set()
         await here.client.line.set_modem(ModemLines(0))  # as with ser2net at a PTY
+        assert here.client.line.missing == {"modem"}
         assert await here.client.line.get_modem() & OUTPUTS == ModemLines(0)
 
 

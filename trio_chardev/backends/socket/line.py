@@ -150,6 +150,12 @@ class RemoteLine(Line):
         return self._backend.com_port
 
     @property
+    def missing(self) -> frozenset[str]:
+        """What the server does not answer about; it is taken to have done it all the same."""
+        layer = self._backend.layer
+        return super().missing if layer is None else super().missing | _client_of(layer).missing
+
+    @property
     def settings(self) -> LineSettings:
         """The settings that the server has said are in force, or the wanted ones while it is away."""
         return self._port.line
