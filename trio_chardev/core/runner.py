@@ -131,14 +131,19 @@ class Runner:
 
         Ends at once when the backend does. Raises BackendError if it can't be known.
         """
+        may_go = False
         try:
             with trio.move_on_after(timeout) as self._draining:
                 await self.backend.leaving.settle(timeout)
-        except BaseException as exc:
-            if isinstance(exc, BackendError) or not isinstance(exc, Exception):
-                self.stay()
-                raise
+            may_go = True
+        except BackendError:
+            raise
+        except Exception as exc:
             log.warning("%s: cannot settle: %r", self.backend.filename, exc)
+            may_go = True
+        finally:
+            if not may_go:
+                self.stay()
 
     def stay(self) -> None:
         """Undo what the backend did to leave, as there is no change after all."""

@@ -86,7 +86,7 @@ async def served(path: str) -> AsyncIterator[tc.Registry]:
         addr = tc.InetAddress(LOOPBACK, "0")
         await registry.add("users", tc.SocketOptions(addr=addr, wait=False, rfc2217=True))
         registry.devices.add(tc.BridgeOptions(id="b", chardev="board", peer="users"))
-        with trio.fail_after(20):
+        with trio.fail_after(20):  # noqa: ASYNC100 - the block waits
             yield registry
 
 

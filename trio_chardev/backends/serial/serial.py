@@ -303,7 +303,7 @@ async def _make(
     try:
         opened = await device.open()
     except BackendError as exc:
-        explained = await explain_busy(options.path, exc)
+        explained = await explain_busy(options.path, exc)  # noqa: ASYNC120 - Cancelled says enough
         if options.wait is False and may_come(exc):
             return SerialBackend(request, options, device, None, absence=str(explained))
         raise explained from exc.__cause__
