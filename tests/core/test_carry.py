@@ -243,6 +243,26 @@ async def test_waiting_for_it_is_undone_by_a_cancellation() -> None:
         assert sent(old, new) == [b"not taken, and more", b""]
 
 
+@pytest.mark.parametrize("breaks", [False, True])
+async def test_who_has_settled_stays_so_until_the_commit(
+    breaks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = FakeDevice("old", eager=True, holds=True), FakeDevice("new", eager=True)
+
+    async def settle(leaving: FakeLeaving, timeout: float) -> None:
+        leaving.device.is_settling = True
+        if breaks:
+            raise RuntimeError("a bug in a kind")
+
+    async def be_change(backend: Controls) -> None:
+        assert old.is_settling
+
+    monkeypatch.setattr(FakeLeaving, "settle", settle)
+    async with open_chardev(old) as chardev:
+        chardev.attach(be_change=be_change)
+        await chardev.change(new.open, carry=True)
+
+
 # ---------------------------------------------------------------- it waits for somebody to come
 
 
