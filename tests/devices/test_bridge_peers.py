@@ -152,6 +152,20 @@ async def test_socat_by_tcp_then_socat_on_a_pty(tmp_path: Path) -> None:
                     await wait_text(line.board, address.encode())
 
 
+async def test_a_session_of_socat_stays_while_the_board_is_changed() -> None:
+    user = tc.SocketOptions(addr=tc.InetAddress("127.0.0.1", "0"))
+    with serial_line() as first, serial_line() as second:
+        async with bridged(tc.SerialOptions(path=first.path), user) as registry:
+            port = registry["user"].backend.port
+            async with running([need("socat"), f"TCP:127.0.0.1:{port}", "SYSTEM:cat"]):
+                await until(lambda: registry["user"].is_open)
+                for line in (first, second):
+                    if line is second:
+                        await registry.change("board", tc.SerialOptions(path=line.path))
+                    os.write(line.board.fd, line.path.encode())
+                    await wait_text(line.board, line.path.encode())
+
+
 @asynccontextmanager
 async def running(command: list[str]) -> AsyncIterator[None]:
     process = await trio.lowlevel.open_process(command)
