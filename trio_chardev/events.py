@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import attrs
 
@@ -46,6 +46,13 @@ class ModemLines(enum.Flag):
     CAR = 0x040
     RI = 0x080
     DSR = 0x100
+
+
+OUTPUTS: Final = ModemLines.DTR | ModemLines.RTS
+"""The lines that a line's user drives."""
+
+INPUTS: Final = ModemLines.CTS | ModemLines.DSR | ModemLines.CAR | ModemLines.RI
+"""The lines that the other end drives."""
 
 
 @attrs.frozen

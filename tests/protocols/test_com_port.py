@@ -6,10 +6,9 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from trio_chardev.events import BreakState, LineRequest, LineSettings, ModemLines, Purge
+from trio_chardev.events import OUTPUTS, BreakState, LineRequest, LineSettings, ModemLines, Purge
 from trio_chardev.protocols.com_port import (
     MAX_WAITING,
-    OUTPUTS,
     ComPortServer,
     Port,
 )

@@ -6,8 +6,8 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines, Purge
-from trio_chardev.protocols.com_port import OUTPUTS, ComPortServer, Port
+from trio_chardev.events import OUTPUTS, BackendEvent, Event, LineSettings, ModemLines, Purge
+from trio_chardev.protocols.com_port import ComPortServer, Port
 from trio_chardev.protocols.com_port_client import SETTINGS, ComPortClient
 from trio_chardev.protocols.rfc2217 import Command, Control, LineState, Message, ModemState, decode
 

@@ -42,7 +42,7 @@ def pair(port: Port | None = None) -> tuple[ComPortTelnet, ComPortTelnet]:
         assert not client.receive_data(to_client)
         for wish in server.receive_data(to_server):
             assert isinstance(wish, LineSettings | ModemLines)
-            server.party.acknowledge(wish, wish)  # type: ignore[attr-defined]
+            server.party.acknowledge(wish, wish)  # type: ignore[union-attr]
 
 
 def test_both_begin_with_binary_both_ways() -> None:
@@ -64,7 +64,7 @@ def test_a_client_is_ready_when_it_knows_the_line() -> None:
 
 def test_a_clients_bytes_come_as_they_are_after_what_it_has_asked() -> None:
     server, client = pair()
-    client.party.ask_settings(LineSettings(BAUD))  # type: ignore[attr-defined]
+    client.party.ask_settings(LineSettings(BAUD))  # type: ignore[union-attr]
     data = b"a\xff\r\x00\r\nb"
     assert server.receive_data(client.encode(data)) == [LineSettings(BAUD), data]
     assert client.receive_data(server.encode(data)) == [data]
@@ -73,7 +73,7 @@ def test_a_clients_bytes_come_as_they_are_after_what_it_has_asked() -> None:
 def test_of_what_was_cut_anywhere_nothing_is_lost() -> None:
     for size in (1, 2, 3, 5, 7):
         server, client = pair()
-        client.party.ask_settings(LineSettings(BAUD))  # type: ignore[attr-defined]
+        client.party.ask_settings(LineSettings(BAUD))  # type: ignore[union-attr]
         wire = client.encode(b"x\xff\xffy")
         items = [
             item

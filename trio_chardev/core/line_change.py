@@ -13,7 +13,7 @@ from trio_chardev.core.kept_line import KeptLine
 from trio_chardev.core.line import Line
 from trio_chardev.core.runner import CLEANUP_TIMEOUT
 from trio_chardev.errors import BackendDisconnectedError, NotSupportedError, OptionsError
-from trio_chardev.events import BreakState, LineRequest, LineSettings, ModemLines, Parity
+from trio_chardev.events import OUTPUTS, BreakState, LineRequest, LineSettings, ModemLines, Parity
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,6 @@ FlowControl = Literal["none", "xonxoff", "rtscts"]
 LineAbility = Literal["settings", "modem", "break"]
 MAX_SPEED = (1 << 32) - 1  # bits per second, as termios2 has room for
 _SETTINGS = ("speed", "data_bits", "parity", "stop_bits")  # of the same name in LineSettings
-OUTPUTS = ModemLines.DTR | ModemLines.RTS
 
 
 @attrs.frozen(kw_only=True)

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 import attrs
 
-from trio_chardev.events import BreakState, LineRequest, LineSettings, ModemLines, Purge
+from trio_chardev.events import OUTPUTS, BreakState, LineRequest, LineSettings, ModemLines, Purge
 from trio_chardev.protocols.rfc2217 import (
     Command,
     Control,
@@ -22,11 +22,11 @@ from trio_chardev.protocols.rfc2217 import (
     ModemState,
     flow_of,
     modem_state,
+    octet,
     setting_of,
     with_setting,
 )
 
-OUTPUTS: Final = ModemLines.DTR | ModemLines.RTS
 MAX_WAITING: Final = 64
 """Requests that may wait for an answer; more are not fulfilled, and answered accordingly."""
 
@@ -208,12 +208,12 @@ class ComPortServer:
             self._notify_modem(state)
 
     def _notify_modem(self, state: ModemState) -> None:
-        self._say(_octet(Command.NOTIFY_MODEMSTATE, state))
+        self._say(octet(Command.NOTIFY_MODEMSTATE, state))
 
     def break_came(self) -> None:
         """Notify a client that has asked for it of a break on the line."""
         if self._line_mask & LineState.BREAK:
-            self._say(_octet(Command.NOTIFY_LINESTATE, LineState.BREAK))
+            self._say(octet(Command.NOTIFY_LINESTATE, LineState.BREAK))
 
     def _answer(self, message: Message) -> None:
         """Answer with what is in force of what *message* is about."""
@@ -234,7 +234,7 @@ class ComPortServer:
         else:
             value = flow_of(self.port.line)
             value = _INBOUND[value] if number in _IS_INBOUND else value
-        self._say(_octet(Command.SET_CONTROL, value))
+        self._say(octet(Command.SET_CONTROL, value))
 
     def _say(self, message: Message) -> None:
         self._to_send.append(message.encode(from_server=True))
@@ -243,7 +243,3 @@ class ComPortServer:
 _CHANGES: Final = (
     ModemState.CTS_CHANGED | ModemState.DSR_CHANGED | ModemState.RI_ENDED | ModemState.CD_CHANGED
 )
-
-
-def _octet(command: Command, value: int) -> Message:
-    return Message(command, bytes([value]))

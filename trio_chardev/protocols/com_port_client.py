@@ -19,6 +19,7 @@ from trio_chardev.protocols.rfc2217 import (
     Message,
     ModemState,
     inputs_of,
+    octet,
     setting_of,
     with_setting,
 )
@@ -65,8 +66,8 @@ class ComPortClient:
         self._awaited: set[Topic] = set()
         self._unanswered: dict[Topic, int] = {}
         self._to_send: list[bytes] = []
-        self._ask(_octet(Command.SET_MODEMSTATE_MASK, _MODEM_MASK), is_answered=False)
-        self._ask(_octet(Command.SET_LINESTATE_MASK, LineState.BREAK), is_answered=False)
+        self._ask(octet(Command.SET_MODEMSTATE_MASK, _MODEM_MASK), is_answered=False)
+        self._ask(octet(Command.SET_LINESTATE_MASK, LineState.BREAK), is_answered=False)
         if port.is_wanted:
             self.ask_settings(port.line, only_changes=False)
             self.ask_outputs(port.outputs, only_changes=False)
@@ -75,7 +76,7 @@ class ComPortClient:
             for command in SETTINGS:
                 self._ask(_question(command))
             for control in (Control.ASK_DTR, Control.ASK_RTS):
-                self._ask(_octet(Command.SET_CONTROL, control))
+                self._ask(octet(Command.SET_CONTROL, control))
 
     def data_to_send(self) -> list[bytes]:
         """Take the data of the subnegotiations that are due."""
@@ -112,17 +113,17 @@ class ComPortClient:
         """Turn DTR and RTS on if they are in *outputs*, else off."""
         for line, on in ((ModemLines.DTR, Control.DTR_ON), (ModemLines.RTS, Control.RTS_ON)):
             if not only_changes or (outputs ^ self.port.outputs) & line:
-                self._ask(_octet(Command.SET_CONTROL, on if line in outputs else Control(on + 1)))
+                self._ask(octet(Command.SET_CONTROL, on if line in outputs else Control(on + 1)))
 
     def ask_break(self, *, is_on: bool, only_changes: bool = True) -> None:
         """Turn the break on or off."""
         if not only_changes or is_on is not self.port.is_break:
             control = Control.BREAK_ON if is_on else Control.BREAK_OFF
-            self._ask(_octet(Command.SET_CONTROL, control))
+            self._ask(octet(Command.SET_CONTROL, control))
 
     def ask_purge(self, buffers: Purge) -> None:
         """Have buffers of the server discarded."""
-        self._ask(_octet(Command.PURGE_DATA, buffers.value))
+        self._ask(octet(Command.PURGE_DATA, buffers.value))
 
     @property
     def missing(self) -> frozenset[str]:
@@ -208,7 +209,3 @@ def _line_of(control: int) -> ModemLines:
 def _question(command: Command) -> Message:
     """Ask what is in force: 0 asks in each of them."""
     return Message(command, bytes(4 if command is Command.SET_BAUDRATE else 1))
-
-
-def _octet(command: Command, value: int) -> Message:
-    return Message(command, bytes([value]))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
 
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.protocols.com_port import ComPortServer, Port
 from trio_chardev.protocols.com_port_client import ComPortClient
-from trio_chardev.protocols.rfc2217 import COM_PORT_OPTION, Message, decode
+from trio_chardev.protocols.rfc2217 import COM_PORT_OPTION, decode
 from trio_chardev.protocols.telnet import (
     COM_PORT_CLIENT,
     COM_PORT_SERVER,
@@ -17,44 +16,32 @@ from trio_chardev.protocols.telnet import (
 )
 
 
-class Party(Protocol):
-    """One side of RFC 2217: `ComPortServer` or `ComPortClient`."""
-
-    is_suspended: bool
-    """Does the other side want to be sent no bytes for now?"""
-    port: Port
-    """The state of the line."""
-
-    def receive(self, message: Message) -> BackendEvent | None:
-        """Take a message of the other side; return what it means for the user."""
-
-    def data_to_send(self) -> list[bytes]:
-        """Take the data of the subnegotiations that are due."""
-
-
 class ComPortTelnet:
     """A telnet connection whose subnegotiations about the line *party* handles."""
 
     ends_one_way = True
     is_closing = False
 
-    def __init__(self, telnet: TelnetConnection, party: Party, *, is_server: bool) -> None:
+    def __init__(self, telnet: TelnetConnection, party: ComPortServer | ComPortClient) -> None:
         self.party = party
         self._telnet = telnet
-        self._is_server = is_server
 
     @property
     def is_established(self) -> bool:
         """May bytes be sent? A client waits until it knows what is in force."""
-        if self._is_server:
+        if isinstance(self.party, ComPortServer):
             return True
-        assert isinstance(self.party, ComPortClient)
         return self._telnet.may_use(COM_PORT_OPTION) is True and self.party.knows_settings
+
+    @property
+    def is_suspended(self) -> bool:
+        """See `SuspendingCodec.is_suspended`."""
+        return self.party.is_suspended
 
     @property
     def end(self) -> str | None:
         """See `Codec.end`: a client has no use for a server without the option."""
-        if not self._is_server and self._telnet.may_use(COM_PORT_OPTION) is False:
+        if isinstance(self.party, ComPortClient) and self._telnet.may_use(COM_PORT_OPTION) is False:
             return "the server does not speak RFC 2217"
         return None
 
@@ -79,7 +66,7 @@ class ComPortTelnet:
             if not isinstance(item, Subnegotiation):
                 handled.append(item)
             elif item.option == COM_PORT_OPTION:
-                message = decode(item.data, from_server=not self._is_server)
+                message = decode(item.data, from_server=isinstance(self.party, ComPortClient))
                 if message is not None and (event := self.party.receive(message)) is not None:
                     handled.append(event)
         return handled
@@ -95,7 +82,7 @@ class ComPortTelnet:
     def data_to_send(self) -> bytes:
         """Take what is due: telnet's offers and answers, and the party's messages once it may."""
         due = self._telnet.data_to_send()
-        if not self._is_server and not self._telnet.may_use(COM_PORT_OPTION):
+        if isinstance(self.party, ComPortClient) and not self._telnet.may_use(COM_PORT_OPTION):
             return due
         encode = self._telnet.encode_subnegotiation
         return due + b"".join(encode(COM_PORT_OPTION, data) for data in self.party.data_to_send())
@@ -107,10 +94,10 @@ class ComPortTelnet:
 def com_port_server(port: Port, signature: bytes) -> ComPortTelnet:
     """Make the party that has the line, whose state is *port*."""
     telnet = TelnetConnection(COM_PORT_SERVER)
-    return ComPortTelnet(telnet, ComPortServer(port, signature=signature), is_server=True)
+    return ComPortTelnet(telnet, ComPortServer(port, signature=signature))
 
 
 def com_port_client(port: Port) -> ComPortTelnet:
     """Make the party that uses the server's line, see `ComPortClient`."""
     telnet = TelnetConnection(COM_PORT_CLIENT)
-    return ComPortTelnet(telnet, ComPortClient(port), is_server=False)
+    return ComPortTelnet(telnet, ComPortClient(port))

@@ -104,6 +104,11 @@ class Message:
         return bytes([self.command + FROM_SERVER * from_server]) + self.value
 
 
+def octet(command: Command, value: int) -> Message:
+    """Make a message whose value is one octet."""
+    return Message(command, bytes([value]))
+
+
 SIZES: Final = {Command.SET_BAUDRATE: 4, Command.SIGNATURE: 0}
 """Octets of a value, if it is not one octet; a signature has any number."""
 

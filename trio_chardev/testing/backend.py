@@ -11,12 +11,11 @@ import trio
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import BREAK_DURATION, Line
-from trio_chardev.core.line_change import OUTPUTS
 from trio_chardev.core.peer import Peer
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.core.stacking import Stacking
 from trio_chardev.errors import BackendDisconnectedError, BackendError
-from trio_chardev.events import BackendEvent, LineRequest, LineSettings, ModemLines, Purge
+from trio_chardev.events import OUTPUTS, BackendEvent, LineRequest, LineSettings, ModemLines, Purge
 from trio_chardev.testing.world import FakeWorld
 
 FAKE_SPLICE = 1 << 15  # bytes; they fit into a pipe(7) of any size

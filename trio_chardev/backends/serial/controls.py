@@ -16,8 +16,6 @@ import trio
 from trio_chardev.backends.holder import FdHolder
 from trio_chardev.backends.serial.line import apply_line
 from trio_chardev.backends.serial.modem import (
-    MODEM_INPUTS,
-    MODEM_OUTPUTS,
     control_errors,
     count_unsent,
     is_hung_up,
@@ -28,7 +26,7 @@ from trio_chardev.backends.serial.modem import (
 from trio_chardev.backends.serial.wanted import WantedLine
 from trio_chardev.core.line import BREAK_DURATION, Line
 from trio_chardev.errors import BackendDisconnectedError
-from trio_chardev.events import BackendEvent, LineSettings, ModemLines, Purge
+from trio_chardev.events import INPUTS, OUTPUTS, BackendEvent, LineSettings, ModemLines, Purge
 
 POLL_INTERVAL = 0.01  # seconds
 
@@ -116,7 +114,7 @@ class SerialLine(Line):
         if self.owner is not None or self.holder.closed:
             return
         try:
-            lines = read_modem(self.holder.fd) & MODEM_INPUTS
+            lines = read_modem(self.holder.fd) & INPUTS
         except OSError:  # it has no modem lines, or is going away
             return
         before, self._inputs = self._inputs, lines
@@ -146,7 +144,7 @@ class SerialLine(Line):
         elif self.owner is not None:
             with control_errors(self.wanted.device, "modem lines"):
                 read_modem(self.holder.fd)
-        self.wanted.modem, self.wanted.driven = lines & MODEM_OUTPUTS, MODEM_OUTPUTS
+        self.wanted.modem, self.wanted.driven = lines & OUTPUTS, OUTPUTS
 
     async def send_break(self, duration: float = BREAK_DURATION) -> None:
         """Send a break of *duration* seconds, after what was written before.

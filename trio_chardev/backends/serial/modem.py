@@ -11,14 +11,12 @@ from contextlib import contextmanager, suppress
 
 from trio_chardev.backends.serial.line import Termios2
 from trio_chardev.errors import BackendError, NotSupportedError
-from trio_chardev.events import ModemLines
+from trio_chardev.events import OUTPUTS, ModemLines
 
 # asm-generic/ioctls.h; not in Python's termios
 TIOCSBRK = 0x5427
 TIOCCBRK = 0x5428
 
-MODEM_INPUTS = ModemLines.CTS | ModemLines.DSR | ModemLines.CAR | ModemLines.RI
-MODEM_OUTPUTS = ModemLines.DTR | ModemLines.RTS
 NO_SUCH_CONTROL = (errno.ENOTTY, errno.EINVAL)  # drivers' errors for an ioctl they don't have
 
 
@@ -28,7 +26,7 @@ def read_modem(fd: int) -> ModemLines:
     return ModemLines(bits & (~ModemLines(0)).value)
 
 
-def write_modem(fd: int, lines: ModemLines, of: ModemLines = MODEM_OUTPUTS) -> None:
+def write_modem(fd: int, lines: ModemLines, of: ModemLines = OUTPUTS) -> None:
     """Turn the outputs *of* on if they are in *lines*, else off. Raises as `read_modem` does.
 
     One that is as it should be is not written: some drivers make a short pulse of it, and the

@@ -73,6 +73,15 @@ class BreakCodec(Protocol):
 
 
 @runtime_checkable
+class SuspendingCodec(Protocol):
+    """A codec whose peer can stop the bytes that it is sent."""
+
+    @property
+    def is_suspended(self) -> bool:
+        """Does the peer want to be sent no bytes for now? What the protocol says is sent."""
+
+
+@runtime_checkable
 class RefusingCodec(Protocol):
     """A codec whose protocol can give a reason for its end."""
 

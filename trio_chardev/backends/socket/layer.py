@@ -21,11 +21,17 @@ from collections.abc import Callable, Iterable
 
 import trio
 
-from trio_chardev.backends.socket.codec import RECORD_SIZE, BreakCodec, Codec, Input, RefusingCodec
+from trio_chardev.backends.socket.codec import (
+    RECORD_SIZE,
+    BreakCodec,
+    Codec,
+    Input,
+    RefusingCodec,
+    SuspendingCodec,
+)
 from trio_chardev.backends.socket.connection import TAKEN_INTERVAL, Take
 from trio_chardev.backends.socket.link import Link
 from trio_chardev.events import BackendEvent
-from trio_chardev.protocols.com_port_telnet import ComPortTelnet
 from trio_chardev.protocols.telnet import Subnegotiation
 
 WIRE_CHUNK = 1 << 16  # bytes that are read at once
@@ -38,13 +44,14 @@ class Layer:
 
     __slots__ = (
         *("_codec", "_input", "_is_at_end", "_is_ending", "_lower", "_on_event", "_owes_eof"),
-        *("_suspended", "_unsent"),
+        *("_stops", "_suspended", "_unsent"),
     )
 
     def __init__(self, lower: Link, codec: Codec, on_event: Callable[[BackendEvent], None]) -> None:
         """Take *lower* over; *on_event* gets the codec's events, each at its place in the input."""
         self._lower = lower
         self._codec = codec
+        self._stops = codec if isinstance(codec, SuspendingCodec) else None
         self._on_event = on_event
         self._input: deque[memoryview | BackendEvent] = deque()  # decoded, and not taken yet
         self._unsent = bytearray()
@@ -228,7 +235,7 @@ class Layer:
     @property
     def _is_suspended(self) -> bool:
         """Does the peer want to be sent no bytes for now?"""
-        return isinstance(self._codec, ComPortTelnet) and self._codec.party.is_suspended
+        return self._stops is not None and self._stops.is_suspended
 
     # ------------------------------------------------------------ waiting and ending
 

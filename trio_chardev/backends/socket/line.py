@@ -13,6 +13,7 @@ from trio_chardev.backends.socket.layer import Layer
 from trio_chardev.core.line import BREAK_DURATION, Line
 from trio_chardev.errors import BackendError
 from trio_chardev.events import (
+    OUTPUTS,
     BackendEvent,
     BreakState,
     LineRequest,
@@ -20,7 +21,7 @@ from trio_chardev.events import (
     ModemLines,
     Purge,
 )
-from trio_chardev.protocols.com_port import OUTPUTS, ComPortServer, Port
+from trio_chardev.protocols.com_port import ComPortServer, Port
 from trio_chardev.protocols.com_port_client import ComPortClient
 from trio_chardev.protocols.com_port_telnet import ComPortTelnet
 

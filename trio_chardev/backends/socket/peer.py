@@ -205,7 +205,7 @@ class PeerBackend(Backend):
         if connection is None:
             return self._send_to_leaver(data)
         if self._has_sent_eof:
-            raise self._disconnected()
+            raise self.disconnected()
         try:
             return connection.send(data)
         except BlockingIOError:
@@ -213,21 +213,21 @@ class PeerBackend(Backend):
         except OSError as exc:
             if not (self.is_dismissed or connection.has_input()):
                 self._lose()  # else the reader finds the end, after the input
-            raise self._disconnected() from exc
+            raise self.disconnected() from exc
         finally:
             self._note_unsent(connection)
 
     def _send_to_leaver(self, data: memoryview) -> int:
         half_closed = self._half_closed
         if half_closed is None or half_closed.is_ended:
-            raise self._disconnected()
+            raise self.disconnected()
         try:
             return half_closed.send(data)
         except BlockingIOError:
             return 0
         except OSError as exc:
             self._let_go()
-            raise self._disconnected() from exc
+            raise self.disconnected() from exc
         finally:
             self._note_unsent(half_closed.link)
 
@@ -239,7 +239,8 @@ class PeerBackend(Backend):
             return None
         return None if self.is_dismissed or self._http_guard else link
 
-    def _disconnected(self) -> BackendDisconnectedError:
+    def disconnected(self) -> BackendDisconnectedError:
+        """Return the error of sending to nobody."""
         return BackendDisconnectedError(f"nobody is connected to chardev '{self.id}'")
 
     async def wait_readable(self) -> None:
@@ -279,13 +280,13 @@ class PeerBackend(Backend):
     async def wait_writable(self) -> None:
         target, link = self._connection or self._half_closed, self.reader
         if target is None:
-            raise self._disconnected()
+            raise self.disconnected()
         try:
             await target.wait_writable()
         except (trio.ClosedResourceError, OSError):  # the reader finds out why
-            raise self._disconnected() from None
+            raise self.disconnected() from None
         if link is not self.reader:  # what is to be sent is not for another peer
-            raise self._disconnected()
+            raise self.disconnected()
 
     # ------------------------------------------------------------ what layers hold back
 
@@ -368,13 +369,13 @@ class LinkPeer(Peer):
         """
         link = self._backend.reader
         if link is None or self._backend._has_sent_eof:
-            raise self._backend._disconnected()
+            raise self._backend.disconnected()
         if not link.ends_one_way:
             raise NotSupportedError(f"'{self.filename}' can't end in one direction only")
         try:
             link.send_eof()
         except OSError as exc:  # it has left, as its reader will find
-            raise self._backend._disconnected() from exc
+            raise self._backend.disconnected() from exc
         finally:
             self._backend._note_unsent(link)
         if self._backend._half_closed is None:
@@ -398,7 +399,7 @@ class LinkPeer(Peer):
         if one is not open.
         """
         if self._backend._connection is None:
-            raise self._backend._disconnected()
+            raise self._backend.disconnected()
         if not isinstance(self._backend._connection, UnixConnection):
             raise NotSupportedError(f"'{self.filename}' can't pass file descriptors")
         try:

@@ -397,10 +397,6 @@ class SocketBackend(PeerBackend):
             layer.flush()
         self._note_unsent(layer)
 
-    def disconnected(self) -> BackendError:
-        """See `LayeredSocket.disconnected`."""
-        return self._disconnected()
-
     @property
     def com_port(self) -> Port:
         """See `LayeredSocket.com_port`."""

@@ -17,7 +17,14 @@ from trio_chardev.core.chardev import Chardev, ChardevInfo
 from trio_chardev.core.runner import DRAIN_TIMEOUT
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.structure import unstructure
-from trio_chardev.qmp.commands.context import Command, Context, Host, NoArguments
+from trio_chardev.qmp.commands.context import (
+    ChardevReturn,
+    Command,
+    Context,
+    Host,
+    IdArguments,
+    NoArguments,
+)
 from trio_chardev.qmp.commands.descriptor import FD_COMMANDS
 from trio_chardev.qmp.commands.device import DEVICE_COMMANDS
 from trio_chardev.qmp.commands.lending import LENDING_COMMANDS
@@ -54,20 +61,6 @@ class ChangeArguments(BackendArguments):
     carry: bool = False
     keep_peer: bool = False
     drain_timeout: float = DRAIN_TIMEOUT
-
-
-@attrs.frozen
-class ChardevReturn:
-    """What chardev-add and chardev-change return: the path of the terminal, if it is a PTY."""
-
-    pty: str | None = None
-
-
-@attrs.frozen(kw_only=True)
-class IdArguments:
-    """Arguments of chardev-remove and chardev-send-break."""
-
-    id: str
 
 
 @attrs.frozen(kw_only=True)
@@ -188,7 +181,7 @@ async def chardev_add(context: Context, arguments: BackendArguments) -> dict[str
         arguments.id, arguments.backend, take_fd=context.fds.take, sandbox=host.sandbox
     )
     await _keep(host, arguments)
-    return _pty(added)
+    return ChardevReturn.of(added)
 
 
 async def chardev_change(context: Context, arguments: ChangeArguments) -> dict[str, Any]:
@@ -203,7 +196,7 @@ async def chardev_change(context: Context, arguments: ChangeArguments) -> dict[s
         sandbox=host.sandbox,
     )
     await _keep(host, arguments)
-    return _pty(changed)
+    return ChardevReturn.of(changed)
 
 
 async def _keep(host: Host, arguments: BackendArguments) -> None:
@@ -232,10 +225,6 @@ def chardev_send_break(context: Context, arguments: IdArguments) -> dict[str, An
 def quit_(context: Context, arguments: NoArguments) -> dict[str, Any]:
     context.host.quit("host-qmp-quit")
     return {}
-
-
-def _pty(chardev: Chardev) -> dict[str, Any]:
-    return {} if chardev.pty is None else {"pty": chardev.pty}
 
 
 # ---------------------------------------------------------------- the table

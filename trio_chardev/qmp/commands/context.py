@@ -110,3 +110,22 @@ class Command:
 @attrs.frozen(kw_only=True)
 class NoArguments:
     """No arguments."""
+
+
+@attrs.frozen(kw_only=True)
+class IdArguments:
+    """Arguments of a command about one chardev."""
+
+    id: str
+
+
+@attrs.frozen
+class ChardevReturn:
+    """The path of the terminal, if the chardev is a PTY now."""
+
+    pty: str | None = None
+
+    @classmethod
+    def of(cls, chardev: Chardev) -> dict[str, Any]:
+        """Make it, as JSON."""
+        return {} if chardev.pty is None else {"pty": chardev.pty}

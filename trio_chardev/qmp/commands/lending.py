@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from trio_chardev.lending import LendTo
-from trio_chardev.qmp.commands.context import Command, Context
+from trio_chardev.qmp.commands.context import ChardevReturn, Command, Context, IdArguments
 
 
 @attrs.frozen(kw_only=True)
@@ -19,32 +19,18 @@ class LendArguments:
     """The device stays open for the user of a PTY; without it, it is closed."""
 
 
-@attrs.frozen(kw_only=True)
-class ReturnArguments:
-    """Arguments of chardev-return."""
-
-    id: str
-
-
-@attrs.frozen
-class LendReturn:
-    """What chardev-lend returns: the path of the terminal, if there is one."""
-
-    pty: str | None = None
-
-
 async def chardev_lend(context: Context, arguments: LendArguments) -> dict[str, Any]:
     """Keeps nothing in the state file: after a restart the chardev has its device."""
     chardev = await context.host.registry.lend(arguments.id, arguments.to)
-    return {} if chardev.pty is None else {"pty": chardev.pty}
+    return ChardevReturn.of(chardev)
 
 
-async def chardev_return(context: Context, arguments: ReturnArguments) -> dict[str, Any]:
+async def chardev_return(context: Context, arguments: IdArguments) -> dict[str, Any]:
     chardev = await context.host.registry.take_back(arguments.id)
-    return {} if chardev.pty is None else {"pty": chardev.pty}
+    return ChardevReturn.of(chardev)
 
 
 LENDING_COMMANDS: dict[str, Command] = {
-    "chardev-lend": Command(LendArguments, chardev_lend, LendReturn),
-    "chardev-return": Command(ReturnArguments, chardev_return, LendReturn),
+    "chardev-lend": Command(LendArguments, chardev_lend, ChardevReturn),
+    "chardev-return": Command(IdArguments, chardev_return, ChardevReturn),
 }

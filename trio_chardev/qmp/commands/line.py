@@ -11,14 +11,7 @@ from trio_chardev.core.line_change import LineChange, LineState
 from trio_chardev.core.line_sequence import LineStep
 from trio_chardev.errors import OptionsError
 from trio_chardev.options.structure import unstructure
-from trio_chardev.qmp.commands.context import Command, Context
-
-
-@attrs.frozen(kw_only=True)
-class LineIdArguments:
-    """Arguments of chardev-get-line."""
-
-    id: str
+from trio_chardev.qmp.commands.context import Command, Context, IdArguments
 
 
 @attrs.frozen(kw_only=True)
@@ -38,7 +31,7 @@ class SequenceArguments:
     name: SequenceName | None = None
 
 
-async def chardev_get_line(context: Context, arguments: LineIdArguments) -> dict[str, Any]:
+async def chardev_get_line(context: Context, arguments: IdArguments) -> dict[str, Any]:
     state = await context.host.registry[arguments.id].line.read()
     result: dict[str, Any] = unstructure(state)
     return result
@@ -58,7 +51,7 @@ async def chardev_line_sequence(context: Context, arguments: SequenceArguments) 
 
 
 LINE_COMMANDS: dict[str, Command] = {
-    "chardev-get-line": Command(LineIdArguments, chardev_get_line, LineState),
+    "chardev-get-line": Command(IdArguments, chardev_get_line, LineState),
     "chardev-set-line": Command(SetLineArguments, chardev_set_line),
     "chardev-line-sequence": Command(SequenceArguments, chardev_line_sequence),
 }
