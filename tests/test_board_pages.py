@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import termios
 import threading
-import tty
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,8 +17,9 @@ from typing import Any
 import attrs
 import pytest
 
-from tests.peers import need
+from tests.peers import free_port, ser2net_argv
 from tests.services import PROGRAM, TIMEOUT, Qmp, Running, running
+from tests.wires import Wire, wire
 
 serial: Any = pytest.importorskip("serial", reason="pyserial, of the extra 'test', is missing")
 
@@ -28,7 +27,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:set(Daemon|Name):DeprecationWarn
 
 DOCS = Path(__file__).parent.parent / "docs"
 BIN = Path(sys.executable).parent
-OSPEED = 5  # its place in what tcgetattr gives
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -40,24 +38,15 @@ def blocks(page: str, language: str) -> list[str]:
 class Board:
     """A line whose other end answers what it is sent, and keeps it."""
 
-    master: int
-    line: int
+    wire: Wire
     got: bytearray = attrs.Factory(bytearray)
     is_over: bool = False
     has: threading.Condition = attrs.Factory(threading.Condition)
 
-    @property
-    def path(self) -> str:
-        return os.ttyname(self.line)
-
-    @property
-    def speed(self) -> Any:
-        return termios.tcgetattr(self.line)[OSPEED]
-
     def run(self) -> None:
         with suppress(OSError):  # it is closed
-            while (data := os.read(self.master, 4096)) and not self.is_over:
-                os.write(self.master, data)
+            while (data := os.read(self.wire.board, 4096)) and not self.is_over:
+                os.write(self.wire.board, data)
                 with self.has:
                     self.got += data
                     self.has.notify_all()
@@ -69,19 +58,16 @@ class Board:
 
 @contextmanager
 def board() -> Iterator[Board]:
-    master, line = os.openpty()
-    tty.setraw(line)
-    here = Board(master, line)
-    thread = threading.Thread(target=here.run)
-    thread.start()
-    try:
-        yield here
-    finally:
-        here.is_over = True
-        os.write(line, b"!")  # wakes the thread
-        os.close(line)
-        thread.join()
-        os.close(master)
+    with wire() as ends:
+        here = Board(ends)
+        thread = threading.Thread(target=here.run)
+        thread.start()
+        try:
+            yield here
+        finally:
+            here.is_over = True
+            os.write(ends.line, b"!")  # wakes the thread
+            thread.join()
 
 
 @attrs.define
@@ -100,8 +86,8 @@ class Site:
     def named(self, text: str) -> str:
         for page, here in {
             "/run/trio-chardev/qmp.sock": str(self.qmp),
-            "/dev/ttyUSB0": self.board.path,
-            "/dev/ttyUSB1": self.board.path if self.other is None else self.other.path,
+            "/dev/ttyUSB0": self.board.wire.path,
+            "/dev/ttyUSB1": self.board.wire.path if self.other is None else self.other.wire.path,
             "4001": str(self.port),
             "\\\n": "",
         }.items():
@@ -118,10 +104,8 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     with board() as here:
-        yield Site(tmp_path, here, port)
+        yield Site(tmp_path, here, int(free_port()))
 
 
 def run(command: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -139,7 +123,7 @@ def use(port: int, speed: int, here: Board) -> None:
     with serial.serial_for_url(url, baudrate=speed, timeout=TIMEOUT) as client:
         client.write(b"hello")
         assert client.read(5) == b"hello"
-        assert here.speed == getattr(termios, f"B{speed}")
+        assert here.wire.speed == getattr(termios, f"B{speed}")
 
 
 # ---------------------------------------------------------------- from-ser2net.md
@@ -147,10 +131,8 @@ def use(port: int, speed: int, here: Board) -> None:
 
 def test_what_ser2net_does_is_done_here_too(site: Site) -> None:
     (config,) = blocks("from-ser2net.md", "yaml")
-    path = site.folder / "ser2net.yaml"
-    path.write_text(site.named(config).replace("serialdev,", "serialdev(nouucplock=true),"))
-    argv = [need("ser2net"), "-d", "-u", "-c", str(path), "-P", str(site.folder / "pid")]
-    ser2net = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+    text = site.named(config).replace("serialdev,", "serialdev(nouucplock=true),")
+    ser2net = subprocess.Popen(ser2net_argv(text, site.folder), stderr=subprocess.DEVNULL)
     try:
         _wait_for_listener(site.port)
         use(site.port, 9600, site.board)
@@ -251,4 +233,4 @@ def test_labgrids_configuration(site: Site) -> None:
         console.sendline("uname")
         console.expect("uname", timeout=TIMEOUT)
         target.deactivate(console)
-    assert site.board.speed == termios.B115200
+    assert site.board.wire.speed == termios.B115200

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
 
-from tests.peers import need
+from tests.peers import LOOPBACK, free_port, ser2net
 from trio_chardev import (
     Frontend,
     InetAddress,
@@ -21,31 +17,7 @@ from trio_chardev import (
 )
 from trio_chardev.backends.socket.socket import SocketBackend
 
-LOOPBACK = "127.0.0.1"
 EVERY_BYTE = bytes(range(256))
-
-
-@asynccontextmanager
-async def ser2net(accepter: str, connector: str, folder: Path) -> AsyncIterator[None]:
-    """It joins the two, for one client at a time."""
-    config = folder / "ser2net.yaml"
-    config.write_text(f"connection: &c\n  accepter: {accepter}\n  connector: {connector}\n")
-    process = await trio.lowlevel.open_process(
-        [need("ser2net"), "-d", "-u", "-c", str(config), "-P", str(folder / "pid")],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        with trio.fail_after(10):  # noqa: ASYNC100 - the block waits
-            yield
-    finally:
-        process.kill()
-        with trio.fail_after(5, shield=True):
-            await process.wait()
-
-
-def free_port() -> str:
-    with socket.create_server((LOOPBACK, 0)) as sock:
-        return str(sock.getsockname()[1])
 
 
 async def add_client(registry: Registry, port: str, *, telnet: bool) -> None:

@@ -10,8 +10,7 @@ import trio
 import trio_chardev as tc
 from tests.fakes import any_opener
 from trio_chardev.devices.table import driver_of
-from trio_chardev.events import ModemLines
-from trio_chardev.protocols.com_port import OUTPUTS
+from trio_chardev.events import OUTPUTS, ModemLines
 from trio_chardev.registry import open_registry_with
 from trio_chardev.testing import FakeDevice, FakeOptions
 

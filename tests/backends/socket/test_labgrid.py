@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import termios
 import threading
-import tty
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import attrs
 import pytest
 import trio
 
 import trio_chardev as tc
+from tests.peers import LOOPBACK
+from tests.wires import Wire, wire
 
 labgrid: Any = pytest.importorskip("labgrid", reason="labgrid, of the extra 'test', is missing")
 driver: Any = pytest.importorskip("labgrid.driver")
@@ -22,53 +20,28 @@ resource: Any = pytest.importorskip("labgrid.resource")
 
 pytestmark = pytest.mark.filterwarnings("ignore:set(Daemon|Name):DeprecationWarning")  # by pyserial
 
-LOOPBACK = "127.0.0.1"
-OSPEED = 5  # its place in what tcgetattr gives
 
-
-@attrs.define
-class Console:
-    """A board that asks who is there, and then for commands."""
-
-    master: int
-    line: int
-
-    def run(self) -> None:
-        """Let one user log in, and run one command."""
-        self._ask("login: ", b"root")
-        self._ask("Password: ", b"secret")
-        self._ask("# ", b"uname")
-        os.write(self.master, b"uname\r\nLinux\r\n# ")
-
-    def _ask(self, prompt: str, answer: bytes) -> None:
-        os.write(self.master, b"\r\n" + prompt.encode())
+def run_console(board: int) -> None:
+    """Ask who is there, and then for a command, as a board whose end of the line is *board*."""
+    for prompt, answer in ((b"login: ", b"root"), (b"Password: ", b"secret"), (b"# ", b"uname")):
+        os.write(board, b"\r\n" + prompt)
         got = b""
         while not got.endswith(b"\n"):
-            got += os.read(self.master, 100)
+            got += os.read(board, 100)
         assert got.strip() == answer
-
-
-@contextmanager
-def console() -> Iterator[Console]:
-    master, line = os.openpty()
-    tty.setraw(line)
-    try:
-        yield Console(master, line)
-    finally:
-        os.close(line)
-        os.close(master)
+    os.write(board, b"uname\r\nLinux\r\n# ")
 
 
 @pytest.mark.parametrize("protocol", ["rfc2217", "raw"])
 async def test_labgrid_logs_in(protocol: str) -> None:
-    def use(port: int, here: Console) -> None:
+    def use(port: int, here: Wire) -> None:
         target = labgrid.Target("board")
         resource.NetworkSerialPort(
             target, None, host=LOOPBACK, port=port, speed=9600, protocol=protocol
         )
         serial = driver.SerialDriver(target, "console")
         target.activate(serial)
-        board = threading.Thread(target=here.run)
+        board = threading.Thread(target=run_console, args=[here.board])
         board.start()
         for prompt, answer in (("login: ", "root"), ("Password: ", "secret"), ("# ", "uname")):
             serial.expect(prompt, timeout=5)
@@ -77,9 +50,9 @@ async def test_labgrid_logs_in(protocol: str) -> None:
         board.join()
         target.deactivate(serial)
 
-    with console() as here:
+    with wire() as here:
         async with tc.open_registry() as registry:
-            await registry.add("board", tc.SerialOptions(path=os.ttyname(here.line)))
+            await registry.add("board", tc.SerialOptions(path=here.path))
             addr = tc.InetAddress(LOOPBACK, "0")
             is_rfc2217 = protocol == "rfc2217"
             await registry.add("users", tc.SocketOptions(addr=addr, wait=False, rfc2217=is_rfc2217))
@@ -88,5 +61,5 @@ async def test_labgrid_logs_in(protocol: str) -> None:
             assert port is not None
             with trio.fail_after(20):
                 await trio.to_thread.run_sync(use, port, here)
-            speed = termios.tcgetattr(here.line)[OSPEED]
+            speed = here.speed
             assert speed == (termios.B9600 if is_rfc2217 else termios.B115200)

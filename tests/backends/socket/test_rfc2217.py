@@ -22,8 +22,16 @@ from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions
 from trio_chardev.devices.bridge import BridgeInfo
 from trio_chardev.devices.table import driver_of
 from trio_chardev.errors import BackendError, OptionsError
-from trio_chardev.events import BackendEvent, BreakState, Event, LineSettings, ModemLines, Purge
-from trio_chardev.protocols.com_port import OUTPUTS, Port
+from trio_chardev.events import (
+    OUTPUTS,
+    BackendEvent,
+    BreakState,
+    Event,
+    LineSettings,
+    ModemLines,
+    Purge,
+)
+from trio_chardev.protocols.com_port import Port
 from trio_chardev.protocols.com_port_telnet import com_port_client
 from trio_chardev.protocols.telnet import (
     CLIENT,

@@ -9,73 +9,28 @@ import subprocess
 import termios
 import threading
 import time
-import tty
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import attrs
 import pytest
 import trio
 
 import trio_chardev as tc
-from tests.peers import need
+from tests.peers import LOOPBACK, free_port, need, program, ser2net
 from tests.services import Qmp, running, until
-from trio_chardev.events import LineSettings, ModemLines
-from trio_chardev.protocols.com_port import OUTPUTS
+from tests.wires import Wire, wire
+from trio_chardev.events import OUTPUTS, LineSettings, ModemLines
 
 serial: Any = pytest.importorskip("serial", reason="pyserial, of the extra 'test', is missing")
 pytest.importorskip("serial.rfc2217")
 
 pytestmark = pytest.mark.filterwarnings("ignore:set(Daemon|Name):DeprecationWarning")  # by pyserial
 
-LOOPBACK = "127.0.0.1"
 EVERY_BYTE = bytes(range(256)) + b"\r\0\r\n\xff\xff"
-OSPEED = 5  # its place in what tcgetattr gives
-CFLAG = 2
 STRACE = ("-f", "-q", "-e", "trace=ioctl", "-o")
-
-
-@attrs.define
-class Wire:
-    """A serial line whose other end, the board, is a PTY's master."""
-
-    board: int
-    line: int
-
-    @property
-    def path(self) -> str:
-        return os.ttyname(self.line)
-
-    @property
-    def speed(self) -> Any:
-        return termios.tcgetattr(self.line)[OSPEED]
-
-    @property
-    def has_two_stop_bits(self) -> bool:
-        return bool(termios.tcgetattr(self.line)[CFLAG] & termios.CSTOPB)
-
-    def echo_back(self, size: int) -> None:
-        """Send back *size* bytes, as the board."""
-        left = size
-        while left:
-            data = os.read(self.board, left)
-            left -= len(data)
-            while data:
-                data = data[os.write(self.board, data) :]
-
-
-@contextmanager
-def wire() -> Iterator[Wire]:
-    board, line = os.openpty()
-    tty.setraw(line)
-    try:
-        yield Wire(board, line)
-    finally:
-        os.close(line)
-        os.close(board)
 
 
 @asynccontextmanager
@@ -175,8 +130,7 @@ def test_a_value_that_is_in_force_touches_nothing(
     """Pyserial sends all settings whenever its time-out is changed; here that is no system call."""
     trace = tmp_path / "trace"
     qmp = tmp_path / "qmp"
-    with socket.create_server((LOOPBACK, 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with wire() as here, quick_pyserial(monkeypatch):
         arguments = (
             *("--chardev", f"serial,id=board,path={here.path}"),
@@ -303,30 +257,6 @@ async def test_serialx_sets_the_line_and_exchanges_bytes() -> None:
 # ---------------------------------------------------------------- ser2net and gensiot
 
 
-@asynccontextmanager
-async def program(*argv: str) -> AsyncIterator[None]:
-    process = await trio.lowlevel.open_process(argv, stderr=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        process.kill()
-        with trio.fail_after(5, shield=True):
-            await process.wait()
-
-
-@asynccontextmanager
-async def ser2net(accepter: str, connector: str, folder: Path) -> AsyncIterator[None]:
-    config = folder / "ser2net.yaml"
-    config.write_text(f"connection: &c\n  accepter: {accepter}\n  connector: {connector}\n")
-    async with program(need("ser2net"), "-d", "-u", "-c", str(config), "-P", str(folder / "pid")):
-        yield
-
-
-def free_port() -> str:
-    with socket.create_server((LOOPBACK, 0)) as sock:
-        return str(sock.getsockname()[1])
-
-
 async def use_as_ours(registry: tc.Registry, port: str, here: Wire) -> None:
     """Set the line that is served at *port*, and exchange bytes with the board."""
     addr = tc.InetAddress(LOOPBACK, port)
@@ -343,12 +273,19 @@ async def use_as_ours(registry: tc.Registry, port: str, here: Wire) -> None:
             echo.join()
 
 
+def ser2net_at(port: str, here: Wire, folder: Path) -> AbstractAsyncContextManager[None]:
+    """Let ser2net serve the line."""
+    return ser2net(
+        f"telnet(rfc2217,mode=server),tcp,{LOOPBACK},{port}",
+        f"serialdev(nouucplock=true),{here.path},115200n81,local",
+        folder,
+    )
+
+
 async def test_ser2net_is_our_server(tmp_path: Path) -> None:
     port = free_port()
     with wire() as here:
-        accepter = f"telnet(rfc2217,mode=server),tcp,{LOOPBACK},{port}"
-        connector = f"serialdev(nouucplock=true),{here.path},115200n81,local"
-        async with ser2net(accepter, connector, tmp_path), tc.open_registry() as registry:
+        async with ser2net_at(port, here, tmp_path), tc.open_registry() as registry:
             await use_as_ours(registry, port, here)
 
 
@@ -360,9 +297,7 @@ async def test_ser2net_at_a_pty_does_not_answer_about_dtr_and_is_taken_to_obey(
     monkeypatch.setattr(line, "ANSWER_TIMEOUT", 0.3)
     port = free_port()
     with wire() as here:
-        accepter = f"telnet(rfc2217,mode=server),tcp,{LOOPBACK},{port}"
-        connector = f"serialdev(nouucplock=true),{here.path},115200n81,local"
-        async with ser2net(accepter, connector, tmp_path), tc.open_registry() as registry:
+        async with ser2net_at(port, here, tmp_path), tc.open_registry() as registry:
             await use_as_ours(registry, port, here)
             async with registry["far"].attach(be_change=tc.stateless) as far:
                 await far.line.set_modem(ModemLines.RTS)

@@ -310,4 +310,5 @@ async def test_a_bridge_learns_that_a_mux_below_it_has_a_terminal_now(
     terminal = Terminal(registry["base"])
     set_speed(terminal.fd, termios.B300)
     await until(lambda: speed_of(pairs[0].slave) == termios.B300)
+    assert terminal.speed == termios.B300
     terminal.close()
