@@ -68,7 +68,7 @@ from trio_chardev.errors import (
     OptionsError,
     WriteInChangeError,
 )
-from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines
+from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines, WindowSize
 from trio_chardev.notices import (
     ChardevAdded,
     ChardevBreak,
@@ -194,6 +194,7 @@ __all__ = [
     "UdpOptions",
     "UnixAddress",
     "VsockAddress",
+    "WindowSize",
     "WriteInChangeError",
     "__version__",
     "open_qmp_client",

@@ -69,7 +69,42 @@ class Purge(enum.Flag):
     TRANSMIT = 2
 
 
-LineRequest: TypeAlias = LineSettings | ModemLines | BreakState | Purge
+MAX_COLUMNS = (
+    1 << 16
+) - 1  # and rows, as winsize of ioctl_tty(2) and NAWS of RFC 1073 have room for
+
+
+@attrs.frozen
+class WindowSize:
+    """The size of the window in which somebody sees the line, in characters; 0x0 is unknown.
+
+    Raises ValueError for what does not fit into 16 bits.
+    """
+
+    cols: int = attrs.field(default=0)
+    rows: int = attrs.field(default=0)
+
+    @cols.validator
+    @rows.validator
+    def _check(self, attribute: attrs.Attribute[int], value: int) -> None:
+        if not 0 <= value <= MAX_COLUMNS:
+            raise ValueError(f"{attribute.name} must be from 0 to {MAX_COLUMNS}, not {value}")
+
+    @property
+    def is_known(self) -> bool:
+        """Is it a size at all, rather than 0x0?"""
+        return bool(self.cols or self.rows)
+
+    def __str__(self) -> str:
+        """The usual short form, columns first, such as ``80x24``."""
+        return f"{self.cols}x{self.rows}"
+
+
+UNKNOWN_SIZE: Final = WindowSize()
+"""The size of a window that nobody has told of."""
+
+
+LineRequest: TypeAlias = LineSettings | ModemLines | BreakState | Purge | WindowSize
 """What the other end wants of the line, see `trio_chardev.core.line.Line.acknowledge`."""
 
 BackendEvent: TypeAlias = Event | LineRequest
@@ -79,4 +114,6 @@ BackendEvent: TypeAlias = Event | LineRequest
 `ModemLines`: those lines driven by the other end that are on. For a serial line these are its
 inputs (CTS, DSR, CAR, RI); for a client that drives a line over a network, DTR and RTS.
 `BreakState` and `Purge`: what such a client wants.
+`WindowSize`: the size of the other end's window, now or from now on. With a mux only the focused user is
+told; who gets the focus, or OPENED, looks at `Frontend.window_size`.
 """

@@ -34,7 +34,7 @@ from trio_chardev.errors import (
     ChardevBusyError,
     ChardevClosedError,
 )
-from trio_chardev.events import BackendEvent
+from trio_chardev.events import BackendEvent, WindowSize
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +133,11 @@ class Chardev:
     def is_open(self) -> bool:
         """Is somebody at the other end of the backend in place?"""
         return self._parts.outbox.is_open
+
+    @property
+    def window_size(self) -> WindowSize:
+        """The window size that the backend in place has reported, or `resized` has told, last."""
+        return self._parts.runner.window_size
 
     @property
     def is_closed(self) -> bool:
@@ -245,6 +250,14 @@ class Chardev:
     def send_event(self, event: BackendEvent) -> None:
         """Pass *event* to the frontend as if the backend had sent it (chardev-send-break)."""
         self._parts.users.focus_event(event)
+
+    def resized(self, size: WindowSize) -> None:
+        """Note *size* as the other end's, as if the backend had reported it.
+
+        The user with the focus is told, if it is another than before and somebody is there. It
+        does not resize anything itself (QEMU's chardev-window-size-changed).
+        """
+        self._parts.resized(self._parts.runner, size)
 
     # ------------------------------------------------------------ the change
 

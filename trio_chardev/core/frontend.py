@@ -20,6 +20,7 @@ from trio_chardev.core.outbox import Outbox
 from trio_chardev.core.relay import Relay
 from trio_chardev.core.weak import weakly
 from trio_chardev.errors import BackendDisconnectedError, ChardevClosedError
+from trio_chardev.events import WindowSize
 
 MAX_CHUNK = 1 << 20  # bytes that receive_some returns at most, by default
 
@@ -76,6 +77,15 @@ class Frontend(trio.abc.Stream):
     def is_open(self) -> bool:
         """Is somebody at the other end now?"""
         return self._outbox.is_open
+
+    @property
+    def window_size(self) -> WindowSize:
+        """The size of the other end's window, as far as it is known: 0x0 is not.
+
+        `WindowSize` as an event tells of a change while somebody is there; look here when the
+        frontend is attached, and at OPENED, MUX_IN and ``be_change``.
+        """
+        return self._outbox.runner.window_size
 
     @property
     def backend(self) -> Backend:

@@ -8,7 +8,7 @@ import attrs
 
 from trio_chardev.core.line import Line
 from trio_chardev.errors import NotSupportedError
-from trio_chardev.events import BreakState, LineRequest, LineSettings, ModemLines
+from trio_chardev.events import BreakState, LineRequest, LineSettings, ModemLines, WindowSize
 
 
 @attrs.frozen
@@ -19,6 +19,7 @@ class KeptLine:
     modem: ModemLines | None = None
     """The outputs, DTR and RTS, that are on."""
     is_break: bool = False
+    window_size: WindowSize | None = None
 
     def after(self, request: LineRequest) -> KeptLine:
         """What is kept once *request* was done."""
@@ -29,6 +30,8 @@ class KeptLine:
                 return attrs.evolve(self, modem=request)
             case BreakState():
                 return attrs.evolve(self, is_break=request.is_on)
+            case WindowSize():
+                return attrs.evolve(self, window_size=request)
         return self  # a purge leaves nothing behind
 
     async def set_up(self, line: Line) -> None:
@@ -45,6 +48,9 @@ class KeptLine:
         if self.is_break:
             with suppress(NotSupportedError):
                 await line.set_break(True)
+        if self.window_size is not None:
+            with suppress(NotSupportedError):
+                await line.set_window_size(self.window_size)
 
 
 NOTHING_KEPT = KeptLine()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from trio_chardev.errors import NotSupportedError
-from trio_chardev.events import LineRequest, LineSettings, ModemLines, Purge
+from trio_chardev.events import LineRequest, LineSettings, ModemLines, Purge, WindowSize
 
 BREAK_DURATION = 0.25  # seconds; tcsendbreak(3) has 0.25 to 0.5
 
@@ -101,6 +101,10 @@ class Line:
     async def purge(self, buffers: Purge) -> None:
         """Discard what has come and was not read, or what was written and not sent, or both."""
         raise self._lacks("buffers to discard")
+
+    async def set_window_size(self, size: WindowSize) -> None:
+        """Tell the other end the *size* of the window in which its output is seen; not 0x0."""
+        raise self._lacks("window size")
 
     def keep(self, request: LineRequest) -> None:
         """Note that *request*, which this backend can't do, is wanted of the next one that can.

@@ -13,7 +13,15 @@ from trio_chardev.core.kept_line import KeptLine
 from trio_chardev.core.line import Line
 from trio_chardev.core.runner import CLEANUP_TIMEOUT
 from trio_chardev.errors import BackendDisconnectedError, NotSupportedError, OptionsError
-from trio_chardev.events import OUTPUTS, BreakState, LineRequest, LineSettings, ModemLines, Parity
+from trio_chardev.events import (
+    OUTPUTS,
+    BreakState,
+    LineRequest,
+    LineSettings,
+    ModemLines,
+    Parity,
+    WindowSize,
+)
 
 log = logging.getLogger(__name__)
 
@@ -223,5 +231,7 @@ async def drive(line: Line, request: LineRequest) -> None:
             await line.set_modem(request)
         case BreakState():
             await line.set_break(request.is_on)
+        case WindowSize():
+            await line.set_window_size(request)
         case _:
             await line.purge(request)

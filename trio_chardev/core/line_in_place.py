@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+import trio
+
 from trio_chardev.core.boot_sequences import steps_of
 from trio_chardev.core.kept_line import KeptLine
 from trio_chardev.core.line import BREAK_DURATION, Line
 from trio_chardev.core.line_change import HeldLine, LineChange, LineState, drive, read_state
 from trio_chardev.core.line_sequence import LineStep, plan_of, run_plan
 from trio_chardev.core.outbox import Outbox
-from trio_chardev.events import BreakState, LineRequest, LineSettings, ModemLines, Purge
+from trio_chardev.events import (
+    BreakState,
+    LineRequest,
+    LineSettings,
+    ModemLines,
+    Purge,
+    WindowSize,
+)
 
 
 class LineInPlace(Line):
@@ -79,6 +88,12 @@ class LineInPlace(Line):
 
     async def purge(self, buffers: Purge) -> None:
         await self._set(buffers)
+
+    async def set_window_size(self, size: WindowSize) -> None:
+        if size.is_known:
+            await self._set(size)
+        else:
+            await trio.lowlevel.checkpoint()
 
     def keep(self, request: LineRequest) -> None:
         """Note that *request* is wanted, though the backend in place can't do it."""

@@ -21,7 +21,7 @@ from trio_chardev.core.tap import Tap, show
 from trio_chardev.core.users import Users
 from trio_chardev.core.weak import weakly
 from trio_chardev.errors import ChardevClosedError
-from trio_chardev.events import BackendEvent, Event
+from trio_chardev.events import BackendEvent, Event, WindowSize
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -78,7 +78,9 @@ class Parts:
 
     def backend_event(self, runner: Runner, event: BackendEvent) -> None:
         """Handle an event of *runner*; ignored unless that is in place."""
-        if runner is self.runner:
+        if isinstance(event, WindowSize):
+            self.resized(runner, event)
+        elif runner is self.runner:
             self.row = None
             self.note(runner, event)
             if event is Event.OPENED:
@@ -87,6 +89,13 @@ class Parts:
             runner is self.leaving and event is Event.BREAK
         ):  # it has its place among the last bytes
             self.note(runner, event)
+
+    def resized(self, runner: Runner, size: WindowSize) -> None:
+        """Note the window *size* of *runner*; tell of it if it is another and somebody is there."""
+        if size != runner.window_size:
+            runner.window_size = size
+            if runner is self.runner and self.outbox.is_open:
+                self.note(runner, size)
 
     def note(self, runner: Runner, event: BackendEvent) -> None:
         """Report *event* of *runner*, and queue it for the frontends, after the bytes."""

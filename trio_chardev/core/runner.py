@@ -15,6 +15,7 @@ from trio_chardev.core.peer import Peer
 from trio_chardev.core.tap import show
 from trio_chardev.core.users import Users
 from trio_chardev.errors import BackendError, ChardevError
+from trio_chardev.events import UNKNOWN_SIZE, WindowSize
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class Runner:
     """Set when the backend is open, or will never be."""
     in_place: trio.Event = attrs.Factory(trio.Event)
     """Set by the commit: from then on the backend is read."""
+    window_size: WindowSize = UNKNOWN_SIZE
+    """What the backend has reported last, in place or not, or what it was said to be."""
     is_replaced: bool = False
     """Has a commit replaced it? Then nothing it reports counts any more."""
     carried: memoryview = NOTHING

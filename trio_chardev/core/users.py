@@ -14,7 +14,7 @@ import attrs
 from trio_chardev.core.direct import Source
 from trio_chardev.core.inbox import Inbox, UserT
 from trio_chardev.core.tap import Tap, show
-from trio_chardev.events import BackendEvent, Event
+from trio_chardev.events import BackendEvent, Event, WindowSize
 
 MAX_READ = 1 << 16  # bytes of one read; more cost more than they gain
 
@@ -126,8 +126,12 @@ class Users(Generic[UserT]):
         self.focus.event(event)
 
     def event(self, event: BackendEvent) -> None:
-        """Report *event*, which the backend's taps have been shown, to all users."""
-        for inbox in list(self.inboxes):
+        """Report *event*, which the backend's taps have been shown, to all users.
+
+        A window's size is the business of the focused one, as what is typed there is.
+        """
+        inboxes = [self.focus] if isinstance(event, WindowSize) else list(self.inboxes)
+        for inbox in inboxes:
             inbox.event(event)
 
     def tell_opened(self) -> None:

@@ -25,7 +25,7 @@ from trio_chardev.devices.pacing import Pacer
 from trio_chardev.devices.shaped import ShapedFlow
 from trio_chardev.devices.translation import Translate, Translation
 from trio_chardev.errors import ChardevError, OptionsError
-from trio_chardev.events import BackendEvent, Event
+from trio_chardev.events import BackendEvent, Event, WindowSize
 
 MICROSECOND, MILLISECOND = 1e-6, 1e-3
 MAX_DELAY = 10.0  # seconds, of a frame's silence or between two bytes
@@ -188,6 +188,8 @@ class Bridge(Device):
                 if away is self.to_peer:
                     self._tell_users(is_event=True)
                 away.source_told(event, self._chardevs[getattr(self.options, name)])
+            elif isinstance(event, WindowSize) and away is self.to_peer:
+                pass  # a device has no window: its users' is what counts
             elif event is Event.BREAK or not isinstance(event, Event):
                 away.control(event)
 

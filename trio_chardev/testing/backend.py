@@ -15,7 +15,15 @@ from trio_chardev.core.peer import Peer
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.core.stacking import Stacking
 from trio_chardev.errors import BackendDisconnectedError, BackendError
-from trio_chardev.events import OUTPUTS, BackendEvent, LineRequest, LineSettings, ModemLines, Purge
+from trio_chardev.events import (
+    OUTPUTS,
+    BackendEvent,
+    LineRequest,
+    LineSettings,
+    ModemLines,
+    Purge,
+    WindowSize,
+)
 from trio_chardev.testing.world import FakeWorld
 
 FAKE_SPLICE = 1 << 15  # bytes; they fit into a pipe(7) of any size
@@ -292,6 +300,10 @@ class FakeLine(Line):
     async def purge(self, buffers: Purge) -> None:
         await trio.lowlevel.checkpoint()
         self.device.line_calls.append(buffers)
+
+    async def set_window_size(self, size: WindowSize) -> None:
+        await trio.lowlevel.checkpoint()
+        self._called(size)
 
     def acknowledge(self, request: LineRequest, in_force: LineRequest | None) -> None:
         self.device.acknowledged.append((request, in_force))
