@@ -21,7 +21,8 @@ from trio_chardev.core.backend import Backend
 from trio_chardev.protocols.com_port import Port
 from trio_chardev.protocols.com_port_telnet import com_port_client, com_port_server
 from trio_chardev.protocols.rfc2217 import FROM_SERVER, Command, Control
-from trio_chardev.protocols.telnet import COM_PORT, IAC, SB, telnet_connection
+from trio_chardev.protocols.telnet import telnet_connection
+from trio_chardev.protocols.telnet_roles import COM_PORT, IAC, SB
 from trio_chardev.protocols.websocket import websocket_connection
 
 FRAME = 9_000  # bytes

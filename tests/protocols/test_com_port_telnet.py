@@ -14,7 +14,8 @@ from trio_chardev.protocols.com_port_telnet import (
     com_port_client,
     com_port_server,
 )
-from trio_chardev.protocols.telnet import (
+from trio_chardev.protocols.telnet import TelnetConnection
+from trio_chardev.protocols.telnet_roles import (
     BREAK,
     COM_PORT,
     COM_PORT_SERVER,
@@ -25,7 +26,6 @@ from trio_chardev.protocols.telnet import (
     SE,
     WILL,
     WONT,
-    TelnetConnection,
 )
 
 BAUD = 0x010203FF  # with an IAC

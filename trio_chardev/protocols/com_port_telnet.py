@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trio_chardev.events import BackendEvent, Event
+from trio_chardev.events import BackendEvent, WindowSize
 from trio_chardev.protocols.com_port import ComPortServer, Port
 from trio_chardev.protocols.com_port_client import ComPortClient
 from trio_chardev.protocols.rfc2217 import COM_PORT_OPTION, decode
-from trio_chardev.protocols.telnet import (
-    COM_PORT_CLIENT,
-    COM_PORT_SERVER,
-    Subnegotiation,
-    TelnetConnection,
-)
+from trio_chardev.protocols.telnet import Decoded, Subnegotiation, TelnetConnection
+from trio_chardev.protocols.telnet_roles import COM_PORT_CLIENT, COM_PORT_SERVER
 
 
 class ComPortTelnet:
@@ -58,9 +54,7 @@ class ComPortTelnet:
         """See `Codec.decode_more`."""
         return self._handle(self._telnet.decode_more())
 
-    def _handle(
-        self, items: Iterable[bytes | Event | Subnegotiation]
-    ) -> list[bytes | BackendEvent]:
+    def _handle(self, items: Iterable[Decoded]) -> list[bytes | BackendEvent]:
         handled: list[bytes | BackendEvent] = []
         for item in items:
             if not isinstance(item, Subnegotiation):
@@ -86,6 +80,15 @@ class ComPortTelnet:
             return due
         encode = self._telnet.encode_subnegotiation
         return due + b"".join(encode(COM_PORT_OPTION, data) for data in self.party.data_to_send())
+
+    def set_window_size(self, size: WindowSize) -> None:
+        """See `TelnetConnection.set_window_size`."""
+        self._telnet.set_window_size(size)
+
+    @property
+    def their_window_size(self) -> WindowSize:
+        """See `TelnetConnection.their_window_size`."""
+        return self._telnet.their_window_size
 
     def close(self) -> None:
         """Do nothing: telnet ends with the connection."""

@@ -15,13 +15,26 @@ import enum
 
 import attrs
 
-from trio_chardev.events import Event
-
-EOR, SE, NOP, BREAK, IP, AYT, SB = 239, 240, 241, 243, 244, 246, 250  # RFC 854; EOR: RFC 885
-WILL, WONT, DO, DONT, IAC = 251, 252, 253, 254, 255
-
-BINARY, ECHO, SUPPRESS_GO_AHEAD, TERMINAL_TYPE, END_OF_RECORD = 0, 1, 3, 24, 25
-COM_PORT = 44  # RFC 2217
+from trio_chardev.events import UNKNOWN_SIZE, Event, WindowSize
+from trio_chardev.protocols.naws import WindowTeller, decode_size, encode_size
+from trio_chardev.protocols.telnet_roles import (
+    AYT,
+    BINARY,
+    BREAK,
+    CLIENT,
+    DO,
+    DONT,
+    IAC,
+    SB,
+    SE,
+    SERVER,
+    TN3270_CLIENT,
+    TN3270_SERVER,
+    WILL,
+    WINDOW_SIZE,
+    WONT,
+    Role,
+)
 
 MAX_SUBNEGOTIATION = 1024
 """How many bytes of a subnegotiation are kept; the rest is dropped."""
@@ -45,79 +58,8 @@ class Subnegotiation:
     data: bytes
 
 
-@attrs.frozen(kw_only=True)
-class Role:
-    """What a party offers, and what it agrees to."""
-
-    ours: frozenset[int] = frozenset()
-    """Options that we may use (WILL)."""
-    theirs: frozenset[int] = frozenset()
-    """Options that the peer may use (DO)."""
-    offers: tuple[tuple[int, int], ...] = ()
-    """Verbs and options to send first."""
-    opening: bytes = b""
-    """Bytes to send after the offers."""
-    passes: frozenset[int] = frozenset()
-    """Commands that are passed on as data."""
-    has_records: bool = False
-    """Does the user encode commands and records itself, so that data is sent as it is?"""
-
-
-SERVER = Role(
-    ours=frozenset({BINARY, ECHO, SUPPRESS_GO_AHEAD}),
-    theirs=frozenset({BINARY, SUPPRESS_GO_AHEAD}),
-    offers=((WILL, ECHO), (WILL, SUPPRESS_GO_AHEAD), (WILL, BINARY), (DO, BINARY)),
-)
-"""Makes the client send each key at once and echo none; begins with QEMU's bytes."""
-
-CLIENT = Role(
-    ours=frozenset({BINARY, SUPPRESS_GO_AHEAD}),
-    theirs=frozenset({BINARY, ECHO, SUPPRESS_GO_AHEAD}),
-)
-"""Leaves the choice to the server."""
-
-COM_PORT_SERVER = attrs.evolve(
-    SERVER,
-    ours=SERVER.ours | {COM_PORT},
-    theirs=SERVER.theirs | {COM_PORT},
-    offers=(*SERVER.offers, (DO, COM_PORT)),
-)
-"""Has a serial line (RFC 2217). A plain client refuses the last offer, and is one of telnet."""
-
-COM_PORT_CLIENT = Role(
-    ours=CLIENT.ours | {COM_PORT},
-    theirs=CLIENT.theirs | {COM_PORT},
-    offers=(
-        *((WILL, BINARY), (DO, BINARY), (WILL, SUPPRESS_GO_AHEAD), (DO, SUPPRESS_GO_AHEAD)),
-        (WILL, COM_PORT),
-    ),
-)
-"""Uses the serial line of a server, whose bytes are binary both ways from the first on."""
-
-TN3270_SERVER = Role(
-    ours=frozenset({BINARY, END_OF_RECORD}),
-    theirs=frozenset({BINARY, END_OF_RECORD, TERMINAL_TYPE}),
-    offers=(
-        (DO, END_OF_RECORD),
-        (WILL, END_OF_RECORD),
-        (DO, BINARY),
-        (WILL, BINARY),
-        (DO, TERMINAL_TYPE),
-    ),
-    opening=bytes([IAC, SB, TERMINAL_TYPE, 1, IAC, SE]),  # 1: SEND (RFC 1091)
-    passes=frozenset({EOR, SB, SE}),
-    has_records=True,
-)
-"""For a user that speaks 3270 (RFC 1576) and, like QEMU's, makes and parses the records itself: it
-gets the commands around them, and its own commands are sent as they are."""
-
-TN3270_CLIENT = Role(
-    ours=TN3270_SERVER.theirs,
-    theirs=TN3270_SERVER.ours,
-    passes=TN3270_SERVER.passes,
-    has_records=True,
-)
-"""The other end of `TN3270_SERVER`; the user answers when it is asked for its terminal type."""
+Decoded = bytes | Event | WindowSize | Subnegotiation
+"""What the peer has sent: characters, a break, the size of its window, or something else."""
 
 
 class _State(enum.Enum):
@@ -201,7 +143,10 @@ class TelnetConnection:
         self._is_after_cr = False
         self._data = bytearray()
         self._undecoded = b""
-        self._events: list[bytes | Event | Subnegotiation] = []
+        self._events: list[Decoded] = []
+        self._window = WindowTeller(role.ours)
+        self.their_window_size = UNKNOWN_SIZE
+        """The size of the peer's window, as far as it has told."""
         for verb, option in role.offers:
             (self._ours if verb == WILL else self._theirs).offer(option)
             self._answer(bytes([IAC, verb, option]))
@@ -214,7 +159,20 @@ class TelnetConnection:
         """Take the offers and answers that are due; send them before anything made later."""
         data = b"".join(self._outgoing)
         self._outgoing.clear()
-        return data
+        if (
+            size := self._window.due(is_agreed=self._ours.state(WINDOW_SIZE) is _State.YES)
+        ) is None:
+            return data
+        return data + self.encode_subnegotiation(WINDOW_SIZE, encode_size(size))
+
+    def set_window_size(self, size: WindowSize) -> None:
+        """Tell the peer the *size* of our user's window, as soon as it wants to know.
+
+        What is due then is in `data_to_send`; 0x0 is not told.
+        """
+        if self._window.set(size) and self._ours.state(WINDOW_SIZE) is _State.NO:
+            self._ours.offer(WINDOW_SIZE)
+            self._answer(bytes([IAC, WILL, WINDOW_SIZE]))
 
     def encode(self, data: bytes) -> bytes:
         """Encode *data*, after the answers that are due.
@@ -252,8 +210,8 @@ class TelnetConnection:
 
     # ------------------------------------------------------------ receiving
 
-    def receive_data(self, data: bytes) -> list[bytes | Event | Subnegotiation]:
-        """Decode *data* into characters, Event.BREAK and subnegotiations, in order.
+    def receive_data(self, data: bytes) -> list[Decoded]:
+        """Decode *data* into characters, Event.BREAK, window sizes and other subnegotiations, in order.
 
         CR NUL becomes CR, unless the peer uses BINARY. CR LF is kept, as it is not known here which
         of the two the user wants. Other commands of RFC 854 are skipped, as they edit a line or
@@ -267,7 +225,7 @@ class TelnetConnection:
         """Is some of the data not decoded yet, because it had too many commands?"""
         return bool(self._undecoded)
 
-    def decode_more(self) -> list[bytes | Event | Subnegotiation]:
+    def decode_more(self) -> list[Decoded]:
         """Go on where `receive_data` stopped, after `MAX_COMMANDS` commands."""
         size = len(self._undecoded)
         while self._undecoded.count(IAC, 0, size) > MAX_COMMANDS:
@@ -353,12 +311,18 @@ class TelnetConnection:
             return
         self._end_data()
         if self._subnegotiation:
-            option, data = self._subnegotiation[0], bytes(self._subnegotiation[1:])
-            self._events.append(Subnegotiation(option, data))
+            self._take_subnegotiation(self._subnegotiation[0], bytes(self._subnegotiation[1:]))
             self._subnegotiation.clear()
         self._parsing = _Parsing.DATA
         if command != SE:  # SE is missing; like telnetd, take the command as such
             self._take_command(command)
+
+    def _take_subnegotiation(self, option: int, data: bytes) -> None:
+        if option != WINDOW_SIZE or self._theirs.state(WINDOW_SIZE) is not _State.YES:
+            self._events.append(Subnegotiation(option, data))
+        elif (size := decode_size(data)) is not None:
+            self.their_window_size = size
+            self._events.append(size)
 
     def _keep(self, data: bytes) -> None:
         self._subnegotiation += data[: MAX_SUBNEGOTIATION - len(self._subnegotiation)]

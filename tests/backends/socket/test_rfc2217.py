@@ -33,16 +33,8 @@ from trio_chardev.events import (
 )
 from trio_chardev.protocols.com_port import Port
 from trio_chardev.protocols.com_port_telnet import com_port_client
-from trio_chardev.protocols.telnet import (
-    CLIENT,
-    COM_PORT,
-    DO,
-    IAC,
-    SB,
-    SE,
-    WILL,
-    TelnetConnection,
-)
+from trio_chardev.protocols.telnet import TelnetConnection
+from trio_chardev.protocols.telnet_roles import CLIENT, COM_PORT, DO, IAC, SB, SE, WILL
 from trio_chardev.registry import open_registry_with
 from trio_chardev.testing import FakeDevice, FakeOptions
 

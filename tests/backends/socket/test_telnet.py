@@ -24,9 +24,10 @@ from trio_chardev.backends.socket.connection import Connection
 from trio_chardev.backends.socket.layer import Layer
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.protocols.telnet import BREAK, CLIENT, IAC, NOP, SB, SE, SERVER, TelnetConnection
+from trio_chardev.protocols.telnet import TelnetConnection
+from trio_chardev.protocols.telnet_roles import BREAK, CLIENT, IAC, NOP, SB, SE, SERVER
 
-OPENING = bytes.fromhex("fffb01 fffb03 fffb00 fffd00")
+OPENING = bytes.fromhex("fffb01 fffb03 fffb00 fffd00 fffd1f")
 MUCH = 4000  # bytes unsent
 AGREED = bytes.fromhex("fffd01 fffd03 fffd00 fffb00")
 

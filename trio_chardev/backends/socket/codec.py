@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from trio_chardev.events import BackendEvent
+from trio_chardev.events import BackendEvent, WindowSize
 from trio_chardev.protocols.telnet import Subnegotiation
 
 RECORD_SIZE = 1 << 14  # bytes; the largest record of TLS (RFC 8446, 5.1)
@@ -70,6 +70,18 @@ class BreakCodec(Protocol):
 
     def encode_break(self) -> bytes:
         """Encode a break, after what is due to be sent."""
+
+
+@runtime_checkable
+class WindowCodec(Protocol):
+    """A codec that tells the size of a window, one way or the other: telnet."""
+
+    def set_window_size(self, size: WindowSize) -> None:
+        """Tell the peer the *size* of our user's window, by what is to be sent from now on."""
+
+    @property
+    def their_window_size(self) -> WindowSize:
+        """The size of the peer's window, as far as it has told."""
 
 
 @runtime_checkable

@@ -20,6 +20,7 @@ from trio_chardev.events import (
     LineSettings,
     ModemLines,
     Purge,
+    WindowSize,
 )
 from trio_chardev.protocols.com_port import ComPortServer, Port
 from trio_chardev.protocols.com_port_client import ComPortClient
@@ -58,13 +59,25 @@ class LayeredSocket(Protocol):
     def hear(self, event: BackendEvent) -> None:
         """Report what has come from the peer."""
 
+    def tell_window_size(self, size: WindowSize) -> None:
+        """Tell *size* the peer, and each later one, once it wants to know. Never raises."""
 
-class TelnetLine(Line):
-    """The line at a telnet client's server, which can send a break."""
+
+class _ClientLine(Line):
+    """The line at a server that speaks telnet, for its client."""
 
     def __init__(self, backend: LayeredSocket) -> None:
         super().__init__(backend.filename)
         self._backend = backend
+
+    async def set_window_size(self, size: WindowSize) -> None:
+        """Tell the server the *size* of our user's window, also one that comes later."""
+        await trio.lowlevel.checkpoint()
+        self._backend.tell_window_size(size)
+
+
+class TelnetLine(_ClientLine):
+    """The line at a telnet client's server, which can send a break."""
 
     async def send_break(self, duration: float = BREAK_DURATION) -> None:
         """Ask the server for a break; telnet can't say how long. Raises BackendError."""
@@ -137,14 +150,10 @@ class ServedLine(Line):
             self._backend.hear(again)
 
 
-class RemoteLine(Line):
+class RemoteLine(_ClientLine):
     """The line of an RFC 2217 server, for its client. What is set while it is away is set later."""
 
     is_settable = True
-
-    def __init__(self, backend: LayeredSocket) -> None:
-        super().__init__(backend.filename)
-        self._backend = backend
 
     @property
     def _port(self) -> Port:

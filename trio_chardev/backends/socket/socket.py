@@ -35,6 +35,7 @@ from trio_chardev.backends.socket.addresses import (
     connection_name,
     fixed_endpoint,
 )
+from trio_chardev.backends.socket.codec import WindowCodec
 from trio_chardev.backends.socket.connection import set_tcp_options
 from trio_chardev.backends.socket.dialer import Backoff, Nobody, Peers, Redialer, connect
 from trio_chardev.backends.socket.door import Door
@@ -54,7 +55,7 @@ from trio_chardev.core.line import Line
 from trio_chardev.core.peer import Peer
 from trio_chardev.core.weak import weakly
 from trio_chardev.errors import NOTICE, BackendError
-from trio_chardev.events import BackendEvent, LineRequest
+from trio_chardev.events import UNKNOWN_SIZE, BackendEvent, LineRequest, WindowSize
 from trio_chardev.files import work_on_files
 from trio_chardev.protocols.com_port import Port
 from trio_chardev.protocols.com_port_telnet import ComPortTelnet
@@ -92,6 +93,8 @@ class SocketBackend(PeerBackend):
             refuses=options.on_busy == "refuse",
             on_waiting=request.touch,
         )
+        self._window_size = UNKNOWN_SIZE  # of our user, which a telnet client tells each server
+        self._has_told_size = False  # the peer, of its window
         self._original: SocketBackend | None = None  # its peer is kept; None after the commit
 
     # ------------------------------------------------------------ opening
@@ -280,12 +283,17 @@ class SocketBackend(PeerBackend):
         self._peers.connected()
         super()._connect(link)
         self._watch()
+        if isinstance(link, Layer) and isinstance(link.codec, WindowCodec):
+            self._exchange_window_sizes(link.codec)
 
     def set_open(self, is_open: bool) -> None:
         if not is_open:  # whoever comes now is the next peer
             self._door.leave()
             self.answers.unpark_all()
         super().set_open(is_open)
+        if not is_open and self._has_told_size:
+            self._has_told_size = False
+            self._on_event(UNKNOWN_SIZE)
 
     @property
     def _watches(self) -> bool:
@@ -379,9 +387,26 @@ class SocketBackend(PeerBackend):
 
     def hear(self, event: BackendEvent) -> None:
         """Report *event*, from the peer. If no user answers for a line, grant what is asked."""
+        self._has_told_size = self._has_told_size or isinstance(event, WindowSize)
         self._on_event(event)
         if isinstance(event, LineRequest) and self._options.server and not self._answers_line():
             self.line.acknowledge(event, event)
+
+    def tell_window_size(self, size: WindowSize) -> None:
+        """See `LayeredSocket.tell_window_size`."""
+        self._window_size = size
+        layer = self.layer
+        if layer is not None and isinstance(layer.codec, WindowCodec):
+            layer.codec.set_window_size(size)
+            if not layer.unsent:  # else what it says goes with that, and is the last size then
+                self.flush(layer)
+
+    def _exchange_window_sizes(self, codec: WindowCodec) -> None:
+        """Tell a new peer the size, and report what it has told the backend before this one."""
+        if self._window_size.is_known:
+            self.tell_window_size(self._window_size)
+        if codec.their_window_size.is_known:
+            self.hear(codec.their_window_size)
 
     def _answers_line(self) -> bool:
         return self._users is not None and self._users.answers_line
