@@ -240,6 +240,7 @@ async def test_bad_arguments_of_a_command_are_told_and_leave_nothing(command: st
         "chardev-set-line": {"id": "n", "settings": {}},
         "chardev-line-sequence": {"id": "n", "steps": [{}]},
         "chardev-lend": {"id": "nope"},
+        "chardev-window-size-changed": {"id": "n", "cols": 80, "rows": 24},
     }
     cls = COMMANDS[command].arguments
     async with open_commands() as run:

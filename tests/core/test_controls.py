@@ -9,7 +9,7 @@ import pytest
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.line import BREAK_DURATION, Line
 from trio_chardev.errors import BackendError, NotSupportedError
-from trio_chardev.events import LineSettings, ModemLines
+from trio_chardev.events import LineSettings, ModemLines, WindowSize
 from trio_chardev.testing import FakeDevice, open_chardev
 
 CALLS: list[tuple[str, Callable[[Line], Awaitable[object]]]] = [
@@ -18,6 +18,7 @@ CALLS: list[tuple[str, Callable[[Line], Awaitable[object]]]] = [
     ("modem lines", lambda line: line.set_modem(ModemLines.RTS)),
     ("break", lambda line: line.send_break()),
     ("echo", lambda line: line.set_echo(True)),
+    ("window size", lambda line: line.set_window_size(WindowSize(80, 24))),
 ]
 
 
@@ -35,7 +36,10 @@ async def test_what_a_backend_has_is_called() -> None:
     async with open_chardev(device) as chardev:
         for _, call in CALLS:
             await call(Controls(chardev.backend).line)
-    assert device.line_calls == [LineSettings(), ModemLines.RTS, BREAK_DURATION, True]
+    assert device.line_calls == [
+        *(LineSettings(), ModemLines.RTS, BREAK_DURATION, True),
+        WindowSize(80, 24),
+    ]
 
 
 async def test_a_call_that_fails_raises_what_the_backend_raises() -> None:
@@ -54,7 +58,8 @@ async def test_it_tells_the_backends_name_and_whether_somebody_is_there() -> Non
 
 
 @pytest.mark.parametrize(
-    ("has_line", "missing"), [(False, {"settings", "modem", "break", "purge"}), (True, set())]
+    ("has_line", "missing"),
+    [(False, {"settings", "modem", "break", "purge", "window"}), (True, set())],
 )
 async def test_it_tells_what_of_a_line_is_missing(has_line: bool, missing: set[str]) -> None:
     async with open_chardev(FakeDevice("old", has_line=has_line)) as chardev:

@@ -439,6 +439,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("chardev-set-line", {"id": "a", "settings": {}}),
     ("chardev-get-line", {"id": "a"}),
     ("chardev-line-sequence", {"id": "a", "steps": [{"pause-us": 1}]}),
+    ("chardev-window-size-changed", {"id": "a", "cols": 80, "rows": 24}),
     ("chardev-lend", {"id": "a", "to": "pty"}),
     ("query-chardev-details", {}),
     ("chardev-return", {"id": "a"}),

@@ -13,7 +13,13 @@ from trio_chardev.events import LineRequest, LineSettings, ModemLines, Purge, Wi
 
 BREAK_DURATION = 0.25  # seconds; tcsendbreak(3) has 0.25 to 0.5
 
-_CALLS = {"settings": "set", "modem": "set_modem", "break": "set_break", "purge": "purge"}
+_CALLS = {
+    "settings": "set",
+    "modem": "set_modem",
+    "break": "set_break",
+    "purge": "purge",
+    "window": "set_window_size",
+}
 """What a line may lack, with the method that a kind overrides to have it."""
 
 
@@ -32,7 +38,7 @@ class Line:
 
     @property
     def missing(self) -> frozenset[str]:
-        """What is known to be missing: ``settings``, ``modem``, ``break``, ``purge``.
+        """What is known to be missing: ``settings``, ``modem``, ``break``, ``purge``, ``window``.
 
         ``break`` is one that lasts until it is turned off. By default that is what the kind does not
         override. A kind whose devices differ adds what a driver has refused, and ``speed`` if that
@@ -60,7 +66,7 @@ class Line:
 
     @property
     def polled(self) -> frozenset[str]:
-        """What the other end can change without being noticed: ``settings``, ``modem``.
+        """What the other end can change without being noticed: ``settings``, ``modem``, ``window``.
 
         `look` finds it. Each look costs a system call, so look only for somebody who can use what it
         may find. Raises BackendError if that can't be told now.

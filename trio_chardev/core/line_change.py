@@ -134,7 +134,7 @@ async def read_state(line: Line, kept: KeptLine) -> LineState:
         supported.append("modem")
     except (NotSupportedError, BackendDisconnectedError):
         pass
-    missing = line.missing
+    missing = line.missing - {"window"}  # which is no refusal: a board has none
     if "break" not in missing:
         known["break_"] = kept.is_break
         supported.append("break")

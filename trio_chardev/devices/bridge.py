@@ -30,6 +30,8 @@ from trio_chardev.events import BackendEvent, Event, WindowSize
 MICROSECOND, MILLISECOND = 1e-6, 1e-3
 MAX_DELAY = 10.0  # seconds, of a frame's silence or between two bytes
 LOOK_INTERVAL = 0.1  # seconds between looks at lines that don't report their changes
+LOOKS_AT_SIZE = Event.OPENED, Event.MUX_IN
+"""When the users' window may be another one, whose size is not told by an event."""
 ON_FAILURE = ChardevError, trio.ClosedResourceError
 """Raised by a line that lacks something, or whose backend or chardev is gone."""
 
@@ -177,20 +179,22 @@ class Bridge(Device):
 
     def _attach(self, name: str, away: Flow, towards: Flow) -> Frontend:
         async def be_change(backend: Controls) -> None:
-            _look_for(backend, towards.source)
+            _look_for(backend, towards.source, self._ignored(towards.source))
             towards.keep_settings()
             if away is self.to_chardev:
                 self._show_line(backend)
 
         def on_event(event: BackendEvent) -> None:
+            if away is self.to_chardev and (
+                event in LOOKS_AT_SIZE or isinstance(event, WindowSize)
+            ):
+                self._pass_window_size()
             if event in (Event.OPENED, Event.CLOSED):
                 self._stirred.set()
                 if away is self.to_peer:
                     self._tell_users(is_event=True)
                 away.source_told(event, self._chardevs[getattr(self.options, name)])
-            elif isinstance(event, WindowSize) and away is self.to_peer:
-                pass  # a device has no window: its users' is what counts
-            elif event is Event.BREAK or not isinstance(event, Event):
+            elif event is Event.BREAK or not isinstance(event, Event | WindowSize):
                 away.control(event)
 
         def on_line() -> None:
@@ -207,6 +211,16 @@ class Bridge(Device):
             on_line=on_line,
             answers_line=True,
         )
+
+    def _pass_window_size(self) -> None:
+        """Tell the device the size of its users' window, if it is known; a device has none."""
+        size = self._chardevs[self.options.peer].window_size
+        if size.is_known:
+            self.to_chardev.control(size)
+
+    def _ignored(self, source: Frontend) -> frozenset[str]:
+        """What *source* may change that is none of the other side's business."""
+        return frozenset({"window"}) if source is self.to_peer.source else frozenset()
 
     def _tell_users(self, *, is_event: bool) -> None:
         """Tell the device's users what is new of it, if they want to know.
@@ -242,7 +256,9 @@ class Bridge(Device):
             polled = [
                 source
                 for source, user in pairs
-                if _look_for(user, source, anew=True) and source.is_open and user.is_open
+                if _look_for(user, source, self._ignored(source), anew=True)
+                and source.is_open
+                and user.is_open
             ]
             while polled and not self._stirred.is_set():
                 with trio.move_on_after(LOOK_INTERVAL):
@@ -288,13 +304,15 @@ def _info(flow: Flow) -> FlowInfo:
     return FlowInfo(flow.sent, flow.dropped, None if flow.line is None else str(flow.line))
 
 
-def _look_for(user: Controls | Frontend, source: Frontend, *, anew: bool = False) -> bool:
+def _look_for(
+    user: Controls | Frontend, source: Frontend, ignored: frozenset[str], *, anew: bool = False
+) -> bool:
     """Look at *source*, if it may have changed unnoticed in a way that *user* can follow.
 
     Or *anew*, if *user* may not know yet how it is.
     """
     try:
-        is_polled = not source.line.polled <= user.line.missing
+        is_polled = not source.line.polled - ignored <= user.line.missing
         anew = anew and user.line.is_notified
         if is_polled or anew:
             source.line.look(anew=anew)

@@ -1,4 +1,4 @@
-"""One direction of a bridge: it passes on bytes, breaks, line settings and modem lines.
+"""One direction of a bridge: it passes on bytes, breaks, line settings, modem lines and the window's size.
 
 As long as the sink takes the bytes at once they are sent by the task that reads the source,
 in the call that brings them (`receive`). What the sink does not take stays in the source's queue,
@@ -40,6 +40,7 @@ from trio_chardev.events import (
     LineRequest,
     LineSettings,
     ModemLines,
+    WindowSize,
 )
 
 log = logging.getLogger(__name__)
@@ -112,6 +113,8 @@ class Flow:
 
         Or what the sink's users are to be told of that.
         """
+        if isinstance(event, WindowSize):  # of several only the last matters
+            self._controls = deque(e for e in self._controls if not isinstance(e, WindowSize))
         self._controls.append(event)
         if len(self._controls) > MAX_CONTROLS:
             oldest = next(e for e in self._controls if type(e) is type(event))

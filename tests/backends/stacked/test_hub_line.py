@@ -200,7 +200,7 @@ async def test_missing_is_what_no_member_has(registry: Registry) -> None:
     await registry.add("h", HubOptions(chardevs=("a",)))
     await registry.add("m", MuxOptions(chardev="h"))
     frontend = registry["m"].attach(be_change=stateless)
-    assert frontend.line.missing == {"settings", "modem", "break", "purge"}
+    assert frontend.line.missing == {"settings", "modem", "break", "purge", "window"}
     await registry.change("a", FakeOptions(device=FakeDevice("a", has_line=True)))
     assert frontend.line.missing == set()
 

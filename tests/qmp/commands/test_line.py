@@ -21,10 +21,10 @@ from trio_chardev.backends.socket.addresses import UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.backends.table import Kind
 from trio_chardev.devices.bridge import BridgeOptions
-from trio_chardev.events import LineSettings, ModemLines
+from trio_chardev.events import UNKNOWN_SIZE, Event, LineSettings, ModemLines, WindowSize
 from trio_chardev.qmp.commands.context import Context, Host
 from trio_chardev.service import open_service
-from trio_chardev.testing import FakeDevice, FakeOptions
+from trio_chardev.testing import FakeDevice, FakeFrontend, FakeOptions
 
 
 @asynccontextmanager
@@ -132,3 +132,44 @@ async def test_a_line_without_modem_lines_says_so_and_keeps_its_speed() -> None:
         text = await run.error("chardev-set-line", id="board", settings={"speed": 300, "dtr": True})
         assert text == f"'{name}' has no modem lines"
         assert (await run("chardev-get-line", id="board"))["speed"] == 9600
+
+
+# ---------------------------------------------------------------- the window
+
+
+async def test_a_window_size_reaches_the_user_as_if_the_backend_had_told_it() -> None:
+    devices, user = [FakeDevice("here"), FakeDevice("away", connected=False)], FakeFrontend()
+    async with open_fakes(*devices) as registry:
+        run = Commands(Context(Host(registry, lambda reason: None)))
+        for device in devices:
+            frontend = registry[device.name].attach(on_event=user.on_event)
+            for cols in (132, 132, 0, 80):
+                size = {"id": device.name, "cols": cols, "rows": 0}
+                assert await run("chardev-window-size-changed", **size) == {}
+            assert frontend.window_size == WindowSize(80, 0)
+    assert user.events == [Event.OPENED, WindowSize(132, 0), UNKNOWN_SIZE, WindowSize(80, 0)]
+
+
+async def test_a_window_size_is_silently_nothing_where_nobody_can_use_it() -> None:
+    async with open_commands() as run:
+        await run.add("a", "null")
+        assert await run("chardev-window-size-changed", id="a", cols=65535, rows=0) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"id": "x", "cols": 80, "rows": 24}, "Chardev 'x' not found"),
+        ({"id": "n", "cols": 80}, "Parameter 'rows' is missing"),
+        (
+            {"id": "n", "cols": "80", "rows": 24},
+            "Parameter 'cols' expects uint64",
+        ),
+        ({"id": "n", "cols": 80, "rows": 65536}, "Parameter 'rows' expects uint16_t"),
+        ({"id": "n", "cols": -1, "rows": 24}, "Parameter 'cols' expects uint16_t"),
+    ],
+)
+async def test_a_window_size_has_16_bits(arguments: dict[str, Any], text: str) -> None:
+    async with open_commands() as run:
+        await run.add("n", "null")
+        assert await run.error("chardev-window-size-changed", **arguments) == text

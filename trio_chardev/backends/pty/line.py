@@ -1,4 +1,4 @@
-"""The line settings of a PTY: those its user makes, and those its user is shown.
+"""The line settings and the window size of a PTY: those its user makes, and those its user is shown.
 
 A PTY has no line, but it keeps the settings that its user makes (termios(3)), and the master
 can read them. How Linux reports them, tried on 6.18:
@@ -8,22 +8,29 @@ can read them. How Linux reports them, tried on 6.18:
   slave has no echo, no line editing and no ^C any more, and which a program may clear; and each
   read has one byte more. So packet mode is not used here: the settings are polled;
 * speed, stop bits and flow control are kept. Data bits and parity are not (always 8N), so
-  they can't be reported; a break (tcsendbreak(3)) and modem lines go nowhere.
+  they can't be reported; a break (tcsendbreak(3)) and modem lines go nowhere;
+* the window size is one for both sides (TIOCSWINSZ, ioctl_tty(2)), and 0x0 at first. Set at the
+  master, it sends SIGWINCH to the slave's foreground job; set at the slave, nothing tells the master.
 """
 
 from __future__ import annotations
 
+import fcntl
+import struct
 import termios
 from collections.abc import Callable
 from contextlib import suppress
 
 import attrs
+import trio
 
 from trio_chardev.backends.descriptor import FdHolder
 from trio_chardev.backends.serial.line import STOP_BITS, Termios2
 from trio_chardev.core.line import Line
-from trio_chardev.events import BackendEvent, LineRequest, LineSettings
+from trio_chardev.errors import backend_errors
+from trio_chardev.events import UNKNOWN_SIZE, BackendEvent, LineRequest, LineSettings, WindowSize
 
+_WINSIZE = struct.Struct("HHHH")  # rows, columns, and its width and height in pixels
 FLOW_CONTROL = termios.IXON | termios.IXOFF  # both, as a cooked terminal has IXON alone
 
 
@@ -40,15 +47,25 @@ class PtyLine(Line):
         self._on_event = on_event
         self._settings = LineSettings()
         self._raw = self._read()  # at the last look
+        self._size = UNKNOWN_SIZE  # likewise, or as it was set
 
     @property
     def polled(self) -> frozenset[str]:
-        return frozenset({"settings"})
+        return frozenset({"settings", "window"})
 
     def look(self, *, anew: bool = False) -> None:
         self.is_looked_at = True
         if settings := self.find_changed():
             self._on_event(settings)
+        before, self._size = self._size, self._read_size()
+        if self._size != before:
+            self._on_event(self._size)
+
+    async def set_window_size(self, size: WindowSize) -> None:
+        """Let *size* be that of the slave, whose user gets SIGWINCH if it is another."""
+        await trio.lowlevel.checkpoint()
+        with backend_errors(f"Failed to set the window size of '{self.filename}'"):
+            self._write_size(size)
 
     def show(self, settings: LineSettings) -> None:
         """Set the slave to *settings*, as far as a PTY keeps them, for its user to find.
@@ -90,10 +107,26 @@ class PtyLine(Line):
             Termios2.of(self._master.fd).apply(master.fd)
         self._master = master
         self._raw = self._read()
+        self._write_size(self._size)
 
     def _read(self) -> bytes:
         """Return the kernel's settings, packed; ``b""`` once the master is closed."""
         return b"" if self._master.closed else Termios2.raw_of(self._master.fd)
+
+    def _read_size(self) -> WindowSize:
+        """Return the kernel's window size, or the last one once the master is closed."""
+        if self._master.closed:
+            return self._size
+        raw = fcntl.ioctl(self._master.fd, termios.TIOCGWINSZ, bytes(_WINSIZE.size))
+        rows, cols, *_ = _WINSIZE.unpack(raw)
+        return WindowSize(cols, rows)
+
+    def _write_size(self, size: WindowSize) -> None:
+        """Set the kernel's window size, unless the master is closed. Raises OSError."""
+        self._size = size
+        if not self._master.closed:
+            raw = _WINSIZE.pack(size.rows, size.cols, 0, 0)
+            fcntl.ioctl(self._master.fd, termios.TIOCSWINSZ, raw)
 
 
 @attrs.frozen

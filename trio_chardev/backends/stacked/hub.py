@@ -30,7 +30,16 @@ from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.line import Line
 from trio_chardev.errors import BackendDisconnectedError, BackendError, OptionsError
-from trio_chardev.events import BackendEvent, BreakState, Event, LineSettings, ModemLines, Purge
+from trio_chardev.events import (
+    UNKNOWN_SIZE,
+    BackendEvent,
+    BreakState,
+    Event,
+    LineSettings,
+    ModemLines,
+    Purge,
+    WindowSize,
+)
 from trio_chardev.options.backend import BackendOptions
 
 MAX_MEMBERS = 32
@@ -66,6 +75,7 @@ class HubBackend(BackendOnBases):
         super().__init__(request, bases, nursery)
         self._waits_for_slow = slow == "wait"
         self._up = {base for base in bases if base.is_open}  # as their events say, in order
+        self._sizes: dict[Base, WindowSize] = {}  # of the members there, the last one told last
         self._turn = 0  # the index of the member that is read first
         self._readers = trio.lowlevel.ParkingLot()
         self._full: list[Base] = []  # the members for which the last send was not even begun
@@ -83,7 +93,17 @@ class HubBackend(BackendOnBases):
     def activate(self) -> None:
         super().activate()
         self._up = {base for base in self.on_bases if base.is_open}
+        for base in self._up:
+            self._note_size(base, base.frontend.window_size)
         self.set_open(bool(self._up))
+
+    def _note_size(self, base: Base, size: WindowSize) -> None:
+        """Note the window *size* of a member; that which was told last, of those there, counts."""
+        was_known = self._sizes.pop(base, None) is not None
+        if size.is_known:
+            self._sizes[base] = size
+        if size.is_known or was_known:
+            self._on_event(next(reversed(self._sizes.values()), UNKNOWN_SIZE))
 
     def base_event(self, base: Base, event: BackendEvent) -> None:
         """Open the hub when its first member opens, and close it when the last one closes."""
@@ -91,9 +111,14 @@ class HubBackend(BackendOnBases):
             case Event.OPENED:
                 self._up.add(base)
                 self._line.show_at(base.frontend.line)
+                self._note_size(base, base.frontend.window_size)
             case Event.CLOSED:
                 self._up.discard(base)
                 base.driven = ModemLines(0)
+                self._note_size(base, UNKNOWN_SIZE)
+            case WindowSize():
+                self._note_size(base, event)
+                return
             case ModemLines():
                 base.driven = event
                 together = all_of(base.driven for base in self.on_bases)

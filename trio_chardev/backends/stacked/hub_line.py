@@ -21,7 +21,7 @@ from trio_chardev.backends.stacked.bases import ON_FAILURE, Base, as_backend_err
 from trio_chardev.core.line import BREAK_DURATION, Line
 from trio_chardev.core.runner import CLEANUP_TIMEOUT
 from trio_chardev.errors import BackendDisconnectedError, NotSupportedError
-from trio_chardev.events import BreakState, LineRequest, LineSettings, ModemLines, Purge
+from trio_chardev.events import BreakState, LineRequest, LineSettings, ModemLines, Purge, WindowSize
 
 NONE_THERE = NotSupportedError, BackendDisconnectedError, trio.ClosedResourceError
 """Raised by a member that lacks something, or is away."""
@@ -120,6 +120,10 @@ class HubLine(Line):
     async def purge(self, buffers: Purge) -> None:
         """Discard what is in the buffers of each member that has some."""
         await self._on_each(lambda line: line.purge(buffers))
+
+    async def set_window_size(self, size: WindowSize) -> None:
+        """Tell *size* each member that can be told."""
+        await self._do(size, lambda line: line.set_window_size(size))
 
     def keep(self, request: LineRequest) -> None:
         """Note it at each member, for its next backend."""

@@ -105,6 +105,7 @@ class MuxBackend(BackendOnBases):
 
     def activate(self) -> None:
         super().activate()
+        self._on_event(self._frontend.window_size)
         self.set_open(self.base.is_open)
 
     # ------------------------------------------------------------ input
@@ -158,6 +159,8 @@ class MuxBackend(BackendOnBases):
 
     def base_event(self, base: Base, event: BackendEvent) -> None:
         """Pass an event of the base to all users."""
+        if event is Event.OPENED:
+            self._on_event(self._frontend.window_size)
         if event in (Event.OPENED, Event.CLOSED):
             self.set_open(event is Event.OPENED)  # it may be known since `activate`
         else:

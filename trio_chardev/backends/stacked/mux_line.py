@@ -5,7 +5,7 @@ from __future__ import annotations
 from trio_chardev.backends.stacked.bases import base_errors
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.line import BREAK_DURATION, Line
-from trio_chardev.events import LineRequest, LineSettings, ModemLines, Purge
+from trio_chardev.events import LineRequest, LineSettings, ModemLines, Purge, WindowSize
 
 
 class MuxLine(Line):
@@ -68,6 +68,10 @@ class MuxLine(Line):
     async def purge(self, buffers: Purge) -> None:
         with base_errors():
             await self._base.purge(buffers)
+
+    async def set_window_size(self, size: WindowSize) -> None:
+        with base_errors():
+            await self._base.set_window_size(size)
 
     def keep(self, request: LineRequest) -> None:
         with base_errors():

@@ -1,8 +1,8 @@
-"""QMP commands about the line of a chardev: its settings, modem lines and break."""
+"""QMP commands about the line of a chardev: its settings, modem lines and break, its window."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import attrs
 
@@ -10,6 +10,8 @@ from trio_chardev.core.boot_sequences import SequenceName
 from trio_chardev.core.line_change import LineChange, LineState
 from trio_chardev.core.line_sequence import LineStep
 from trio_chardev.errors import OptionsError
+from trio_chardev.events import MAX_COLUMNS, WindowSize
+from trio_chardev.options.members import IntRange
 from trio_chardev.options.structure import unstructure
 from trio_chardev.qmp.commands.context import Command, Context, IdArguments
 
@@ -31,6 +33,18 @@ class SequenceArguments:
     name: SequenceName | None = None
 
 
+Size16 = Annotated[int, IntRange("uint16_t", 0, MAX_COLUMNS)]
+
+
+@attrs.frozen(kw_only=True)
+class WindowSizeArguments:
+    """Arguments of chardev-window-size-changed; 0 and 0: the size is not known."""
+
+    id: str
+    cols: Size16
+    rows: Size16
+
+
 async def chardev_get_line(context: Context, arguments: IdArguments) -> dict[str, Any]:
     state = await context.host.registry[arguments.id].line.read()
     result: dict[str, Any] = unstructure(state)
@@ -50,8 +64,14 @@ async def chardev_line_sequence(context: Context, arguments: SequenceArguments) 
     return {}
 
 
+def chardev_window_size_changed(context: Context, arguments: WindowSizeArguments) -> dict[str, Any]:
+    context.host.registry[arguments.id].resized(WindowSize(arguments.cols, arguments.rows))
+    return {}
+
+
 LINE_COMMANDS: dict[str, Command] = {
     "chardev-get-line": Command(IdArguments, chardev_get_line, LineState),
     "chardev-set-line": Command(SetLineArguments, chardev_set_line),
     "chardev-line-sequence": Command(SequenceArguments, chardev_line_sequence),
+    "chardev-window-size-changed": Command(WindowSizeArguments, chardev_window_size_changed),
 }
