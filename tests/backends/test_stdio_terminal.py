@@ -65,9 +65,9 @@ def serve(folder: Path) -> str:
 
 
 @contextmanager
-def shell(script: str) -> Iterator[Session]:
-    """Run *script* in a bash that controls a terminal, with job control and without prompts."""
-    user, tty = os.openpty()
+def shell(script: str, terminal: tuple[int, int] | None = None) -> Iterator[Session]:
+    """Run *script* in a bash that controls a *terminal*, with job control and without prompts."""
+    user, tty = terminal or os.openpty()
     command = ["setsid", "--ctty", "bash", "-c", f"ulimit -c 0; set -m; {script}"]
     process = subprocess.Popen(command, stdin=tty, stdout=tty, stderr=tty)
     try:

@@ -22,6 +22,7 @@ from trio_chardev.backends.stdio_terminal import Terminal
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.line import Line
 from trio_chardev.errors import BackendError
+from trio_chardev.events import UNKNOWN_SIZE, WindowSize
 from trio_chardev.options.backend import BackendOptions
 
 FOREGROUND_POLL = 0.2  # seconds between checks whether the process is in the foreground
@@ -49,6 +50,7 @@ class StdioBackend(DescriptorBackend):
         self.terminal = terminal
         self.keeps_signals = options.signal
         self.echoes = False
+        self._window_size = UNKNOWN_SIZE
 
     @property
     def filename(self) -> str:
@@ -64,6 +66,12 @@ class StdioBackend(DescriptorBackend):
             self.terminal.apply(self)
         except (OSError, termios.error) as exc:
             raise BackendError(f"cannot set up the terminal: {exc.args[-1]}") from exc
+
+    def note_window_size(self, size: WindowSize) -> None:
+        """Report the *size* of the terminal's window, if it is another."""
+        if size != self._window_size:
+            self._window_size = size
+            self._on_event(size)
 
     def receive_nowait(self, max_bytes: int) -> bytes:
         return super().receive_nowait(max_bytes) if self.terminal.may_read() else b""
@@ -155,6 +163,7 @@ async def open_stdio(
             holders = _hold(fds)
         backend = StdioBackend(request, terminal, options, holders)
         try:
+            terminal.show_window_size(backend)
             backend.set_open(True)
             yield backend
         finally:

@@ -17,6 +17,8 @@ import termios
 from typing import Any, Protocol
 
 from trio_chardev.backends import borrowed
+from trio_chardev.backends.terminal_window import WindowWatch, get_window_size
+from trio_chardev.events import WindowSize
 
 JOB_SIGNALS = (signal.SIGTTIN, signal.SIGTTOU)
 
@@ -31,6 +33,9 @@ class User(Protocol):
     @property
     def echoes(self) -> bool:
         """Should the terminal echo, and edit lines?"""
+
+    def note_window_size(self, size: WindowSize) -> None:
+        """Note the *size* of the terminal's window, which may be as before."""
 
 
 class Terminal:
@@ -48,11 +53,13 @@ class Terminal:
         self._found: list[Any] | None = None
         self._is_set = False
         self._ignored: list[signal.Signals] = []
+        self._window: WindowWatch | None = None
         if self.is_terminal:
             if not self.in_background:
                 self._found = termios.tcgetattr(fds[0])
             self._ignore_job_signals()
             borrowed.add(self)
+            self._window = WindowWatch(self._look_at_window)
 
     @property
     def in_background(self) -> bool:
@@ -66,6 +73,7 @@ class Terminal:
         """Set *user*'s modes, now or when in the foreground. Raises OSError, termios.error."""
         self.active = user
         self.redo()
+        self.show_window_size(user)
 
     def may_read(self) -> bool:
         """May we read? Sets the modes, if the process has just got into the foreground."""
@@ -92,6 +100,8 @@ class Terminal:
         if self._found is None:  # it began in the background, where the modes were the shell's
             self._found = termios.tcgetattr(self.fds[0])
         self._is_set = True
+        if self._window is not None:  # while we were stopped nothing told us of it
+            self._window.look_soon()
         termios.tcsetattr(self.fds[0], termios.TCSANOW, modes_for(self.active, self._found))
 
     def restore(self) -> None:
@@ -101,9 +111,21 @@ class Terminal:
         with contextlib.suppress(OSError, termios.error):
             self.undo()
         borrowed.remove(self)
+        if self._window is not None:
+            self._window.close()
         for number in self._ignored:
             if signal.getsignal(number) is signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
+
+    def show_window_size(self, user: User) -> None:
+        """Tell *user* the size of the window, if it is that of a terminal."""
+        with contextlib.suppress(OSError):
+            if self.is_terminal:
+                user.note_window_size(get_window_size(self.fds[0]))
+
+    def _look_at_window(self) -> None:
+        if self.active is not None:
+            self.show_window_size(self.active)
 
     def _ignore_job_signals(self) -> None:
         """Ignore SIGTTIN and SIGTTOU: the process may get into the background at any moment."""

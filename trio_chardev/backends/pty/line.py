@@ -15,8 +15,6 @@ can read them. How Linux reports them, tried on 6.18:
 
 from __future__ import annotations
 
-import fcntl
-import struct
 import termios
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,11 +24,11 @@ import trio
 
 from trio_chardev.backends.descriptor import FdHolder
 from trio_chardev.backends.serial.line import STOP_BITS, Termios2
+from trio_chardev.backends.terminal_window import get_window_size, set_window_size
 from trio_chardev.core.line import Line
 from trio_chardev.errors import backend_errors
 from trio_chardev.events import UNKNOWN_SIZE, BackendEvent, LineRequest, LineSettings, WindowSize
 
-_WINSIZE = struct.Struct("HHHH")  # rows, columns, and its width and height in pixels
 FLOW_CONTROL = termios.IXON | termios.IXOFF  # both, as a cooked terminal has IXON alone
 
 
@@ -117,16 +115,13 @@ class PtyLine(Line):
         """Return the kernel's window size, or the last one once the master is closed."""
         if self._master.closed:
             return self._size
-        raw = fcntl.ioctl(self._master.fd, termios.TIOCGWINSZ, bytes(_WINSIZE.size))
-        rows, cols, *_ = _WINSIZE.unpack(raw)
-        return WindowSize(cols, rows)
+        return get_window_size(self._master.fd)
 
     def _write_size(self, size: WindowSize) -> None:
         """Set the kernel's window size, unless the master is closed. Raises OSError."""
         self._size = size
         if not self._master.closed:
-            raw = _WINSIZE.pack(size.rows, size.cols, 0, 0)
-            fcntl.ioctl(self._master.fd, termios.TIOCSWINSZ, raw)
+            set_window_size(self._master.fd, size)
 
 
 @attrs.frozen
