@@ -35,6 +35,9 @@ class Tap:
     def event(self, event: BackendEvent) -> None:
         """Note *event*, in order with the bytes; the first one says whether the backend is open."""
 
+    def note(self, text: str) -> None:
+        """Note *text*, which somebody who knows more than the bytes tells: who has come, say."""
+
     def replaced(self, before: str, after: str) -> None:
         """Note that another backend is in place; both names are as query-chardev shows them."""
 
