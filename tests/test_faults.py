@@ -405,7 +405,7 @@ def test_nothing_but_stamps_looks_at_the_clock_on_the_wall() -> None:
             ):
                 users.add((str(path.relative_to(folder)), ast.unparse(node)))
     assert users <= {
-        ("backends/taps/log.py", "datetime.now"),  # logtimestamp
+        ("backends/taps/log_file.py", "datetime.now"),  # of lines and notes
         ("backends/pty/link.py", "time.time_ns"),  # is a link of before this boot?
         ("backends/taps/record.py", "time.time"),  # when the recording was begun
         ("qmp/server/events.py", "time.time_ns"),  # the time stamp of an event

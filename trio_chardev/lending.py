@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import attrs
 import trio
@@ -28,15 +28,11 @@ from trio_chardev.options.backend import BackendOptions
 log = logging.getLogger(__name__)
 
 LendTo = Literal["pty"]
-_OF_TAPS = (
-    "logfile",
-    "log_mode",
-    "log_max",
-    "record",
-    "record_format",
-    "record_mode",
-    "record_max",
-)
+_NO_TAPS: dict[str, Any] = {
+    field.name: field.default
+    for field in attrs.fields(BackendOptions)
+    if field.name.startswith(("log", "record"))
+}
 
 
 @attrs.frozen(eq=False)
@@ -144,7 +140,7 @@ def _check_can_be_lent(chardev: Chardev, options: BackendOptions) -> BackendOpti
 
 def _without_taps(options: BackendOptions) -> BackendOptions:
     """Return *options* without a log file and a recording."""
-    return attrs.evolve(options, logappend=False, logtimestamp=False, **dict.fromkeys(_OF_TAPS))
+    return attrs.evolve(options, **_NO_TAPS)
 
 
 def _checked(check: Callable[[], None], opener: Opener) -> Opener:

@@ -421,9 +421,10 @@ def test_qemu_finds_the_same_error(ask_qemu: Callable[[object], str]) -> None:
 
 def test_the_common_options_are_qapis_and_then_ours() -> None:
     assert [member.name for member in describe(BackendOptions)] == [
-        *("logfile", "logappend"),
-        *("logtimestamp", "record", "record-format"),
-        *("log-mode", "log-max", "record-mode", "record-max", "rr"),
+        *("logfile", "log", "logappend", "logtimestamp"),
+        *("log-format", "log-time", "log-events", "log-strip", "record", "record-format"),
+        *("log-mode", "log-max", "log-rotate", "log-rotate-age", "log-keep"),
+        *("record-mode", "record-max", "rr"),
     ]
     assert all(member.doc for member in describe(BackendOptions))
     assert BackendOptions().open_timeout == 30.0

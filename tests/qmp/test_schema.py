@@ -211,6 +211,9 @@ NOT_HERE = [
 
 OURS_ALONE = [
     "*.data.logtimestamp?: boolean",
+    *(f"*.data.log{what}? = *" for what in ("", "-format", "-time")),
+    *(f"*.data.log-{what}?: boolean" for what in ("events", "strip")),
+    *(f"*.data.log-{what}?: int" for what in ("rotate", "rotate-age", "keep")),
     *("*.data.record?: string", "*.data.record-format? = *", "*.data.rr? = *"),
     *(f"*.data.{of}-{what}" for of in ("log", "record") for what in ("mode?: string", "max?: int")),
     "*(file).data.max-size?: int",

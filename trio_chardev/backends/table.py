@@ -22,6 +22,7 @@ from trio_chardev.backends.socket.socket import SocketOptions, open_socket
 from trio_chardev.backends.stacked.hub import HubOptions, open_hub
 from trio_chardev.backends.stacked.mux import MuxOptions, open_mux
 from trio_chardev.backends.stdio import StdioOptions, open_stdio
+from trio_chardev.backends.taps.log_options import check_log
 from trio_chardev.backends.taps.opened import with_taps
 from trio_chardev.backends.taps.record import check_recording
 from trio_chardev.backends.udp import UdpOptions, open_udp
@@ -105,4 +106,5 @@ Raises OptionsError for options of no kind, or options about recording that cont
 def _opener_of_kind(kind: Kind[Any], options: BackendOptions) -> Opener:
     check_recording(options)
     check_limits(options)
+    check_log(options)
     return with_taps(lambda request: kind.open(options, request), options)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
+import trio
+
 from trio_chardev.events import BackendEvent
 
 log = logging.getLogger(__name__)
@@ -13,7 +15,7 @@ log = logging.getLogger(__name__)
 class Tap:
     """Is shown the traffic of a backend in place; a log file, for one.
 
-    None of its methods may block. If one raises, that is logged, and the tap is shown nothing more.
+    None of its methods may block; `reopen` may wait. If one raises, that is logged, and the tap is shown nothing more.
     A tap overrides those that it needs.
     """
 
@@ -37,6 +39,10 @@ class Tap:
 
     def note(self, text: str) -> None:
         """Note *text*, which somebody who knows more than the bytes tells: who has come, say."""
+
+    async def reopen(self) -> None:
+        """Open its file anew, as another may have the name by now. Raises BackendError."""
+        await trio.lowlevel.checkpoint()
 
     def replaced(self, before: str, after: str) -> None:
         """Note that another backend is in place; both names are as query-chardev shows them."""

@@ -15,13 +15,31 @@ class BackendOptions(Documented):
     """The options that every kind of backend has (QAPI's ChardevCommon)."""
 
     logfile: str | None = attrs.field(default=None, converter=path_text_or_none)
-    """File to which everything that is written to the backend is copied."""
+    """File to which the traffic is copied; `log` says in which direction."""
+
+    log: Literal["out", "in", "both"] = "out"
+    """What the log file gets: `out` is what is written to the backend, so where a bridge joins a
+    board to its users it is, at the board's chardev, what they type; `in` is what comes from the
+    backend, which is what a board there says."""
 
     logappend: bool = False
     """Append to the log file instead of truncating it."""
 
     logtimestamp: bool = False
-    """Begin each line of the log file with the time (ISO 8601, UTC)."""
+    """Begin each line of the log file with the time (ISO 8601, UTC); as log-format=timestamp."""
+
+    log_format: Literal["raw", "timestamp", "json", "hexdump"] | None = None
+    """Format of the log file: the bytes, lines that begin with the time, a JSON object for each
+    line, or rows of a hex dump with the time. The default is raw."""
+
+    log_time: Literal["utc", "local"] = "utc"
+    """The times in the log file: in UTC, or local with the offset."""
+
+    log_events: bool = False
+    """Note in the log file, as ``[trio-chardev: OPENED]``, who comes and goes, breaks, changes."""
+
+    log_strip: bool = False
+    """Leave control sequences out of the log file."""
 
     record: str | None = attrs.field(default=None, converter=path_text_or_none)
     """File in which all traffic is recorded with its times, for asciinema."""
@@ -34,6 +52,16 @@ class BackendOptions(Documented):
 
     log_max: int | None = None
     """Largest size of the log file in bytes; what would exceed it is left out, and counted."""
+
+    log_rotate: int | None = None
+    """Size in bytes at which the log file becomes FILE.1, and a new one begins."""
+
+    log_rotate_age: int | None = None
+    """Seconds after which the log file becomes FILE.1, when something more is to be written."""
+
+    log_keep: int | None = None
+    """How many old log files to keep, FILE.1 to FILE.N; the default is 1, with rotation 5. What
+    would truncate the log file makes it FILE.1 instead; with 0 it is truncated."""
 
     record_mode: str | None = None
     """Permissions of a new recording, in octal, less the umask; the default is 0600."""

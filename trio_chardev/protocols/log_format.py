@@ -54,6 +54,11 @@ class LogFormat:
             self._strippers = {"out": Stripper(), "in": Stripper()}
 
     @property
+    def holds_back(self) -> bool:
+        """Can it hold back anything?"""
+        return bool(self._strippers)
+
+    @property
     def due(self) -> float:
         """Since when something is held back; infinite if nothing is."""
         lines = (begun.moment for begun in self._begun.values())
@@ -84,8 +89,12 @@ class LogFormat:
     def note(self, text: str, moment: Moment) -> bytes:
         """A line that tells *text*, ``TIME [trio-chardev: TEXT]``, after all lines that have begun."""
         begun = self._flush_lines(math.inf)
-        gap = "" if self.at_line_start else "\n"
-        return begun + self._give(f"{gap}{moment.text} [trio-chardev: {text}]\n".encode())
+        gap = b"" if self.at_line_start else b"\n"
+        return begun + self._give(gap + self.note_line(text, moment))
+
+    def note_line(self, text: str, moment: Moment) -> bytes:
+        """The line of `note`, as it is where a line begins; this changes no state."""
+        return f"{moment.text} [trio-chardev: {text}]\n".encode()
 
     def _strip(
         self, direction: Direction, stripper: Stripper, data: bytes, moment: Moment
@@ -137,6 +146,10 @@ class Timestamps(LogFormat):
 
 class _Lines(LogFormat):
     """The base of formats that are made of whole lines, as far as that does not take too long."""
+
+    @property
+    def holds_back(self) -> bool:
+        return True
 
     def _lay_out(self, direction: Direction, data: bytes, moment: Moment) -> bytes:
         given = []
@@ -206,8 +219,8 @@ class JsonLines(_Lines):
             record["base64"] = base64.b64encode(line.data).decode()
         return self._record(line.moment, record)
 
-    def note(self, text: str, moment: Moment) -> bytes:
-        return self._flush_lines(math.inf) + self._record(moment, {"note": text})
+    def note_line(self, text: str, moment: Moment) -> bytes:
+        return self._record(moment, {"note": text})
 
     def _record(self, moment: Moment, record: dict[str, Any]) -> bytes:
         record = {"time": moment.text, "id": self._id} | record
@@ -222,6 +235,10 @@ class HexDump(LogFormat):
         super().__init__()
         self._is_marked = is_marked
         self._offsets: dict[Direction, int] = {"out": 0, "in": 0}
+
+    @property
+    def holds_back(self) -> bool:
+        return True
 
     def _lay_out(self, direction: Direction, data: bytes, moment: Moment) -> bytes:
         begun = self._hold(direction, data, moment)

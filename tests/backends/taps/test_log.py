@@ -15,8 +15,9 @@ import trio
 
 from tests.disk import Disk, eventually, is_held_open, wait_written
 from trio_chardev.backends.null import NullBackend
-from trio_chardev.backends.taps import background_file as background
-from trio_chardev.backends.taps.log import LogFile, open_log
+from trio_chardev.backends.taps import background_file as background, output
+from trio_chardev.backends.taps.log import open_log
+from trio_chardev.backends.taps.log_file import LogFile
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.environment import Files
 from trio_chardev.errors import BackendError
@@ -28,18 +29,25 @@ def open_it(
     *,
     append: bool = False,
     timestamp: bool = False,
+    keep: int | None = None,
     replaces: Backend | None = None,
 ) -> AbstractAsyncContextManager[LogFile | None]:
-    options = BackendOptions(logfile=str(path), logappend=append, logtimestamp=timestamp)
+    options = BackendOptions(
+        logfile=str(path), logappend=append, logtimestamp=timestamp, log_keep=keep
+    )
     return open_log(options, make_request(replaces))
 
 
 @asynccontextmanager
 async def opened(
-    path: Path | str, *, append: bool = False, timestamp: bool = False
+    path: Path | str,
+    *,
+    append: bool = False,
+    timestamp: bool = False,
+    keep: int | None = None,
 ) -> AsyncIterator[LogFile]:
     """A log file in place."""
-    async with open_it(path, append=append, timestamp=timestamp) as log:
+    async with open_it(path, append=append, timestamp=timestamp, keep=keep) as log:
         assert log is not None
         log.activate()
         yield log
@@ -147,8 +155,8 @@ async def test_failing_truncation_is_only_complained_about(
     def fail(fd: int) -> None:
         raise OSError(errno.EIO, "disk")
 
-    monkeypatch.setattr(background, "truncate", fail)
-    async with opened(tmp_path / "log"):
+    monkeypatch.setattr(output, "truncate", fail)
+    async with opened(tmp_path / "log", keep=0):
         pass
     assert f"Could not truncate log file '{tmp_path}/log': Input/output error" in caplog.text
 
@@ -234,45 +242,50 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 async def test_slow_disk_holds_up_nobody_and_memory_is_bounded(
     tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The log tells at that place how much is missing."""
     path = tmp_path / "log"
     disk.go.clear()
+    lost = 20 * (background.MAX_PENDING // 10) - background.MAX_PENDING
     async with opened(path) as log:
         log.sent(memoryview(b"first"))
         await disk.wait_calls(1)
         for _ in range(20):
             log.sent(memoryview(bytes(background.MAX_PENDING // 10)))
-        assert (
-            log.background.dropped == 20 * (background.MAX_PENDING // 10) - background.MAX_PENDING
-        )
+        assert log.background.dropped == lost
         assert caplog.text.count("is too slow: what comes is dropped") == 1
         disk.go.set()
-        await wait_written(path, 5 + background.MAX_PENDING)
+        await wait_written(path, 6 + background.MAX_PENDING)
         log.sent(memoryview(b"again"))
-        await wait_written(path, 10 + background.MAX_PENDING)
-    assert f"lacks {log.background.dropped} bytes by now" in caplog.text
-    assert path.read_bytes() == b"first" + bytes(background.MAX_PENDING) + b"again"
+    assert f"lacks {lost} bytes by now" in caplog.text
+    begin, note, end = path.read_bytes().split(b"\n")
+    assert (begin, end) == (b"first" + bytes(background.MAX_PENDING), b"again")
+    assert re.fullmatch(STAMP + rb"\[trio-chardev: LOST %d bytes\]" % lost, note)
 
 
-async def test_write_errors_are_said_once_until_it_works_again(
-    tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
+async def test_a_full_disk_loses_nothing_that_there_is_room_for(
+    tmp_path: Path,
+    disk: Disk,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """Writing is tried again by itself, and what fails is said once until it works again."""
+    monkeypatch.setattr(background, "RETRY_INTERVAL", 0.01)
     path = tmp_path / "log"
-
     disk.error = OSError(errno.ENOSPC, "full")
     async with opened(path) as log:
-        for calls in (1, 2):
-            log.sent(memoryview(b"lost"))
-            await disk.wait_calls(calls)
-        disk.error = None
-        log.sent(memoryview(b"kept"))
-        await wait_written(path, 4)
+        log.sent(memoryview(b"panic: "))
+        await disk.wait_calls(3)
         assert (
             caplog.text.count(f"Could not write to log file '{path}': No space left on device") == 1
         )
+        disk.error = None
+        log.sent(memoryview(b"x"))
+        await wait_written(path, 8)
         disk.error = OSError(errno.EIO, "broken")
-        log.sent(memoryview(b"lost"))
+        log.sent(memoryview(b"its end"))
     assert f"Could not write to log file '{path}': Input/output error" in caplog.text
-    assert path.read_bytes() == b"kept"
+    assert f"log file '{path}' lacks its end: 7 bytes are lost" in caplog.text
+    assert path.read_bytes() == b"panic: x"
     assert {record.name for record in caplog.records} == {"trio_chardev.log"}
 
 

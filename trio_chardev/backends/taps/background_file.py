@@ -4,8 +4,7 @@ The data path only appends to a bounded buffer. A task writes the buffer's conte
 thread, so a slow disk holds up nobody. If a backend is replaced by one with the same file, two
 tasks have it open for a moment, and the new one waits for the old one to finish.
 
-What can't be written is lost if it is only a copy (a log, a recording); otherwise it is kept, and
-writing is tried again.
+What can't be written is kept, and writing is tried again; of a recording it is lost.
 """
 
 from __future__ import annotations
@@ -13,12 +12,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import attrs
 import trio
 
-from trio_chardev.backends.descriptor import slow_errors, truncate
+from trio_chardev.backends.descriptor import slow_errors
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.limit import PRIVATE, check_has_size
 from trio_chardev.backends.taps.output import Output
@@ -38,6 +38,14 @@ GATHER_SIZE = 1 << 16  # bytes that are worth waking a thread for
 FLUSH_TIMEOUT = 3.0  # seconds; less than the core waits for a backend to close
 
 
+@attrs.define
+class _Reopening:
+    """What waits until the file is opened anew."""
+
+    done: trio.Event = attrs.Factory(trio.Event)
+    error: OSError | BackendError | None = None
+
+
 class BackgroundFile:
     """The buffer in front of an output, and the task that writes it."""
 
@@ -55,12 +63,18 @@ class BackgroundFile:
         """How much is missing in the file because it was slow or full, in `Output.unit`."""
         self.on_failure: Callable[[bytearray], None] = lambda data: None
         """Called with what could not be written."""
+        self.on_room: Callable[[], None] = lambda: None
+        """Called when there is room again."""
+        self.lost_line: Callable[[int], bytes] = lambda count: b""
+        """Makes, in a thread, what tells in the file that *count* are missing at that place."""
         self._what = what
         self._unit = output.unit
         self._max_size = max_size
         self._full_at: int | None = None
         """The size at which it was full; nothing is written until somebody truncates it."""
-        self._is_full = False  # with old content, which has to be truncated first
+        self._left_out = 0  # since it is full, in `Output.unit`
+        self._is_full = False  # with old content, which has to go first
+        self._reopening: _Reopening | None = None
         self._is_dropping = False
         self._keeps = keeps
         self._is_failing = False
@@ -119,23 +133,41 @@ class BackgroundFile:
         self._wake.set()
 
     def empty(self) -> None:
-        """Truncate the file, if it is a regular one, before anything else is written.
-
-        A failure is only logged.
-        """
+        """Have `Output.empty` called before anything else is written; a failure is only logged."""
         self._is_full = True
         self._wake.set()
+
+    async def reopen(self) -> None:
+        """Have `Output.reopen` called before more is written, and wait for it.
+
+        Raises what that raises. It is done even if this is cancelled.
+        """
+        if self._done.is_set():
+            await trio.lowlevel.checkpoint()
+            return
+        if self._reopening is None:
+            self._reopening = _Reopening()
+        reopening = self._reopening
+        self._wake.set()
+        await reopening.done.wait()
+        if reopening.error is not None:
+            raise reopening.error
 
     def follow(self, before: BackgroundFile) -> None:
         """Write nothing before *before*, for the same file, has written everything."""
         self._turn = before._done
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Write what is put during the block; then flush it, for FLUSH_TIMEOUT at most."""
+    async def running(self, *beside: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+        """Write what is put during the block; then flush it, for FLUSH_TIMEOUT at most.
+
+        *beside* runs as long as the block, and has to end by itself.
+        """
         error: Exception | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run)
+            for task in beside:
+                nursery.start_soon(task)
             try:
                 yield
             except Exception as exc:
@@ -167,6 +199,8 @@ class BackgroundFile:
                 log.warning("%s lacks %d %s", self._what, self.dropped, self._unit)
         finally:
             self.output = None
+            if self._reopening is not None:
+                self._reopening.done.set()
             self._done.set()
             self._progress.unpark_all()
 
@@ -183,11 +217,13 @@ class BackgroundFile:
             await self._turn.wait()
             self._turn = None
         await self._empty()
+        await self._reopen()
         while (self._chunk or self.pending) and self.output is not None:
             if not self._chunk:
                 await self._gather()
                 self._chunk, self.pending = self.pending, self._chunk
                 self._progress.unpark_all()
+                self.on_room()
             self._is_writing = True
             try:
                 was_full = self._full_at is not None
@@ -202,6 +238,7 @@ class BackgroundFile:
                 self._chunk = bytearray()
                 self._note_left_out(left, was_full)
             self._progress.unpark_all()
+            await self._reopen()
         if self._is_dropping:
             log.warning("%s lacks %d %s by now", self._what, self.dropped, self._unit)
             self._is_dropping = False
@@ -265,6 +302,8 @@ class BackgroundFile:
             size = output.size()
             if self._full_at is not None and size >= self._full_at:
                 return data
+            if self._full_at is not None:
+                self._tell_left_out(data, self._max_size - size)
             room = max(0, self._max_size - size)
             end = len(data) if len(data) <= room else output.fitting(data, room)
             left = data[end:]
@@ -277,10 +316,18 @@ class BackgroundFile:
             raise
         return left
 
+    def _tell_left_out(self, data: bytearray, room: int) -> None:
+        """Have the file tell what was left out, unless there is too little *room*. In a thread."""
+        line = self.lost_line(self._left_out)
+        if len(line) <= room // 2:
+            data[:0] = line
+
     def _note_left_out(self, left: bytearray, was_full: bool) -> None:
         """Account for *left*, which did not fit into the file."""
         if left and self.output is not None:
-            self.dropped += self.output.count(left)
+            count = self.output.count(left)
+            self.dropped += count
+            self._left_out = count + (self._left_out if was_full else 0)
             self.on_failure(left)
         if self._full_at is not None and not was_full:
             text = "%s has reached its size of %d bytes: what comes is left out"
@@ -292,18 +339,30 @@ class BackgroundFile:
     async def _empty(self) -> None:
         while self._is_full and self.output is not None:
             try:
-                await run_in_worker(truncate, self.output.fd, limiter=self._limiter)
+                await run_in_worker(self.output.empty, limiter=self._limiter)
             except NoThreadError as exc:
                 self._note_failure(exc)
                 if not (self._keeps and self._is_late):
                     await self._wait_for_thread()
                     continue
                 with contextlib.suppress(OSError):  # as in `_write_here`
-                    truncate(self.output.fd)
+                    self.output.empty()
             except OSError as exc:
                 log.warning("Could not truncate %s: %s", self._what, strerror(exc))
             self._is_full = False
             self._progress.unpark_all()
+
+    async def _reopen(self) -> None:
+        reopening, self._reopening = self._reopening, None
+        if reopening is None:
+            return
+        try:
+            if self.output is not None:
+                await run_in_worker(self.output.reopen, limiter=self._limiter)
+        except (OSError, BackendError) as exc:
+            reopening.error = exc
+        finally:
+            reopening.done.set()
 
     def _note_failure(self, error: OSError) -> None:
         if not self._is_failing:
@@ -314,7 +373,7 @@ class BackgroundFile:
 async def create_output(
     path: str,
     opener: OpenPath,
-    kind: type[Output] = Output,
+    kind: Callable[[int], Output] = Output,
     *,
     mode: int = PRIVATE,
     is_limited: bool = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from trio_chardev.backends.taps.formatted_log import FormattedLog
 from trio_chardev.backends.taps.log import open_log
 from trio_chardev.backends.taps.record import open_recording
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
@@ -23,6 +24,8 @@ def with_taps(opener: Opener, options: BackendOptions) -> Opener:
             open_recording(options, request) as recording,
             opener(request) as backend,
         ):
+            if isinstance(log, FormattedLog):
+                log.shows(backend)
             backend.taps += tuple(tap for tap in (log, recording) if tap is not None)
             yield backend
 

@@ -7,6 +7,8 @@ import fcntl
 import os
 import select
 
+from trio_chardev.backends.descriptor import truncate
+
 
 class Output:
     """A descriptor that is closed when nothing refers to it any more, if not before.
@@ -46,6 +48,13 @@ class Output:
                 poll = select.poll()
                 poll.register(self.fd, select.POLLOUT)
                 poll.poll()
+
+    def empty(self) -> None:
+        """Truncate the file, if it is a regular one. Raises OSError."""
+        truncate(self.fd)
+
+    def reopen(self) -> None:
+        """Open the file anew, if this can; another may have its name by now. Raises OSError."""
 
     def close(self) -> None:
         """Close it, if it is open. Raises nothing."""
