@@ -34,7 +34,7 @@ from trio_chardev.backends.serial.options import SerialOptions
 from trio_chardev.backends.socket.addresses import UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.backends.table import opener_of
-from trio_chardev.backends.taps.log import LogFile
+from trio_chardev.backends.taps.log_file import LogFile
 from trio_chardev.backends.taps.record import Recording
 from trio_chardev.core.backend import Backend
 from trio_chardev.errors import BackendError

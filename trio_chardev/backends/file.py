@@ -195,7 +195,8 @@ class _Sink(FdHolder):
         self, path: str, output: Output, inode: tuple[int, int], max_size: int | None
     ) -> None:
         self.inode = inode
-        self.background = BackgroundFile(f"file '{path}'", output, max_size, keeps=True)
+        what = f"file '{path}'"
+        self.background = BackgroundFile(what, output, max_size, keeps=True, is_only_copy=True)
         super().__init__(output.fd)
 
     def _have_non_blocking(self) -> None:

@@ -50,11 +50,18 @@ class BackgroundFile:
     """The buffer in front of an output, and the task that writes it."""
 
     def __init__(
-        self, what: str, output: Output, max_size: int | None = None, *, keeps: bool = False
+        self,
+        what: str,
+        output: Output,
+        max_size: int | None = None,
+        *,
+        keeps: bool = False,
+        is_only_copy: bool = False,
     ) -> None:
         """*what* names the file in log lines, as ``log file 'PATH'``; *max_size* limits it.
 
-        With *keeps*, what can't be written is kept, and tried again.
+        With *keeps*, what can't be written is kept, and tried again. If it *is_only_copy*, its end
+        is written without a thread where the system gives none.
         """
         self.output: Output | None = output
         """None once it is closed, or has been given up because it hangs."""
@@ -77,6 +84,7 @@ class BackgroundFile:
         self._reopening: _Reopening | None = None
         self._is_dropping = False
         self._keeps = keeps
+        self._is_only_copy = is_only_copy
         self._is_failing = False
         self._chunk = bytearray()  # what a thread is writing, or has failed to write
         self._is_writing = False
@@ -257,7 +265,7 @@ class BackgroundFile:
             self._chunk = bytearray()
         elif has_tried and self._closing.is_set():
             log.error("%s lacks its end: %d bytes are lost", self._what, len(self.take_back()))
-        elif not has_tried and self._keeps and self._is_late:
+        elif not has_tried and self._is_late:
             await self._write_here()
         else:
             self._progress.unpark_all()
@@ -268,8 +276,8 @@ class BackgroundFile:
 
     @property
     def _is_late(self) -> bool:
-        """Is the deadline for closing so near that there is no time to wait for a thread?"""
-        return self._scope.deadline - trio.current_time() <= LAST_TIME
+        """Is the deadline for closing so near that the only copy can't wait for a thread?"""
+        return self._is_only_copy and self._scope.deadline - trio.current_time() <= LAST_TIME
 
     async def _write_here(self) -> None:
         """Write the chunk without a thread, rather than lose it; a disk that hangs blocks all."""
@@ -342,7 +350,7 @@ class BackgroundFile:
                 await run_in_worker(self.output.empty, limiter=self._limiter)
             except NoThreadError as exc:
                 self._note_failure(exc)
-                if not (self._keeps and self._is_late):
+                if not self._is_late:
                     await self._wait_for_thread()
                     continue
                 with contextlib.suppress(OSError):  # as in `_write_here`
