@@ -13,6 +13,7 @@ import trio
 
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.backends.table import Kind, openers_with
+from trio_chardev.backends.taps.reopening import reopen_logs
 from trio_chardev.core.backend import Backend, Opener, OpenerOf, OpenRequest
 from trio_chardev.core.chardev import Chardev, ChardevInfo
 from trio_chardev.core.environment import Environment, Files, number_as_fd
@@ -22,6 +23,7 @@ from trio_chardev.devices.base import Device
 from trio_chardev.devices.registry import Devices, Driver, DriverOf, no_drivers
 from trio_chardev.devices.table import drivers_with
 from trio_chardev.errors import (
+    BackendError,
     ChangeRefusedError,
     ChardevBusyError,
     ChardevExistsError,
@@ -252,6 +254,15 @@ class Registry(Mapping[str, Chardev]):
         self._lending.forget(chardev)
         self.tell(ChardevRemoved(id))
         await chardev.aclose()
+
+    async def reopen_logs(self, id: str | None = None) -> None:
+        """Open the log file of chardev *id*, or all, anew: another file may have the name by now.
+
+        Raises ChardevNotFoundError, and BackendError if a file can't be opened, or if chardev *id*
+        has none; the others are opened all the same, see `reopen_logs`.
+        """
+        if not await reopen_logs(self.values() if id is None else [self[id]]) and id is not None:
+            raise BackendError(f"Chardev '{id}' has no log file")
 
     def shut(self) -> None:
         """Make every chardev refuse new calls, before their tasks are cancelled."""

@@ -8,6 +8,7 @@ trio.run
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
@@ -243,6 +244,14 @@ class Service:
         await signalled.wait()
         self.quit("host-signal")
 
+    async def reopen_logs_at(self, signalled: trio.MemoryReceiveChannel[int]) -> None:
+        """Open all log files anew at each item; what fails is logged. See `catching_reopening`."""
+        async for _ in signalled:
+            try:
+                await self.registry.reopen_logs()
+            except ChardevError as exc:
+                log.warning("%s", exc)
+
     def _client_chardevs(self) -> list[Chardev]:
         """The chardevs of listeners' clients, which are not in the registry."""
         known = set(self.registry.values())
@@ -289,6 +298,25 @@ async def catching_signals() -> AsyncIterator[trio.Event]:
         async with open_background_nursery() as nursery:
             nursery.start_soon(note, signals)
             yield signalled
+
+
+@asynccontextmanager
+async def catching_reopening() -> AsyncIterator[trio.MemoryReceiveChannel[int]]:
+    """Give an item after SIGUSR2, for `Service.reopen_logs_at`; several signals may give one.
+
+    Within the block that signal does nothing else, also while the service starts or is closing.
+    """
+    send, receive = trio.open_memory_channel[int](1)
+
+    async def note(signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            with contextlib.suppress(trio.WouldBlock):
+                send.send_nowait(number)
+
+    with trio.open_signal_receiver(signal.SIGUSR2) as signals, receive:
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(note, signals)
+            yield receive
 
 
 @asynccontextmanager

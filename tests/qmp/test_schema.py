@@ -446,6 +446,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("chardev-lend", {"id": "a", "to": "pty"}),
     ("query-chardev-details", {}),
     ("chardev-return", {"id": "a"}),
+    ("chardev-reopen-log", {}),
     ("chardev-remove", {"id": "a"}),
     ("chardev-add", {"id": "b", "backend": NULL}),
     ("getfd", {"fdname": "x"}),

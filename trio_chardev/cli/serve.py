@@ -21,7 +21,7 @@ from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import ChardevError
 from trio_chardev.qmp.server.state import StateFile, open_state_file
-from trio_chardev.service import Service, catching_signals, open_service
+from trio_chardev.service import Service, catching_reopening, catching_signals, open_service
 
 # With Python's default thresholds a full collection, which walks all objects, comes every few
 # dozen chardev-adds once thousands of chardevs exist; and there are next to no cycles to find.
@@ -35,7 +35,7 @@ async def serve(options: ServeOptions) -> None:
     gc.set_threshold(*GC_THRESHOLDS)
     errors: list[ChardevError] = []
     pid = contextlib.nullcontext() if options.pidfile is None else keeping_pid(options.pidfile)
-    async with catching_signals() as signalled:
+    async with catching_signals() as signalled, catching_reopening() as reopening:
         with pid, _state_file(options.state) as state_file:
             async with (
                 open_service(
@@ -44,6 +44,7 @@ async def serve(options: ServeOptions) -> None:
                 open_background_nursery() as nursery,
             ):
                 nursery.start_soon(service.quit_at, signalled)
+                nursery.start_soon(service.reopen_logs_at, reopening)
                 nursery.start_soon(_begin, service, options, state_file, errors)
                 await service.run_until_quit()
     if errors:

@@ -40,9 +40,13 @@ class Tap:
     def note(self, text: str) -> None:
         """Note *text*, which somebody who knows more than the bytes tells: who has come, say."""
 
-    async def reopen(self) -> None:
-        """Open its file anew, as another may have the name by now. Raises BackendError."""
+    async def reopen(self) -> bool:
+        """Open its file anew, as another may have the name by now; False if it has none.
+
+        Raises BackendError; then it goes on in the file that it has open.
+        """
         await trio.lowlevel.checkpoint()
+        return False
 
     def replaced(self, before: str, after: str) -> None:
         """Note that another backend is in place; both names are as query-chardev shows them."""

@@ -57,11 +57,12 @@ class BackgroundFile:
         *,
         keeps: bool = False,
         is_only_copy: bool = False,
+        times: int = 1,
     ) -> None:
         """*what* names the file in log lines, as ``log file 'PATH'``; *max_size* limits it.
 
         With *keeps*, what can't be written is kept, and tried again. If it *is_only_copy*, its end
-        is written without a thread where the system gives none.
+        is written without a thread where the system gives none. The buffer is *times* `MAX_PENDING`.
         """
         self.output: Output | None = output
         """None once it is closed, or has been given up because it hangs."""
@@ -83,6 +84,7 @@ class BackgroundFile:
         self._is_full = False  # with old content, which has to go first
         self._reopening: _Reopening | None = None
         self._is_dropping = False
+        self._max_pending = MAX_PENDING * times
         self._keeps = keeps
         self._is_only_copy = is_only_copy
         self._is_failing = False
@@ -99,7 +101,7 @@ class BackgroundFile:
     @property
     def room(self) -> int:
         """How many bytes may be put now."""
-        return max(0, MAX_PENDING - len(self.pending))
+        return max(0, self._max_pending - len(self.pending))
 
     @property
     def is_idle(self) -> bool:
@@ -153,13 +155,17 @@ class BackgroundFile:
         if self._done.is_set():
             await trio.lowlevel.checkpoint()
             return
-        if self._reopening is None:
-            self._reopening = _Reopening()
-        reopening = self._reopening
-        self._wake.set()
+        reopening = self.reopen_soon()
         await reopening.done.wait()
         if reopening.error is not None:
             raise reopening.error
+
+    def reopen_soon(self) -> _Reopening:
+        """Have `Output.reopen` called before more is written; if that fails, nothing changes."""
+        if self._reopening is None:
+            self._reopening = _Reopening()
+        self._wake.set()
+        return self._reopening
 
     def follow(self, before: BackgroundFile) -> None:
         """Write nothing before *before*, for the same file, has written everything."""

@@ -27,6 +27,9 @@ PIECE = 1 << 12  # bytes; in json, lines that are empty take a hundred times as 
 class FormattedLog(LogFile):
     """The tap that writes such a log file. Once finished, it ignores further calls."""
 
+    times = 8
+    """What is short has long lines: a burst of empty ones must find room as it does in a plain log."""
+
     def __init__(
         self,
         path: str,

@@ -8,6 +8,7 @@ itself, at that place: ``TIME [trio-chardev: LOST n bytes]``.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import ClassVar
 
 import trio
 
@@ -26,6 +27,9 @@ ROOM_FOR_NOTE = 1 << 17  # bytes; more than a note, and lines that have begun be
 class LogFile(Tap):
     """The tap that writes the log file."""
 
+    times: ClassVar[int] = 1
+    """How large its buffer is, see `BackgroundFile`."""
+
     def __init__(
         self,
         path: str,
@@ -36,7 +40,10 @@ class LogFile(Tap):
     ) -> None:
         """*before* is the log of the replaced backend, if it is the same file."""
         self.path = path
-        self.background = BackgroundFile(f"log file '{path}'", output, options.log_max, keeps=True)
+        what = f"log file '{path}'"
+        self.background = BackgroundFile(
+            what, output, options.log_max, keeps=True, times=self.times
+        )
         self.background.on_room = self.tell_loss
         self.background.lost_line = self._lost_line
         self._append = options.logappend
@@ -53,6 +60,7 @@ class LogFile(Tap):
             if not (self._append or self._keeps_old):
                 self._before.background.pending.clear()
             self.background.follow(self._before.background)
+            self.background.reopen_soon()  # it may have been rotated since this was opened
             self._before = None
         if not self._append:
             self.background.empty()
@@ -73,9 +81,10 @@ class LogFile(Tap):
         """Log *data* as well, though nobody was there to take it, as QEMU does."""
         self.sent(data)
 
-    async def reopen(self) -> None:
+    async def reopen(self) -> bool:
         with slow_errors(f"Could not reopen '{self.path}'"):
             await in_time(self.background.reopen)
+        return True
 
     def tell_loss(self) -> None:
         """Tell in the file how much is missing at this place, if there is room for that."""

@@ -29,6 +29,7 @@ from trio_chardev.qmp.commands.descriptor import FD_COMMANDS
 from trio_chardev.qmp.commands.device import DEVICE_COMMANDS
 from trio_chardev.qmp.commands.lending import LENDING_COMMANDS
 from trio_chardev.qmp.commands.line import LINE_COMMANDS
+from trio_chardev.qmp.commands.log import LOG_COMMANDS
 from trio_chardev.qmp.commands.object import OBJECT_COMMANDS
 from trio_chardev.qmp.commands.peer import PEER_COMMANDS
 from trio_chardev.qmp.commands.ringbuf import RINGBUF_COMMANDS
@@ -248,6 +249,7 @@ COMMANDS: dict[str, Command] = {
     **RINGBUF_COMMANDS,
     **LINE_COMMANDS,
     **LENDING_COMMANDS,
+    **LOG_COMMANDS,
     **PEER_COMMANDS,
     **FD_COMMANDS,
     **OBJECT_COMMANDS,
