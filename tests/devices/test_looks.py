@@ -17,10 +17,11 @@ import trio_chardev as tc
 from tests.devices.fakes import open_fakes
 from tests.fakes import any_opener
 from tests.services import until
+from trio_chardev.backends.terminal_window import get_window_size, set_window_size
 from trio_chardev.devices import bridge
 from trio_chardev.devices.bridge import Bridge
 from trio_chardev.devices.table import driver_of
-from trio_chardev.events import LineSettings
+from trio_chardev.events import LineSettings, WindowSize
 from trio_chardev.registry import Registry, open_registry_with
 from trio_chardev.testing import FakeDevice, FakeOptions
 
@@ -28,6 +29,7 @@ OSPEED = 5  # its place in what tcgetattr gives
 SERIAL: dict[str, Any] = {"has_line": True, "polled": frozenset({"modem"})}
 PTY: dict[str, Any] = {"has_line": True, "polled": frozenset({"settings"})}
 LINE: dict[str, Any] = {"has_line": True}
+WINDOW: dict[str, Any] = {"has_line": True, "polled": frozenset({"window"})}
 
 
 class Steps(trio.abc.Instrument):
@@ -62,8 +64,11 @@ async def bridged(board: FakeDevice, user: FakeDevice) -> AsyncIterator[Registry
 @pytest.mark.parametrize("connected", [True, False])
 @pytest.mark.parametrize(
     ("board", "user"),
-    [(SERIAL, {}), ({}, PTY), (PTY, {}), ({}, {}), (LINE, LINE)],
-    ids=["serial to plain", "plain to PTY", "PTY to plain", "plain", "lines that report"],
+    [(SERIAL, {}), ({}, PTY), (PTY, {}), ({}, {}), (LINE, LINE), ({}, WINDOW), (WINDOW, LINE)],
+    ids=[
+        *("serial to plain", "plain to PTY", "PTY to plain", "plain", "lines that report"),
+        *("a window and nobody who can be told", "a device's window"),
+    ],
 )
 async def test_an_idle_bridge_wakes_nobody_for_a_minute(
     board: dict[str, Any], user: dict[str, Any], connected: bool, autojump_clock: MockClock
@@ -84,6 +89,18 @@ async def test_nor_does_one_whose_other_side_could_follow_but_is_away(
         user.connect()
         await wait_all_tasks_blocked()
         assert board.looks > looks
+
+
+async def test_the_users_window_is_looked_at_while_the_device_can_be_told(
+    autojump_clock: MockClock,
+) -> None:
+    board, user = FakeDevice("board", **LINE), FakeDevice("user", **WINDOW)
+    async with bridged(board, user):
+        user.looks = 0
+        await trio.sleep(10 * bridge.LOOK_INTERVAL + 0.01)
+        assert user.looks == 10
+        board.connect(False)
+        assert await steps_in(60) < 5
 
 
 async def test_a_line_is_looked_at_while_the_other_side_can_follow(
@@ -149,6 +166,23 @@ async def test_what_was_set_while_nobody_could_follow_is_set_before_the_next_com
         assert isinstance(device, Bridge)
         assert device.info.to_chardev.line == "9600 8N1"
     for fd in (master, slave, user):
+        os.close(fd)
+
+
+async def test_a_window_that_nobody_could_be_told_of_is_told_before_the_next_commit() -> None:
+    async with tc.open_registry() as registry:
+        await registry.add("board", tc.NullOptions())
+        await registry.add("user", tc.PtyOptions())
+        registry.devices.add(tc.BridgeOptions(id="b0", chardev="board", peer="user"))
+        await wait_all_tasks_blocked()
+        assert registry["user"].pty is not None
+        user = os.open(registry["user"].pty, os.O_RDWR | os.O_NOCTTY)
+        set_window_size(user, WindowSize(132, 43))
+        chardev = await registry.change("board", tc.PtyOptions())
+        assert chardev.pty is not None
+        board = os.open(chardev.pty, os.O_RDWR | os.O_NOCTTY)
+        assert get_window_size(board) == WindowSize(132, 43)
+    for fd in (user, board):
         os.close(fd)
 
 

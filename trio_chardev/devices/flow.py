@@ -46,6 +46,7 @@ from trio_chardev.events import (
 log = logging.getLogger(__name__)
 
 RETRY_INTERVAL = 1.0  # seconds, after an error of a sink that is open
+_NAMES = {LineSettings: "settings", WindowSize: "window"}  # see `Line.missing`
 MAX_CONTROLS = 64  # breaks and other events that wait for one to be carried out
 
 
@@ -148,16 +149,16 @@ class Flow:
         self._sink_opened.set()
 
     def keep_settings(self) -> None:
-        """Keep settings that wait for the sink's next backend, as the one in place has no line.
+        """Keep settings and sizes for the sink's next backend that the one in place can't have.
 
         No byte before them depends on them then, so the next one can be set before it is in place.
         """
         line = self.sink.line
         with suppress(ChardevError, trio.ClosedResourceError):
-            if "settings" in line.missing:
-                for event in self._controls:
-                    if isinstance(event, LineSettings):
-                        line.keep(event)
+            missing = line.missing
+            for event in self._controls:
+                if isinstance(event, LineSettings | WindowSize) and _NAMES[type(event)] in missing:
+                    line.keep(event)
 
     def finish(self) -> None:
         """Hold nothing back for a better time: everything ends soon."""
