@@ -142,7 +142,7 @@ def test_it_tells_what_changes_and_nothing_twice() -> None:
     assert client.data_to_send() == b""
 
 
-def test_an_unknown_size_is_offered_and_told_once_it_is_known() -> None:
+def test_who_is_asked_before_the_size_is_known_tells_it_then() -> None:
     client = TelnetConnection(CLIENT)
     client.set_window_size(UNKNOWN_SIZE)
     assert client.data_to_send() == b""
@@ -150,6 +150,13 @@ def test_an_unknown_size_is_offered_and_told_once_it_is_known() -> None:
     assert client.data_to_send() == TELLS
     client.set_window_size(WIDE)
     assert client.data_to_send() == told(WIDE)
+
+
+def test_a_size_that_was_unknown_at_first_is_offered_when_it_is_known() -> None:
+    client = TelnetConnection(CLIENT)
+    client.set_window_size(UNKNOWN_SIZE)
+    client.set_window_size(WIDE)
+    assert client.data_to_send() == TELLS
 
 
 def test_a_server_that_does_not_want_to_know_is_not_asked_again() -> None:

@@ -32,7 +32,8 @@ class WindowTeller:
     def set(self, size: WindowSize) -> bool:
         """Note *size*. Returns whether to offer the option, unless it is agreed: only once."""
         self._size = size
-        is_due, self._may_offer = self._may_offer and size.is_known, False
+        if is_due := self._may_offer and size.is_known:
+            self._may_offer = False
         return is_due
 
     def due(self, *, is_agreed: bool) -> WindowSize | None:
