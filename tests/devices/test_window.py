@@ -159,6 +159,22 @@ async def test_in_a_hub_the_last_size_of_those_there_counts() -> None:
     assert user.events == [Event.OPENED, SMALL, WIDE, UNKNOWN_SIZE, SMALL, WIDE]
 
 
+async def test_a_hub_that_comes_to_members_with_windows_has_that_of_the_last_one_there() -> None:
+    members, user = [FakeDevice(name) for name in "abc"], FakeFrontend()
+    async with open_registry_with(any_opener) as registry:
+        for member, size in zip(members, (SMALL, WIDE, SMALL), strict=True):
+            await registry.add(member.name, FakeOptions(device=member))
+            member.say(size)
+        members[2].connect(False)
+        await registry.add("h", HubOptions(chardevs=tuple("abc")))
+        attach(registry["h"], user)
+        assert registry["h"].window_size == WIDE
+        for member in members[:2]:
+            member.connect(False)
+        assert registry["h"].window_size == UNKNOWN_SIZE
+    assert user.events == [Event.OPENED, Event.CLOSED]
+
+
 async def test_a_size_goes_through_mux_and_hub_to_what_they_stand_on() -> None:
     devices = [FakeDevice(name, **LINED) for name in "ab"]
     async with open_registry_with(any_opener) as registry:

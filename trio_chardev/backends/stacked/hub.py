@@ -93,7 +93,7 @@ class HubBackend(BackendOnBases):
     def activate(self) -> None:
         super().activate()
         self._up = {base for base in self.on_bases if base.is_open}
-        for base in self._up:
+        for base in (base for base in self.on_bases if base in self._up):
             self._note_size(base, base.frontend.window_size)
         self.set_open(bool(self._up))
 
@@ -115,7 +115,6 @@ class HubBackend(BackendOnBases):
             case Event.CLOSED:
                 self._up.discard(base)
                 base.driven = ModemLines(0)
-                self._note_size(base, UNKNOWN_SIZE)
             case WindowSize():
                 self._note_size(base, event)
                 return
@@ -133,6 +132,8 @@ class HubBackend(BackendOnBases):
                 self._on_event(event)
                 return
         self.set_open(bool(self._up))
+        if event is Event.CLOSED:
+            self._note_size(base, UNKNOWN_SIZE)
         self.wake_senders()
         self.base_line_changed()
 
