@@ -498,9 +498,11 @@ def _client(family: int, folder: Path, reconnect_ms: int | None) -> Iterator[Pla
         server.setblocking(False)
 
         async def join(backend: Backend) -> trio.SocketStream:
+            assert isinstance(backend, SocketBackend)
             if not backend.is_open:  # the reader connects
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(receive_some, backend, 1)
+                    if backend._users is None:  # no chardev reads it
+                        nursery.start_soon(receive_some, backend, 1)
                     await trio.lowlevel.wait_readable(server)
                     nursery.cancel_scope.cancel()
             return socket_stream(server.accept()[0])

@@ -10,8 +10,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
-from trio_chardev.core.chardev import ChardevInfo
 from trio_chardev.core.handlers import stateless
+from trio_chardev.core.info import ChardevInfo
 from trio_chardev.errors import (
     BackendError,
     ChangeFailedError,

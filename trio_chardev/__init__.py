@@ -24,7 +24,7 @@ from trio_chardev.backends.stream import open_stream
 from trio_chardev.backends.table import Kind
 from trio_chardev.backends.udp import UdpOptions
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
-from trio_chardev.core.chardev import Chardev, ChardevInfo
+from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.direct import Direct
 from trio_chardev.core.direct_path import DirectPath
@@ -32,12 +32,13 @@ from trio_chardev.core.environment import Environment, Files
 from trio_chardev.core.expect import Expected
 from trio_chardev.core.frontend import Frontend, FrontendStatistics
 from trio_chardev.core.handlers import Calls, Handlers, stateless
+from trio_chardev.core.info import ChardevInfo, ChardevState
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import Line
 from trio_chardev.core.line_change import LineChange, LineState
 from trio_chardev.core.line_in_place import LineInPlace
 from trio_chardev.core.line_sequence import LineStep
-from trio_chardev.core.peer import Peer
+from trio_chardev.core.peer import Outlook, Peer
 from trio_chardev.core.relay import Relay
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.core.stacking import Stacking
@@ -119,6 +120,7 @@ __all__ = [
     "ChardevOpened",
     "ChardevRemoved",
     "ChardevReturned",
+    "ChardevState",
     "ChargenOptions",
     "Controls",
     "Device",
@@ -166,6 +168,7 @@ __all__ = [
     "OpenRequest",
     "Opener",
     "OptionsError",
+    "Outlook",
     "ParallelOptions",
     "Peer",
     "PipeOptions",

@@ -15,8 +15,9 @@ from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.backends.table import Kind, openers_with
 from trio_chardev.backends.taps.reopening import reopen_logs
 from trio_chardev.core.backend import Backend, Opener, OpenerOf, OpenRequest
-from trio_chardev.core.chardev import Chardev, ChardevInfo
+from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.environment import Environment, Files, number_as_fd
+from trio_chardev.core.info import ChardevInfo
 from trio_chardev.core.nursery import check_not_over, open_background_nursery
 from trio_chardev.core.runner import DRAIN_TIMEOUT
 from trio_chardev.devices.base import Device

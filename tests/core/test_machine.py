@@ -19,9 +19,9 @@ import trio
 from hypothesis import Phase, given, settings, strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from trio_chardev.core.chardev import ChardevInfo
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.info import ChardevInfo
 from trio_chardev.errors import (
     BackendDisconnectedError,
     BackendError,

@@ -422,6 +422,7 @@ def test_schema_and_structure_agree(backend: Any, is_good: bool) -> None:
 
 RINGBUF = {"type": "ringbuf", "data": {"size": 16}}
 NULL = {"type": "null", "data": {}}
+ABSENT = {"type": "serial", "data": {"device": "/nonexistent/tty", "wait": False}}
 SOCKET = {"type": "socket", "data": {"addr": {"type": "fd", "data": {"str": ""}}}}
 
 
@@ -445,6 +446,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("chardev-window-size-changed", {"id": "a", "cols": 80, "rows": 24}),
     ("chardev-lend", {"id": "a", "to": "pty"}),
     ("query-chardev-details", {}),
+    ("query-chardev-stats", {"id": "a"}),
     ("chardev-return", {"id": "a"}),
     ("chardev-reopen-log", {}),
     ("chardev-remove", {"id": "a"}),
@@ -454,6 +456,8 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("add-fd", {"fdset-id": 3, "opaque": "o"}),
     ("query-fdsets", {}),
     ("remove-fd", {"fdset-id": 3}),
+    ("chardev-add", {"id": "w", "backend": ABSENT}),
+    ("chardev-retry", {"id": "w"}),
     ("chardev-add", {"id": "s", "backend": SOCKET}),
     ("getfd", {"fdname": "x"}),
     ("add_client", {"protocol": "s", "fdname": "x"}),

@@ -23,6 +23,7 @@ from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.change import Change, ChangeOptions, check_changeable, put_first
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import BeChange, Handlers, OnEvent, OnReceive
+from trio_chardev.core.info import ChardevInfo, ChardevState, state_of
 from trio_chardev.core.last_words import LastWords
 from trio_chardev.core.line_in_place import LineInPlace
 from trio_chardev.core.outbox import eagerly
@@ -34,22 +35,9 @@ from trio_chardev.errors import (
     ChardevBusyError,
     ChardevClosedError,
 )
-from trio_chardev.events import BackendEvent, WindowSize
+from trio_chardev.events import BackendEvent, Event, WindowSize
 
 log = logging.getLogger(__name__)
-
-
-@attrs.frozen
-class ChardevInfo:
-    """What query-chardev shows of a chardev."""
-
-    label: str
-    filename: str
-    frontend_open: bool
-    lost: int = 0
-    """Bytes that a hub did not send to it, because it was too slow or failed."""
-    waiting: int = 0
-    """Clients that wait until a server's client leaves."""
 
 
 @attrs.define(eq=False)
@@ -70,6 +58,7 @@ class Chardev:
     _change_lock: trio.Lock = attrs.Factory(trio.Lock)
     _change: Change | None = attrs.field(default=None, init=False)  # the one under way
     _parts: Parts = attrs.field(init=False)
+    _since: float = attrs.field(default=0.0, init=False)  # when it was opened, or closed
 
     def __attrs_post_init__(self) -> None:
         self._parts = Parts(self.id, weakly(Chardev._observe, self))
@@ -105,6 +94,19 @@ class Chardev:
         lost = sum(frontend.relay.lost for frontend in self.frontends)
         waiting = self.backend.peer.waiting
         return ChardevInfo(self.id, self.backend.filename, self.frontend_open, lost, waiting)
+
+    @property
+    def state(self) -> ChardevState:
+        """Is somebody there? If not, why, and when is it tried again?"""
+        return state_of(self._parts.runner, self._since)
+
+    def retry(self) -> None:
+        """Try now to reach somebody, or look for the device; nothing if somebody is there.
+
+        Raises NotSupportedError if the backend does not try again and again by itself,
+        BackendDisconnectedError if it has ended, ChardevClosedError.
+        """
+        self._parts.outbox.usable_runner().backend.peer.retry()
 
     @property
     def row(self) -> bytes | None:
@@ -353,9 +355,12 @@ class Chardev:
 
     @trio.lowlevel.enable_ki_protection
     def _commit_first(self, runner: Runner) -> None:
+        self._since = trio.current_time()
         put_first(self._parts, runner)
 
     def _observe(self, event: BackendEvent, backend: Backend) -> None:
+        if event is Event.OPENED or event is Event.CLOSED:
+            self._since = trio.current_time()
         if self.on_event is not None:
             try:
                 self.on_event(self, event, backend)

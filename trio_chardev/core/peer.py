@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import attrs
 import trio
 
 from trio_chardev.errors import NotSupportedError
+
+
+@attrs.frozen
+class Outlook:
+    """What is to be expected while nobody is there."""
+
+    may_come: bool = False
+    """May somebody come, or be found, without a change?"""
+    last_error: str | None = None
+    """Why the last attempt to reach somebody, or the last connection, has ended."""
+    next_try: float | None = None
+    """When it is tried again, by Trio's clock; None if it is being tried, or never is."""
 
 
 class Peer:
@@ -61,7 +74,19 @@ class Peer:
         """How many are known to wait for the peer to leave, to take its place."""
         return 0
 
+    @property
+    def outlook(self) -> Outlook:
+        """What is to be expected, while the backend is not open."""
+        return Outlook()
+
     # ------------------------------------------------------------ newcomers
+
+    def retry(self) -> None:
+        """Try now to reach somebody, unless somebody is there. Raises NotSupportedError.
+
+        Only a kind that tries again and again by itself can.
+        """
+        raise NotSupportedError(f"'{self.filename}' has nothing to retry")
 
     async def attend(self) -> None:
         """Do all that `Backend.wait_readable` does but wait for bytes, as there is no room for any.

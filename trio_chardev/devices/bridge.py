@@ -16,7 +16,7 @@ import trio
 
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
-from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions, DeviceRequest
+from trio_chardev.devices.base import Counts, Device, DeviceInfo, DeviceOptions, DeviceRequest
 from trio_chardev.devices.exchange import Exchange
 from trio_chardev.devices.flow import Flow
 from trio_chardev.devices.framing import SILENCE, Framer, parse_delimiter
@@ -281,6 +281,12 @@ class Bridge(Device):
     @property
     def moved(self) -> int:
         return self.to_peer.sent + self.to_chardev.sent
+
+    def counts_of(self, chardev: str) -> Counts:
+        away, towards = self.to_peer, self.to_chardev
+        if chardev == self.options.peer:
+            away, towards = towards, away
+        return Counts(received=away.sent + away.dropped, sent=towards.sent)
 
     @property
     def info(self) -> BridgeInfo:

@@ -25,7 +25,7 @@ from tests.users import PATIENCE, Seen
 from trio_chardev import libc
 from trio_chardev.backends import inotify
 from trio_chardev.backends.null import NullOptions
-from trio_chardev.backends.serial import arrivals, serial as module
+from trio_chardev.backends.serial import arrivals, search
 from trio_chardev.backends.serial.options import SerialOptions
 from trio_chardev.backends.serial.serial import SerialBackend, open_serial
 from trio_chardev.core.backend import OpenRequest
@@ -260,11 +260,46 @@ async def test_after_each_of_twenty_replugs_it_is_as_it_was(
 async def test_it_is_found_at_once_however_long_it_was_away(
     plug: Plug, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "next_pause", lambda *_, is_told: 10 * PATIENCE if is_told else 0)
+    monkeypatch.setattr(search, "next_pause", lambda *_, is_told: 10 * PATIENCE if is_told else 0)
     async with reading(plug.name, []) as backend:
         await wait_all_tasks_blocked(0.05)
         plug.put_in()
         await until_open(backend)
+
+
+async def test_retry_looks_for_it_now(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as after another program has let go of it, which nothing tells."""
+    plug.put_in()
+    other = os.open(plug.name, os.O_RDWR | os.O_NOCTTY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    async with reading(plug.name, [], exclusive=True, reopen_ms=60_000) as backend:
+        await wait_all_tasks_blocked()
+        begun = trio.current_time()
+        in_use = f"Could not lock '{plug.name}': another program has it"
+        assert backend.peer.outlook.last_error == in_use
+        backend.peer.retry()
+        next_try: float | None = None
+        while next_try is None:
+            await trio.sleep(0.001)
+            next_try = backend.peer.outlook.next_try
+        assert next_try > begun + 60
+        assert not backend.is_open
+        os.close(other)
+        backend.peer.retry()
+        await until_open(backend)
+        backend.peer.retry()  # it is open, and stays so
+        await wait_all_tasks_blocked()
+        assert backend.is_open
+        plug.pull()
+        await until_open(backend, False)
+        assert backend.peer.outlook.last_error == f"'{plug.name}' went away"
+
+
+async def test_one_that_is_not_looked_for_has_nothing_to_retry(plug: Plug) -> None:
+    plug.put_in()
+    async with opened(plug.name, wait=None, reopen_ms=0) as backend:
+        with pytest.raises(NotSupportedError, match="^'serial' has nothing to retry with 'reo"):
+            backend.peer.retry()
 
 
 @pytest.mark.parametrize("failing", ["inotify_init1", "inotify_add_watch"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import select
 import socket
@@ -15,6 +16,7 @@ import trio.testing
 
 from tests.disk import eventually
 from trio_chardev import files
+from trio_chardev.backends.socket import dialer
 from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, UnixAddress
 from trio_chardev.backends.socket.dialer import (
     QUIET_TIME,
@@ -24,6 +26,7 @@ from trio_chardev.backends.socket.dialer import (
     Redialer,
     connect,
 )
+from trio_chardev.core.peer import Outlook
 from trio_chardev.errors import BackendError
 
 
@@ -181,7 +184,7 @@ async def test_all_endpoints_of_a_host_are_tried(monkeypatch: pytest.MonkeyPatch
 def test_delays_are_constant_unless_they_may_grow() -> None:
     backoff = Backoff(1.0, jitter=lambda: 1.0)
     assert [backoff.next() for _ in range(4)] == [1, 1, 1, 1]
-    assert str(backoff) == "every 1 s"
+    assert backoff.words() == "every 1 s"
 
 
 def test_delays_that_grow_double_up_to_the_longest_with_jitter_below() -> None:
@@ -189,9 +192,23 @@ def test_delays_that_grow_double_up_to_the_longest_with_jitter_below() -> None:
     assert [backoff.next() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
     backoff.reset()
     assert backoff.next() == 1
-    assert str(backoff) == "after 1 s, then after longer, every 60 s at last"
+    assert backoff.words() == "after 1 s, then after longer, every 60 s at last"
     jittery = Backoff(1.0, 4.0, jitter=lambda: 1.0)
     assert [jittery.next() for _ in range(4)] == [1, 1, 2, 2]
+
+
+def test_delays_after_short_connections_grow_even_if_those_after_failures_do_not() -> None:
+    backoff = Backoff(1.0, jitter=lambda: 0.0)
+    assert [backoff.next(was_short=True) for _ in range(7)] == [1, 2, 4, 8, 16, 32, 32]
+    assert backoff.words(was_short=True) == "after 1 s, then after longer, every 32 s at last"
+    assert [backoff.next() for _ in range(2)] == [1, 1]  # it is not there, as QEMU has it
+    assert [backoff.next(was_short=True) for _ in range(2)] == [1, 2]
+
+
+def test_a_longest_delay_that_is_given_holds_for_short_connections_too() -> None:
+    assert [Backoff(1.0, 1.0).next(was_short=True) for _ in range(3)] == [1, 1, 1]
+    backoff = Backoff(1.0, 60.0, jitter=lambda: 0.0)
+    assert [backoff.next(was_short=True) for _ in range(7)] == [1, 2, 4, 8, 16, 32, 60]
 
 
 def spoken(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -254,7 +271,7 @@ async def test_connections_that_end_at_once_do_not_flood_the_log(
     caplog.set_level(logging.WARNING)
     with serving(name) as server:
         for _ in range(100):
-            sock = await tried(redialer, 10)
+            sock = await tried(redialer, 40)
             assert sock is not None
             redialer.connected()
             await trio.sleep(0.1)
@@ -262,9 +279,10 @@ async def test_connections_that_end_at_once_do_not_flood_the_log(
             server.accept()[0].close()
     lines = spoken(caplog)
     assert lines[0] == (
-        f"chardev 'x': the connection to '{name}' has ended after 0.1 s; trying again every 1 s"
+        f"chardev 'x': the connection to '{name}' has ended after 0.1 s; trying again "
+        "after 1 s, then after longer, every 32 s at last"
     )
-    assert 1 <= len(lines) <= 1 + 110 / QUIET_TIME
+    assert 1 <= len(lines) <= 1 + trio.current_time() / QUIET_TIME
 
 
 async def test_first_attempt_is_at_once_the_next_after_the_delay(
@@ -309,6 +327,158 @@ async def test_a_connection_that_ends_at_once_does_not_begin_again_with_the_firs
             sock.close()
             server.accept()[0].close()
     assert times == [0, 1, 2, 4, 1, 2]
+
+
+async def accepted_and_closed(redialer: Redialer, server: socket.socket) -> None:
+    """A server that is busy: it accepts, perhaps says so, and closes."""
+    sock = await tried(redialer, 100)
+    assert sock is not None
+    redialer.connected()
+    server.accept()[0].close()
+    sock.close()
+
+
+async def test_a_server_that_accepts_and_closes_is_dialled_ever_less_often(
+    name: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Though the delay is constant while it can't be connected to."""
+    redialer = Redialer("x", UnixAddress(name, abstract=True), Backoff(1.0, jitter=lambda: 0.0))
+    with serving(name) as server:
+        times = []
+        for _ in range(10):
+            await accepted_and_closed(redialer, server)
+            times.append(trio.current_time())
+        between = [after - before for before, after in itertools.pairwise(times)]
+        assert between == [1, 2, 4, 8, 16, 32, 32, 32, 32]
+        sock = await tried(redialer, 100)
+        assert sock is not None
+        redialer.connected()
+        await trio.sleep(STEADY)  # that one was steady
+        sock.close()
+        ended = trio.current_time()
+        await accepted_and_closed(redialer, server)
+        assert trio.current_time() - ended == 1
+    redialer.close()
+
+
+async def test_a_connection_that_fails_before_its_peer_is_there_was_short(
+    name: str, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    """As one whose TLS or telnet ends: `connected` is not called for it."""
+    caplog.set_level(logging.WARNING)
+    redialer = Redialer("x", UnixAddress(name, abstract=True), Backoff(1.0, jitter=lambda: 0.0))
+    times = []
+    with serving(name):
+        for _ in range(5):
+            sock = await tried(redialer, 100)
+            assert sock is not None
+            sock.close()
+            redialer.failed("no handshake in 10 seconds")
+            assert redialer.take() is None
+            times.append(trio.current_time())
+        assert await tried(redialer, 1) is None
+    assert times == [0, 1, 3, 7, 15]
+    assert redialer.outlook.last_error == (
+        f"the connection to '{name}' has failed: no handshake in 10 seconds"
+    )
+    assert spoken(caplog)[0] == (
+        f"chardev 'x': the connection to '{name}' has failed: no handshake in 10 seconds; "
+        "trying again after 1 s, then after longer, every 32 s at last"
+    )
+
+
+async def test_waiting_that_is_interrupted_goes_on_to_the_same_time(
+    name: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It is whenever the chardev's user takes something."""
+    redialer = Redialer("x", UnixAddress(name, abstract=True), Backoff(10.0))
+    assert await tried(redialer, 1) is None
+    for _ in range(8):
+        assert await tried(redialer, 1) is None
+    with serving(name):
+        sock = await tried(redialer, 100)
+        assert trio.current_time() == 10
+        assert sock is not None
+        sock.close()
+
+
+async def test_the_outlook_is_the_last_error_and_when_it_is_tried_again(
+    name: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    redialer = Redialer("x", UnixAddress(name, abstract=True), Backoff(10.0))
+    assert redialer.outlook == Outlook(may_come=True)
+    assert await tried(redialer, 1) is None
+    refused = f"Failed to connect to '{name}': Connection refused"
+    assert redialer.outlook == Outlook(may_come=True, last_error=refused, next_try=10)
+    assert await tried(redialer, 10) is None
+    assert redialer.outlook == Outlook(may_come=True, last_error=refused, next_try=20)
+    with serving(name):
+        sock = await tried(redialer, 10)
+        assert sock is not None
+        redialer.connected()
+        await trio.sleep(STEADY)
+        sock.close()
+        assert await tried(redialer, 1) is None
+    assert redialer.outlook == Outlook(
+        may_come=True, last_error=f"the connection to '{name}' has ended", next_try=20 + STEADY + 10
+    )
+
+
+async def test_retry_dials_now(name: str, autojump_clock: trio.testing.MockClock) -> None:
+    redialer = Redialer("x", UnixAddress(name, abstract=True), Backoff(1000.0))
+    assert await tried(redialer, 1) is None
+    with serving(name):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(redialer.wait)
+            await trio.sleep(5)
+            redialer.retry()
+        assert trio.current_time() == 6
+        redialer.close()
+        assert await tried(redialer, 1) is None
+        redialer.retry()  # while nobody waits
+        sock = await tried(redialer, 1)
+        assert trio.current_time() == 7
+        assert sock is not None
+        redialer.connected()
+        redialer.retry()  # of one that is connected does nothing
+        await trio.sleep(STEADY)
+        sock.close()
+        assert await tried(redialer, 999) is None
+
+
+async def test_retry_does_not_make_the_delays_short_again(
+    name: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    redialer = Redialer(
+        "x", UnixAddress(name, abstract=True), Backoff(1.0, 64.0, jitter=lambda: 0.0)
+    )
+    assert await tried(redialer, 10) is None  # at 0, 1, 3, 7
+    redialer.retry()
+    assert await tried(redialer, 1) is None
+    assert redialer.outlook.next_try == 10 + 16
+
+
+async def test_retry_gives_up_an_attempt_that_hangs(
+    name: str, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Such as one to a host that was not up when it began: TCP looks again ever less often."""
+    attempts: list[float] = []
+
+    async def hang(address: SocketAddress, sandbox: object) -> socket.socket:
+        attempts.append(trio.current_time())
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(dialer, "connect", hang)
+    redialer = Redialer("x", UnixAddress(name, abstract=True), Backoff(10.0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(redialer.wait)
+        await trio.sleep(3)
+        assert redialer.outlook == Outlook(may_come=True)
+        redialer.retry()
+        await trio.sleep(3)
+        nursery.cancel_scope.cancel()
+    assert attempts == [0, 3]
 
 
 async def test_nobody_never_comes() -> None:

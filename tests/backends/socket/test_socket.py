@@ -514,6 +514,32 @@ async def test_closing_gives_up_reconnecting(tmp_path: Path) -> None:
             server.accept()
 
 
+async def test_a_client_says_why_it_waits_and_dials_now_if_it_is_asked_to(tmp_path: Path) -> None:
+    options = SocketOptions(addr=unix(tmp_path, "peer"), server=False, reconnect_ms=60_000)
+    async with opened(options) as (backend, _), reading(backend):
+        refused = f"Failed to connect to '{tmp_path}/peer': No such file or directory"
+        await until(lambda: backend.peer.outlook.last_error == refused)
+        assert backend.peer.outlook.may_come
+        assert backend.peer.outlook.next_try == pytest.approx(trio.current_time() + 60, abs=5)
+        with serving(tmp_path) as server:
+            backend.peer.retry()
+            await until(lambda: backend.is_open)
+            server.accept()[0].close()
+            ended = f"the connection to '{tmp_path}/peer' has ended after 0."
+            await until(lambda: (backend.peer.outlook.last_error or "").startswith(ended))
+
+
+@pytest.mark.parametrize("server", [True, False])
+async def test_one_that_does_not_dial_again_has_nothing_to_retry(
+    tmp_path: Path, server: bool
+) -> None:
+    with contextlib.nullcontext() if server else serving(tmp_path, "s"):
+        async with opened(SocketOptions(addr=unix(tmp_path), server=server)) as (backend, _):
+            with pytest.raises(NotSupportedError, match="no client with 'reconnect-ms'$"):
+                backend.peer.retry()
+            assert backend.peer.outlook.may_come is server
+
+
 # ---------------------------------------------------------------- sockets passed in
 
 

@@ -516,6 +516,36 @@ async def test_client_is_connected_after_the_handshake(
                     await until(lambda: events == [OPENED, CLOSED])
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_client_that_dials_again_says_that_its_certificate_was_refused(
+    tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """In TLS 1.3 the client's handshake is over when it is told that."""
+    objects: dict[str, object] = {"tls": client_credentials(tmp_path)}
+    context = peer_context(server=True)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.minimum_version = context.maximum_version = version
+    with listening() as (sock, addr):
+
+        def refuse(peer: socket.socket) -> None:  # Trio's stream would not say why
+            peer.settimeout(5)
+            with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN_A_CERTIFICATE"), peer:
+                context.wrap_socket(peer, server_side=True)
+
+        async def serve() -> None:
+            await trio.to_thread.run_sync(refuse, await accept(sock))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            async with (
+                opened(objects, addr, server=False, reconnect_ms=60_000) as (backend, _),
+                reading(backend),
+            ):
+                await until(lambda: backend.peer.outlook.last_error is not None)
+                assert "alert" in (backend.peer.outlook.last_error or "")
+                assert backend.peer.outlook.next_try is not None
+
+
 async def test_client_does_not_open_with_a_server_of_another_name(tmp_path: Path) -> None:
     objects: dict[str, object] = {"tls": client_credentials(tmp_path)}
     with listening() as (sock, addr):

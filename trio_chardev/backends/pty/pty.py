@@ -43,6 +43,7 @@ from trio_chardev.backends.pty.opens import OpenWatcher, get_watcher
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import Line
+from trio_chardev.core.peer import Outlook, Peer
 from trio_chardev.errors import BackendDisconnectedError, BackendError, backend_errors, strerror
 from trio_chardev.files import end_on_files, finish_on_files
 from trio_chardev.options.backend import BackendOptions
@@ -93,6 +94,10 @@ class PtyBackend(DescriptorBackend):
     @property
     def line(self) -> Line:
         return self._line
+
+    @property
+    def peer(self) -> Peer:
+        return _PtyPeer(self.filename)
 
     @property
     def leaving(self) -> Leaving:
@@ -267,6 +272,12 @@ def unlock(slave: str) -> bool:
         return bool(is_locked)
     finally:
         os.close(fd)
+
+
+class _PtyPeer(Peer):
+    """Whoever opens the slave."""
+
+    outlook = Outlook(may_come=True)
 
 
 @asynccontextmanager

@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from trio_chardev.core.peer import Peer
+from trio_chardev.backends.serial.search import Search
+from trio_chardev.core.peer import Outlook, Peer
+from trio_chardev.errors import NotSupportedError
 from trio_chardev.readiness import wait_readable
 
 
@@ -42,20 +44,34 @@ class HangUp:
 
 
 class SerialPeer(Peer):
-    """See `Peer`; *attend* is that of the backend."""
+    """See `Peer`; *attend* is that of the backend, and *search* looks for an absent line."""
 
     needs_attention = True
 
     def __init__(
-        self, filename: str, hang_up: HangUp, attend: Callable[[], Awaitable[None]]
+        self,
+        filename: str,
+        hang_up: HangUp,
+        attend: Callable[[], Awaitable[None]],
+        search: Search,
     ) -> None:
         super().__init__(filename)
         self._hang_up = hang_up
         self._attend = attend
+        self._search = search
 
     @property
     def is_hung_up(self) -> bool:
         return self._hang_up.has_come
+
+    @property
+    def outlook(self) -> Outlook:
+        return self._search.outlook
+
+    def retry(self) -> None:
+        if not self._search.interval:
+            raise NotSupportedError(f"'{self.filename}' has nothing to retry with 'reopen-ms=0'")
+        self._search.retry()
 
     async def attend(self) -> None:
         await self._attend()

@@ -21,10 +21,9 @@ import trio
 
 from trio_chardev.backends.descriptor import FdHolder, read_terminal
 from trio_chardev.backends.holder import closed_holder, owned
-from trio_chardev.backends.serial.arrivals import next_pause
 from trio_chardev.backends.serial.breaks import BreakDecoder
 from trio_chardev.backends.serial.controls import SerialLine
-from trio_chardev.backends.serial.device import Device, Seen, is_absent, may_come
+from trio_chardev.backends.serial.device import Device, Seen, may_come
 from trio_chardev.backends.serial.holders import explain_busy
 from trio_chardev.backends.serial.line import are_breaks_marked, is_locked_unless_told
 from trio_chardev.backends.serial.modem import is_hung_up, write_break
@@ -32,6 +31,7 @@ from trio_chardev.backends.serial.options import SerialOptions as SerialOptions
 from trio_chardev.backends.serial.peer import HangUp, SerialPeer
 from trio_chardev.backends.serial.plain import PlainBackend
 from trio_chardev.backends.serial.remote import is_remote, open_remote
+from trio_chardev.backends.serial.search import Search
 from trio_chardev.backends.serial.usb import Roots
 from trio_chardev.backends.serial.wanted import Found, WantedLine
 from trio_chardev.core.backend import Backend, OpenRequest
@@ -73,9 +73,8 @@ class SerialBackend(PlainBackend):
         wanted = WantedLine.of(options)
         line_of_owner = owner._line if owner is not None else None
         self._line: SerialLine = SerialLine(wanted, self.sink, request.on_event, line_of_owner)
-        self._reopen_interval = options.reopen_ms / 1000
+        self._search = Search(self.id, device, options.reopen_ms / 1000, absence)
         self._may_be_absent = options.wait is False
-        self._absence = absence
         self._told_refused: frozenset[str] = frozenset()
         self._owner = owner  # until the commit
         self._found = found
@@ -92,7 +91,7 @@ class SerialBackend(PlainBackend):
 
     @property
     def peer(self) -> Peer:
-        return SerialPeer(self.filename, self._hang_up, self._attend)
+        return SerialPeer(self.filename, self._hang_up, self._attend, self._search)
 
     # ------------------------------------------------------------ opening, the commit, closing
 
@@ -117,7 +116,7 @@ class SerialBackend(PlainBackend):
             except BackendError as exc:
                 if not (self._may_be_absent and may_come(exc)):
                     raise
-                self._absence = str(exc)
+                self._search.error = str(exc)
                 self._device.links = None  # it was not ours
                 self.close()
                 self.source = None
@@ -125,7 +124,7 @@ class SerialBackend(PlainBackend):
                 self._tell_refused()
         if self.sink.closed:
             self._line.absence = "is not there yet"
-            log.warning("chardev '%s': %s; it is looked for", self.id, self._absence)
+            log.warning("chardev '%s': %s; it is looked for", self.id, self._search.error)
         else:
             self.set_open(True)
 
@@ -196,7 +195,8 @@ class SerialBackend(PlainBackend):
     def input_ended(self, error: OSError | None) -> None:
         # Another program may have set VMIN to 0, and then having no data reads as the end.
         if error is not None or is_hung_up(self.sink.fd):
-            log.warning("chardev '%s': '%s' went away", self.id, self._device.path)
+            self._search.error = f"'{self._device.path}' went away"
+            log.warning("chardev '%s': %s", self.id, self._search.error)
             self.close()
             self.source = None
             self._line.absence = "went away"
@@ -242,26 +242,9 @@ class SerialBackend(PlainBackend):
 
     async def _reopen(self) -> None:
         """Wait until the line is there again, and open it."""
-        if not self._reopen_interval:
+        if not self._search.interval:
             raise BackendError(f"'{self._device.path}' went away")
-        trouble = self._absence
-        pause = self._reopen_interval
-        await trio.sleep(pause)
-        while self.source is None:
-            arrivals = await self._device.watch()  # from before the look, so that none is missed
-            try:
-                await self._open_again()
-            except BackendError as exc:
-                if str(exc) != trouble:
-                    trouble = str(exc)
-                    log.info("chardev '%s': %s", self.id, trouble)
-                is_told = arrivals.works and is_absent(exc)
-                pause = next_pause(pause, self._reopen_interval, is_told=is_told)
-                with trio.move_on_after(pause):
-                    await arrivals.wait()
-                    pause = 0
-            finally:
-                arrivals.close()
+        await self._search.run(self._open_again)
 
     async def _open_again(self) -> None:
         opened = await self._device.open()

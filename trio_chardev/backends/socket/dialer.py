@@ -19,6 +19,7 @@ import trio
 
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.backends.socket.addresses import Endpoint, SocketAddress, resolve
+from trio_chardev.core.peer import Outlook
 from trio_chardev.errors import BackendError
 from trio_chardev.files import finish_on_files
 from trio_chardev.readiness import wait_writable
@@ -26,6 +27,7 @@ from trio_chardev.readiness import wait_writable
 log = logging.getLogger(__name__)
 
 STEADY = 5.0  # seconds; a connection that ends sooner does not count as a success
+SHORT_FACTOR = 32  # times the delay that was asked for, after connections that were short
 QUIET_TIME = 60.0  # seconds between two lines in the log about connections that are not steady
 QUEUE_PAUSE = 0.01  # seconds, at first
 MAX_QUEUE_PAUSE = 0.5
@@ -135,14 +137,18 @@ def _discard(result: tuple[socket.socket, int]) -> None:
 
 
 class Backoff:
-    """Delays in seconds: always *base*, like QEMU's, unless they may grow up to *longest*.
+    """Delays in seconds.
+
+    After a failure to connect always *base*, like QEMU's, unless they may grow up to *longest*.
+    After a connection that was short, which says that the server is there and does not want us,
+    they grow in any case: up to *longest*, or `SHORT_FACTOR` times *base* if that was not given.
 
     If they grow, they double, with random jitter: each is between half of that, at least *base*,
     and the whole, so that many clients of one server do not come back at once. *jitter* returns
     numbers from 0 to 1.
     """
 
-    __slots__ = ("_jitter", "_next", "base", "longest")
+    __slots__ = ("_jitter", "_next", "base", "longest", "longest_if_short")
 
     def __init__(
         self,
@@ -152,23 +158,28 @@ class Backoff:
     ) -> None:
         self.base = base
         self.longest = base if longest is None else longest
+        self.longest_if_short = SHORT_FACTOR * base if longest is None else longest
         self._next = base
         self._jitter = jitter
 
-    def next(self) -> float:
-        """Return the delay before the next attempt."""
-        delay = self._next
-        self._next = min(2 * delay, self.longest)
+    def next(self, *, was_short: bool = False) -> float:
+        """Return the delay before the next attempt, after a failure or a short connection."""
+        longest = self._longest(was_short=was_short)
+        delay = min(self._next, longest)
+        self._next = min(2 * delay, longest)
         return max(self.base, delay * (1 - self._jitter() / 2))
+
+    def _longest(self, *, was_short: bool) -> float:
+        return self.longest_if_short if was_short else self.longest
 
     def reset(self) -> None:
         """Begin again at *base*."""
         self._next = self.base
 
-    def __str__(self) -> str:
+    def words(self, *, was_short: bool = False) -> str:
         """Say how often it is tried, for the log."""
-        if self.longest > self.base:
-            return f"after {self.base:g} s, then after longer, every {self.longest:g} s at last"
+        if (longest := self._longest(was_short=was_short)) > self.base:
+            return f"after {self.base:g} s, then after longer, every {longest:g} s at last"
         return f"every {self.base:g} s"
 
 
@@ -180,8 +191,9 @@ class Redialer:
     """
 
     __slots__ = (
-        *("_address", "_backoff", "_connected_at", "_is_steady", "_is_troubled", "_label"),
-        *("_quiet_until", "_ready", "_sandbox", "_was_tried"),
+        *("_address", "_backoff", "_connected_at", "_is_given", "_is_steady", "_is_troubled"),
+        *("_label", "_last_error", "_next_try", "_quiet_until", "_ready", "_reason", "_sandbox"),
+        "_trying",
     )
 
     def __init__(
@@ -195,8 +207,12 @@ class Redialer:
         self._address = address
         self._backoff = backoff
         self._sandbox = sandbox
-        self._was_tried = False
-        self._connected_at: float | None = None  # when the last peer came, until its end is noted
+        self._next_try = -math.inf
+        self._trying: trio.CancelScope | None = None  # the attempt, or the wait for it; for `retry`
+        self._is_given = False  # was a socket taken whose end is not noted yet?
+        self._connected_at: float | None = None  # when its peer came
+        self._reason = ""  # why it has ended, if that was told
+        self._last_error: str | None = None
         self._is_steady = True  # was the last connection?
         self._is_troubled = False  # has it been logged that it is tried again?
         self._quiet_until = -math.inf
@@ -204,45 +220,77 @@ class Redialer:
 
     async def wait(self) -> None:
         """Wait until there is a connection to take. When Cancelled, the attempt is given up."""
-        if self._connected_at is not None:
-            self._note_end(trio.current_time() - self._connected_at)
+        if self._is_given or self._connected_at is not None:
+            self._note_end()
         while self._ready is None:
-            if self._was_tried:
-                await trio.sleep(self._backoff.next())
-            self._was_tried = True
-            try:
-                self._ready = await connect(self._address, self._sandbox)
-            except BackendError as exc:
-                self._note_trouble(f"Unable to connect character device {self._label}: {exc}")
+            with trio.CancelScope() as self._trying:
+                await trio.sleep_until(self._next_try)
+                await self._try()
+        self._trying = None
+
+    async def _try(self) -> None:
+        try:
+            self._ready = await connect(self._address, self._sandbox)
+        except BackendError as exc:
+            self._last_error = str(exc)
+            self._next_try = trio.current_time() + self._backoff.next()
+            self._note_trouble(f"Unable to connect character device {self._label}: {exc}")
+
+    def retry(self) -> None:
+        """Try now, if there is no connection; an attempt that is under way is begun anew."""
+        self._next_try = -math.inf
+        if self._trying is not None:
+            self._trying.cancel()
+
+    @property
+    def outlook(self) -> Outlook:
+        """See `Peer.outlook`."""
+        is_later = self._next_try > trio.current_time()
+        next_try = self._next_try if is_later else None
+        return Outlook(may_come=True, last_error=self._last_error, next_try=next_try)
 
     def take(self) -> socket.socket | None:
         """Return the connection, if there is one."""
         sock, self._ready = self._ready, None
+        self._is_given = self._is_given or sock is not None
         return sock
 
     def connected(self) -> None:
         """See `Peers.connected`."""
         self._connected_at = trio.current_time()
+        self._reason = ""
         if self._is_troubled:
             self._is_troubled = False
             self._log(f"chardev '{self._label}': connected to '{self._address}' again")
 
-    def _note_end(self, lived: float) -> None:
+    def failed(self, reason: str) -> None:
+        """Note why the connection that was taken ends, or why it did not get as far as a peer."""
+        self._reason = reason
+
+    def _note_end(self) -> None:
         """Note that the connection is over. One that was too short is no success."""
-        self._connected_at = None
-        if lived >= STEADY:
-            self._is_steady = True
+        now = trio.current_time()
+        came_at, self._connected_at, self._is_given = self._connected_at, None, False
+        reason, self._reason = self._reason, ""
+        self._is_steady = came_at is not None and now - came_at >= STEADY
+        if self._is_steady:
             self._backoff.reset()
+        self._next_try = now + self._backoff.next(was_short=not self._is_steady)
+        if came_at is None:
+            how = "has failed"
+        elif self._is_steady:
             how = "has ended"
         else:
-            self._is_steady = False
-            how = f"has ended after {lived:.1f} s"
-        self._note_trouble(f"chardev '{self._label}': the connection to '{self._address}' {how}")
+            how = f"has ended after {now - came_at:.1f} s"
+        why = f": {reason}" if reason else ""
+        self._last_error = f"the connection to '{self._address}' {how}{why}"
+        self._note_trouble(f"chardev '{self._label}': {self._last_error}")
 
     def _note_trouble(self, text: str) -> None:
         if not self._is_troubled:
             self._is_troubled = True
-            self._log(f"{text}; trying again {self._backoff}")
+            was_short = not self._is_steady
+            self._log(f"{text}; trying again {self._backoff.words(was_short=was_short)}")
 
     def _log(self, text: str) -> None:
         now = trio.current_time()

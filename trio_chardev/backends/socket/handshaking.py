@@ -48,10 +48,20 @@ def ending(close: Callable[[], object], label: str) -> Iterator[None]:
 class Handshaking:
     """The newcomers of one socket; `wait` until one is ready, then `take` it."""
 
-    __slots__ = ("_deadlines", "_label", "_ready", "_serves_many")
+    __slots__ = ("_deadlines", "_label", "_on_failure", "_ready", "_serves_many")
 
-    def __init__(self, label: str, *, serves_many: bool = False) -> None:
-        """*label* begins the log's lines. Unless it *serves_many*, there is one peer at a time."""
+    def __init__(
+        self,
+        label: str,
+        *,
+        serves_many: bool = False,
+        on_failure: Callable[[OSError], None] = lambda error: None,
+    ) -> None:
+        """*label* begins the log's lines. Unless it *serves_many*, there is one peer at a time.
+
+        *on_failure* is told what has ended a newcomer's handshakes.
+        """
+        self._on_failure = on_failure
         self._label = label
         self._serves_many = serves_many
         self._deadlines: dict[Link, float] = {}  # infinite while another is the peer
@@ -85,6 +95,7 @@ class Handshaking:
             self._ready = self._ready or link
         except OSError as exc:
             log.info("%s: %s: %s", self._label, link.name, exc)
+            self._on_failure(exc)
         waiting.cancel()
 
     async def shake_hands(self, link: Link) -> None:

@@ -66,8 +66,8 @@ class SocketOptions(BackendOptions):
     """The same in milliseconds."""
 
     reconnect_max_ms: int | None = None
-    """Milliseconds up to which the delay doubles while connecting fails, with jitter; it stays the
-    same by default."""
+    """Milliseconds up to which the delay doubles, with jitter. By default it stays the same while
+    connecting fails, and doubles up to 32 times while the server accepts and closes within 5 s."""
 
     linger_ms: int = 2000
     """Milliseconds that a peer which sends no more (half-close) is still sent to, from its end or

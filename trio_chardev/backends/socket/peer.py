@@ -66,6 +66,9 @@ class PeerBackend(Backend):
     async def _wait_for_peer(self) -> None:
         """Wait until there may be a peer; the caller checks, and calls again if there is none."""
 
+    def _note_failure(self, error: Exception) -> None:
+        """Note what ends a peer, or keeps somebody from becoming one."""
+
     def _connect(self, link: Link) -> None:
         """Make *link*, which is owned from now on, the peer."""
         self._let_go()
@@ -172,6 +175,7 @@ class PeerBackend(Backend):
             return b""
         except OSError as exc:
             log.info("chardev '%s': %s: %s", self.id, connection.name, exc)
+            self._note_failure(exc)
             self._lose()
             return b""
         except Exception as exc:  # whatever it is, it ends this peer only

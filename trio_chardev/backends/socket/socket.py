@@ -52,9 +52,9 @@ from trio_chardev.backends.socket.rights import close_socket
 from trio_chardev.backends.socket.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.line import Line
-from trio_chardev.core.peer import Peer
+from trio_chardev.core.peer import Outlook, Peer
 from trio_chardev.core.weak import weakly
-from trio_chardev.errors import NOTICE, BackendError
+from trio_chardev.errors import NOTICE, BackendError, NotSupportedError
 from trio_chardev.events import UNKNOWN_SIZE, BackendEvent, LineRequest, WindowSize
 from trio_chardev.files import work_on_files
 from trio_chardev.protocols.com_port import Port
@@ -83,7 +83,9 @@ class SocketBackend(PeerBackend):
         self.keeps_peer = False
         """`activate` takes over the peer of the replaced backend."""
         self._peers: Peers = Nobody()
-        self._handshaking = Handshaking(f"chardev '{self.id}'")
+        self._handshaking = Handshaking(
+            f"chardev '{self.id}'", on_failure=weakly(SocketBackend._note_failure, self)
+        )
         self._waiting: trio.CancelScope | None = None  # for a peer; add_client cancels it
         self._access: Access | None = None
         self._door = Door(
@@ -329,12 +331,13 @@ class SocketBackend(PeerBackend):
         self._waiting = None
         if self._connection is not None:
             return
-        if (newcomer := self._handshaking.take()) is not None:
-            with contextlib.suppress(OSError):  # it may not come
+        try:
+            if (newcomer := self._handshaking.take()) is not None:
                 self._admit(newcomer)
-        elif (sock := self._peers.take()) is not None:
-            with contextlib.suppress(OSError):  # it has left already
+            elif (sock := self._peers.take()) is not None:
                 self._take_in(sock)
+        except OSError as exc:  # it may not come, or has left already
+            self._note_failure(exc)
 
     def add_client(self, sock: socket.socket) -> None:
         """Make *sock*, a connected stream socket, the peer, and own it.
@@ -354,6 +357,10 @@ class SocketBackend(PeerBackend):
             raise BackendError("failed to add client") from exc
         if self._waiting is not None:
             self._waiting.cancel()
+
+    def _note_failure(self, error: Exception) -> None:
+        if isinstance(self._peers, Redialer):
+            self._peers.failed(str(error))
 
     def _refusal_of(self, link: Link) -> str | None:
         """Return why the peer on *link* would not be let in if it came now, or None."""
@@ -440,6 +447,20 @@ class _SocketPeer(LinkPeer):
     @property
     def is_kept(self) -> bool:
         return self._backend.keeps_peer
+
+    @property
+    def outlook(self) -> Outlook:
+        peers = self._backend._peers
+        if isinstance(peers, Redialer):
+            return peers.outlook
+        return Outlook(may_come=self._backend._options.server)
+
+    def retry(self) -> None:
+        if not isinstance(self._backend._peers, Redialer):
+            raise NotSupportedError(
+                f"'{self.filename}' has nothing to retry: it is no client with 'reconnect-ms'"
+            )
+        self._backend._peers.retry()
 
     @property
     def waiting(self) -> int:

@@ -25,7 +25,7 @@ from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.nursery import open_background_nursery
-from trio_chardev.core.peer import Peer
+from trio_chardev.core.peer import Outlook, Peer
 from trio_chardev.core.runner import CLEANUP_TIMEOUT
 from trio_chardev.core.stacking import Stacking
 from trio_chardev.core.tap import Tap
@@ -308,6 +308,16 @@ class BasesPeer(Peer):
     def is_lingering(self) -> bool:
         is_closed = not self._backend.is_open
         return is_closed and any(base.takes_output for base in self._backend.on_bases)
+
+    @property
+    def outlook(self) -> Outlook:
+        """Why nobody is at a base is shown there."""
+        return Outlook(
+            may_come=any(
+                base.chardev.is_open or base.chardev.backend.peer.outlook.may_come
+                for base in self._backend.on_bases
+            )
+        )
 
     def guard(self) -> None:
         """Guard the bases, as it is to them that peers come."""

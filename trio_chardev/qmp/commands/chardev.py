@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 import attrs
 
 from trio_chardev.backends.table import BACKEND, KINDS, NOT_IN_QEMU
-from trio_chardev.core.chardev import Chardev, ChardevInfo
+from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.info import ChardevInfo
 from trio_chardev.core.runner import DRAIN_TIMEOUT
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.structure import unstructure
@@ -33,6 +34,7 @@ from trio_chardev.qmp.commands.log import LOG_COMMANDS
 from trio_chardev.qmp.commands.object import OBJECT_COMMANDS
 from trio_chardev.qmp.commands.peer import PEER_COMMANDS
 from trio_chardev.qmp.commands.ringbuf import RINGBUF_COMMANDS
+from trio_chardev.qmp.commands.stats import STATS_COMMANDS
 from trio_chardev.qmp.json.codec import Encoded, encode
 from trio_chardev.qmp.schema import qmp_schema
 from trio_chardev.qmp.server.events import EVENTS
@@ -251,6 +253,7 @@ COMMANDS: dict[str, Command] = {
     **LENDING_COMMANDS,
     **LOG_COMMANDS,
     **PEER_COMMANDS,
+    **STATS_COMMANDS,
     **FD_COMMANDS,
     **OBJECT_COMMANDS,
     **DEVICE_COMMANDS,

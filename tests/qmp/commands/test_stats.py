@@ -1,0 +1,228 @@
+"""query-chardev-stats and chardev-retry: how chardevs fare, and how to hurry one that waits."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from tests.devices.fakes import open_fakes
+from tests.qmp.commands.test_chardev import Commands, open_commands
+from tests.users import PATIENCE
+from trio_chardev.core.info import ChardevState
+from trio_chardev.devices.bridge import BridgeOptions
+from trio_chardev.devices.echo import EchoOptions
+from trio_chardev.qmp.commands.context import Context, Host
+from trio_chardev.testing import FakeDevice, open_chardev
+
+
+async def row_of(run: Commands, id: str) -> dict[str, Any]:
+    rows = [row for row in (await run("query-chardev-stats"))["chardevs"] if row["id"] == id]
+    assert len(rows) == 1
+    row: dict[str, Any] = rows[0]
+    return row
+
+
+async def until_row(run: Commands, id: str, **wanted: Any) -> dict[str, Any]:
+    """The row of chardev *id*, once it has what is *wanted*."""
+    with trio.fail_after(PATIENCE):
+        while not (row := await row_of(run, id)).items() >= wanted.items():  # noqa: ASYNC110
+            await trio.sleep(0.001)
+    return row
+
+
+# ---------------------------------------------------------------- states
+
+
+async def test_each_chardev_has_a_row_in_order() -> None:
+    async with open_commands() as run:
+        assert await run("query-chardev-stats") == {"chardevs": [], "devices": []}
+        await run.add("b", "ringbuf")
+        await run.add("a", "null")
+        rows = (await run("query-chardev-stats"))["chardevs"]
+    since = [row.pop("since") for row in rows]
+    assert all(0 <= one < PATIENCE for one in since)
+    assert rows == [
+        {"id": "b", "kind": "ringbuf", "state": "open"},
+        {"id": "a", "kind": "null", "state": "closed"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("socket", {"addr": {"type": "unix", "data": {"path": "PATH"}}, "wait": False}),
+        ("pty", {}),
+        ("serial", {"device": "PATH", "wait": False}),
+    ],
+)
+async def test_where_somebody_may_come_it_waits(
+    kind: str, data: dict[str, Any], tmp_path: Path
+) -> None:
+    if "addr" in data:
+        data = {**data, "addr": {"type": "unix", "data": {"path": str(tmp_path / "s")}}}
+    elif "device" in data:
+        data = {**data, "device": str(tmp_path / "ttyUSB0")}
+    async with open_commands() as run:
+        await run.add("c", kind, **data)
+        assert (await row_of(run, "c"))["state"] == "waiting"
+        await run.add("m", "mux", chardev="c")
+        assert (await row_of(run, "m"))["state"] == "waiting"
+
+
+async def test_a_client_that_dials_says_why_it_waits_and_how_long(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    addr = {"type": "unix", "data": {"path": path}}
+    async with open_commands() as run:
+        await run.add("c", "socket", addr=addr, server=False, **{"reconnect-ms": 60_000})
+        refused = f"Failed to connect to '{path}': No such file or directory"
+        row = await until_row(run, "c", **{"state": "waiting", "last-error": refused})
+        assert 60 - PATIENCE < row["next-try"] <= 60
+        # Somebody comes, and it dials at once.
+        await run.add("s", "socket", addr=addr, wait=False)
+        assert await run("chardev-retry", id="c") == {}
+        row = await until_row(run, "c", state="open")
+        assert row.keys() == {"id", "kind", "state", "since"}
+        assert await run("chardev-retry", id="c") == {}, "it is connected, which is what was wanted"
+        assert (await row_of(run, "c"))["state"] == "open"
+        await run("chardev-change", id="s", backend={"type": "null", "data": {}})
+        row = await until_row(run, "c", state="waiting")
+        assert row["last-error"].startswith(f"the connection to '{path}' has ended after 0.")
+        assert 60 - PATIENCE < row["next-try"] <= 60
+
+
+async def test_a_client_that_does_not_dial_again_is_closed(tmp_path: Path) -> None:
+    addr = {"type": "unix", "data": {"path": str(tmp_path / "s")}}
+    async with open_commands() as run:
+        await run.add("s", "socket", addr=addr, wait=False)
+        await run.add("c", "socket", addr=addr, server=False)
+        await until_row(run, "s", state="open")
+        await run("chardev-change", id="s", backend={"type": "null", "data": {}})
+        row = await until_row(run, "c", state="closed")
+        assert row.keys() == {"id", "kind", "state", "since"}
+        name = f"disconnected:unix:{tmp_path}/s"
+        why = f"'{name}' has nothing to retry: it is no client with 'reconnect-ms'"
+        assert await run.error("chardev-retry", id="c") == why
+
+
+@pytest.mark.parametrize("kind", ["null", "ringbuf", "pty"])
+async def test_what_tries_nothing_has_nothing_to_retry(kind: str) -> None:
+    async with open_commands() as run:
+        await run.add("c", kind)
+        name = run.registry["c"].backend.filename
+        why = f"'{name}' has nothing to retry"
+        assert await run.error("chardev-retry", id="c") == why
+        assert await run.error("chardev-retry", id="x") == "Chardev 'x' not found"
+
+
+async def test_a_line_that_is_absent_says_so_and_is_looked_for_now(tmp_path: Path) -> None:
+    path = tmp_path / "ttyUSB0"
+    async with open_commands() as run:
+        await run.add("c", "serial", device=str(path), wait=False, **{"reopen-ms": 60_000})
+        why = f"Could not open '{path}': No such file or directory"
+        row = await until_row(run, "c", **{"state": "waiting", "last-error": why})
+        assert 60 - PATIENCE < row["next-try"] <= 60
+        master, slave = os.openpty()
+        path.symlink_to(os.ttyname(slave))
+        assert await run("chardev-retry", id="c") == {}
+        await until_row(run, "c", state="open")
+        os.close(slave)
+        os.close(master)
+        await until_row(run, "c", **{"state": "waiting", "last-error": f"'{path}' went away"})
+
+
+async def test_a_backend_that_has_failed_says_why() -> None:
+    """As one with ``reopen-ms=0`` whose line goes."""
+    master, slave = os.openpty()
+    async with open_commands() as run:
+        await run.add("c", "serial", device=os.ttyname(slave), **{"reopen-ms": 0})
+        name = os.ttyname(slave)
+        os.close(slave)
+        os.close(master)
+        await until_row(run, "c", **{"state": "failed", "last-error": f"'{name}' went away"})
+        assert await run.error("chardev-retry", id="c") == "the backend of chardev 'c' is gone"
+
+
+async def test_one_that_is_lent_says_so() -> None:
+    master, slave = os.openpty()
+    try:
+        async with open_commands() as run:
+            await run.add("c", "serial", device=os.ttyname(slave))
+            await run("chardev-lend", id="c")
+            row = await row_of(run, "c")
+            assert row.items() >= {"kind": "serial", "state": "lent"}.items()
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+async def test_since_is_how_long_it_has_been_so(autojump_clock: MockClock) -> None:
+    device = FakeDevice("c", connected=False)
+    async with open_chardev(device) as chardev:
+        await trio.sleep(3)
+        assert chardev.state == ChardevState(state="closed", since=3)
+        device.connect(True)
+        await trio.sleep(4)
+        assert chardev.state == ChardevState(state="open", since=4)
+        await chardev.change(FakeDevice("new").open)
+        await trio.sleep(5)
+        assert chardev.state == ChardevState(state="open", since=5)
+
+
+# ---------------------------------------------------------------- bytes
+
+
+async def test_what_a_bridge_counts_is_shown_with_its_chardevs() -> None:
+    async with open_commands() as run:
+        await run.add("board", "ringbuf")
+        await run.add("user", "ringbuf")
+        await run.add("other", "null")
+        run.registry.devices.add(BridgeOptions(id="b", chardev="board", peer="user"))
+        run.registry.devices.add(EchoOptions(id="e", chardev="other"))
+        stats = await run("query-chardev-stats")
+        rows = {row["id"]: row for row in stats["chardevs"]}
+        assert rows["board"].items() >= {"received": 0, "sent": 0}.items()
+        assert "sent" not in rows["other"]
+        assert stats["devices"] == await run("query-devices")
+
+
+async def test_each_side_has_what_came_from_it_and_what_went_to_it() -> None:
+    board, user = FakeDevice("board", eager=True), FakeDevice("user", eager=True)
+    async with open_fakes(board, user) as registry:
+        run = Commands(Context(Host(registry, on_quit=lambda reason: None)))
+        registry.devices.add(BridgeOptions(id="b", chardev="board", peer="user"))
+        board.feed(b"hello")
+        user.feed(b"x\n")
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await row_of(run, "board")).items() >= {"received": 5, "sent": 2}.items()
+        assert (await row_of(run, "user")).items() >= {"received": 2, "sent": 5}.items()
+        user.connect(False)
+        board.feed(b"lost")  # dropped: nobody is there, as with a cable
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await row_of(run, "board")).items() >= {"received": 9, "sent": 2}.items()
+        assert (await row_of(run, "user")).items() >= {"received": 2, "sent": 5}.items()
+
+
+# ---------------------------------------------------------------- one id
+
+
+async def test_one_id_gives_its_chardev_and_what_uses_it() -> None:
+    async with open_commands() as run:
+        for id in ("board", "user", "other"):
+            await run.add(id, "ringbuf")
+        run.registry.devices.add(BridgeOptions(id="b", chardev="board", peer="user"))
+        run.registry.devices.add(EchoOptions(id="e", chardev="other"))
+
+        async def ids(id: str) -> tuple[list[str], list[str]]:
+            stats = await run("query-chardev-stats", id=id)
+            return [c["id"] for c in stats["chardevs"]], [d["id"] for d in stats["devices"]]
+
+        assert await ids("user") == (["user"], ["b"])
+        assert await ids("e") == ([], ["e"])
+        why = "Chardev 'x' not found"
+        assert await run.error("query-chardev-stats", id="x") == why
