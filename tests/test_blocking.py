@@ -39,6 +39,7 @@ ALLOWED = {
     "backends.ringbuf.file.RingFile.is_same": THREAD,
     "backends.ringbuf.file.RingFile.load": THREAD,
     "backends.taps.log_output.LogOutput._is_in_place": THREAD,
+    "backends.taps.log_output._is_cut": THREAD,
     "backends.taps.log_output.LogOutput._rotate": THREAD,
     "backends.taps.log_output.LogOutput._shift": THREAD,
     "backends.taps.log_output.LogOutput.check_can_be_kept": THREAD,

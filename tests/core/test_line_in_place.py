@@ -13,6 +13,7 @@ from tests.steps import steps
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.handlers import stateless
 from trio_chardev.core.line_change import LineChange, LineState
+from trio_chardev.core.tap import Tap
 from trio_chardev.errors import (
     BackendError,
     ChangeFailedError,
@@ -47,6 +48,21 @@ async def test_a_new_backend_is_set_as_the_old_one_was(has_user: bool) -> None:
         await chardev.line.set_break(True)
         await chardev.change(new.open)
     assert new.line_calls == [SLOW, DTR, True]
+
+
+async def test_a_break_that_is_sent_is_noted_by_the_taps() -> None:
+    notes: list[str] = []
+
+    class Notes(Tap):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    async with open_chardev(lined()) as chardev:
+        chardev.backend.taps = (Notes(),)
+        await chardev.line.send_break(0.1)
+        await chardev.line.set_break(True)
+        await chardev.line.set_break(False)
+    assert notes == ["BREAK sent", "BREAK on", "BREAK off"]
 
 
 async def test_what_the_new_backend_lacks_is_left_out_and_kept_for_the_next() -> None:

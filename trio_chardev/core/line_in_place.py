@@ -82,9 +82,11 @@ class LineInPlace(Line):
     async def send_break(self, duration: float = BREAK_DURATION) -> None:
         async with self._outbox.exclusive():
             await self._line().send_break(duration)
+            self._outbox.runner.show_note("BREAK sent")
 
     async def set_break(self, is_on: bool) -> None:
         await self._set(BreakState(is_on))
+        self._outbox.runner.show_note(f"BREAK {'on' if is_on else 'off'}")
 
     async def purge(self, buffers: Purge) -> None:
         await self._set(buffers)

@@ -186,6 +186,10 @@ class Runner:
         """Show the taps that *data* went to the backend."""
         show(self.backend.taps, lambda tap: tap.sent(data))
 
+    def show_note(self, text: str) -> None:
+        """Have the taps note *text*, see `Tap.note`."""
+        show(self.backend.taps, lambda tap: tap.note(text))
+
     def show_refused(self, data: memoryview) -> None:
         """Show the taps that *data* will not be sent."""
         show(self.backend.taps, lambda tap: tap.refused(data))

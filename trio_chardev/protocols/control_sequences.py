@@ -42,6 +42,14 @@ class Stripper:
     def feed(self, data: bytes) -> bytes:
         """Return what is text in *data*, and in what was held before."""
         data, self.held = self.held + data, b""
+        if len(data) <= MAX_HELD:  # the usual case, made fast: all sequences are whole, and short
+            text = _SEQUENCE.sub(b"", data)
+            if b"\x1b" not in text:
+                return _without_controls(text)
+        return _without_controls(self._text_of(data))
+
+    def _text_of(self, data: bytes) -> bytes:
+        """Do as `feed`, one sequence after the other; control characters are left in."""
         pieces: list[bytes] = []
         at = 0
         while (escape := data.find(b"\x1b", at)) >= 0:
@@ -54,7 +62,7 @@ class Stripper:
             else:  # it is none: a newline breaks an OSC off, or it is too long
                 at = escape + 1
         pieces.append(data[at:])
-        return _without_controls(b"".join(pieces))
+        return b"".join(pieces)
 
     def flush(self) -> bytes:
         """Return the text of a sequence that has begun; what comes then is no part of it."""
@@ -66,7 +74,7 @@ def _end_of_sequence(data: bytes, begin: int) -> int | None:
     """Where the sequence ends that is whole in *data*; None if there is none, or it is too long."""
     if (found := _SEQUENCE.match(data, begin)) is None:
         return None
-    known = max(found.end(group) for group in range(_SEQUENCE.groups + 1))
+    known = found.end(found.lastindex) if found.lastindex else found.end()
     return found.end() if known - begin <= MAX_HELD + 1 else None
 
 

@@ -7,9 +7,10 @@ the beginning of a line; `LogFormat.due` tells since when, and `LogFormat.flush`
 from __future__ import annotations
 
 import base64
-import json
 import math
-from typing import Any, Final, Literal
+import re
+from json.encoder import encode_basestring
+from typing import Final, Literal
 
 import attrs
 
@@ -19,6 +20,9 @@ Direction = Literal["out", "in"]
 
 MAX_LINE: Final = 4096  # bytes of a line that are held back
 ROW: Final = 16  # bytes in a row of a hex dump
+_LINE: Final = re.compile(r"[^\n]*\n|[^\n]+")
+_LINE_OF_BYTES: Final = re.compile(_LINE.pattern.encode())
+_PRINTABLE: Final = bytes(byte if 0x20 <= byte < 0x7F else ord(".") for byte in range(256))
 MARKS: Final[dict[Direction, str]] = {"out": ">", "in": "<"}
 
 
@@ -153,25 +157,35 @@ class _Lines(LogFormat):
 
     def _lay_out(self, direction: Direction, data: bytes, moment: Moment) -> bytes:
         given = []
-        first, *others = data.split(b"\n")
-        begun = self._hold(direction, first, moment)
-        for line in others:
-            begun.data += b"\n"
-            given.append(self._line(direction, begun))
-            begun.moment, begun.data = moment, bytearray(line)
+        if end := data.find(b"\n") + 1:
+            begun = self._hold(direction, data[:end], moment)
+            del self._begun[direction]
+            given.append(self._lines(direction, begun.moment, bytes(begun.data)))
+            if last := data.rfind(b"\n", end) + 1:
+                given.append(self._lines(direction, moment, data[end:last]))
+                end = last
+        if rest := data[end:]:
+            given.append(self._begin(direction, rest, moment))
+        return b"".join(given)
+
+    def _begin(self, direction: Direction, data: bytes, moment: Moment) -> bytes:
+        """Hold *data*, a part of a line, back; return what is too long for that."""
+        given = []
+        begun = self._hold(direction, data, moment)
         while len(begun.data) > MAX_LINE:
             cut = _character_start(begun.data, MAX_LINE)
-            given.append(self._line(direction, _Begun(begun.moment, begun.data[:cut])))
+            given.append(self._lines(direction, begun.moment, bytes(begun.data[:cut])))
             begun.moment, begun.data = moment, begun.data[cut:]
-        if not begun.data:
-            del self._begun[direction]
         return b"".join(given)
 
     def _flush_lines(self, until: float) -> bytes:
-        return b"".join(self._line(*item) for item in self._take_begun(until))
+        return b"".join(
+            self._lines(direction, begun.moment, bytes(begun.data))
+            for direction, begun in self._take_begun(until)
+        )
 
-    def _line(self, direction: Direction, line: _Begun) -> bytes:
-        """Make the text of *line*, which has an end, or is a part of a line."""
+    def _lines(self, direction: Direction, moment: Moment, data: bytes) -> bytes:
+        """Make the text of *data*: whole lines, or a part of a line."""
         raise NotImplementedError
 
 
@@ -191,11 +205,11 @@ class MarkedTimestamps(_Lines):
         self._last: Direction | None = None
         """The direction of the line at the end, if that is not whole."""
 
-    def _line(self, direction: Direction, line: _Begun) -> bytes:
-        text = bytes(line.data)
+    def _lines(self, direction: Direction, moment: Moment, data: bytes) -> bytes:
+        mark = f"{moment.text} {MARKS[direction]} ".encode()
+        text = data[:-1].replace(b"\n", b"\n" + mark) + data[-1:]
         if self.at_line_start or direction != self._last:
-            gap = "" if self.at_line_start else "\n"
-            text = f"{gap}{line.moment.text} {MARKS[direction]} ".encode() + text
+            text = (b"" if self.at_line_start else b"\n") + mark + text
         self._last = direction
         return self._give(text)
 
@@ -208,23 +222,31 @@ class JsonLines(_Lines):
 
     def __init__(self, id: str, *, strips: bool = False) -> None:
         super().__init__(strips=strips)
-        self._id = id
+        self._id = encode_basestring(id)
 
-    def _line(self, direction: Direction, line: _Begun) -> bytes:
-        record: dict[str, Any] = {"direction": direction}
+    def _lines(self, direction: Direction, moment: Moment, data: bytes) -> bytes:
+        head = f'{self._head(moment)}, "direction": "{direction}", "text": '
         try:
-            record["text"] = line.data.decode()
+            texts = _LINE.findall(data.decode())
         except UnicodeDecodeError:
-            record["text"] = line.data.decode(errors="replace")
-            record["base64"] = base64.b64encode(line.data).decode()
-        return self._record(line.moment, record)
+            return b"".join(_json_of_bytes(head, line) for line in _LINE_OF_BYTES.findall(data))
+        return "".join(f"{head}{encode_basestring(text)}}}\n" for text in texts).encode()
 
     def note_line(self, text: str, moment: Moment) -> bytes:
-        return self._record(moment, {"note": text})
+        return f'{self._head(moment)}, "note": {encode_basestring(text)}}}\n'.encode()
 
-    def _record(self, moment: Moment, record: dict[str, Any]) -> bytes:
-        record = {"time": moment.text, "id": self._id} | record
-        return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    def _head(self, moment: Moment) -> str:
+        return f'{{"time": "{moment.text}", "id": {self._id}'
+
+
+def _json_of_bytes(head: str, line: bytes) -> bytes:
+    """An object for a *line* that may not be UTF-8."""
+    try:
+        return f"{head}{encode_basestring(line.decode())}}}\n".encode()
+    except UnicodeDecodeError:
+        text = encode_basestring(line.decode(errors="replace"))
+        exact = base64.b64encode(line).decode()
+        return f'{head}{text}, "base64": "{exact}"}}\n'.encode()
 
 
 class HexDump(LogFormat):
@@ -262,5 +284,5 @@ class HexDump(LogFormat):
         offset = self._offsets[direction]
         self._offsets[direction] += len(data)
         mark = f"{MARKS[direction]} " if self._is_marked else ""
-        text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in data)
+        text = data.translate(_PRINTABLE).decode()
         return f"{moment.text} {mark}{offset:08x}: {data.hex(' ', -2):39}  {text}\n".encode()

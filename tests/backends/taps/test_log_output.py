@@ -112,6 +112,35 @@ async def test_a_file_that_was_moved_meanwhile_is_left_alone(tmp_path: Path) -> 
     assert texts(tmp_path) == {"log": b"new", "moved": b"evidence"}
 
 
+@pytest.mark.parametrize(
+    ("given", "log"),
+    [
+        ({"logtimestamp": True}, b"cut\nnext"),
+        ({"log_format": "json"}, b"cut\nnext"),
+        ({}, b"cutnext"),
+    ],
+)
+async def test_a_line_that_a_crash_has_cut_is_not_glued_to_the_next(
+    tmp_path: Path, given: dict[str, Any], log: bytes
+) -> None:
+    (tmp_path / "log").write_bytes(b"cut")
+    output = await open_it(tmp_path / "log", logappend=True, **given)
+    write(output, b"next")
+    assert (tmp_path / "log").read_bytes() == log
+    output = await open_it(tmp_path / "new", logappend=True, **given)
+    write(output, b"next")
+    assert (tmp_path / "new").read_bytes() == b"next"
+
+
+async def test_what_may_not_be_read_is_appended_to_all_the_same(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    output = await open_it(tmp_path / "fifo", logappend=True, logtimestamp=True)
+    write(output, b"next")
+    assert os.read(reader, 100) == b"next"
+    os.close(reader)
+
+
 # ---------------------------------------------------------------- size
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -179,10 +180,12 @@ def test_logrotates_move_then_signal_loses_nothing(tmp_path: Path, form: str) ->
                 os.write(fifo, text[start + 40_000 : start + 80_000])
                 while not path.exists():
                     assert serving.poll() is None
+                    time.sleep(0.01)
             assert qmp("chardev-reopen-log") == {}
             os.write(fifo, b"end\n")
             while b"end\n" not in path.read_bytes():
                 assert serving.poll() is None
+                time.sleep(0.01)
     finally:
         serving.terminate()
         serving.wait(TIMEOUT)
@@ -190,3 +193,28 @@ def test_logrotates_move_then_signal_loses_nothing(tmp_path: Path, form: str) ->
     lines = b"".join(p.read_bytes() for p in (*moved, path)).splitlines()
     assert len(moved) == 20
     assert [line.split()[-1] for line in lines] == [*text.split(), b"end"]
+
+
+def test_after_a_crash_a_start_keeps_the_last_log(tmp_path: Path) -> None:
+    """SIGKILL, then the same command again: the evidence is in LOG.1."""
+    path = tmp_path / "log"
+    os.mkfifo(tmp_path / "fifo")
+    fifo = os.open(tmp_path / "fifo", os.O_RDWR)
+    command = [
+        *(*PROGRAM, "serve", "--chardev", f"pipe,id=x,path={tmp_path}/fifo,logfile={path},log=in"),
+        *("--chardev", "null,id=n", "--device", "bridge,id=b,chardev=x,peer=n"),
+        *("--qmp", f"unix:{tmp_path}/q,server=on"),
+    ]
+    for text in (b"panic: x", b"up again"):
+        serving = subprocess.Popen(command)
+        try:
+            os.write(fifo, text)
+            while not path.exists() or text not in path.read_bytes():
+                assert serving.poll() is None
+                time.sleep(0.01)
+        finally:
+            serving.kill()
+            serving.wait(TIMEOUT)
+    os.close(fifo)
+    assert path.read_bytes() == b"up again"
+    assert (tmp_path / "log.1").read_bytes() == b"panic: x"

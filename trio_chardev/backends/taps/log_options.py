@@ -74,6 +74,11 @@ def kept_by(options: BackendOptions) -> int:
     return KEPT_OF_ROTATED if is_rotated(options) else KEPT
 
 
+def has_lines(options: BackendOptions) -> bool:
+    """Is the log made of lines of ours, rather than of the bytes alone?"""
+    return _name_of_format(options) != "raw"
+
+
 def format_of(options: BackendOptions, id: str) -> LogFormat | None:
     """Make the format of the log of chardev *id*; None if it is the bytes alone, as QEMU's is."""
     strips = options.log_strip

@@ -23,7 +23,7 @@ from trio_chardev.backends.descriptor import slow_errors
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.limit import parse_mode
 from trio_chardev.backends.taps.background_file import create
-from trio_chardev.backends.taps.log_options import is_rotated, kept_by
+from trio_chardev.backends.taps.log_options import has_lines, is_rotated, kept_by
 from trio_chardev.backends.taps.output import Output
 from trio_chardev.core.backend import OpenRequest
 from trio_chardev.errors import BackendError, reason_of
@@ -56,7 +56,7 @@ def _open(path: str, options: BackendOptions, request: OpenRequest) -> LogOutput
         parse_mode("log-mode", options.log_mode),
         options.log_max is not None or is_rotated(options),
     )
-    output = LogOutput(open_again(), path, open_again, keeping)
+    output = LogOutput(open_again(), path, open_again, keeping, has_lines=has_lines(options))
     with owned(output.close):
         if is_rotated(options) or options.log_keep:
             output.check_can_be_kept()
@@ -81,8 +81,20 @@ class Keeping:
 class LogOutput(Output):
     """The open file of a log; see `Output`."""
 
-    def __init__(self, fd: int, path: str, open_again: Callable[[], int], keeping: Keeping) -> None:
-        """*open_again* opens *path* as *fd* was opened, and makes a file if there is none."""
+    def __init__(
+        self,
+        fd: int,
+        path: str,
+        open_again: Callable[[], int],
+        keeping: Keeping,
+        *,
+        has_lines: bool = False,
+    ) -> None:
+        """*open_again* opens *path* as *fd* was opened, and makes a file if there is none.
+
+        With *has_lines* what is written begins on a line of its own, even if a crash has cut the
+        last one.
+        """
         super().__init__(fd)
         self._path = path
         self._open_again = open_again
@@ -90,6 +102,7 @@ class LogOutput(Output):
         self._begun = time.monotonic()
         self._at_line_start = True
         self._retry_at = 0.0
+        self._ends_last_line = has_lines
         self._has_name = self._is_in_place
         """Is it a file with a name, rather than a passed descriptor?"""
 
@@ -119,6 +132,10 @@ class LogOutput(Output):
 
     def write(self, data: bytearray) -> None:
         """Write *data*, and rotate the files where it is time for that. Raises OSError."""
+        if self._ends_last_line:
+            self._ends_last_line = False
+            if _is_cut(self.fd):
+                data[:0] = b"\n"
         if not self._keeping.is_rotated:
             super().write(data)
             return
@@ -214,6 +231,21 @@ class LogOutput(Output):
         self._retry_at = 0.0
         with contextlib.suppress(OSError):  # as in `close`
             os.close(old)
+
+
+def _is_cut(fd: int) -> bool:
+    """Is the last line of the file, if it is a regular one, without an end?"""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:
+        return False
+    try:
+        reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # it may only be written
+        return False
+    try:
+        return os.pread(reader, 1, status.st_size - 1) != b"\n"
+    finally:
+        os.close(reader)
 
 
 def _is_taken(place: Place) -> bool:
