@@ -423,7 +423,7 @@ REASONS: dict[str, str] = {
     "send_eof: swapped `await trio.lowlevel.checkpoint_if_cancelled()` and `await self._acquire_write_lock()`": SAME,
     "send_eof: swapped `async def use(runner: Runner) -> None:` and `await trio.lowlevel.checkpoint_if_cancelled()`": SAME,
     "read_state: swapped `supported: list[LineAbility] = []` and `known: dict[str, object] = {}`": SAME,
-    "read_state: swapped `try:` and `missing = line.missing`": SAME,
+    "read_state: swapped `try:` and `missing = line.missing - {'window'}`": SAME,
     "read_state: swapped `known['break_'] = kept.is_break` and `supported.append('break')`": SAME,
     "look: swapped `if any((change.has_settings for change in changes)):` and `if any((change.has_outputs for change in changes)):`": WHICH,
     "do: swapped `if self._settings is not None and change.has_settings:` and `if change.break_ is not None:`": WHICH,

@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from tests.peers import need
-from tests.services import until
+from tests.services import TIMEOUT, until
 from tests.users import PATIENCE
 from trio_chardev.backends.pty.pty import PtyBackend, PtyOptions, open_pty
 from trio_chardev.core.backend import OpenRequest
@@ -86,7 +86,7 @@ async def test_a_program_on_the_slave_gets_sigwinch_and_only_for_another_size(
             stderr=subprocess.DEVNULL,
         )
         got = b""
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(TIMEOUT):
             while b"ready" not in got:
                 await pty.backend.wait_readable()
                 got += pty.backend.receive_nowait(100)
