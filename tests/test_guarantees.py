@@ -1,4 +1,4 @@
-"""docs/guarantees.md, security.md, peers.md and serial.md name tests that exist."""
+"""docs/guarantees.md, security.md, peers.md, serial.md and logs.md name tests that exist."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ def named(page: str) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(
     ("page", "count"),
-    [("guarantees.md", 40), ("security.md", 40), ("peers.md", 20), ("serial.md", 20)],
+    [
+        ("guarantees.md", 40),
+        ("security.md", 40),
+        ("peers.md", 20),
+        ("serial.md", 20),
+        ("logs.md", 15),
+    ],
 )
 def test_every_test_that_is_named_exists(page: str, count: int) -> None:
     names = list(named(page))

@@ -23,10 +23,10 @@ class BackendOptions(Documented):
     backend, which is what a board there says."""
 
     logappend: bool = False
-    """Append to the log file instead of truncating it."""
+    """Append to the log file instead of beginning a new one."""
 
     logtimestamp: bool = False
-    """Begin each line of the log file with the time (ISO 8601, UTC); as log-format=timestamp."""
+    """Begin each line of the log file with the time, see `log-time`; as log-format=timestamp."""
 
     log_format: Literal["raw", "timestamp", "json", "hexdump"] | None = None
     """Format of the log file: the bytes, lines that begin with the time, a JSON object for each
