@@ -259,7 +259,7 @@ class BackgroundFile:
 
     async def _gather(self) -> None:
         """Let more bytes gather, if they come one by one: waking a thread costs 50 us."""
-        if self._keeps and len(self.pending) < GATHER_SIZE:
+        if self._is_only_copy and len(self.pending) < GATHER_SIZE:
             await self._pause(GATHER_TIME)
 
     async def _cope(self, error: OSError) -> None:
