@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import json
 import os
 import random
 import resource
@@ -61,6 +62,7 @@ class Faults:
             "no descriptors left": self._starve,
             "a reader stopped (SIGSTOP)": self._stop_a_reader,
             "a log on a full disk": self._full_disk,
+            "a log rotated and reopened": self._rotate,
             "a tty hung up": self._hang_up,
             "chardevs added and removed": self._come_and_go,
             "a name that does not resolve": self._bad_name,
@@ -145,6 +147,28 @@ class Faults:
                 got += len(await stream.receive_some())
             await self.qmp.execute("device_del", id="echo")
         await self.qmp.execute("chardev-remove", id="full")
+
+    async def _rotate(self) -> None:
+        """A log of both directions, while its file is moved away: old files are counted."""
+        path = self.folder / "rotated.log"
+        options = {"log-format": "json", "log-rotate": 4096, "log-keep": 2, "log-events": True}
+        async with self._echoing(logfile=str(path), log="both", **options) as socket_path:
+            if socket_path is None:
+                return
+            async with await come(socket_path) as stream:
+                for number in range(50):
+                    got = bytearray()
+                    await stream.send_all(b"\x1b[1m%05d\x1b[0m\n" % number)
+                    await self._read_into(got, stream, 14)
+                    if number % 10 == 0:
+                        with contextlib.suppress(OSError):
+                            path.unlink()
+                        await patiently(self.qmp, "chardev-reopen-log", {"id": "echoing"})
+        found = sorted(other.name for other in self.folder.glob("rotated.log*"))
+        if set(found) - {"rotated.log", "rotated.log.1", "rotated.log.2"}:
+            raise AssertionError(f"old logs are left: {found}")
+        for line in b"".join(p.read_bytes() for p in self.folder.glob("rotated.log*")).splitlines():
+            json.loads(line)
 
     async def _hang_up(self) -> None:
         master, slave = os.openpty()

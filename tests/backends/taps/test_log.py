@@ -161,6 +161,19 @@ async def test_failing_truncation_is_only_complained_about(
     assert f"Could not truncate log file '{tmp_path}/log': Input/output error" in caplog.text
 
 
+async def test_a_file_that_was_moved_and_cannot_be_made_again_is_written_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_it(tmp_path / "log") as log:
+        assert log is not None
+        (tmp_path / "log").rename(tmp_path / "moved")
+        (tmp_path / "log").mkdir()
+        log.activate()
+        log.sent(memoryview(b"x"))
+    assert f"'{tmp_path}/log': Could not create '{tmp_path}/log': Is a directory" in caplog.text
+    assert (tmp_path / "moved").read_bytes() == b"x"
+
+
 async def test_errors_of_the_body_leave_as_they_are(tmp_path: Path) -> None:
     """Not in a group, though there is a nursery."""
     failure = BackendError("dead")

@@ -91,6 +91,27 @@ async def test_what_cannot_be_renamed_is_appended_to(
     assert "is appended to, as its last content can't be kept" in caplog.text
 
 
+async def test_one_that_was_renamed_when_no_new_one_could_be_made_does_not_go_on_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without free descriptors, for one: what comes meanwhile is in FILE.1."""
+    (tmp_path / "log").write_bytes(b"evidence")
+    output = await open_it(tmp_path / "log")
+    open_again = output._open_again
+
+    def fail() -> int:
+        raise OSError(errno.EMFILE, "none left")
+
+    monkeypatch.setattr(output, "_open_again", fail)
+    output.empty()
+    write(output, b" and more")
+    assert texts(tmp_path) == {"log.1": b"evidence and more"}
+    assert "Could not rotate log file" in caplog.text
+    monkeypatch.setattr(output, "_open_again", open_again)
+    write(output, b"new")
+    assert texts(tmp_path) == {"log": b"new", "log.1": b"evidence and more"}
+
+
 async def test_a_link_stays_and_the_file_behind_it_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "real"
     folder.mkdir()

@@ -23,7 +23,7 @@ from trio_chardev.backends.holder import owned
 from trio_chardev.backends.limit import PRIVATE, check_has_size
 from trio_chardev.backends.taps.output import Output
 from trio_chardev.core.environment import OpenPath
-from trio_chardev.errors import BackendError, strerror
+from trio_chardev.errors import BackendError, reason_of, strerror
 from trio_chardev.files import work_on_files
 from trio_chardev.workers import NoThreadError, run_in_worker
 
@@ -361,8 +361,8 @@ class BackgroundFile:
                     continue
                 with contextlib.suppress(OSError):  # as in `_write_here`
                     self.output.empty()
-            except OSError as exc:
-                log.warning("Could not truncate %s: %s", self._what, strerror(exc))
+            except (OSError, BackendError) as exc:
+                log.warning("Could not truncate %s: %s", self._what, reason_of(exc))
             self._is_full = False
             self._progress.unpark_all()
 

@@ -103,6 +103,8 @@ class LogOutput(Output):
         self._at_line_start = True
         self._retry_at = 0.0
         self._ends_last_line = has_lines
+        self._looks_for_name = keeping.is_rotated
+        """Is the file opened anew as soon as its name leads elsewhere?"""
         self._has_name = self._is_in_place
         """Is it a file with a name, rather than a passed descriptor?"""
 
@@ -121,7 +123,7 @@ class LogOutput(Output):
             super().empty()
         elif not self._is_in_place:  # it was rotated before this began
             self.reopen()
-        elif os.fstat(self.fd).st_size and not self._rotate():
+        elif os.fstat(self.fd).st_size and not self._rotate() and self._is_in_place:
             log.warning(
                 "log file '%s' is appended to, as its last content can't be kept", self._path
             )
@@ -136,12 +138,12 @@ class LogOutput(Output):
             self._ends_last_line = False
             if _is_cut(self.fd):
                 data[:0] = b"\n"
+        if self._looks_for_name and not self._is_in_place:
+            with contextlib.suppress(OSError, BackendError):  # then it goes where it went before
+                self.reopen()
         if not self._keeping.is_rotated:
             super().write(data)
             return
-        if not self._is_in_place:
-            with contextlib.suppress(OSError, BackendError):  # then it goes where it went before
-                self.reopen()
         while data:
             size = self._fitting_now(data)
             self._write_piece(data, size)
@@ -193,6 +195,7 @@ class LogOutput(Output):
         except (OSError, BackendError) as exc:
             log.warning("Could not rotate log file '%s': %s", self._path, reason_of(exc))
             self._retry_at = time.monotonic() + RETRY_INTERVAL
+            self._looks_for_name = True  # for it may have been renamed
             return False
         if mode is not None:
             with contextlib.suppress(OSError):  # others own it
@@ -229,6 +232,7 @@ class LogOutput(Output):
         self._begun = time.monotonic()
         self._at_line_start = True
         self._retry_at = 0.0
+        self._looks_for_name = self._keeping.is_rotated
         with contextlib.suppress(OSError):  # as in `close`
             os.close(old)
 
