@@ -71,7 +71,7 @@ GOOD_TEXT = {
     "socket": "path=sock,server=on,wait=off",
     "udp": "host=127.0.0.1,port=9",
 }
-GOOD_DEVICE = {"chardev": "n", "peer": "m"}
+GOOD_DEVICE = {"chardev": "n", "peer": "m", "console": "c"}
 
 
 @pytest.fixture(autouse=True)
@@ -195,6 +195,10 @@ async def test_bad_properties_of_a_device_are_told_and_leave_nothing(driver: str
         await add_two(run)
         before = snapshot(run)
         base = {name: GOOD_DEVICE[name] for name in base_of(cls)} | {"id": "d"}
+        if driver == "listener":
+            await run.add("c", "console", history=1)
+            base["path"] = "listened"
+            before = snapshot(run)
         for member, data in walk(cls, base):
             text = await say(run, "device_add", {"driver": driver, **data})
             if text is None:
@@ -240,19 +244,27 @@ async def test_bad_arguments_of_a_command_are_told_and_leave_nothing(command: st
         "chardev-set-line": {"id": "n", "settings": {}},
         "chardev-line-sequence": {"id": "n", "steps": [{}]},
         "chardev-lend": {"id": "nope"},
+        "chardev-attach": {"id": "c", "fd": "none"},
+        "chardev-kick": {"id": "c", "client": 1},
+        "chardev-give-write": {"id": "c", "client": 1},
+        "chardev-history": {"id": "c"},
+        "chardev-mark": {"id": "c", "name": "here"},
+        "query-marks": {"id": "c"},
         "chardev-window-size-changed": {"id": "n", "cols": 80, "rows": 24},
     }
     cls = COMMANDS[command].arguments
     async with open_commands() as run:
         await add_two(run)
         await run.add("r")
+        await run.add("c", "console", history=1)
         before = snapshot(run)
         for member, arguments in walk(cls, base.get(command, base_of(cls))):
             if member == "backend":  # is tested above
                 continue
             text = await say(run, command, arguments)
             if text is not None:
-                check_line(text, member, arguments.get(member))
+                others = ["client"] if command == "chardev-kick" else []
+                check_line(text, member, arguments.get(member), *others)
             elif command == "chardev-add":
                 await run("chardev-remove", id=arguments["id"])
             elif command == "chardev-change":

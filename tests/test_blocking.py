@@ -38,6 +38,8 @@ ALLOWED = {
     "backends.ringbuf.file.RingFile._write": THREAD,
     "backends.ringbuf.file.RingFile.is_same": THREAD,
     "backends.ringbuf.file.RingFile.load": THREAD,
+    "backends.ringbuf.file.RingFile.read_note": THREAD,
+    "backends.ringbuf.file.RingFile.write_note": THREAD,
     "backends.taps.log_output.LogOutput._is_in_place": THREAD,
     "backends.taps.log_output._is_cut": THREAD,
     "backends.taps.log_output.LogOutput._rotate": THREAD,

@@ -7,6 +7,7 @@ chardevs, which are added with the options of a kind, such as `PtyOptions`; `Cha
 
 from trio_chardev.access.objects import AuthzList, AuthzSimple, Secret, TlsCredsPsk, TlsCredsX509
 from trio_chardev.access.sandbox import Sandbox
+from trio_chardev.backends.console.options import ConsoleOptions
 from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.parallel import ParallelOptions
@@ -48,6 +49,7 @@ from trio_chardev.devices.bridge import BridgeInfo, BridgeOptions, FlowInfo
 from trio_chardev.devices.chargen import ChargenOptions
 from trio_chardev.devices.discard import DiscardOptions
 from trio_chardev.devices.echo import EchoOptions
+from trio_chardev.devices.listener import ListenerInfo, ListenerOptions
 from trio_chardev.devices.monitor import MonitorOptions
 from trio_chardev.devices.registry import Devices, Driver
 from trio_chardev.errors import (
@@ -74,11 +76,15 @@ from trio_chardev.notices import (
     ChardevAdded,
     ChardevBreak,
     ChardevChanged,
+    ChardevClientAttached,
+    ChardevClientDetached,
     ChardevClosed,
     ChardevLent,
+    ChardevMark,
     ChardevOpened,
     ChardevRemoved,
     ChardevReturned,
+    ChardevWriterChanged,
     DeviceDeleted,
     Notice,
 )
@@ -110,18 +116,23 @@ __all__ = [
     "ChardevBreak",
     "ChardevBusyError",
     "ChardevChanged",
+    "ChardevClientAttached",
+    "ChardevClientDetached",
     "ChardevClosed",
     "ChardevClosedError",
     "ChardevError",
     "ChardevExistsError",
     "ChardevInfo",
     "ChardevLent",
+    "ChardevMark",
     "ChardevNotFoundError",
     "ChardevOpened",
     "ChardevRemoved",
     "ChardevReturned",
     "ChardevState",
+    "ChardevWriterChanged",
     "ChargenOptions",
+    "ConsoleOptions",
     "Controls",
     "Device",
     "DeviceDeleted",
@@ -158,6 +169,8 @@ __all__ = [
     "LineSettings",
     "LineState",
     "LineStep",
+    "ListenerInfo",
+    "ListenerOptions",
     "MemoryOptions",
     "ModemLines",
     "MonitorOptions",

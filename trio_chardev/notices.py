@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import attrs
 
@@ -95,6 +95,58 @@ class ChardevReturned:
 
 
 @attrs.frozen
+class ChardevClientAttached:
+    """Somebody has come to a console."""
+
+    id: str
+    client: int
+    who: str
+    role: str
+
+    def __str__(self) -> str:
+        return f"console '{self.id}': client {self.client}, {self.who}, has come ({self.role})"
+
+
+@attrs.frozen
+class ChardevClientDetached:
+    """Somebody has left a console, or was let go."""
+
+    id: str
+    client: int
+    who: str
+    reason: Literal[
+        "left", "kicked", "idle", "slow", "full", "replaced", "stopping", "gone", "refused", "dead"
+    ]
+
+    def __str__(self) -> str:
+        return f"console '{self.id}': client {self.client}, {self.who}, is gone: {self.reason}"
+
+
+@attrs.frozen
+class ChardevWriterChanged:
+    """Another client of a console has the right to write, or nobody has."""
+
+    id: str
+    client: int | None = None
+
+    def __str__(self) -> str:
+        who = "nobody" if self.client is None else f"client {self.client}"
+        return f"console '{self.id}': {who} has the right to write"
+
+
+@attrs.frozen
+class ChardevMark:
+    """A place in a console's history has got a name."""
+
+    id: str
+    name: str
+    cursor: int
+
+    def __str__(self) -> str:
+        return f"console '{self.id}': '{self.name}' is at {self.cursor}"
+
+
+@attrs.frozen
 class DeviceDeleted:
     """A device is gone: it was deleted, or it failed."""
 
@@ -115,5 +167,9 @@ Notice: TypeAlias = (
     | ChardevBreak
     | ChardevLent
     | ChardevReturned
+    | ChardevClientAttached
+    | ChardevClientDetached
+    | ChardevWriterChanged
+    | ChardevMark
     | DeviceDeleted
 )

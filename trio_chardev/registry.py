@@ -76,7 +76,9 @@ class Registry(Mapping[str, Chardev]):
     _told: dict[Chardev, Backend] = attrs.Factory(dict)  # last reported to `on_notice`
 
     def __attrs_post_init__(self) -> None:
-        self.environment = Environment(chardevs=self._chardevs, objects=self.objects)
+        self.environment = Environment(
+            chardevs=self._chardevs, objects=self.objects, tell=self.tell
+        )
         self._lending = Lending(
             self._nursery, self._opener_again, self._with_environment, self._note_change, self.tell
         )
@@ -247,7 +249,7 @@ class Registry(Mapping[str, Chardev]):
         this call is cancelled.
         """
         chardev = self[id]
-        if chardev.frontends:
+        if chardev.frontends or self.users_of(id):
             raise ChardevBusyError(f"Chardev '{id}' is busy")
         if chardev.is_replayed:
             raise ChangeRefusedError(f"Chardev '{id}' cannot be unplugged in record/replay mode")
@@ -355,6 +357,7 @@ async def open_registry_with(
         try:
             async with open_background_nursery() as users:
                 registry.devices = Devices(registry, users, driver_of)
+                registry.devices.objects = registry.objects
                 registry.devices.on_end = registry.note_device_end
                 registry.object_devices = Devices(registry, users, driver_of)
                 registry.object_devices.on_end = registry.forget_object

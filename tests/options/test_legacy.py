@@ -137,7 +137,7 @@ def test_mon_stdio_leaves_ctrl_c_to_the_mux() -> None:
         ("tcp:h:", "'tcp:h:' is not a valid char driver"),
         ("udp::5@x", "'udp::5@x' is not a valid char driver"),
         ("vc:80Cx24C", "'vc' is not a valid char driver name"),
-        ("con:", "'console' is not a valid char driver name"),
+        ("con:", "'con:' is not a valid char driver"),
         ("msmouse", "'msmouse' is not a valid char driver name"),
         ("tcp:h:5,foo=1", "Invalid parameter 'foo'"),
         ("tcp:h:5,help", "Invalid parameter 'help'"),

@@ -21,7 +21,6 @@ _ENCODING = {"encoding": Literal["cp437", "utf8"] | None}
 _PIXELS_OR_CHARACTERS = dict.fromkeys(("width", "height", "cols", "rows"), int | None)
 
 _MEMBERS: Mapping[str, Mapping[str, Any]] = {
-    "console": {},
     "msmouse": {},
     "wctablet": {},
     "braille": {},

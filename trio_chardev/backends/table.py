@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from trio_chardev.backends.console.console import ConsoleOptions, open_console
 from trio_chardev.backends.file import FileOptions, open_file
 from trio_chardev.backends.foreign import FOREIGN as FOREIGN, refuse
 from trio_chardev.backends.limit import check_limits
@@ -44,6 +45,7 @@ class Kind(Generic[OptionsT]):
 
 
 KINDS: dict[str, Kind[Any]] = {
+    "console": Kind(ConsoleOptions, open_console),
     "file": Kind(FileOptions, open_file),
     "hub": Kind(HubOptions, open_hub),
     "memory": Kind(MemoryOptions, open_ringbuf),
@@ -60,7 +62,7 @@ KINDS: dict[str, Kind[Any]] = {
     "udp": Kind(UdpOptions, open_udp),
 }
 
-NOT_IN_QEMU = frozenset({"hub", "replay"})
+NOT_IN_QEMU = frozenset({"console", "hub", "replay"})
 """Kinds that query-chardev-backends leaves out: its list is that of QEMU 7.2."""
 
 _VARIANTS: dict[str, type] = {name: kind.options for name, kind in KINDS.items()} | FOREIGN

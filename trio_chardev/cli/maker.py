@@ -13,6 +13,7 @@ from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.cli.errors import saying
 from trio_chardev.cli.inherited import Inherited
 from trio_chardev.cli.output import announce, printable
+from trio_chardev.core.environment import Files
 from trio_chardev.devices.base import DeviceOptions
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.qmp.commands.device import add_device
@@ -65,4 +66,9 @@ class Maker:
         if by_client and id in devices:  # made from the command line, see `make_all`
             await devices.remove(id)
         with contextlib.nullcontext() if by_client else saying(self.said["devices", id]):
-            add_device(devices, options, id, self.sandbox if by_client else EVERYWHERE)
+            files = (
+                Files(sandbox=self.sandbox, take_fd=NamedFds().take)
+                if by_client
+                else Files(take_fd=self.inherited.take)
+            )
+            await add_device(devices, options, id, files)

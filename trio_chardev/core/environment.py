@@ -55,6 +55,9 @@ class Environment:
     open_path: OpenPathIn = open_path
     """Opens a file by path, in a sandbox; `Files.open` calls it."""
 
+    tell: Callable[[Any], None] = lambda notice: None
+    """Gives notice of what happens in a backend, see `trio_chardev.notices`; never raises."""
+
     quit: Callable[[], None] = lambda: None
     """Stops the service, for a backend whose user may ask for that."""
 

@@ -35,6 +35,9 @@ class Peer:
     needs_attention: ClassVar[bool] = False
     """Does `attend` have anything to do?"""
 
+    takes_news: ClassVar[bool] = False
+    """Does `tell` do anything?"""
+
     def __init__(self, filename: str) -> None:
         self.filename = filename
         """The name of the backend, for errors."""
@@ -118,6 +121,9 @@ class Peer:
         Raises BackendError, NotSupportedError.
         """
         raise NotSupportedError(f"'{self.filename}' has no end of its own in each direction")
+
+    def tell(self, text: str, mark: str) -> None:
+        """Tell people there *text*, news of the device, and remember the place as *mark*."""
 
     def take_fds(self) -> list[int]:
         """Take the descriptors that came with the last read that brought any."""

@@ -15,9 +15,15 @@ import attrs
 import trio
 
 from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.environment import Files
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import BeChange, OnEvent, OnReceive
-from trio_chardev.errors import ChardevBusyError, ChardevNotFoundError, OptionsError
+from trio_chardev.errors import (
+    ChardevBusyError,
+    ChardevError,
+    ChardevNotFoundError,
+    OptionsError,
+)
 from trio_chardev.options.documented import Documented
 
 
@@ -76,6 +82,10 @@ class DeviceRequest:
     id: str
     driver: str
     chardevs: Mapping[str, Chardev]
+    objects: Mapping[str, object] = attrs.field(factory=dict)
+    """What options name by an id beside chardevs, such as TLS credentials."""
+    files: Files = attrs.Factory(Files)
+    """The files and descriptors that its options may name."""
     attach_monitor: Callable[[Chardev, bool, bool], AttachedMonitor] | None = None
     """Makes a QMP monitor the user of a chardev; None where there is no QMP.
 
@@ -91,6 +101,9 @@ class Device(abc.ABC):
     or returns, the device ends, and nothing else.
     """
 
+    begins_later: ClassVar[bool] = False
+    """Does `run` have something to open, before it calls `note_ready`, or `fail`?"""
+
     def __init__(self, options: DeviceOptions, request: DeviceRequest) -> None:
         self.id = request.id
         self.driver = request.driver
@@ -102,6 +115,9 @@ class Device(abc.ABC):
         """Set when the device is gone."""
         self.is_done = False
         """Set by a `run` that returns because there is nothing more to do."""
+        self.error: ChardevError | None = None
+        """Why it could not begin."""
+        self._begun = trio.Event()
         self._chardevs = request.chardevs
         self._frontends: list[Frontend] = []
 
@@ -126,6 +142,24 @@ class Device(abc.ABC):
     async def run(self) -> None:
         """Do what the handlers can't do, until cancelled."""
         await trio.sleep_forever()
+
+    async def wait_ready(self) -> None:
+        """Wait until it works. Raises what kept it from beginning; then it is gone."""
+        if self.begins_later:
+            await self._begun.wait()
+        if self.error is not None:
+            await self.closed.wait()
+            raise self.error
+
+    def note_ready(self) -> None:
+        """Note that it works; called by `run` where it `begins_later`."""
+        self._begun.set()
+
+    def fail(self, error: ChardevError) -> None:
+        """Note that it can't begin; `run` returns then."""
+        self.error = error
+        self.is_done = True
+        self._begun.set()
 
     def finish(self) -> None:  # noqa: B027 - most have nothing to do
         """Hold nothing back any more that could be passed on: everything ends soon."""

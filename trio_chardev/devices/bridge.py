@@ -124,6 +124,7 @@ class Bridge(Device):
         if not isinstance(self.to_peer, ShapedFlow) and not isinstance(self.to_chardev, ShapedFlow):
             exchange = Exchange(self.to_peer, self.to_chardev)
             self.to_peer.exchange = self.to_chardev.exchange = exchange
+        self.to_peer.says_news = options.notice
         self.to_peer.passes_eof = self.to_chardev.passes_eof = options.eof == "pass"
         self._stirred = trio.Event()
         """Set when there may be something to look at or to show that was not there before."""
@@ -169,13 +170,12 @@ class Bridge(Device):
                 f"Property '{self.driver}.peer' can't take value '{self.options.peer}': "
                 "it is the bridge's other side"
             )
+        if (device := self._chardevs.get(self.options.chardev)) is not None:
+            self._watch = Watch(device.backend, device.is_open)
         self.chardev = self._attach("chardev", self.to_peer, self.to_chardev)
         self.peer = self._attach("peer", self.to_chardev, self.to_peer)
         self.to_peer.source = self.to_chardev.sink = self.chardev
         self.to_chardev.source = self.to_peer.sink = self.peer
-        if self.options.notice:
-            device = self._chardevs[self.options.chardev]
-            self._watch = Watch(device.backend, device.is_open)
 
     def _attach(self, name: str, away: Flow, towards: Flow) -> Frontend:
         async def be_change(backend: Controls) -> None:
@@ -227,12 +227,18 @@ class Bridge(Device):
 
         By an event, which comes after the bytes of before; only a new backend where nobody is has none.
         """
-        if self._watch is not None:
-            device = self._chardevs[self.options.chardev]
-            if is_event or not (device.is_open or device.backend is self._watch.backend):
-                notice = self._watch.look(device.backend, is_open=device.is_open)
-                if notice is not None:
-                    self.to_peer.control(notice)
+        if self._watch is None:
+            return
+        device = self._chardevs[self.options.chardev]
+        if is_event or not (device.is_open or device.backend is self._watch.backend):
+            notice = self._watch.look(device.backend, is_open=device.is_open)
+            if notice is not None and (self.options.notice or self._peer_takes_news):
+                self.to_peer.control(notice)
+
+    @property
+    def _peer_takes_news(self) -> bool:
+        """Do the users learn by themselves what happens to the device, as at a console?"""
+        return self.peer.is_attached and self.peer.backend.peer.takes_news
 
     def finish(self) -> None:
         self.to_peer.finish()

@@ -70,6 +70,8 @@ class Flow:
     """Is the break on that the source has turned on?"""
     passes_eof: bool = False
     """Is the end of the source's peer passed on to the sink's, after all that came before?"""
+    says_news: bool = False
+    """Is what happens to the source told in a line of text, at a sink that learns nothing of it?"""
     _opened: Backend | None = None
     """The backend of the source's OPENED that came last."""
     _controls: deque[BackendEvent | Notice] = attrs.Factory(deque)
@@ -259,6 +261,14 @@ class Flow:
         self.sink.relay.give_up(data)
         return len(data)
 
+    async def _tell_news(self, notice: Notice) -> None:
+        """Tell who is at the sink *notice*, in its own way if it has one."""
+        peer = self.sink.backend.peer
+        if peer.takes_news:
+            peer.tell(notice.text, notice.mark)
+        elif self.says_news:
+            await self._say(bytes(notice))
+
     async def _say(self, text: bytes) -> None:
         """Send *text*, which the source has not sent, if somebody is there to read it."""
         if not self._may_be_lost:
@@ -269,7 +279,7 @@ class Flow:
     async def _carry_out(self, event: BackendEvent | Notice) -> None:
         """Do to the sink what *event* asks for, as far as it can."""
         if isinstance(event, Notice):
-            await self._say(bytes(event))
+            await self._tell_news(event)
             return
         if isinstance(event, LineRequest):
             self._driving = event

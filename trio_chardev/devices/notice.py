@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import attrs
 
+from trio_chardev.backends.lent import LentBackend
+
 
 @attrs.frozen
 class Notice:
     """A line for users at a bridge's peer, in order with the device's bytes."""
 
     text: str
+    mark: str
+    """The name of the place in a console's history."""
 
     def __bytes__(self) -> bytes:
         return f"\r\n[trio-chardev: {self.text}]\r\n".encode()
+
+
+CHANGED = Notice("backend changed", "changed")
+GONE = Notice("device gone", "gone")
+BACK = Notice("device back", "back")
+LENT = Notice("device lent", "lent")
+RETURNED = Notice("device returned", "returned")
 
 
 @attrs.define(eq=False)
@@ -27,7 +38,9 @@ class Watch:
         before, was_open = self.backend, self._is_open
         self.backend, self._is_open = backend, is_open
         if backend is not before:
-            return Notice("backend changed")
+            if isinstance(backend, LentBackend):
+                return LENT
+            return RETURNED if isinstance(before, LentBackend) else CHANGED
         if is_open == was_open:
             return None
-        return Notice("device back" if is_open else "device gone")
+        return BACK if is_open else GONE

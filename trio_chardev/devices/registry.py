@@ -17,6 +17,7 @@ import attrs
 import trio
 
 from trio_chardev.core.chardev import Chardev
+from trio_chardev.core.environment import Files
 from trio_chardev.core.runner import DRAIN_TIMEOUT
 from trio_chardev.devices.base import (
     AttachedMonitor,
@@ -65,6 +66,8 @@ class Devices(Mapping[str, Device]):
     _driver_of: DriverOf
     attach_monitor: Callable[[Chardev, bool, bool], AttachedMonitor] | None = None
     """See `DeviceRequest`."""
+    objects: Mapping[str, object] = attrs.Factory(dict)
+    """See `DeviceRequest`."""
     on_end: Callable[[Device], object] = lambda device: None
     """Called when a device is gone; must not raise."""
     _devices: dict[str, Device] = attrs.Factory(dict)
@@ -90,8 +93,22 @@ class Devices(Mapping[str, Device]):
         """Return all devices, in the order in which they were added."""
         return [device.info for device in self._devices.values()]
 
-    def add(self, options: DeviceOptions) -> Device:
-        """Make a device, and start its task.
+    async def open(self, options: DeviceOptions, files: Files | None = None) -> Device:
+        """Do as `add`, and wait until the device works: until a listener listens, for one.
+
+        Raises as `add`, and BackendError. If it raises anything, Cancelled included, nothing was
+        added. *files* are those that *options* may name; the default is all.
+        """
+        device = self.add(options, files)
+        try:
+            await device.wait_ready()
+        except BaseException:
+            device.scope.cancel()
+            raise
+        return device
+
+    def add(self, options: DeviceOptions, files: Files | None = None) -> Device:
+        """Make a device, and start its task. What it has to open can still fail; see `open`.
 
         Raises DeviceExistsError, OptionsError if there is no such chardev, ChardevBusyError,
         ChardevClosedError, and what the driver raises. If it raises, nothing was added.
@@ -105,6 +122,8 @@ class Devices(Mapping[str, Device]):
             id=self._new_id() if options.id is None else options.id,
             driver=driver.name,
             chardevs=self._chardevs,
+            objects=self.objects,
+            files=Files() if files is None else files,
             attach_monitor=self.attach_monitor,
         )
         device = driver.make(options, request)
@@ -163,7 +182,9 @@ class Devices(Mapping[str, Device]):
         try:
             with device.scope:
                 await device.run()
-                if not device.is_done:
+                if device.error is not None:
+                    log.warning("device '%s' can't begin: %s", device.id, device.error)
+                elif not device.is_done:
                     log.error("device '%s' has ended by itself; it is deleted", device.id)
         except* Exception as group:  # a Cancelled in the group is raised again
             log.error("device '%s' failed; it is deleted", device.id, exc_info=group)
@@ -171,4 +192,5 @@ class Devices(Mapping[str, Device]):
             device.close()
             del self._devices[device.id]
             device.closed.set()
-            self.on_end(device)
+            if device.error is None:
+                self.on_end(device)

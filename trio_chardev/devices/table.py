@@ -10,6 +10,7 @@ from trio_chardev.devices.bridge import Bridge, BridgeInfo, BridgeOptions
 from trio_chardev.devices.chargen import Chargen, ChargenInfo, ChargenOptions
 from trio_chardev.devices.discard import Discard, DiscardInfo, DiscardOptions
 from trio_chardev.devices.echo import Echo, EchoInfo, EchoOptions
+from trio_chardev.devices.listener import ListenerDevice, ListenerInfo, ListenerOptions
 from trio_chardev.devices.monitor import (
     MonitorDevice,
     MonitorInfo,
@@ -28,6 +29,7 @@ DRIVERS: dict[str, Driver[Any]] = {
         Driver("chargen", ChargenOptions, Chargen, ChargenInfo),
         Driver("discard", DiscardOptions, Discard, DiscardInfo),
         Driver("echo", EchoOptions, Echo, EchoInfo),
+        Driver("listener", ListenerOptions, ListenerDevice, ListenerInfo),
         Driver("monitor", MonitorOptions, MonitorDevice, MonitorInfo),
     )
 }

@@ -15,18 +15,18 @@ class BackendOptions(Documented):
     """The options that every kind of backend has (QAPI's ChardevCommon)."""
 
     logfile: str | None = attrs.field(default=None, converter=path_text_or_none)
-    """File to which the traffic is copied; `log` says in which direction."""
+    """File to which the traffic is copied; log says in which direction."""
 
     log: Literal["out", "in", "both"] = "out"
-    """What the log file gets: `out` is what is written to the backend, so where a bridge joins a
-    board to its users it is, at the board's chardev, what they type; `in` is what comes from the
+    """What the log file gets: out is what is written to the backend, so where a bridge joins a
+    board to its users it is, at the board's chardev, what they type; in is what comes from the
     backend, which is what a board there says."""
 
     logappend: bool = False
     """Append to the log file instead of beginning a new one."""
 
     logtimestamp: bool = False
-    """Begin each line of the log file with the time, see `log-time`; as log-format=timestamp."""
+    """Begin each line of the log file with the time, see log-time; as log-format=timestamp."""
 
     log_format: Literal["raw", "timestamp", "json", "hexdump"] | None = None
     """Format of the log file: the bytes, lines that begin with the time, a JSON object for each

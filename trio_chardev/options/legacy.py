@@ -27,7 +27,6 @@ _UDP: Final = (
 _FORMS: Final[tuple[tuple[str, Mapping[str, str]], ...]] = (
     (r"(?P<backend>null|pty|msmouse|wctablet|braille|testdev|stdio)", {}),
     (r"(?P<backend>vc).*", {}),
-    (r"con:", {"backend": "console"}),
     (r"(?P<path>COM.*)", {"backend": "serial"}),
     (r"(?P<backend>file|pipe|pty):(?P<path>.*)", {}),
     (rf"tcp:{_TCP}", {"backend": "socket"}),

@@ -145,5 +145,5 @@ REFUSED: Final[Mapping[str, str]] = {
 }
 """Options that QEMU, since 11.1, refuses for kinds that lack them -> their name in the error."""
 
-SIZES: Final = frozenset({"size", "max-size", "log-max", "log-rotate", "record-max"})
+SIZES: Final = frozenset({"history", "size", "max-size", "log-max", "log-rotate", "record-max"})
 """Options that take k, M, G; QMP has plain integers."""

@@ -82,14 +82,14 @@ class WebSocketConnection:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         return self.data_to_send() + self._sent(BytesMessage(data=data))
 
-    def close(self, code: CloseReason = CloseReason.GOING_AWAY, reason: str = "") -> None:
+    def close(self, code: int = CloseReason.GOING_AWAY, reason: str = "") -> None:
         """Queue a Close, once, and only after the handshake."""
         if self.is_open:
             self._outgoing = self.data_to_send() + self._sent(CloseConnection(code, reason))
 
-    def refuse(self, why: str) -> None:
-        """Close with the reason *why* and code 1013 (try again later)."""
-        self.close(CloseReason.TRY_AGAIN_LATER, why.encode()[:MAX_REASON].decode(errors="ignore"))
+    def refuse(self, why: str, code: int = CloseReason.TRY_AGAIN_LATER) -> None:
+        """Close with the reason *why* and *code*."""
+        self.close(code, why.encode()[:MAX_REASON].decode(errors="ignore"))
 
     @property
     def is_open(self) -> bool:

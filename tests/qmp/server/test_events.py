@@ -30,8 +30,11 @@ def test_a_message_has_the_host_time_the_name_and_the_data() -> None:
 @pytest.mark.parametrize("name", EVENTS)
 def test_the_data_of_every_event_fits_its_class(name: str) -> None:
     cls = EVENTS[name]
-    values = {"guest": False, "reason": "host-ui"}
-    event = cls(**{a.name: values.get(a.name, "x") for a in attrs.fields(cls)})
+    values = {"guest": False, "client": 1, "cursor": 2}
+    reason = "host-ui" if cls is Shutdown else "left"
+    event = cls(
+        **{a.name: {**values, "reason": reason}.get(a.name, "x") for a in attrs.fields(cls)}
+    )
     assert structure(cls, message_of(event)["data"]) == event
 
 

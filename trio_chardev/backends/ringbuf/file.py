@@ -3,7 +3,7 @@
 It is a header of one page and then the bytes. The header has the size, the position of the oldest
 byte and the position after the newest, both counted from the first byte ever written to the ring. A
 step first moves the oldest position past what will be overwritten, then writes the bytes, and then
-moves the newest position. If the process is killed in between, the file lacks the oldest bytes or
+moves the newest position. A note of the ring's owner is in the header, too. If the process is killed in between, the file lacks the oldest bytes or
 the newest, but what it has is right. Each of these is one pwrite(2), which SIGKILL does not
 interrupt, and the kernel keeps the pages when the process is gone. (Not when the machine crashes:
 nothing is synced.)
@@ -22,10 +22,14 @@ from contextlib import suppress
 from trio_chardev.errors import BackendError
 
 HEAD_SIZE = 4096  # bytes
+MAX_POSITION = 1 << 62
 _MAGIC = b"trio-chardev ring 1\n"
 _HEAD = struct.Struct("<24sQQQ")  # magic, size, start, end
 _BOUNDS = struct.Struct("<QQ")  # the last two
 _BOUNDS_AT = _HEAD.size - _BOUNDS.size
+_NOTE_AT = 64
+_NOTE_SIZE = struct.Struct("<H")
+MAX_NOTE = HEAD_SIZE - _NOTE_AT - _NOTE_SIZE.size  # bytes
 
 Bounds = tuple[int, int]
 """The position of the oldest byte, and the position after the newest."""
@@ -68,8 +72,23 @@ class RingFile:
             raise BackendError(f"'{self.path}' is a ring of {size} bytes, not {self._size}")
         if length != total or not start <= end <= start + size:
             raise BackendError(f"'{self.path}' is a damaged ring")
-        # Both are reduced by whole rounds, so that a huge number in the file can't overflow later.
-        self.bounds = start % size, start % size + end - start
+        if end > MAX_POSITION:  # a damaged number must not overflow later
+            start, end = start % size, start % size + end - start
+        self.bounds = start, end
+
+    def read_note(self) -> bytes:
+        """Return what `write_note` has written last; ``b""`` if nothing. Raises OSError."""
+        head = os.pread(self._fd, HEAD_SIZE, 0)
+        (size,) = _NOTE_SIZE.unpack_from(head, _NOTE_AT)
+        begin = _NOTE_AT + _NOTE_SIZE.size
+        return head[begin : begin + min(size, MAX_NOTE)]
+
+    def write_note(self, note: bytes) -> None:
+        """Keep *note*, up to MAX_NOTE bytes, in the header; one write, as the module says.
+
+        Raises OSError.
+        """
+        os.pwrite(self._fd, _NOTE_SIZE.pack(len(note)) + note, _NOTE_AT)
 
     def _make(self, total: int) -> None:
         try:

@@ -36,6 +36,9 @@ class Source(Protocol):
     def bounds(self) -> Bounds:
         """The position of its oldest byte, and the position after the newest."""
 
+    note: bytes
+    """What its owner keeps in the file beside the bytes."""
+
     def copy(self, begin: int, size: int) -> bytes:
         """Copy *size* of its bytes, from position *begin* on."""
 
@@ -62,6 +65,7 @@ class Keeper:
         self._waiters: list[_Waiter] = []
         self._is_failing = False
         self._is_hanging = False
+        self._written_note = ring.note
 
     def note(self) -> None:
         """Note that the ring has changed."""
@@ -113,7 +117,11 @@ class Keeper:
         error: Exception | None = None
         try:
             while (step := self._next_step(error)) is not None:
-                self.file.follow(*step)
+                if isinstance(step, bytes):
+                    self.file.write_note(step)
+                    self._written_note = step
+                else:
+                    self.file.follow(*step)
                 self._is_hanging = False
         except Exception as exc:
             error = exc
@@ -123,17 +131,21 @@ class Keeper:
             log.warning("Could not write to '%s': %s", self.file.path, reason)
         self._is_failing = error is not None
 
-    def _next_step(self, error: Exception | None) -> tuple[int, int, bytes] | None:
-        """The next arguments for `RingFile.follow`; None if the file is up to date, or broken."""
+    def _next_step(self, error: Exception | None) -> tuple[int, int, bytes] | bytes | None:
+        """The next arguments for `RingFile.follow`, or a note; None if it is up to date, or broken."""
         with self._ring.lock:
             start, end = bounds = self._ring.bounds
             has = self.file.bounds
-            is_over = error is not None or has == bounds
+            note = self._ring.note
+            is_noted = note == self._written_note
+            is_over = error is not None or (has == bounds and is_noted)
             served = [w for w in self._waiters if is_over or (has and w.is_served(has))]
             self._waiters = [w for w in self._waiters if w not in served]
-            step = None
+            step: tuple[int, int, bytes] | bytes | None = None
             if is_over:
                 self._is_busy = False
+            elif has == bounds:
+                step = note
             else:
                 begin = start if has is None else max(has[1], start)
                 step = start, begin, self._ring.copy(begin, min(STEP, end - begin))

@@ -20,7 +20,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 class Ring:
     """Keeps the newest *size* bytes of those written and not read yet."""
 
-    __slots__ = ("_end", "_keeper", "_memory", "_start", "lock", "users")
+    __slots__ = ("_end", "_keeper", "_memory", "_start", "lock", "note", "users")
 
     def __init__(self, size: int, file: RingFile | None = None) -> None:
         """Begin with the content of *file*, if there is one. Raises OSError."""
@@ -30,6 +30,8 @@ class Ring:
         """Held while the ring changes or is copied, and never for long."""
         self.users = 0
         """How many backends use it: two while one replaces another with the same file."""
+        self.note = b"" if file is None else file.read_note()
+        """What the ring's owner keeps with it; set by `annotate`."""
         self._keeper = None if file is None else Keeper(self, file)
         if file is not None:
             self._start, self._end = file.load(self._memory)
@@ -51,6 +53,7 @@ class Ring:
         """Append *data*, dropping the oldest bytes if there is no room."""
         newest = memoryview(data)[-len(self) :]
         with self.lock:
+            self._end += len(data) - len(newest)
             at = self._end % len(self)
             first = min(len(newest), len(self) - at)
             self._memory[at : at + first] = newest[:first]
@@ -76,6 +79,20 @@ class Ring:
             self._start += len(data)
         self._changed()
         return data
+
+    def annotate(self, note: bytes) -> None:
+        """Keep *note*, at most `MAX_NOTE` bytes, in the file, if there is one."""
+        with self.lock:
+            self.note = note
+        self._changed()
+
+    def go_on_from(self, other: Ring) -> None:
+        """Begin with what *other* has, at the same positions, as far as there is room."""
+        start, end = other.bounds
+        begin = max(start, end - len(self))
+        with self.lock:
+            self._start = self._end = begin
+        self.write(other.copy(begin, end - begin))
 
     def _changed(self) -> None:
         if self._keeper is not None:

@@ -10,6 +10,9 @@ from trio_chardev.protocols.telnet import Subnegotiation
 
 RECORD_SIZE = 1 << 14  # bytes; the largest record of TLS (RFC 8446, 5.1)
 
+TRY_AGAIN_LATER = 1013
+"""The code of a refusal that need not last."""
+
 Input = bytes | BackendEvent | Subnegotiation
 """What a protocol decodes from the wire."""
 
@@ -97,5 +100,5 @@ class SuspendingCodec(Protocol):
 class RefusingCodec(Protocol):
     """A codec whose protocol can give a reason for its end."""
 
-    def refuse(self, why: str) -> None:
-        """Do as `Codec.close`, with the reason *why*."""
+    def refuse(self, why: str, code: int = TRY_AGAIN_LATER) -> None:
+        """Do as `Codec.close`, with the reason *why*, and its *code* (RFC 6455, 7.4)."""

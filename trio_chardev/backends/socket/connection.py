@@ -18,6 +18,7 @@ from time import perf_counter
 import trio
 
 from trio_chardev.backends.socket import rights
+from trio_chardev.backends.socket.codec import TRY_AGAIN_LATER
 from trio_chardev.core.splicing import SplicePipe
 from trio_chardev.events import BackendEvent
 from trio_chardev.readiness import Shortage, wait_readable, wait_writable
@@ -173,7 +174,7 @@ class Connection:
             self._hangup.modify(self._sock, 0)
         await _wait_readable(self._hangup)
 
-    def turn_away(self, why: str) -> None:
+    def turn_away(self, why: str, code: int = TRY_AGAIN_LATER) -> None:
         """See `Link.turn_away`."""
         self.send(memoryview(f"{why}\r\n".encode()))
 

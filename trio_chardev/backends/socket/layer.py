@@ -23,6 +23,7 @@ import trio
 
 from trio_chardev.backends.socket.codec import (
     RECORD_SIZE,
+    TRY_AGAIN_LATER,
     BreakCodec,
     Codec,
     Input,
@@ -277,11 +278,11 @@ class Layer:
         """See `Link.wait_gone`."""
         await self._lower.wait_gone()
 
-    def turn_away(self, why: str) -> None:
+    def turn_away(self, why: str, code: int = TRY_AGAIN_LATER) -> None:
         """See `Link.turn_away`."""
         if isinstance(self._codec, RefusingCodec):
             self._is_ending = True
-            self._codec.refuse(why)
+            self._codec.refuse(why, code)
             self.flush()
         else:
             self.send(memoryview(f"{why}\r\n".encode()))

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
+from trio_chardev.backends.socket.codec import TRY_AGAIN_LATER
 from trio_chardev.backends.socket.connection import Take
 from trio_chardev.events import BackendEvent
 
@@ -78,8 +79,8 @@ class Link(Protocol):
         Only where `ends_one_way`. Receiving goes on as before.
         """
 
-    def turn_away(self, why: str) -> None:
-        """Tell a newcomer that it can't come, and *why*. Raises OSError."""
+    def turn_away(self, why: str, code: int = TRY_AGAIN_LATER) -> None:
+        """Tell the peer that it can't come or stay, and *why*; *code* is WebSocket's. Raises OSError."""
 
     async def finish(self, take: Take) -> None:
         """Tell the peer that no more will be sent, and pass to *take* what it sends until it knows.

@@ -69,7 +69,7 @@ class Stack:
         """
         self._renew()
         if self.is_empty:
-            return (UnixConnection if sock.family == socket.AF_UNIX else Connection)(sock, name)
+            return plain_link(sock, name)
         link: Link = SharedConnection(sock, name)
         for codec in self._codecs():
             link = Layer(link, codec, on_event)
@@ -89,6 +89,14 @@ class Stack:
                 why = link.codec.refusal_by(self._options.origins)
             if why is not None:
                 return why
+            link = link.lower
+        return None
+
+    def name_of(self, link: Link) -> str | None:
+        """Return the name that TLS has proved of the peer on *link*; None if it has proved none."""
+        while isinstance(link, Layer):
+            if isinstance(link.codec, TlsConnection):
+                return link.codec.proved_name
             link = link.lower
         return None
 
@@ -134,6 +142,11 @@ class Stack:
     def _allows(self, id: str, name: str) -> bool:
         authorizer = self._objects.get(id)
         return isinstance(authorizer, Authorizer) and authorizer.allows(name)
+
+
+def plain_link(sock: socket.socket, name: str) -> Link:
+    """Make a link of *sock*, without protocols, and own it."""
+    return (UnixConnection if sock.family == socket.AF_UNIX else Connection)(sock, name)
 
 
 def _peer_name(options: SocketOptions) -> str | None:

@@ -125,6 +125,11 @@ class TlsConnection:
                 return
         self.is_established = True
 
+    @property
+    def proved_name(self) -> str | None:
+        """The name in the peer's certificate, or of its key; None if it has shown none."""
+        return _who_is_there(self._tls)[1] or None
+
     def refusal_by(self, credentials: AnyCredentials) -> str | None:
         """Return why the peer would be refused now, by *credentials* or the authorizer, or None."""
         if not self.is_established:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import attrs
 
-from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.core.environment import Files
 from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions
 from trio_chardev.devices.monitor import check_monitor
 from trio_chardev.devices.registry import Devices
@@ -24,27 +24,29 @@ class DeviceIdArguments:
     id: str
 
 
-def add_device(
+async def add_device(
     devices: Devices,
     options: DeviceOptions,
     id: str | None = None,
-    sandbox: Sandbox = EVERYWHERE,
+    files: Files | None = None,
 ) -> Device:
     """Make a device; its name is *id* if the options have none.
 
-    *sandbox* limits what the options may name. Raises OptionsError, and what `Devices.add` raises.
+    *files* limits what the options may name. Raises OptionsError, and what `Devices.open` raises.
     """
-    check_monitor(options, sandbox)
+    files = Files() if files is None else files
+    check_monitor(options, files.sandbox)
     if options.id is not None:
         check_id(options.id)
     elif id is not None:
         options = attrs.evolve(options, id=id)
-    return devices.add(options)
+    return await devices.open(options, files)
 
 
 async def device_add(context: Context, arguments: DeviceOptions) -> dict[str, Any]:
     host = context.host
-    device = add_device(host.registry.devices, arguments, sandbox=host.sandbox)
+    files = Files(sandbox=host.sandbox, take_fd=context.fds.take)
+    device = await add_device(host.registry.devices, arguments, files=files)
     if host.state_file.is_kept:
         await host.state_file.keep("devices", device.id, unstructure(arguments, DEVICE))
     return {}

@@ -15,11 +15,15 @@ from trio_chardev.notices import (
     ChardevAdded,
     ChardevBreak,
     ChardevChanged,
+    ChardevClientAttached,
+    ChardevClientDetached,
     ChardevClosed,
     ChardevLent,
+    ChardevMark,
     ChardevOpened,
     ChardevRemoved,
     ChardevReturned,
+    ChardevWriterChanged,
     DeviceDeleted,
 )
 from trio_chardev.options.structure import unstructure
@@ -53,6 +57,10 @@ EVENTS: Final[dict[str, type[Any]]] = {
     "CHARDEV_BREAK": ChardevBreak,
     "CHARDEV_LENT": ChardevLent,
     "CHARDEV_RETURNED": ChardevReturned,
+    "CHARDEV_CLIENT_ATTACHED": ChardevClientAttached,
+    "CHARDEV_CLIENT_DETACHED": ChardevClientDetached,
+    "CHARDEV_WRITER_CHANGED": ChardevWriterChanged,
+    "CHARDEV_MARK": ChardevMark,
     "DEVICE_DELETED": DeviceDeleted,
 }
 _NAME_OF: Final = {cls: name for name, cls in EVENTS.items()}
@@ -81,6 +89,10 @@ def rate_key(event: object) -> Hashable:
             return "open", id
         case ChardevBreak(id=id):
             return "break", id
+        case ChardevWriterChanged(id=id):
+            return "writer", id
+        case ChardevMark(id=id, name=name):
+            return "mark", id, name
     return None
 
 

@@ -1,29 +1,24 @@
 """A listener that serves many QMP clients at once, each with its own session.
 
 In QEMU the second client of a monitor waits without being told. Here each client has a monitor on
-a chardev of its own, which is in no registry, so there is only one kind of monitor. Connections
-whose handshakes (TLS, WebSocket) are not over are in a `Handshaking`; then they become clients.
+a chardev of its own, which is in no registry, so there is only one kind of monitor.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 
 import attrs
 import trio
 
 from trio_chardev.backends.socket.access import PRIVATE, Access, peer_name
-from trio_chardev.backends.socket.addresses import FdAddress, SocketAddress, connection_name
-from trio_chardev.backends.socket.handshaking import Handshaking, ending
+from trio_chardev.backends.socket.addresses import FdAddress, SocketAddress
 from trio_chardev.backends.socket.link import Link
-from trio_chardev.backends.socket.listener import Listener, listen, listen_on
+from trio_chardev.backends.socket.listener import listen, listen_on
 from trio_chardev.backends.socket.passed import socket_from_fd
-from trio_chardev.backends.socket.rights import close_socket
+from trio_chardev.backends.socket.reception import Reception
 from trio_chardev.backends.socket.socket import SocketOptions, open_accepted
 from trio_chardev.backends.socket.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest
@@ -79,11 +74,14 @@ async def serve_clients(
         guard = None if insecure else Access(listener.address.name)
         async with trio.open_nursery() as nursery:
             task_status.started(listener.address.name)
-            crowd = _Crowd(options, objects, monitor_of, run, nursery, listener.address, guard)
+            label = f"QMP at {listener.address.name}"
+            reception = Reception(options, objects, listener, label, guard)
+            crowd = _Crowd(options, objects, monitor_of, run, nursery, listener.address)
             try:
-                await crowd.admit_all(listener)
+                while True:
+                    crowd.admit(*await reception.next())
             finally:
-                crowd.close()
+                reception.close()
     finally:
         await listener.remove_file()  # noqa: ASYNC102 - it shields itself, with a deadline
         listener.close()
@@ -99,51 +97,8 @@ class _Crowd:
     run: Run
     nursery: trio.Nursery
     address: SocketAddress
-    guard: Access | None
-    _handshaking: Handshaking = attrs.field(init=False)
     _clients: dict[Monitor, trio.CancelScope] = attrs.Factory(dict)  # the oldest comes first
     _number: int = 0
-
-    def __attrs_post_init__(self) -> None:
-        self._handshaking = Handshaking(self._label, serves_many=True)
-
-    @property
-    def _label(self) -> str:
-        return f"QMP at {self.address.name}"
-
-    async def admit_all(self, listener: Listener) -> None:
-        """Accept clients until cancelled."""
-        while True:
-            if self._handshaking:
-                await self._handshaking.wait(listener.wait)
-            else:
-                await listener.wait()
-            if (link := self._handshaking.take()) is not None:
-                self._admit(link)
-            if (sock := listener.take()) is not None:
-                close = partial(close_socket, sock)
-                with contextlib.suppress(OSError), ending(close, self._label):
-                    self._take_in(sock)
-
-    def _take_in(self, sock: socket.socket) -> None:
-        """Make the accepted *sock* a client, at once or after its handshakes.
-
-        Raises OSError if it has no access or has left, BackendError if the credentials are gone;
-        then the caller still owns it.
-        """
-        stack = Stack(self.options, self.objects)  # the credentials may have been replaced
-        if self.guard is not None:
-            self.guard.check(sock, is_proved=stack.proves_peers)
-        name = connection_name(self.address, sock, is_server=True)
-        link = stack.link_on(sock, self.options.named(name))
-        if stack.is_empty:
-            self._admit(link)
-        else:
-            self._handshaking.let_in(link)
-
-    def close(self) -> None:
-        """Close the connections that are not clients yet."""
-        self._handshaking.close()
 
     def _let_one_go(self) -> bool:
         """Disconnect a silent client to make room; False if no client is silent."""
@@ -154,8 +109,8 @@ class _Crowd:
         self._clients.pop(silent).cancel()
         return True
 
-    def _admit(self, link: Link) -> None:
-        """Make *link* a client, if there is room for one more."""
+    def admit(self, link: Link, stack: Stack) -> None:
+        """Make *link*, which has the protocols of *stack*, a client, if there is room for one more."""
         if len(self._clients) >= MAX_CLIENTS and not self._let_one_go():
             log.warning("a QMP client is let go: there are %d", MAX_CLIENTS)
             link.close()

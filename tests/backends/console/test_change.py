@@ -1,0 +1,109 @@
+"""The clients and the history stay when a console is changed, whatever becomes of the change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+import trio_chardev as tc
+from tests.rooms import read, read_all, read_until, room
+from trio_chardev.core.controls import Controls
+
+
+async def test_one_console_takes_over_the_clients_of_another(tmp_path: Path) -> None:
+    async with room(tmp_path, history=65536) as it:
+        listener = await it.listen()
+        one, two = await it.come(listener), await it.come(listener)
+        await it.device.send_all(b"before\n")
+        await it.registry.change("users", tc.ConsoleOptions(history=1 << 17, write="first"))
+        await it.device.send_all(b"after\n")
+        assert await read(one, 13) == await read(two, 13) == b"before\nafter\n"
+        assert await read(await it.come(listener), 13) == b"before\nafter\n"
+        await two.send_all(b"no")
+        await one.send_all(b"yes")
+        assert await it.typed(3) == b"yes"
+        assert it.told(tc.ChardevClientDetached) == []
+        assert [n.client for n in it.told(tc.ChardevWriterChanged)] == [1]
+
+
+async def test_a_change_that_fails_leaves_everybody_where_he_was(tmp_path: Path) -> None:
+    async def refuse(backend: Controls) -> None:
+        if not backend.is_original:
+            raise RuntimeError("no")
+
+    async with room(tmp_path, history=65536) as it:
+        it.device.detach()
+        it.device = it.registry["users"].attach(be_change=refuse)
+        one = await it.come(await it.listen())
+        with pytest.raises(tc.ChangeFailedError):
+            await it.registry.change("users", tc.ConsoleOptions(history=65536))
+        await it.device.send_all(b"there\n")
+        assert await read(one, 6) == b"there\n"
+        await one.send_all(b"here\n")
+        assert await it.typed(5) == b"here\n"
+
+
+async def test_another_kind_lets_everybody_go(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        listener = await it.listen(in_band=True)
+        one = await it.come(listener)
+        await it.registry.change("users", tc.NullOptions())
+        assert await read_all(one) == b"\r\n[trio-chardev: the console is replaced]\r\n"
+        assert [n.reason for n in it.told(tc.ChardevClientDetached)] == ["replaced"]
+        late = await it.connect(listener)
+        assert await read_all(late) == b"\r\n[trio-chardev: there is no console now]\r\n"
+        await it.registry.change("users", tc.ConsoleOptions())
+        again = await it.come(listener)
+        await it.device.send_all(b"x")
+        assert await read(again, 1) == b"x"
+
+
+async def test_the_end_of_the_service_is_told(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        one = await it.come(await it.listen(in_band=True))
+        it._streams.clear()
+    with one.socket:
+        assert await read_all(one) == b"\r\n[trio-chardev: the listener is closed]\r\n"
+
+
+async def test_a_console_with_listeners_is_busy(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        listener = await it.listen()
+        it.device.detach()
+        with pytest.raises(tc.ChardevBusyError):
+            await it.registry.remove("users")
+        await it.registry.devices.remove(listener.id)
+        await it.registry.remove("users")
+
+
+async def test_a_history_in_a_file_goes_on_after_the_service(tmp_path: Path) -> None:
+    options = {"history": 65536, "history_file": str(tmp_path / "h")}
+    async with room(tmp_path, **options) as it:
+        await it.device.send_all(b"one\n")
+        it.crowd.mark("here")
+        await it.device.send_all(b"two\n")
+    async with room(tmp_path, **options) as it:
+        history = it.crowd.history
+        assert (history.start, history.end) == (0, 8)
+        assert dict(history.marks) == {"here": 4, "started": 8}
+        one = await it.come(await it.listen(replay="here"))
+        await it.device.send_all(b"three\n")
+        assert await read_until(one, b"three\n") == b"two\nthree\n"
+
+
+async def test_what_was_typed_before_a_change_comes_before_what_is_typed_after_it(
+    tmp_path: Path,
+) -> None:
+    async with room(tmp_path) as it:
+        one = await it.come(await it.listen())
+        it.device.pause_input()
+        await one.send_all(b"a" * 1000)
+        with trio.fail_after(5):
+            while it.clients[0].received < 1000:  # noqa: ASYNC110 - nothing tells of it
+                await trio.sleep(0.001)
+        await it.registry.change("users", tc.ConsoleOptions())
+        await one.send_all(b"b" * 1000)
+        it.device.accept_input()
+        assert await it.typed(2000) == b"a" * 1000 + b"b" * 1000

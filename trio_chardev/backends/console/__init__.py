@@ -1,0 +1,1 @@
+"""Kind console: many clients on one chardev, with a history."""

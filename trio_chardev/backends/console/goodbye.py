@@ -1,0 +1,74 @@
+"""Why a client of a console is let go, and how it is told."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final, Literal
+
+import attrs
+import trio
+
+from trio_chardev.backends.console.client import in_band
+from trio_chardev.backends.socket.codec import RefusingCodec
+from trio_chardev.backends.socket.layer import Layer
+from trio_chardev.backends.socket.link import Link
+
+Reason = Literal[
+    "left", "kicked", "idle", "slow", "full", "replaced", "stopping", "gone", "refused", "dead"
+]
+
+CODES: Final[dict[Reason, int]] = {
+    "stopping": 1001,
+    "kicked": 1008,
+    "refused": 1008,
+    "full": 1013,
+    "idle": 4001,
+    "slow": 4002,
+    "replaced": 4003,
+    "gone": 4004,
+}
+"""The codes of a WebSocket's Close (RFC 6455, 7.4); 4000 and above are for applications."""
+
+TIMEOUT = 2.0  # seconds for a client to take its last bytes
+
+
+@attrs.frozen
+class Goodbye:
+    """One reason, and its words."""
+
+    reason: Reason
+    text: str
+
+    @property
+    def is_told(self) -> bool:
+        """Is there somebody to be told?"""
+        return self.reason in CODES
+
+
+LEFT = Goodbye("left", "")
+DEAD = Goodbye("dead", "it acknowledges nothing")
+
+
+def say_goodbye(link: Link, goodbye: Goodbye, *, is_person: bool) -> None:
+    """Tell the client on *link* why it is let go, as far as there is room now. Never raises."""
+    with contextlib.suppress(OSError):
+        if is_person:
+            link.send(memoryview(in_band(goodbye.text)))
+    with contextlib.suppress(OSError):
+        while isinstance(link, Layer):
+            if isinstance(link.codec, RefusingCodec):
+                link.turn_away(goodbye.text, CODES[goodbye.reason])
+                return
+            link = link.lower
+
+
+async def see_off(link: Link) -> None:
+    """Wait until the client on *link* has its last bytes, for 2 s at most, and close it.
+
+    It can't be Cancelled.
+    """
+    try:
+        with trio.move_on_after(TIMEOUT, shield=True), contextlib.suppress(Exception):
+            await link.finish(lambda data: None)
+    finally:
+        link.close()

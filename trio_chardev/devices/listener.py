@@ -1,0 +1,350 @@
+"""listener: lets clients in to a console, at one address, with one protocol and one role.
+
+It is no user of the console's chardev: several can lead to one console, whose user is a bridge or a
+program. While the chardev is no console, whoever comes is told so and let go.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Any, ClassVar
+
+import attrs
+import trio
+
+from trio_chardev.backends.console.client import Newcomer
+from trio_chardev.backends.console.console import ConsoleBackend
+from trio_chardev.backends.console.crowd import ConsoleFullError
+from trio_chardev.backends.console.goodbye import Goodbye, say_goodbye, see_off
+from trio_chardev.backends.console.options import Manner, Role, parse_replay
+from trio_chardev.backends.socket.access import peer_uid
+from trio_chardev.backends.socket.addresses import (
+    FdAddress,
+    InetAddress,
+    SocketAddress,
+    UnixAddress,
+    VsockAddress,
+)
+from trio_chardev.backends.socket.door import who
+from trio_chardev.backends.socket.link import Link
+from trio_chardev.backends.socket.listener import Listener, listen, listen_on
+from trio_chardev.backends.socket.options import SocketOptions
+from trio_chardev.backends.socket.passed import socket_from_fd
+from trio_chardev.backends.socket.reception import Reception
+from trio_chardev.backends.socket.stack import Stack
+from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions, DeviceRequest
+from trio_chardev.errors import ChardevError, OptionsError
+
+log = logging.getLogger(__name__)
+
+REMOVED = Goodbye("stopping", "the listener is closed")
+NO_CONSOLE = Goodbye("gone", "there is no console now")
+MAX_SEEN_OFF = 64  # of those who are refused, at the same time; more are closed without a word
+
+
+@attrs.frozen(kw_only=True)
+class ListenerOptions(DeviceOptions):
+    """Lets clients in to a console, at one address."""
+
+    uses: ClassVar = ("console",)
+
+    console: str
+    """Id of the console."""
+
+    path: str | None = None
+    """Path of a UNIX socket to listen at."""
+
+    abstract: bool = False
+    """The path is a name in the abstract name space, which needs no file."""
+
+    host: str | None = None
+    """Host name or address to listen at; empty means all addresses."""
+
+    port: str | None = None
+    """Port number or service name; 0 lets the system choose."""
+
+    to: int | None = None
+    """Last port of the range in which a free one is looked for."""
+
+    ipv4: bool | None = None
+    """Use IPv4; the default is to use both."""
+
+    ipv6: bool | None = None
+    """Use IPv6; the default is to use both."""
+
+    vsock: str | None = None
+    """Context id and port to listen at, as 3:5000."""
+
+    fd: str | None = None
+    """Name or number of a descriptor that is a socket, which listens."""
+
+    tls_creds: str | None = None
+    """Id of the TLS credentials; without them it is not encrypted."""
+
+    tls_authz: str | None = None
+    """Id of the list of those who may come, by the name of their certificate or key."""
+
+    telnet: bool = False
+    """Speak telnet (RFC 854)."""
+
+    tn3270: bool = False
+    """Speak telnet as IBM 3270 terminals do (RFC 1576)."""
+
+    rfc2217: bool = False
+    """Speak telnet with the Com Port Control Option (RFC 2217), so that clients who may type can set
+    the line of the device."""
+
+    websocket: bool = False
+    """Speak WebSocket (RFC 6455)."""
+
+    binary_only: bool = False
+    """Refuse WebSocket's text messages, as QEMU does."""
+
+    origins: tuple[str, ...] = ()
+    """Web pages that may connect by WebSocket, as a socket's."""
+
+    ws_path: str | None = None
+    """Path that a WebSocket's client has to ask for; the default is any."""
+
+    http_guard: bool = False
+    """Let a client go at once if it is a web browser and no WebSocket is spoken."""
+
+    read_only: bool = False
+    """Its clients can only watch."""
+
+    replay: str | None = None
+    """What of the history its clients get first, as the console's. By default what the console says,
+    and nothing if they are programs (rfc2217, binary-only)."""
+
+    terminal: bool | None = None
+    """Are its clients terminals, which answer queries? Then old queries are not shown again, and of
+    several only one answers. The default is on, but for rfc2217 and binary-only."""
+
+    in_band: bool | None = None
+    """Are its clients people, who are told in lines of text why they are let go, and the like? The
+    default is on with telnet or a WebSocket, but for rfc2217 and binary-only."""
+
+    @property
+    def is_for_programs(self) -> bool:
+        """Do its protocols carry binary data?"""
+        return self.rfc2217 or self.binary_only or self.tn3270
+
+    @property
+    def manner(self) -> Manner:
+        """How its clients are treated."""
+        programs = self.is_for_programs
+        in_band = (self.telnet or self.websocket) and not programs
+        return Manner(
+            role="read-only" if self.read_only else "write",
+            replay="off" if self.replay is None and programs else self.replay,
+            is_terminal=not programs if self.terminal is None else self.terminal,
+            is_told=in_band if self.in_band is None else self.in_band,
+        )
+
+    @property
+    def address(self) -> SocketAddress:
+        """Where to listen. Raises OptionsError unless there is one address."""
+        given = [
+            name for name in ("path", "host", "vsock", "fd") if getattr(self, name) is not None
+        ]
+        if len(given) != 1:
+            raise OptionsError("listener: one of 'path', 'host', 'vsock' or 'fd' is required")
+        for name, wanted in _OF_ADDRESS.items():
+            if getattr(self, name) not in (None, False) and wanted not in given:
+                raise OptionsError(f"listener: '{name}' needs '{wanted}'")
+        if self.path is not None:
+            return UnixAddress(self.path, abstract=self.abstract)
+        if self.fd is not None:
+            return FdAddress(self.fd)
+        if self.vsock is not None:
+            cid, _, port = self.vsock.partition(":")
+            return VsockAddress(cid, port)
+        if self.port is None:
+            raise OptionsError("listener: 'host' needs 'port'")
+        assert self.host is not None
+        return InetAddress(
+            self.host, self.port, to=self.to, ipv4=self.ipv4, ipv6=self.ipv6, keep_alive=True
+        )
+
+    @property
+    def socket_options(self) -> SocketOptions:
+        """The same for a socket that listens. Raises OptionsError."""
+        same: dict[str, Any] = {name: getattr(self, name) for name in _SAME}
+        return SocketOptions(addr=self.address, server=True, nodelay=True, **same)
+
+
+_OF_ADDRESS = {
+    "abstract": "path",
+    **dict.fromkeys(("port", "to", "ipv4", "ipv6"), "host"),
+}
+_SAME = (
+    *("tls_creds", "tls_authz", "telnet", "tn3270", "rfc2217", "websocket", "binary_only"),
+    *("origins", "ws_path", "http_guard"),
+)
+
+
+@attrs.frozen(kw_only=True)
+class ListenerInfo(DeviceInfo):
+    """What query-devices shows of a listener."""
+
+    console: str
+    address: str
+    """Where it listens, with the port in fact."""
+    role: Role
+    clients: int
+    """How many of the console's clients have come here."""
+
+
+class ListenerDevice(Device):
+    """One listener."""
+
+    options: ListenerOptions
+    begins_later = True
+
+    def __init__(self, options: ListenerOptions, request: DeviceRequest) -> None:
+        super().__init__(options, request)
+        self._objects = request.objects
+        self._files = request.files
+        self._socket_options = options.socket_options
+        self._manner = options.manner
+        if options.replay is not None:
+            parse_replay(options.replay)
+        Stack(self._socket_options, self._objects)  # raises what can't be
+        self._address = self._socket_options.addr
+        self._seen_off = 0
+
+    @property
+    def info(self) -> ListenerInfo:
+        return ListenerInfo(
+            id=self.id,
+            console=self.options.console,
+            address=self._socket_options.named(self._address.name),
+            role=self._manner.role,
+            clients=len(self._clients()),
+        )
+
+    @property
+    def port(self) -> int | None:
+        """The TCP port that it listens at, chosen by the system if 0 was."""
+        port = self._address.port if isinstance(self._address, InetAddress) else ""
+        return int(port) if port.isdecimal() else None
+
+    @property
+    def _console(self) -> ConsoleBackend | None:
+        chardev = self._chardevs.get(self.options.console)
+        if chardev is None or not chardev.is_started or chardev.is_closed:
+            return None
+        backend = chardev.backend
+        return backend if isinstance(backend, ConsoleBackend) else None
+
+    def _clients(self) -> list[object]:
+        console = self._console
+        crowd = () if console is None else console.crowd
+        return [client for client in crowd if client.newcomer.listener is self]
+
+    def start(self) -> None:
+        with self.taking("console"):
+            if self._console is None:
+                raise OptionsError(
+                    f"Property '{self.driver}.console' can't take value '{self.options.console}': "
+                    "it is no console"
+                )
+
+    async def run(self) -> None:
+        try:
+            listener = await self._listen()
+        except ChardevError as exc:
+            self.fail(exc)
+            return
+        try:
+            self._address = listener.address
+            listener.activate()
+            reception = Reception(
+                self._socket_options, self._objects, listener, f"listener '{self.id}'"
+            )
+            self.note_ready()
+            try:
+                async with trio.open_nursery() as nursery:
+                    await self._admit_all(reception, nursery)
+            finally:
+                reception.close()
+        finally:
+            await listener.remove_file()  # noqa: ASYNC102 - it shields itself, with a deadline
+            listener.close()
+
+    async def _listen(self) -> Listener:
+        address = self._socket_options.addr
+        if isinstance(address, FdAddress):
+            listener = listen_on(
+                address, socket_from_fd(self._files.take_fd(address.str_), address.str_)
+            )
+        else:
+            listener = await listen(address, None, None, self._files.sandbox)
+        listener.let_pass_descriptors(False)
+        return listener
+
+    async def _admit_all(self, reception: Reception, nursery: trio.Nursery) -> None:
+        while True:
+            await self._wait_for_room()
+            link, stack = await reception.next()
+            self._admit(link, stack, nursery)
+
+    async def _wait_for_room(self) -> None:
+        """With on-full=wait, let newcomers wait in the kernel's queue until there is room."""
+        while (
+            (console := self._console) is not None
+            and console.crowd.is_full
+            and console.crowd.options.on_full == "wait"
+        ):
+            await console.crowd.has_left.park()
+
+    def _admit(self, link: Link, stack: Stack, nursery: trio.Nursery) -> None:
+        console = self._console
+        if console is None:
+            self._refuse(link, NO_CONSOLE, nursery)
+            return
+        try:
+            newcomer = Newcomer(
+                link=link,
+                who=stack.name_of(link) or name_of(link.sock),
+                manner=self._manner,
+                refusal_of=stack.refusal_of,
+                port=stack.port if self.options.rfc2217 else None,
+                listener=self,
+            )
+            console.admit(newcomer)
+        except ConsoleFullError as exc:
+            self._refuse(link, Goodbye("full", str(exc)), nursery)
+        except OptionsError as exc:  # such as a mark that there is not
+            self._refuse(link, Goodbye("refused", str(exc)), nursery)
+        except OSError:  # it has left
+            link.close()
+
+    def _refuse(self, link: Link, goodbye: Goodbye, nursery: trio.Nursery) -> None:
+        log.info("listener '%s': %s is refused: %s", self.id, link.name, goodbye.text)
+        if self._seen_off >= MAX_SEEN_OFF:
+            link.close()
+            return
+        say_goodbye(link, goodbye, is_person=self._manner.is_told)
+        self._seen_off += 1
+        nursery.start_soon(self._see_off, link)
+
+    async def _see_off(self, link: Link) -> None:
+        try:
+            await see_off(link)
+        finally:
+            self._seen_off -= 1
+
+    def close(self) -> None:
+        """Let those go who have come here."""
+        if (console := self._console) is not None:
+            console.crowd.remove_all(REMOVED, listener=self)
+        super().close()
+
+
+def name_of(sock: socket.socket) -> str:
+    """Name the peer of *sock*: a user or an address. Raises OSError if it has left."""
+    if sock.family == socket.AF_UNIX:
+        return f"uid {peer_uid(sock)}"
+    return who(sock)

@@ -1,0 +1,312 @@
+"""QMP commands about consoles: their clients, their history and its marks."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any, Literal
+
+import attrs
+import trio
+
+from trio_chardev.backends.console.client import Client, Newcomer
+from trio_chardev.backends.console.console import ConsoleBackend
+from trio_chardev.backends.console.goodbye import Goodbye
+from trio_chardev.backends.console.history import MAX_CHARACTER, Excerpt, History
+from trio_chardev.backends.console.options import Manner, Role, parse_replay
+from trio_chardev.backends.socket.passed import socket_from_fd
+from trio_chardev.backends.socket.rights import close_socket
+from trio_chardev.backends.socket.stack import plain_link
+from trio_chardev.devices.listener import name_of
+from trio_chardev.errors import BackendError, OptionsError
+from trio_chardev.events import WindowSize
+from trio_chardev.options.members import IntRange
+from trio_chardev.options.structure import unstructure
+from trio_chardev.qmp.commands.context import Command, Context, IdArguments
+from trio_chardev.qmp.json.utf8 import decode_replacing
+
+MAX_READ = 1 << 20
+"""Bytes that one chardev-history returns at most."""
+MAX_WAIT = 600.0  # seconds
+MAX_REASON = 100  # characters
+UINT16 = Annotated[int, IntRange("uint16", 0, 0xFFFF)]
+
+
+@attrs.frozen(kw_only=True)
+class AttachArguments:
+    """Arguments of chardev-attach."""
+
+    id: str
+    fd: str
+    """The name of a connected stream socket, given by getfd, whose peer becomes a client."""
+    role: Role = "write"
+    replay: str | None = None
+    """What of the history it gets first, as the console's option."""
+    since: int | None = None
+    """The cursor to begin at instead, for one who was there before."""
+    cols: UINT16 = 0
+    rows: UINT16 = 0
+    in_band: bool | None = None
+    """Is it a person, who is told in lines of text why he is let go, and the like? By default it is
+    if it has a window."""
+
+
+@attrs.frozen
+class AttachReturn:
+    """A client that was made."""
+
+    client: int
+    cursor: int
+    """Of the first byte that it gets."""
+
+
+@attrs.frozen(kw_only=True)
+class OptionalIdArguments:
+    """Arguments of a command about one chardev, or all."""
+
+    id: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ClientArguments:
+    """Arguments of a command about one client."""
+
+    id: str
+    client: int
+
+
+@attrs.frozen(kw_only=True)
+class KickArguments:
+    """Arguments of chardev-kick."""
+
+    id: str
+    client: int
+    reason: str | None = None
+    """It is told this."""
+
+
+@attrs.frozen(kw_only=True)
+class MarkArguments:
+    """Arguments of chardev-mark."""
+
+    id: str
+    name: str
+
+
+@attrs.frozen(kw_only=True)
+class HistoryArguments:
+    """Arguments of chardev-history."""
+
+    id: str
+    start: int | None = None
+    """The cursor to begin at; a negative one counts from the end. The default is the oldest byte."""
+    since: str | None = None
+    """The mark to begin at, instead of `start`."""
+    max: int = 65536
+    """Bytes to return at most, up to 1048576."""
+    format: Literal["utf8", "base64"] = "utf8"
+    wait: float = 0.0
+    """Seconds to wait for something, if there is nothing yet."""
+
+
+@attrs.frozen
+class HistoryReturn:
+    """Some of a history."""
+
+    data: str
+    start: int
+    next: int
+    lost: int
+
+
+@attrs.frozen
+class MarkReturn:
+    """A place in a history."""
+
+    cursor: int
+
+
+@attrs.frozen
+class MarkInfo:
+    """A mark."""
+
+    name: str
+    cursor: int
+
+
+@attrs.frozen(kw_only=True)
+class ClientInfo:
+    """A client of a console."""
+
+    client: int
+    id: str
+    """The console."""
+    who: str
+    role: Role
+    types: bool
+    """Does what it types go to the device?"""
+    asks: bool
+    """Has it typed in vain?"""
+    since: float
+    """When it came, in seconds since 1970."""
+    sent: int
+    """Bytes of the output that it was sent."""
+    received: int
+    """Bytes that have come from it."""
+    queued: int
+    """Bytes that are still to be sent to it."""
+    skipped: int
+    """Bytes that it has not got because it was too slow."""
+    blocked_since: float | None = None
+    """Since when it takes nothing, in seconds since 1970."""
+    cols: int | None = None
+    rows: int | None = None
+
+
+def _console(context: Context, id: str) -> ConsoleBackend:
+    backend = context.host.registry[id].backend
+    if not isinstance(backend, ConsoleBackend):
+        raise OptionsError(f"Chardev '{id}' is no console")
+    return backend
+
+
+def _client(context: Context, id: str, number: int) -> tuple[ConsoleBackend, Client]:
+    console = _console(context, id)
+    try:
+        return console, console.crowd.clients[number]
+    except KeyError:
+        raise OptionsError(f"console '{id}' has no client {number}") from None
+
+
+def chardev_attach(context: Context, arguments: AttachArguments) -> dict[str, Any]:
+    """Make the peer of a socket a client. The descriptor is used up, even if this raises."""
+    has_window = arguments.cols > 0 and arguments.rows > 0
+    sock = socket_from_fd(context.fds.take(arguments.fd), arguments.fd)
+    try:
+        console = _console(context, arguments.id)
+        if arguments.replay is not None:
+            parse_replay(arguments.replay)
+        manner = Manner(
+            role=arguments.role,
+            replay=arguments.replay,
+            since=arguments.since,
+            is_told=has_window if arguments.in_band is None else arguments.in_band,
+        )
+        newcomer = Newcomer(
+            link=plain_link(sock, f"fd:{arguments.fd}"),
+            who=name_of(sock),
+            manner=manner,
+            size=WindowSize(arguments.cols, arguments.rows) if has_window else None,
+        )
+        client = console.admit(newcomer)
+    except OSError as exc:
+        close_socket(sock)
+        raise BackendError.from_os_error("Failed to attach", exc) from exc
+    except BaseException:
+        close_socket(sock)
+        raise
+    result: dict[str, Any] = unstructure(AttachReturn(client.number, client.begins_at))
+    return result
+
+
+def query_clients(context: Context, arguments: OptionalIdArguments) -> list[dict[str, Any]]:
+    registry = context.host.registry
+    if arguments.id is not None:
+        consoles = [_console(context, arguments.id)]
+    else:
+        backends = [chardev.backend for chardev in registry.values() if chardev.is_started]
+        consoles = [backend for backend in backends if isinstance(backend, ConsoleBackend)]
+    return [unstructure(_info(console, client)) for console in consoles for client in console.crowd]
+
+
+def _info(console: ConsoleBackend, client: Client) -> ClientInfo:
+    crowd, size = console.crowd, client.size
+    return ClientInfo(
+        client=client.number,
+        id=crowd.id,
+        who=client.who,
+        role=client.manner.role,
+        types=crowd.may_type(client),
+        asks=client.asks,
+        since=round(client.since, 3),
+        sent=client.sent,
+        received=client.received,
+        queued=client.behind(console.history),
+        skipped=client.skipped,
+        blocked_since=client.blocked_since,
+        cols=None if size is None else size.cols,
+        rows=None if size is None else size.rows,
+    )
+
+
+def chardev_kick(context: Context, arguments: KickArguments) -> dict[str, Any]:
+    console, client = _client(context, arguments.id, arguments.client)
+    if arguments.reason is not None and not (
+        arguments.reason.isprintable() and len(arguments.reason) <= MAX_REASON
+    ):
+        raise OptionsError(f"'reason' is one line of at most {MAX_REASON} characters")
+    text = "kicked" if arguments.reason is None else f"kicked: {arguments.reason}"
+    console.crowd.remove(client, Goodbye("kicked", text))
+    return {}
+
+
+def chardev_give_write(context: Context, arguments: ClientArguments) -> dict[str, Any]:
+    console, client = _client(context, arguments.id, arguments.client)
+    console.crowd.give_write(client)
+    return {}
+
+
+async def chardev_history(context: Context, arguments: HistoryArguments) -> dict[str, Any]:
+    """Read without taking. With *wait*, the client's later commands wait as long."""
+    least = MAX_CHARACTER if arguments.format == "utf8" else 1
+    if not least <= arguments.max <= MAX_READ:
+        raise OptionsError(f"'max' must be from {least} to {MAX_READ}")
+    if not (0 <= arguments.wait <= MAX_WAIT):
+        raise OptionsError(f"'wait' must be from 0 to {MAX_WAIT:g} seconds")
+    console = _console(context, arguments.id)
+    start = _start(console.history, arguments)
+    excerpt = _read(console.history, start, arguments)
+    with trio.move_on_after(arguments.wait):
+        while not excerpt.data and arguments.wait:
+            await console.history.wait_grown()
+            excerpt = _read(console.history, excerpt.next, arguments)
+    if arguments.format == "base64":
+        text = base64.b64encode(excerpt.data).decode()
+    else:
+        text = decode_replacing(excerpt.data)
+    result: dict[str, Any] = unstructure(
+        HistoryReturn(text, excerpt.start, excerpt.next, excerpt.lost)
+    )
+    return result
+
+
+def _start(history: History, arguments: HistoryArguments) -> int:
+    if arguments.since is not None:
+        if arguments.start is not None:
+            raise OptionsError("'start' and 'since' are mutually exclusive")
+        return history.cursor_of(arguments.since)
+    return history.start if arguments.start is None else arguments.start
+
+
+def _read(history: History, start: int, arguments: HistoryArguments) -> Excerpt:
+    return history.read(start, arguments.max, whole=arguments.format == "utf8")
+
+
+def chardev_mark(context: Context, arguments: MarkArguments) -> dict[str, Any]:
+    return {"cursor": _console(context, arguments.id).crowd.mark(arguments.name)}
+
+
+def query_marks(context: Context, arguments: IdArguments) -> list[dict[str, Any]]:
+    marks = _console(context, arguments.id).history.marks
+    return [unstructure(MarkInfo(name, cursor)) for name, cursor in marks.items()]
+
+
+CONSOLE_COMMANDS: dict[str, Command] = {
+    "chardev-attach": Command(AttachArguments, chardev_attach, AttachReturn),
+    "query-clients": Command(OptionalIdArguments, query_clients, tuple[ClientInfo, ...]),
+    "chardev-kick": Command(KickArguments, chardev_kick),
+    "chardev-give-write": Command(ClientArguments, chardev_give_write),
+    "chardev-history": Command(HistoryArguments, chardev_history, HistoryReturn),
+    "chardev-mark": Command(MarkArguments, chardev_mark, MarkReturn),
+    "query-marks": Command(IdArguments, query_marks, tuple[MarkInfo, ...]),
+}
+"""The rows of this module."""
