@@ -24,6 +24,7 @@ from tests.disk import Disk, eventually
 from tests.steps import steps
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pty.pty import PtyOptions
+from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
 from trio_chardev.backends.socket.addresses import UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.backends.taps import background_file as background
@@ -242,6 +243,23 @@ async def test_notes_tell_who_comes_and_goes_breaks_and_changes(tmp_path: Path) 
         "T [trio-chardev: CLOSED]",
         f"T [trio-chardev: CHANGED disconnected:unix:{sock},server=on -> null]",
     ]
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+async def test_who_is_there_at_the_end_is_noted_to_be_gone(
+    tmp_path: Path, is_changed: bool
+) -> None:
+    """After a change the note about that is the end."""
+    path = tmp_path / "log"
+    async with open_registry() as registry:
+        await registry.add("x", RingbufOptions(logfile=str(path), log_events=True))
+        tap_of(registry).sent(memoryview(b"last words"))
+        if is_changed:
+            await registry.change("x", NullOptions())
+    *others, words, note = plain(path.read_bytes()).splitlines()
+    assert (others, words) == ([b"T [trio-chardev: OPENED ringbuf]"], b"last words")
+    end = b"CHANGED ringbuf -> null" if is_changed else b"CLOSED"
+    assert note == b"T [trio-chardev: %s]" % end
 
 
 async def _fine(backend: object) -> None:

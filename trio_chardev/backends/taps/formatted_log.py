@@ -69,6 +69,7 @@ class FormattedLog(LogFile):
 
     def replaced(self, before: str, after: str) -> None:
         self.note(f"CHANGED {before} -> {after}")
+        self._is_open = None
 
     def note(self, text: str) -> None:
         """Put a line with *text*, if events are to be noted."""
@@ -96,7 +97,9 @@ class FormattedLog(LogFile):
                 self._begun = trio.Event()
 
     def finish(self) -> None:
-        """Have everything written: nothing more will come."""
+        """Have everything written: nothing more will come. Nobody is there any more, either."""
+        if self._is_open:
+            self.event(Event.CLOSED)
         self._flush(math.inf)
         self._is_finished = True
         self._scope.cancel()
