@@ -286,9 +286,10 @@ class ListenerDevice(Device):
 
     async def _admit_all(self, reception: Reception, nursery: trio.Nursery) -> None:
         while True:
-            await self._wait_for_room()
-            link, stack = await reception.next()
-            self._admit(link, stack, nursery)
+            await self._wait_for_room()  # nobody is accepted before
+            await reception.wait()
+            await self._wait_for_room()  # others may have come in elsewhere
+            self._admit(*reception.take(), nursery)
 
     async def _wait_for_room(self) -> None:
         """With on-full=wait, let newcomers wait in the kernel's queue until there is room."""

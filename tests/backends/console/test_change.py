@@ -20,10 +20,10 @@ async def test_one_console_takes_over_the_clients_of_another(tmp_path: Path) -> 
         await it.registry.change("users", tc.ConsoleOptions(history=1 << 17, write="first"))
         await it.device.send_all(b"after\n")
         assert await read(one, 13) == await read(two, 13) == b"before\nafter\n"
-        assert await read(await it.come(listener), 13) == b"before\nafter\n"
         await two.send_all(b"no")
         await one.send_all(b"yes")
         assert await it.typed(3) == b"yes"
+        assert await read(await it.come(listener), 13) == b"before\nafter\n"
         assert it.told(tc.ChardevClientDetached) == []
         assert [n.client for n in it.told(tc.ChardevWriterChanged)] == [1]
 

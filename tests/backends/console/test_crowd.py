@@ -140,6 +140,31 @@ async def test_or_waits_until_somebody_leaves(tmp_path: Path) -> None:
         assert await read_until(late, b"two") == b"two"
 
 
+async def test_those_who_wait_at_several_listeners_come_in_one_by_one(tmp_path: Path) -> None:
+    async with room(tmp_path, max_clients=1, on_full="wait") as it:
+        listeners = [await it.listen() for _ in range(3)]
+        streams = [await it.connect(listener) for listener in listeners for _ in range(2)]
+        for number in range(1, 7):
+            await it.wait_told(tc.ChardevClientAttached, number)
+            assert len(it.clients) == 1
+            await it.device.send_all(b"x")
+            leaving = it.clients[0]
+            async with trio.open_nursery() as nursery:
+                for stream in streams:
+                    nursery.start_soon(leave_when_served, stream, nursery.cancel_scope)
+            await it.wait_told(tc.ChardevClientDetached, number)
+            assert leaving.is_gone
+            streams = [stream for stream in streams if stream.socket.fileno() != -1]
+        assert {n.reason for n in it.told(tc.ChardevClientDetached)} == {"left"}
+
+
+async def leave_when_served(stream: trio.SocketStream, others: trio.CancelScope) -> None:
+    """Leave when something has come."""
+    await read_until(stream, b"x")
+    await stream.aclose()
+    others.cancel()
+
+
 async def test_who_types_nothing_is_let_go_and_who_only_watches_stays(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:

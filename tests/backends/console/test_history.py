@@ -153,3 +153,18 @@ async def test_one_that_takes_over_has_the_same_cursors() -> None:
     assert new.marks == {"here": 100}
     new.write(b"y")
     assert new.read(99).data == b"xy"
+
+
+async def test_one_with_the_same_ring_has_the_marks_that_were_made_meanwhile() -> None:
+    old = history(64, b"x")
+    new = History(old.ring)
+    old.mark("here")
+    new.go_on_from(old)
+    assert new.marks == {"here": 1}
+
+
+async def test_lines_are_found_across_pieces_of_the_search() -> None:
+    lines = [b"%d %s\n" % (number, b"x" * (number % 977)) for number in range(200)]
+    it = history(1 << 17, *lines)
+    for count in (1, 2, 30, 31, 32, 33, 34, 35, 100, 199, 200):
+        assert it.read(it.line_start(count)).data == b"".join(lines[-count:])

@@ -237,6 +237,9 @@ async def _open_ring(options: ConsoleOptions, request: OpenRequest) -> Ring:
     original = request.replaces if isinstance(request.replaces, ConsoleBackend) else None
     size, path = options.ring_size, options.history_file
     if path is None:
+        shared = None if original is None else original.history.ring
+        if shared is not None and len(shared) == size and not shared.has_file:
+            return shared
         try:
             return Ring(size)
         except OSError as exc:

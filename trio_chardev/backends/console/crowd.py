@@ -88,6 +88,8 @@ class Crowd:
     _numbers: int = 0
     _writer: Client | None = None
     """Who has the right to write, with write=first and write=one."""
+    _told_writer: Client | None = None
+    """Who has it, as far as others were told."""
     _typist: Client | None = None
     """Who typed last."""
     _asked_until: float = 0.0
@@ -131,7 +133,8 @@ class Crowd:
             ChardevClientAttached(self.id, client.number, client.who, newcomer.manner.role)
         )
         self.host.serve(client)
-        self.choose_writer(newcomer=client)
+        writer = self._rightful_writer()
+        self._set_writer(writer, is_told=writer is not client)
         self._size_changed()
         return client
 
@@ -205,19 +208,20 @@ class Crowd:
             self._typist = None
         if self._writer is client:
             self._set_writer(None)
-        self.choose_writer()
+        self._set_writer(self._rightful_writer())
         self._size_changed()
 
     def take_over(self, other: Crowd) -> None:
         """Go on with what *other*, an empty crowd, has: its options, its history and its host.
 
-        Nobody is told until `choose_writer`.
+        Nobody is told until `tell_writer`.
         """
         if other.history.end < self.history.end or other.history.start > self.history.end:
             for client in self.clients.values():
                 client.begin_at(other.history.end)
         self.history.wake()
         self.options, self.history, self.host = other.options, other.history, other.host
+        self._writer = self._rightful_writer()
         for client in self.clients.values():
             self.host.serve(client)
 
@@ -237,18 +241,24 @@ class Crowd:
             raise OptionsError(f"client {client.number} may only read")
         self._set_writer(client)
 
-    def choose_writer(self, newcomer: Client | None = None) -> None:
-        """Let the right to write be where the options have it; *newcomer* need not be told."""
+    def _rightful_writer(self) -> Client | None:
+        """Who has the right to write, as the options have it."""
         if self.options.write == "first" and self._writer is None:
-            first = next((c for c in self.clients.values() if c.may_ever_type), None)
-            self._set_writer(first, is_told=first is not newcomer)
-        elif self.options.write == "all":
-            self._writer = None
+            return next((c for c in self.clients.values() if c.may_ever_type), None)
+        return None if self.options.write == "all" else self._writer
 
     def _set_writer(self, client: Client | None, *, is_told: bool = True) -> None:
         if client is self._writer:
             return
         self._writer = client
+        self.tell_writer(is_told=is_told)
+
+    def tell_writer(self, *, is_told: bool = True) -> None:
+        """Tell all, and him unless he knows (*is_told*), who has the right to write, if that is new."""
+        client = self._writer
+        if client is self._told_writer:
+            return
+        self._told_writer = client
         if client is not None:
             client.asks = False
             self._tell_all(f"{client.who} writes", but=client)

@@ -21,6 +21,8 @@ MAX_MARKS = 64
 MAX_MARK_NAME = 48  # bytes, so that the marks fit in the file's header
 MAX_CHARACTER = 4  # bytes, in UTF-8
 LOOK_FOR_LINE = 4096  # bytes in which a newcomer's replay looks for a line's begin
+LOOK_BACK = 1 << 24  # bytes in which the last lines are looked for
+CHUNK = 1 << 14  # bytes of it at once
 LINE = b"\n"
 
 
@@ -99,16 +101,20 @@ class History:
     def line_start(self, count: int) -> int:
         """The cursor where the last *count* lines begin; one that has no end yet counts, too."""
         first, end = self.ring.bounds
+        if not count or first == end:
+            return end
+        wanted = count + (self.copy(end - 1, 1) == LINE)  # the end of the last line begins none
         at = end
-        data = self.copy(first, end - first)
-        if data.endswith(LINE):
-            at -= 1
-        for _ in range(count):
-            found = data.rfind(LINE, 0, at - first)
-            if found < 0:
-                return self.safe_start(first)
-            at = first + found
-        return at + 1 if count else end
+        while at > max(first, end - LOOK_BACK):
+            begin = max(first, at - CHUNK)
+            chunk = self.copy(begin, at - begin)
+            if chunk.count(LINE) >= wanted:
+                for _ in range(wanted):
+                    chunk = chunk[: chunk.rindex(LINE)]
+                return begin + len(chunk) + 1
+            wanted -= chunk.count(LINE)
+            at = begin
+        return self.safe_start(at)
 
     def last_lines(self, size: int) -> int:
         """The cursor where the first line begins that is within the last *size* bytes."""
@@ -156,7 +162,9 @@ class History:
 
     def go_on_from(self, other: History) -> None:
         """Take over what *other* has, unless this one has something of its own."""
-        if self.ring is not other.ring and self.end == 0:
+        if self.ring is other.ring:
+            self._marks = dict(other.marks)
+        elif self.end == 0:
             self.ring.go_on_from(other.ring)
             self._marks = dict(other.marks)
             self.ring.annotate(_note_of(self._marks))

@@ -17,7 +17,7 @@ Role = Literal["write", "read-only"]
 
 BEHIND = 1 << 16
 """Bytes that a client may be behind, even without a history."""
-MAX_HISTORY = 1 << 30  # bytes
+MAX_HISTORY = 1 << 28  # bytes; copied at once, if a console of another size takes over
 MAX_CLIENTS = 1024
 MAX_TIME = 7 * 86400  # seconds
 MAX_LINES = 100_000

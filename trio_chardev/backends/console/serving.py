@@ -78,6 +78,7 @@ class Serving:
 
         While that takes its time more is printed, so the pieces grow with the load.
         """
+        self.crowd.tell_writer()  # which another console may have chosen, in a commit
         while True:
             await self._printed.wait()
             self._printed = trio.Event()

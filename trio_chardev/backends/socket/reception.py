@@ -41,11 +41,8 @@ class Reception:
         """Where it listens in fact."""
         return self._listener.address
 
-    async def next(self) -> tuple[Link, Stack]:
-        """Wait for the next client; give its connection, which the caller owns then, and protocols.
-
-        When Cancelled, nobody is lost: those that have come stay here until `close`.
-        """
+    async def wait(self) -> None:
+        """Wait until there is somebody to `take`. Those that have come stay here until `close`."""
         while not self._ready:
             if self._handshaking:
                 await self._handshaking.wait(self._listener.wait)
@@ -58,6 +55,9 @@ class Reception:
                 with contextlib.suppress(OSError), ending(close, self._label):
                     self._take_in(sock)
             self._forget_failed()
+
+    def take(self) -> tuple[Link, Stack]:
+        """Give the connection of the first who is here, which the caller owns then, and its protocols."""
         return self._ready.pop(0)
 
     def _take_in(self, sock: socket.socket) -> None:

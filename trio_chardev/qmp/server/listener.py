@@ -79,7 +79,8 @@ async def serve_clients(
             crowd = _Crowd(options, objects, monitor_of, run, nursery, listener.address)
             try:
                 while True:
-                    crowd.admit(*await reception.next())
+                    await reception.wait()
+                    crowd.admit(*reception.take())
             finally:
                 reception.close()
     finally:
