@@ -81,6 +81,16 @@ async def test_a_new_device_is_told_before_it_is_in_place_and_the_original_again
     assert refusing.line_calls == new.line_calls == [WIDE]
 
 
+async def test_a_new_device_is_told_the_window_of_users_who_are_away() -> None:
+    """As that of a PTY is, whose user may come before he is noticed."""
+    board, user = FakeDevice("board"), FakeDevice("user", connected=False)
+    new = FakeDevice("new", **LINED)
+    async with bridged(board, user) as registry:
+        user.say(WIDE)
+        await registry.change("board", FakeOptions(device=new))
+        assert new.line_calls[0] == WIDE
+
+
 async def test_new_users_have_another_window() -> None:
     board, old, new = FakeDevice("board", **LINED), FakeDevice("user"), FakeDevice("new")
     async with bridged(board, old) as registry:

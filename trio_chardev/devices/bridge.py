@@ -180,6 +180,8 @@ class Bridge(Device):
     def _attach(self, name: str, away: Flow, towards: Flow) -> Frontend:
         async def be_change(backend: Controls) -> None:
             _look_for(backend, towards.source, self._ignored(towards.source))
+            if away is self.to_peer:
+                self._pass_window_size(anew=False)
             towards.keep_settings()
             if away is self.to_chardev:
                 self._show_line(backend)
@@ -212,10 +214,13 @@ class Bridge(Device):
             answers_line=True,
         )
 
-    def _pass_window_size(self) -> None:
-        """Tell the device the size of its users' window, if it is known; a device has none."""
+    def _pass_window_size(self, *, anew: bool = True) -> None:
+        """Tell the device the size of its users' window, if it is known; a device has none.
+
+        Unless *anew* not if it is the one that was told last.
+        """
         size = self._chardevs[self.options.peer].window_size
-        if size.is_known:
+        if size.is_known and (anew or size != self.chardev.line.kept.window_size):
             self.to_chardev.control(size)
 
     def _ignored(self, source: Frontend) -> frozenset[str]:

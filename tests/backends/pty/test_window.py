@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import struct
 import subprocess
 import termios
@@ -76,8 +75,9 @@ async def test_what_it_is_told_the_slaves_user_finds() -> None:
 async def test_a_program_on_the_slave_gets_sigwinch_and_only_for_another_size(
     tmp_path: Path,
 ) -> None:
-    script = f"trap 'stty size >> {tmp_path}/seen' WINCH; echo ready; while read line; do :; done"
-    need("stty")
+    seen, shown = tmp_path / "seen", ""
+    seen.touch()
+    script = f"trap '{need('stty')} size >> {seen}' WINCH; echo ready; while :; do read line; done"
     async with opened() as pty:
         process = await trio.lowlevel.open_process(
             ["setsid", "--ctty", "sh", "-c", script],
@@ -85,19 +85,21 @@ async def test_a_program_on_the_slave_gets_sigwinch_and_only_for_another_size(
             stdout=pty.slave,
             stderr=subprocess.DEVNULL,
         )
-        got = b""
-        with trio.fail_after(TIMEOUT):
-            while b"ready" not in got:
-                await pty.backend.wait_readable()
-                got += pty.backend.receive_nowait(100)
-            seen, shown = tmp_path / "seen", ""
-            for size in (WIDE, WIDE, SMALL):
-                await pty.backend.line.set_window_size(size)
-                shown += f"{size.rows} {size.cols}\n" if size is not WIDE or not shown else ""
-                os.write(pty.backend.sink.fd, b"\n")  # dash runs a trap when read returns
-                await until(lambda: seen.exists() and seen.read_text() == shown)  # noqa: B023
-        process.send_signal(signal.SIGKILL)
-        await process.wait()
+        try:
+            with trio.fail_after(TIMEOUT):
+                got = b""
+                while b"ready" not in got:
+                    await pty.backend.wait_readable()
+                    got += pty.backend.receive_nowait(100)
+                for size, is_another in ((WIDE, True), (WIDE, False), (SMALL, True)):
+                    await pty.backend.line.set_window_size(size)
+                    shown += f"{size.rows} {size.cols}\n" * is_another
+                    os.write(pty.backend.sink.fd, b"\n")  # it runs the trap when read has ended
+                    await until(lambda: seen.read_text() == shown)  # noqa: B023
+        finally:
+            process.kill()
+            with trio.fail_after(5, shield=True):
+                await process.wait()
 
 
 async def test_what_its_user_sets_is_found_by_a_look_and_told_once() -> None:
