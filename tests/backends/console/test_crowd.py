@@ -11,6 +11,7 @@ import trio_chardev as tc
 from tests.rooms import LIMIT, read_all, read_until, room
 from trio_chardev.backends.console.goodbye import Goodbye
 from trio_chardev.errors import OptionsError
+from trio_chardev.events import BreakState
 
 KICKED = Goodbye("kicked", "kicked")
 
@@ -249,3 +250,41 @@ async def test_a_device_that_takes_nothing_holds_up_nobody_but_who_types(tmp_pat
         await other.aclose()
         await typist.aclose()
         await it.wait_told(tc.ChardevClientDetached, 2)
+
+
+BREAK = bytes([255, 243])  # IAC BRK
+
+
+async def test_a_break_of_one_who_may_not_write_goes_nowhere(tmp_path: Path) -> None:
+    events: list[object] = []
+    async with room(tmp_path, write="first") as it:
+        it.device.detach()
+        it.device = it.registry["users"].attach(be_change=tc.stateless, on_event=events.append)
+        listener = await it.listen(host="127.0.0.1", port="0", telnet=True)
+        one, two = await it.come(listener), await it.come(listener)
+        await two.send_all(BREAK)
+        await read_until(two, b"goes nowhere]\r\n")
+        assert tc.Event.BREAK not in events
+        await one.send_all(b"a" + BREAK + b"b")
+        assert await it.typed(2) == b"ab"
+        assert events.count(tc.Event.BREAK) == 1
+
+
+async def test_a_break_ends_when_the_one_who_has_turned_it_on_can_do_so_no_more(
+    tmp_path: Path,
+) -> None:
+    events: list[object] = []
+    async with room(tmp_path, write="one") as it:
+        it.device.detach()
+        it.device = it.registry["users"].attach(be_change=tc.stateless, on_event=events.append)
+        listener = await it.listen()
+        await it.come(listener), await it.come(listener)
+        one, two = it.clients
+        it.crowd.give_write(one)
+        it.crowd.heard(one, BreakState(True))
+        it.crowd.give_write(two)
+        it.crowd.heard(two, BreakState(True))
+        it.crowd.remove(two, KICKED)
+        await trio.testing.wait_all_tasks_blocked()
+        states = [event for event in events if isinstance(event, BreakState)]
+        assert states == [BreakState(True), BreakState(False)] * 2

@@ -77,6 +77,8 @@ class Client:
     """Has it left, but for what it has sent?"""
     is_gone: bool = False
     """Is it a client no more?"""
+    has_break_on: bool = False
+    """Has it turned a break on, and not off?"""
     asks: bool = False
     """Has it typed in vain, so that it may want the right to write?"""
     size: WindowSize | None = None

@@ -65,7 +65,12 @@ class ConsoleBackend(Backend):
         self._new = Crowd(request.id, options, History(ring), request.environment.tell)
         self.crowd: Crowd = self._new if self._original is None else self._original.crowd
         """The clients; before the commit those of the console that it replaces."""
-        self._serving = Serving(self._new, nursery, weakly(ConsoleBackend._note, self))
+        self._serving = Serving(
+            self._new,
+            nursery,
+            note=weakly(ConsoleBackend._note, self),
+            line_changed=weakly(ConsoleBackend._tell_line, self),
+        )
         self._new.host = self._serving
         self.set_open(True)
 

@@ -27,7 +27,7 @@ from trio_chardev.backends.console.options import (
     parse_replay,
 )
 from trio_chardev.errors import BackendError, OptionsError
-from trio_chardev.events import UNKNOWN_SIZE, BackendEvent, WindowSize
+from trio_chardev.events import UNKNOWN_SIZE, BackendEvent, BreakState, WindowSize
 from trio_chardev.notices import (
     ChardevClientAttached,
     ChardevClientDetached,
@@ -59,6 +59,9 @@ class Host(Protocol):
 
     def input_came(self) -> None:
         """Wake the reader of `Crowd.input`."""
+
+    def line_changed(self) -> None:
+        """Have the user look what the clients can be told of the line."""
 
     def note(self, text: str) -> None:
         """Note *text* in the logs that want to know what happens beside the bytes."""
@@ -191,6 +194,8 @@ class Crowd:
             ChardevClientDetached(self.id, client.number, client.who, goodbye.reason)
         )
         self._typing_ends(client)
+        if client.newcomer.port is not None:
+            self.host.line_changed()
 
     def remove_all(self, goodbye: Goodbye, listener: object = None) -> None:
         """Let all clients go, or those that came by *listener*."""
@@ -204,6 +209,7 @@ class Crowd:
         self._typing_ends(client)
 
     def _typing_ends(self, client: Client) -> None:
+        self._end_break(client)
         if self._typist is client:
             self._typist = None
         if self._writer is client:
@@ -250,6 +256,8 @@ class Crowd:
     def _set_writer(self, client: Client | None, *, is_told: bool = True) -> None:
         if client is self._writer:
             return
+        if self._writer is not None:
+            self._end_break(self._writer)
         self._writer = client
         self.tell_writer(is_told=is_told)
 
@@ -302,11 +310,17 @@ class Crowd:
                 self._typist = client
                 self._size_changed()
             self._push(client, data)
-        elif not client.asks:
-            client.asks = True
-            self._say(client, self._refusal(client))
-            if client.may_ever_type and self._writer is not None and self.options.notice:
-                self._say(self._writer, f"{client.who} (client {client.number}) wants to write")
+        else:
+            self._refuse(client)
+
+    def _refuse(self, client: Client) -> None:
+        """Tell *client*, once, that what it types goes nowhere."""
+        if client.asks:
+            return
+        client.asks = True
+        self._say(client, self._refusal(client))
+        if client.may_ever_type and self._writer is not None and self.options.notice:
+            self._say(self._writer, f"{client.who} (client {client.number}) wants to write")
 
     def _refusal(self, client: Client) -> str:
         if not client.may_ever_type:
@@ -320,7 +334,17 @@ class Crowd:
             client.size = event
             self._size_changed()
         elif self.may_type(client):
+            if isinstance(event, BreakState):
+                client.has_break_on = event.is_on
             self._push(client, event)
+        else:
+            self._refuse(client)
+
+    def _end_break(self, client: Client) -> None:
+        """Turn off the break that *client* has turned on, as it can't any more."""
+        if client.has_break_on:
+            client.has_break_on = False
+            self._push(client, BreakState(False))
 
     def _push(self, client: Client, item: bytes | BackendEvent) -> None:
         if isinstance(item, bytes):

@@ -27,11 +27,19 @@ READS = 4  # in a row; then others have their turn
 class Serving:
     """Serves the clients of a crowd, in *nursery*."""
 
-    def __init__(self, crowd: Crowd, nursery: trio.Nursery, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        crowd: Crowd,
+        nursery: trio.Nursery,
+        note: Callable[[str], None],
+        line_changed: Callable[[], None],
+    ) -> None:
         self.crowd = crowd
         """That of the console that is replaced, from the commit on."""
         self.note = note
         """See `Host.note`."""
+        self.line_changed = line_changed
+        """See `Host.line_changed`."""
         self._nursery = nursery
         self._printed = trio.Event()
         self._readers = trio.lowlevel.ParkingLot()
@@ -93,7 +101,7 @@ class Serving:
 
     def _send(self, client: Client) -> None:
         """Send to *client* what there is, as far as it takes it; one that has left is removed."""
-        if not self._keep_up(client):
+        if client.is_gone or not self._keep_up(client):
             return
         try:
             client.send(self.crowd.history)
