@@ -11,20 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import attrs
 import trio
 
-from trio_chardev.backends.descriptor import slow_errors
-from trio_chardev.backends.holder import owned
-from trio_chardev.backends.limit import PRIVATE, check_has_size
 from trio_chardev.backends.taps.output import Output
-from trio_chardev.core.environment import OpenPath
+from trio_chardev.backends.taps.size_limit import SizeLimit
 from trio_chardev.errors import BackendError, reason_of, strerror
-from trio_chardev.files import work_on_files
 from trio_chardev.workers import NoThreadError, run_in_worker
 
 log = logging.getLogger("trio_chardev.log")
@@ -73,14 +68,9 @@ class BackgroundFile:
         """Called with what could not be written."""
         self.on_room: Callable[[], None] = lambda: None
         """Called when there is room again."""
-        self.lost_line: Callable[[int], bytes] = lambda count: b""
-        """Makes, in a thread, what tells in the file that *count* are missing at that place."""
+        self.limit = SizeLimit(what, output.unit, max_size)
         self._what = what
         self._unit = output.unit
-        self._max_size = max_size
-        self._full_at: int | None = None
-        """The size at which it was full; nothing is written until somebody truncates it."""
-        self._left_out = 0  # since it is full, in `Output.unit`
         self._is_full = False  # with old content, which has to go first
         self._reopening: _Reopening | None = None
         self._is_dropping = False
@@ -209,7 +199,7 @@ class BackgroundFile:
             if self._scope.cancelled_caught:
                 count = len(self._chunk) + len(self.pending)
                 log.error("%s hangs: its end is lost, %d bytes", self._what, count)
-            elif self._full_at is not None:
+            elif self.limit.is_full:
                 log.warning("%s lacks %d %s", self._what, self.dropped, self._unit)
         finally:
             self.output = None
@@ -240,9 +230,9 @@ class BackgroundFile:
                 self.on_room()
             self._is_writing = True
             try:
-                was_full = self._full_at is not None
+                was_full = self.limit.is_full
                 left = await run_in_worker(
-                    self._write_within_limit, self.output, self._chunk, limiter=self._limiter
+                    self.limit.write, self.output, self._chunk, limiter=self._limiter
                 )
             except OSError as exc:
                 self._is_writing = False
@@ -288,9 +278,9 @@ class BackgroundFile:
     async def _write_here(self) -> None:
         """Write the chunk without a thread, rather than lose it; a disk that hangs blocks all."""
         assert self.output is not None
-        was_full = self._full_at is not None
+        was_full = self.limit.is_full
         try:
-            left = self._write_within_limit(self.output, self._chunk)
+            left = self.limit.write(self.output, self._chunk)
         except OSError as exc:
             await self._cope(exc)
         else:
@@ -309,46 +299,14 @@ class BackgroundFile:
         with trio.move_on_after(seconds):
             await self._closing.wait()
 
-    def _write_within_limit(self, output: Output, data: bytearray) -> bytearray:
-        """Write what there is room for, and return the rest. In a thread. Raises OSError."""
-        left = bytearray()
-        if self._max_size is not None:
-            size = output.size()
-            if self._full_at is not None and size >= self._full_at:
-                return data
-            if self._full_at is not None:
-                self._tell_left_out(data, self._max_size - size)
-            room = max(0, self._max_size - size)
-            end = len(data) if len(data) <= room else output.fitting(data, room)
-            left = data[end:]
-            del data[end:]
-            self._full_at = size + end if left else None
-        try:
-            output.write(data)
-        except BaseException:
-            data += left
-            raise
-        return left
-
-    def _tell_left_out(self, data: bytearray, room: int) -> None:
-        """Have the file tell what was left out, unless there is too little *room*. In a thread."""
-        line = self.lost_line(self._left_out)
-        if len(line) <= room // 2:
-            data[:0] = line
-
     def _note_left_out(self, left: bytearray, was_full: bool) -> None:
         """Account for *left*, which did not fit into the file."""
+        count = 0
         if left and self.output is not None:
             count = self.output.count(left)
             self.dropped += count
-            self._left_out = count + (self._left_out if was_full else 0)
             self.on_failure(left)
-        if self._full_at is not None and not was_full:
-            text = "%s has reached its size of %d bytes: what comes is left out"
-            log.warning(text, self._what, self._max_size)
-        elif was_full and self._full_at is None:
-            text = "%s has room again; it lacks %d %s by now"
-            log.warning(text, self._what, self.dropped, self._unit)
+        self.limit.note(count, self.dropped, was_full=was_full)
 
     async def _empty(self) -> None:
         while self._is_full and self.output is not None:
@@ -382,33 +340,3 @@ class BackgroundFile:
         if not self._is_failing:
             log.warning("Could not write to %s: %s", self._what, strerror(error))
             self._is_failing = True
-
-
-async def create_output(
-    path: str,
-    opener: OpenPath,
-    kind: Callable[[int], Output] = Output,
-    *,
-    mode: int = PRIVATE,
-    is_limited: bool = False,
-) -> Output:
-    """Run `create` in a thread, as the disk may hang. Raises as it does; see `work_on_files`."""
-    with slow_errors(f"Could not create '{path}'"):
-        return kind(await work_on_files(create, path, opener, mode, is_limited, discard=os.close))
-
-
-def create(path: str, opener: OpenPath, mode: int = PRIVATE, is_limited: bool = False) -> int:
-    """Open *path* for appending, without waiting for a peer; a new file gets *mode*.
-
-    With *is_limited* it must be a file whose size can be limited. Raises BackendError, ``Could not
-    create 'PATH': strerror``.
-    """
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
-        fd = opener(path, flags | os.O_CLOEXEC, mode=mode)
-        with owned(lambda: os.close(fd)):
-            if is_limited:
-                check_has_size(fd, path)
-        return fd
-    except (OSError, ValueError) as exc:
-        raise BackendError.from_os_error(f"Could not create '{path}'", exc) from exc

@@ -45,7 +45,7 @@ class LogFile(Tap):
             what, output, options.log_max, keeps=True, times=self.times
         )
         self.background.on_room = self.tell_loss
-        self.background.lost_line = self._lost_line
+        self.background.limit.lost_line = self._lost_line
         self._append = options.logappend
         self._keeps_old = kept_by(options) > 0
         self._is_local = options.log_time == "local"

@@ -22,9 +22,8 @@ from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.backends.descriptor import slow_errors
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.limit import parse_mode
-from trio_chardev.backends.taps.background_file import create
 from trio_chardev.backends.taps.log_options import has_lines, is_rotated, kept_by
-from trio_chardev.backends.taps.output import Output
+from trio_chardev.backends.taps.output import Output, create
 from trio_chardev.core.backend import OpenRequest
 from trio_chardev.errors import BackendError, reason_of
 from trio_chardev.files import work_on_files

@@ -7,7 +7,12 @@ import fcntl
 import os
 import select
 
-from trio_chardev.backends.descriptor import truncate
+from trio_chardev.backends.descriptor import slow_errors, truncate
+from trio_chardev.backends.holder import owned
+from trio_chardev.backends.limit import PRIVATE, check_has_size
+from trio_chardev.core.environment import OpenPath
+from trio_chardev.errors import BackendError
+from trio_chardev.files import work_on_files
 
 
 class Output:
@@ -65,3 +70,33 @@ class Output:
 
     def __del__(self) -> None:
         self.close()
+
+
+async def create_output(
+    path: str,
+    opener: OpenPath,
+    kind: type[Output] = Output,
+    *,
+    mode: int = PRIVATE,
+    is_limited: bool = False,
+) -> Output:
+    """Run `create` in a thread, as the disk may hang. Raises as it does; see `work_on_files`."""
+    with slow_errors(f"Could not create '{path}'"):
+        return kind(await work_on_files(create, path, opener, mode, is_limited, discard=os.close))
+
+
+def create(path: str, opener: OpenPath, mode: int = PRIVATE, is_limited: bool = False) -> int:
+    """Open *path* for appending, without waiting for a peer; a new file gets *mode*.
+
+    With *is_limited* it must be a file whose size can be limited. Raises BackendError, ``Could not
+    create 'PATH': strerror``.
+    """
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+        fd = opener(path, flags | os.O_CLOEXEC, mode=mode)
+        with owned(lambda: os.close(fd)):
+            if is_limited:
+                check_has_size(fd, path)
+        return fd
+    except (OSError, ValueError) as exc:
+        raise BackendError.from_os_error(f"Could not create '{path}'", exc) from exc

@@ -29,8 +29,8 @@ import trio
 from trio_chardev.backends.descriptor import slow_errors, status_of
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.limit import parse_mode
-from trio_chardev.backends.taps.background_file import BackgroundFile, create_output
-from trio_chardev.backends.taps.output import Output
+from trio_chardev.backends.taps.background_file import BackgroundFile
+from trio_chardev.backends.taps.output import Output, create_output
 from trio_chardev.core.backend import OpenRequest
 from trio_chardev.core.tap import Tap
 from trio_chardev.errors import BackendError, OptionsError
