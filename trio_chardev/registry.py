@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, ValuesView
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -113,12 +114,17 @@ class Registry(Mapping[str, Chardev]):
         """
         return self._options[self[id].id]
 
-    def users_of(self, id: str) -> list[str]:
-        """The ids of the devices, muxes and hubs that use chardev *id*."""
-        return [
-            *(device.id for device in self.devices.values() if id in device.options.chardevs),
-            *(other for other, options in self._options.items() if id in options.stands_on),
-        ]
+    @property
+    def users(self) -> dict[str, list[str]]:
+        """By id of a chardev, the ids of the devices, muxes and hubs that use it, if any do."""
+        users: dict[str, list[str]] = defaultdict(list)
+        for device in self.devices.values():
+            for id in device.options.chardevs:
+                users[id].append(device.id)
+        for other, options in self._options.items():
+            for id in options.stands_on:
+                users[id].append(other)
+        return dict(users)
 
     async def add(
         self,

@@ -66,3 +66,37 @@ async def test_ser2net_is_a_telnet_client(tmp_path: Path) -> None:
             await add_client(registry, port, telnet=False)
             async with registry["near"].attach() as near, registry["far"].attach() as far:
                 await check_both_ways(near, far)
+
+
+async def test_a_line_that_another_has_at_ser2net_is_dialled_ever_less_often(
+    tmp_path: Path,
+) -> None:
+    """It accepts, says ``Port already in use``, and closes. When it is free, `retry` is enough."""
+    port = free_port()
+    async with open_registry() as registry:
+        line = (await registry.add("line", PtyOptions())).pty
+        accepter, connector = f"tcp,{LOOPBACK},{port}", f"serialdev,{line},9600n81,local"
+        async with ser2net(accepter, connector, tmp_path):
+            await add_client(registry, port, telnet=False)
+            async with registry["line"].attach() as near, registry["far"].attach() as far:
+                await check_both_ways(near, far)
+            addr = InetAddress(LOOPBACK, port)
+            options = SocketOptions(addr=addr, server=False, reconnect_ms=100)
+            late = await registry.add("late", options)
+            async with late.attach() as user:
+                said = b""
+                while (late.state.next_try or 0) <= 0.8:  # at the 5th time, or the 6th
+                    await trio.sleep(0.01)
+                    said += user.take_ready()
+                assert late.state.state == "waiting"
+                assert (late.state.last_error or "").startswith(
+                    f"the connection to '{LOOPBACK}:{port}' has ended after 0."
+                )
+                assert set(said.split(b"\r\n")) == {b"Port already in use", b""}
+                assert 5 <= said.count(b"in use") <= 6
+                await registry.remove("far")
+                while registry["line"].is_open:  # noqa: ASYNC110 - until it has let go of it
+                    await trio.sleep(0.001)
+                late.retry()
+                async with registry["line"].attach() as near:
+                    await check_both_ways(near, user)

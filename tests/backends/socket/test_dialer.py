@@ -28,6 +28,7 @@ from trio_chardev.backends.socket.dialer import (
 )
 from trio_chardev.core.peer import Outlook
 from trio_chardev.errors import BackendError
+from trio_chardev.testing import CancelAtStep
 
 
 def unused_port() -> str:
@@ -479,6 +480,38 @@ async def test_retry_gives_up_an_attempt_that_hangs(
         await trio.sleep(3)
         nursery.cancel_scope.cancel()
     assert attempts == [0, 3]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_cancelled_at_any_step_it_goes_on_and_no_connection_is_lost(
+    name: str, when: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Failures, a retry, a connection: as many as the server sees are there to be taken."""
+    for step in itertools.count(1):
+        redialer = Redialer("x", UnixAddress(f"{name}{step}", abstract=True), Backoff(10.0))
+        injector = CancelAtStep(step, when, trio.CancelScope())
+        trio.lowlevel.add_instrument(injector)
+        begun = trio.current_time()
+        try:
+            with injector.scope:
+                injector.armed = True
+                assert await tried(redialer, 15) is None
+                redialer.retry()
+                assert await tried(redialer, 5) is None
+        finally:
+            trio.lowlevel.remove_instrument(injector)
+        with serving(f"{name}{step}") as server:
+            sock = await tried(redialer, 11)
+            assert sock is not None
+            assert trio.current_time() - begun <= 31
+            server.accept()[0].close()
+            sock.close()
+            server.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                server.accept()
+        if not injector.fired:
+            assert step > 5
+            return
 
 
 async def test_nobody_never_comes() -> None:

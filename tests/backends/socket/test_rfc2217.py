@@ -573,6 +573,25 @@ async def test_a_line_of_another_host_may_come_later() -> None:
         options = tc.SerialOptions(path=f"rfc2217://{LOOPBACK}:1", wait=False)
         chardev = await registry.add("line", options)
         assert not chardev.is_open
+        refused = f"Failed to connect to '{LOOPBACK}:1': Connection refused"
+        await until(lambda: chardev.state.last_error == refused)
+        assert chardev.state.next_try is not None
+
+
+async def test_a_line_of_another_host_that_has_come_is_dialled_now() -> None:
+    async with board(with_line()) as here:
+        await here.leave()
+        port = str(here.server.port)
+        path = f"rfc2217://{LOOPBACK}:{port}"
+        await here.registry.change("users", tc.NullOptions())
+        options = tc.SerialOptions(path=path, wait=False, reopen_ms=60_000)
+        line = await here.registry.add("line", options)
+        await until(lambda: line.state.last_error is not None)
+        served = tc.SocketOptions(addr=tc.InetAddress(LOOPBACK, port), wait=False, rfc2217=True)
+        await here.registry.change("users", served)
+        assert not line.is_open
+        line.retry()
+        await until(lambda: line.is_open)
 
 
 async def test_pyserials_workarounds_are_not_needed() -> None:

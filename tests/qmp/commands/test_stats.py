@@ -17,7 +17,7 @@ from tests.users import PATIENCE
 from trio_chardev.core.info import ChardevState
 from trio_chardev.devices.bridge import BridgeOptions
 from trio_chardev.devices.echo import EchoOptions
-from trio_chardev.qmp.commands.context import Context, Host
+from trio_chardev.qmp.commands.context import ROWS_AT_ONCE, Context, Host
 from trio_chardev.testing import FakeDevice, open_chardev
 
 
@@ -206,6 +206,26 @@ async def test_each_side_has_what_came_from_it_and_what_went_to_it() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert (await row_of(run, "board")).items() >= {"received": 9, "sent": 2}.items()
         assert (await row_of(run, "user")).items() >= {"received": 2, "sent": 5}.items()
+
+
+# ---------------------------------------------------------------- many
+
+
+@pytest.mark.parametrize("name", ["query-chardev-stats", "query-chardev-details"])
+async def test_others_run_while_rows_are_made_and_what_is_removed_then_has_none(name: str) -> None:
+    async with open_commands() as run:
+        ids = [f"c{number}" for number in range(3 * ROWS_AT_ONCE)]
+        for id in ids:
+            await run.add(id, "null")
+
+        async def remove_last() -> None:
+            await run("chardev-remove", id=ids[-1])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(remove_last)
+            result = await run(name)
+    rows = result["chardevs"] if isinstance(result, dict) else result
+    assert [row.get("id", row.get("label")) for row in rows] == ids[:-1]
 
 
 # ---------------------------------------------------------------- one id

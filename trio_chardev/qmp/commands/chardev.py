@@ -26,6 +26,7 @@ from trio_chardev.qmp.commands.context import (
     Host,
     IdArguments,
     NoArguments,
+    rows_of,
 )
 from trio_chardev.qmp.commands.descriptor import FD_COMMANDS
 from trio_chardev.qmp.commands.device import DEVICE_COMMANDS
@@ -149,8 +150,12 @@ def _row(chardev: Chardev) -> bytes:
     return row
 
 
-def query_chardev_details(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
-    return [_details(context.host.registry, chardev) for chardev in context.host.registry.values()]
+async def query_chardev_details(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
+    registry = context.host.registry
+    users = registry.users
+    return await rows_of(
+        registry, registry.values(), lambda one: _details(registry, one, users.get(one.id, []))
+    )
 
 
 def _backend_of(options: BackendOptions) -> dict[str, Any]:
@@ -161,7 +166,7 @@ def _backend_of(options: BackendOptions) -> dict[str, Any]:
     return {"type": type(options).__name__, "data": {}}
 
 
-def _details(registry: Registry, chardev: Chardev) -> dict[str, Any]:
+def _details(registry: Registry, chardev: Chardev, users: list[str]) -> dict[str, Any]:
     is_lent = registry.is_lent(chardev.id)
     return {
         "label": chardev.id,
@@ -171,7 +176,7 @@ def _details(registry: Registry, chardev: Chardev) -> dict[str, Any]:
         "others-wait": chardev.backend.peer.others_wait,
         "lent": is_lent,
         "is-used": bool(chardev.frontends),
-        "users": registry.users_of(chardev.id),
+        "users": users,
     } | ({"lent-to": chardev.pty} if is_lent and chardev.pty is not None else {})
 
 

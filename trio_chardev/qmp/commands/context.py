@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
+import trio
 
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.core.chardev import Chardev
@@ -17,6 +18,8 @@ from trio_chardev.qmp.server.quota import Quota
 from trio_chardev.qmp.server.session import QmpError, Session
 from trio_chardev.qmp.server.state import StateFile
 from trio_chardev.registry import Registry
+
+ROWS_AT_ONCE = 20  # they take half a millisecond
 
 
 @attrs.define(eq=False)
@@ -40,6 +43,22 @@ class Host:
         if not self.is_quitting:
             self.is_quitting = True
             self.on_quit(reason)
+
+
+async def rows_of(
+    registry: Registry, chardevs: Iterable[Chardev], make_row: Callable[[Chardev], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Make a row of each of *chardevs*, but of those that are removed meanwhile.
+
+    After some of them other tasks run. Cancelled ends it.
+    """
+    rows = []
+    for number, chardev in enumerate(list(chardevs), 1):
+        if registry.get(chardev.id) is chardev:
+            rows.append(make_row(chardev))
+        if number % ROWS_AT_ONCE == 0:
+            await trio.lowlevel.checkpoint()
+    return rows
 
 
 @attrs.define(eq=False)

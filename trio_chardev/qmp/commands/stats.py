@@ -12,7 +12,7 @@ from trio_chardev.devices.base import Counts, DeviceInfo
 from trio_chardev.devices.table import DEVICE_INFO
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.structure import unstructure
-from trio_chardev.qmp.commands.context import Command, Context, IdArguments
+from trio_chardev.qmp.commands.context import Command, Context, IdArguments, rows_of
 from trio_chardev.registry import Registry
 
 DIGITS = 3  # of seconds
@@ -55,7 +55,7 @@ class Stats:
     """What query-devices shows of them."""
 
 
-def query_chardev_stats(context: Context, arguments: StatsArguments) -> dict[str, Any]:
+async def query_chardev_stats(context: Context, arguments: StatsArguments) -> dict[str, Any]:
     registry, id = context.host.registry, arguments.id
     devices = [
         device
@@ -68,11 +68,10 @@ def query_chardev_stats(context: Context, arguments: StatsArguments) -> dict[str
         chardevs = [registry[id]]
     else:
         chardevs = []
+    shown = [unstructure(device.info, DEVICE_INFO) for device in devices]
     counts = _counts(registry)
-    return {
-        "chardevs": [_stats(registry, one, counts.get(one.id)) for one in chardevs],
-        "devices": [unstructure(device.info, DEVICE_INFO) for device in devices],
-    }
+    rows = await rows_of(registry, chardevs, lambda one: _stats(registry, one, counts.get(one.id)))
+    return {"chardevs": rows, "devices": shown}
 
 
 def _counts(registry: Registry) -> dict[str, Counts]:
