@@ -1,4 +1,4 @@
-"""docs/guarantees.md, security.md, peers.md, serial.md and logs.md name tests that exist."""
+"""docs/guarantees.md, security.md, peers.md, serial.md, logs.md ... name tests that exist."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def named(page: str) -> Iterator[tuple[str, str]]:
         ("peers.md", 20),
         ("serial.md", 20),
         ("logs.md", 15),
+        ("waiting.md", 15),
     ],
 )
 def test_every_test_that_is_named_exists(page: str, count: int) -> None:

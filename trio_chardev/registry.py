@@ -126,6 +126,10 @@ class Registry(Mapping[str, Chardev]):
                 users[id].append(other)
         return dict(users)
 
+    def users_of(self, id: str) -> list[str]:
+        """The ids of the devices, muxes and hubs that use chardev *id*."""
+        return self.users.get(id, [])
+
     async def add(
         self,
         id: str,

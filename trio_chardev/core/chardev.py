@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import time
 from collections.abc import Callable
 
 import attrs
@@ -58,7 +59,9 @@ class Chardev:
     _change_lock: trio.Lock = attrs.Factory(trio.Lock)
     _change: Change | None = attrs.field(default=None, init=False)  # the one under way
     _parts: Parts = attrs.field(init=False)
-    _since: float = attrs.field(default=0.0, init=False)  # when it was opened, or closed
+    _since: float = attrs.field(
+        default=0.0, init=False
+    )  # when it was opened, or closed, by the clock
 
     def __attrs_post_init__(self) -> None:
         self._parts = Parts(self.id, weakly(Chardev._observe, self))
@@ -355,12 +358,12 @@ class Chardev:
 
     @trio.lowlevel.enable_ki_protection
     def _commit_first(self, runner: Runner) -> None:
-        self._since = trio.current_time()
+        self._since = time.time()
         put_first(self._parts, runner)
 
     def _observe(self, event: BackendEvent, backend: Backend) -> None:
         if event is Event.OPENED or event is Event.CLOSED:
-            self._since = trio.current_time()
+            self._since = time.time()
         if self.on_event is not None:
             try:
                 self.on_event(self, event, backend)

@@ -31,7 +31,7 @@ class ChardevState:
     """open: somebody is there; waiting: somebody may come, or is looked for; closed: nobody will
     come without a change; failed: the backend has ended, and only a change helps."""
     since: float
-    """For how many seconds somebody has been there, or nobody; a new peer begins it anew."""
+    """When somebody came or nobody was left, in seconds since 1970."""
     last_error: str | None = None
     """Why nobody is there, if an attempt, a connection or the backend has ended with a reason."""
     next_try: float | None = None
@@ -40,16 +40,17 @@ class ChardevState:
 
 def state_of(runner: Runner, since: float) -> ChardevState:
     """The state of a chardev with *runner* in place, which is so *since* that time."""
-    now = trio.current_time()
     if runner.closed.is_set():
         error = None if runner.error is None else str(runner.error)
-        return ChardevState(state="failed", since=now - since, last_error=error)
+        return ChardevState(state="failed", since=since, last_error=error)
     if runner.backend.is_open:
-        return ChardevState(state="open", since=now - since)
+        return ChardevState(state="open", since=since)
     outlook = runner.backend.peer.outlook
     return ChardevState(
         state="waiting" if outlook.may_come else "closed",
-        since=now - since,
+        since=since,
         last_error=outlook.last_error,
-        next_try=None if outlook.next_try is None else max(0.0, outlook.next_try - now),
+        next_try=None
+        if outlook.next_try is None
+        else max(0.0, outlook.next_try - trio.current_time()),
     )

@@ -15,7 +15,7 @@ from trio_chardev.options.structure import unstructure
 from trio_chardev.qmp.commands.context import Command, Context, IdArguments, rows_of
 from trio_chardev.registry import Registry
 
-DIGITS = 3  # of seconds
+DIGITS = 3  # of times in seconds
 
 
 @attrs.frozen(kw_only=True)
@@ -35,7 +35,7 @@ class ChardevStats:
     state: Literal["open", "waiting", "closed", "failed", "lent"]
     """As that of `ChardevState`, or its device is lent."""
     since: float
-    """For how many seconds somebody has been there, or nobody."""
+    """When somebody came or nobody was left, in seconds since 1970."""
     last_error: str | None = None
     """Why nobody is there, if something has ended or failed."""
     next_try: float | None = None
