@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
@@ -348,6 +349,42 @@ async def test_its_last_close_takes_the_device_back_when_all_is_sent() -> None:
         await wait_all_tasks_blocked()
         assert world.user.seen[-2:] == [OPENED, b"hello"]
         assert world.told()[1:] == [ChardevReturned("board")]
+
+
+async def test_what_its_user_has_not_taken_goes_to_the_users_when_it_is_back() -> None:
+    """The PTY takes some 4 KiB; the rest must not be lost with it."""
+    sent = b"".join(b"%07d\n" % number for number in range(4000))
+    async with open_world() as world:
+        chardev = await world.registry.lend("board", "pty")
+        fd = os.open(str(chardev.pty), os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            tty.setraw(fd)
+            await wait_all_tasks_blocked()
+            world.board.feed(sent)
+            await until_quiet()
+            taken = os.read(fd, 1000)
+            await until_quiet()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(world.registry.take_back, "board")
+                while world.registry.is_lent("board"):
+                    await wait_all_tasks_blocked()
+                    with contextlib.suppress(BlockingIOError):
+                        taken += os.read(fd, 65536)
+        finally:
+            os.close(fd)
+        world.board.feed(b"end\n")
+        await wait_all_tasks_blocked()
+        seen = b"".join(item for item in world.user.seen if isinstance(item, bytes))
+        assert len(seen) > 10_000
+        got = taken + seen
+        assert sent + b"end\n" == got
+
+
+async def until_quiet() -> None:
+    """Let the kernel move what it moves in the background."""
+    for _ in range(20):
+        await trio.sleep(0.002)
+        await wait_all_tasks_blocked()
 
 
 async def test_without_a_user_what_the_device_sends_is_dropped() -> None:

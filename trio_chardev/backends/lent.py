@@ -72,6 +72,11 @@ class LentToPty(LentBackend):
         self._terminal = terminal
         self._is_in_place = trio.Event()
         self._setting = trio.Lock()
+        self._rest = memoryview(b"")
+        """What has come from the device and the terminal has not taken."""
+        self._may_read = trio.Event()
+        """Unset by a commit: what the device sends from then on is not for the terminal."""
+        self._may_read.set()
 
     @property
     def shared(self) -> Backend:
@@ -88,7 +93,21 @@ class LentToPty(LentBackend):
 
     @property
     def leaving(self) -> Leaving:
-        return self._device.leaving
+        return _Returning(self, self._device.leaving, self._terminal.backend.leaving)
+
+    def set_reading(self, *, is_on: bool) -> None:
+        """Stop reading the device for the terminal, as it is returned; or go on."""
+        if is_on:
+            self._may_read.set()
+        else:
+            self._may_read = trio.Event()
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        """Give what the terminal has not taken of the device, when that is returned."""
+        if self._may_read.is_set():
+            return b""
+        data, self._rest = self._rest[:max_bytes], self._rest[max_bytes:]
+        return bytes(data)
 
     async def prepare(self) -> None:
         await self._set_up(self._device.line)
@@ -116,14 +135,19 @@ class LentToPty(LentBackend):
     async def _pass_to_terminal(self) -> None:
         device, terminal = self._device, self._terminal.backend
         while True:
-            rest = memoryview(device.receive_nowait(PIECE))
-            if not rest:
+            await self._may_read.wait()
+            if not self._rest:
+                self._rest = memoryview(device.receive_nowait(PIECE))
+            if not self._rest:
                 await device.wait_readable()
-            while rest:
-                try:
-                    rest = rest[await terminal.send_some(rest) :]
-                except BackendDisconnectedError:
-                    break  # nobody has the PTY open, so nobody wants it
+                continue
+            try:
+                if sent := terminal.send_nowait(self._rest):
+                    self._rest = self._rest[sent:]
+                else:
+                    await terminal.wait_writable()
+            except BackendDisconnectedError:
+                self._rest = memoryview(b"")  # nobody has the PTY open, so nobody wants it
             await trio.lowlevel.checkpoint()
 
     async def _pass_to_device(self) -> None:
@@ -169,6 +193,51 @@ class LentToPty(LentBackend):
                 except ChardevError:
                     continue  # it has no line
                 self._terminal.backend.line.acknowledge(wanted, in_force)
+
+
+@attrs.frozen
+class _Returning(Leaving):
+    """The device's way to leave, while the terminal's user takes the last that is for him."""
+
+    _lent: LentToPty
+    _device: Leaving
+    _terminal: Leaving
+
+    async def settle(self, timeout: float) -> None:
+        await self._device.settle(timeout)
+
+    @property
+    def is_taking(self) -> bool:
+        return self._device.is_taking
+
+    def prepare(self, *, carry: bool) -> None:
+        self._device.prepare(carry=carry)
+        self._terminal.prepare(carry=False)
+        self._lent.set_reading(is_on=False)
+
+    def stay(self) -> None:
+        self._lent.set_reading(is_on=True)
+        self._terminal.stay()
+        self._device.stay()
+
+    def take_back(self) -> bytes:
+        return self._device.take_back()
+
+    async def finish(self, take: Callable[[bytes], None]) -> None:
+        await self._device.finish(take)
+
+    @property
+    def is_finished(self) -> bool:
+        return self._device.is_finished
+
+    async def drain(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._terminal.drain)
+            await self._device.drain()
+
+    @property
+    def is_drained(self) -> bool:
+        return self._device.is_drained and self._terminal.is_drained
 
 
 @attrs.define(eq=False)
