@@ -138,7 +138,7 @@ def serve_command(
     """Run chardevs that QMP clients control, until SIGTERM, SIGINT or 'quit'.
 
     The options are those of qemu-storage-daemon. Without --monitor and --qmp it listens on
-    $XDG_RUNTIME_DIR/trio-chardev/qmp.sock and prints that path.
+    $XDG_RUNTIME_DIR/trio-chardev/qmp.sock and prints that path. SIGUSR2 opens log files anew.
     """
     _load_plugins()
     from trio_chardev.cli.log import printing_in_background
