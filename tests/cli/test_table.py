@@ -56,6 +56,23 @@ def test_protocols_users_and_peers() -> None:
     assert row_of({**chardev, "open": True, "others-wait": True})[3] == "open, more wait"
 
 
+@pytest.mark.parametrize(
+    ("stats", "peer"),
+    [
+        ({"state": "waiting"}, "waiting"),
+        ({"state": "waiting", "next-try": 39.2}, "waiting 40 s"),
+        ({"state": "waiting", "next-try": 0.0}, "waiting 0 s"),
+        ({"state": "failed", "last-error": "it went away"}, "failed"),
+        ({"state": "lent"}, "lent"),
+        (None, "closed"),  # added since
+    ],
+)
+def test_whether_somebody_is_there_or_when_it_is_tried_again(
+    stats: dict[str, Any] | None, peer: str
+) -> None:
+    assert row_of(details("socket", "x", addr=ADDRESS), stats)[3] == peer
+
+
 def test_it_fits_and_keeps_both_ends() -> None:
     rows = [("ID", "AT", "USER"), ("a", "/begin" + "x" * 200 + "/end", "b0"), ("c" * 70, "-", "-")]
     table = list(lines(rows, 80))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,9 @@ async def list_chardevs(address: SocketAddress) -> None:
     async with connected(address) as qmp:
         try:
             chardevs = await ask(qmp, "query-chardev-details", address)
-            rows = [row_of(chardev) for chardev in chardevs]
+            stats = await ask(qmp, "query-chardev-stats", address)
+            by_id = {row["id"]: row for row in stats["chardevs"]}
+            rows = [row_of(chardev, by_id.get(chardev["label"])) for chardev in chardevs]
             rows.insert(0, ("ID", "KIND", "AT", "PEER", "USER"))
         except QmpError:
             chardevs = await ask(qmp, "query-chardev", address)
@@ -41,14 +44,16 @@ def is_open(row: dict[str, Any]) -> str:
     return "open" if row["frontend-open"] else "closed"
 
 
-def row_of(chardev: dict[str, Any]) -> Row:
-    """Make a row of the table from one of query-chardev-details."""
+def row_of(chardev: dict[str, Any], stats: dict[str, Any] | None = None) -> Row:
+    """Make a row of the table from one of query-chardev-details and one of query-chardev-stats."""
     kind, data = chardev["backend"]["type"], chardev["backend"]["data"]
     words = [kind]
     if "tls-creds" in data:
         words.append("tls")
     words += [word for word in ("websocket", "telnet", "tn3270") if data.get(word)]
-    peer = "open" if chardev["open"] else "closed"
+    peer = ("open" if chardev["open"] else "closed") if stats is None else stats["state"]
+    if stats is not None and "next-try" in stats:
+        peer += f" {math.ceil(stats['next-try'])} s"
     if chardev["others-wait"]:
         peer += ", more wait"
     user = ",".join(chardev["users"]) or ("yes" if chardev["is-used"] else "-")
