@@ -107,3 +107,76 @@ async def test_what_was_typed_before_a_change_comes_before_what_is_typed_after_i
         await one.send_all(b"b" * 1000)
         it.device.accept_input()
         assert await it.typed(2000) == b"a" * 1000 + b"b" * 1000
+
+
+async def test_the_last_words_are_seen_before_the_goodbye(tmp_path: Path) -> None:
+    """A board prints why it dies, and is gone in the same moment."""
+    async with room(tmp_path) as it:
+        one = await it.come(await it.listen(in_band=True))
+        it.device.try_send(b"panic!\n")
+        it.backend.peer.send_eof()
+        assert await read_all(one) == b"panic!\n\r\n[trio-chardev: the device is gone]\r\n"
+
+
+async def test_who_is_behind_has_the_drain_timeout_to_see_the_rest(tmp_path: Path) -> None:
+    text = b"".join(b"%07d\n" % i for i in range(200_000))
+    async with room(tmp_path, history=1 << 21) as it, trio.open_nursery() as nursery:
+        one = await it.come(await it.listen())
+        await it.device.send_all(text)
+        console = it.backend
+
+        async def change() -> None:
+            await it.registry.change("users", tc.NullOptions(), drain_timeout=30)
+
+        nursery.start_soon(change)
+        with trio.fail_after(10):
+            while not console.is_replaced:  # noqa: ASYNC110 - nothing tells of it
+                await trio.sleep(0.001)
+        assert await read_all(one) == text
+
+
+async def test_what_was_typed_before_a_change_to_another_kind_arrives(tmp_path: Path) -> None:
+    """Also what is still in the kernel, and what comes before the client knows."""
+    text = b"".join(b"%07d\n" % i for i in range(40_000))
+    async with room(tmp_path) as it, trio.open_nursery() as nursery:
+        one = await it.come(await it.listen())
+        it.device.pause_input()
+        sent = 0
+
+        async def type_on() -> None:
+            nonlocal sent
+            try:
+                while sent < len(text):
+                    sent += await one.socket.send(text[sent : sent + 1000])
+            except OSError:
+                pass
+
+        async def leave_when_told() -> None:
+            await read_all(one)
+            await one.send_eof()
+
+        nursery.start_soon(leave_when_told)
+        nursery.start_soon(type_on)
+        with trio.fail_after(5):
+            while it.clients[0].received < 65536:  # noqa: ASYNC110
+                await trio.sleep(0.001)
+        await it.registry.change("users", tc.NullOptions(), drain_timeout=10)
+        it.device.accept_input()
+        assert sent > 65536
+        assert await it.typed(sent) == text[:sent]
+
+
+async def test_clients_of_a_history_that_does_not_go_on_see_what_is_printed_and_are_told(
+    tmp_path: Path,
+) -> None:
+    """The new console has a file with what was printed long ago, which they are not shown."""
+    path = str(tmp_path / "h")
+    async with room(tmp_path, history=65536, history_file=path) as it:
+        await it.device.send_all(b"long ago " * 100)
+    async with room(tmp_path, history=65536) as it:
+        one = await it.come(await it.listen())
+        await it.device.send_all(b"before\n")
+        await it.registry.change("users", tc.ConsoleOptions(history=65536, history_file=path))
+        await it.device.send_all(b"after\n")
+        assert await read(one, 13) == b"before\nafter\n"
+        assert it.clients[0].skipped == 0

@@ -6,6 +6,7 @@ it has missed and wanted to see (without what would make a terminal answer), and
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -156,10 +157,14 @@ class Client:
         """Go on with the last lines, as what comes next is gone; return how much is left out."""
         cursor = history.last_lines(LAST_LINES)
         lost = cursor - self.position
-        self.skipped += lost
+        self._note_lost(lost)
         self.begin_at(cursor)
-        self._text += in_band(f"skipped {lost} bytes") if self.manner.is_told else b""
         return lost
+
+    def _note_lost(self, lost: int) -> None:
+        self.skipped += lost
+        if lost and self.manner.is_told:
+            self._text += in_band(f"skipped {lost} bytes")
 
     def send(self, history: History) -> None:
         """Send what there is, until it is blocked, up to date, or others have their turn.
@@ -179,10 +184,19 @@ class Client:
         else:
             self.blocked_at = None
 
-    def send_text(self) -> None:
-        """Send the lines that wait for it, as far as there is room. Raises OSError."""
-        if self._text and not self.is_blocked and self._filter is None:
-            del self._text[: self.link.send(memoryview(bytes(self._text)))]
+    def send_rest(self, history: History) -> None:
+        """Send all there is, as far as there is room. Raises OSError."""
+        if not self.is_overtaken(history):
+            self.link.flush()
+            while self._send_piece(history):
+                pass
+
+    def leave(self, history: History, cursor: int) -> None:
+        """Go on at *cursor* of another history; what it does not take of *history* now is lost."""
+        with contextlib.suppress(OSError):  # who has left is noticed by who reads
+            self.send_rest(history)
+        self._note_lost(max(0, history.end - self.position))
+        self.begin_at(cursor)
 
     def is_due(self, history: History) -> bool:
         """Is there something to send to it, that it may take?"""

@@ -17,13 +17,13 @@ One console that replaces another takes over the crowd and the history.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
 import trio
 
-from trio_chardev.backends.console.client import Client, Newcomer
+from trio_chardev.backends.console.client import PIECE, Client, Newcomer
 from trio_chardev.backends.console.crowd import Crowd
 from trio_chardev.backends.console.goodbye import Goodbye
 from trio_chardev.backends.console.history import History
@@ -92,9 +92,9 @@ class ConsoleBackend(Backend):
         original, self._original = self._original, None
         if original is not None:
             crowd, new = original.crowd, self._new
-            new.history.go_on_from(crowd.history)
+            goes_on = new.history.go_on_from(crowd.history)
             self._serving.crowd = crowd
-            crowd.take_over(new)
+            crowd.take_over(new, goes_on=goes_on)
         else:
             self.history.mark("started")
         self._nursery.start_soon(self._serving.fan_out)
@@ -161,10 +161,18 @@ class ConsoleBackend(Backend):
     def leaving(self) -> Leaving:
         return _ConsoleLeaving(self)
 
+    @property
+    def _goodbye(self) -> Goodbye:
+        return REPLACED if self.is_replaced else STOPPING
+
+    async def finish(self, take: Callable[[bytes], None]) -> None:
+        """Let the clients go; see `Leaving.finish`."""
+        await self._serving.finish(self._goodbye, lambda: self.receive_nowait(PIECE), take)
+
     def close(self) -> None:
         """Let the clients go, unless another console has them."""
         if self.is_in_charge:
-            self.crowd.remove_all(REPLACED if self.is_replaced else STOPPING)
+            self.crowd.remove_all(self._goodbye)
 
 
 def _size_told(link: Link) -> WindowSize | None:
@@ -209,7 +217,7 @@ class _ConsolePeer(Peer):
 
 
 class _ConsoleLeaving(Leaving):
-    """Only notes that there is a successor."""
+    """The clients go, unless the successor is a console and has them."""
 
     def __init__(self, backend: ConsoleBackend) -> None:
         self._backend = backend
@@ -219,6 +227,13 @@ class _ConsoleLeaving(Leaving):
 
     def stay(self) -> None:
         self._backend.is_replaced = False
+
+    @property
+    def is_finished(self) -> bool:
+        return not (self._backend.is_in_charge and self._backend.crowd.clients)
+
+    async def finish(self, take: Callable[[bytes], None]) -> None:
+        await self._backend.finish(take)
 
 
 @asynccontextmanager

@@ -217,14 +217,15 @@ class Crowd:
         self._set_writer(self._rightful_writer())
         self._size_changed()
 
-    def take_over(self, other: Crowd) -> None:
+    def take_over(self, other: Crowd, *, goes_on: bool) -> None:
         """Go on with what *other*, an empty crowd, has: its options, its history and its host.
 
+        If its history *goes on* from this one's, the clients do, too; else they begin at its end.
         Nobody is told until `tell_writer`.
         """
-        if other.history.end < self.history.end or other.history.start > self.history.end:
+        if not goes_on:
             for client in self.clients.values():
-                client.begin_at(other.history.end)
+                client.leave(self.history, other.history.end)
         self.history.wake()
         self.options, self.history, self.host = other.options, other.history, other.host
         self._writer = self._rightful_writer()

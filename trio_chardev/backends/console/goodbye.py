@@ -10,6 +10,7 @@ import trio
 
 from trio_chardev.backends.console.client import in_band
 from trio_chardev.backends.socket.codec import RefusingCodec
+from trio_chardev.backends.socket.connection import Take
 from trio_chardev.backends.socket.layer import Layer
 from trio_chardev.backends.socket.link import Link
 
@@ -62,13 +63,13 @@ def say_goodbye(link: Link, goodbye: Goodbye, *, is_person: bool) -> None:
             link = link.lower
 
 
-async def see_off(link: Link) -> None:
+async def see_off(link: Link, take: Take = lambda data: None) -> None:
     """Wait until the client on *link* has its last bytes, for 2 s at most, and close it.
 
-    It can't be Cancelled.
+    What it sends until it knows is given to *take*. It can't be Cancelled.
     """
     try:
         with trio.move_on_after(TIMEOUT, shield=True), contextlib.suppress(Exception):
-            await link.finish(lambda data: None)
+            await link.finish(take)
     finally:
         link.close()

@@ -160,14 +160,17 @@ class History:
             known = ", ".join(f"'{one}'" for one in self._marks) or "none"
             raise OptionsError(f"there is no mark '{name}'; there are: {known}") from None
 
-    def go_on_from(self, other: History) -> None:
-        """Take over what *other* has, unless this one has something of its own."""
+    def go_on_from(self, other: History) -> bool:
+        """Take over what *other* has, unless this one has something of its own; does it go on?"""
         if self.ring is other.ring:
             self._marks = dict(other.marks)
-        elif self.end == 0:
-            self.ring.go_on_from(other.ring)
-            self._marks = dict(other.marks)
-            self.ring.annotate(_note_of(self._marks))
+            return True
+        if self.end > 0:
+            return False
+        self.ring.go_on_from(other.ring)
+        self._marks = dict(other.marks)
+        self.ring.annotate(_note_of(self._marks))
+        return True
 
 
 def _note_of(marks: Mapping[str, int]) -> bytes:

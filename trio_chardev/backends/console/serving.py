@@ -17,6 +17,7 @@ from trio_chardev.backends.console.client import Client
 from trio_chardev.backends.console.crowd import MAX_QUEUED, Crowd
 from trio_chardev.backends.console.goodbye import DEAD, LEFT, Goodbye, say_goodbye, see_off
 from trio_chardev.backends.socket.connection import count_unacknowledged
+from trio_chardev.backends.socket.link import Link
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ class Serving:
         self._nursery = nursery
         self._printed = trio.Event()
         self._readers = trio.lowlevel.ParkingLot()
+        self._leaving = 0  # clients that are seen off
+        self._take: Callable[[bytes], None] | None = None  # what they send meanwhile
+        self._moved = trio.lowlevel.ParkingLot()  # where `finish` waits
 
     # ------------------------------------------------------------ for the crowd
 
@@ -59,14 +63,27 @@ class Serving:
         if not goodbye.is_told:
             link.close()
             return
-        with contextlib.suppress(OSError):  # what it was told before comes first
-            client.send_text()
+        with contextlib.suppress(OSError):  # what was printed before comes first
+            client.send_rest(self.crowd.history)
         say_goodbye(link, goodbye, is_person=client.manner.is_told)
-        self._nursery.start_soon(see_off, link)
+        self._leaving += 1
+        self._nursery.start_soon(self._see_off, link, self.crowd.may_type(client))
+
+    async def _see_off(self, link: Link, is_heard: bool) -> None:
+        def hear(data: bytes) -> None:
+            if is_heard and self._take is not None:
+                self._take(data)
+
+        try:
+            await see_off(link, hear)
+        finally:
+            self._leaving -= 1
+            self._moved.unpark_all()
 
     def input_came(self) -> None:
         """See `Host.input_came`."""
         self._readers.unpark_all()
+        self._moved.unpark_all()
 
     def output_came(self) -> None:
         """See `Host.output_came`."""
@@ -78,6 +95,27 @@ class Serving:
             await trio.lowlevel.checkpoint()
         else:
             await self._readers.park()
+
+    async def finish(
+        self, goodbye: Goodbye, receive: Callable[[], bytes], take: Callable[[bytes], None]
+    ) -> None:
+        """Let each client go when it has all that was printed; another backend is in place.
+
+        What they have typed, which *receive* gives, and still send until they know, goes to *take*.
+        """
+        self._take = take
+        try:
+            while True:
+                while data := receive():
+                    take(data)
+                for client in self.crowd:
+                    if not (client.behind(self.crowd.history) or client.link.unsent):
+                        self.crowd.remove(client, goodbye)
+                if not (self.crowd.clients or self._leaving):
+                    return
+                await self._moved.park()
+        finally:
+            self._take = None
 
     # ------------------------------------------------------------ to the clients
 
@@ -95,6 +133,7 @@ class Serving:
                     self._send(client)
                 elif self.crowd.options.slow == "kick":
                     self._keep_up(client)
+            self._moved.unpark_all()
             if any(client.is_due(self.crowd.history) for client in self.crowd):
                 self._printed.set()
             await trio.lowlevel.checkpoint()
