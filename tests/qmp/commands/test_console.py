@@ -175,3 +175,14 @@ async def test_mistakes_use_the_descriptor_up_and_change_nothing(tmp_path: Path)
             it.attach()
         with pytest.raises(tc.ChardevError, match="has not been found"):
             await it.run("chardev-attach", id="c", fd="pair")
+
+
+async def test_the_statistics_have_the_consoles_and_their_clients() -> None:
+    async with desk(history=65536, write="first") as it:
+        await it.device.send_all(b"x" * 70_000)
+        it.attach()
+        stats = await it.run("query-chardev-stats", id="c")
+        assert stats["consoles"] == [
+            {"id": "c", "start": 70_000 - 65_536, "end": 70_000, "clients": 1, "writer": 1}
+        ]
+        assert stats["clients"] == await it.run("query-clients")

@@ -42,7 +42,8 @@ async def until_row(run: Commands, id: str, **wanted: Any) -> dict[str, Any]:
 
 async def test_each_chardev_has_a_row_in_order() -> None:
     async with open_commands() as run:
-        assert await run("query-chardev-stats") == {"chardevs": [], "devices": []}
+        nothing = {key: [] for key in ("chardevs", "devices", "consoles", "clients")}
+        assert await run("query-chardev-stats") == nothing
         await run.add("b", "ringbuf")
         await run.add("a", "null")
         rows = (await run("query-chardev-stats"))["chardevs"]

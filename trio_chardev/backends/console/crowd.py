@@ -278,6 +278,11 @@ class Crowd:
         self._size_changed()
 
     @property
+    def writer(self) -> int | None:
+        """The number of the client who has the right to write; None if nobody has, or all have."""
+        return None if self._writer is None else self._writer.number
+
+    @property
     def typist(self) -> Client | None:
         """Who answers for a terminal: who has the right, or typed last, or else came first."""
         return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import attrs
@@ -16,6 +17,7 @@ from trio_chardev.backends.console.options import Manner, Role, parse_replay
 from trio_chardev.backends.socket.passed import socket_from_fd
 from trio_chardev.backends.socket.rights import close_socket
 from trio_chardev.backends.socket.stack import plain_link
+from trio_chardev.core.chardev import Chardev
 from trio_chardev.devices.listener import name_of
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.events import WindowSize
@@ -162,6 +164,21 @@ class ClientInfo:
     rows: int | None = None
 
 
+@attrs.frozen(kw_only=True)
+class ConsoleStats:
+    """How a console fares."""
+
+    id: str
+    start: int
+    """The cursor of the oldest byte that is there."""
+    end: int
+    """The cursor after the newest: how many bytes were ever printed."""
+    clients: int
+    """How many there are."""
+    writer: int | None = None
+    """The client who has the right to write, with write=first and write=one."""
+
+
 def _console(context: Context, id: str) -> ConsoleBackend:
     backend = context.host.registry[id].backend
     if not isinstance(backend, ConsoleBackend):
@@ -209,13 +226,36 @@ def chardev_attach(context: Context, arguments: AttachArguments) -> dict[str, An
 
 
 def query_clients(context: Context, arguments: OptionalIdArguments) -> list[dict[str, Any]]:
-    registry = context.host.registry
     if arguments.id is not None:
-        consoles = [_console(context, arguments.id)]
-    else:
-        backends = [chardev.backend for chardev in registry.values() if chardev.is_started]
-        consoles = [backend for backend in backends if isinstance(backend, ConsoleBackend)]
+        return rows_of_clients([_console(context, arguments.id)])
+    return rows_of_clients(consoles_of(context.host.registry.values()))
+
+
+def consoles_of(chardevs: Iterable[Chardev]) -> list[ConsoleBackend]:
+    """Those of *chardevs* that are consoles now."""
+    backends = [chardev.backend for chardev in chardevs if chardev.is_started]
+    return [backend for backend in backends if isinstance(backend, ConsoleBackend)]
+
+
+def rows_of_clients(consoles: Iterable[ConsoleBackend]) -> list[dict[str, Any]]:
+    """A `ClientInfo` for each client, as JSON."""
     return [unstructure(_info(console, client)) for console in consoles for client in console.crowd]
+
+
+def rows_of_consoles(consoles: Iterable[ConsoleBackend]) -> list[dict[str, Any]]:
+    """A `ConsoleStats` for each, as JSON."""
+    return [
+        unstructure(
+            ConsoleStats(
+                id=console.crowd.id,
+                start=console.history.start,
+                end=console.history.end,
+                clients=len(console.crowd.clients),
+                writer=console.crowd.writer,
+            )
+        )
+        for console in consoles
+    ]
 
 
 def _info(console: ConsoleBackend, client: Client) -> ClientInfo:

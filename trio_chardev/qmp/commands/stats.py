@@ -12,6 +12,13 @@ from trio_chardev.devices.base import Counts, DeviceInfo
 from trio_chardev.devices.table import DEVICE_INFO
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.structure import unstructure
+from trio_chardev.qmp.commands.console import (
+    ClientInfo,
+    ConsoleStats,
+    consoles_of,
+    rows_of_clients,
+    rows_of_consoles,
+)
 from trio_chardev.qmp.commands.context import Command, Context, IdArguments, rows_of
 from trio_chardev.registry import Registry
 
@@ -53,6 +60,9 @@ class Stats:
     chardevs: tuple[ChardevStats, ...]
     devices: tuple[Annotated[DeviceInfo, DEVICE_INFO], ...]
     """What query-devices shows of them."""
+    consoles: tuple[ConsoleStats, ...]
+    clients: tuple[ClientInfo, ...]
+    """What query-clients shows of those consoles."""
 
 
 async def query_chardev_stats(context: Context, arguments: StatsArguments) -> dict[str, Any]:
@@ -71,7 +81,13 @@ async def query_chardev_stats(context: Context, arguments: StatsArguments) -> di
     shown = [unstructure(device.info, DEVICE_INFO) for device in devices]
     counts = _counts(registry)
     rows = await rows_of(registry, chardevs, lambda one: _stats(registry, one, counts.get(one.id)))
-    return {"chardevs": rows, "devices": shown}
+    consoles = consoles_of(chardevs)
+    return {
+        "chardevs": rows,
+        "devices": shown,
+        "consoles": rows_of_consoles(consoles),
+        "clients": rows_of_clients(consoles),
+    }
 
 
 def _counts(registry: Registry) -> dict[str, Counts]:
