@@ -406,6 +406,8 @@ def test_nothing_but_stamps_looks_at_the_clock_on_the_wall() -> None:
                 users.add((str(path.relative_to(folder)), ast.unparse(node)))
     assert users <= {
         ("backends/taps/log_file.py", "datetime.now"),  # of lines and notes
+        ("backends/console/client.py", "time.time"),  # since when it is there, or blocked
+        ("core/chardev.py", "time.time"),  # since when somebody is there, or nobody
         ("backends/pty/link.py", "time.time_ns"),  # is a link of before this boot?
         ("backends/taps/record.py", "time.time"),  # when the recording was begun
         ("qmp/server/events.py", "time.time_ns"),  # the time stamp of an event

@@ -42,7 +42,9 @@ async def until_row(run: Commands, id: str, **wanted: Any) -> dict[str, Any]:
 
 async def test_each_chardev_has_a_row_in_order() -> None:
     async with open_commands() as run:
-        nothing = {key: [] for key in ("chardevs", "devices", "consoles", "clients")}
+        nothing: dict[str, list[Any]] = {
+            key: [] for key in ("chardevs", "devices", "consoles", "clients")
+        }
         assert await run("query-chardev-stats") == nothing
         await run.add("b", "ringbuf")
         await run.add("a", "null")
