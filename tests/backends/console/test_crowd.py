@@ -288,3 +288,14 @@ async def test_a_break_ends_when_the_one_who_has_turned_it_on_can_do_so_no_more(
         await trio.testing.wait_all_tasks_blocked()
         states = [event for event in events if isinstance(event, BreakState)]
         assert states == [BreakState(True), BreakState(False)] * 2
+
+
+async def test_with_one_writer_a_break_is_as_good_as_a_key(tmp_path: Path) -> None:
+    async with room(tmp_path, write="one") as it:
+        listener = await it.listen(host="127.0.0.1", port="0", telnet=True)
+        one, two = await it.come(listener), await it.come(listener)
+        await two.send_all(BREAK)
+        (told,) = await it.wait_told(tc.ChardevWriterChanged, 1)
+        assert told.client == 2
+        await one.send_all(BREAK)
+        assert b"goes nowhere" in await read_until(one, b"goes nowhere]\r\n")

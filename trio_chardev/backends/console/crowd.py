@@ -240,6 +240,12 @@ class Crowd:
             return False
         return self.options.write == "all" or client is self._writer
 
+    def lets_type(self, client: Client) -> bool:
+        """Do as `may_type`, and with write=one give *client* the right if nobody has it."""
+        if self.options.write == "one" and self._writer is None and client.may_ever_type:
+            self._set_writer(client, is_told=False)
+        return self.may_type(client)
+
     def give_write(self, client: Client) -> None:
         """Give *client* the right to write. Raises OptionsError if it can't have it."""
         if self.options.write == "all":
@@ -309,9 +315,7 @@ class Crowd:
             if client is self.typist and client.may_ever_type:
                 self._push(client, data)
             return
-        if self.options.write == "one" and self._writer is None and client.may_ever_type:
-            self._set_writer(client, is_told=False)
-        if self.may_type(client):
+        if self.lets_type(client):
             if self._typist is not client:
                 self._typist = client
                 self._size_changed()
@@ -339,7 +343,7 @@ class Crowd:
         if isinstance(event, WindowSize):
             client.size = event
             self._size_changed()
-        elif self.may_type(client):
+        elif self.lets_type(client):
             if isinstance(event, BreakState):
                 client.has_break_on = event.is_on
             self._push(client, event)

@@ -30,7 +30,7 @@ class Clients(Protocol):
 
     def __iter__(self) -> Iterator[Client]: ...
 
-    def may_type(self, client: Client) -> bool:
+    def lets_type(self, client: Client) -> bool:
         """Does what *client* types, and asks of the line, go to the device?"""
 
     def heard(self, client: Client, event: BackendEvent) -> None:
@@ -140,7 +140,7 @@ class ConsoleLine(Line):
         """Handle what *client* asks of the line, and its other events."""
         if isinstance(event, WindowSize) or not isinstance(event, LineRequest):
             self._clients.heard(client, event)
-        elif self._clients.may_type(client):
+        elif self._clients.lets_type(client):
             self._asked.append((client, event))
             self._clients.heard(client, event)
         else:
