@@ -44,7 +44,7 @@ async def test_with_one_writer_who_types_first_has_the_right_and_hands_it_over(
         assert b"goes nowhere" in await read_until(one, b"goes nowhere]\r\n")
         assert b"wants to write" in await read_until(two, b"wants to write]\r\n")
         assert [client.asks for client in it.clients] == [True, False]
-        it.crowd.give_write(it.clients[0])
+        it.crowd.keyboard.give_write(it.clients[0])
         assert b"you have the right" in await read_until(one, b"right to write]\r\n")
         await one.send_all(b"c")
         assert await it.typed(1) == b"c"
@@ -71,11 +71,11 @@ async def test_who_may_only_read_is_never_given_the_right(tmp_path: Path) -> Non
     async with room(tmp_path, write="one") as it:
         await it.come(await it.listen(read_only=True))
         with pytest.raises(OptionsError, match="client 1 may only read"):
-            it.crowd.give_write(it.clients[0])
+            it.crowd.keyboard.give_write(it.clients[0])
     async with room(tmp_path, write="all") as it:
         await it.come(await it.listen())
         with pytest.raises(OptionsError, match="all may write"):
-            it.crowd.give_write(it.clients[0])
+            it.crowd.keyboard.give_write(it.clients[0])
 
 
 async def test_people_are_told_who_comes_and_goes_and_programs_are_not(tmp_path: Path) -> None:
@@ -280,10 +280,10 @@ async def test_a_break_ends_when_the_one_who_has_turned_it_on_can_do_so_no_more(
         listener = await it.listen()
         await it.come(listener), await it.come(listener)
         one, two = it.clients
-        it.crowd.give_write(one)
-        it.crowd.heard(one, BreakState(True))
-        it.crowd.give_write(two)
-        it.crowd.heard(two, BreakState(True))
+        it.crowd.keyboard.give_write(one)
+        it.crowd.keyboard.heard(one, BreakState(True))
+        it.crowd.keyboard.give_write(two)
+        it.crowd.keyboard.heard(two, BreakState(True))
         it.crowd.remove(two, KICKED)
         await trio.testing.wait_all_tasks_blocked()
         states = [event for event in events if isinstance(event, BreakState)]

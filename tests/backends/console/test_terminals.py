@@ -96,7 +96,7 @@ async def test_an_answer_of_one_who_may_not_write_asks_for_nothing(tmp_path: Pat
         assert await it.typed(6) == b"\x1b[1;1R"
         clients: list[Client] = it.clients
         assert [client.asks for client in clients] == [False, False]
-        assert not any(it.crowd.may_type(client) for client in clients)
+        assert not any(it.crowd.keyboard.may_type(client) for client in clients)
 
 
 async def test_what_looks_like_an_answer_is_a_key_when_nothing_was_asked(tmp_path: Path) -> None:

@@ -54,9 +54,9 @@ async def test_the_one_who_has_the_right_to_write_decides(tmp_path: Path) -> Non
     async with room(tmp_path, write="one") as it:
         one, _ = attach(it, 80, 24)
         two, _ = attach(it, 132, 43)
-        it.crowd.give_write(two)
+        it.crowd.keyboard.give_write(two)
         await wait_size(it, 132, 43)
-        it.crowd.give_write(one)
+        it.crowd.keyboard.give_write(one)
         await wait_size(it, 80, 24)
 
 

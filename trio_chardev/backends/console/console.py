@@ -8,7 +8,8 @@ The parts:
 
     History          the ring and its marks
     Client           one reader: what it is to be sent
-    Crowd            who is there, who may type
+    Keyboard         who may type, and what was typed
+    Crowd            who is there, who is told what
     Serving          the tasks that read from clients and send to them
     ConsoleBackend   joins them
 
@@ -131,7 +132,7 @@ class ConsoleBackend(Backend):
         if not self.is_in_charge:
             return b""
         for _ in range(INPUTS_AT_ONCE):
-            item = self.crowd.take(max_bytes)
+            item = self.crowd.keyboard.take(max_bytes)
             if item is None or isinstance(item, bytes):
                 return item or b""
             self._on_event(item)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import attrs
@@ -17,6 +16,7 @@ import trio
 from trio_chardev.backends.console.client import Client, Newcomer
 from trio_chardev.backends.console.goodbye import Goodbye
 from trio_chardev.backends.console.history import History
+from trio_chardev.backends.console.keyboard import Keyboard
 from trio_chardev.backends.console.line import ConsoleLine
 from trio_chardev.backends.console.options import (
     ALL,
@@ -27,21 +27,15 @@ from trio_chardev.backends.console.options import (
     parse_replay,
 )
 from trio_chardev.errors import BackendError, OptionsError
-from trio_chardev.events import UNKNOWN_SIZE, BackendEvent, BreakState, WindowSize
 from trio_chardev.notices import (
     ChardevClientAttached,
     ChardevClientDetached,
     ChardevMark,
     ChardevWriterChanged,
 )
-from trio_chardev.protocols.terminal import may_ask
 from trio_chardev.version import __version__
 
 log = logging.getLogger(__name__)
-
-ANSWER_TIME = 5.0  # seconds in which terminals answer what they were asked
-MAX_QUEUED = 1 << 16  # bytes that one client has typed and that were not read
-TAIL = 32  # bytes of the output that may be the beginning of a query
 
 
 class ConsoleFullError(BackendError):
@@ -58,7 +52,7 @@ class Host(Protocol):
         """Tell *client*, which is in the crowd no more, and close its connection."""
 
     def input_came(self) -> None:
-        """Wake the reader of `Crowd.input`."""
+        """Wake the reader of `Crowd.keyboard`."""
 
     def line_changed(self) -> None:
         """Have the user look what the clients can be told of the line."""
@@ -84,26 +78,15 @@ class Crowd:
     """The line, as the clients see it."""
     clients: dict[int, Client] = attrs.Factory(dict)
     """By number; the first who came is the first."""
-    input: deque[tuple[Client, bytes | BackendEvent]] = attrs.Factory(deque)
-    """What those who may type have typed, in order."""
+    keyboard: Keyboard = attrs.field(init=False)
+    """What they type."""
     has_left: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
     """Where those wait who want to come in when somebody leaves."""
     _numbers: int = 0
-    _writer: Client | None = None
-    """Who has the right to write, with write=first and write=one."""
-    _told_writer: Client | None = None
-    """Who has it, as far as others were told."""
-    _typist: Client | None = None
-    """Who typed last."""
-    _asked_until: float = 0.0
-    """Until when terminals may answer a query."""
-    _tail: bytes = b""
-    """The end of the output."""
-    size: WindowSize = UNKNOWN_SIZE
-    """The size of the typist's terminal."""
 
     def __attrs_post_init__(self) -> None:
-        self.line = ConsoleLine("console", self)
+        self.keyboard = Keyboard(self.id, self.options.write, self)
+        self.line = ConsoleLine("console", self, self.keyboard)
 
     # ------------------------------------------------------------ coming and going
 
@@ -136,9 +119,7 @@ class Crowd:
             ChardevClientAttached(self.id, client.number, client.who, newcomer.manner.role)
         )
         self.host.serve(client)
-        writer = self._rightful_writer()
-        self._set_writer(writer, is_told=writer is not client)
-        self._size_changed()
+        self.keyboard.client_came(client)
         return client
 
     def check_room(self) -> None:
@@ -193,7 +174,7 @@ class Crowd:
         self.tell_registry(
             ChardevClientDetached(self.id, client.number, client.who, goodbye.reason)
         )
-        self._typing_ends(client)
+        self.keyboard.client_ends(client)
         if client.newcomer.port is not None:
             self.host.line_changed()
 
@@ -206,176 +187,50 @@ class Crowd:
     def end_typing(self, client: Client) -> None:
         """Note that nothing more will come from *client*, which may still watch."""
         client.has_ended = True
-        self._typing_ends(client)
-
-    def _typing_ends(self, client: Client) -> None:
-        self._end_break(client)
-        if self._typist is client:
-            self._typist = None
-        if self._writer is client:
-            self._set_writer(None)
-        self._set_writer(self._rightful_writer())
-        self._size_changed()
+        self.keyboard.client_ends(client)
 
     def take_over(self, other: Crowd, *, goes_on: bool) -> None:
         """Go on with what *other*, an empty crowd, has: its options, its history and its host.
 
         If its history *goes on* from this one's, the clients do, too; else they begin at its end.
-        Nobody is told until `tell_writer`.
+        Nobody is told until `Keyboard.tell_writer`.
         """
         if not goes_on:
             for client in self.clients.values():
                 client.leave(self.history, other.history.end)
         self.history.wake()
         self.options, self.history, self.host = other.options, other.history, other.host
-        self._writer = self._rightful_writer()
+        self.keyboard.obey(self.options.write)
         for client in self.clients.values():
             self.host.serve(client)
 
-    # ------------------------------------------------------------ who may type
+    # ------------------------------------------------------------ around the keyboard
 
-    def may_type(self, client: Client) -> bool:
-        """Does what *client* types go to the device?"""
-        if not client.may_ever_type:
-            return False
-        return self.options.write == "all" or client is self._writer
+    def clients_in_order(self) -> Iterable[Client]:
+        """See `People.clients_in_order`."""
+        return self.clients.values()
 
-    def lets_type(self, client: Client) -> bool:
-        """Do as `may_type`, and with write=one give *client* the right if nobody has it."""
-        if self.options.write == "one" and self._writer is None and client.may_ever_type:
-            self._set_writer(client, is_told=False)
-        return self.may_type(client)
-
-    def give_write(self, client: Client) -> None:
-        """Give *client* the right to write. Raises OptionsError if it can't have it."""
-        if self.options.write == "all":
-            raise OptionsError(f"at console '{self.id}' all may write (write=all)")
-        if not client.may_ever_type:
-            raise OptionsError(f"client {client.number} may only read")
-        self._set_writer(client)
-
-    def _rightful_writer(self) -> Client | None:
-        """Who has the right to write, as the options have it."""
-        if self.options.write == "first" and self._writer is None:
-            return next((c for c in self.clients.values() if c.may_ever_type), None)
-        return None if self.options.write == "all" else self._writer
-
-    def _set_writer(self, client: Client | None, *, is_told: bool = True) -> None:
-        if client is self._writer:
-            return
-        if self._writer is not None:
-            self._end_break(self._writer)
-        self._writer = client
-        self.tell_writer(is_told=is_told)
-
-    def tell_writer(self, *, is_told: bool = True) -> None:
-        """Tell all, and him unless he knows (*is_told*), who has the right to write, if that is new."""
-        client = self._writer
-        if client is self._told_writer:
-            return
-        self._told_writer = client
-        if client is not None:
-            client.asks = False
-            self._tell_all(f"{client.who} writes", but=client)
-            if is_told:
-                self._say(client, "you have the right to write")
-        number = None if client is None else client.number
-        self.tell_registry(ChardevWriterChanged(self.id, number))
-        self._size_changed()
-
-    @property
-    def writer(self) -> int | None:
-        """The number of the client who has the right to write; None if nobody has, or all have."""
-        return None if self._writer is None else self._writer.number
-
-    @property
-    def typist(self) -> Client | None:
-        """Who answers for a terminal: who has the right, or typed last, or else came first."""
-        return (
-            self._writer
-            or self._typist
-            or next((c for c in self.clients.values() if c.may_ever_type), None)
-        )
-
-    # ------------------------------------------------------------ what is typed
-
-    def typed(self, client: Client, data: bytes) -> None:
-        """Handle what has come from *client*."""
-        client.received += len(data)
-        client.typed_at = trio.current_time()
-        if not (client.manner.is_terminal and trio.current_time() < self._asked_until):
-            held = client.answers.rest()
-            self._typed(client, held + data, is_answer=False)
-            return
-        for piece, is_answer in client.answers.feed(data):
-            self._typed(client, piece, is_answer=is_answer)
-
-    def _typed(self, client: Client, data: bytes, *, is_answer: bool) -> None:
-        if is_answer:
-            if client is self.typist and client.may_ever_type:
-                self._push(client, data)
-            return
-        if self.lets_type(client):
-            if self._typist is not client:
-                self._typist = client
-                self._size_changed()
-            self._push(client, data)
-        else:
-            self._refuse(client)
-
-    def _refuse(self, client: Client) -> None:
-        """Tell *client*, once, that what it types goes nowhere."""
-        if client.asks:
-            return
-        client.asks = True
-        self._say(client, self._refusal(client))
-        if client.may_ever_type and self._writer is not None and self.options.notice:
-            self._say(self._writer, f"{client.who} (client {client.number}) wants to write")
-
-    def _refusal(self, client: Client) -> str:
-        if not client.may_ever_type:
-            return "you can only read: what you type goes nowhere"
-        assert self._writer is not None
-        return f"{self._writer.who} writes: what you type goes nowhere"
-
-    def heard(self, client: Client, event: BackendEvent) -> None:
-        """Handle an event from *client*: a break, the size of its window, what RFC 2217 asks."""
-        if isinstance(event, WindowSize):
-            client.size = event
-            self._size_changed()
-        elif self.lets_type(client):
-            if isinstance(event, BreakState):
-                client.has_break_on = event.is_on
-            self._push(client, event)
-        else:
-            self._refuse(client)
-
-    def _end_break(self, client: Client) -> None:
-        """Turn off the break that *client* has turned on, as it can't any more."""
-        if client.has_break_on:
-            client.has_break_on = False
-            self._push(client, BreakState(False))
-
-    def _push(self, client: Client, item: bytes | BackendEvent) -> None:
-        if isinstance(item, bytes):
-            client.queued += len(item)
-        self.input.append((client, item))
+    def input_came(self) -> None:
+        """See `People.input_came`."""
         self.host.input_came()
 
-    def take(self, max_bytes: int) -> bytes | BackendEvent | None:
-        """Take what was typed first; bytes are 1 to *max_bytes*."""
-        if not self.input:
-            return None
-        client, item = self.input.popleft()
-        if not isinstance(item, bytes):
-            return item
-        taken, rest = item[:max_bytes], item[max_bytes:]
-        if rest:
-            self.input.appendleft((client, rest))
-        client.queued -= len(taken)
-        if client.queued < MAX_QUEUED:
-            client.may_read.unpark_all()
-        return taken
+    def writer_changed(self, writer: Client | None, *, is_told: bool) -> None:
+        """See `People.writer_changed`."""
+        if writer is not None:
+            self._tell_all(f"{writer.who} writes", but=writer)
+            if is_told:
+                self._say(writer, "you have the right to write")
+        number = None if writer is None else writer.number
+        self.tell_registry(ChardevWriterChanged(self.id, number))
+
+    def refused(self, client: Client, writer: Client | None) -> None:
+        """See `People.refused`."""
+        if writer is None:
+            self._say(client, "you can only read: what you type goes nowhere")
+            return
+        self._say(client, f"{writer.who} writes: what you type goes nowhere")
+        if self.options.notice:
+            self._say(writer, f"{client.who} (client {client.number}) wants to write")
 
     # ------------------------------------------------------------ what is printed
 
@@ -383,10 +238,7 @@ class Crowd:
         """Keep what the device has printed, for everybody."""
         piece = bytes(data)
         self.history.write(piece)
-        is_likely = b"\x1b" in piece or b"\x05" in piece or b"\x1b" in self._tail
-        if is_likely and may_ask(self._tail + piece):
-            self._asked_until = trio.current_time() + ANSWER_TIME
-        self._tail = piece[-TAIL:]
+        self.keyboard.note_printed(piece)
         if self.clients:
             self.host.output_came()
 
@@ -412,16 +264,6 @@ class Crowd:
         cursor = self.history.mark(name)
         self.tell_registry(ChardevMark(self.id, name, cursor))
         return cursor
-
-    # ------------------------------------------------------------ the size of the window
-
-    def _size_changed(self) -> None:
-        """Report the size of the typist's terminal, if it is another."""
-        typist = self.typist
-        size = UNKNOWN_SIZE if typist is None or typist.size is None else typist.size
-        if size != self.size and typist is not None and size != UNKNOWN_SIZE:
-            self.size = size
-            self._push(typist, size)
 
     def __iter__(self) -> Iterator[Client]:
         return iter(list(self.clients.values()))

@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from trio_chardev.backends.console.client import Client
+from trio_chardev.backends.console.keyboard import Keyboard
 from trio_chardev.backends.socket.layer import Layer
 from trio_chardev.backends.socket.line import ServedLine
 from trio_chardev.core.line import BREAK_DURATION, Line
@@ -29,12 +30,6 @@ class Clients(Protocol):
     """The clients of the console."""
 
     def __iter__(self) -> Iterator[Client]: ...
-
-    def lets_type(self, client: Client) -> bool:
-        """Does what *client* types, and asks of the line, go to the device?"""
-
-    def heard(self, client: Client, event: BackendEvent) -> None:
-        """Handle an event from *client*."""
 
 
 @attrs.define(eq=False)
@@ -82,9 +77,10 @@ class ConsoleLine(Line):
 
     is_settable = True
 
-    def __init__(self, filename: str, clients: Clients) -> None:
+    def __init__(self, filename: str, clients: Clients, keyboard: Keyboard) -> None:
         super().__init__(filename)
         self._clients = clients
+        self._keyboard = keyboard
         self._asked: deque[tuple[Client, LineRequest]] = deque(maxlen=MAX_ASKED)
         self._in_force: LineSettings | None = None
 
@@ -139,10 +135,10 @@ class ConsoleLine(Line):
     def hear(self, client: Client, event: BackendEvent) -> None:
         """Handle what *client* asks of the line, and its other events."""
         if isinstance(event, WindowSize) or not isinstance(event, LineRequest):
-            self._clients.heard(client, event)
-        elif self._clients.lets_type(client):
+            self._keyboard.heard(client, event)
+        elif self._keyboard.lets_type(client):
             self._asked.append((client, event))
-            self._clients.heard(client, event)
+            self._keyboard.heard(client, event)
         else:
             self._line_of(client).acknowledge(event, self._known(event))
 

@@ -14,8 +14,9 @@ from collections.abc import Callable
 import trio
 
 from trio_chardev.backends.console.client import Client
-from trio_chardev.backends.console.crowd import MAX_QUEUED, Crowd
+from trio_chardev.backends.console.crowd import Crowd
 from trio_chardev.backends.console.goodbye import DEAD, LEFT, Goodbye, say_goodbye, see_off
+from trio_chardev.backends.console.keyboard import MAX_QUEUED
 from trio_chardev.backends.socket.connection import count_unacknowledged
 from trio_chardev.backends.socket.link import Link
 
@@ -67,7 +68,7 @@ class Serving:
             client.send_rest(self.crowd.history)
         say_goodbye(link, goodbye, is_person=client.manner.is_told)
         self._leaving += 1
-        self._nursery.start_soon(self._see_off, link, self.crowd.may_type(client))
+        self._nursery.start_soon(self._see_off, link, self.crowd.keyboard.may_type(client))
 
     async def _see_off(self, link: Link, is_heard: bool) -> None:
         def hear(data: bytes) -> None:
@@ -90,8 +91,8 @@ class Serving:
         self._printed.set()
 
     async def wait_input(self) -> None:
-        """Wait until there may be something in `Crowd.input`."""
-        if self.crowd.input:
+        """Wait until there may be something to take from the keyboard."""
+        if self.crowd.keyboard.has_input:
             await trio.lowlevel.checkpoint()
         else:
             await self._readers.park()
@@ -124,7 +125,7 @@ class Serving:
 
         While that takes its time more is printed, so the pieces grow with the load.
         """
-        self.crowd.tell_writer()  # which another console may have chosen, in a commit
+        self.crowd.keyboard.tell_writer()  # which another console may have chosen, in a commit
         while True:
             await self._printed.wait()
             self._printed = trio.Event()
@@ -231,7 +232,7 @@ class Serving:
         finally:
             client.note_unsent()
         if data:
-            self.crowd.typed(client, data)
+            self.crowd.keyboard.typed(client, data)
             return True
         if client.link.takes_more:
             self.crowd.end_typing(client)

@@ -179,6 +179,10 @@ class ConsoleStats:
     """The client who has the right to write, with write=first and write=one."""
 
 
+def _number_of(client: Client | None) -> int | None:
+    return None if client is None else client.number
+
+
 def _console(context: Context, id: str) -> ConsoleBackend:
     backend = context.host.registry[id].backend
     if not isinstance(backend, ConsoleBackend):
@@ -251,7 +255,7 @@ def rows_of_consoles(consoles: Iterable[ConsoleBackend]) -> list[dict[str, Any]]
                 start=console.history.start,
                 end=console.history.end,
                 clients=len(console.crowd.clients),
-                writer=console.crowd.writer,
+                writer=_number_of(console.crowd.keyboard.writer),
             )
         )
         for console in consoles
@@ -265,7 +269,7 @@ def _info(console: ConsoleBackend, client: Client) -> ClientInfo:
         id=crowd.id,
         who=client.who,
         role=client.manner.role,
-        types=crowd.may_type(client),
+        types=crowd.keyboard.may_type(client),
         asks=client.asks,
         since=round(client.since, 3),
         sent=client.sent,
@@ -291,7 +295,7 @@ def chardev_kick(context: Context, arguments: KickArguments) -> dict[str, Any]:
 
 def chardev_give_write(context: Context, arguments: ClientArguments) -> dict[str, Any]:
     console, client = _client(context, arguments.id, arguments.client)
-    console.crowd.give_write(client)
+    console.crowd.keyboard.give_write(client)
     return {}
 
 
