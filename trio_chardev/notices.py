@@ -109,16 +109,18 @@ class ChardevClientAttached:
 
 @attrs.frozen
 class ChardevClientDetached:
-    """Somebody has left a console, or was let go."""
+    """Somebody has left a console, or was let go, or was not let in (without a number)."""
 
     id: str
-    client: int
     who: str
     reason: Literal[
         "left", "kicked", "idle", "slow", "full", "replaced", "stopping", "gone", "refused", "dead"
     ]
+    client: int | None = None
 
     def __str__(self) -> str:
+        if self.client is None:
+            return f"console '{self.id}': {self.who} is not let in: {self.reason}"
         return f"console '{self.id}': client {self.client}, {self.who}, is gone: {self.reason}"
 
 

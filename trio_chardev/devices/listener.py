@@ -39,6 +39,7 @@ from trio_chardev.errors import ChardevError, OptionsError
 log = logging.getLogger(__name__)
 
 REMOVED = Goodbye("stopping", "the listener is closed")
+STOPPING = Goodbye("stopping", "the service stops")
 NO_CONSOLE = Goodbye("gone", "there is no console now")
 MAX_SEEN_OFF = 64  # of those who are refused, at the same time; more are closed without a word
 
@@ -213,6 +214,7 @@ class ListenerDevice(Device):
         Stack(self._socket_options, self._objects)  # raises what can't be
         self._address = self._socket_options.addr
         self._seen_off = 0
+        self._farewell = REMOVED
 
     @property
     def info(self) -> ListenerInfo:
@@ -327,20 +329,23 @@ class ListenerDevice(Device):
         if self._seen_off >= MAX_SEEN_OFF:
             link.close()
             return
-        say_goodbye(link, goodbye, is_person=self._manner.is_told)
+        unsaid = say_goodbye(link, goodbye, is_person=self._manner.is_told)
         self._seen_off += 1
-        nursery.start_soon(self._see_off, link)
+        nursery.start_soon(self._see_off, link, goodbye, unsaid)
 
-    async def _see_off(self, link: Link) -> None:
+    async def _see_off(self, link: Link, goodbye: Goodbye, unsaid: bytes) -> None:
         try:
-            await see_off(link)
+            await see_off(link, goodbye, unsaid)
         finally:
             self._seen_off -= 1
+
+    def finish(self) -> None:
+        self._farewell = STOPPING
 
     def close(self) -> None:
         """Let those go who have come here."""
         if (console := self._console) is not None:
-            console.crowd.remove_all(REMOVED, listener=self)
+            console.crowd.remove_all(self._farewell, listener=self)
         super().close()
 
 

@@ -65,7 +65,7 @@ async def test_the_end_of_the_service_is_told(tmp_path: Path) -> None:
         one = await it.come(await it.listen(in_band=True))
         it._streams.clear()
     with one.socket:
-        assert await read_all(one) == b"\r\n[trio-chardev: the listener is closed]\r\n"
+        assert await read_all(one) == b"\r\n[trio-chardev: the service stops]\r\n"
 
 
 async def test_a_console_with_listeners_is_busy(tmp_path: Path) -> None:

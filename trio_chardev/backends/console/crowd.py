@@ -100,7 +100,7 @@ class Crowd:
 
         Raises ConsoleFullError, and OptionsError for a mark that there is not.
         """
-        self.check_room()
+        self._check_room(newcomer)
         first = self._first_cursor(newcomer.manner)
         if self.is_full:
             oldest = next(iter(self.clients.values()))
@@ -122,9 +122,10 @@ class Crowd:
         self.keyboard.client_came(client)
         return client
 
-    def check_room(self) -> None:
-        """Raise ConsoleFullError if a newcomer is not to be admitted now."""
+    def _check_room(self, newcomer: Newcomer) -> None:
+        """Raise ConsoleFullError if *newcomer* is not to be admitted now."""
         if self.is_full and self.options.on_full != "kick":
+            self.tell_registry(ChardevClientDetached(self.id, newcomer.who, "full"))
             raise ConsoleFullError(f"console '{self.id}' is full: {len(self.clients)} clients")
 
     def _first_cursor(self, manner: Manner) -> int:
@@ -172,7 +173,7 @@ class Crowd:
         why = "left" if goodbye.reason == "left" else f"is let go: {goodbye.text}"
         self._tell_all(f"{client.who} {why}")
         self.tell_registry(
-            ChardevClientDetached(self.id, client.number, client.who, goodbye.reason)
+            ChardevClientDetached(self.id, client.who, goodbye.reason, client.number)
         )
         self.keyboard.client_ends(client)
         if client.newcomer.port is not None:

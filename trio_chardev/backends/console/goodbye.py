@@ -50,26 +50,47 @@ LEFT = Goodbye("left", "")
 DEAD = Goodbye("dead", "it acknowledges nothing")
 
 
-def say_goodbye(link: Link, goodbye: Goodbye, *, is_person: bool) -> None:
-    """Tell the client on *link* why it is let go, as far as there is room now. Never raises."""
-    with contextlib.suppress(OSError):
-        if is_person:
-            link.send(memoryview(in_band(goodbye.text)))
+def say_goodbye(link: Link, goodbye: Goodbye, *, is_person: bool) -> bytes:
+    """Tell the client on *link* why it is let go; return what there was no room for now.
+
+    That is for `see_off`. Never raises.
+    """
+    return _say(link, goodbye, in_band(goodbye.text) if is_person else b"")
+
+
+def _say(link: Link, goodbye: Goodbye, text: bytes) -> bytes:
+    """Send *text*, and behind all of it what the protocol has for that; return the rest."""
+    try:
+        while text:
+            text = text[link.send(memoryview(text)) :]
+    except BlockingIOError:
+        return text
+    except OSError:
+        return b""
     with contextlib.suppress(OSError):
         while isinstance(link, Layer):
             if isinstance(link.codec, RefusingCodec):
                 link.turn_away(goodbye.text, CODES[goodbye.reason])
-                return
+                break
             link = link.lower
+    return b""
 
 
-async def see_off(link: Link, take: Take = lambda data: None) -> None:
+async def see_off(
+    link: Link, goodbye: Goodbye, unsaid: bytes, take: Take = lambda data: None
+) -> None:
     """Wait until the client on *link* has its last bytes, for 2 s at most, and close it.
 
-    What it sends until it knows is given to *take*. It can't be Cancelled.
+    *unsaid* is what `say_goodbye` has returned. What the client sends until it knows is given to
+    *take*. It can't be Cancelled.
     """
     try:
         with trio.move_on_after(TIMEOUT, shield=True), contextlib.suppress(Exception):
+            while unsaid:
+                await link.wait_writable()
+                with contextlib.suppress(BlockingIOError):
+                    link.flush()
+                    unsaid = _say(link, goodbye, unsaid)
             await link.finish(take)
     finally:
         link.close()

@@ -66,17 +66,18 @@ class Serving:
             return
         with contextlib.suppress(OSError):  # what was printed before comes first
             client.send_rest(self.crowd.history)
-        say_goodbye(link, goodbye, is_person=client.manner.is_told)
+        unsaid = say_goodbye(link, goodbye, is_person=client.manner.is_told)
         self._leaving += 1
-        self._nursery.start_soon(self._see_off, link, self.crowd.keyboard.may_type(client))
+        is_heard = self.crowd.keyboard.may_type(client)
+        self._nursery.start_soon(self._see_off, link, goodbye, unsaid, is_heard)
 
-    async def _see_off(self, link: Link, is_heard: bool) -> None:
+    async def _see_off(self, link: Link, goodbye: Goodbye, unsaid: bytes, is_heard: bool) -> None:
         def hear(data: bytes) -> None:
             if is_heard and self._take is not None:
                 self._take(data)
 
         try:
-            await see_off(link, hear)
+            await see_off(link, goodbye, unsaid, hear)
         finally:
             self._leaving -= 1
             self._moved.unpark_all()
