@@ -6,6 +6,7 @@ The crowd outlives the backends: one console that replaces another goes on with 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
@@ -37,6 +38,8 @@ from trio_chardev.version import __version__
 
 log = logging.getLogger(__name__)
 
+WRITTEN_AT_ONCE = 1 << 14  # bytes; then it is looked whether the ring would overtake somebody
+
 
 class ConsoleFullError(BackendError):
     """They: the console has as many clients as it may have."""
@@ -63,6 +66,9 @@ class Host(Protocol):
     def output_came(self) -> None:
         """Have sent to the clients what there is for them."""
 
+    def send_up_to(self, client: Client, cursor: int) -> None:
+        """Send to *client* at once what is before *cursor*, as far as it takes it."""
+
 
 @attrs.define(eq=False)
 class Crowd:
@@ -83,6 +89,8 @@ class Crowd:
     has_left: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
     """Where those wait who want to come in when somebody leaves."""
     _numbers: int = 0
+    _overtakes_from: float = 0
+    """Printing up to this cursor overtakes nobody who takes what he is sent."""
 
     def __attrs_post_init__(self) -> None:
         self.keyboard = Keyboard(self.id, self.options.write, self)
@@ -118,6 +126,7 @@ class Crowd:
         self.tell_registry(
             ChardevClientAttached(self.id, client.number, client.who, newcomer.manner.role)
         )
+        self.look_at_positions()
         self.host.serve(client)
         self.keyboard.client_came(client)
         return client
@@ -199,6 +208,7 @@ class Crowd:
         if not goes_on:
             for client in self.clients.values():
                 client.leave(self.history, other.history.end)
+        self.look_at_positions()
         self.history.wake()
         self.options, self.history, self.host = other.options, other.history, other.host
         self.keyboard.obey(self.options.write)
@@ -238,10 +248,28 @@ class Crowd:
     def printed(self, data: memoryview) -> None:
         """Keep what the device has printed, for everybody."""
         piece = bytes(data)
-        self.history.write(piece)
+        for at in range(0, len(piece), WRITTEN_AT_ONCE):
+            part = piece[at : at + WRITTEN_AT_ONCE]
+            self._make_room(self.history.end + len(part))
+            self.history.write(part)
         self.keyboard.note_printed(piece)
         if self.clients:
             self.host.output_came()
+
+    def look_at_positions(self) -> None:
+        """Note that a client may be further behind than was known, or takes something again."""
+        self._overtakes_from = 0
+
+    def _make_room(self, end: int) -> None:
+        """Let printing up to *end* overtake nobody only because it was not his turn yet."""
+        if end <= self._overtakes_from:
+            return
+        kept = len(self.history.ring)
+        for client in self:
+            if not client.is_blocked:
+                self.host.send_up_to(client, end - kept)
+        positions = [client.position for client in self if not client.is_blocked]
+        self._overtakes_from = min(positions, default=math.inf) + kept
 
     def _tell_all(self, text: str, but: Client | None = None) -> None:
         """Tell people *text*, if they want to know such things, and the logs."""

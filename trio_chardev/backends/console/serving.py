@@ -140,6 +140,13 @@ class Serving:
                 self._printed.set()
             await trio.lowlevel.checkpoint()
 
+    def send_up_to(self, client: Client, cursor: int) -> None:
+        """See `Host.send_up_to`."""
+        before = -1
+        while before < client.position < cursor and not (client.is_blocked or client.is_gone):
+            before = client.position
+            self._send(client)
+
     def _send(self, client: Client) -> None:
         """Send to *client* what there is, as far as it takes it; one that has left is removed."""
         if client.is_gone or not self._keep_up(client):
@@ -174,6 +181,7 @@ class Serving:
                 await client.can_write.park()
             if await self._wait_writable(client):
                 client.blocked_at = None
+                self.crowd.look_at_positions()
                 self._send(client)
                 self.output_came()
 
