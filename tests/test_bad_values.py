@@ -247,6 +247,8 @@ async def test_bad_arguments_of_a_command_are_told_and_leave_nothing(command: st
         "chardev-attach": {"id": "c", "fd": "none"},
         "chardev-kick": {"id": "c", "client": 1},
         "chardev-give-write": {"id": "c", "client": 1},
+        "chardev-client-size": {"id": "c", "client": 1, "cols": 80, "rows": 24},
+        "chardev-client-break": {"id": "c", "client": 1},
         "chardev-history": {"id": "c"},
         "chardev-mark": {"id": "c", "name": "here"},
         "query-marks": {"id": "c"},
@@ -263,7 +265,7 @@ async def test_bad_arguments_of_a_command_are_told_and_leave_nothing(command: st
                 continue
             text = await say(run, command, arguments)
             if text is not None:
-                others = ["client"] if command == "chardev-kick" else []
+                others = ["client"] if command in ("chardev-kick", "chardev-client-size") else []
                 check_line(text, member, arguments.get(member), *others)
             elif command == "chardev-add":
                 await run("chardev-remove", id=arguments["id"])

@@ -125,6 +125,19 @@ class ChardevClientDetached:
 
 
 @attrs.frozen
+class ChardevClientTold:
+    """Something was to be told to a client of a console that is told by notices: see chardev-attach's
+    'exact'."""
+
+    id: str
+    client: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"console '{self.id}': client {self.client} is told: {self.text}"
+
+
+@attrs.frozen
 class ChardevWriterChanged:
     """Another client of a console has the right to write, or nobody has."""
 
@@ -171,6 +184,7 @@ Notice: TypeAlias = (
     | ChardevReturned
     | ChardevClientAttached
     | ChardevClientDetached
+    | ChardevClientTold
     | ChardevWriterChanged
     | ChardevMark
     | DeviceDeleted

@@ -482,7 +482,10 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
 """In this order; then all commands that can do without arguments."""
 
 
-WITH_A_CLIENT = "chardev-kick", "chardev-give-write"
+WITH_A_CLIENT = (
+    *("chardev-kick", "chardev-give-write"),
+    *("chardev-client-size", "chardev-client-break"),
+)
 """They return nothing, and are tested where there are clients."""
 
 

@@ -24,6 +24,7 @@ PIECE = 1 << 14  # bytes of one send, the size of a TLS record
 PIECES = 8  # of one client in a row; then others have their turn
 REPLAY_PIECE = 1 << 12  # bytes of the history that are filtered at once
 LAST_LINES = 1 << 12  # bytes that one who was too slow gets of what it has missed
+OVERTAKEN = -1  # the position of one who counts, and whose count is of another history
 MAX_TEXT = 1 << 13  # bytes of lines for a client that does not read them
 
 
@@ -92,7 +93,8 @@ class Client:
     _filter: QueryFilter | None = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        is_filtered = self.manner.is_terminal and self.position < self.live_from
+        manner = self.manner
+        is_filtered = manner.is_terminal and not manner.is_exact and self.position < self.live_from
         self._filter = QueryFilter() if is_filtered else None
         self.size = self.newcomer.size
 
@@ -196,7 +198,7 @@ class Client:
         with contextlib.suppress(OSError):  # who has left is noticed by who reads
             self.send_rest(history)
         self._note_lost(max(0, history.end - self.position))
-        self.begin_at(cursor)
+        self.begin_at(OVERTAKEN if self.manner.is_exact else cursor)
 
     def is_due(self, history: History) -> bool:
         """Is there something to send to it, that it may take?"""

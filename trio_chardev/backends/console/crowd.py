@@ -31,6 +31,7 @@ from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.notices import (
     ChardevClientAttached,
     ChardevClientDetached,
+    ChardevClientTold,
     ChardevMark,
     ChardevWriterChanged,
 )
@@ -177,6 +178,8 @@ class Crowd:
             return
         client.is_gone = True
         client.scope.cancel()
+        if goodbye.is_told and client.manner.is_exact:
+            self._say(client, goodbye.text)
         self.host.see_off(client, goodbye)
         self.has_left.unpark_all()
         why = "left" if goodbye.reason == "left" else f"is let go: {goodbye.text}"
@@ -280,13 +283,26 @@ class Crowd:
                     self._say(client, text)
 
     def _say(self, client: Client, text: str) -> None:
-        if client.say(text):
+        if client.manner.is_exact:
+            self.tell_registry(ChardevClientTold(self.id, client.number, text))
+        elif client.say(text):
             self.host.output_came()
 
     def tell_of_device(self, text: str, mark: str) -> None:
-        """Tell people *text* of the device, and mark the place."""
+        """Tell people *text* of the device, and mark the place.
+
+        Those that are told by notices are told in any case.
+        """
         self._tell_all(text)
+        if not self.options.notice:
+            for client in self.clients.values():
+                if client.manner.is_exact:
+                    self._say(client, text)
         self.mark(mark)
+
+    def lets_go(self, client: Client) -> bool:
+        """Is *client* let go if it is too slow, rather than skipping what is gone?"""
+        return self.options.slow == "kick" or client.manner.is_exact
 
     def mark(self, name: str) -> int:
         """Mark the place; see `History.mark`. Raises OptionsError."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 from collections.abc import Mapping
 
 import attrs
@@ -24,6 +25,8 @@ LOOK_FOR_LINE = 4096  # bytes in which a newcomer's replay looks for a line's be
 LOOK_BACK = 1 << 24  # bytes in which the last lines are looked for
 CHUNK = 1 << 14  # bytes of it at once
 LINE = b"\n"
+NUMBER = ""  # the key in a ring's note that is no mark
+NUMBER_BITS = 53  # what JSON's readers keep exactly
 
 
 @attrs.frozen
@@ -45,6 +48,8 @@ class History:
     def __init__(self, ring: Ring) -> None:
         self.ring = ring
         self._marks = _parse_marks(ring.note)
+        self.number = self._marks.pop(NUMBER, 0) or secrets.randbits(NUMBER_BITS) or 1
+        """Another for each history: cursors of two are not comparable. A file keeps it."""
         self._grown = trio.Event()
 
     @property
@@ -149,8 +154,11 @@ class History:
         if len(self._marks) == MAX_MARKS:
             del self._marks[next(iter(self._marks))]
         self._marks[name] = self.end
-        self.ring.annotate(_note_of(self._marks))
+        self._annotate()
         return self.end
+
+    def _annotate(self) -> None:
+        self.ring.annotate(_note_of(self._marks, self.number))
 
     def cursor_of(self, name: str) -> int:
         """The cursor of the mark *name*. Raises OptionsError if there is none."""
@@ -163,21 +171,21 @@ class History:
     def go_on_from(self, other: History) -> bool:
         """Take over what *other* has, unless this one has something of its own; does it go on?"""
         if self.ring is other.ring:
-            self._marks = dict(other.marks)
+            self._marks, self.number = dict(other.marks), other.number
             return True
         if self.end > 0:
             return False
         self.ring.go_on_from(other.ring)
-        self._marks = dict(other.marks)
-        self.ring.annotate(_note_of(self._marks))
+        self._marks, self.number = dict(other.marks), other.number
+        self._annotate()
         return True
 
 
-def _note_of(marks: Mapping[str, int]) -> bytes:
+def _note_of(marks: Mapping[str, int], number: int) -> bytes:
     """Write *marks* for the file; the oldest are left out if there is no room for all."""
-    items = list(marks.items())
+    items = [(NUMBER, number), *marks.items()]
     while len(note := json.dumps(dict(items), ensure_ascii=False).encode()) > MAX_NOTE:
-        del items[0]
+        del items[1]
     return note
 
 

@@ -145,3 +145,6 @@ class Manner:
     """May a terminal be there, which answers queries?"""
     is_told: bool = False
     """Is there a person, who is told in lines of text what he would not know otherwise?"""
+    is_exact: bool = False
+    """Does it count what it gets? Then it gets all that is printed and nothing else: what is for
+    people is told by notices, and if it is too slow it is let go, to come again by its count."""

@@ -133,7 +133,7 @@ class Serving:
             for client in self.crowd:
                 if not client.is_blocked:
                     self._send(client)
-                elif self.crowd.options.slow == "kick":
+                elif self.crowd.lets_go(client):
                     self._keep_up(client)
             self._moved.unpark_all()
             if any(client.is_due(self.crowd.history) for client in self.crowd):
@@ -160,8 +160,10 @@ class Serving:
         """Skip what is gone, or let *client* go; return whether it is still there."""
         history = self.crowd.history
         if client.is_overtaken(history):
-            if self.crowd.options.slow == "kick":
+            if self.crowd.lets_go(client):
                 text = f"too slow, {client.behind(history)} bytes behind"
+                if client.position < 0:
+                    text = "the history is another"
                 self.crowd.remove(client, Goodbye("slow", text))
                 return False
             if not client.is_blocked:

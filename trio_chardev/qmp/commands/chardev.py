@@ -18,6 +18,7 @@ from trio_chardev.core.info import ChardevInfo
 from trio_chardev.core.runner import DRAIN_TIMEOUT
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.structure import unstructure
+from trio_chardev.qmp.commands.client import CLIENT_COMMANDS
 from trio_chardev.qmp.commands.console import CONSOLE_COMMANDS
 from trio_chardev.qmp.commands.context import (
     ChardevReturn,
@@ -257,6 +258,7 @@ COMMANDS: dict[str, Command] = {
     **RINGBUF_COMMANDS,
     **LINE_COMMANDS,
     **CONSOLE_COMMANDS,
+    **CLIENT_COMMANDS,
     **LENDING_COMMANDS,
     **LOG_COMMANDS,
     **PEER_COMMANDS,

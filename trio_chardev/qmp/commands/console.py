@@ -45,11 +45,18 @@ class AttachArguments:
     """What of the history it gets first, as the console's option."""
     since: int | None = None
     """The cursor to begin at instead, for one who was there before."""
+    history_id: int | None = None
+    """The history in which `since` counts, as an earlier chardev-attach has returned it; if it is
+    another now, this fails."""
     cols: UINT16 = 0
     rows: UINT16 = 0
+    exact: bool = False
+    """Does it count what it gets, to come again by `since`? Then it gets each byte that was printed
+    and nothing else: queries in what is replayed too, and what people are told comes by the event
+    CHARDEV_CLIENT_TOLD. If it is too slow it is let go."""
     in_band: bool | None = None
     """Is it a person, who is told in lines of text why he is let go, and the like? By default it is
-    if it has a window."""
+    if it has a window and is not `exact`."""
 
 
 @attrs.frozen
@@ -59,6 +66,10 @@ class AttachReturn:
     client: int
     cursor: int
     """Of the first byte that it gets."""
+    live_from: int
+    """What it gets before this cursor is shown again."""
+    history_id: int
+    """Of the history in which cursors count."""
 
 
 @attrs.frozen(kw_only=True)
@@ -190,7 +201,8 @@ def _console(context: Context, id: str) -> ConsoleBackend:
     return backend
 
 
-def _client(context: Context, id: str, number: int) -> tuple[ConsoleBackend, Client]:
+def client_of(context: Context, id: str, number: int) -> tuple[ConsoleBackend, Client]:
+    """Return a console and its client. Raises OptionsError if there is none."""
     console = _console(context, id)
     try:
         return console, console.crowd.clients[number]
@@ -204,14 +216,10 @@ def chardev_attach(context: Context, arguments: AttachArguments) -> dict[str, An
     sock = socket_from_fd(context.fds.take(arguments.fd), arguments.fd)
     try:
         console = _console(context, arguments.id)
-        if arguments.replay is not None:
-            parse_replay(arguments.replay)
-        manner = Manner(
-            role=arguments.role,
-            replay=arguments.replay,
-            since=arguments.since,
-            is_told=has_window if arguments.in_band is None else arguments.in_band,
-        )
+        number = console.history.number
+        if arguments.history_id not in (None, number):
+            raise OptionsError(f"console '{arguments.id}' has another history: {number}")
+        manner = _manner(arguments, has_window=has_window)
         newcomer = Newcomer(
             link=plain_link(sock, f"fd:{arguments.fd}"),
             who=name_of(sock),
@@ -225,8 +233,26 @@ def chardev_attach(context: Context, arguments: AttachArguments) -> dict[str, An
     except BaseException:
         close_socket(sock)
         raise
-    result: dict[str, Any] = unstructure(AttachReturn(client.number, client.begins_at))
+    result: dict[str, Any] = unstructure(
+        AttachReturn(client.number, client.begins_at, client.live_from, number)
+    )
     return result
+
+
+def _manner(arguments: AttachArguments, *, has_window: bool) -> Manner:
+    """Say how the new client is treated. Raises OptionsError."""
+    if arguments.replay is not None:
+        parse_replay(arguments.replay)
+    if arguments.exact and arguments.in_band:
+        raise OptionsError("'exact' and 'in-band' are mutually exclusive")
+    is_told = has_window and not arguments.exact
+    return Manner(
+        role=arguments.role,
+        replay=arguments.replay,
+        since=arguments.since,
+        is_told=is_told if arguments.in_band is None else arguments.in_band,
+        is_exact=arguments.exact,
+    )
 
 
 def query_clients(context: Context, arguments: OptionalIdArguments) -> list[dict[str, Any]]:
@@ -283,7 +309,7 @@ def _info(console: ConsoleBackend, client: Client) -> ClientInfo:
 
 
 def chardev_kick(context: Context, arguments: KickArguments) -> dict[str, Any]:
-    console, client = _client(context, arguments.id, arguments.client)
+    console, client = client_of(context, arguments.id, arguments.client)
     if arguments.reason is not None and not (
         arguments.reason.isprintable() and len(arguments.reason) <= MAX_REASON
     ):
@@ -294,7 +320,7 @@ def chardev_kick(context: Context, arguments: KickArguments) -> dict[str, Any]:
 
 
 def chardev_give_write(context: Context, arguments: ClientArguments) -> dict[str, Any]:
-    console, client = _client(context, arguments.id, arguments.client)
+    console, client = client_of(context, arguments.id, arguments.client)
     console.crowd.keyboard.give_write(client)
     return {}
 
