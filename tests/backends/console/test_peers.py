@@ -12,12 +12,13 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import attrs
+import pytest
 import trio
 import trio_websocket
 import websockets.sync.client
 
 from tests.browser import showing
-from tests.crowds import Served, served
+from tests.crowds import Served, read_until, served
 from tests.peers import LOOPBACK, free_port, need
 from tests.services import TIMEOUT
 from tests.xterm import page_of
@@ -226,3 +227,94 @@ async def test_everybodys_programs_share_one_console(tmp_path: Path) -> None:
         typed = [*programs, "trio-websocket", "xterm.js"]
         assert lines == [*typed, ""]
         assert seen.decode().split() == " ".join(["prompt", *(f"[{n}]" for n in typed)]).split()
+
+
+# ---------------------------------------------------------------- terminals that answer
+
+ANSWERS = {
+    b"\x1b[6n": b"\x1b[7;%dR",
+    b"\x1b[c": b"\x1b[?64;%dc",
+    b"\x1b[>c": b"\x1b[>41;%d;0c",
+    b"\x1b[18t": b"\x1b[8;24;%dt",
+    b"\x1b[?2026$p": b"\x1b[?2026;%d$y",
+    b"\x1b]4;1;?\x07": b"\x1b]4;1;rgb:%d/0/0\x07",
+    b"\x1b]10;?\x07": b"\x1b]10;rgb:%d/0/0\x07",
+    b"\x1b]11;?\x1b\\": b"\x1b]11;rgb:%d/0/0\x1b\\",
+    b"\x1b]12;?\x07": b"\x1b]12;rgb:%d/0/0\x07",
+    b"\x1bP$qm\x1b\\": b"\x1bP1$r%dm\x1b\\",
+    b"\x1bP+q544e\x1b\\": b"\x1bP1+r544e=%d\x1b\\",
+}
+"""What terminals are asked, and what they answer; %d is who answers."""
+ENQ = b"\x05"  # the answer to this is any text, so that of several terminals each gives its own
+
+
+def answer(terminal: Terminal, number: int, end: bytes) -> None:
+    """Read up to *end*, and answer what is asked, as xterm does."""
+    while end not in terminal.shown:
+        ready, _, _ = select.select([terminal.screen], [], [], TIMEOUT)
+        assert ready, f"{end!r} does not come, but {terminal.shown!r}"
+        terminal.shown += os.read(terminal.screen, 65536)
+    shown, _, terminal.shown = terminal.shown.partition(end)
+    for query, its_answer in ANSWERS.items():
+        for _ in range(shown.count(query)):
+            terminal.type(its_answer % number)
+    if ENQ in shown:
+        terminal.type(b"xterm")
+
+
+@pytest.mark.parametrize("listener", ["telnet", "plain"])
+def test_old_queries_type_nothing_and_live_ones_are_answered_once(
+    listener: str, tmp_path: Path
+) -> None:
+    asked = b"".join(ANSWERS)
+    with ExitStack() as stack:
+        it = stack.enter_context(served(tmp_path, *LISTENERS, console="history=64k"))
+        it.board.sendall(asked + ENQ + b" booted\r\n")
+        programs = [
+            stack.enter_context(
+                telnet(it, listener)
+                if listener == "telnet"
+                else piped(need("socat"), "-", f"UNIX-CONNECT:{tmp_path}/{listener}")
+            )
+            for _ in range(3)
+        ]
+        it.wait_event("CHARDEV_CLIENT_ATTACHED", 3)
+        for number, program in enumerate(programs):
+            answer(program, number, b" booted\r\n")
+        programs[1].type(b"x")
+        it.board.settimeout(TIMEOUT)
+        assert it.board.recv(4096) == b"x", "what was replayed has typed"
+        it.board.sendall(asked + b" where are you?\r\n")
+        for number, program in enumerate(programs):
+            answer(program, number, b" where are you?\r\n")
+        for program in programs:
+            program.type(b".")  # behind its answers
+        got = b""
+        while got.count(b".") < 3:
+            got += it.board.recv(4096)
+        assert got.replace(b".", b"") == b"".join(ANSWERS.values()).replace(b"%d", b"1")
+
+
+async def test_xterm_js_answers_nothing_old_and_alone_if_its_user_types(tmp_path: Path) -> None:
+    need("chromium")
+    with ExitStack() as stack:
+        it = stack.enter_context(served(tmp_path, *LISTENERS, console="history=64k"))
+        it.board.settimeout(TIMEOUT)
+        it.board.sendall(b"".join(ANSWERS) + ENQ + b"\r\nbooted\r\n")
+        other = stack.enter_context(telnet(it, "telnet"))
+        library = stack.enter_context(web(it))
+        page = page_of(it.port("page"), ("booted", "ready\r"))
+        async with showing(page, tmp_path):
+            got = await trio.to_thread.run_sync(read_until, it.board, b"\r")
+            assert got == b"ready\r", "what was replayed has typed"
+            it.board.sendall(b"\x1b[6n?")
+            answer(other, 1, b"?")
+            library.wait(b"\x1b[6n")
+            library.type(b"\x1b[7;2R")
+            got = await trio.to_thread.run_sync(read_until, it.board, b"R")
+            assert got.startswith(b"\x1b[")
+            assert got not in (b"\x1b[7;1R", b"\x1b[7;2R")
+            library.type(b"?")  # behind its answer
+            assert await trio.to_thread.run_sync(it.board.recv, 100) == b"?"
+            other.type(b"!")
+            assert await trio.to_thread.run_sync(it.board.recv, 100) == b"!"
