@@ -15,8 +15,9 @@ import attrs
 import trio
 
 from tests.certificates import server_credentials
-from tests.links import come_by_tls, come_to
-from tests.places import RingReader, connect_to, place_for
+from tests.links import CodecPeer, come_by_tls, come_to
+from tests.places import RingReader, at_once, come_by_descriptor, connect_to, place_for
+from trio_chardev.backends.console.options import ConsoleOptions
 from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
 from trio_chardev.backends.socket.addresses import UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
@@ -24,6 +25,7 @@ from trio_chardev.backends.stacked.hub import HubOptions
 from trio_chardev.backends.stacked.mux import MuxOptions
 from trio_chardev.core.backend import Backend
 from trio_chardev.core.frontend import Frontend
+from trio_chardev.devices.listener import ListenerOptions
 from trio_chardev.errors import BackendDisconnectedError
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.protocols.com_port import Port
@@ -38,6 +40,9 @@ PACED_FROM = 600_000  # bytes, after which a sender that is not stuck slows down
 SLOW_SIZE = 4000  # bytes that a slow reader takes at a time
 STREAM = b"".join(b"%07d\n" % i for i in range(400_000))
 OTHER_STREAM = b"".join(b"%07x~" % i for i in range(10_000))
+
+HISTORY = ConsoleOptions(history=1 << 22)
+"""All that is printed is there for who comes late, or is slow."""
 
 SPEEDS = ("fast", "slow", "none")
 """How the old backend's peer receives, or the frontend reads; none: not before the change."""
@@ -163,6 +168,34 @@ def _hub(folder: Path, registry: Registry) -> Iterator[Lane]:
     yield Lane(kind="hub", options=HubOptions(chardevs=ids), come=_connect, bases=bases)
 
 
+def _console(**options: object) -> Make:
+    """Make a lane of a console with a listener, by which the peer comes."""
+
+    def make(folder: Path, registry: Registry) -> Iterator[Lane]:
+        path = str(folder / "socket")
+        listener = ListenerOptions(id="l", console="c", path=path, **options)  # type: ignore[arg-type]
+
+        async def come(backend: Backend) -> trio.abc.AsyncResource:
+            if "l" not in registry.devices:
+                await registry.devices.open(listener)
+            stream = await trio.open_unix_socket(path)
+            if not options:
+                return stream
+            peer = CodecPeer(stream, telnet_connection(is_server=False, tn3270=False))
+            await peer.begin()
+            return peer
+
+        yield Lane(kind="console", options=HISTORY, come=come, keeps=False, answers=True)
+
+    return make
+
+
+def _console_by_descriptor(folder: Path, registry: Registry) -> Iterator[Lane]:
+    """Make a lane of a console whose client is a socket that was given to it."""
+    come = at_once(come_by_descriptor)
+    yield Lane(kind="console", options=HISTORY, come=come, keeps=False, answers=True)
+
+
 async def _come_by_telnet(backend: Backend) -> trio.abc.AsyncResource:
     return await come_to(backend, telnet_connection(is_server=False, tn3270=False))
 
@@ -191,6 +224,9 @@ KINDS: dict[str, Make] = {
     "serial": _at("serial"),
     "mux": _mux,
     "hub": _hub,
+    "console": _console(),
+    "console-telnet": _console(telnet=True, in_band=False),
+    "console-fd": _console_by_descriptor,
 }
 
 

@@ -23,6 +23,9 @@ import trio
 import trio.testing
 from trio.lowlevel import FdStream
 
+from trio_chardev.backends.console.client import Newcomer
+from trio_chardev.backends.console.console import ConsoleBackend
+from trio_chardev.backends.console.options import ConsoleOptions, Manner
 from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pipe import PipeOptions
@@ -37,6 +40,7 @@ from trio_chardev.backends.socket.addresses import (
     UnixAddress,
 )
 from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions
+from trio_chardev.backends.socket.stack import plain_link
 from trio_chardev.backends.stacked.bases import BackendOnBases
 from trio_chardev.backends.stacked.hub import HubOptions
 from trio_chardev.backends.stacked.mux import MuxOptions
@@ -258,6 +262,21 @@ def ringbuf(folder: Path) -> Iterator[Place]:
 @contextmanager
 def memory(folder: Path) -> Iterator[Place]:
     yield Place(options=MemoryOptions(), join=at_once(RingReader))
+
+
+def come_by_descriptor(backend: Backend) -> trio.SocketStream:
+    """Become a client of a console, as chardev-attach makes one."""
+    assert isinstance(backend, ConsoleBackend)
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    link = plain_link(theirs, "fd:x")
+    backend.admit(Newcomer(link=link, who="somebody", manner=Manner(is_terminal=False)))
+    return socket_stream(ours)
+
+
+@contextmanager
+def console(folder: Path) -> Iterator[Place]:
+    yield Place(options=ConsoleOptions(history=1 << 22), join=at_once(come_by_descriptor))
 
 
 @contextmanager
@@ -533,6 +552,7 @@ MAKERS: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
     "null": null,
     "ringbuf": ringbuf,
     "memory": memory,
+    "console": console,
     "replay": replay,
     "file": file,
     "file-with-input": file_with_input,

@@ -223,6 +223,8 @@ class Serving:
                 self._check_idle(client)
                 continue
             for _ in range(READS):
+                if client.is_gone:  # meanwhile, when this task was to run already
+                    return
                 if client.queued >= MAX_QUEUED and not client.is_hung_up:
                     break
                 if not self._receive(client):
