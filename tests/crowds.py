@@ -82,10 +82,12 @@ def served(
         Qmp(qmp_path) as watcher,
         socket.socket(socket.AF_UNIX) as board,
     ):
+        it = Served(folder, service, qmp, watcher, board)
         if "path=" in device and "socket" in device:
             board.settimeout(TIMEOUT)
             board.connect(str(folder / "board"))
-        yield Served(folder, service, qmp, watcher, board)
+            it.wait_event("CHARDEV_MARK")  # that the device is there
+        yield it
 
 
 def read_until(sock: socket.socket, end: bytes) -> bytes:
