@@ -58,27 +58,31 @@ def test_a_device_goes_comes_is_changed_lent_and_returned(tmp_path: Path) -> Non
             got += read_until(person, line("device back"))
             board.sendall(b"four\n")
             got += read_until(person, b"four\n")
-        news = ("gone", "back", "changed", "back", "lent", "returned", "back")
-        before = ("one\n", "", "two\n", "", "three\n", "", "")
-        assert got == b"".join(
-            text.encode() + line(f"{'backend' if what == 'changed' else 'device'} {what}")
-            for text, what in zip(before, news, strict=True)
-        ) + b"four\n"
-        marks = {mark["name"]: mark["cursor"] for mark in it.qmp("query-marks", id="users")}
-        assert marks == {
-            "started": 0,
-            "changed": 8,
-            "gone": 4,
-            "lent": 14,
-            "returned": 14,
-            "back": 14,
-        }
-        told = {event["name"] for event in it.events("CHARDEV_MARK")}
-        assert told >= {"back", "gone", "changed", "lent"}
-        with it.come("late") as late:
-            assert read_until(late, b"four\n") == b"three\nfour\n"
-        with it.come("programs") as program:
-            assert read_until(program, b"four\n") == b"one\ntwo\nthree\nfour\n"
+            news = ("gone", "back", "changed", "back", "lent", "returned", "back")
+            before = ("one\n", "", "two\n", "", "three\n", "", "")
+            assert (
+                got
+                == b"".join(
+                    text.encode() + line(f"{'backend' if what == 'changed' else 'device'} {what}")
+                    for text, what in zip(before, news, strict=True)
+                )
+                + b"four\n"
+            )
+            marks = {mark["name"]: mark["cursor"] for mark in it.qmp("query-marks", id="users")}
+            assert marks == {
+                "started": 0,
+                "changed": 8,
+                "gone": 4,
+                "lent": 14,
+                "returned": 14,
+                "back": 14,
+            }
+            told = {event["name"] for event in it.events("CHARDEV_MARK")}
+            assert told >= {"back", "gone", "changed", "lent"}
+            with it.come("late") as late:
+                assert read_until(late, b"four\n") == b"three\nfour\n"
+            with it.come("programs") as program:
+                assert read_until(program, b"four\n") == b"one\ntwo\nthree\nfour\n"
 
 
 def test_a_history_in_a_file_goes_on_after_kill_9(tmp_path: Path) -> None:

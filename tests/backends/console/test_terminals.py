@@ -6,6 +6,7 @@ from pathlib import Path
 
 import trio
 
+import trio_chardev as tc
 from tests.rooms import read_until, room
 from trio_chardev.backends.console.client import Client
 
@@ -82,6 +83,32 @@ async def test_the_one_who_types_answers(tmp_path: Path) -> None:
             await stream.send_all(b"\x1b[24;" + column + b"R")
         await streams[2].send_all(b"!")
         assert await it.typed(8) == b"\x1b[24;2R!"
+
+
+async def test_one_who_types_in_between_does_not_keep_the_answer_out(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        listener = await it.listen()
+        one, two = await it.come(listener), await it.come(listener)
+        await it.device.send_all(b"\x1b[6n")
+        await read_until(two, b"\x1b[6n")
+        await two.send_all(b"!")
+        assert await it.typed(1) == b"!"
+        await one.send_all(b"\x1b[1;1R")
+        assert await it.typed(6) == b"\x1b[1;1R"
+        await two.send_all(b"\x1b[1;2R?")
+        assert await it.typed(1) == b"?"
+
+
+async def test_when_the_one_who_was_asked_leaves_another_answers(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        listener = await it.listen()
+        one, two = await it.come(listener), await it.come(listener)
+        await it.device.send_all(b"\x1b[6n")
+        await read_until(two, b"\x1b[6n")
+        await one.aclose()
+        await it.wait_told(tc.ChardevClientDetached, 1)
+        await two.send_all(b"\x1b[1;2R")
+        assert await it.typed(6) == b"\x1b[1;2R"
 
 
 async def test_an_answer_of_one_who_may_not_write_asks_for_nothing(tmp_path: Path) -> None:

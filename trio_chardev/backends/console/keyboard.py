@@ -50,8 +50,11 @@ class Keyboard:
     """Who has it, as far as others were told."""
     _typist: Client | None = None
     """Who typed last."""
+    _asked: Client | None = None
+    """Who was the typist when terminals were asked something, so that one who types in between does
+    not keep his terminal's answer out."""
     _asked_until: float = 0.0
-    """Until when terminals may answer a query."""
+    """Until when terminals may answer that."""
     _tail: bytes = b""
     """The end of the output."""
     _size: WindowSize = UNKNOWN_SIZE
@@ -95,6 +98,8 @@ class Keyboard:
         self._end_break(client)
         if self._typist is client:
             self._typist = None
+        if self._asked is client:
+            self._asked = None
         if self._writer is client:
             self._set_writer(None)
         self._set_writer(self._rightful_writer())
@@ -134,6 +139,12 @@ class Keyboard:
         first = (c for c in self.people.clients_in_order() if c.may_ever_type)
         return self._writer or self._typist or next(first, None)
 
+    @property
+    def _answerer(self) -> Client | None:
+        """Whose terminal's answers go to the device."""
+        asked = self._asked
+        return self.typist if asked is None or not self.may_type(asked) else asked
+
     # ------------------------------------------------------------ what is typed
 
     def typed(self, client: Client, data: bytes) -> None:
@@ -147,7 +158,7 @@ class Keyboard:
         for piece, is_answer in client.answers.feed(data):
             if not is_answer:
                 self._keys(client, piece)
-            elif client is self.typist:
+            elif client is self._answerer:
                 self._push(client, piece)
 
     def _keys(self, client: Client, data: bytes) -> None:
@@ -196,6 +207,7 @@ class Keyboard:
         """Note what goes to all terminals, which may ask them something."""
         is_likely = b"\x1b" in data or b"\x05" in data or b"\x1b" in self._tail
         if is_likely and may_ask(self._tail + data):
+            self._asked = self.typist
             self._asked_until = trio.current_time() + ANSWER_TIME
         self._tail = data[-TAIL:]
 
