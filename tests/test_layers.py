@@ -34,8 +34,9 @@ MAY_IMPORT = {
     "qmp": KINDS | {"lending", "notices", "registry"},
     "service": SERVICE,
     "plugins": SERVICE,
+    "config": SERVICE,
     "": SERVICE,  # the public names
-    "cli": SERVICE | {"", "plugins"},
+    "cli": SERVICE | {"", "config", "plugins"},
     "__main__": {"cli"},
 }
 """What each part may import beside itself."""

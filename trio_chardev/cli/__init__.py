@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from trio_chardev.cli.errors import status_of
+from trio_chardev.cli.errors import print_error, status_of
 from trio_chardev.cli.inherited import Inherited, fill_standard
 from trio_chardev.cli.output import say, warn
 from trio_chardev.errors import NOTICE
@@ -166,6 +166,36 @@ def serve_command(
             run(serve, options)
     except HelpRequested as request:
         say(ServeOptions.help_text(request))
+
+
+CONFIG = click.option(
+    "--config",
+    "config",
+    multiple=True,
+    metavar="FILE",
+    help="A configuration in TOML, or a folder with such files; may be given several times. The "
+    "default is $XDG_CONFIG_HOME/trio-chardev, or else /etc/trio-chardev.",
+)
+
+
+@cli.command("check")
+@CONFIG
+@click.pass_obj
+def check_command(inherited: Inherited, config: Sequence[str]) -> None:
+    """Check a configuration, without opening anything.
+
+    All that is wrong is printed, with file and line, and the exit status is 1; it is 66 if there is
+    no such file.
+    """
+    _load_plugins()
+    from trio_chardev.cli.check import STATUS_OF_NO_FILE, check
+    from trio_chardev.config.files import NoSuchFileError
+
+    try:
+        check(config, inherited)
+    except NoSuchFileError as exc:
+        print_error(exc)
+        sys.exit(STATUS_OF_NO_FILE)
 
 
 def _load_plugins() -> None:

@@ -42,6 +42,9 @@ class DeviceOptions(Documented):
         """The ids of the chardevs that it uses."""
         return tuple(getattr(self, name) for name in self.uses)
 
+    def check(self) -> None:
+        """Raise OptionsError for values that make no sense, whatever they would open."""
+
 
 @attrs.frozen(kw_only=True)
 class DeviceInfo:

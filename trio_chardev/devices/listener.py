@@ -174,6 +174,11 @@ class ListenerOptions(DeviceOptions):
         same: dict[str, Any] = {name: getattr(self, name) for name in _SAME}
         return SocketOptions(addr=self.address, server=True, nodelay=True, **same)
 
+    def check(self) -> None:
+        _ = self.address
+        if self.replay is not None:
+            parse_replay(self.replay)
+
 
 _OF_ADDRESS = {
     "abstract": "path",
@@ -209,8 +214,7 @@ class ListenerDevice(Device):
         self._files = request.files
         self._socket_options = options.socket_options
         self._manner = options.manner
-        if options.replay is not None:
-            parse_replay(options.replay)
+        options.check()
         Stack(self._socket_options, self._objects)  # raises what can't be
         self._address = self._socket_options.addr
         self._seen_off = 0

@@ -75,6 +75,9 @@ class BackendOptions(Documented):
     plays: ClassVar[bool] = False
     """Does this kind play a recording as its input?"""
 
+    def check(self) -> None:
+        """Raise OptionsError for values that make no sense, whatever they would open."""
+
     def at_start(self) -> Self:
         """What a service that starts opens for these options of its command line.
 

@@ -167,8 +167,8 @@ class ChardevGrammar:
         kind = ALIASES.get(name, name) if name else name
         if name in HELP_WORDS or (any(item.is_help for item in items)):
             raise HelpRequested(kind if kind in self.options else None)
-        if kind is not None and kind not in self.options:
-            raise self._no_such_kind(kind)
+        if kind is not None:
+            self.check_kind(kind)
         given = self._read(items, kind, warn)
         if id is None:
             raise OptionsError("chardev: no id specified")
@@ -179,14 +179,24 @@ class ChardevGrammar:
         for key, what in REFUSED.items():
             if key in given and key not in self.options[kind]:
                 raise OptionsError(f"chardev '{id}' does not support {what}")
-        backend = {"type": kind, "data": _data(kind, self.options[kind], given)}
-        return ChardevSpec(id, backend, mux=given.get("mux", False))
+        return ChardevSpec(id, self.backend(kind, given), mux=given.get("mux", False))
 
-    def _no_such_kind(self, kind: str) -> OptionsError:
+    def check_kind(self, kind: str) -> None:
+        """Raise OptionsError unless there is that kind."""
+        if kind in self.options:
+            return
         error = OptionsError(f"'{kind}' is not a valid char driver name")
         if kind in self.foreign:
             error.add_note(FOREIGN_HINT)
-        return error
+        raise error
+
+    def find(self, kind: str, key: str) -> Option | None:
+        """The option *key* of *kind* itself."""
+        return _find(self.options[kind], key)
+
+    def backend(self, kind: str, given: Given) -> dict[str, Any]:
+        """Make ``{"type": ..., "data": ...}`` as in chardev-add. Raises OptionsError."""
+        return {"type": kind, "data": _data(kind, self.options[kind], given)}
 
     def _read(self, items: list[Item], kind: str | None, warn: Warn) -> Given:
         own = self.options.get(kind or "", {})
@@ -196,11 +206,7 @@ class ChardevGrammar:
             if item.word is not None:
                 warn(item.deprecation)
             if item.key in SIZES:
-                size = given[item.key] = parse_size(item.key, item.value)
-                if size not in INT64:
-                    raise OptionsError(
-                        f"Value '{item.value}' is out of range for parameter '{item.key}'"
-                    )
+                given[item.key] = read_size(item.key, item.value)
             elif option := _find(options, item.key):
                 given[item.key] = typed(option.value_type, item.value, item.key)
             elif item.key in OF_NO_KIND:
@@ -212,6 +218,14 @@ class ChardevGrammar:
     def help_text(self, kind: str | None = None) -> str:
         """The text for ``--chardev help``, or with *kind* for ``--chardev KIND,help``."""
         return help_text("Available chardev backend types:", self._kinds, kind)
+
+
+def read_size(key: str, text: str) -> int:
+    """Parse the value of an option that is one of `SIZES`. Raises OptionsError."""
+    size = parse_size(key, text)
+    if size not in INT64:
+        raise OptionsError(f"Value '{text}' is out of range for parameter '{key}'")
+    return size
 
 
 def help_text(heading: str, kinds: Mapping[str, type], kind: str | None) -> str:

@@ -1,0 +1,1 @@
+"""Configuration files in TOML: what the command line says, for many consoles."""
