@@ -111,7 +111,8 @@ ALLOWED = {
     "cli.pidfile._take": ALONE,
     "cli.pidfile._write": ALONE,
     "cli.pidfile.is_at": ALONE,
-    "cli.table.list_chardevs": ALONE,
+    "cli.send._type": THREAD,
+    "cli.table.say_table": ALONE,
     "qmp.client.client._is_stopped": ALONE,
 }
 """By function; what is in `trio_chardev.testing` is for tests."""

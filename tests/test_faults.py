@@ -407,6 +407,9 @@ def test_nothing_but_stamps_looks_at_the_clock_on_the_wall() -> None:
     assert users <= {
         ("backends/taps/log_file.py", "datetime.now"),  # of lines and notes
         ("backends/console/client.py", "time.time"),  # since when it is there, or blocked
+        ("backends/console/history.py", "time.time"),  # when something was printed last
+        ("cli/listing.py", "time.time"),  # for how long, to people
+        ("cli/show.py", "time.time"),
         ("core/chardev.py", "time.time"),  # since when somebody is there, or nobody
         ("backends/pty/link.py", "time.time_ns"),  # is a link of before this boot?
         ("backends/taps/record.py", "time.time"),  # when the recording was begun

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "plugins": SERVICE,
     "config": SERVICE,
     "": SERVICE,  # the public names
-    "cli": SERVICE | {"", "config", "plugins"},
+    "cli": SERVICE | {"", "config", "plugins", "protocols"},
     "__main__": {"cli"},
 }
 """What each part may import beside itself."""

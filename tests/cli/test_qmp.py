@@ -9,59 +9,24 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.cli.calls import Call, wait_for
 from tests.services import PROGRAM, TIMEOUT, Qmp, running
 from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
-from trio_chardev.cli import main, qmp as module
-from trio_chardev.cli.address import default_monitor_path, parse_address
+from trio_chardev.cli import client, qmp as module
+from trio_chardev.cli.address import parse_address
 from trio_chardev.errors import OptionsError
 from trio_chardev.qmp.client.conversation import QmpEvent, QmpEvents
 
-Call = Callable[..., tuple[int, str, str]]
 NULL = {"backend": {"type": "null", "data": {}}}
 RINGBUF = '{"id": "r", "backend": {"type": "ringbuf", "data": {"size": 64}}}'
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The socket of a service, where others look for it; it has a null chardev "n"."""
-    folder = tmp_path_factory.mktemp("service")
-    with (
-        running("--chardev", "null,id=n", XDG_RUNTIME_DIR=str(folder)) as service,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setenv("XDG_RUNTIME_DIR", str(folder))
-        assert service.wait_line() == f"QMP at {default_monitor_path()}"
-        yield default_monitor_path()
-
-
-@pytest.fixture
-def call(
-    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Call]:
-    """Run the program within this process: its exit status and what it says."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["trio-chardev", *arguments])
-        with pytest.raises(SystemExit) as raised:
-            main()
-        code = raised.value.code
-        return code if isinstance(code, int) else 0, *capsys.readouterr()
-
-    yield run
-    with Qmp(path) as qmp:
-        for row in qmp("query-chardev"):
-            if row["label"] != "n":
-                qmp("chardev-remove", id=row["label"])
-        qmp("chardev-change", id="n", **NULL)
 
 
 # ---------------------------------------------------------------- addresses
@@ -158,7 +123,10 @@ def test_a_mistake_in_the_words(call: Call) -> None:
 
 
 def test_without_a_server_it_is_one_line(call: Call, tmp_path: Path) -> None:
-    text = f"trio-chardev: Failed to connect to '{tmp_path}/q': No such file or directory\n"
+    text = f"trio-chardev: Failed to connect to '{tmp_path}/q': No such file or directory; "
+    text += (
+        f"start a service with 'trio-chardev serve --qmp unix:{tmp_path}/q,server=on,wait=off'\n"
+    )
     assert call("qmp", "-s", f"{tmp_path}/q", "quit") == (1, "", text)
 
 
@@ -199,33 +167,7 @@ def test_a_signal_ends_a_command_that_waits(path: Path, tmp_path: Path, number: 
     wait_for(lambda: not listening.exists())
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 # ---------------------------------------------------------------- list
-
-
-def test_list_is_a_table(call: Call) -> None:
-    call("qmp", "chardev-add", RINGBUF)
-    assert call("list") == (
-        0,
-        "ID  KIND     AT  PEER    USER\nn   null     -   closed  -\nr   ringbuf  -   open    -\n",
-        "",
-    )
-
-
-def test_list_says_who_has_a_frontend(call: Call, tmp_path: Path) -> None:
-    monitor = f"socket,id=m,path={tmp_path}/q,server=on,wait=off"
-    with running("--chardev", monitor, "--monitor", "m"):
-        with Qmp(tmp_path / "q"):
-            pass
-        _, table, _ = call("list", "-s", f"{tmp_path}/q")
-    _, row = table.splitlines()
-    assert row.split() == ["m", "socket", f"unix:{tmp_path}/q,server=on", "open", "yes"]
 
 
 def test_list_escapes_what_a_terminal_would_obey(call: Call) -> None:
@@ -308,7 +250,7 @@ def answering(path: str, answers: Sequence[object]) -> Iterator[None]:
 def test_a_monitor_in_use_is_told_within_seconds(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
-    monkeypatch.setattr(module, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(client, "ANSWER_TIMEOUT", 0.2)
     monitor = f"socket,id=m,path={tmp_path}/q,server=on,wait=off"
     with running("--chardev", monitor, "--monitor", "m"), Qmp(tmp_path / "q"):
         status, out, errors = call(*arguments, "-s", f"{tmp_path}/q")
@@ -322,7 +264,7 @@ def test_a_monitor_in_use_is_told_within_seconds(
 def test_a_stopped_service_is_told_within_seconds(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(client, "ANSWER_TIMEOUT", 0.2)
     path = tmp_path / "q"
     with running("--qmp", f"unix:{path},server=on,wait=off") as service:
         with Qmp(path):
@@ -342,7 +284,7 @@ def test_a_stopped_service_is_told_within_seconds(
 def test_one_that_never_answers_is_told_too(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(client, "ANSWER_TIMEOUT", 0.2)
     with answering(f"{tmp_path}/q", [{"return": {}}]):
         status, _, errors = call("list", "-s", f"{tmp_path}/q")
     assert status == 1

@@ -6,21 +6,9 @@ from typing import Any
 
 import pytest
 
-from trio_chardev.cli.table import lines, place_of, row_of, shorten
+from trio_chardev.cli.table import duration, lines, place_of, shorten
 
 ADDRESS = {"type": "unix", "data": {"path": "/x"}}
-
-
-def details(kind: str, filename: str, **data: object) -> dict[str, Any]:
-    return {
-        "label": "a",
-        "filename": filename,
-        "backend": {"type": kind, "data": data},
-        "open": False,
-        "others-wait": False,
-        "is-used": False,
-        "users": [],
-    }
 
 
 @pytest.mark.parametrize(
@@ -47,32 +35,6 @@ def test_where_a_backend_is(kind: str, data: dict[str, Any], filename: str, plac
     assert place_of(kind, data, filename) == place
 
 
-def test_protocols_users_and_peers() -> None:
-    chardev = details("socket", "x", addr=ADDRESS, telnet=True, websocket=True)
-    chardev["backend"]["data"]["tls-creds"] = "t"
-    assert row_of(chardev) == ("a", "socket+tls+websocket+telnet", "x", "closed", "-")
-    assert row_of({**chardev, "is-used": True})[4] == "yes"
-    assert row_of({**chardev, "users": ["b0", "m"], "is-used": True})[4] == "b0,m"
-    assert row_of({**chardev, "open": True, "others-wait": True})[3] == "open, more wait"
-
-
-@pytest.mark.parametrize(
-    ("stats", "peer"),
-    [
-        ({"state": "waiting"}, "waiting"),
-        ({"state": "waiting", "next-try": 39.2}, "waiting 40 s"),
-        ({"state": "waiting", "next-try": 0.0}, "waiting 0 s"),
-        ({"state": "failed", "last-error": "it went away"}, "failed"),
-        ({"state": "lent"}, "lent"),
-        (None, "closed"),  # added since
-    ],
-)
-def test_whether_somebody_is_there_or_when_it_is_tried_again(
-    stats: dict[str, Any] | None, peer: str
-) -> None:
-    assert row_of(details("socket", "x", addr=ADDRESS), stats)[3] == peer
-
-
 def test_it_fits_and_keeps_both_ends() -> None:
     rows = [("ID", "AT", "USER"), ("a", "/begin" + "x" * 200 + "/end", "b0"), ("c" * 70, "-", "-")]
     table = list(lines(rows, 80))
@@ -93,3 +55,11 @@ def test_a_terminal_that_is_too_narrow_for_all_gets_a_table_all_the_same() -> No
 )
 def test_what_is_cut(text: str, room: int, shown: str) -> None:
     assert shorten(text, room) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0 s"), (0.9, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (172800, "2 d")],
+)
+def test_how_long(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

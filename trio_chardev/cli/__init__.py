@@ -11,57 +11,14 @@ from collections.abc import Sequence
 
 import click
 
+from trio_chardev.cli import chardev_commands, console_commands
 from trio_chardev.cli.errors import print_error, status_of
+from trio_chardev.cli.group import SOCKET, cli, load_plugins
 from trio_chardev.cli.inherited import Inherited, fill_standard
 from trio_chardev.cli.output import say, warn
 from trio_chardev.errors import NOTICE
-from trio_chardev.version import __version__
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-class Command(click.Command):
-    """A command whose help is printed by `say`, as all other output is."""
-
-    def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        option = super().get_help_option(ctx)
-        if option is not None:
-            option.callback = print_help
-        return option
-
-
-class Group(Command, click.Group):
-    """A group of such commands."""
-
-    command_class = Command
-
-
-def print_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    """Print the help (--help)."""
-    if value and not ctx.resilient_parsing:
-        say(ctx.get_help())
-        ctx.exit()
-
-
-def print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    """Print the version (--version)."""
-    if value and not ctx.resilient_parsing:
-        say(f"trio-chardev {__version__}")
-        ctx.exit()
-
-
-@click.group(cls=Group, context_settings=CONTEXT)
-@click.option(
-    "-V",
-    "--version",
-    is_flag=True,
-    expose_value=False,
-    is_eager=True,
-    callback=print_version,
-    help="Show the version and exit.",
-)
-def cli() -> None:
-    """Character devices whose backend can be changed while in use."""
+__all__ = ["chardev_commands", "cli", "console_commands", "main"]
 
 
 @cli.command("serve")
@@ -140,7 +97,7 @@ def serve_command(
     The options are those of qemu-storage-daemon. Without --monitor and --qmp it listens on
     $XDG_RUNTIME_DIR/trio-chardev/qmp.sock and prints that path. SIGUSR2 opens log files anew.
     """
-    _load_plugins()
+    load_plugins()
     from trio_chardev.cli.log import printing_in_background
     from trio_chardev.cli.options import ServeOptions
     from trio_chardev.cli.running import run
@@ -187,7 +144,7 @@ def check_command(inherited: Inherited, config: Sequence[str]) -> None:
     All that is wrong is printed, with file and line, and the exit status is 1; it is 66 if there is
     no such file.
     """
-    _load_plugins()
+    load_plugins()
     from trio_chardev.cli.check import STATUS_OF_NO_FILE, check
     from trio_chardev.config.files import NoSuchFileError
 
@@ -196,22 +153,6 @@ def check_command(inherited: Inherited, config: Sequence[str]) -> None:
     except NoSuchFileError as exc:
         print_error(exc)
         sys.exit(STATUS_OF_NO_FILE)
-
-
-def _load_plugins() -> None:
-    """Add installed kinds and drivers, before the grammar is made from the tables."""
-    from trio_chardev.plugins import load_installed
-
-    load_installed(warn)
-
-
-SOCKET = click.option(
-    "-s",
-    "--socket",
-    metavar="ADDRESS",
-    help="PATH, HOST:PORT, unix:PATH or tcp:HOST:PORT of the server; the default is where "
-    "'serve' listens without options.",
-)
 
 
 @cli.command("qmp")
@@ -231,85 +172,18 @@ def qmp_command(socket: str | None, command: str, words: Sequence[str]) -> None:
 
     An error from the server is printed as 'CLASS: TEXT', and the exit status is 1.
     """
-    from trio_chardev.cli import qmp
+    from trio_chardev.cli import client, qmp
 
-    qmp.run(socket, qmp.command(command, words))
-
-
-@cli.command("list")
-@SOCKET
-def list_command(socket: str | None) -> None:
-    """Print a table of the chardevs.
-
-    KIND and AT describe the backend; PEER says whether somebody is at its other end, USER who
-    uses the chardev: the id of a device or of a mux. On a terminal the table is cut to its width.
-    """
-    from trio_chardev.cli import qmp
-    from trio_chardev.cli.table import list_chardevs
-
-    qmp.run(socket, list_chardevs)
-
-
-@cli.command("change")
-@SOCKET
-@click.argument("id")
-@click.argument("backend", metavar="KIND[,KEY=VALUE...]")
-@click.option("--carry", is_flag=True, help="Pass on what the old backend's peer has not taken.")
-@click.option("--keep-peer", is_flag=True, help="Keep a socket's client, at the same address.")
-@click.option(
-    "--drain-timeout",
-    type=float,
-    metavar="SECONDS",
-    help="How long the old backend's peer may take for its last bytes; the default is 0.2.",
-)
-def change_command(
-    socket: str | None,
-    id: str,
-    backend: str,
-    carry: bool,
-    keep_peer: bool,
-    drain_timeout: float | None,
-) -> None:
-    """Give the chardev ID another backend.
-
-    It is spelt as in 'serve --chardev', without the id. For a PTY, the path is printed. Files
-    and sockets are opened by the server, so use absolute paths:
-
-    \b
-      trio-chardev change console pty,path=$XDG_RUNTIME_DIR/console
-      trio-chardev change console socket,path=$XDG_RUNTIME_DIR/sock,server=on,wait=off
-      trio-chardev change --carry console ringbuf,size=64k
-
-    KIND 'help' lists the kinds, 'KIND,help' the options of one.
-    """
-    _load_plugins()
-    from trio_chardev.cli import qmp
-    from trio_chardev.cli.change import change
-    from trio_chardev.cli.options import GRAMMAR
-    from trio_chardev.options.keyval import HelpRequested
-
-    more: dict[str, object] = {}  # a server may not know our extensions, so only those in use
-    if carry:
-        more["carry"] = True
-    if keep_peer:
-        more["keep-peer"] = True
-    if drain_timeout is not None:
-        more["drain-timeout"] = drain_timeout
-    try:
-        client = change(id, backend, warn, more)
-    except HelpRequested as request:
-        say(GRAMMAR.help_text(request.subject))
-    else:
-        qmp.run(socket, client)
+    client.run(socket, qmp.run_command, command, words)
 
 
 @cli.command("events")
 @SOCKET
 def events_command(socket: str | None) -> None:
     """Print QMP events, a line of JSON each, until interrupted."""
-    from trio_chardev.cli import qmp
+    from trio_chardev.cli import client, qmp
 
-    qmp.run(socket, qmp.print_events, status_of_interrupt=0)
+    client.run(socket, qmp.print_events, negotiate=False, status_of_interrupt=0)
 
 
 @cli.command("demo")

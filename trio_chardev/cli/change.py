@@ -1,45 +1,43 @@
-"""``trio-chardev change``: chardev-change, with the backend spelt as in ``--chardev``.
+"""``trio-chardev add`` and ``change``: chardev-add and chardev-change, spelt as ``--chardev``.
 
 As with QEMU's ``chardev-change`` for people, the id comes first and is not an option.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from trio_chardev.backends.socket.addresses import SocketAddress
+from trio_chardev.backends.table import BACKEND
+from trio_chardev.cli.client import Service
+from trio_chardev.cli.control import say_pty
 from trio_chardev.cli.options import GRAMMAR
-from trio_chardev.cli.output import printable, say
-from trio_chardev.cli.qmp import Client, connected
+from trio_chardev.cli.paths import with_absolute_paths
 from trio_chardev.errors import OptionsError
 from trio_chardev.options.keyval import split_items
 
 
-def change(
-    id: str, text: str, warn: Callable[[str], object], more: Mapping[str, Any] | None = None
-) -> Client:
-    """Make a client that gives chardev *id* the backend *text*, and prints the path of a PTY.
-
-    *more* are arguments of chardev-change that QEMU does not have. Raises OptionsError, and
-    HelpRequested.
-    """
-    arguments = {"id": id, "backend": parse_backend(id, text, warn), **(more or {})}
-
-    async def client(address: SocketAddress) -> None:
-        async with connected(address) as qmp:
-            result = await qmp.execute("chardev-change", arguments)
-        if "pty" in result:
-            say(printable(str(result["pty"])))
-
-    return client
-
-
 def parse_backend(id: str, text: str, warn: Callable[[str], object]) -> Any:
-    """Parse ``KIND[,KEY=VALUE...]`` to what chardev-change takes."""
+    """Parse ``KIND[,KEY=VALUE...]`` to what chardev-change takes.
+
+    Raises OptionsError, and HelpRequested.
+    """
     items = list(split_items(text, "backend"))
     spec = GRAMMAR.from_items(id, items, warn)
     for item in items:
         if item.key in ("id", "mux"):  # mux=on would make a second chardev
             raise OptionsError(f"Unexpected '{item.key}' parameter")
     return spec.backend
+
+
+async def open_backend(
+    service: Service, command: str, arguments: dict[str, Any], as_json: bool
+) -> None:
+    """Run *command*, chardev-add or chardev-change, and print the path of a PTY.
+
+    Relative paths are ours, if the service is of this machine.
+    """
+    backend = arguments["backend"]
+    if service.is_local:
+        backend = with_absolute_paths(BACKEND, backend)
+    say_pty(await service.execute(command, {**arguments, "backend": backend}), as_json)

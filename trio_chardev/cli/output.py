@@ -6,10 +6,11 @@ All output of the command line goes through `say` or `complain`.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from trio_chardev.errors import strerror
 
@@ -34,6 +35,28 @@ def say(text: str, *, over: bool = False, end: str = "\n") -> None:
     """
     try:
         _write(sys.stdout, text, "\r\x1b[K" if over else "", end)
+    except OSError as exc:
+        raise OutputError(exc) from exc
+
+
+def say_json(value: Any) -> None:
+    """Print *value* as JSON: indented on a terminal, else in one line. Raises OutputError."""
+    text = json.dumps(value, indent=4 if is_terminal() else None)
+    say(text.replace("\x7f", r"\u007f"))  # JSON need not escape DEL, but terminals obey it
+
+
+def is_terminal() -> bool:
+    """Is standard output a terminal?"""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def say_bytes(data: bytes) -> None:
+    """Write *data*, which a device has sent, as it is to standard output. Raises OutputError."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
     except OSError as exc:
         raise OutputError(exc) from exc
 

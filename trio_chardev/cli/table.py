@@ -1,17 +1,12 @@
-"""``trio-chardev list``: the chardevs as a table."""
+"""Tables for people, and the words in them."""
 
 from __future__ import annotations
 
-import math
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from trio_chardev.backends.socket.addresses import SocketAddress
-from trio_chardev.cli.output import printable, say
-from trio_chardev.cli.qmp import ask, connected
-from trio_chardev.qmp.client.client import QmpError
+from trio_chardev.cli.output import is_terminal, printable, say
 
 Row = Sequence[str]
 
@@ -21,43 +16,19 @@ LEAST: Final = 8  # characters of a column that is cut
 _PLACES: Final = ("device", "path", "out", "chardev")  # members that say where a backend is
 
 
-async def list_chardevs(address: SocketAddress) -> None:
-    """Print a table of the chardevs; a smaller one for QEMU, which tells less."""
-    async with connected(address) as qmp:
-        try:
-            chardevs = await ask(qmp, "query-chardev-details", address)
-            stats = await ask(qmp, "query-chardev-stats", address)
-            by_id = {row["id"]: row for row in stats["chardevs"]}
-            rows = [row_of(chardev, by_id.get(chardev["label"])) for chardev in chardevs]
-            rows.insert(0, ("ID", "KIND", "AT", "PEER", "USER"))
-        except QmpError:
-            chardevs = await ask(qmp, "query-chardev", address)
-            rows = [(row["label"], row["filename"], is_open(row)) for row in chardevs]
-            rows.insert(0, ("ID", "FILENAME", "FRONTEND"))
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+def say_table(rows: Sequence[Row]) -> None:
+    """Print *rows*, the header first; on a terminal cut to its width. Raises OutputError."""
+    width = shutil.get_terminal_size().columns if is_terminal() else None
     for line in lines(rows, width):
         say(line)
 
 
-def is_open(row: dict[str, Any]) -> str:
-    """The state in a row of query-chardev."""
-    return "open" if row["frontend-open"] else "closed"
-
-
-def row_of(chardev: dict[str, Any], stats: dict[str, Any] | None = None) -> Row:
-    """Make a row of the table from one of query-chardev-details and one of query-chardev-stats."""
-    kind, data = chardev["backend"]["type"], chardev["backend"]["data"]
-    words = [kind]
-    if "tls-creds" in data:
-        words.append("tls")
-    words += [word for word in ("websocket", "telnet", "tn3270") if data.get(word)]
-    peer = ("open" if chardev["open"] else "closed") if stats is None else stats["state"]
-    if stats is not None and "next-try" in stats:
-        peer += f" {math.ceil(stats['next-try'])} s"
-    if chardev["others-wait"]:
-        peer += ", more wait"
-    user = ",".join(chardev["users"]) or ("yes" if chardev["is-used"] else "-")
-    return chardev["label"], "+".join(words), place_of(kind, data, chardev["filename"]), peer, user
+def duration(seconds: float) -> str:
+    """*seconds* in the largest unit that fits, such as ``40 s`` or ``3 h``."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{max(0, int(seconds))} s"
 
 
 def place_of(kind: str, data: dict[str, Any], filename: str) -> str:

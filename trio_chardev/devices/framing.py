@@ -8,9 +8,10 @@ So that nothing waits for ever, so is what has waited MAX_WAIT, and MAX_FRAME by
 from __future__ import annotations
 
 import math
-import re
 
 import attrs
+
+from trio_chardev.options.escapes import unescape
 
 MAX_FRAME = 1 << 12  # bytes
 MAX_WAIT = 10.0  # seconds since the first byte of a frame
@@ -72,20 +73,7 @@ def parse_delimiter(text: str) -> bytes:
 
     Raises ValueError, which says what is wrong with it.
     """
-    delimiter = _ESCAPE.sub(_unescape, text.encode())
+    delimiter = unescape(text)
     if not 0 < len(delimiter) <= MAX_DELIMITER:
         raise ValueError(f"has {len(delimiter)} bytes, and may have 1 to {MAX_DELIMITER}")
     return delimiter
-
-
-_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|.?)", re.DOTALL)
-_ESCAPED = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"\\": b"\\"}
-
-
-def _unescape(found: re.Match[bytes]) -> bytes:
-    name = found[1]
-    if name in _ESCAPED:
-        return _ESCAPED[name]
-    if len(name) == 3:
-        return bytes.fromhex(name[1:].decode())
-    raise ValueError(f"has '{found[0].decode(errors='replace')}', which is no escape")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
+import time
 from collections.abc import Mapping
 
 import attrs
@@ -51,6 +52,8 @@ class History:
         self.number = self._marks.pop(NUMBER, 0) or secrets.randbits(NUMBER_BITS) or 1
         """Another for each history: cursors of two are not comparable. A file keeps it."""
         self._grown = trio.Event()
+        self.written_at: float | None = None
+        """When something was printed last, in seconds since 1970; None if that is not known."""
 
     @property
     def start(self) -> int:
@@ -65,6 +68,7 @@ class History:
     def write(self, data: bytes | memoryview) -> None:
         """Append what was printed."""
         self.ring.write(data)
+        self.written_at = round(time.time(), 3)
         self.wake()
 
     def copy(self, begin: int, size: int) -> bytes:
@@ -172,11 +176,13 @@ class History:
         """Take over what *other* has, unless this one has something of its own; does it go on?"""
         if self.ring is other.ring:
             self._marks, self.number = dict(other.marks), other.number
+            self.written_at = other.written_at
             return True
         if self.end > 0:
             return False
         self.ring.go_on_from(other.ring)
         self._marks, self.number = dict(other.marks), other.number
+        self.written_at = other.written_at
         self._annotate()
         return True
 

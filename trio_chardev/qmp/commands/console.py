@@ -188,6 +188,8 @@ class ConsoleStats:
     """How many there are."""
     writer: int | None = None
     """The client who has the right to write, with write=first and write=one."""
+    last_output: float | None = None
+    """When something was printed last, in seconds since 1970; absent if that is not known."""
 
 
 def _number_of(client: Client | None) -> int | None:
@@ -282,6 +284,7 @@ def rows_of_consoles(consoles: Iterable[ConsoleBackend]) -> list[dict[str, Any]]
                 end=console.history.end,
                 clients=len(console.crowd.clients),
                 writer=_number_of(console.crowd.keyboard.writer),
+                last_output=console.history.written_at,
             )
         )
         for console in consoles

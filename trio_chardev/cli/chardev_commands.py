@@ -1,0 +1,230 @@
+"""The commands about chardevs and what joins them, with their texts for ``--help``."""
+
+from __future__ import annotations
+
+import click
+
+from trio_chardev.cli.group import JSON, SOCKET, cli, load_plugins
+from trio_chardev.cli.output import say, warn
+
+ID = click.argument("id")
+
+
+@cli.command("list")
+@SOCKET
+@click.option(
+    "--devices", "what", flag_value="devices", help="List bridges, listeners ... instead."
+)
+@click.option("--clients", "what", flag_value="clients", help="List the consoles' clients instead.")
+@JSON
+def list_command(socket: str | None, what: str | None, as_json: bool) -> None:
+    """Print a table of the consoles and other chardevs.
+
+    A console and the device that a bridge joins with it are one row, with one name. STATE says
+    whether somebody or something is there, and else in how many seconds it is tried again. On
+    a terminal the table is cut to its width.
+    """
+    from trio_chardev.cli import client, listing
+
+    client.run(socket, listing.LISTS[what or "consoles"], as_json)
+
+
+@cli.command("show")
+@SOCKET
+@ID
+@JSON
+def show_command(socket: str | None, id: str, as_json: bool) -> None:
+    """Print what is known of ID: a chardev, a console or a device such as a bridge.
+
+    Of a console and the device that a bridge joins with it, both are shown.
+    """
+    from trio_chardev.cli import client
+    from trio_chardev.cli.show import show
+
+    client.run(socket, show, id, as_json)
+
+
+@cli.command("add")
+@SOCKET
+@ID
+@click.argument("backend", metavar="KIND[,KEY=VALUE...]")
+@JSON
+def add_command(socket: str | None, id: str, backend: str, as_json: bool) -> None:
+    """Add the chardev ID.
+
+    Its backend is spelt as in 'serve --chardev', without the id. For a PTY, the path is printed:
+
+    \b
+      trio-chardev add board serial,path=/dev/ttyUSB0,speed=115200
+      trio-chardev add board-console console,history=256k,write=first
+      trio-chardev bridge board board-console
+
+    KIND 'help' lists the kinds, 'KIND,help' the options of one.
+    """
+    _open_backend(socket, "chardev-add", id, backend, {}, as_json)
+
+
+@cli.command("change")
+@SOCKET
+@ID
+@click.argument("backend", metavar="KIND[,KEY=VALUE...]")
+@click.option("--carry", is_flag=True, help="Pass on what the old backend's peer has not taken.")
+@click.option("--keep-peer", is_flag=True, help="Keep a socket's client, at the same address.")
+@click.option(
+    "--drain-timeout",
+    type=float,
+    metavar="SECONDS",
+    help="How long the old backend's peer may take for its last bytes; the default is 0.2.",
+)
+@JSON
+def change_command(
+    socket: str | None,
+    id: str,
+    backend: str,
+    carry: bool,
+    keep_peer: bool,
+    drain_timeout: float | None,
+    as_json: bool,
+) -> None:
+    """Give the chardev ID another backend.
+
+    It is spelt as in 'serve --chardev', without the id. For a PTY, the path is printed:
+
+    \b
+      trio-chardev change board serial,path=/dev/ttyUSB1
+      trio-chardev change board socket,path=board.sock,server=on,wait=off
+      trio-chardev change --carry log ringbuf,size=64k
+
+    KIND 'help' lists the kinds, 'KIND,help' the options of one.
+    """
+    more: dict[str, object] = {}  # a server may not know our extensions, so only those in use
+    if carry:
+        more["carry"] = True
+    if keep_peer:
+        more["keep-peer"] = True
+    if drain_timeout is not None:
+        more["drain-timeout"] = drain_timeout
+    _open_backend(socket, "chardev-change", id, backend, more, as_json)
+
+
+def _open_backend(
+    socket: str | None,
+    command: str,
+    id: str,
+    backend: str,
+    more: dict[str, object],
+    as_json: bool,
+) -> None:
+    """Run chardev-add or chardev-change, or print the help that *backend* asks for."""
+    load_plugins()
+    from trio_chardev.cli import client
+    from trio_chardev.cli.change import open_backend, parse_backend
+    from trio_chardev.cli.options import GRAMMAR
+    from trio_chardev.options.keyval import HelpRequested
+
+    try:
+        parsed = parse_backend(id, backend, warn)
+    except HelpRequested as request:
+        say(GRAMMAR.help_text(request.subject))
+        return
+    client.run(socket, open_backend, command, {"id": id, "backend": parsed, **more}, as_json)
+
+
+@cli.command("remove")
+@SOCKET
+@ID
+def remove_command(socket: str | None, id: str) -> None:
+    """Remove the chardev ID, or the device, such as a bridge.
+
+    A chardev that is in use can't be removed: remove the bridge first.
+    """
+    from trio_chardev.cli import client, control
+
+    client.run(socket, control.remove, id)
+
+
+@cli.command("bridge")
+@SOCKET
+@click.argument("a")
+@click.argument("b")
+@click.argument("options", metavar="[KEY=VALUE[,KEY=VALUE...]]", default="")
+def bridge_command(socket: str | None, a: str, b: str, options: str) -> None:
+    """Join the chardevs A, where the device is, and B, where its users come.
+
+    The options are those of 'serve --device bridge'; OPTIONS 'help' lists them. The bridge's id
+    is 'A-bridge' if they name none:
+
+    \b
+      trio-chardev bridge board board-console when-closed=hold,notice=on
+    """
+    from trio_chardev.cli import client, control
+    from trio_chardev.devices.bridge import BridgeOptions
+    from trio_chardev.options.grammar import help_text
+    from trio_chardev.options.keyval import HelpRequested
+
+    try:
+        arguments = control.parse_bridge(a, b, options, warn)
+    except HelpRequested:
+        say(help_text("", {"bridge": BridgeOptions}, "bridge"))
+    else:
+        client.run(socket, client.execute, "device_add", arguments)
+
+
+@cli.command("break")
+@SOCKET
+@ID
+def break_command(socket: str | None, id: str) -> None:
+    """Send a break to the device that ID, or its console, leads to."""
+    from trio_chardev.cli import client, control
+
+    client.run(socket, control.send_break, id)
+
+
+@cli.command("lend")
+@SOCKET
+@ID
+@click.option("--pty", is_flag=True, help="To the user of a PTY, whose path is printed.")
+@JSON
+def lend_command(socket: str | None, id: str, pty: bool, as_json: bool) -> None:
+    """Lend the device ID to another program; its users and its console stay.
+
+    It is closed, until 'return'. With --pty it stays open, for the program that uses the PTY,
+    and is back when that closes it.
+    """
+    from trio_chardev.cli import client, control
+
+    client.run(socket, control.lend, id, pty, as_json)
+
+
+@cli.command("return")
+@SOCKET
+@ID
+@JSON
+def return_command(socket: str | None, id: str, as_json: bool) -> None:
+    """Take the device ID back that was lent."""
+    from trio_chardev.cli import client, control
+
+    client.run(socket, control.on_device, "chardev-return", id, as_json)
+
+
+@cli.command("retry")
+@SOCKET
+@ID
+def retry_command(socket: str | None, id: str) -> None:
+    """Try at once to open or connect the device ID, rather than after the usual time."""
+    from trio_chardev.cli import client, control
+
+    client.run(socket, control.on_device, "chardev-retry", id)
+
+
+@cli.command("reopen-logs")
+@SOCKET
+@click.argument("id", required=False)
+def reopen_logs_command(socket: str | None, id: str | None) -> None:
+    """Open the log files anew, as after a rotation: that of ID, or all.
+
+    When it is done, the old files can be compressed.
+    """
+    from trio_chardev.cli import client
+
+    client.run(socket, client.execute, "chardev-reopen-log", {} if id is None else {"id": id})

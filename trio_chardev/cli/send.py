@@ -1,0 +1,139 @@
+"""``trio-chardev send``: what a client of the console would type.
+
+It becomes a client, by descriptor, so that who may type is as for everybody. It leaves when the
+console has read all.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from trio_chardev.cli.client import Service
+from trio_chardev.cli.names import Board, board_of
+from trio_chardev.cli.output import say, say_json
+from trio_chardev.errors import BackendError, OptionsError
+from trio_chardev.workers import run_in_worker
+
+FD_NAME = "trio-chardev-send"
+READ_SIZE = 1 << 16
+PATIENCE = 10.0  # seconds in which the console takes something of it
+INTERVAL = 0.01  # seconds between looks at what it has taken; the longest is 16 times that
+
+
+async def send(
+    service: Service, name: str, text: bytes | None, *, show_cursor: bool, as_json: bool
+) -> None:
+    """Type *text*, or what comes from standard input, at the console *name*.
+
+    Raises OptionsError if there is no console, BackendError if nobody would get the text.
+    """
+    board = await board_of(service, name)
+    console = board.console_side
+    if not service.is_local:
+        raise OptionsError("send needs a UNIX socket of the service, to pass a descriptor")
+    await _check_device(service, board)
+    async with _attached(service, console) as (stream, attached):
+        number = attached["client"]
+        await _check_right(service, console, number)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_discard_output, stream)
+            size = await _type(stream, text)
+            await _wait_taken(service, console, number, size)
+            nursery.cancel_scope.cancel()
+    if as_json:
+        say_json({"cursor": attached["cursor"], "bytes": size})
+    elif show_cursor:
+        say(str(attached["cursor"]))
+
+
+async def _check_device(service: Service, board: Board) -> None:
+    """Raise BackendError if the bridge would drop the text, as there is no device."""
+    for row in await service.ask("query-devices"):
+        if row["id"] == board.bridge and row["when-closed"] == "drop":
+            side = "chardev" if row["chardev"] == board.device else "peer"
+            if row["state"] in (f"{side}-closed", "closed"):
+                raise BackendError(f"nobody is there at '{board.device}': the text would be lost")
+
+
+@asynccontextmanager
+async def _attached(
+    service: Service, console: str
+) -> AsyncIterator[tuple[trio.SocketStream, Mapping[str, Any]]]:
+    """Be a client of the console; gives the connection and what chardev-attach returned."""
+    ours, theirs = trio.socket.socketpair(socket.AF_UNIX)
+    with ours:
+        with theirs:
+            await service.execute("getfd", {"fdname": FD_NAME}, fds=[theirs.fileno()])
+        arguments = {"id": console, "fd": FD_NAME, "replay": "off"}
+        attached = await service.execute("chardev-attach", arguments)
+        yield trio.SocketStream(ours), attached
+
+
+async def _client(service: Service, console: str, number: int) -> dict[str, Any]:
+    for row in await service.ask("query-clients", {"id": console}):
+        if row["client"] == number:
+            found: dict[str, Any] = row
+            return found
+    raise BackendError(f"console '{console}' has let us go")
+
+
+async def _check_right(service: Service, console: str, number: int) -> None:
+    """Raise BackendError if somebody else has the right to write."""
+    for row in await service.ask("query-clients", {"id": console}):
+        if row["client"] != number and row["types"]:
+            own = await _client(service, console, number)
+            if not own["types"]:
+                raise BackendError(
+                    f"client {row['client']} ({row['who']}) has the right to write at '{console}'"
+                )
+
+
+async def _type(stream: trio.SocketStream, text: bytes | None) -> int:
+    """Send all; return how much. Raises BackendError if the console has let us go."""
+    size = 0
+    try:
+        if text is not None:
+            await stream.send_all(text)
+            size = len(text)
+        else:
+            while data := await run_in_worker(os.read, sys.stdin.fileno(), READ_SIZE):
+                await stream.send_all(data)
+                size += len(data)
+        await stream.send_eof()
+    except trio.BrokenResourceError as exc:
+        raise BackendError("the console has let us go") from exc
+    return size
+
+
+async def _discard_output(stream: trio.SocketStream) -> None:
+    """Read, so that the console does not find us slow."""
+    try:
+        while await stream.receive_some(READ_SIZE):
+            pass
+    except trio.BrokenResourceError:
+        pass
+
+
+async def _wait_taken(service: Service, console: str, number: int, size: int) -> None:
+    """Wait until the console has read *size* bytes; closing would lose those on their way."""
+    taken, pause = 0, INTERVAL
+    patient_until = trio.current_time() + PATIENCE
+    while True:
+        row = await _client(service, console, number)
+        if row["asks"]:
+            raise BackendError(f"somebody else has got the right to write at '{console}'")
+        if row["received"] >= size:
+            return
+        if row["received"] > taken:
+            taken, patient_until = row["received"], trio.current_time() + PATIENCE
+        elif trio.current_time() > patient_until:
+            raise BackendError(f"the device takes no more: {taken} of {size} bytes were sent")
+        await trio.sleep(pause)
+        pause = min(2 * pause, 16 * INTERVAL)
