@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 QUIET = 0.05  # seconds without a byte, after which no more are expected
 LOOKS = 5  # in that time, each after devices could run, even if one look comes late
 SETTLE_TIMEOUT = DRAIN_TIMEOUT
+END_TIMEOUT = 2.0  # seconds for a device that did not begin to be gone, before that is told
 
 OptionsT = TypeVar("OptionsT", bound=DeviceOptions)
 
@@ -104,6 +105,8 @@ class Devices(Mapping[str, Device]):
             await device.wait_ready()
         except BaseException:
             device.scope.cancel()
+            with trio.move_on_after(END_TIMEOUT, shield=True):
+                await device.closed.wait()
             raise
         return device
 
