@@ -264,13 +264,16 @@ def memory(folder: Path) -> Iterator[Place]:
     yield Place(options=MemoryOptions(), join=at_once(RingReader))
 
 
-def come_by_descriptor(backend: Backend) -> trio.SocketStream:
+PROGRAM = Manner(is_terminal=False)
+
+
+def come_by_descriptor(backend: Backend, manner: Manner = PROGRAM) -> trio.SocketStream:
     """Become a client of a console, as chardev-attach makes one."""
     assert isinstance(backend, ConsoleBackend)
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     link = plain_link(theirs, "fd:x")
-    backend.admit(Newcomer(link=link, who="somebody", manner=Manner(is_terminal=False)))
+    backend.admit(Newcomer(link=link, who="somebody", manner=manner))
     return socket_stream(ours)
 
 
