@@ -30,7 +30,7 @@ from trio_chardev.core.nursery import check_not_over, open_background_nursery
 from trio_chardev.devices.base import AttachedMonitor
 from trio_chardev.devices.registry import Driver
 from trio_chardev.errors import ChardevError
-from trio_chardev.notices import DeviceDeleted
+from trio_chardev.notices import ChardevClientTold, DeviceDeleted
 from trio_chardev.qmp.commands.chardev import COMMANDS
 from trio_chardev.qmp.commands.context import Host
 from trio_chardev.qmp.server.events import (
@@ -187,11 +187,13 @@ class Service:
         """Send an event, of a class in `EVENTS`, to every client that has negotiated.
 
         A client is not told of what its own command has caused, as it gets the reply (but it is
-        told of SHUTDOWN and, as in QEMU, of DEVICE_DELETED), nor of what happens to its monitor's
+        told of SHUTDOWN, of CHARDEV_CLIENT_TOLD, as what is told is in no reply, and, as in QEMU,
+        of DEVICE_DELETED), nor of what happens to its monitor's
         own chardev. So a client written for QEMU, which has none of these events, sees none that
         it caused itself. Some are rate-limited, see `Throttle`.
         """
-        origin = None if isinstance(event, Shutdown | DeviceDeleted) else Origin.of_now()
+        for_all = isinstance(event, Shutdown | DeviceDeleted | ChardevClientTold)
+        origin = None if for_all else Origin.of_now()
         if log.isEnabledFor(logging.INFO):
             log.info("%s", event)
         news = News(event, time.time_ns(), origin, getattr(event, "id", None))

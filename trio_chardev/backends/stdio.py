@@ -50,6 +50,7 @@ class StdioBackend(DescriptorBackend):
         self.terminal = terminal
         self.keeps_signals = options.signal
         self.echoes = False
+        self.is_transparent = False
         self._window_size = UNKNOWN_SIZE
 
     @property
@@ -141,7 +142,7 @@ def _stdio_errors() -> Iterator[None]:
         raise BackendError(f"cannot use stdio: {exc.args[-1]}") from exc
 
 
-def _hold(fds: tuple[int, int]) -> tuple[FdHolder, FdHolder]:
+def hold_standard(fds: tuple[int, int]) -> tuple[FdHolder, FdHolder]:
     """Duplicate *fds*, to numbers above 2, as 0, 1 or 2 may be closed. Raises OSError."""
     source = hold_shared(fcntl.fcntl(fds[0], fcntl.F_DUPFD_CLOEXEC, 3))
     with owned(source.close):
@@ -160,7 +161,7 @@ async def open_stdio(
         raise BackendError("cannot use stdio: standard input and output are outside of the sandbox")
     with _terminal(fds, request.replaces) as terminal:
         with _stdio_errors():
-            holders = _hold(fds)
+            holders = hold_standard(fds)
         backend = StdioBackend(request, terminal, options, holders)
         try:
             terminal.show_window_size(backend)

@@ -34,6 +34,10 @@ class User(Protocol):
     def echoes(self) -> bool:
         """Should the terminal echo, and edit lines?"""
 
+    @property
+    def is_transparent(self) -> bool:
+        """Is the output shown as it is, rather than with CR added to LF, where that was so?"""
+
     def note_window_size(self, size: WindowSize) -> None:
         """Note the *size* of the terminal's window, which may be as before."""
 
@@ -150,7 +154,7 @@ def modes_for(user: User, found: list[Any]) -> list[Any]:
             | termios.ICRNL
             | termios.IXON
         )
-        oflag |= termios.OPOST
+        oflag = oflag & ~termios.OPOST if user.is_transparent else oflag | termios.OPOST
         cflag = cflag & ~(termios.CSIZE | termios.PARENB) | termios.CS8
         lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN)
         cc = [*cc]

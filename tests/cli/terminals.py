@@ -1,0 +1,161 @@
+"""A terminal with somebody at it, and a board behind a console, for tests of ``attach``."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+
+from tests.services import PROGRAM, TIMEOUT, Qmp, Running, running
+
+LFLAG = 3  # its place in what tcgetattr gives
+RAW_BITS = termios.ECHO | termios.ICANON
+
+
+def until(condition: Callable[[], bool], what: Callable[[], object] = lambda: "") -> None:
+    """Wait for what only another process knows."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.005)
+
+
+def read_until(fd: int, text: bytes, seen: bytes = b"") -> tuple[bytes, bytes]:
+    """Read until *text* has come; return what was before it, and what is behind it."""
+    deadline = time.monotonic() + TIMEOUT
+    while text not in seen:
+        left = deadline - time.monotonic()
+        assert left > 0, seen
+        if select.select([fd], [], [], left)[0]:
+            data = os.read(fd, 65536)
+            assert data, seen
+            seen += data
+    before, _, behind = seen.partition(text)
+    return before, behind
+
+
+@attrs.define
+class Terminal:
+    """A terminal in which a program runs."""
+
+    user: int
+    tty: int
+    process: subprocess.Popen[bytes]
+    seen: bytes = b""
+
+    @property
+    def is_raw(self) -> bool:
+        return not termios.tcgetattr(self.tty)[LFLAG] & RAW_BITS
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.user, keys)
+
+    def expect(self, text: bytes) -> bytes:
+        """Wait until *text* is shown; return what was shown before."""
+        before, self.seen = read_until(self.user, text, self.seen)
+        return before
+
+    def resize(self, cols: int, rows: int) -> None:
+        fcntl.ioctl(self.tty, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+
+    def wait(self) -> int:
+        """Wait for the end of the program, and return its exit status."""
+        deadline = time.monotonic() + TIMEOUT
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline
+            if select.select([self.user], [], [], 0.01)[0]:  # or it would wait for room
+                self.seen += os.read(self.user, 65536)
+        while select.select([self.user], [], [], 0)[0]:
+            self.seen += os.read(self.user, 65536)
+        return self.process.returncode
+
+
+@contextmanager
+def terminal(*arguments: str, cols: int = 80, rows: int = 24) -> Iterator[Terminal]:
+    """Run the program at a terminal of its own, of which it has control."""
+    user, tty_fd = os.openpty()
+    fcntl.ioctl(tty_fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+    process = subprocess.Popen(
+        ["setsid", "--ctty", *PROGRAM, *arguments], stdin=tty_fd, stdout=tty_fd, stderr=tty_fd
+    )
+    try:
+        yield Terminal(user, tty_fd, process)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(user)
+        os.close(tty_fd)
+
+
+@attrs.define
+class Board:
+    """A service with the console of a board, which is at a PTY."""
+
+    folder: Path
+    service: Running
+    device: int
+    seen: bytes = b""
+
+    @property
+    def socket(self) -> str:
+        return str(self.folder / "q")
+
+    def attach(self, *more: str) -> list[str]:
+        """The arguments that attach to its console."""
+        return ["attach", "-s", self.socket, "board", *more]
+
+    def print(self, data: bytes) -> None:
+        os.write(self.device, data)
+
+    def expect(self, text: bytes) -> bytes:
+        """Wait until the board got *text*; return what it got before."""
+        before, self.seen = read_until(self.device, text, self.seen)
+        return before
+
+    def qmp(self) -> Qmp:
+        return Qmp(self.folder / "q")
+
+    def kill(self) -> None:
+        self.service.process.send_signal(signal.SIGKILL)
+        self.service.process.wait()
+
+
+@contextmanager
+def board(folder: Path, *more: str, device: int | None = None, **options: str) -> Iterator[Board]:
+    """Serve a board; *options* are those of its console, and *device* that of an earlier one.
+
+    The PTY is the test's own, so that the board outlives the service.
+    """
+    slave = None
+    if device is None:
+        device, slave = os.openpty()
+        tty.setraw(slave)
+        (folder / "device").unlink(missing_ok=True)
+        os.symlink(os.ttyname(slave), folder / "device")
+    console = "".join(f",{name.replace('_', '-')}={value}" for name, value in options.items())
+    arguments = [
+        *("--chardev", f"serial,id=board,path={folder}/device,hupcl=off"),
+        *("--chardev", f"console,id=board-console{console}"),
+        *("--device", "bridge,id=board-bridge,chardev=board,peer=board-console"),
+        *("--qmp", f"unix:{folder}/q,server=on,wait=off"),
+        *more,
+    ]
+    try:
+        with running(*arguments) as service:
+            Qmp(folder / "q").__exit__(None, None, None)  # until it listens
+            yield Board(folder, service, device)
+    finally:
+        if slave is not None:
+            os.close(slave)
+            os.close(device)

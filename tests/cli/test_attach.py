@@ -1,0 +1,408 @@
+"""``trio-chardev attach``, at a real terminal and at pipes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.terminals import Board, board, terminal, until
+from tests.peers import free_port
+from tests.services import PROGRAM, TIMEOUT
+
+ESCAPE = b"\x1d"
+
+
+def test_keys_go_to_the_device_and_its_output_is_shown_until_one_detaches(tmp_path: Path) -> None:
+    with board(tmp_path) as it, terminal(*it.attach()) as user:
+        user.expect(b"attached to board-console; ctrl-] d detaches, ctrl-] ? is help]\r\n")
+        assert user.is_raw
+        it.print(b"login: \n")
+        user.expect(b"login: \n")
+        user.type(b"root\r\x03\x1a")
+        it.expect(b"root\r\x03\x1a")
+        user.type(ESCAPE + b"d")
+        assert user.wait() == 0
+        assert user.seen.endswith(b"[trio-chardev: detached]\r\n")
+        assert not user.is_raw
+
+
+@pytest.mark.parametrize("key", [b"d", b"."])
+def test_detaching_restores_the_terminal(tmp_path: Path, key: bytes) -> None:
+    with board(tmp_path) as it, terminal(*it.attach("--escape", "^A")) as user:
+        user.expect(b"ctrl-a d detaches")
+        user.type(b"\x01\x01\x1d\x01" + key)
+        assert user.wait() == 0
+        it.expect(b"\x01\x1d")
+        assert not user.is_raw
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 130), (signal.SIGINT, 130), (signal.SIGHUP, -signal.SIGHUP)],
+)
+def test_a_signal_ends_it_and_the_terminal_is_restored(
+    tmp_path: Path, number: int, status: int
+) -> None:
+    with board(tmp_path) as it, terminal(*it.attach()) as user:
+        user.expect(b"attached to")
+        user.process.send_signal(number)
+        assert user.wait() == status
+        assert not user.is_raw
+
+
+def test_without_an_escape_character_all_keys_go_to_the_device(tmp_path: Path) -> None:
+    with board(tmp_path) as it, terminal(*it.attach("--escape", "none")) as user:
+        user.expect(b"attached to board-console]")
+        user.type(b"\x1dd")
+        it.expect(b"\x1dd")
+        user.process.send_signal(signal.SIGTERM)
+        assert user.wait() == 130
+
+
+def test_a_kick_is_told_with_its_reason_and_is_status_1(tmp_path: Path) -> None:
+    with board(tmp_path) as it, terminal(*it.attach()) as user, it.qmp() as qmp:
+        user.expect(b"attached to")
+        assert qmp("chardev-kick", id="board-console", client=1, reason="lunch") == {}
+        assert user.wait() == 1
+        assert b"[trio-chardev: kicked: lunch]" in user.seen
+        assert user.seen.endswith(
+            b"trio-chardev: console 'board-console' has let us go: kicked\r\n"
+        )
+        assert not user.is_raw
+
+
+def test_a_console_that_is_removed_ends_it(tmp_path: Path) -> None:
+    with board(tmp_path) as it, terminal(*it.attach()) as user, it.qmp() as qmp:
+        user.expect(b"attached to")
+        assert qmp("device_del", id="board-bridge") == {}
+        assert qmp("chardev-remove", id="board-console") == {}
+        assert user.wait() == 1
+        assert b"the console is closed]" in user.seen
+        assert not user.is_raw
+
+
+def test_the_menu_says_what_there_is(tmp_path: Path) -> None:
+    with board(tmp_path) as it, terminal(*it.attach()) as user:
+        user.expect(b"attached to")
+        user.type(ESCAPE + b"?")
+        user.expect(b"ctrl-] c       change the backend of the device")
+        user.type(ESCAPE + b"w")
+        user.expect(b"CLIENT  WHO    ROLE   HERE  WINDOW\r\n")
+        row = user.expect(b"80x24")
+        assert row.split()[:5] == [b"*w", b"1", b"uid", b"0", b"write"]
+
+
+def test_the_last_screen_is_shown_again(tmp_path: Path) -> None:
+    with board(tmp_path, history="64k") as it, terminal(*it.attach("--replay", "off")) as user:
+        user.expect(b"attached to")
+        it.print(b"".join(b"line %d\n" % n for n in range(100)))
+        user.expect(b"line 99\n")
+        user.type(ESCAPE + b"h")
+        user.expect(b"\r\nline 78\r\n")
+        assert b"line" not in user.expect(b"line 79\r\n")
+        user.expect(b"line 99\r\n")
+
+
+def test_a_banner_is_shown_before_the_output(tmp_path: Path) -> None:
+    with board(tmp_path, banner="Hello") as it, terminal(*it.attach()) as user:
+        user.expect(b"[trio-chardev: Hello]")
+
+
+def test_a_break_is_sent(tmp_path: Path) -> None:
+    with board(tmp_path) as it, terminal(*it.attach()) as user, it.qmp() as qmp:
+        user.expect(b"attached to")
+        user.type(ESCAPE + b"b")
+        user.expect(b"[trio-chardev: break sent]")
+        assert qmp("query-version")
+
+
+def test_the_backend_of_the_device_is_changed_and_all_are_told(tmp_path: Path) -> None:
+    with board(tmp_path) as it, terminal(*it.attach()) as user:
+        user.expect(b"attached to")
+        user.type(ESCAPE + b"c")
+        user.expect(b"change to KIND[,KEY=VALUE...]: ")
+        it.print(b"waits\n")
+        user.type(b"nulll\x7f\r")
+        assert b"waits" not in user.expect(b"nulll\b \b\r\n")
+        user.expect(b"waits\n")
+        user.expect(b"[trio-chardev: backend changed]")
+        user.type(ESCAPE + b"cbogus\r")
+        user.expect(b"[trio-chardev: 'bogus' is not a valid char driver name]")
+
+
+def test_the_size_of_the_window_is_that_of_a_terminal_at_the_device(tmp_path: Path) -> None:
+    """There a program sees it, as the device is a PTY of the service."""
+    with board(tmp_path) as it, it.qmp() as qmp:
+        path = qmp("chardev-change", id="board", backend={"type": "pty", "data": {}})["pty"]
+        fd = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        try:
+            with terminal(*it.attach(), cols=100, rows=30) as user:
+                user.expect(b"attached to")
+                until(lambda: os.get_terminal_size(fd) == (100, 30))
+                user.resize(132, 43)
+                until(lambda: os.get_terminal_size(fd) == (132, 43))
+        finally:
+            os.close(fd)
+
+
+def test_two_hand_the_right_to_write_over(tmp_path: Path) -> None:
+    with (
+        board(tmp_path, write="one") as it,
+        terminal(*it.attach()) as one,
+        terminal(*it.attach()) as two,
+        it.qmp() as qmp,
+    ):
+        one.expect(b"attached to")
+        two.expect(b"attached to")
+        first = qmp("query-clients")[0]["client"]
+        one.type(ESCAPE + b"t")
+        one.expect(b"[trio-chardev: you have the right to write]")
+        one.type(b"1")
+        it.expect(b"1")
+        two.type(b"no")
+        two.expect(b"[trio-chardev: uid 0 writes: what you type goes nowhere]")
+        writer = next(row["client"] for row in qmp("query-clients") if row["types"])
+        other = next(row["client"] for row in qmp("query-clients") if not row["types"])
+        one.type(ESCAPE + b"g%d\r" % other)
+        two.expect(b"[trio-chardev: you have the right to write]")
+        two.type(b"2")
+        it.expect(b"2")
+        one.type(b"no")
+        one.expect(b"what you type goes nowhere]")
+        one.type(ESCAPE + b"t")
+        one.expect(b"[trio-chardev: you have the right to write]")
+        one.type(b"3")
+        assert it.expect(b"3") == b""
+        assert first in (writer, other)
+
+
+def test_who_takes_has_the_right_to_write_from_the_start(tmp_path: Path) -> None:
+    with board(tmp_path, write="first") as it, terminal(*it.attach()) as one:
+        one.expect(b"attached to")
+        with terminal(*it.attach("--take")) as two:
+            two.expect(b"attached to")
+            two.type(b"2")
+            it.expect(b"2")
+            two.type(ESCAPE + b"d")
+            assert two.wait() == 0
+        with terminal(*it.attach("--read-only", "--take")) as three:
+            assert three.wait() == 1
+            assert three.seen.endswith(b"may only read\r\n")
+
+
+def test_one_who_only_watches_types_nothing(tmp_path: Path) -> None:
+    with board(tmp_path) as it, terminal(*it.attach("--read-only")) as user:
+        user.expect(b"attached to")
+        user.type(b"no")
+        user.expect(b"[trio-chardev: you can only read: what you type goes nowhere]")
+        it.print(b"there")
+        user.expect(b"there")
+
+
+# ---------------------------------------------------------------- the service goes and comes
+
+
+def numbered(begin: int, end: int) -> bytes:
+    return b"".join(b"line %06d\n" % n for n in range(begin, end))
+
+
+def test_after_a_crash_of_the_service_it_goes_on_without_a_gap_or_a_repetition(
+    tmp_path: Path,
+) -> None:
+    history = {"history": "256k", "history_file": f"{tmp_path}/h"}
+    with board(tmp_path, **history) as it, terminal(*it.attach()) as user:
+        user.expect(b"attached to")
+        it.print(numbered(0, 100))
+        shown = user.expect(b"line 000099\n")
+        it.kill()
+        user.expect(b"[trio-chardev: the connection is lost; trying to connect again]\r\n")
+        assert user.is_raw
+        user.type(b"lost")
+        user.expect(b"[trio-chardev: what you type goes nowhere now]\r\n")
+        with board(tmp_path, device=it.device, **history) as again:
+            again.print(numbered(100, 200))
+            between = user.expect(b"line 000199\n")
+            user.type(b"x")
+            assert again.expect(b"x") == b""
+            told = b"\r\n[trio-chardev: connected again]\r\n"
+            assert told in between
+            shown += b"line 000099\n" + between.replace(told, b"") + b"line 000199\n"
+            assert shown.partition(b"]\r\n")[2] == numbered(0, 200)
+            user.type(ESCAPE + b"d")
+            assert user.wait() == 0
+
+
+def test_without_a_history_file_it_says_that_something_may_be_missing(tmp_path: Path) -> None:
+    with board(tmp_path, history="64k") as it, terminal(*it.attach()) as user:
+        user.expect(b"attached to")
+        it.print(b"before\n")
+        user.expect(b"before\n")
+        it.kill()
+        user.expect(b"the connection is lost")
+        with board(tmp_path, device=it.device, history="64k") as again:
+            user.expect(b"connected again: the history is another, so something may be missing]")
+            again.print(b"after\n")
+            user.expect(b"after\n")
+
+
+def test_a_terminal_that_is_stopped_loses_only_what_the_history_has_lost(tmp_path: Path) -> None:
+    """The console lets it go, and it comes again by its count."""
+    lines = numbered(0, 60_000)
+    with board(tmp_path, history="64k") as it, terminal(*it.attach()) as user, it.qmp() as qmp:
+        user.expect(b"attached to board-console")
+        user.expect(b"]\r\n")
+        for at in range(0, len(lines), 4096):
+            it.print(lines[at : at + 4096])
+        while qmp("chardev-history", id="board-console")["next"] < len(lines):
+            pass
+        skipped = 0
+        rest = user.expect(b"line 059999\n") + b"line 059999\n"
+        shown = b""
+        while rest:
+            piece, told, rest = rest.partition(b"\r\n[trio-chardev: ")
+            shown += piece
+            if told:
+                text, _, rest = rest.partition(b"]\r\n")
+                if text.startswith(b"skipped "):
+                    skipped += int(text.split()[1])
+        assert skipped > 0
+        assert len(shown) + skipped == len(lines)
+        assert shown.endswith(lines[-65_536:])
+        assert lines.startswith(shown[:65_536])
+
+
+def test_one_can_leave_while_there_is_no_service(tmp_path: Path) -> None:
+    with board(tmp_path) as it, terminal(*it.attach()) as user:
+        user.expect(b"attached to")
+        it.kill()
+        user.expect(b"the connection is lost")
+        user.type(ESCAPE + b"w")
+        user.expect(b"[trio-chardev: there is no connection now]")
+        user.type(ESCAPE + b"d")
+        assert user.wait() == 0
+        assert not user.is_raw
+
+
+def test_a_service_that_stops_and_starts_is_waited_for(tmp_path: Path) -> None:
+    with board(tmp_path) as it, terminal(*it.attach()) as user:
+        user.expect(b"attached to")
+        it.service.stop()
+        user.expect(b"the connection is lost")
+        with board(tmp_path, device=it.device) as again:
+            user.expect(b"connected again")
+            again.print(b"there\n")
+            user.expect(b"there\n")
+
+
+# ---------------------------------------------------------------- pipes
+
+
+def piped(it: Board, *arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [*PROGRAM, *it.attach(*arguments)]
+    return subprocess.run(command, input=data, capture_output=True, timeout=TIMEOUT, check=False)
+
+
+def test_as_a_pipe_bytes_go_in_and_out_until_it_is_silent(tmp_path: Path) -> None:
+    with board(tmp_path, history="64k") as it:
+        it.print(b"before\n")
+        with it.qmp() as qmp:
+            while not qmp("chardev-history", id="board-console")["data"]:
+                pass
+        done = piped(it, "--linger", "0.2", data=b"\x1dd\x00" * 1000)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"before\n", b"")
+        it.expect(b"\x1dd\x00" * 1000)
+
+
+def test_a_reader_that_leaves_ends_it_quietly(tmp_path: Path) -> None:
+    with board(tmp_path) as it:
+        process = subprocess.Popen(
+            [*PROGRAM, *it.attach()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        with it.qmp() as qmp:
+            while not qmp("query-clients"):
+                pass
+        process.stdout.close()
+        it.print(b"x" * 100)
+        assert process.wait(TIMEOUT) == -signal.SIGPIPE
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        process.stdin.close()  # type: ignore[union-attr]
+        process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--replay", "nowhere"], b"there is no mark 'nowhere'; there are: 'started'"),
+        (["--escape", "x"], b"the escape character is ^X, such as ^], or none, and not 'x'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path: Path, arguments: list[str], text: bytes) -> None:
+    with board(tmp_path, history="64k") as it:
+        done = piped(it, *arguments)
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert text in done.stderr
+        assert done.stderr.count(b"\n") == 1
+
+
+def test_a_chardev_that_is_no_console_is_told(tmp_path: Path) -> None:
+    with board(tmp_path, "--chardev", "null,id=n") as it:
+        done = subprocess.run(
+            [*PROGRAM, "attach", "-s", it.socket, "n"],
+            input=b"",
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith(b"trio-chardev: 'n' has no console")
+        assert done.stderr.count(b"\n") == 1
+
+
+# ---------------------------------------------------------------- over TCP
+
+
+def test_over_tcp_a_plain_listener_of_the_console_is_used(tmp_path: Path) -> None:
+    port, qmp = free_port(), free_port()
+    more = [
+        *("--device", f"listener,id=l,console=board-console,host=127.0.0.1,port={port}"),
+        *("--qmp", f"tcp:127.0.0.1:{qmp},server=on,wait=off,insecure=on"),
+    ]
+    with (
+        board(tmp_path, *more) as it,
+        terminal("attach", "-s", f"127.0.0.1:{qmp}", "board", cols=90) as user,
+    ):
+        user.expect(b"attached to board-console")
+        user.type(b"x")
+        it.expect(b"x")
+        it.print(b"there")
+        user.expect(b"there")
+        user.type(ESCAPE + b"w")
+        user.expect(b"*w  1")
+        user.expect(b"90x24")
+        user.type(ESCAPE + b"d")
+        assert user.wait() == 0
+
+
+def test_over_tcp_without_a_plain_listener_it_is_one_line(tmp_path: Path) -> None:
+    qmp = free_port()
+    more = ["--qmp", f"tcp:127.0.0.1:{qmp},server=on,wait=off,insecure=on"]
+    with board(tmp_path, *more):
+        done = subprocess.run(
+            [*PROGRAM, "attach", "-s", f"127.0.0.1:{qmp}", "board"],
+            input=b"",
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith(b"trio-chardev: descriptors can't be passed over TCP")
+        assert done.stderr.count(b"\n") == 1

@@ -1,0 +1,244 @@
+"""One connection of ``trio-chardev attach``: QMP, and beside it the bytes of a console.
+
+At a local service we pass one end of a socketpair (getfd), which becomes a client (chardev-attach).
+Descriptors can't be passed over TCP; there one of the console's listeners has to do, see `_dial`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import attrs
+import trio
+
+from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress
+from trio_chardev.cli.client import ANSWER_TIMEOUT, Service, connected
+from trio_chardev.cli.names import Board, board_of
+from trio_chardev.errors import ChardevError, OptionsError
+from trio_chardev.events import UNKNOWN_SIZE, WindowSize
+from trio_chardev.protocols.terminal import QueryFilter
+from trio_chardev.qmp.client.client import QmpConnectionError, QmpError, QmpEvent, QmpEvents
+
+PLAIN: Final = "tcp:"  # how query-devices shows the address of a listener without a protocol
+ATTEMPTS: Final = 40
+INTERVAL: Final = 0.05  # seconds between two of them
+CLIENT_EVENTS: Final = ("CHARDEV_CLIENT_TOLD", "CHARDEV_CLIENT_DETACHED")
+
+
+class AttachError(ChardevError):
+    """They: the console let us go. You: it can't be had in this way."""
+
+
+@attrs.frozen(kw_only=True)
+class Wish:
+    """What the user wants."""
+
+    name: str
+    """Of the console, or of its device or bridge."""
+    role: str = "write"
+    replay: str | None = None
+    takes: bool = False
+    """Take the right to write?"""
+
+
+@attrs.define
+class Place:
+    """Where in which history we are, to go on there."""
+
+    cursor: int
+    history: int
+
+
+@attrs.define(eq=False)
+class Session:
+    """One connection."""
+
+    service: Service
+    board: Board
+    stream: trio.SocketStream
+    client: int
+    """Our number at the console."""
+    events: QmpEvents
+    size: WindowSize = UNKNOWN_SIZE
+    """The size of our window, as the console knows it."""
+    place: Place | None = None
+    """Of the next byte that comes; None if that is not known."""
+    live_from: int = 0
+    """What is before this cursor is shown again, and must not make the terminal answer."""
+    reason: str | None = None
+    """Why the console has let us go, of CHARDEV_CLIENT_DETACHED."""
+    is_stopping: bool = False
+    """Has the service said that it stops?"""
+    has_news: trio.Event = attrs.Factory(trio.Event)
+    """Set when `reason` is known, or never will be."""
+    _filter: QueryFilter = attrs.Factory(QueryFilter)
+
+    @property
+    def console(self) -> str:
+        """The id of the console."""
+        return self.board.console_side
+
+    async def ask(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
+        """Run a *command* about our client at the console. Raises as `Service.ask` does."""
+        about = {"id": self.console, "client": self.client}
+        return await self.service.ask(command, {**about, **(arguments or {})})
+
+    def take(self, data: bytes) -> bytes:
+        """Count *data*, which has come, and return what is to be shown of it."""
+        if self.place is None:
+            return data
+        old = data[: max(0, self.live_from - self.place.cursor)]
+        self.place.cursor += len(data)
+        shown = self._filter.feed(old)
+        if self.place.cursor >= self.live_from:
+            shown += self._filter.rest()
+        return shown + data[len(old) :]
+
+    def note(self, event: QmpEvent) -> str | None:
+        """Note what happens, and return what the user is to be told."""
+        if event.name == "SHUTDOWN":
+            self.is_stopping = True
+        about = event.data.get("id"), event.data.get("client")
+        if event.name not in CLIENT_EVENTS or about != (self.console, self.client):
+            return None
+        if event.name == "CHARDEV_CLIENT_DETACHED":
+            self.reason = str(event.data["reason"])
+            self.has_news.set()
+            return None
+        return str(event.data["text"])
+
+
+@asynccontextmanager
+async def open_session(
+    address: SocketAddress, wish: Wish, place: Place | None, size: WindowSize
+) -> AsyncIterator[Session]:
+    """Connect and become a client of a console, at *place* if there is one.
+
+    Raises ChardevError if that fails; exceptions of the block are not changed.
+    """
+    async with connected(address) as service:
+        with service.qmp.open_events() as events:
+            board = await board_of(service, wish.name)
+            if service.is_local:
+                session = await _attach(service, board, events, wish, place, size)
+            else:
+                session = await _dial(service, board, events, wish)
+            with session.stream.socket:
+                if wish.takes and place is None:
+                    await _take_right(session)
+                yield session
+
+
+async def _attach(
+    service: Service,
+    board: Board,
+    events: QmpEvents,
+    wish: Wish,
+    place: Place | None,
+    size: WindowSize,
+) -> Session:
+    """Become a client by a descriptor, one that counts what it gets."""
+    arguments = {"id": board.console_side, "role": wish.role, "exact": True}
+    if size.is_known:
+        arguments |= {"cols": size.cols, "rows": size.rows}
+    replay = {} if wish.replay is None else {"replay": wish.replay}
+    if place is None:
+        sock, answer = await _pass_one_end(service, arguments | replay)
+    else:
+        since = {"since": place.cursor, "history-id": place.history}
+        try:
+            sock, answer = await _pass_one_end(service, arguments | since)
+        except QmpError:  # the history is another
+            sock, answer = await _pass_one_end(service, arguments)
+    return Session(
+        service=service,
+        board=board,
+        stream=trio.SocketStream(sock),
+        client=answer["client"],
+        events=events,
+        size=size,
+        place=Place(answer["cursor"], answer["history-id"]),
+        live_from=answer["live-from"],
+    )
+
+
+async def _pass_one_end(
+    service: Service, arguments: Mapping[str, Any]
+) -> tuple[trio.socket.SocketType, dict[str, Any]]:
+    """Make a pair of sockets, and one end of it a client; return the other end."""
+    ours, theirs = trio.socket.socketpair()
+    name = f"attach-{os.getpid()}"
+    with _closed_on_error(ours):
+        with theirs, trio.move_on_after(ANSWER_TIMEOUT) as scope:
+            await service.execute("getfd", {"fdname": name}, fds=[theirs.fileno()])
+        if scope.cancelled_caught:
+            raise QmpConnectionError(f"The QMP server '{service.address}' does not answer")
+        answer = await service.ask("chardev-attach", {**arguments, "fd": name})
+        return ours, answer
+
+
+async def _dial(service: Service, board: Board, events: QmpEvents, wish: Wish) -> Session:
+    """Become a client by a plain listener of the console, at the host of the monitor.
+
+    So its cursor is not known. Raises AttachError if there is no such listener.
+    """
+    if wish.replay is not None:
+        raise OptionsError(
+            "--replay needs a service on this host: what a listener shows is its own"
+        )
+    assert isinstance(service.address, InetAddress)
+    rows = [
+        row
+        for row in await service.ask("query-devices")
+        if row["driver"] == "listener" and row["console"] == board.console_side
+    ]
+    plain = [row for row in rows if row["address"].startswith(PLAIN)]
+    plain.sort(key=lambda row: row["role"] != wish.role)
+    for row in plain:
+        port = row["address"].partition(",")[0].rpartition(":")[2]
+        try:
+            with trio.move_on_after(ANSWER_TIMEOUT):
+                stream = await trio.open_tcp_stream(service.address.host or "localhost", int(port))
+                break
+        except (OSError, ValueError):
+            continue
+    else:
+        raise AttachError(
+            f"descriptors can't be passed over TCP, and console '{board.console_side}' has no "
+            f"listener without TLS or a protocol at {service.address.host}: add one with "
+            f"device_add driver=listener, or use the service's UNIX socket, by ssh for one"
+        )
+    with _closed_on_error(stream.socket):
+        client = await _number_of(service, board, stream.socket)
+    return Session(service=service, board=board, stream=stream, client=client, events=events)
+
+
+async def _number_of(service: Service, board: Board, sock: trio.socket.SocketType) -> int:
+    """Find the number of our client: it is at our address. Raises AttachError."""
+    host, port = sock.getsockname()[:2]
+    mine = {f"{host}:{port}", f"[{host}]:{port}"}
+    for _ in range(ATTEMPTS):
+        for row in await service.ask("query-clients", {"id": board.console_side}):
+            if row["who"] in mine:
+                return int(row["client"])
+        await trio.sleep(INTERVAL)
+    raise AttachError(f"console '{board.console_side}' does not let us in at its listener")
+
+
+async def _take_right(session: Session) -> None:
+    """Take the right to write, unless we have it, as all have with write=all."""
+    rows = await session.service.ask("query-clients", {"id": session.console})
+    if not any(row["client"] == session.client and row["types"] for row in rows):
+        await session.ask("chardev-give-write")
+
+
+@contextmanager
+def _closed_on_error(sock: trio.socket.SocketType) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        sock.close()
+        raise
