@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,7 @@ def test_the_menu_says_what_there_is(tmp_path: Path) -> None:
         user.type(ESCAPE + b"?")
         user.expect(b"ctrl-] c       change the backend of the device")
         user.type(ESCAPE + b"w")
-        user.expect(b"CLIENT  WHO    ROLE   HERE  WINDOW\r\n")
+        user.expect(b"CLIENT  WHO    ROLE   HERE FOR  WINDOW\r\n")
         row = user.expect(b"80x24")
         assert row.split()[:5] == [b"*w", b"1", b"uid", b"0", b"write"]
 
@@ -213,7 +214,7 @@ def numbered(begin: int, end: int) -> bytes:
 def test_after_a_crash_of_the_service_it_goes_on_without_a_gap_or_a_repetition(
     tmp_path: Path,
 ) -> None:
-    history = {"history": "256k", "history_file": f"{tmp_path}/h"}
+    history: dict[str, Any] = {"history": "256k", "history_file": f"{tmp_path}/h"}
     with board(tmp_path, **history) as it, terminal(*it.attach()) as user:
         user.expect(b"attached to")
         it.print(numbered(0, 100))

@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from trio_chardev.cli.attach_session import AttachError, Session
+from trio_chardev.cli.table import Row, duration, lines
 from trio_chardev.cli.terminal import LocalTerminal
 from trio_chardev.protocols.attach_menu import Action
 from trio_chardev.protocols.terminal import QueryFilter
 
 ROWS: Final = 24  # of a window whose size is not known
 MAX_HISTORY: Final = 1 << 16  # bytes that are looked at for one screen
-HEADER: Final = ("", "CLIENT", "WHO", "ROLE", "HERE", "WINDOW")
+HEADER: Final = ("", "CLIENT", "WHO", "ROLE", "HERE FOR", "WINDOW")
 
 Act = Callable[[Session, LocalTerminal, str], Awaitable[None]]
 """Raises ChardevError if it fails."""
@@ -29,28 +30,19 @@ async def send_break(session: Session, local: LocalTerminal, line: str) -> None:
 async def show_clients(session: Session, local: LocalTerminal, line: str) -> None:
     """Show who is there: ``*`` is this client, and ``w`` those who may type."""
     clients = await session.service.ask("query-clients", {"id": session.console})
-    local.tell_lines(table_of(clients, session.client, time.time()))
+    rows = table_of(clients, session.client, time.time())
+    local.tell_lines(list(lines(rows, local.size.cols or None)))
 
 
-def table_of(clients: list[dict[str, Any]], mine: int, now: float) -> list[str]:
-    """The lines of a table of *clients*, rows of query-clients."""
-    rows = [HEADER]
+def table_of(clients: list[dict[str, Any]], mine: int, now: float) -> list[Row]:
+    """Make a table of *clients*, rows of query-clients."""
+    rows: list[Row] = [HEADER]
     for row in clients:
         marks = ("*" if row["client"] == mine else " ") + ("w" if row["types"] else " ")
         window = f"{row['cols']}x{row['rows']}" if "cols" in row else "-"
-        rows.append(
-            (marks, str(row["client"]), row["who"], row["role"], _age(now - row["since"]), window)
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-
-
-def _age(seconds: float) -> str:
-    """*seconds* in the largest unit that fits."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
+        here = duration(now - row["since"])
+        rows.append((marks, str(row["client"]), row["who"], row["role"], here, window))
+    return rows
 
 
 async def show_history(session: Session, local: LocalTerminal, line: str) -> None:
@@ -65,8 +57,10 @@ async def show_history(session: Session, local: LocalTerminal, line: str) -> Non
 
 async def change_device(session: Session, local: LocalTerminal, line: str) -> None:
     """Give the device side the backend *line*."""
+    from trio_chardev.backends.table import BACKEND
     from trio_chardev.cli.change import parse_backend
     from trio_chardev.cli.options import GRAMMAR
+    from trio_chardev.cli.paths import with_absolute_paths
     from trio_chardev.options.keyval import HelpRequested
 
     device = session.board.device
@@ -77,6 +71,8 @@ async def change_device(session: Session, local: LocalTerminal, line: str) -> No
     except HelpRequested as request:
         local.tell_lines(GRAMMAR.help_text(request.subject).splitlines())
         return
+    if session.service.is_local:
+        backend = with_absolute_paths(BACKEND, backend)
     result = await session.service.execute("chardev-change", {"id": device, "backend": backend})
     pty = result.get("pty")
     local.tell(f"'{device}' is changed" if pty is None else f"'{device}' is at {pty}")
