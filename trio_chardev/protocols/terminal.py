@@ -37,6 +37,11 @@ def may_ask(data: bytes) -> bool:
     return _QUERIES_ASKED.search(data) is not None
 
 
+def ends_within(data: bytes) -> bool:
+    """Does *data* end within a control sequence, so that something else would be taken as its rest?"""
+    return _BEGUN.search(data) is not None
+
+
 @attrs.frozen
 class Sequence:
     """A whole control sequence."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 
 import trio_chardev as tc
-from tests.rooms import read_until, room
+from tests.rooms import read, read_until, room
 from trio_chardev.backends.console.client import Client
+from trio_chardev.protocols.terminal import ends_within
 
 BOOT = (
     b"boot\x1b[6n\x1b[c\x1b[>c\x1b[18t\x1b[?2026$p\x1b]11;?\x07\x1b]4;1;?\x1b\\"
@@ -132,3 +134,29 @@ async def test_what_looks_like_an_answer_is_a_key_when_nothing_was_asked(tmp_pat
         streams = [await it.come(listener) for _ in range(2)]
         await streams[1].send_all(b"\x1b[1;2R")  # shift-F3
         assert await it.typed(6) == b"\x1b[1;2R"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"\x1b", b"[1;31mred"),
+        (b"\x1b[1;3", b"1mred"),
+        (b"\x1b]0;ti", b"tle\x07red"),
+        ("é".encode()[:1], "é".encode()[1:] + b"red"),
+    ],
+)
+async def test_a_line_for_people_comes_within_no_sequence_and_no_character(
+    before: bytes, after: bytes, tmp_path: Path
+) -> None:
+    async with room(tmp_path) as it:
+        stream = await it.come(await it.listen(in_band=True))
+        (client,) = it.clients
+        await it.device.send_all(b"x" + before)
+        assert await read(stream, 1 + len(before)) == b"x" + before
+        client.say("news")
+        await it.device.send_all(after)
+        got = await read_until(stream, b"news]\r\n")
+        head, _, rest = (before + got).partition(b"\r\n[trio-chardev: news]\r\n")
+        assert before + after == head + rest
+        assert ends_within(head) is False
+        head.decode()

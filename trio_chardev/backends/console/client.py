@@ -13,18 +13,19 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from trio_chardev.backends.console.history import History
+from trio_chardev.backends.console.history import History, count_whole
 from trio_chardev.backends.console.options import Manner
 from trio_chardev.backends.socket.link import Link
 from trio_chardev.events import WindowSize
 from trio_chardev.protocols.com_port import Port
-from trio_chardev.protocols.terminal import AnswerSplitter, QueryFilter
+from trio_chardev.protocols.terminal import AnswerSplitter, QueryFilter, ends_within
 
 PIECE = 1 << 14  # bytes of one send, the size of a TLS record
 PIECES = 8  # of one client in a row; then others have their turn
 REPLAY_PIECE = 1 << 12  # bytes of the history that are filtered at once
 LAST_LINES = 1 << 12  # bytes that one who was too slow gets of what it has missed
 OVERTAKEN = -1  # the position of one who counts, and whose count is of another history
+TAIL = 64  # bytes of the output in which the beginning of a control sequence is looked for
 MAX_TEXT = 1 << 13  # bytes of lines for a client that does not read them
 
 
@@ -90,6 +91,9 @@ class Client:
     may_read: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
     """Where its task waits while too much that it has typed is queued."""
     _text: bytearray = attrs.Factory(bytearray)
+    """Lines that are to be sent."""
+    _again: bytearray = attrs.Factory(bytearray)
+    """Some of what it has missed, without queries; it comes before anything else."""
     _filter: QueryFilter | None = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -132,7 +136,7 @@ class Client:
 
     def behind(self, history: History) -> int:
         """How many bytes are to be sent to it."""
-        return history.end - max(self.position, history.start) + len(self._text)
+        return history.end - max(self.position, history.start) + len(self._text) + len(self._again)
 
     def is_overtaken(self, history: History) -> bool:
         """Is something gone that it should have got?"""
@@ -216,19 +220,35 @@ class Client:
 
     def _send_piece(self, history: History) -> bool:
         """Send some; return False if it is up to date. Raises OSError."""
-        if not self._text and self._filter is not None:
-            self._show_again(history)
-            if not self._text:  # there were only queries
-                return True
-        if self._text:
-            del self._text[: self.link.send(memoryview(bytes(self._text[:PIECE])))]
+        if self._again:
+            self._send_from(self._again)
             return True
-        if not (data := history.copy(self.position, PIECE)):
+        size = PIECE
+        if self._text:
+            if not self._is_amid(history):
+                self._send_from(self._text)
+                return True
+            size = TAIL  # first what ends the sequence
+        if self._filter is not None:
+            self._show_again(history)
+            return True
+        if not (data := history.copy(self.position, size)):
             return False
         sent = self.link.send(memoryview(data))
         self.position += sent
         self.sent += sent
         return True
+
+    def _send_from(self, waiting: bytearray) -> None:
+        del waiting[: self.link.send(memoryview(bytes(waiting[:PIECE])))]
+
+    def _is_amid(self, history: History) -> bool:
+        """Would a line come within a control sequence or character, whose rest is there?"""
+        if self._filter is not None or self.position == history.end:
+            return False
+        begin = max(history.start, self.position - TAIL)
+        tail = history.copy(begin, self.position - begin)
+        return ends_within(tail) or count_whole(tail) < len(tail)
 
     def _show_again(self, history: History) -> None:
         """Prepare some of what was printed before it came."""
@@ -236,9 +256,9 @@ class Client:
         data = history.copy(self.position, min(REPLAY_PIECE, self.live_from - self.position))
         self.position += len(data)
         self.sent += len(data)
-        self._text += self._filter.feed(data)
+        self._again += self._filter.feed(data)
         if self.position == self.live_from:
-            self._text += self._filter.rest()
+            self._again += self._filter.rest()
             self._filter = None
 
 

@@ -104,7 +104,7 @@ class History:
             begin, lost = begin + skip, lost + skip if lost else 0
         data = self.copy(begin, int(min(max_bytes, end - begin)))
         if whole:
-            data = data[: _count_whole(data)]
+            data = data[: count_whole(data)]
         return Excerpt(data, begin, begin + len(data), lost)
 
     def line_start(self, count: int) -> int:
@@ -214,7 +214,7 @@ def _count_continuation(data: bytes) -> int:
     return count
 
 
-def _count_whole(data: bytes) -> int:
+def count_whole(data: bytes) -> int:
     """How many bytes are there without the beginning of a character that is not all there?"""
     for back in range(1, min(len(data), MAX_CHARACTER) + 1):
         byte = data[-back]
