@@ -24,6 +24,7 @@ from trio_chardev.cli.errors import print_error
 from trio_chardev.cli.options import GRAMMAR, ServeOptions
 from trio_chardev.cli.output import printable
 from trio_chardev.cli.serve import add_all
+from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import ChardevError, OptionsError
 from trio_chardev.qmp.commands.chardev import COMMANDS
@@ -283,7 +284,7 @@ async def begin(what: str, *texts: str) -> ChardevError | None:
     given[what] = [*given.get(what, []), *texts]
     try:
         with trio.fail_after(5):
-            async with open_service() as service:
+            async with open_service() as service, open_background_nursery() as nursery:
                 options = ServeOptions.parse(
                     given["chardev"],
                     given["monitor"],
@@ -295,7 +296,7 @@ async def begin(what: str, *texts: str) -> ChardevError | None:
                     given.get("device", ()),
                     *given.get("echr", ()),
                 )
-                await add_all(service, options, StateFile())
+                await add_all(service, options, StateFile(), nursery)
     except ChardevError as exc:
         return exc
     return None

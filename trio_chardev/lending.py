@@ -82,7 +82,7 @@ class Lending:
             pty_closed = partial(self._pty_closed, chardev, loan)
             stand_in = open_lent_to_pty(device, set_up, pty_closed)
         opener = self._with_environment(with_taps(stand_in, loan.options), sandbox)
-        await chardev.change(_checked(check, opener))
+        await chardev.change(checked(check, opener))
         self._loans[chardev] = loan
         self._note_change(chardev)
         self._tell(ChardevLent(chardev.id, chardev.pty))
@@ -98,7 +98,7 @@ class Lending:
             if self._loans.get(chardev) is not loan:
                 raise ChangeRefusedError(f"Chardev '{chardev.id}' is not lent any more")
 
-        opener = _checked(check, self._opener(options, loan.sandbox))
+        opener = checked(check, self._opener(options, loan.sandbox))
         await chardev.change(opener, timeout=options.open_timeout)
         self._note_change(chardev)
         self.end(chardev)
@@ -143,7 +143,7 @@ def _without_taps(options: BackendOptions) -> BackendOptions:
     return attrs.evolve(options, **_NO_TAPS)
 
 
-def _checked(check: Callable[[], None], opener: Opener) -> Opener:
+def checked(check: Callable[[], None], opener: Opener) -> Opener:
     """Give the opener that first does *check*, once it is its change's turn."""
 
     def open_it(request: OpenRequest) -> AbstractAsyncContextManager[Backend]:

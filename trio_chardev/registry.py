@@ -33,7 +33,7 @@ from trio_chardev.errors import (
     failed_to,
 )
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.lending import Lending, no_fd
+from trio_chardev.lending import Lending, checked, no_fd
 from trio_chardev.notices import (
     ChardevAdded,
     ChardevBreak,
@@ -193,21 +193,28 @@ class Registry(Mapping[str, Chardev]):
         keep_peer: bool = False,
         take_fd: Callable[[str], int] = number_as_fd,
         sandbox: Sandbox = EVERYWHERE,
+        instead_of: BackendOptions | None = None,
     ) -> Chardev:
         """Replace the backend of chardev *id*, and return the chardev; see `Chardev.change`.
 
-        If its device is lent, it is so no more. Raises ChardevNotFoundError and what
+        If its device is lent, it is so no more. With *instead_of*, the change is refused unless
+        these very options are in force when its turn comes. Raises ChardevNotFoundError and what
         `Chardev.change` raises; then nothing has changed.
         """
         if id not in self._chardevs:
             raise ChardevNotFoundError(f"Chardev '{id}' does not exist")
         chardev = self._chardevs[id]
+
+        def check() -> None:
+            if instead_of is not None and self._options.get(id) is not instead_of:
+                raise ChangeRefusedError(f"Chardev '{id}' has been changed meanwhile")
+
         # If the chardev has a user, QEMU does not put "Failed to change" in front of the reason.
         with contextlib.nullcontext() if chardev.frontends else failed_to("change", id):
             check_types(options)
             opener = self._opener(options, take_fd, sandbox)
             await chardev.change(
-                opener,
+                checked(check, opener),
                 timeout=_or_default(timeout, options),
                 drain_timeout=drain_timeout,
                 carry=carry,

@@ -21,7 +21,18 @@ from trio_chardev.errors import NOTICE
 __all__ = ["attach_command", "chardev_commands", "cli", "console_commands", "main"]
 
 
+CONFIG = click.option(
+    "--config",
+    "config",
+    multiple=True,
+    metavar="FILE",
+    help="A configuration in TOML, or a folder with such files; may be given several times. The "
+    "default is $XDG_CONFIG_HOME/trio-chardev, or else /etc/trio-chardev.",
+)
+
+
 @cli.command("serve")
+@CONFIG
 @click.option(
     "--chardev",
     "chardevs",
@@ -81,6 +92,7 @@ __all__ = ["attach_command", "chardev_commands", "cli", "console_commands", "mai
 @click.pass_obj
 def serve_command(
     inherited: Inherited,
+    config: Sequence[str],
     chardevs: Sequence[str],
     monitors: Sequence[str],
     listeners: Sequence[str],
@@ -94,7 +106,8 @@ def serve_command(
 ) -> None:
     """Run chardevs that QMP clients control, until SIGTERM, SIGINT or 'quit'.
 
-    The options are those of qemu-storage-daemon. Without --monitor and --qmp it listens on
+    The options are those of qemu-storage-daemon, and --config. Without any that says what to serve
+    it is the default configuration, if there is one. Without --monitor and --qmp it listens on
     $XDG_RUNTIME_DIR/trio-chardev/qmp.sock and prints that path. SIGUSR2 opens log files anew.
     """
     load_plugins()
@@ -102,11 +115,14 @@ def serve_command(
     from trio_chardev.cli.options import ServeOptions
     from trio_chardev.cli.running import run
     from trio_chardev.cli.serve import serve
+    from trio_chardev.config.configuration import read_configuration
     from trio_chardev.options.keyval import HelpRequested
 
     level = [NOTICE, logging.INFO, logging.DEBUG][min(verbose, 2)]
     try:
         with printing_in_background(level):
+            is_told = chardevs or monitors or listeners or objects or devices
+            configuration = read_configuration(config) if config or not is_told else None
             options = ServeOptions.parse(
                 chardevs,
                 monitors,
@@ -119,20 +135,11 @@ def serve_command(
                 echr,
                 state,
                 inherited,
+                configuration,
             )
             run(serve, options)
     except HelpRequested as request:
         say(ServeOptions.help_text(request))
-
-
-CONFIG = click.option(
-    "--config",
-    "config",
-    multiple=True,
-    metavar="FILE",
-    help="A configuration in TOML, or a folder with such files; may be given several times. The "
-    "default is $XDG_CONFIG_HOME/trio-chardev, or else /etc/trio-chardev.",
-)
 
 
 @cli.command("check")

@@ -63,6 +63,8 @@ class ServeOptions:
     """The file that keeps what QMP clients set up."""
     files: tuple[Path, ...] = ()
     """The configuration's files."""
+    configured: frozenset[tuple[Table, str]] = frozenset()
+    """What comes from them."""
     inherited: Inherited = attrs.Factory(Inherited)
     """The descriptors that the command line may name."""
 
@@ -120,6 +122,7 @@ class ServeOptions:
             state=state,
             inherited=inherited,
             files=() if configuration is None else configuration.files,
+            configured=frozenset(() if configuration is None else configuration.spots),
         )
 
     @staticmethod

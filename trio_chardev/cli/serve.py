@@ -6,17 +6,21 @@ import contextlib
 import gc
 from collections.abc import Iterable, Iterator
 
+import trio
+
 from trio_chardev.access.objects import OBJECT
 from trio_chardev.backends.socket.addresses import UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.backends.table import BACKEND
 from trio_chardev.cli.address import default_monitor_path
 from trio_chardev.cli.errors import saying
+from trio_chardev.cli.later import Later
 from trio_chardev.cli.maker import Maker
 from trio_chardev.cli.options import ServeOptions
 from trio_chardev.cli.output import announce, complain, printable
 from trio_chardev.cli.pidfile import keeping_pid
 from trio_chardev.cli.restore import Wanted, is_monitor, make_all, plan
+from trio_chardev.config.absent import ABSENT
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import ChardevError
@@ -39,37 +43,48 @@ async def serve(options: ServeOptions) -> None:
         with pid, _state_file(options.state) as state_file:
             async with (
                 open_service(
-                    sandbox=options.sandbox, state_file=state_file, escape=options.escape
+                    ABSENT, sandbox=options.sandbox, state_file=state_file, escape=options.escape
                 ) as service,
                 open_background_nursery() as nursery,
             ):
                 nursery.start_soon(service.quit_at, signalled)
                 nursery.start_soon(service.reopen_logs_at, reopening)
-                nursery.start_soon(_begin, service, options, state_file, errors)
+                nursery.start_soon(_begin, service, options, state_file, nursery, errors)
                 await service.run_until_quit()
     if errors:
         raise errors[0]
 
 
 async def _begin(
-    service: Service, options: ServeOptions, state_file: StateFile, errors: list[ChardevError]
+    service: Service,
+    options: ServeOptions,
+    state_file: StateFile,
+    nursery: trio.Nursery,
+    errors: list[ChardevError],
 ) -> None:
     """Add what the command line names, in a task, as a chardev may wait for a client for long."""
     try:
-        await add_all(service, options, state_file)
+        await add_all(service, options, state_file, nursery)
     except ChardevError as exc:
         errors.append(exc)
         service.quit("host-error")
 
 
-async def add_all(service: Service, options: ServeOptions, state_file: StateFile) -> None:
-    """Make all that the command line and the state file name. Raises ChardevError."""
+async def add_all(
+    service: Service, options: ServeOptions, state_file: StateFile, nursery: trio.Nursery
+) -> Later:
+    """Make all that the command line, the configuration and the state file name.
+
+    What can't be made of the configuration is tried again in *nursery*. Raises ChardevError.
+    """
     maker = Maker(service, options.sandbox, options.said, options.inherited)
+    later = Later(maker, options.configured, nursery)
+    makes = later.makes
     objects = list(plan(state_file, "objects", options.objects, OBJECT, _say_of_state))
     wanted: Iterable[Wanted] = [item for item in objects if not is_monitor(item)]
-    await make_all("objects", wanted, OBJECT, maker.make_object, _say_of_state)
+    await make_all("objects", wanted, OBJECT, makes["objects"], _say_of_state)
     wanted = plan(state_file, "chardevs", options.chardevs, BACKEND, _say_of_state)
-    await make_all("chardevs", wanted, BACKEND, maker.make_chardev, _say_of_state)
+    await make_all("chardevs", wanted, BACKEND, makes["chardevs"], _say_of_state)
     for monitor in options.monitors:
         with saying(monitor.said):
             await service.add_monitor(
@@ -78,9 +93,9 @@ async def add_all(service: Service, options: ServeOptions, state_file: StateFile
                 insecure=monitor.options.insecure,
             )
     wanted = _later(filter(is_monitor, objects))
-    await make_all("objects", wanted, OBJECT, maker.make_object, _say_of_state)
+    await make_all("objects", wanted, OBJECT, makes["objects"], _say_of_state)
     wanted = _later(plan(state_file, "devices", options.devices, DEVICE, _say_of_state))
-    await make_all("devices", wanted, DEVICE, maker.make_device, _say_of_state)
+    await make_all("devices", wanted, DEVICE, makes["devices"], _say_of_state)
     for listener in options.listeners:
         with saying(listener.said):
             await service.listen_qmp(
@@ -90,6 +105,7 @@ async def add_all(service: Service, options: ServeOptions, state_file: StateFile
         path = default_monitor_path()
         await service.listen_qmp(SocketOptions(addr=UnixAddress(str(path))))
         announce(f"QMP at {path}")
+    return later
 
 
 def _later(wanted: Iterable[Wanted]) -> list[Wanted]:

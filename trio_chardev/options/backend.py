@@ -75,6 +75,11 @@ class BackendOptions(Documented):
     plays: ClassVar[bool] = False
     """Does this kind play a recording as its input?"""
 
+    @property
+    def meant(self) -> BackendOptions:
+        """Those that were asked for: itself, unless it stands in for what can't open yet."""
+        return self
+
     def check(self) -> None:
         """Raise OptionsError for values that make no sense, whatever they would open."""
 

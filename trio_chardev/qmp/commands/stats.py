@@ -117,7 +117,7 @@ def _stats(registry: Registry, chardev: Chardev, counts: Counts | None) -> dict[
 
 def kind_of(options: BackendOptions) -> str:
     """The name of the kind that takes *options*."""
-    names = (name for name, kind in KINDS.items() if kind.options is type(options))
+    names = (name for name, kind in KINDS.items() if kind.options is type(options.meant))
     return next(names, type(options).__name__)
 
 
