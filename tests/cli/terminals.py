@@ -69,6 +69,12 @@ class Terminal:
     def resize(self, cols: int, rows: int) -> None:
         fcntl.ioctl(self.tty, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
 
+    def hang_up(self) -> None:
+        """Close the user's side."""
+        if self.user != -1:
+            os.close(self.user)
+            self.user = -1
+
     def wait(self) -> int:
         """Wait for the end of the program, and return its exit status."""
         deadline = time.monotonic() + TIMEOUT
@@ -84,17 +90,25 @@ class Terminal:
 @contextmanager
 def terminal(*arguments: str, cols: int = 80, rows: int = 24) -> Iterator[Terminal]:
     """Run the program at a terminal of its own, of which it has control."""
+    with program_at_terminal([*PROGRAM, *arguments], cols, rows) as it:
+        yield it
+
+
+@contextmanager
+def program_at_terminal(command: list[str], cols: int = 80, rows: int = 24) -> Iterator[Terminal]:
+    """Run *command* so."""
     user, tty_fd = os.openpty()
     fcntl.ioctl(tty_fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
     process = subprocess.Popen(
-        ["setsid", "--ctty", *PROGRAM, *arguments], stdin=tty_fd, stdout=tty_fd, stderr=tty_fd
+        ["setsid", "--ctty", *command], stdin=tty_fd, stdout=tty_fd, stderr=tty_fd
     )
+    it = Terminal(user, tty_fd, process)
     try:
-        yield Terminal(user, tty_fd, process)
+        yield it
     finally:
         process.kill()
         process.wait()
-        os.close(user)
+        it.hang_up()
         os.close(tty_fd)
 
 

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.terminals import Board, board, terminal, until
-from tests.peers import free_port
+from tests.cli.terminals import (
+    Board,
+    board,
+    program_at_terminal,
+    read_until,
+    terminal,
+    until,
+)
+from tests.peers import free_port, need
 from tests.services import PROGRAM, TIMEOUT
 
 ESCAPE = b"\x1d"
@@ -118,7 +129,16 @@ def test_a_break_is_sent(tmp_path: Path) -> None:
         user.expect(b"attached to")
         user.type(ESCAPE + b"b")
         user.expect(b"[trio-chardev: break sent]")
-        assert qmp("query-version")
+        qmp("query-version")
+        while "CHARDEV_BREAK" not in [event["event"] for event in qmp.events]:
+            qmp.events.append(qmp.read())
+
+
+def test_one_who_only_watches_sends_no_break(tmp_path: Path) -> None:
+    with board(tmp_path) as it, terminal(*it.attach("--read-only")) as user:
+        user.expect(b"attached to")
+        user.type(ESCAPE + b"b")
+        user.expect(b"[trio-chardev: client 1 has no right to write]")
 
 
 def test_the_backend_of_the_device_is_changed_and_all_are_told(tmp_path: Path) -> None:
@@ -339,19 +359,85 @@ def test_a_reader_that_leaves_ends_it_quietly(tmp_path: Path) -> None:
         process.stderr.close()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (["--replay", "nowhere"], b"there is no mark 'nowhere'; there are: 'started'"),
-        (["--escape", "x"], b"the escape character is ^X, such as ^], or none, and not 'x'"),
-    ],
-)
-def test_mistakes_are_told_in_one_line(tmp_path: Path, arguments: list[str], text: bytes) -> None:
+def test_a_mark_that_there_is_not_is_told_in_one_line(tmp_path: Path) -> None:
     with board(tmp_path, history="64k") as it:
-        done = piped(it, *arguments)
+        done = piped(it, "--replay", "nowhere")
         assert (done.returncode, done.stdout) == (1, b"")
-        assert text in done.stderr
-        assert done.stderr.count(b"\n") == 1
+        assert done.stderr == b"trio-chardev: there is no mark 'nowhere'; there are: 'started'\n"
+
+
+def test_another_escape_character_is_misuse() -> None:
+    command = [*PROGRAM, "attach", "board", "--escape", "x"]
+    done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.endswith(
+        b"Error: the escape character is ^X, such as ^], or none, and not 'x'\n"
+    )
+
+
+def test_what_is_not_of_the_device_is_not_in_a_pipe_at_the_output(tmp_path: Path) -> None:
+    """Though keys come from a terminal, as with tee."""
+    with board(tmp_path) as it:
+        command = [*PROGRAM, *it.attach()]
+        script = f"{shlex.join(command)} > {tmp_path}/out"
+        with program_at_terminal(["sh", "-c", script]) as user:
+            user.expect(b"[trio-chardev: attached to")
+            user.type(ESCAPE + b"w")
+            user.expect(b"*w  1")
+            user.type(ESCAPE + b"cbogus\r" + ESCAPE + b"h")
+            user.expect(b"change to KIND[,KEY=VALUE...]: bogus")
+            user.expect(b"[trio-chardev: 'bogus' is not")
+            it.print(b"there\n")
+            until(lambda: (tmp_path / "out").read_bytes() == b"there\n")
+            user.type(ESCAPE + b"d")
+            assert user.wait() == 0
+        assert (tmp_path / "out").read_bytes() == b"there\n"
+
+
+def test_a_terminal_that_hangs_up_ends_it(tmp_path: Path) -> None:
+    with board(tmp_path) as it, terminal(*it.attach()) as user, it.qmp() as qmp:
+        user.expect(b"attached to")
+        user.hang_up()
+        assert user.process.wait(TIMEOUT) != 0
+        while qmp("query-clients"):
+            pass
+
+
+def test_one_can_leave_a_service_that_is_stopped(tmp_path: Path) -> None:
+    with board(tmp_path) as it, terminal(*it.attach()) as user:
+        user.expect(b"attached to")
+        os.kill(it.service.process.pid, signal.SIGSTOP)
+        try:
+            user.type(b"x" + ESCAPE + b"w" + ESCAPE + b"d")
+            assert user.wait() == 0
+            assert not user.is_raw
+        finally:
+            os.kill(it.service.process.pid, signal.SIGCONT)
+
+
+def test_in_tmux(tmp_path: Path) -> None:
+    """It has the pane's size, the screen is the device's, and the pane is a shell's again."""
+    with board(tmp_path) as it, it.qmp() as qmp:
+        path = qmp("chardev-change", id="board", backend={"type": "pty", "data": {}})["pty"]
+        device = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        tty.setraw(device)
+        try:
+            with tmux(tmp_path, 90, 20) as run:
+                attach = shlex.join([*PROGRAM, *it.attach()])
+                run("send-keys", f"{attach}; stty -a; echo status=$?", "Enter")
+                until(lambda: "attached to board-console" in run("capture-pane", "-p"))
+                until(lambda: os.get_terminal_size(device) == (90, 20))
+                run("resize-window", "-x", "70", "-y", "15")
+                until(lambda: os.get_terminal_size(device) == (70, 15))
+                os.write(device, b"\x1b[2J\x1b[5;10Hfull screen")
+                until(lambda: run("capture-pane", "-p").split("\n")[4] == " " * 9 + "full screen")
+                run("send-keys", "C-c")
+                assert read_until(device, b"\x03") == (b"", b"")
+                run("send-keys", "C-]", "d")
+                until(lambda: "status=0" in run("capture-pane", "-p", "-J"))
+                assert " icanon" in run("capture-pane", "-p", "-J")
+        finally:
+            os.close(device)
 
 
 def test_a_chardev_that_is_no_console_is_told(tmp_path: Path) -> None:
@@ -366,6 +452,24 @@ def test_a_chardev_that_is_no_console_is_told(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert done.stderr.startswith(b"trio-chardev: 'n' has no console")
         assert done.stderr.count(b"\n") == 1
+
+
+@contextmanager
+def tmux(folder: Path, cols: int, rows: int) -> Iterator[Callable[..., str]]:
+    """Run a shell in a tmux of its own; gives what runs its commands."""
+    program = need("tmux")
+
+    def run(*arguments: str) -> str:
+        command = [program, "-S", f"{folder}/tmux", "-f", "/dev/null", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
+        return done.stdout
+
+    run("new-session", "-d", "-x", str(cols), "-y", str(rows), "sh")
+    run("set-option", "status", "off")
+    try:
+        yield run
+    finally:
+        run("kill-server")
 
 
 # ---------------------------------------------------------------- over TCP

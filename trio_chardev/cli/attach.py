@@ -125,6 +125,7 @@ class Attach:
         Raises AttachError if the console does not want us.
         """
         if session.reason == TOO_SLOW:
+            await self.local.wait_room()  # or we would be too slow again
             return
         if session.reason not in COMES_BACK:
             raise AttachError(f"console '{session.console}' has let us go: {session.reason}")
@@ -210,7 +211,7 @@ class Attach:
                 self._type(item)
             case Show(data):
                 self.local.hold(True)
-                self.local.show(data, is_echo=True)
+                self.local.show_aside(data)
             case Do(Action.DETACH):
                 self._nursery.start_soon(self._detach)
             case Do(Action.HELP):

@@ -52,7 +52,7 @@ async def show_history(session: Session, local: LocalTerminal, line: str) -> Non
     data = QueryFilter().feed(base64.b64decode(answer["data"]))
     rows = (local.size.rows or ROWS) - 2
     last = data.splitlines(keepends=True)[-max(1, rows) :]
-    local.show(b"\r\n" + b"".join(last).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+    local.show_aside(b"\r\n" + b"".join(last).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
 
 
 async def change_device(session: Session, local: LocalTerminal, line: str) -> None:

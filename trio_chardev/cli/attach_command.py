@@ -50,7 +50,12 @@ def attach_command(
     """
     from trio_chardev.cli import attach
     from trio_chardev.cli.attach_session import Wish
+    from trio_chardev.errors import OptionsError
     from trio_chardev.protocols.attach_menu import parse_escape
 
+    try:
+        code = parse_escape(escape)
+    except OptionsError as exc:
+        raise click.UsageError(str(exc)) from exc
     wish = Wish(name=name, role="read-only" if read_only else "write", replay=replay, takes=take)
-    attach.run(socket, wish, parse_escape(escape), linger)
+    attach.run(socket, wish, code, linger)

@@ -25,9 +25,11 @@ from trio_chardev.errors import OptionsError
 from trio_chardev.events import UNKNOWN_SIZE, WindowSize
 
 STANDARD: Final = (0, 1)
+STANDARD_ERROR: Final = 2
 READ_SIZE: Final = 1 << 14  # bytes
 WRITE_SIZE: Final = 1 << 14  # bytes at once, so that a key does not wait long
 MAX_UNWRITTEN: Final = 1 << 16  # bytes of output; more is not asked for
+MAX_TOLD: Final = 1 << 13  # bytes of lines on top of them
 LAST_WORDS: Final = 1.0  # seconds for the output that is left at the end
 
 
@@ -61,24 +63,43 @@ class LocalTerminal:
 
     # ------------------------------------------------------------ output
 
-    def show(self, data: bytes, *, is_echo: bool = False) -> None:
-        """Write *data* when there is room; while output is held, only what *is echo*."""
-        if self._held is not None and not is_echo:
+    @property
+    def _is_screen(self) -> bool:
+        """Is the output what the user looks at, so that he can be told things in between?"""
+        return self.is_interactive and self.is_transparent
+
+    def show(self, data: bytes) -> None:
+        """Write *data* when there is room, and output is not held."""
+        if self._held is not None:
             self._held += data
-        elif data:
+        else:
+            self._write_soon(data)
+
+    def _write_soon(self, data: bytes) -> None:
+        if data:
             self._unwritten += data
             self._has_output.set()
 
     def tell(self, text: str) -> None:
-        """Tell the user *text*, on a line of its own."""
-        if self.is_interactive and self.is_transparent:
-            self.show(f"\r\n[trio-chardev: {printable(text)}]\r\n".encode())
-        else:
-            complain(f"[trio-chardev: {printable(text)}]")
+        """Tell the user *text*, on a line of its own; not if he looks at nothing any more."""
+        line = f"[trio-chardev: {printable(text)}]"
+        if not self._is_screen:
+            complain(line)
+        elif len(self._unwritten) < MAX_UNWRITTEN + MAX_TOLD:
+            self.show(f"\r\n{line}\r\n".encode())
 
     def tell_lines(self, lines: list[str]) -> None:
         """Show *lines* that he has asked for."""
-        self.show(b"".join(f"\r\n{printable(line)}".encode() for line in lines) + b"\r\n")
+        text = "".join(f"\r\n{printable(line)}" for line in lines)
+        self.show_aside(f"{text}\r\n".encode())
+
+    def show_aside(self, data: bytes) -> None:
+        """Show what is not of the device, also while output is held."""
+        if self._is_screen:
+            self._write_soon(data)
+        else:
+            with contextlib.suppress(OSError):
+                os.write(STANDARD_ERROR, data)
 
     def hold(self, is_held: bool) -> None:
         """Keep the output back while the user types a line to us."""
