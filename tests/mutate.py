@@ -448,8 +448,6 @@ REASONS: dict[str, str] = {
     "activate: swapped `self._is_in_place.set()` and `self._its_request.replaces = None`": SAME,
     "run: swapped `nursery.start_soon(self._pass_to_terminal)` and `nursery.start_soon(self._pass_to_device)`": SAME,
     "run: swapped `nursery.start_soon(self._pass_to_device)` and `nursery.start_soon(self._look)`": SAME,
-    "_pass_to_terminal: swapped `if not rest:` and `while rest:`": SAME,
-    "_pass_to_terminal: swapped `while rest:` and `await trio.lowlevel.checkpoint()`": SAME,
     "_pass_to_device: without `if data:`": SPARES,
     "_pass_to_device: swapped `if data:` and `with trio.move_on_at(terminal.left_at + CLOSE_DELAY) as waited:`": SPARES,
     "_pass_to_device: without `continue`": SPARES,

@@ -156,6 +156,11 @@ def ring_file(site: Site, stdin: int) -> FaultsPlace:
     return FaultsPlace(Place("ringbuf in a file", options, nobody), talks=False)
 
 
+def console(site: Site, stdin: int) -> FaultsPlace:
+    options = backend("console", history=1 << 16, **{"history-file": str(site.path())})
+    return FaultsPlace(Place("console", options, nobody), talks=False)
+
+
 def stdio(site: Site, stdin: int) -> FaultsPlace:
     out = os.open(site.folder / "out", os.O_RDONLY)
     os.lseek(out, 0, os.SEEK_END)
@@ -222,6 +227,7 @@ PLACES: Final[dict[str, Maker]] = {
             parallel,
             file_with_input,
             ring_file,
+            console,
             stdio,
             logged,
             mux,
