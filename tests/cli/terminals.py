@@ -36,10 +36,10 @@ def read_until(fd: int, text: bytes, seen: bytes = b"") -> tuple[bytes, bytes]:
     deadline = time.monotonic() + TIMEOUT
     while text not in seen:
         left = deadline - time.monotonic()
-        assert left > 0, seen
+        assert left > 0, seen[-1000:]
         if select.select([fd], [], [], left)[0]:
             data = os.read(fd, 65536)
-            assert data, seen
+            assert data, seen[-1000:]
             seen += data
     before, _, behind = seen.partition(text)
     return before, behind
@@ -65,6 +65,14 @@ class Terminal:
         """Wait until *text* is shown; return what was shown before."""
         before, self.seen = read_until(self.user, text, self.seen)
         return before
+
+    def take(self, size: int) -> bytes:
+        """Return *size* bytes or more that are shown next."""
+        while len(self.seen) < size:
+            assert select.select([self.user], [], [], TIMEOUT)[0], self.seen[-1000:]
+            self.seen += os.read(self.user, 65536)
+        taken, self.seen = self.seen, b""
+        return taken
 
     def resize(self, cols: int, rows: int) -> None:
         fcntl.ioctl(self.tty, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import re
+import select
 import shlex
 import signal
 import subprocess
+import threading
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -255,6 +260,59 @@ def test_after_a_crash_of_the_service_it_goes_on_without_a_gap_or_a_repetition(
             assert shown.partition(b"]\r\n")[2] == numbered(0, 200)
             user.type(ESCAPE + b"d")
             assert user.wait() == 0
+
+
+def test_crashes_while_the_device_prints_repeat_nothing_and_miss_nothing_that_was_kept(
+    tmp_path: Path,
+) -> None:
+    """What the service had read and not kept when it was killed, nobody has."""
+    history: dict[str, Any] = {"history": "1M", "history_file": f"{tmp_path}/h"}
+    device, slave = os.openpty()
+    tty.setraw(slave)
+    (tmp_path / "device").symlink_to(os.ttyname(slave))
+    stop = threading.Event()
+
+    def print_lines() -> None:
+        numbers = itertools.count()
+        while not stop.wait(0.001):  # so that the history has room for all
+            os.write(device, b"".join(b"line %06d\n" % next(numbers) for _ in range(5)))
+
+    printer = threading.Thread(target=print_lines)
+    try:
+        with contextlib.ExitStack() as stack:
+            it = stack.enter_context(board(tmp_path, device=device, **history))
+            user = stack.enter_context(terminal(*it.attach()))
+            user.expect(b"]\r\n")
+            printer.start()
+            shown = user.take(20_000)
+            for _ in range(3):
+                it.kill()
+                user.seen, shown = shown + user.seen, b""  # the line may be in what was taken
+                shown += user.expect(LOST)
+                it = stack.enter_context(board(tmp_path, device=device, **history))
+                shown += user.expect(AGAIN) + user.take(20_000)
+            stop.set()
+            printer.join()
+            it.print(b"\nend\n")
+            shown += user.expect(b"\nend\n")
+            with it.qmp() as qmp:
+                answer = qmp("chardev-history", id="board-console", max=1 << 20)
+    finally:
+        stop.set()
+        while select.select([slave], [], [], 0)[0]:
+            os.read(slave, 65536)
+        os.close(slave)
+        os.close(device)
+    assert answer["start"] == 0
+    numbers = [int(text) for text in LINE.findall(shown)]
+    assert all(a < b for a, b in itertools.pairwise(numbers))
+    kept = {int(text) for text in LINE.findall(answer["data"].encode())}
+    assert kept - set(numbers) == set()
+
+
+LINE = re.compile(rb"(?<=\nline )[0-9]{6}(?=\n)")
+LOST = b"\r\n[trio-chardev: the connection is lost; trying to connect again]\r\n"
+AGAIN = b"\r\n[trio-chardev: connected again]\r\n"
 
 
 def test_without_a_history_file_it_says_that_something_may_be_missing(tmp_path: Path) -> None:

@@ -103,12 +103,12 @@ class Attach:
             self._typed.clear()  # it was meant for what was shown then
         if not self._was_attached:
             self._welcome(session)
-        elif session.place is None or self._place is None:
-            self.local.tell("connected again: something may be missing, or shown again")
-        elif session.place.history != self._place.history:
-            self.local.tell("connected again: the history is another, so something may be missing")
-        else:
+        elif session.goes_on:
             self.local.tell("connected again")
+        elif session.place is None:
+            self.local.tell("connected again: something may be missing, or shown again")
+        else:
+            self.local.tell("connected again: the history is another, so something may be missing")
         self._was_attached, self._is_refusal_told = True, False
         self._session, self._place = session, session.place
 

@@ -66,6 +66,8 @@ class Session:
     """The size of our window, as the console knows it."""
     place: Place | None = None
     """Of the next byte that comes; None if that is not known."""
+    goes_on: bool = False
+    """Does it go on where we were?"""
     live_from: int = 0
     """What is before this cursor is shown again, and must not make the terminal answer."""
     reason: str | None = None
@@ -144,13 +146,15 @@ async def _attach(
     arguments = {"id": board.console_side, "role": wish.role, "exact": True}
     if size.is_known:
         arguments |= {"cols": size.cols, "rows": size.rows}
-    replay = {} if wish.replay is None else {"replay": wish.replay}
+    goes_on = False
     if place is None:
+        replay = {} if wish.replay is None else {"replay": wish.replay}
         sock, answer = await _pass_one_end(service, arguments | replay)
     else:
         since = {"since": place.cursor, "history-id": place.history}
         try:
             sock, answer = await _pass_one_end(service, arguments | since)
+            goes_on = True
         except QmpError:  # the history is another
             sock, answer = await _pass_one_end(service, arguments)
     return Session(
@@ -161,6 +165,7 @@ async def _attach(
         events=events,
         size=size,
         place=Place(answer["cursor"], answer["history-id"]),
+        goes_on=goes_on,
         live_from=answer["live-from"],
     )
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import secrets
 import time
 from collections.abc import Mapping
 
 import attrs
 import trio
 
+from trio_chardev.backends.console.lives import Lives
 from trio_chardev.backends.ringbuf.file import MAX_NOTE
 from trio_chardev.backends.ringbuf.ring import Ring
 from trio_chardev.errors import OptionsError
@@ -26,8 +26,7 @@ LOOK_FOR_LINE = 4096  # bytes in which a newcomer's replay looks for a line's be
 LOOK_BACK = 1 << 24  # bytes in which the last lines are looked for
 CHUNK = 1 << 14  # bytes of it at once
 LINE = b"\n"
-NUMBER = ""  # the key in a ring's note that is no mark
-NUMBER_BITS = 53  # what JSON's readers keep exactly
+LIVES = ""  # the key in a ring's note that is no mark
 
 
 @attrs.frozen
@@ -48,9 +47,10 @@ class History:
 
     def __init__(self, ring: Ring) -> None:
         self.ring = ring
-        self._marks = _parse_marks(ring.note)
-        self.number = self._marks.pop(NUMBER, 0) or secrets.randbits(NUMBER_BITS) or 1
-        """Another for each history: cursors of two are not comparable. A file keeps it."""
+        note = _parse_note(ring.note)
+        self._marks = _parse_marks(note)
+        self.lives = Lives.parse(note.get(LIVES)).another(self.end)
+        """Who was here before tells in which he was; a file keeps them."""
         self._grown = trio.Event()
         self.written_at: float | None = None
         """When something was printed last, in seconds since 1970; None if that is not known."""
@@ -162,7 +162,7 @@ class History:
         return self.end
 
     def _annotate(self) -> None:
-        self.ring.annotate(_note_of(self._marks, self.number))
+        self.ring.annotate(_note_of(self._marks, self.lives))
 
     def cursor_of(self, name: str) -> int:
         """The cursor of the mark *name*. Raises OptionsError if there is none."""
@@ -175,35 +175,41 @@ class History:
     def go_on_from(self, other: History) -> bool:
         """Take over what *other* has, unless this one has something of its own; does it go on?"""
         if self.ring is other.ring:
-            self._marks, self.number = dict(other.marks), other.number
+            self._marks, self.lives = dict(other.marks), other.lives
             self.written_at = other.written_at
             return True
         if self.end > 0:
             return False
         self.ring.go_on_from(other.ring)
-        self._marks, self.number = dict(other.marks), other.number
+        self._marks, self.lives = dict(other.marks), other.lives
         self.written_at = other.written_at
         self._annotate()
         return True
 
 
-def _note_of(marks: Mapping[str, int], number: int) -> bytes:
-    """Write *marks* for the file; the oldest are left out if there is no room for all."""
-    items = [(NUMBER, number), *marks.items()]
+def _note_of(marks: Mapping[str, int], lives: Lives) -> bytes:
+    """Write both for the file; the oldest marks are left out if there is no room for all."""
+    items: list[tuple[str, object]] = [(LIVES, lives.to_json()), *marks.items()]
     while len(note := json.dumps(dict(items), ensure_ascii=False).encode()) > MAX_NOTE:
         del items[1]
     return note
 
 
-def _parse_marks(note: bytes) -> dict[str, int]:
-    """Read what `_note_of` has made; what is damaged is as if there were none."""
+def _parse_note(note: bytes) -> dict[str, object]:
+    """Read what `_note_of` has made; what is damaged is as if there were nothing."""
     try:
-        marks = json.loads(note or b"{}")
+        parsed = json.loads(note or b"{}")
     except ValueError:
         return {}
-    if not isinstance(marks, dict):
-        return {}
-    return {name: cursor for name, cursor in marks.items() if type(cursor) is int and cursor >= 0}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _parse_marks(marks: Mapping[str, object]) -> dict[str, int]:
+    return {
+        name: cursor
+        for name, cursor in marks.items()
+        if name and type(cursor) is int and cursor >= 0
+    }
 
 
 def _count_continuation(data: bytes) -> int:

@@ -46,8 +46,9 @@ class AttachArguments:
     since: int | None = None
     """The cursor to begin at instead, for one who was there before."""
     history_id: int | None = None
-    """The history in which `since` counts, as an earlier chardev-attach has returned it; if it is
-    another now, this fails."""
+    """What the chardev-attach returned with which `since` was counted. If the console has gone on
+    since then with the history's file, it begins at what was not sent then; if the history is
+    another, this fails."""
     cols: UINT16 = 0
     rows: UINT16 = 0
     exact: bool = False
@@ -69,7 +70,7 @@ class AttachReturn:
     live_from: int
     """What it gets before this cursor is shown again."""
     history_id: int
-    """Of the history in which cursors count."""
+    """For a later chardev-attach; another after each start."""
 
 
 @attrs.frozen(kw_only=True)
@@ -218,10 +219,7 @@ def chardev_attach(context: Context, arguments: AttachArguments) -> dict[str, An
     sock = socket_from_fd(context.fds.take(arguments.fd), arguments.fd)
     try:
         console = _console(context, arguments.id)
-        number = console.history.number
-        if arguments.history_id not in (None, number):
-            raise OptionsError(f"console '{arguments.id}' has another history: {number}")
-        manner = _manner(arguments, has_window=has_window)
+        manner = _manner(arguments, console.history, has_window=has_window)
         newcomer = Newcomer(
             link=plain_link(sock, f"fd:{arguments.fd}"),
             who=name_of(sock),
@@ -236,12 +234,24 @@ def chardev_attach(context: Context, arguments: AttachArguments) -> dict[str, An
         close_socket(sock)
         raise
     result: dict[str, Any] = unstructure(
-        AttachReturn(client.number, client.begins_at, client.live_from, number)
+        AttachReturn(
+            client.number, client.begins_at, client.live_from, console.history.lives.number
+        )
     )
     return result
 
 
-def _manner(arguments: AttachArguments, *, has_window: bool) -> Manner:
+def _since(arguments: AttachArguments, history: History) -> int | None:
+    """Say at which cursor one begins who was there before. Raises OptionsError."""
+    if arguments.since is None or arguments.history_id is None:
+        return arguments.since
+    cursor = history.lives.resume(arguments.since, arguments.history_id)
+    if cursor is None:
+        raise OptionsError(f"console '{arguments.id}' has another history")
+    return cursor
+
+
+def _manner(arguments: AttachArguments, history: History, *, has_window: bool) -> Manner:
     """Say how the new client is treated. Raises OptionsError."""
     if arguments.replay is not None:
         parse_replay(arguments.replay)
@@ -251,7 +261,7 @@ def _manner(arguments: AttachArguments, *, has_window: bool) -> Manner:
     return Manner(
         role=arguments.role,
         replay=arguments.replay,
-        since=arguments.since,
+        since=_since(arguments, history),
         is_told=is_told if arguments.in_band is None else arguments.in_band,
         is_exact=arguments.exact,
     )
