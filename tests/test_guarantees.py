@@ -34,6 +34,7 @@ def named(page: str) -> Iterator[tuple[str, str]]:
         ("serial.md", 20),
         ("logs.md", 15),
         ("waiting.md", 15),
+        ("configuration.md", 10),
     ],
 )
 def test_every_test_that_is_named_exists(page: str, count: int) -> None:

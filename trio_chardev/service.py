@@ -14,7 +14,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -241,6 +241,10 @@ class Service:
             for monitor in list(self._monitors):
                 await monitor.wait_drained()
 
+    def reload_by(self, reload: Callable[[], Awaitable[Any]]) -> None:
+        """Let the command config-reload call *reload*, which returns a `Reloaded`."""
+        self._host.reload = reload
+
     async def quit_at(self, signalled: trio.Event) -> None:
         """Quit when *signalled* is set; see `catching_signals`."""
         await signalled.wait()
@@ -281,14 +285,16 @@ class Service:
 
 
 @asynccontextmanager
-async def catching_signals() -> AsyncIterator[trio.Event]:
-    """Give an event for `Service.quit_at`, set at SIGINT, SIGTERM and (not under nohup(1)) SIGHUP.
+async def catching_signals(*, hangup: bool = True) -> AsyncIterator[trio.Event]:
+    """Give an event for `Service.quit_at`, set at SIGINT, SIGTERM and SIGHUP.
+
+    SIGHUP is not among them under nohup(1), and without *hangup*.
 
     Within the block these signals do nothing else. Put it around the service's block: a second
     signal must not end the process before terminals and files are restored.
     """
     numbers = set(QUIT_SIGNALS)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    if not hangup or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         numbers.discard(signal.SIGHUP)
     signalled = trio.Event()
 
@@ -303,8 +309,10 @@ async def catching_signals() -> AsyncIterator[trio.Event]:
 
 
 @asynccontextmanager
-async def catching_reopening() -> AsyncIterator[trio.MemoryReceiveChannel[int]]:
-    """Give an item after SIGUSR2, for `Service.reopen_logs_at`; several signals may give one.
+async def catching(number: signal.Signals) -> AsyncIterator[trio.MemoryReceiveChannel[int]]:
+    """Give an item after signal *number*, as SIGUSR2 for `Service.reopen_logs_at`.
+
+    Several signals may give one item.
 
     Within the block that signal does nothing else, also while the service starts or is closing.
     """
@@ -315,7 +323,7 @@ async def catching_reopening() -> AsyncIterator[trio.MemoryReceiveChannel[int]]:
             with contextlib.suppress(trio.WouldBlock):
                 send.send_nowait(number)
 
-    with trio.open_signal_receiver(signal.SIGUSR2) as signals, receive:
+    with trio.open_signal_receiver(number) as signals, receive:
         async with open_background_nursery() as nursery:
             nursery.start_soon(note, signals)
             yield receive

@@ -17,7 +17,6 @@ from tests.services import Qmp, running, until
 from trio_chardev.backends.console.console import ConsoleBackend
 from trio_chardev.cli.later import FIRST_DELAY, MAX_DELAY
 from trio_chardev.config.absent import AbsentOptions, Attempts
-from trio_chardev.qmp.server.state import Table
 
 LIMIT = 20.0  # seconds of a test
 
@@ -85,13 +84,12 @@ async def test_it_is_tried_ever_less_often(tmp_path: Path, autojump_clock: trio.
         times.append(trio.current_time())
         raise tc.BackendError("not yet")
 
-    async with serving(tmp_path, "chardev.x = 'null'\n") as served, trio.open_nursery() as nursery:
+    async with serving(tmp_path, "chardev.x = 'null'\n") as served:
         begin = trio.current_time()
         later = served.later
-        key: tuple[Table, str] = ("chardevs", "x")
-        nursery.start_soon(later._try_again, key, fail, Attempts("not yet"))
+        later.try_again("chardevs", "x", fail, Attempts("not yet"))
         await trio.sleep(250)
-        later.forget("chardevs", "x")
+        assert later.pause("chardevs", "x") is not None
     delays = [round(b - a, 3) for a, b in itertools.pairwise([begin, *times])]
     assert delays == [1, 2, 4, 8, 16, 32, MAX_DELAY, MAX_DELAY, MAX_DELAY]
 

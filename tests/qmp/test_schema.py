@@ -28,6 +28,7 @@ from trio_chardev.errors import OptionsError
 from trio_chardev.options.members import IntRange
 from trio_chardev.options.structure import structure
 from trio_chardev.qmp.commands.chardev import COMMANDS, BackendArguments
+from trio_chardev.qmp.commands.config import Reloaded
 from trio_chardev.qmp.commands.context import Command, Context, Host
 from trio_chardev.qmp.commands.descriptor import FD_COMMANDS
 from trio_chardev.qmp.json.codec import Encoded
@@ -489,6 +490,10 @@ WITH_A_CLIENT = (
 """They return nothing, and are tested where there are clients."""
 
 
+async def reloaded() -> Reloaded:
+    return Reloaded(added=("x",), changed=(), removed=())
+
+
 async def test_what_each_handler_gives_fits_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both as a class, and as the schema tells it."""
     monkeypatch.setattr(Context, "take_passed_fd", connected_fd)
@@ -498,7 +503,7 @@ async def test_what_each_handler_gives_fits_its_type(monkeypatch: pytest.MonkeyP
     ]
     assert {name for name, _ in CALLS + bare} == set(COMMANDS) - set(WITH_A_CLIENT)
     async with open_registry() as registry:
-        context = Context(Host(registry, on_quit=lambda reason: None))
+        context = Context(Host(registry, on_quit=lambda reason: None, reload=reloaded))
         for name, arguments in CALLS + bare:
             result = COMMANDS[name].run(context, arguments)
             if inspect.isawaitable(result):

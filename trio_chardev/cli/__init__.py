@@ -108,7 +108,7 @@ def serve_command(
 
     The options are those of qemu-storage-daemon, and --config. Without any that says what to serve
     it is the default configuration, if there is one. Without --monitor and --qmp it listens on
-    $XDG_RUNTIME_DIR/trio-chardev/qmp.sock and prints that path. SIGUSR2 opens log files anew.
+    $XDG_RUNTIME_DIR/trio-chardev/qmp.sock and prints that path. SIGUSR2 opens log files anew; with a configuration SIGHUP reloads it.
     """
     load_plugins()
     from trio_chardev.cli.log import printing_in_background
@@ -122,22 +122,26 @@ def serve_command(
     try:
         with printing_in_background(level):
             is_told = chardevs or monitors or listeners or objects or devices
-            configuration = read_configuration(config) if config or not is_told else None
-            options = ServeOptions.parse(
-                chardevs,
-                monitors,
-                listeners,
-                pidfile,
-                warn,
-                objects,
-                sandbox,
-                devices,
-                echr,
-                state,
-                inherited,
-                configuration,
-            )
-            run(serve, options)
+            takes_files = bool(config or not is_told)
+
+            def parse() -> ServeOptions:
+                return ServeOptions.parse(
+                    chardevs,
+                    monitors,
+                    listeners,
+                    pidfile,
+                    warn,
+                    objects,
+                    sandbox,
+                    devices,
+                    echr,
+                    state,
+                    inherited,
+                    read_configuration(config) if takes_files else None,
+                )
+
+            options = parse()
+            run(serve, options, parse if config or options.files else None)
     except HelpRequested as request:
         say(ServeOptions.help_text(request))
 

@@ -217,6 +217,19 @@ def retry_command(socket: str | None, id: str) -> None:
     client.run(socket, control.on_device, "chardev-retry", id)
 
 
+@cli.command("reload")
+@SOCKET
+@JSON
+def reload_command(socket: str | None, as_json: bool) -> None:
+    """Read the service's configuration again, and apply what has changed, all of it or nothing.
+
+    What has not changed is not touched. If something is wrong, or can't be applied, all is as before.
+    """
+    from trio_chardev.cli import client, control
+
+    client.run(socket, control.reload, as_json)
+
+
 @cli.command("reopen-logs")
 @SOCKET
 @click.argument("id", required=False)

@@ -94,3 +94,16 @@ async def on_client(
     """Run *command* on a client of the console *name*."""
     board = await board_of(service, name)
     await service.execute(command, {"id": board.console_side, "client": client, **more})
+
+
+async def reload(service: Service, as_json: bool) -> None:
+    """Apply what the configuration says now, and say what that was."""
+    result = await service.execute("config-reload")
+    if as_json:
+        say_json(result)
+        return
+    for what in ("added", "changed", "removed"):
+        if result[what]:
+            say(printable(f"{what}: {', '.join(result[what])}"))
+    if not any(result.values()):
+        say("nothing has changed")

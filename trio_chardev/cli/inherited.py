@@ -30,6 +30,7 @@ class Inherited:
     _given: set[int] = attrs.Factory(set)
     _named: list[tuple[str, int]] = attrs.Factory(list)
     """Names and numbers in systemd's order; those of one name are given away in that order."""
+    _listening: dict[str, bool] = attrs.Factory(dict)
 
     @classmethod
     def found(cls, environ: Mapping[str, str] = os.environ) -> Inherited:
@@ -55,7 +56,12 @@ class Inherited:
         return own
 
     def is_listening(self, name: str) -> bool:
-        """Is it a listening socket? Does not give it away."""
+        """Is it a listening socket? Does not give it away; the answer stays, also when it is given."""
+        if name not in self._listening:
+            self._listening[name] = self._looks_listening(name)
+        return self._listening[name]
+
+    def _looks_listening(self, name: str) -> bool:
         with contextlib.suppress(BackendError, OSError):
             fd = self._find(name)
             if fd in self._left:

@@ -7,8 +7,9 @@ when that becomes possible. What the command line names has to be made at the st
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Container, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from typing import Any, Final
 
 import attrs
@@ -26,6 +27,16 @@ FIRST_DELAY: Final = 1.0  # seconds; it doubles
 MAX_DELAY: Final = 60.0
 
 
+@attrs.frozen(eq=False)
+class _Trying:
+    """Something that is tried again."""
+
+    make: Callable[[], Awaitable[bool]]
+    """Returns whether it was made; if not, it is not wanted any more."""
+    attempts: Attempts
+    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+
+
 @attrs.define(eq=False)
 class Later:
     """Makes objects, chardevs and devices as `Maker` does; those of a configuration perhaps later."""
@@ -34,7 +45,7 @@ class Later:
     configured: Container[tuple[Table, str]]
     """What comes from files."""
     _nursery: trio.Nursery
-    _trying: dict[tuple[Table, str], trio.CancelScope] = attrs.Factory(dict)
+    _trying: dict[tuple[Table, str], _Trying] = attrs.Factory(dict)
 
     @property
     def makes(self) -> Mapping[Table, Make]:
@@ -65,7 +76,7 @@ class Later:
             async def make() -> bool:
                 return await self.maker.put_in_place(id, options, stand_in)
 
-            self._nursery.start_soon(self._try_again, ("chardevs", id), make, attempts)
+            self.try_again("chardevs", id, make, attempts)
 
     async def _make(self, table: Table, make: Make, id: str, options: Any, by_client: bool) -> None:
         if by_client or (table, id) not in self.configured:
@@ -83,7 +94,7 @@ class Later:
                 return True
 
             attempts = self._note(table, id, exc)
-            self._nursery.start_soon(self._try_again, (table, id), make_it, attempts)
+            self.try_again(table, id, make_it, attempts)
 
     def _note(self, table: Table, id: str, error: ChardevError) -> Attempts:
         said = f"{self.maker.said[table, id]}: "
@@ -91,17 +102,23 @@ class Later:
         log.error("%s%s '%s' is tried again: %s", said, WHAT[table], id, text)
         return Attempts(text)
 
-    async def _try_again(self, key: tuple[Table, str], make: Any, attempts: Attempts) -> None:
+    def try_again(
+        self, table: Table, id: str, make: Callable[[], Awaitable[bool]], attempts: Attempts
+    ) -> None:
+        """Call *make* ever less often until it returns, in a task, unless `pause` ends that."""
+        self._trying[table, id] = trying = _Trying(make, attempts)
+        self._nursery.start_soon(self._run, (table, id), trying)
+
+    async def _run(self, key: tuple[Table, str], trying: _Trying) -> None:
         table, id = key
         said = f"{self.maker.said[key]}: "
-        delay = FIRST_DELAY
-        with trio.CancelScope() as scope:
-            self._trying[key] = scope
+        attempts, delay = trying.attempts, FIRST_DELAY
+        with trying.scope:
             while True:
                 await attempts.wait(delay)
                 delay = min(2 * delay, MAX_DELAY)
                 try:
-                    if await make():
+                    if await trying.make():
                         log.warning("%s%s '%s' has opened", said, WHAT[table], id)
                     break
                 except ChardevError as exc:
@@ -109,13 +126,16 @@ class Later:
                     if text != attempts.error:
                         log.error("%s%s '%s' is tried again: %s", said, WHAT[table], id, text)
                     attempts.error = text
-        if self._trying.get(key) is scope:
+        if self._trying.get(key) is trying:
             del self._trying[key]
 
-    def forget(self, table: Table, id: str) -> None:
-        """Try this no more."""
-        if (scope := self._trying.pop((table, id), None)) is not None:
-            scope.cancel()
+    def pause(self, table: Table, id: str) -> Callable[[], None] | None:
+        """Try this no more; the function that is returned does so again. None if it is made."""
+        trying = self._trying.pop((table, id), None)
+        if trying is None:
+            return None
+        trying.scope.cancel()
+        return functools.partial(self.try_again, table, id, trying.make, trying.attempts)
 
     def is_trying(self, table: Table, id: str) -> bool:
         """Is it still to be made?"""

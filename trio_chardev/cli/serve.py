@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterable, Iterator
+import signal
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import trio
 
@@ -19,13 +20,14 @@ from trio_chardev.cli.maker import Maker
 from trio_chardev.cli.options import ServeOptions
 from trio_chardev.cli.output import announce, complain, printable
 from trio_chardev.cli.pidfile import keeping_pid
+from trio_chardev.cli.reload import Reloader
 from trio_chardev.cli.restore import Wanted, is_monitor, make_all, plan
 from trio_chardev.config.absent import ABSENT
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import ChardevError
 from trio_chardev.qmp.server.state import StateFile, open_state_file
-from trio_chardev.service import Service, catching_reopening, catching_signals, open_service
+from trio_chardev.service import Service, catching, catching_signals, open_service
 
 # With Python's default thresholds a full collection, which walks all objects, comes every few
 # dozen chardev-adds once thousands of chardevs exist; and there are next to no cycles to find.
@@ -33,13 +35,24 @@ from trio_chardev.service import Service, catching_reopening, catching_signals, 
 GC_THRESHOLDS = (50_000, 20, 100)
 
 
-async def serve(options: ServeOptions) -> None:
-    """Run a service until a signal or ``quit``. Raises ChardevError if it can't start."""
+async def serve(options: ServeOptions, reread: Callable[[], ServeOptions] | None = None) -> None:
+    """Run a service until a signal or ``quit``. Raises ChardevError if it can't start.
+
+    *reread* parses the options anew, with the configuration as it is then, in a thread; with it,
+    SIGHUP applies the difference, instead of ending the service.
+    """
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     errors: list[ChardevError] = []
     pid = contextlib.nullcontext() if options.pidfile is None else keeping_pid(options.pidfile)
-    async with catching_signals() as signalled, catching_reopening() as reopening:
+    async with (
+        catching_signals(hangup=reread is None) as signalled,
+        catching(signal.SIGUSR2) as reopening,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        reloading = None
+        if reread is not None and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            reloading = await stack.enter_async_context(catching(signal.SIGHUP))
         with pid, _state_file(options.state) as state_file:
             async with (
                 open_service(
@@ -49,22 +62,27 @@ async def serve(options: ServeOptions) -> None:
             ):
                 nursery.start_soon(service.quit_at, signalled)
                 nursery.start_soon(service.reopen_logs_at, reopening)
-                nursery.start_soon(_begin, service, options, state_file, nursery, errors)
+
+                async def begin() -> None:
+                    later = await add_all(service, options, state_file, nursery)
+                    if reread is not None:
+                        reloader = Reloader(options, later, state_file, reread, nursery)
+                        service.reload_by(reloader.reload)
+                        if reloading is not None:
+                            nursery.start_soon(reloader.reload_at, reloading)
+
+                nursery.start_soon(_noting, begin, service, errors)
                 await service.run_until_quit()
     if errors:
         raise errors[0]
 
 
-async def _begin(
-    service: Service,
-    options: ServeOptions,
-    state_file: StateFile,
-    nursery: trio.Nursery,
-    errors: list[ChardevError],
+async def _noting(
+    begin: Callable[[], Awaitable[None]], service: Service, errors: list[ChardevError]
 ) -> None:
-    """Add what the command line names, in a task, as a chardev may wait for a client for long."""
+    """Run *begin*, in a task, as a chardev may wait for a client for long; quit if it fails."""
     try:
-        await add_all(service, options, state_file, nursery)
+        await begin()
     except ChardevError as exc:
         errors.append(exc)
         service.quit("host-error")

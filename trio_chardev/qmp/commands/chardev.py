@@ -19,6 +19,7 @@ from trio_chardev.core.runner import DRAIN_TIMEOUT
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.structure import unstructure
 from trio_chardev.qmp.commands.client import CLIENT_COMMANDS
+from trio_chardev.qmp.commands.config import CONFIG_COMMANDS
 from trio_chardev.qmp.commands.console import CONSOLE_COMMANDS
 from trio_chardev.qmp.commands.context import (
     ChardevReturn,
@@ -266,5 +267,6 @@ COMMANDS: dict[str, Command] = {
     **FD_COMMANDS,
     **OBJECT_COMMANDS,
     **DEVICE_COMMANDS,
+    **CONFIG_COMMANDS,
     "quit": Command(NoArguments, quit_),
 }

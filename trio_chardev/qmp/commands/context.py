@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import attrs
@@ -37,6 +37,9 @@ class Host:
     """Keeps what clients set up."""
     client_chardevs: Callable[[], Iterable[Chardev]] = tuple
     """Gives the chardevs of QMP listeners' clients, which are in no registry."""
+
+    reload: Callable[[], Awaitable[Any]] | None = None
+    """Applies what the configuration's files say now, and returns a `Reloaded`."""
 
     def quit(self, reason: ShutdownReason) -> None:
         """Begin to stop. Only the first call counts."""
