@@ -33,6 +33,7 @@ def named(page: str) -> Iterator[tuple[str, str]]:
         ("peers.md", 20),
         ("serial.md", 20),
         ("logs.md", 15),
+        ("consoles.md", 40),
         ("waiting.md", 15),
         ("configuration.md", 10),
     ],

@@ -65,8 +65,8 @@ def piped(*argv: str) -> Iterator[Terminal]:
     try:
         yield Terminal(process.stdin.fileno(), process.stdout.fileno())
     finally:
-        process.kill()
-        process.communicate()
+        process.terminate()  # conserver ends its own processes, which SIGKILL would leave behind
+        process.communicate(timeout=TIMEOUT)
 
 
 @contextmanager
