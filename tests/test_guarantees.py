@@ -36,6 +36,7 @@ def named(page: str) -> Iterator[tuple[str, str]]:
         ("consoles.md", 40),
         ("waiting.md", 15),
         ("configuration.md", 10),
+        ("attach.md", 15),
     ],
 )
 def test_every_test_that_is_named_exists(page: str, count: int) -> None:
