@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +127,15 @@ async def test_a_goodbye_has_its_code_and_text_in_a_websocket(tmp_path: Path) ->
         assert reason is not None
         assert (reason.code, reason.reason) == (1008, "kicked: lunch")
         nursery.cancel_scope.cancel()
+
+
+async def test_many_may_come_in_the_same_moment(tmp_path: Path) -> None:
+    """Whom the kernel's queue has no room for tries again after a second, by TCP."""
+    async with room(tmp_path) as it:
+        listener = await it.listen(abstract=True)
+        with ExitStack() as stack:
+            for _ in range(50):
+                sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+                sock.setblocking(False)
+                sock.connect(f"\0{listener.options.path}")
+            await it.wait_told(tc.ChardevClientAttached, 50)

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 REMOVED = Goodbye("stopping", "the listener is closed")
 STOPPING = Goodbye("stopping", "the service stops")
 NO_CONSOLE = Goodbye("gone", "there is no console now")
+BACKLOG = 128  # clients that the kernel lets wait: many come at once when a network is back
 MAX_SEEN_OFF = 64  # of those who are refused, at the same time; more are closed without a word
 
 
@@ -288,6 +289,7 @@ class ListenerDevice(Device):
         else:
             listener = await listen(address, None, None, self._files.sandbox)
         listener.let_pass_descriptors(False)
+        listener.set_backlog(BACKLOG)
         return listener
 
     async def _admit_all(self, reception: Reception, nursery: trio.Nursery) -> None:

@@ -20,8 +20,8 @@ from trio_chardev.events import WindowSize
 from trio_chardev.protocols.com_port import Port
 from trio_chardev.protocols.terminal import AnswerSplitter, QueryFilter, ends_within
 
-PIECE = 1 << 14  # bytes of one send, the size of a TLS record
-PIECES = 8  # of one client in a row; then others have their turn
+PIECE = 1 << 16  # bytes of one send
+PIECES = 2  # of one client in a row; then others have their turn
 REPLAY_PIECE = 1 << 12  # bytes of the history that are filtered at once
 LAST_LINES = 1 << 12  # bytes that one who was too slow gets of what it has missed
 OVERTAKEN = -1  # the position of one who counts, and whose count is of another history
@@ -237,7 +237,7 @@ class Client:
         sent = self.link.send(memoryview(data))
         self.position += sent
         self.sent += sent
-        return True
+        return self.position < history.end
 
     def _send_from(self, waiting: bytearray) -> None:
         del waiting[: self.link.send(memoryview(bytes(waiting[:PIECE])))]

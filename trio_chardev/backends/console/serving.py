@@ -131,13 +131,14 @@ class Serving:
             await self._printed.wait()
             self._printed = trio.Event()
             for client in self.crowd:
-                if not client.is_blocked:
+                if client.is_blocked:
+                    if self.crowd.lets_go(client):
+                        self._keep_up(client)
+                else:
                     self._send(client)
-                elif self.crowd.lets_go(client):
-                    self._keep_up(client)
+                    if client.is_due(self.crowd.history) and not client.is_gone:
+                        self._printed.set()
             self._moved.unpark_all()
-            if any(client.is_due(self.crowd.history) for client in self.crowd):
-                self._printed.set()
             await trio.lowlevel.checkpoint()
 
     def send_up_to(self, client: Client, cursor: int) -> None:
