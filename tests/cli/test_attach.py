@@ -28,7 +28,7 @@ from tests.cli.terminals import (
     until,
 )
 from tests.peers import free_port, need
-from tests.services import PROGRAM, TIMEOUT
+from tests.services import PROGRAM, TIMEOUT, running
 
 ESCAPE = b"\x1d"
 
@@ -375,6 +375,35 @@ def test_a_service_that_stops_and_starts_is_waited_for(tmp_path: Path) -> None:
             user.expect(b"connected again")
             again.print(b"there\n")
             user.expect(b"there\n")
+
+
+def test_a_console_that_comes_after_the_service_is_waited_for(tmp_path: Path) -> None:
+    with board(tmp_path) as it, terminal(*it.attach()) as user:
+        user.expect(b"attached to")
+        it.kill()
+        user.expect(b"the connection is lost")
+        with running("--qmp", f"unix:{it.socket},server=on,wait=off"), it.qmp() as qmp:
+            qmp.add("board", "null")
+            qmp.add("board-console", "console")
+            user.expect(b"connected again")
+            assert len(qmp("query-clients")) == 1
+
+
+def test_a_device_that_takes_nothing_does_not_take_the_menu(tmp_path: Path) -> None:
+    """Keys that nobody has room for are dropped, and one is told."""
+    with board(tmp_path) as it, it.qmp() as qmp, terminal(*it.attach()) as user:
+        qmp("chardev-change", id="board", backend={"type": "pty", "data": {}})
+        qmp("device_del", id="board-bridge")
+        user.expect(b"attached to")
+        told = b"the device does not take what you type: it goes nowhere]"
+        while told not in user.seen:
+            user.type(b"x" * 1000)
+            while select.select([user.user], [], [], 0)[0]:
+                user.seen += os.read(user.user, 65536)
+        user.type(ESCAPE + b"w")
+        user.expect(b"*w  1")
+        user.type(ESCAPE + b"d")
+        assert user.wait() == 0
 
 
 # ---------------------------------------------------------------- pipes

@@ -231,15 +231,21 @@ class Attach:
 
     def _type(self, data: bytes) -> None:
         """Have *data* sent; a person is told if it can't be, instead of being made to wait."""
-        if self.local.is_interactive and (
-            self._session is None or len(self._typed) + len(data) > MAX_TYPED
-        ):
-            if not self._is_refusal_told:
-                self._is_refusal_told = True
-                self.local.tell("what you type goes nowhere now")
-            return
-        self._typed += data
-        self._has_typed.set()
+        refusal = self._refusal(data) if self.local.is_interactive else None
+        if refusal is None:
+            self._typed += data
+            self._has_typed.set()
+        elif not self._is_refusal_told:
+            self.local.tell(refusal)
+        self._is_refusal_told = refusal is not None
+
+    def _refusal(self, data: bytes) -> str | None:
+        """Say why *data* can't be sent."""
+        if self._session is None:
+            return "what you type goes nowhere now"
+        if len(self._typed) + len(data) > MAX_TYPED:
+            return "the device does not take what you type: it goes nowhere"
+        return None
 
     async def _act(self, session: Session, do: Do) -> None:
         try:

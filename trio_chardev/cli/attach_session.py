@@ -6,7 +6,7 @@ Descriptors can't be passed over TCP; there one of the console's listeners has t
 
 from __future__ import annotations
 
-import os
+import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
@@ -175,7 +175,7 @@ async def _pass_one_end(
 ) -> tuple[trio.socket.SocketType, dict[str, Any]]:
     """Make a pair of sockets, and one end of it a client; return the other end."""
     ours, theirs = trio.socket.socketpair()
-    name = f"attach-{os.getpid()}"
+    name = f"attach-{secrets.token_hex(8)}"  # the monitor's other clients have names, too
     with _closed_on_error(ours):
         with theirs, trio.move_on_after(ANSWER_TIMEOUT) as scope:
             await service.execute("getfd", {"fdname": name}, fds=[theirs.fileno()])
