@@ -138,6 +138,8 @@ def test_serve_with_a_configuration(tmp_path: Path) -> None:
     with running("--config", f"{tmp_path}/x.toml") as service, Qmp(tmp_path / "q") as qmp:
         (row,) = qmp("query-chardev-stats", id="gone")["chardevs"]
         assert (row["kind"], row["state"]) == ("socket", "waiting")
+        details = {row["label"]: row for row in qmp("query-chardev-details")}
+        assert details["gone"]["backend"]["type"] == "socket"
         assert row["last-error"].endswith("No such file or directory")
         status, _, errors = service.stop()
     assert status == 0

@@ -194,8 +194,11 @@ async def test_what_could_not_open_is_tried_as_the_files_say_now(tmp_path: Path)
             await served.reload(text("two"))
         assert registry.options_of("x") is stand_in
         assert served.later.is_trying("chardevs", "x")
-        await served.reload(text("one", 'y = "null"'))
+        await served.reload("# moved\n" + text("one", 'y = "null"'))
         assert registry.options_of("x") is stand_in
+        registry["x"].retry()
+        await until(lambda: stand_in.attempts.next_try is not None)
+        assert stand_in.attempts.error.startswith("Failed to connect to ")
         with socket.socket(socket.AF_UNIX) as device:
             device.bind(f"{tmp_path}/two")
             device.listen()

@@ -57,10 +57,10 @@ class Later:
         }
 
     async def _make_object(self, id: str, options: Any, by_client: bool) -> None:
-        await self._make("objects", self.maker.make_object, id, options, by_client)
+        await self._make("objects", id, options, by_client)
 
     async def _make_device(self, id: str, options: Any, by_client: bool) -> None:
-        await self._make("devices", self.maker.make_device, id, options, by_client)
+        await self._make("devices", id, options, by_client)
 
     async def _make_chardev(self, id: str, options: Any, by_client: bool) -> None:
         if by_client or ("chardevs", id) not in self.configured:
@@ -78,23 +78,27 @@ class Later:
 
             self.try_again("chardevs", id, make, attempts)
 
-    async def _make(self, table: Table, make: Make, id: str, options: Any, by_client: bool) -> None:
+    async def _make(self, table: Table, id: str, options: Any, by_client: bool) -> None:
         if by_client or (table, id) not in self.configured:
-            await make(id, options, by_client)
+            await self._make_now(table, id, options, by_client)
             return
+
+        async def make() -> bool:
+            registry = self.maker.service.registry
+            if id in (registry.objects if table == "objects" else registry.devices):
+                return False  # a client has made one
+            await self._make_now(table, id, options, False)
+            return True
+
         try:
-            await make(id, options, False)
+            await make()
         except ChardevError as exc:
+            self.try_again(table, id, make, self._note(table, id, exc))
 
-            async def make_it() -> bool:
-                registry = self.maker.service.registry
-                if id in (registry.devices if table == "devices" else registry.objects):
-                    return False  # a client has made one
-                await make(id, options, False)
-                return True
-
-            attempts = self._note(table, id, exc)
-            self.try_again(table, id, make_it, attempts)
+    async def _make_now(self, table: Table, id: str, options: Any, by_client: bool) -> None:
+        maker = self.maker  # after a reload it is another
+        make = maker.make_object if table == "objects" else maker.make_device
+        await make(id, options, by_client)
 
     def _note(self, table: Table, id: str, error: ChardevError) -> Attempts:
         said = f"{self.maker.said[table, id]}: "
@@ -111,7 +115,6 @@ class Later:
 
     async def _run(self, key: tuple[Table, str], trying: _Trying) -> None:
         table, id = key
-        said = f"{self.maker.said[key]}: "
         attempts, delay = trying.attempts, FIRST_DELAY
         with trying.scope:
             while True:
@@ -119,9 +122,10 @@ class Later:
                 delay = min(2 * delay, MAX_DELAY)
                 try:
                     if await trying.make():
-                        log.warning("%s%s '%s' has opened", said, WHAT[table], id)
+                        log.warning("%s: %s '%s' has opened", self.maker.said[key], WHAT[table], id)
                     break
                 except ChardevError as exc:
+                    said = f"{self.maker.said[key]}: "
                     text = str(exc).removeprefix(said)
                     if text != attempts.error:
                         log.error("%s%s '%s' is tried again: %s", said, WHAT[table], id, text)

@@ -135,11 +135,12 @@ class Reloader:
         difference = Difference(self._options, new)
         difference.check()
         maker = self._later.maker
-        said = {**maker.said, **new.said}
-        change = _Change(
-            attrs.evolve(self._later, maker=attrs.evolve(maker, said=said)), difference
-        )
-        await change.make()
+        self._later.maker = attrs.evolve(maker, said={**maker.said, **new.said})
+        try:
+            await _Change(self._later, difference).make()
+        except BaseException:
+            self._later.maker = maker
+            raise
         for table, id in difference.keys:
             options = getattr(new, table).get(id)
             was = None if options is None else unstructure(options, UNIONS[table])

@@ -173,7 +173,7 @@ def _details(registry: Registry, chardev: Chardev, users: list[str]) -> dict[str
     return {
         "label": chardev.id,
         "filename": chardev.backend.filename,
-        "backend": _backend_of(registry.options_of(chardev.id)),
+        "backend": _backend_of(registry.options_of(chardev.id).meant),
         "open": chardev.is_open,
         "others-wait": chardev.backend.peer.others_wait,
         "lent": is_lent,

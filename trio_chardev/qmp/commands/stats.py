@@ -118,7 +118,7 @@ def _stats(registry: Registry, chardev: Chardev, counts: Counts | None) -> dict[
 def kind_of(options: BackendOptions) -> str:
     """The name of the kind that takes *options*."""
     names = (name for name, kind in KINDS.items() if kind.options is type(options.meant))
-    return next(names, type(options).__name__)
+    return next(names, type(options.meant).__name__)
 
 
 def chardev_retry(context: Context, arguments: IdArguments) -> dict[str, Any]:
