@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from bench import changes, crowd, fanout, idle, layers, memory, qmp, relay, startup
+from bench import changes, consoles, crowd, fanout, idle, layers, memory, qmp, relay, startup
 from bench.model import Benchmark
 
 BENCHMARKS: tuple[Benchmark, ...] = (
@@ -14,6 +14,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     *relay.BENCHMARKS,
     *layers.BENCHMARKS,
     *fanout.BENCHMARKS,
+    *consoles.BENCHMARKS,
     *memory.BENCHMARKS,
     *crowd.BENCHMARKS,
     *idle.BENCHMARKS,

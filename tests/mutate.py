@@ -78,6 +78,12 @@ SERIAL_TESTS = (
     *("tests/backends/serial/test_replug.py", "tests/backends/test_carry.py"),
 )
 
+CROWD = ("change", "crowd", "terminals", "goodbyes", "overtaking", "matrix")
+CROWD_TESTS = (
+    *(f"tests/backends/console/test_{name}.py" for name in CROWD),
+    "tests/devices/test_crowd_machine.py",
+)
+
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "core/chardev.py": (
         (
@@ -150,6 +156,19 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tests/core/test_look_again.py",),
     ),
     "core/splicing.py": (("fill", "empty_into", "stream"), ("tests/core/test_splicing.py",)),
+    "backends/console/crowd.py": (("admit", "remove", "end_typing", "take_over"), CROWD_TESTS),
+    "backends/console/keyboard.py": (
+        ("give_write", "client_came", "client_ends", "obey", "_set_writer", "take"),
+        CROWD_TESTS,
+    ),
+    "backends/console/client.py": (
+        ("begin_at", "leave", "skip", "send", "send_rest", "_send_piece", "_show_again"),
+        CROWD_TESTS,
+    ),
+    "backends/console/serving.py": (
+        ("serve", "see_off", "finish", "fan_out", "_send", "_write", "_read", "_receive"),
+        CROWD_TESTS,
+    ),
     "devices/exchange.py": (
         ("piece_sent", "_ways", "_burst", "_send_on"),
         ("tests/devices/test_exchange.py",),
