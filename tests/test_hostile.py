@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,8 @@ from tests.hostile.meter import metering
 from tests.hostile.peers import RIGHTS, Peer, Stream, fill
 from tests.matrix import eventually
 from tests.protocols.websocket_wire import BINARY, frame
+from tests.rooms import read_until, room
+from trio_chardev.backends.console.keyboard import MAX_QUEUED
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.socket.addresses import UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
@@ -146,3 +148,45 @@ async def test_what_comes_behind_it_is_not_lost(
             if way == "change":
                 await registry.change("flooded", NullOptions(), drain_timeout=30)
             await eventually(lambda: got == b"end")
+
+
+CROWD_FLOODS = {
+    "telnet": (b"\xff\xf6", {"telnet": True}),
+    "rfc2217": (b"\xff\xfa\x2c\x01\xff\xf0", {"rfc2217": True}),
+    "handshake": (b"GET / HTTP/1.1\r\nX: y\r\n", {"websocket": True}),
+    "typed": (b"x", {}),
+    "queries": (b"\x1b[0;0R\x1b]", {}),
+}
+
+
+@pytest.mark.parametrize("name", CROWD_FLOODS)
+async def test_whatever_a_client_of_a_console_sends_little_is_kept_and_others_see(
+    name: str, tmp_path: Path
+) -> None:
+    """The device takes nothing meanwhile, and a terminal was just asked something."""
+    unit, options = CROWD_FLOODS[name]
+    async with room(tmp_path) as it:
+        other = await it.come(await it.listen())
+        it.device.pause_input()
+        await it.device.send_all(b"\x1b[6n")
+        bad = await it.connect(await it.listen(**options))
+        data = unit * (MUCH // len(unit))
+        with trio.move_on_after(0.5), suppress(trio.BrokenResourceError):
+            for _ in range(64):
+                await bad.send_all(data)
+        assert sum(client.queued for client in it.clients) <= 2 * MAX_QUEUED
+        await it.device.send_all(b"seen\n")
+        assert (await read_until(other, b"seen\n")).endswith(b"seen\n")
+
+
+async def test_who_comes_and_leaves_all_the_time_leaves_nothing(tmp_path: Path) -> None:
+    async with room(tmp_path, max_clients=8) as it:
+        listener = await it.listen(abstract=True)
+        other = await it.come(listener)
+        before = open_descriptors()
+        for _ in range(1000):
+            (await it.connect(listener)).socket.close()
+        it._streams[1:] = []
+        await eventually(lambda: len(it.clients) == 1 and open_descriptors() <= before)
+        await it.device.send_all(b"seen\n")
+        assert await read_until(other, b"seen\n") == b"seen\n"
