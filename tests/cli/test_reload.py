@@ -298,3 +298,49 @@ def test_without_a_configuration_there_is_nothing_to_reload(tmp_path: Path) -> N
         with Qmp(tmp_path / "q") as qmp:
             assert qmp("config-reload") == "There is no configuration to reload"
         assert service.stop(signal.SIGHUP)[0] == 0
+
+
+async def test_fifty_reloads_under_load_lose_nothing(tmp_path: Path) -> None:
+    """A board prints all the time while its console, its log and another board are changed."""
+
+    def text(number: int) -> str:
+        return f"""
+            [console.a]
+            device = "socket,path={tmp_path}/board,server=on,wait=off"
+            listen = "{tmp_path}/a.sock"
+            history = "{64 + number % 3}k"
+            log = {{ file = "{tmp_path}/{number % 2}.log" }}
+            [console.b]
+            device = "{["null", "pty"][number % 2]}"
+            """
+
+    async def print_lines(board: trio.SocketStream, is_over: trio.Event) -> None:
+        number = 0
+        while not is_over.is_set():
+            await board.send_all(b"%06d\n" % number)
+            number += 1
+            await trio.sleep(0.0005)
+        await board.send_all(b"end")
+
+    received = bytearray()
+
+    async def read(client: trio.SocketStream) -> None:
+        while not received.endswith(b"end"):
+            received.extend(await client.receive_some(1 << 16))
+
+    with trio.fail_after(LIMIT):
+        async with serving(tmp_path, text(0)) as served:
+            client = await trio.open_unix_socket(f"{tmp_path}/a.sock")
+            board = await trio.open_unix_socket(f"{tmp_path}/board")
+            bridge = served.registry.devices["a-bridge"]
+            is_over = trio.Event()
+            async with client, board, trio.open_nursery() as nursery:
+                nursery.start_soon(print_lines, board, is_over)
+                nursery.start_soon(read, client)
+                for number in range(1, 51):
+                    await served.reload(text(number))
+                is_over.set()
+            assert served.registry.devices["a-bridge"] is bridge
+    lines = received.removesuffix(b"end").split()
+    assert lines == [b"%06d" % number for number in range(len(lines))]
+    assert len(lines) > 50

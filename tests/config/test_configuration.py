@@ -294,6 +294,14 @@ def test_a_circle_is_a_fault(tmp_path: Path) -> None:
             "0.toml:1: [device.x.driver]: 'y' is not a valid device model",
         ),
         (b"device.x.chardev = 'y'\n", "0.toml:1: [device.x]: 'driver' is missing"),
+        (
+            b"chardev.x = 'null'\n[device.b]\ndriver = 'bridge'\nchardev = 'x'\npeer = 'x'\n",
+            "0.toml:5: [device.b.peer]: Property 'bridge.peer' can't take value 'x': it is the",
+        ),
+        (
+            b"[console.c]\ndevice = 'null'\npace-char-us = -1\n",
+            "0.toml:3: [console.c.pace-char-us]: Property 'bridge.pace-char-us' can't take",
+        ),
         (b"x = " + b"[" * 100_000, "0.toml:1: it nests too deeply"),
     ],
 )

@@ -80,6 +80,46 @@ class BridgeOptions(DeviceOptions):
     notice: bool = False
     """Are users told in a line of text that the device is gone, back, or has been changed?"""
 
+    def check(self) -> None:
+        self.make_framer()
+        self.make_pacer()
+        self.check_sides()
+
+    def check_sides(self) -> None:
+        """Raise OptionsError unless the sides are two."""
+        if self.chardev == self.peer:
+            raise OptionsError(
+                f"Property 'bridge.peer' can't take value '{self.peer}': "
+                "it is the bridge's other side"
+            )
+
+    def make_framer(self) -> Framer | None:
+        """Make what frames that which the device sends, if anything does. Raises OptionsError."""
+        silence = self._seconds("frame_silence_us", MICROSECOND)
+        text = self.frame_delimiter
+        if text is None:
+            return Framer(silence) if silence else None
+        try:
+            return Framer(silence or SILENCE, parse_delimiter(text))
+        except ValueError as exc:
+            raise OptionsError(f"Property 'bridge.frame-delimiter' {exc}") from None
+
+    def make_pacer(self) -> Pacer | None:
+        """Make what paces that which is sent to the device, if anything does. Raises OptionsError."""
+        char = self._seconds("pace_char_us", MICROSECOND)
+        line = self._seconds("pace_line_ms", MILLISECOND)
+        return Pacer(char, line) if char or line else None
+
+    def _seconds(self, name: str, unit: float) -> float:
+        """Return the value of a property that is a time. Raises OptionsError."""
+        value: int = getattr(self, name)
+        if not 0 <= value * unit <= MAX_DELAY:
+            raise OptionsError(
+                f"Property 'bridge.{name.replace('_', '-')}' can't take value '{value}': "
+                f"it may be from 0 to {MAX_DELAY / unit:.0f}"
+            )
+        return value * unit
+
 
 @attrs.frozen
 class FlowInfo:
@@ -119,8 +159,8 @@ class Bridge(Device):
 
     def __init__(self, options: BridgeOptions, request: DeviceRequest) -> None:
         super().__init__(options, request)
-        self.to_peer = self._make_flow(options.translate_to_peer, framer=self._make_framer())
-        self.to_chardev = self._make_flow(options.translate_to_chardev, pacer=self._make_pacer())
+        self.to_peer = self._make_flow(options.translate_to_peer, framer=options.make_framer())
+        self.to_chardev = self._make_flow(options.translate_to_chardev, pacer=options.make_pacer())
         if not isinstance(self.to_peer, ShapedFlow) and not isinstance(self.to_chardev, ShapedFlow):
             exchange = Exchange(self.to_peer, self.to_chardev)
             self.to_peer.exchange = self.to_chardev.exchange = exchange
@@ -139,37 +179,8 @@ class Bridge(Device):
             return Flow(holds)
         return ShapedFlow(holds, translation=Translation(translate), framer=framer, pacer=pacer)
 
-    def _make_framer(self) -> Framer | None:
-        silence = self._seconds("frame_silence_us", MICROSECOND)
-        text = self.options.frame_delimiter
-        if text is None:
-            return Framer(silence) if silence else None
-        try:
-            return Framer(silence or SILENCE, parse_delimiter(text))
-        except ValueError as exc:
-            raise OptionsError(f"Property '{self.driver}.frame-delimiter' {exc}") from None
-
-    def _make_pacer(self) -> Pacer | None:
-        char = self._seconds("pace_char_us", MICROSECOND)
-        line = self._seconds("pace_line_ms", MILLISECOND)
-        return Pacer(char, line) if char or line else None
-
-    def _seconds(self, name: str, unit: float) -> float:
-        """Return the value of a property that is a time. Raises OptionsError."""
-        value: int = getattr(self.options, name)
-        if not 0 <= value * unit <= MAX_DELAY:
-            raise OptionsError(
-                f"Property '{self.driver}.{name.replace('_', '-')}' can't take value '{value}': "
-                f"it may be from 0 to {MAX_DELAY / unit:.0f}"
-            )
-        return value * unit
-
     def start(self) -> None:
-        if self.options.chardev == self.options.peer:
-            raise OptionsError(
-                f"Property '{self.driver}.peer' can't take value '{self.options.peer}': "
-                "it is the bridge's other side"
-            )
+        self.options.check_sides()
         if (device := self._chardevs.get(self.options.chardev)) is not None:
             self._watch = Watch(device.backend, device.is_open)
         self.chardev = self._attach("chardev", self.to_peer, self.to_chardev)
