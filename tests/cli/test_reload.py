@@ -154,6 +154,17 @@ async def test_what_fails_is_undone(tmp_path: Path) -> None:
         assert (await served.reload(BASE)).text == "nothing has changed"
 
 
+async def test_what_a_client_uses_is_not_removed_and_then_nothing_is(tmp_path: Path) -> None:
+    async with serving(tmp_path, BASE) as served:
+        served.registry.devices.add(tc.BridgeOptions(id="own", chardev="b", peer="c"))
+        before = all_of(served.registry)
+        with pytest.raises(tc.OptionsError, match="'c' can't be removed: 'own' uses it"):
+            await served.reload('[chardev]\na = "null"\nb = "ringbuf,size=8k"\n')
+        assert same(served.registry, before)
+        await served.registry.devices.remove("own")
+        await served.reload('[chardev]\na = "null"\nb = "ringbuf,size=8k"\n')
+
+
 async def test_a_failing_change_of_a_backend_leaves_the_one_before(tmp_path: Path) -> None:
     async with serving(tmp_path, BASE) as served:
         before = all_of(served.registry)

@@ -167,6 +167,7 @@ class _Change:
 
     async def make(self) -> None:
         """Make all steps, or undo those that were made. Raises ChardevError."""
+        self._check_removals()
         for key in self._difference.keys:
             self._pause(key)
         error: Exception | None = None
@@ -177,6 +178,21 @@ class _Change:
         if error is not None:
             await self._undo_all(error)
             raise error
+
+    def _check_removals(self) -> None:
+        """Raise OptionsError if a client's device would keep a chardev from being removed.
+
+        That would be found later, too, but by then devices would have been removed, and made again
+        without their clients.
+        """
+        gone = {id for id, _, now in self._difference.of("chardevs") if now is None}
+        ours = {id for _, id in self._difference.keys}
+        users = self._registry.users
+        for id in gone:
+            for user in users.get(id, ()):
+                if user not in ours:
+                    where = self._later.maker.said["chardevs", id]
+                    raise OptionsError(f"{where}: '{id}' can't be removed: '{user}' uses it")
 
     async def _undo_all(self, error: Exception) -> None:
         """Undo the steps that were made before *error*, which gets a note about what fails now."""
