@@ -336,8 +336,7 @@ def test_a_terminal_that_is_stopped_loses_only_what_the_history_has_lost(tmp_pat
         user.expect(b"]\r\n")
         for at in range(0, len(lines), 4096):
             it.print(lines[at : at + 4096])
-        while qmp("chardev-history", id="board-console")["next"] < len(lines):
-            pass
+        until(lambda: qmp("chardev-history", id="board-console")["next"] == len(lines))
         skipped = 0
         rest = user.expect(b"line 059999\n") + b"line 059999\n"
         shown = b""
@@ -396,10 +395,14 @@ def test_a_device_that_takes_nothing_does_not_take_the_menu(tmp_path: Path) -> N
         qmp("device_del", id="board-bridge")
         user.expect(b"attached to")
         told = b"the device does not take what you type: it goes nowhere]"
-        while told not in user.seen:
+
+        def is_told() -> bool:
             user.type(b"x" * 1000)
             while select.select([user.user], [], [], 0)[0]:
                 user.seen += os.read(user.user, 65536)
+            return told in user.seen
+
+        until(is_told)
         user.type(ESCAPE + b"w")
         user.expect(b"*w  1")
         user.type(ESCAPE + b"d")
@@ -418,8 +421,7 @@ def test_as_a_pipe_bytes_go_in_and_out_until_it_is_silent(tmp_path: Path) -> Non
     with board(tmp_path, history="64k") as it:
         it.print(b"before\n")
         with it.qmp() as qmp:
-            while not qmp("chardev-history", id="board-console")["data"]:
-                pass
+            until(lambda: bool(qmp("chardev-history", id="board-console")["data"]))
         done = piped(it, "--linger", "0.2", data=b"\x1dd\x00" * 1000)
         assert (done.returncode, done.stdout, done.stderr) == (0, b"before\n", b"")
         it.expect(b"\x1dd\x00" * 1000)
@@ -435,8 +437,7 @@ def test_a_reader_that_leaves_ends_it_quietly(tmp_path: Path) -> None:
         )
         assert process.stdout is not None
         with it.qmp() as qmp:
-            while not qmp("query-clients"):
-                pass
+            until(lambda: bool(qmp("query-clients")))
         process.stdout.close()
         it.print(b"x" * 100)
         assert process.wait(TIMEOUT) == -signal.SIGPIPE
@@ -486,8 +487,7 @@ def test_a_terminal_that_hangs_up_ends_it(tmp_path: Path) -> None:
         user.expect(b"attached to")
         user.hang_up()
         assert user.process.wait(TIMEOUT) != 0
-        while qmp("query-clients"):
-            pass
+        until(lambda: not qmp("query-clients"))
 
 
 def test_one_can_leave_a_service_that_is_stopped(tmp_path: Path) -> None:

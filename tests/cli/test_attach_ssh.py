@@ -94,5 +94,4 @@ def test_one_whose_network_is_gone_is_a_client_no_more(tmp_path: Path) -> None:
         user.expect(b"attached to board-console")
         assert len(qmp("query-clients")) == 1
         user.process.kill()
-        while qmp("query-clients"):
-            pass
+        until(lambda: not qmp("query-clients"))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import signal
 import socket
+import struct
 from pathlib import Path
 
+from tests.cli.terminals import until
 from tests.crowds import Served, read_until, served
 from tests.services import TIMEOUT
+from trio_chardev.backends.ringbuf.file import HEAD_SIZE
+
+END_AT = 24 + 8 + 8  # in the file: behind the magic, the size and the start
 
 
 def plug(it: Served, name: str) -> socket.socket:
@@ -85,6 +90,12 @@ def test_a_device_goes_comes_is_changed_lent_and_returned(tmp_path: Path) -> Non
                 assert read_until(program, b"four\n") == b"one\ntwo\nthree\nfour\n"
 
 
+def is_kept(path: Path, end: int, mark: bytes) -> bool:
+    """Has the thread brought everything to the file? What a crash leaves is what it has."""
+    head = path.read_bytes()[:HEAD_SIZE]
+    return struct.unpack_from("<Q", head, END_AT) == (end,) and mark in head
+
+
 def test_a_history_in_a_file_goes_on_after_kill_9(tmp_path: Path) -> None:
     console = f"history=64k,history-file={tmp_path}/history"
     lines = [b"%07d\n" % number for number in range(2000)]
@@ -94,6 +105,7 @@ def test_a_history_in_a_file_goes_on_after_kill_9(tmp_path: Path) -> None:
         assert it.qmp("chardev-mark", id="users", name="here") == {"cursor": 8000}
         it.board.sendall(b"".join(lines[1000:1500]))
         read_until(client, lines[1499])
+        until(lambda: is_kept(tmp_path / "history", 12000, b"here"))
         it.service.process.send_signal(signal.SIGKILL)
         it.service.process.wait()
     with served(tmp_path, "l", "since,replay=here", console=console) as it:
