@@ -111,7 +111,7 @@ ALLOWED = {
     "cli.pidfile._take": ALONE,
     "cli.pidfile._write": ALONE,
     "cli.pidfile.is_at": ALONE,
-    "cli.send._type": THREAD,
+    "cli.input.read_some": THREAD,
     "cli.table.say_table": ALONE,
     "qmp.client.client._is_stopped": ALONE,
 }

@@ -22,6 +22,7 @@ PAGES = [
         "ARCHITECTURE.md",
         "CHANGELOG.md",
         "docs/bridge.md",
+        "docs/commands.md",
         "docs/security.md",
         "docs/python.md",
         "docs/serial.md",

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.boards import board
 from tests.cli.calls import Call, wait_for
 from tests.peers import need
 from tests.services import Qmp, running
@@ -23,17 +24,8 @@ NO_SUCH = "trio-chardev: there is no 'x'; there is: n\n"
 
 @pytest.fixture
 def device(call: Call, path: Path, tmp_path: Path) -> Iterator[socket.socket]:
-    """A board at 'board', with the console 'board-console'."""
-    call("add", "board", f"socket,path={tmp_path}/board,server=on,wait=off")
-    call("add", "board-console", "console,history=64k")
-    assert call("bridge", "board", "board-console") == (0, "", "")
-    with socket.socket(socket.AF_UNIX) as board:
-        board.connect(f"{tmp_path}/board")
-        with Qmp(path) as qmp:
-            wait_for(lambda: qmp("query-chardev-details")[1]["open"])
-            yield board
-            for row in qmp("query-devices"):
-                qmp("device_del", id=row["id"])
+    with board(call, path, tmp_path) as sock:
+        yield sock
 
 
 # ---------------------------------------------------------------- list

@@ -31,6 +31,18 @@ PRINTING = [
     ["qmp", "query-chardev"],
     ["change", "p", "pty"],
     ["change", "p", "help"],
+    ["bridge", "p", "p", "help"],
+    ["show", "p"],
+    ["clients"],
+    ["list", "--json"],
+    ["list", "--devices"],
+    ["history", "c"],
+    ["history", "c", "--follow"],
+    ["history", "c", "--json"],
+    ["expect", "c", "x", "--since", "0"],
+    ["send", "c", "x", "--cursor"],
+    ["mark", "c", "x"],
+    ["version"],
     ["events"],
 ]
 
@@ -39,8 +51,12 @@ PRINTING = [
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """$XDG_RUNTIME_DIR of a service."""
     folder = tmp_path_factory.mktemp("service")
-    with running("--chardev", "null,id=p", XDG_RUNTIME_DIR=str(folder)) as service:
+    options = ["--chardev", "null,id=p", "--chardev", "console,id=c", "--device", "echo,chardev=c"]
+    with running(*options, XDG_RUNTIME_DIR=str(folder)) as service:
         assert service.wait_line().startswith("QMP at ")
+        with open(os.devnull, "wb") as nowhere:
+            assert end_of(folder, ["send", "c", "x"], nowhere.fileno()) == (0, "")
+            assert end_of(folder, ["expect", "c", "x", "--since", "0"], nowhere.fileno())[0] == 0
         yield folder
 
 
@@ -134,6 +150,37 @@ def test_an_interrupted_demo_cleans_up_and_says_nothing(tmp_path: Path, number: 
         process.kill()
     assert (process.returncode, errors) == (130, "")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line", "answer"),
+    [
+        (["qmp", "-"], b"chardev-mark id=c name=m\n", b'{"cursor": '),
+        (["history", "c", "--follow"], b"", b"x"),
+    ],
+)
+def test_an_interrupted_command_that_waits_says_nothing(
+    folder: Path, arguments: list[str], line: bytes, answer: bytes
+) -> None:
+    """Whatever it waits for: what is printed, or standard input."""
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},
+    )
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(line)
+        process.stdin.flush()
+        assert os.read(process.stdout.fileno(), 100).startswith(answer)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT) == 130
+        assert process.communicate() == (b"", b"")
+    finally:
+        process.kill()
 
 
 def test_it_is_a_module_too() -> None:

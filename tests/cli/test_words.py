@@ -5,9 +5,17 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from trio_chardev.cli.words import parse_arguments
+from trio_chardev.cli.schema import settle
+from trio_chardev.cli.words import parse_arguments as parse, parse_line
 from trio_chardev.errors import OptionsError
 from trio_chardev.qmp.json.codec import encode
+
+
+def parse_arguments(words: list[str]) -> dict[str, Any]:
+    """As without a schema."""
+    arguments = parse(words)
+    settle(arguments, None, "x")
+    return arguments
 
 
 @pytest.mark.parametrize(
@@ -109,3 +117,26 @@ def test_every_value_can_be_spelt(arguments: dict[str, Any]) -> None:
 def test_the_kind_null_needs_no_quotes() -> None:
     assert parse_arguments(["backend.type=null"]) == {"backend": {"type": "null"}}
     assert parse_arguments(['x={"y": null}', "z=[null]"]) == {"x": {"y": None}, "z": [None]}
+
+
+@pytest.mark.parametrize(
+    ("line", "parsed"),
+    [
+        ("", None),
+        ("  # x", None),
+        ("quit", ("quit", {})),
+        ("x 'a=b c' d.e=f", ("x", {"a": "b c", "d": {"e": "f"}})),
+        ('{"execute": "x"}', ("x", {})),
+        ("{'execute': 'x', 'arguments': {'a': null}}", ("x", {"a": None})),
+    ],
+)
+def test_lines_of_a_script(line: str, parsed: object) -> None:
+    assert parse_line(line) == parsed
+
+
+@pytest.mark.parametrize(
+    "line", ["x 'a", "x a", "{", '{"execute": 5}', '{"arguments": {}}', "{} {}"]
+)
+def test_lines_that_are_wrong(line: str) -> None:
+    with pytest.raises(OptionsError):
+        parse_line(line)

@@ -13,7 +13,7 @@ import click
 
 from trio_chardev.cli import attach_command, chardev_commands, console_commands
 from trio_chardev.cli.errors import print_error, status_of
-from trio_chardev.cli.group import SOCKET, cli, load_plugins
+from trio_chardev.cli.group import JSON, SOCKET, cli, load_plugins
 from trio_chardev.cli.inherited import Inherited, fill_standard
 from trio_chardev.cli.output import say, warn
 from trio_chardev.errors import NOTICE
@@ -171,21 +171,41 @@ def check_command(inherited: Inherited, config: Sequence[str]) -> None:
 @click.argument("command")
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE | KEY.KEY=VALUE | JSON]...")
 def qmp_command(socket: str | None, command: str, words: Sequence[str]) -> None:
-    """Run one QMP command and print what it returns.
+    """Run a QMP command and print what it returns.
 
-    It is printed as JSON, indented on a terminal, else in one line. A VALUE is parsed as JSON
-    if it is valid, and is a string otherwise; dots nest; a JSON object is merged with the rest:
+    With '-' it is those in standard input. It is printed as JSON, indented on a terminal, else in one line. A VALUE is a string where
+    the server's schema has one; else it is parsed as JSON if it is valid; dots nest; a JSON
+    object is merged with the rest:
 
     \b
-      trio-chardev qmp chardev-add id=log backend.type=file backend.data.out=/var/log/board
+      trio-chardev qmp chardev-add id=l backend.type=file backend.data.out=/tmp/l
       trio-chardev qmp ringbuf-read device=console size=1024
       trio-chardev qmp chardev-remove '{"id": "log"}'
+      trio-chardev qmp - < commands
 
-    An error from the server is printed as 'CLASS: TEXT', and the exit status is 1.
+    In standard input each line is a COMMAND with its words, as a shell would split it, or an
+    object of JSON as QMP has it; it ends with the first that fails. An error from the server is
+    printed as 'CLASS: TEXT', and the exit status is 1.
     """
     from trio_chardev.cli import client, qmp
+    from trio_chardev.cli.words import parse_arguments
 
-    client.run(socket, qmp.run_command, command, words)
+    if command != "-":
+        client.run(socket, qmp.run_command, command, parse_arguments(words))
+    elif words:
+        raise click.UsageError("'-' takes no words")
+    else:
+        client.run(socket, qmp.run_script)
+
+
+@cli.command("version")
+@SOCKET
+@JSON
+def version_command(socket: str | None, as_json: bool) -> None:
+    """Print the versions of this program and of the service."""
+    from trio_chardev.cli import version
+
+    version.show(socket, as_json)
 
 
 @cli.command("events")
@@ -201,7 +221,7 @@ def events_command(socket: str | None) -> None:
 @click.option("--changes", default=50, show_default=True, type=click.IntRange(1, 100_000))
 @click.option("--seed", default=2017, show_default=True, help="Chooses the order of the backends.")
 def demo_command(changes: int, seed: int) -> None:
-    """Change a console again and again while a program prints to it, and count the bytes."""
+    """Change a console again and again, and count the bytes."""
     from trio_chardev.cli.demo import demo
     from trio_chardev.cli.running import run_until_signal
 

@@ -34,9 +34,9 @@ def list_command(socket: str | None, what: str | None, as_json: bool) -> None:
 @ID
 @JSON
 def show_command(socket: str | None, id: str, as_json: bool) -> None:
-    """Print what is known of ID: a chardev, a console or a device such as a bridge.
+    """Print what is known of ID.
 
-    Of a console and the device that a bridge joins with it, both are shown.
+    It is a chardev, or a device such as a bridge. Of a console and the device that a bridge joins with it, both are shown.
     """
     from trio_chardev.cli import client
     from trio_chardev.cli.show import show
@@ -149,9 +149,9 @@ def remove_command(socket: str | None, id: str) -> None:
 @click.argument("b")
 @click.argument("options", metavar="[KEY=VALUE[,KEY=VALUE...]]", default="")
 def bridge_command(socket: str | None, a: str, b: str, options: str) -> None:
-    """Join the chardevs A, where the device is, and B, where its users come.
+    """Join the chardevs A and B.
 
-    The options are those of 'serve --device bridge'; OPTIONS 'help' lists them. The bridge's id
+    A is where the device is, B where its users come. The options are those of 'serve --device bridge'; OPTIONS 'help' lists them. The bridge's id
     is 'A-bridge' if they name none:
 
     \b
@@ -186,9 +186,9 @@ def break_command(socket: str | None, id: str) -> None:
 @click.option("--pty", is_flag=True, help="To the user of a PTY, whose path is printed.")
 @JSON
 def lend_command(socket: str | None, id: str, pty: bool, as_json: bool) -> None:
-    """Lend the device ID to another program; its users and its console stay.
+    """Lend the device ID to another program.
 
-    It is closed, until 'return'. With --pty it stays open, for the program that uses the PTY,
+    Its users and its console stay. It is closed, until 'return'. With --pty it stays open, for the program that uses the PTY,
     and is back when that closes it.
     """
     from trio_chardev.cli import client, control
@@ -211,7 +211,7 @@ def return_command(socket: str | None, id: str, as_json: bool) -> None:
 @SOCKET
 @ID
 def retry_command(socket: str | None, id: str) -> None:
-    """Try at once to open or connect the device ID, rather than after the usual time."""
+    """Try now to open or connect the device ID."""
     from trio_chardev.cli import client, control
 
     client.run(socket, control.on_device, "chardev-retry", id)
@@ -234,9 +234,9 @@ def reload_command(socket: str | None, as_json: bool) -> None:
 @SOCKET
 @click.argument("id", required=False)
 def reopen_logs_command(socket: str | None, id: str | None) -> None:
-    """Open the log files anew, as after a rotation: that of ID, or all.
+    """Open the log file of ID, or all, anew.
 
-    When it is done, the old files can be compressed.
+    That is for the time after a rotation. When it is done, the old files can be compressed.
     """
     from trio_chardev.cli import client
 

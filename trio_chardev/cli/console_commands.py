@@ -32,15 +32,15 @@ def clients_command(socket: str | None, id: str | None, as_json: bool) -> None:
 def send_command(
     socket: str | None, id: str, text: str | None, cursor: bool, as_json: bool
 ) -> None:
-    r"""Type TEXT at the console ID, or what comes from standard input.
+    """Type TEXT, or standard input, at the console ID.
 
-    In TEXT, but not in standard input, \r, \n, \t, \\ and \xNN are escapes; an end of line is
-    \r, as at a keyboard. The text counts as a client's: if another has the right to write, or no
+    In TEXT, but not in standard input, \\r, \\n, \\t, \\\\ and \\xNN are escapes; an end of line
+    is \\r, as at a keyboard. The text counts as a client's: if another has the right to write, or no
     device is there, nothing is sent, and the exit status is 1.
 
     \b
-      trio-chardev send board 'root\r'
-      at=$(trio-chardev send board 'uname -r\r' --cursor)
+      trio-chardev send board 'root\\r'
+      at=$(trio-chardev send board 'uname -r\\r' --cursor)
       trio-chardev expect board '[0-9]+[.][0-9]+' --since $at
     """
     from trio_chardev.cli import client
@@ -78,9 +78,9 @@ def expect_command(
     since: str | None,
     as_json: bool,
 ) -> None:
-    """Wait until the console ID has printed PATTERN, a regular expression as Python's.
+    """Wait until the console ID has printed PATTERN.
 
-    What came is printed, up to the end of the match. The exit status is 0 if it has come, and 1
+    PATTERN is a regular expression, as Python's. What came is printed, up to the end of the match. The exit status is 0 if it has come, and 1
     if not, within the time. It looks at what comes from now on: to answer fast devices, give
     --since what 'send --cursor' has printed, or 'next' of an earlier --json.
 
@@ -154,7 +154,10 @@ def history_command(
 @click.argument("name")
 @JSON
 def mark_command(socket: str | None, id: str, name: str, as_json: bool) -> None:
-    """Give this place in the output of the console ID a NAME, and print its cursor."""
+    """Give this place in the output of ID a NAME.
+
+    Its cursor is printed. ID is a console.
+    """
     from trio_chardev.cli import client, control
 
     client.run(socket, control.mark, id, name, as_json)
@@ -166,7 +169,10 @@ def mark_command(socket: str | None, id: str, name: str, as_json: bool) -> None:
 @click.argument("client", type=int)
 @click.option("--reason", metavar="TEXT", help="The client is told this.")
 def kick_command(socket: str | None, id: str, client: int, reason: str | None) -> None:
-    """Let the CLIENT of the console ID go; 'clients' shows their numbers."""
+    """Let the CLIENT of the console ID go.
+
+    'clients' shows their numbers.
+    """
     from trio_chardev.cli import client as module, control
 
     more = {} if reason is None else {"reason": reason}

@@ -3,22 +3,57 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, Final
 
 from trio_chardev.cli.client import Service
+from trio_chardev.cli.input import lines
 from trio_chardev.cli.output import complain, say, say_json
-from trio_chardev.cli.words import parse_arguments
-from trio_chardev.qmp.client.client import QmpEvent, QmpEvents
+from trio_chardev.cli.schema import Schema, needs_schema, settle
+from trio_chardev.cli.words import parse_line
+from trio_chardev.errors import OptionsError
+from trio_chardev.qmp.client.client import QmpError, QmpEvent, QmpEvents
 from trio_chardev.qmp.json.encoder import encode
 
 # Events that may wait while the reader of our output is slow; more are lost, which is reported.
 MAX_EVENTS: Final = 1 << 16
 
 
-async def run_command(service: Service, name: str, words: Iterable[str]) -> None:
-    """Run a command and print its result as JSON."""
-    say_json(await service.execute(name, parse_arguments(words)))
+async def run_command(service: Service, name: str, arguments: dict[str, Any]) -> None:
+    """Run a command and print its result as JSON. *arguments* are those of `parse_arguments`."""
+    schema = await _schema_of(service) if needs_schema(arguments) else None
+    settle(arguments, schema, name)
+    say_json(await service.execute(name, arguments))
+
+
+async def run_script(service: Service) -> None:
+    """Run the commands in standard input, a line each, until one fails.
+
+    Raises OptionsError and QmpError, with the number of the line.
+    """
+    async for number, line in lines():
+        try:
+            if (parsed := parse_line(line)) is not None:
+                name, arguments = parsed
+                if line.lstrip().startswith("{"):  # QMP, to be taken at its word
+                    say_json(await service.execute(name, arguments))
+                else:
+                    await run_command(service, name, arguments)
+        except OptionsError as exc:
+            raise OptionsError(f"line {number}: {exc}") from exc
+        except QmpError as exc:
+            raise QmpError(f"line {number}: {exc}", exc.error_class) from exc
+
+
+async def _schema_of(service: Service) -> Schema:
+    """The schema of the server; ours, if it can't tell."""
+    entities = await service.ask_if_known("query-qmp-schema")
+    if entities is None:
+        from trio_chardev.qmp.commands.chardev import COMMANDS
+        from trio_chardev.qmp.schema import qmp_schema
+        from trio_chardev.qmp.server.events import EVENTS
+
+        entities = qmp_schema(COMMANDS, EVENTS)
+    return Schema(entities)
 
 
 async def print_events(service: Service) -> None:

@@ -6,20 +6,20 @@ console has read all.
 
 from __future__ import annotations
 
-import os
 import socket
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import attrs
 import trio
 
 from trio_chardev.cli.client import Service
+from trio_chardev.cli.input import read_some
 from trio_chardev.cli.names import Board, board_of
 from trio_chardev.cli.output import say, say_json
+from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import BackendError, OptionsError
-from trio_chardev.workers import run_in_worker
 
 FD_NAME = "trio-chardev-send"
 READ_SIZE = 1 << 16
@@ -42,13 +42,13 @@ async def send(
     async with _attached(service, console) as (stream, attached):
         number = attached["client"]
         await _check_right(service, console, number)
-        async with trio.open_nursery() as nursery:
+        typing = _Typing(stream, text)
+        async with open_background_nursery() as nursery:
             nursery.start_soon(_discard_output, stream)
-            size = await _type(stream, text)
-            await _wait_taken(service, console, number, size)
-            nursery.cancel_scope.cancel()
+            nursery.start_soon(typing.run)
+            await _wait_taken(service, console, number, typing)
     if as_json:
-        say_json({"cursor": attached["cursor"], "bytes": size})
+        say_json({"cursor": attached["cursor"], "bytes": typing.sent})
     elif show_cursor:
         say(str(attached["cursor"]))
 
@@ -95,21 +95,39 @@ async def _check_right(service: Service, console: str, number: int) -> None:
                 )
 
 
-async def _type(stream: trio.SocketStream, text: bytes | None) -> int:
-    """Send all; return how much. Raises BackendError if the console has let us go."""
-    size = 0
-    try:
-        if text is not None:
-            await stream.send_all(text)
-            size = len(text)
-        else:
-            while data := await run_in_worker(os.read, sys.stdin.fileno(), READ_SIZE):
-                await stream.send_all(data)
-                size += len(data)
-        await stream.send_eof()
-    except trio.BrokenResourceError as exc:
-        raise BackendError("the console has let us go") from exc
-    return size
+@attrs.define
+class _Typing:
+    """Sends a text, or what comes from standard input."""
+
+    stream: trio.SocketStream
+    text: bytes | None
+    sent: int = 0
+    """Bytes that are on their way to the console, or there."""
+    is_done: bool = False
+    error: OptionsError | None = None
+    """Why standard input can't be read."""
+
+    async def run(self) -> None:
+        """Send all. It ends early if the console has let us go, as others find, too."""
+        try:
+            if self.text is not None:
+                await self._send(self.text)
+            else:
+                while data := await read_some():
+                    await self._send(data)
+            await self.stream.send_eof()
+            self.is_done = True
+        except OptionsError as exc:
+            self.error = exc
+        except (OSError, trio.BrokenResourceError):
+            return
+
+    async def _send(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            size = await self.stream.socket.send(left)
+            left = left[size:]
+            self.sent += size
 
 
 async def _discard_output(stream: trio.SocketStream) -> None:
@@ -121,19 +139,21 @@ async def _discard_output(stream: trio.SocketStream) -> None:
         pass
 
 
-async def _wait_taken(service: Service, console: str, number: int, size: int) -> None:
-    """Wait until the console has read *size* bytes; closing would lose those on their way."""
+async def _wait_taken(service: Service, console: str, number: int, typing: _Typing) -> None:
+    """Wait until the console has read all; closing would lose what is on its way."""
     taken, pause = 0, INTERVAL
     patient_until = trio.current_time() + PATIENCE
     while True:
         row = await _client(service, console, number)
+        if typing.error is not None:
+            raise typing.error
         if row["asks"]:
             raise BackendError(f"somebody else has got the right to write at '{console}'")
-        if row["received"] >= size:
+        if row["received"] == typing.sent and typing.is_done:
             return
-        if row["received"] > taken:
+        if row["received"] > taken or row["received"] == typing.sent:
             taken, patient_until = row["received"], trio.current_time() + PATIENCE
         elif trio.current_time() > patient_until:
-            raise BackendError(f"the device takes no more: {taken} of {size} bytes were sent")
+            raise BackendError(f"the device takes no more: {taken} bytes were sent")
         await trio.sleep(pause)
         pause = min(2 * pause, 16 * INTERVAL)

@@ -5,14 +5,17 @@
 
 JSON is read as QMP reads it, so strings may have single quotes. Keys and errors are those of QEMU's
 dotted keys (``--blockdev driver=file,...``), values are not: there all values are strings, while
-here ``size=5`` is a number and ``size='"5"'`` a string.
+here ``size=5`` is a number, unless the server's schema has a string there, and ``size='"5"'`` is
+a string.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
+from trio_chardev.cli.schema import Bare
 from trio_chardev.errors import OptionsError
 from trio_chardev.qmp.json.codec import Decoder, Malformed, Message
 
@@ -20,12 +23,13 @@ from trio_chardev.qmp.json.codec import Decoder, Malformed, Message
 def parse_arguments(words: Iterable[str]) -> dict[str, Any]:
     """Parse *words*, each ``KEY=VALUE``, ``KEY.KEY=VALUE`` or a JSON object, to arguments.
 
-    A value is JSON if it is valid JSON other than a bare ``null``, else a string. If a key is
-    repeated, objects are merged; otherwise the last value counts. Raises OptionsError.
+    A value that is valid JSON other than a bare ``null`` is a `Bare`, for `settle`, unless it is
+    a string or an object; one that is not is a string. If a key is repeated, objects are merged;
+    otherwise the last value counts. Raises OptionsError.
     """
     arguments: dict[str, Any] = {}
     for word in words:
-        _merge(arguments, _json_object(word) if word.startswith("{") else _key_value(word))
+        _merge(arguments, json_object(word) if word.startswith("{") else _key_value(word))
     return arguments
 
 
@@ -45,14 +49,38 @@ def _key_value(word: str) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     if text.startswith("{"):  # else a typing error in it would make it a string
-        return _json_object(text)
+        return json_object(text)
     messages = _read(text)
     # A bare null is the name of a backend: no argument of QMP takes JSON's null.
-    is_json = len(messages) == 1 and not isinstance(messages[0], Malformed | None)
-    return messages[0] if is_json else text
+    if len(messages) != 1 or isinstance(messages[0], Malformed | None):
+        return text
+    value = messages[0]
+    return value if isinstance(value, str | dict) else Bare(text, value)
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def parse_line(line: str) -> tuple[str, dict[str, Any]] | None:
+    """Parse a line of a script: ``COMMAND KEY=VALUE ...`` as a shell splits it, or QMP's JSON.
+
+    An empty line, or one that begins with ``#``, is None. Raises OptionsError.
+    """
+    line = line.strip()
+    if not line or line.startswith("#"):
+        return None
+    if line.startswith("{"):
+        message = json_object(line)
+        name, arguments = message.get("execute"), message.get("arguments", {})
+        if not isinstance(name, str) or not isinstance(arguments, dict):
+            raise OptionsError("expected {'execute': COMMAND, 'arguments': {...}}")
+        return name, arguments
+    try:
+        name, *words = shlex.split(line)
+    except ValueError as exc:
+        raise OptionsError(str(exc)) from exc
+    return name, parse_arguments(words)
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Parse *text*, one object of JSON. Raises OptionsError."""
     messages = _read(text)
     if len(messages) == 1 and isinstance(messages[0], dict):
         return messages[0]

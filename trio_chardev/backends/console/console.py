@@ -174,6 +174,7 @@ class ConsoleBackend(Backend):
         """Let the clients go, unless another console has them."""
         if self.is_in_charge:
             self.crowd.remove_all(self._goodbye)
+            self.history.wake()  # nothing more will come
 
 
 def _size_told(link: Link) -> WindowSize | None:

@@ -351,6 +351,7 @@ async def chardev_history(context: Context, arguments: HistoryArguments) -> dict
     with trio.move_on_after(arguments.wait):
         while not excerpt.data and arguments.wait:
             await console.history.wait_grown()
+            console = _console(context, arguments.id)  # it may be another, or gone
             excerpt = _read(console.history, excerpt.next, arguments)
     if arguments.format == "base64":
         text = base64.b64encode(excerpt.data).decode()

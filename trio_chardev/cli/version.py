@@ -1,0 +1,39 @@
+"""``trio-chardev version``: the versions of the program and of the service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trio_chardev.cli import client
+from trio_chardev.cli.address import parse_address
+from trio_chardev.cli.output import printable, say, say_json
+from trio_chardev.qmp.client.client import QmpConnectionError
+from trio_chardev.version import __version__
+
+
+def show(socket: str | None, as_json: bool) -> None:
+    """Print both; that nobody answers is no error. Raises OptionsError for a wrong address."""
+    answer: Any = None
+    reason = ""
+
+    async def ask(service: client.Service) -> None:
+        nonlocal answer
+        answer = await service.ask("query-version")
+
+    try:
+        client.run(socket, ask)
+    except QmpConnectionError as exc:
+        reason = str(exc)
+    if as_json:
+        say_json({"program": __version__, "service": answer})
+        return
+    say(f"trio-chardev {__version__}")
+    name = parse_address(socket).name
+    say(printable(f"service at {name}: {reason if answer is None else _text(answer)}"))
+
+
+def _text(answer: dict[str, Any]) -> str:
+    qemu = answer["qemu"]
+    number = "{major}.{minor}.{micro}".format(**qemu)
+    package = answer["package"].strip()
+    return f"{package}, QMP as of QEMU {number}" if package else f"QEMU {number}"
