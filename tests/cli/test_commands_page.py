@@ -54,7 +54,8 @@ def test_help_fits_a_terminal(
 
 def test_json_is_there_wherever_something_is_printed() -> None:
     silent = {"break", "bridge", "give", "kick", "remove", "reopen-logs", "retry"}
-    own = {"check", "demo", "serve", "events", "qmp"}  # of a kind of its own, or JSON anyway
+    # These have output of their own kind, or JSON anyway.
+    own = {"attach", "check", "demo", "events", "qmp", "serve"}
     without = {
         name
         for name, command in cli.commands.items()

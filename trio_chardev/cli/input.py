@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections import deque
 
 from trio_chardev.errors import OptionsError, strerror
 from trio_chardev.workers import run_in_worker
@@ -25,16 +25,28 @@ async def read_some() -> bytes:
         raise OptionsError(f"can't read from standard input: {strerror(exc)}") from exc
 
 
-async def lines() -> AsyncIterator[tuple[int, str]]:
-    """Yield its lines, with their numbers from 1 on, as they come. Raises OptionsError."""
-    number, begun = 0, b""
-    while True:
-        data = await read_some()
-        *whole, begun = (begun + data).split(b"\n")
-        if not data and begun:
-            whole.append(begun)
-        for line in whole:
-            number += 1
-            yield number, line.decode("utf-8", "surrogateescape")
-        if not data:
-            return
+class Lines:
+    """Its lines, with their numbers from 1 on, as they come: ``async for number, line in Lines()``."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[str] = deque()
+        self._begun = b""
+        self._is_over = False
+        self._number = 0
+
+    def __aiter__(self) -> Lines:
+        return self
+
+    async def __anext__(self) -> tuple[int, str]:
+        """Raises OptionsError."""
+        while not self._waiting:
+            if self._is_over:
+                raise StopAsyncIteration
+            data = await read_some()
+            self._is_over = not data
+            *whole, self._begun = (self._begun + data).split(b"\n")
+            if self._is_over and self._begun:
+                whole.append(self._begun)
+            self._waiting += [line.decode("utf-8", "surrogateescape") for line in whole]
+        self._number += 1
+        return self._number, self._waiting.popleft()

@@ -6,7 +6,7 @@ import math
 from typing import Any, Final
 
 from trio_chardev.cli.client import Service
-from trio_chardev.cli.input import lines
+from trio_chardev.cli.input import Lines
 from trio_chardev.cli.output import complain, say, say_json
 from trio_chardev.cli.schema import Schema, needs_schema, settle
 from trio_chardev.cli.words import parse_line
@@ -30,7 +30,7 @@ async def run_script(service: Service) -> None:
 
     Raises OptionsError and QmpError, with the number of the line.
     """
-    async for number, line in lines():
+    async for number, line in Lines():
         try:
             if (parsed := parse_line(line)) is not None:
                 name, arguments = parsed
