@@ -28,7 +28,7 @@ from tests.steps import SEEDS, steps
 from trio_chardev.backends.console.console import ConsoleBackend
 from trio_chardev.backends.console.goodbye import Goodbye
 from trio_chardev.devices.listener import ListenerOptions
-from trio_chardev.qmp.commands.console import HistoryArguments, chardev_history
+from trio_chardev.qmp.commands.history import HistoryArguments, chardev_history
 from trio_chardev.testing import CancelAtStep
 
 trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]

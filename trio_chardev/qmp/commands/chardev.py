@@ -32,6 +32,7 @@ from trio_chardev.qmp.commands.context import (
 )
 from trio_chardev.qmp.commands.descriptor import FD_COMMANDS
 from trio_chardev.qmp.commands.device import DEVICE_COMMANDS
+from trio_chardev.qmp.commands.history import HISTORY_COMMANDS
 from trio_chardev.qmp.commands.lending import LENDING_COMMANDS
 from trio_chardev.qmp.commands.line import LINE_COMMANDS
 from trio_chardev.qmp.commands.log import LOG_COMMANDS
@@ -259,6 +260,7 @@ COMMANDS: dict[str, Command] = {
     **RINGBUF_COMMANDS,
     **LINE_COMMANDS,
     **CONSOLE_COMMANDS,
+    **HISTORY_COMMANDS,
     **CLIENT_COMMANDS,
     **LENDING_COMMANDS,
     **LOG_COMMANDS,

@@ -1,18 +1,16 @@
-"""QMP commands about consoles: their clients, their history and its marks."""
+"""QMP commands about the clients of consoles."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import attrs
-import trio
 
 from trio_chardev.backends.console.client import Client, Newcomer
 from trio_chardev.backends.console.console import ConsoleBackend
 from trio_chardev.backends.console.goodbye import Goodbye
-from trio_chardev.backends.console.history import MAX_CHARACTER, Excerpt, History
+from trio_chardev.backends.console.history import History
 from trio_chardev.backends.console.options import Manner, Role, parse_replay
 from trio_chardev.backends.socket.passed import socket_from_fd
 from trio_chardev.backends.socket.rights import close_socket
@@ -23,12 +21,8 @@ from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.events import WindowSize
 from trio_chardev.options.members import IntRange
 from trio_chardev.options.structure import unstructure
-from trio_chardev.qmp.commands.context import Command, Context, IdArguments
-from trio_chardev.qmp.json.utf8 import decode_replacing
+from trio_chardev.qmp.commands.context import Command, Context
 
-MAX_READ = 1 << 20
-"""Bytes that one chardev-history returns at most."""
-MAX_WAIT = 600.0  # seconds
 MAX_REASON = 100  # characters
 UINT16 = Annotated[int, IntRange("uint16", 0, 0xFFFF)]
 
@@ -99,55 +93,6 @@ class KickArguments:
 
 
 @attrs.frozen(kw_only=True)
-class MarkArguments:
-    """Arguments of chardev-mark."""
-
-    id: str
-    name: str
-
-
-@attrs.frozen(kw_only=True)
-class HistoryArguments:
-    """Arguments of chardev-history."""
-
-    id: str
-    start: int | None = None
-    """The cursor to begin at; a negative one counts from the end. The default is the oldest byte."""
-    since: str | None = None
-    """The mark to begin at, instead of `start`."""
-    max: int = 65536
-    """Bytes to return at most, up to 1048576."""
-    format: Literal["utf8", "base64"] = "utf8"
-    wait: float = 0.0
-    """Seconds to wait for something, if there is nothing yet."""
-
-
-@attrs.frozen
-class HistoryReturn:
-    """Some of a history."""
-
-    data: str
-    start: int
-    next: int
-    lost: int
-
-
-@attrs.frozen
-class MarkReturn:
-    """A place in a history."""
-
-    cursor: int
-
-
-@attrs.frozen
-class MarkInfo:
-    """A mark."""
-
-    name: str
-    cursor: int
-
-
-@attrs.frozen(kw_only=True)
 class ClientInfo:
     """A client of a console."""
 
@@ -197,7 +142,8 @@ def _number_of(client: Client | None) -> int | None:
     return None if client is None else client.number
 
 
-def _console(context: Context, id: str) -> ConsoleBackend:
+def console_at(context: Context, id: str) -> ConsoleBackend:
+    """Return the backend of a chardev that is a console now. Raises OptionsError otherwise."""
     backend = context.host.registry[id].backend
     if not isinstance(backend, ConsoleBackend):
         raise OptionsError(f"Chardev '{id}' is no console")
@@ -206,7 +152,7 @@ def _console(context: Context, id: str) -> ConsoleBackend:
 
 def client_of(context: Context, id: str, number: int) -> tuple[ConsoleBackend, Client]:
     """Return a console and its client. Raises OptionsError if there is none."""
-    console = _console(context, id)
+    console = console_at(context, id)
     try:
         return console, console.crowd.clients[number]
     except KeyError:
@@ -218,7 +164,7 @@ def chardev_attach(context: Context, arguments: AttachArguments) -> dict[str, An
     has_window = arguments.cols > 0 and arguments.rows > 0
     sock = socket_from_fd(context.fds.take(arguments.fd), arguments.fd)
     try:
-        console = _console(context, arguments.id)
+        console = console_at(context, arguments.id)
         manner = _manner(arguments, console.history, has_window=has_window)
         newcomer = Newcomer(
             link=plain_link(sock, f"fd:{arguments.fd}"),
@@ -269,7 +215,7 @@ def _manner(arguments: AttachArguments, history: History, *, has_window: bool) -
 
 def query_clients(context: Context, arguments: OptionalIdArguments) -> list[dict[str, Any]]:
     if arguments.id is not None:
-        return rows_of_clients([_console(context, arguments.id)])
+        return rows_of_clients([console_at(context, arguments.id)])
     return rows_of_clients(consoles_of(context.host.registry.values()))
 
 
@@ -338,59 +284,10 @@ def chardev_give_write(context: Context, arguments: ClientArguments) -> dict[str
     return {}
 
 
-async def chardev_history(context: Context, arguments: HistoryArguments) -> dict[str, Any]:
-    """Read without taking. With *wait*, the client's later commands wait as long."""
-    least = MAX_CHARACTER if arguments.format == "utf8" else 1
-    if not least <= arguments.max <= MAX_READ:
-        raise OptionsError(f"'max' must be from {least} to {MAX_READ}")
-    if not (0 <= arguments.wait <= MAX_WAIT):
-        raise OptionsError(f"'wait' must be from 0 to {MAX_WAIT:g} seconds")
-    console = _console(context, arguments.id)
-    start = _start(console.history, arguments)
-    excerpt = _read(console.history, start, arguments)
-    with trio.move_on_after(arguments.wait):
-        while not excerpt.data and arguments.wait:
-            await console.history.wait_grown()
-            console = _console(context, arguments.id)  # it may be another, or gone
-            excerpt = _read(console.history, excerpt.next, arguments)
-    if arguments.format == "base64":
-        text = base64.b64encode(excerpt.data).decode()
-    else:
-        text = decode_replacing(excerpt.data)
-    result: dict[str, Any] = unstructure(
-        HistoryReturn(text, excerpt.start, excerpt.next, excerpt.lost)
-    )
-    return result
-
-
-def _start(history: History, arguments: HistoryArguments) -> int:
-    if arguments.since is not None:
-        if arguments.start is not None:
-            raise OptionsError("'start' and 'since' are mutually exclusive")
-        return history.cursor_of(arguments.since)
-    return history.start if arguments.start is None else arguments.start
-
-
-def _read(history: History, start: int, arguments: HistoryArguments) -> Excerpt:
-    return history.read(start, arguments.max, whole=arguments.format == "utf8")
-
-
-def chardev_mark(context: Context, arguments: MarkArguments) -> dict[str, Any]:
-    return {"cursor": _console(context, arguments.id).crowd.mark(arguments.name)}
-
-
-def query_marks(context: Context, arguments: IdArguments) -> list[dict[str, Any]]:
-    marks = _console(context, arguments.id).history.marks
-    return [unstructure(MarkInfo(name, cursor)) for name, cursor in marks.items()]
-
-
 CONSOLE_COMMANDS: dict[str, Command] = {
     "chardev-attach": Command(AttachArguments, chardev_attach, AttachReturn),
     "query-clients": Command(OptionalIdArguments, query_clients, tuple[ClientInfo, ...]),
     "chardev-kick": Command(KickArguments, chardev_kick),
     "chardev-give-write": Command(ClientArguments, chardev_give_write),
-    "chardev-history": Command(HistoryArguments, chardev_history, HistoryReturn),
-    "chardev-mark": Command(MarkArguments, chardev_mark, MarkReturn),
-    "query-marks": Command(IdArguments, query_marks, tuple[MarkInfo, ...]),
 }
 """The rows of this module."""
