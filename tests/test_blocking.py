@@ -47,6 +47,8 @@ ALLOWED = {
     "backends.taps.log_output.LogOutput.check_can_be_kept": THREAD,
     "backends.taps.output.Output.write": THREAD,
     "cli.log.LineWriter._write": THREAD,
+    "config.files._files_of": THREAD,
+    "config.files.read_node": THREAD,
     "files._is_unnamed_pipe": KERNEL,
     "files._read": THREAD,
     "qmp.server.state._create": THREAD,
@@ -113,6 +115,7 @@ ALLOWED = {
     "cli.pidfile.is_at": ALONE,
     "cli.input.read_some": THREAD,
     "cli.table.say_table": ALONE,
+    "cli.terminal.LocalTerminal.show_aside": ALONE,
     "qmp.client.client._is_stopped": ALONE,
 }
 """By function; what is in `trio_chardev.testing` is for tests."""
