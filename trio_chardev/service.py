@@ -233,9 +233,13 @@ class Service:
         """Begin to stop. *reason* is a value of QAPI's ShutdownCause, such as host-signal."""
         self._host.quit(reason)
 
+    async def wait_quit(self) -> None:
+        """Wait until something calls `quit`."""
+        await self._quit.wait()
+
     async def run_until_quit(self) -> None:
         """Wait until something calls `quit`, then give the clients time to hear of it."""
-        await self._quit.wait()
+        await self.wait_quit()
         with trio.move_on_after(FAREWELL_TIMEOUT):
             await self._state_file.flush()
             for monitor in list(self._monitors):

@@ -19,7 +19,7 @@ from trio_chardev.access.credentials import TlsCredentials, open_tls_files
 from trio_chardev.access.psk import PskCredentials
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.errors import OptionsError, backend_errors
-from trio_chardev.files import read_file
+from trio_chardev.files import made_by_systemd, read_file
 from trio_chardev.options.documented import Documented
 from trio_chardev.options.members import TaggedUnion
 from trio_chardev.options.values import path_text_or_none
@@ -208,7 +208,7 @@ class TlsCredsX509(ObjectOptions):
     """A server demands a certificate; a client checks the server's certificate and name."""
 
     dir: str | None = attrs.field(default=None, converter=path_text_or_none)
-    """Folder with the files. Required."""
+    """Folder with the files. Required, but for $CREDENTIALS_DIRECTORY of systemd."""
 
     endpoint: Literal["client", "server"] = "client"
     """Side of the connection that they are for."""
@@ -252,7 +252,7 @@ class TlsCredsPsk(ObjectOptions):
     """Must be on: a peer that does not know the key is refused."""
 
     dir: str | None = attrs.field(default=None, converter=path_text_or_none)
-    """Folder with the file. Required."""
+    """Folder with the file. Required, but for $CREDENTIALS_DIRECTORY of systemd."""
 
     endpoint: Literal["client", "server"] = "client"
     """Side of the connection that they are for."""
@@ -281,6 +281,8 @@ class TlsCredsPsk(ObjectOptions):
 
 def _checked_dir(folder: str | None, priority: str | None) -> str:
     """Check the options that both kinds of credentials have. Raises OptionsError."""
+    if folder is None and (made := made_by_systemd("CREDENTIALS")) is not None:
+        folder = str(made)
     if folder is None:
         raise OptionsError("Missing 'dir' property value")
     if priority:

@@ -27,7 +27,8 @@ CONFIG = click.option(
     multiple=True,
     metavar="FILE",
     help="A configuration in TOML, or a folder with such files; may be given several times. The "
-    "default is $XDG_CONFIG_HOME/trio-chardev, or else /etc/trio-chardev.",
+    "default is $XDG_CONFIG_HOME/trio-chardev, or else /etc/trio-chardev; for a service of systemd "
+    "it is $CONFIGURATION_DIRECTORY.",
 )
 
 
@@ -83,7 +84,8 @@ CONFIG = click.option(
 @click.option(
     "--state",
     metavar="FILE",
-    help="Keep what QMP clients add, change and remove in FILE, and restore it at the next start.",
+    help="Keep what QMP clients add, change and remove in FILE, and restore it at the next start. "
+    "The default for a service of systemd is $STATE_DIRECTORY/state.json.",
 )
 @click.option("--pidfile", metavar="FILE", help="Write the process id to FILE; removed at exit.")
 @click.option(
@@ -108,7 +110,8 @@ def serve_command(
 
     The options are those of qemu-storage-daemon, and --config. Without any that says what to serve
     it is the default configuration, if there is one. Without --monitor and --qmp it listens on
-    $XDG_RUNTIME_DIR/trio-chardev/qmp.sock and prints that path. SIGUSR2 opens log files anew; with a configuration SIGHUP reloads it.
+    $XDG_RUNTIME_DIR/trio-chardev/qmp.sock and prints that path; for a service of systemd that is the
+    socket called 'qmp' if there is one, or else $RUNTIME_DIRECTORY/qmp.sock. SIGUSR2 opens log files anew; with a configuration SIGHUP reloads it.
     """
     load_plugins()
     from trio_chardev.cli.log import printing_in_background
@@ -116,11 +119,14 @@ def serve_command(
     from trio_chardev.cli.running import run
     from trio_chardev.cli.serve import serve
     from trio_chardev.config.configuration import read_configuration
+    from trio_chardev.files import made_by_systemd
     from trio_chardev.options.keyval import HelpRequested
 
     level = [NOTICE, logging.INFO, logging.DEBUG][min(verbose, 2)]
     try:
         with printing_in_background(level):
+            folder = made_by_systemd("STATE")
+            state_path = str(folder / "state.json") if state is None and folder else state
             is_told = chardevs or monitors or listeners or objects or devices
             takes_files = bool(config or not is_told)
 
@@ -135,7 +141,7 @@ def serve_command(
                     sandbox,
                     devices,
                     echr,
-                    state,
+                    state_path,
                     inherited,
                     read_configuration(config) if takes_files else None,
                 )

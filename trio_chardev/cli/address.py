@@ -11,6 +11,9 @@ from typing import Final
 
 from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
 from trio_chardev.errors import OptionsError, strerror
+from trio_chardev.files import made_by_systemd
+
+SYSTEM_MONITOR: Final = Path("/run/trio-chardev/qmp.sock")  # of the unit trio-chardev.service
 
 # A host with colons is in brackets.
 _HOST_PORT: Final = re.compile(r"(?:\[([^\]/]*)\]|([^:/\[\]]*)):([^:/\[\]]+)")
@@ -20,10 +23,10 @@ def parse_address(text: str | None) -> InetAddress | UnixAddress:
     """Parse the address of a QMP server: PATH, HOST:PORT, ``unix:PATH`` or ``tcp:HOST:PORT``.
 
     A path that could be a host and a port needs a ``/`` in it, or ``unix:``. None means
-    `default_monitor_path`. Raises OptionsError.
+    `client_path`. Raises OptionsError.
     """
     if text is None:
-        return UnixAddress(str(default_monitor_path()))
+        return UnixAddress(str(client_path()))
     if text.startswith("unix:"):
         return UnixAddress(text.removeprefix("unix:"))
     match = _HOST_PORT.fullmatch(text.removeprefix("tcp:"))
@@ -35,11 +38,13 @@ def parse_address(text: str | None) -> InetAddress | UnixAddress:
 
 
 def default_monitor_path() -> Path:
-    """The path at which a service without monitor options listens, and clients connect.
+    """The path at which a service without monitor options listens.
 
-    It is in $XDG_RUNTIME_DIR, or else in a private folder where temporary files go. Makes the
-    folder. Raises OptionsError if another user controls it.
+    It is in systemd's $RUNTIME_DIRECTORY, in $XDG_RUNTIME_DIR, or else in a private folder where
+    temporary files go. Makes the folder. Raises OptionsError if another user controls it.
     """
+    if (made := made_by_systemd("RUNTIME")) is not None:
+        return made / "qmp.sock"  # its mode is the unit's: consoles' sockets may be there, too
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
         folder = Path(runtime) / "trio-chardev"
@@ -53,3 +58,14 @@ def default_monitor_path() -> Path:
     if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077:
         raise OptionsError(f"'{folder}' is not a folder of yours alone")
     return folder / "qmp.sock"
+
+
+def client_path() -> Path:
+    """The path at which clients look for a service: one's own, or else the system's.
+
+    Raises OptionsError as `default_monitor_path`.
+    """
+    own = default_monitor_path()
+    if not own.exists() and os.access(SYSTEM_MONITOR, os.W_OK):
+        return SYSTEM_MONITOR
+    return own

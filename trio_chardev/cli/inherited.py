@@ -24,13 +24,19 @@ UNNAMED = "unknown"  # sd_listen_fds_with_names(3)'s name for those without one
 
 @attrs.define
 class Inherited:
-    """The inherited descriptors, each of which is given away once, by number or name."""
+    """The inherited descriptors, each of which is given away once, by number or name.
+
+    But a listening socket with a name stays open, as it does in systemd: when its user has closed
+    it, as a listener does that a reload makes anew, it can be given away again.
+    """
 
     _left: set[int] = attrs.Factory(set)
     _given: set[int] = attrs.Factory(set)
     _named: list[tuple[str, int]] = attrs.Factory(list)
     """Names and numbers in systemd's order; those of one name are given away in that order."""
     _listening: dict[str, bool] = attrs.Factory(dict)
+    _lent: dict[int, int] = attrs.Factory(dict)
+    """Listening sockets that stay -> the duplicate that was given away."""
 
     @classmethod
     def found(cls, environ: Mapping[str, str] = os.environ) -> Inherited:
@@ -43,14 +49,19 @@ class Inherited:
     def take(self, name: str) -> int:
         """Give a descriptor away; the caller then owns it. Raises BackendError, and keeps it."""
         fd = self._find(name)
-        if fd in self._given:
+        if fd in self._given or not self._is_back(fd):
             raise BackendError(f"File descriptor '{name}' has been given already")
         if fd not in self._left:
             raise BackendError(f"File descriptor '{name}' was not open when the program began")
         with backend_errors(f"Could not use file descriptor '{name}'"):
             # 0, 1 and 2 stay open, or the next file to be opened would get the number.
-            own = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST) if fd < FIRST else fd
-            os.set_inheritable(own, False)
+            stays = any(fd == number for _, number in self._named) and _listens(fd)
+            is_copy = stays or fd < FIRST
+            own = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST) if is_copy else fd
+            os.set_inheritable(fd if stays else own, False)
+        if stays:
+            self._lent[fd] = own
+            return own
         self._left.remove(fd)
         self._given.add(fd)
         return own
@@ -62,15 +73,16 @@ class Inherited:
         return self._listening[name]
 
     def _looks_listening(self, name: str) -> bool:
-        with contextlib.suppress(BackendError, OSError):
+        with contextlib.suppress(BackendError):
             fd = self._find(name)
-            if fd in self._left:
-                sock = socket.socket(fileno=fd)  # if it fails, *fd* stays open
-                try:
-                    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-                finally:
-                    sock.detach()
+            return fd in self._left and _listens(fd)
         return False
+
+    def _is_back(self, fd: int) -> bool:
+        """Is it with nobody, so that it can be given away?"""
+        if fd in self._lent and not _is_same(fd, self._lent[fd]):
+            del self._lent[fd]
+        return fd not in self._lent
 
     def _find(self, name: str) -> int:
         """The descriptor called *name*; if there are several, the first that is left."""
@@ -79,7 +91,30 @@ class Inherited:
         numbers = [number for known, number in self._named if known == name]
         if not numbers:
             raise BackendError(f"File descriptor named '{name}' has not been found")
-        return next((number for number in numbers if number in self._left), numbers[0])
+        left = (number for number in numbers if number in self._left and self._is_back(number))
+        return next(left, numbers[0])
+
+
+def _listens(fd: int) -> bool:
+    """Is *fd*, which stays open, a listening socket?"""
+    try:
+        sock = socket.socket(fileno=fd)  # if it fails, *fd* stays open
+    except OSError:
+        return False
+    try:
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
+    finally:
+        sock.detach()
+
+
+def _is_same(fd: int, other: int) -> bool:
+    """Are they the same socket? A number that was closed may be another file's by now."""
+    try:
+        return os.path.sameopenfile(fd, other)
+    except OSError:
+        return False
 
 
 def fill_standard() -> None:

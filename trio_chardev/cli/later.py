@@ -56,6 +56,13 @@ class Later:
             "devices": self._make_device,
         }
 
+    @property
+    def status(self) -> str:
+        """How much is served, in a few words."""
+        registry = self.maker.service.registry
+        text = f"{len(registry)} chardevs, {len(registry.devices)} devices"
+        return f"{text}; {len(self._trying)} to be tried again" if self._trying else text
+
     async def _make_object(self, id: str, options: Any, by_client: bool) -> None:
         await self._make("objects", id, options, by_client)
 

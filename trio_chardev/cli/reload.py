@@ -18,6 +18,7 @@ from trio_chardev.access.objects import OBJECT, MonitorQmp
 from trio_chardev.backends.table import BACKEND
 from trio_chardev.cli.later import Later
 from trio_chardev.cli.maker import RESTORE_TIMEOUT
+from trio_chardev.cli.notify import Notifier
 from trio_chardev.cli.options import ServeOptions
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import ChardevError, OptionsError
@@ -90,6 +91,7 @@ class Reloader:
     _state_file: StateFile
     _reread: Callable[[], ServeOptions]
     _nursery: trio.Nursery
+    _notifier: Notifier = attrs.Factory(Notifier)
     _lock: trio.Lock = attrs.Factory(trio.Lock)
 
     async def reload(self) -> Reloaded:
@@ -103,9 +105,7 @@ class Reloader:
         async def run() -> None:
             try:
                 async with self._lock:
-                    results.append(await self._reload())
-            except Exception as exc:
-                results.append(exc)
+                    results.append(await self._try())
             finally:
                 is_over.set()
 
@@ -126,6 +126,19 @@ class Reloader:
                     log.error("not reloaded: %s", text)
             else:
                 log.warning("reloaded: %s", result.text)
+
+    async def _try(self) -> Reloaded | Exception:
+        """Reload, and tell the service manager how that went."""
+        await self._notifier.reloading()
+        result: Reloaded | Exception
+        failure = ""
+        try:
+            result = await self._reload()
+        except Exception as exc:
+            result = exc
+            failure = f"; not reloaded: {exc}"
+        await self._notifier.ready(self._later.status + failure)
+        return result
 
     async def _reload(self) -> Reloaded:
         try:

@@ -12,7 +12,7 @@ from typing import Final
 from trio_chardev.config.lines import find_lines
 from trio_chardev.config.nodes import Faults, Node, Spot
 from trio_chardev.errors import OptionsError, strerror
-from trio_chardev.files import read_file
+from trio_chardev.files import made_by_systemd, read_file
 
 SYSTEM: Final = Path("/etc/trio-chardev")
 MAX_SIZE: Final = 1 << 24  # bytes of a file
@@ -26,6 +26,8 @@ class NoSuchFileError(OptionsError):
 
 def default_folders() -> list[Path]:
     """The folders in which a configuration is looked for; the first that has one counts."""
+    if (made := made_by_systemd("CONFIGURATION")) is not None:
+        return [made]
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return [Path(home) / "trio-chardev", SYSTEM]
 
