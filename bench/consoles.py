@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import selectors
 import socket
-import tempfile
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import attrs
-
-from bench.contenders import OURS, SER2NET, Contender
+from bench.contenders import CONSERVER, OURS, SER2NET, Contender
 from bench.idle import CPU_TIME, cpu_time
 from bench.model import (
     KIBIBYTES,
@@ -23,76 +18,16 @@ from bench.model import (
     BenchmarkError,
     Unit,
 )
-from bench.processes import SERVE, connect, running
-from bench.relays import HOST, Address, free_ports
+from bench.processes import connect
+from bench.rooms import CHUNK, Room, room
 
+RIVALS = (SER2NET, CONSERVER)
 COUNTS = (1, 10, 100)
 IDLE = 100  # clients
 HISTORY = 1 << 16  # bytes that a newcomer is shown
-RING = 1 << 28  # bytes; nobody is overtaken
-CHUNK = 1 << 16  # bytes
+LINE = b"a line of the history\n"
 SETTLING = 0.5  # seconds
-QUIET = 0.1  # seconds without a byte, after which no more comes
 NANOSECONDS = Unit("ns", 1e9)
-
-
-@attrs.define
-class Room:
-    """A running server of a console, its device's end and its clients."""
-
-    pid: int
-    device: socket.socket
-    near: Address
-    clients: list[socket.socket]
-
-
-@contextlib.contextmanager
-def room(contender: Contender, clients: int, history: int = RING) -> Iterator[Room]:
-    """Start *contender* between a device of ours, at a TCP port, and *clients*, who are all there."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server((HOST, 0)))
-        [near] = free_ports(1)
-        command = command_of(contender, listener.getsockname()[1], int(near[1]), folder, history)
-        process = stack.enter_context(running(command))
-        people = [stack.enter_context(connect(near, process))]
-        device = stack.enter_context(listener.accept()[0])  # ser2net connects when a client comes
-        people += [stack.enter_context(connect(near, process)) for _ in range(clients - 1)]
-        settle(device, people)
-        yield Room(process.pid, device, near, people)
-
-
-def settle(device: socket.socket, people: list[socket.socket]) -> None:
-    """Print something until all *people* have it, and drop it."""
-    missing = set(people)
-    with selectors.DefaultSelector() as selector:
-        for person in people:
-            selector.register(person, selectors.EVENT_READ)
-        while missing:
-            device.sendall(b"?")
-            while ready := selector.select(QUIET):
-                for key, _ in ready:
-                    assert isinstance(key.fileobj, socket.socket)
-                    if not key.fileobj.recv(CHUNK):
-                        raise BenchmarkError("a client was let go")
-                    missing.discard(key.fileobj)
-
-
-def command_of(contender: Contender, far: int, near: int, folder: str, history: int) -> list[str]:
-    """Return the command that lets many clients at *near* watch what comes from *far*."""
-    if contender == SER2NET:
-        path = Path(folder, "ser2net.yaml")
-        path.write_text(
-            f"connection: &console\n  accepter: tcp,{HOST},{near}\n"
-            f"  connector: tcp,{HOST},{far}\n  options:\n    max-connections: 200\n"
-        )
-        return ["ser2net", "-n", "-u", "-c", str(path)]
-    return [
-        *(*SERVE, "--qmp", f"unix:{folder}/qmp.sock,server=on,wait=off"),
-        *("--chardev", f"socket,id=far,host={HOST},port={far}"),
-        *("--chardev", f"console,id=users,history={history},max-clients=200"),
-        *("--device", "bridge,chardev=far,peer=users"),
-        *("--device", f"listener,console=users,host={HOST},port={near}"),
-    ]
 
 
 def pour(place: Room, size: int) -> float:
@@ -144,13 +79,17 @@ def cost(contender: Contender, size: int, clients: int) -> list[float]:
 
 def memory(contender: Contender, clients: int) -> list[float]:
     """Measure the bytes of memory for a client that is there."""
-    values = []
-    for count in (1, 1 + clients):
-        with room(contender, count, HISTORY) as place:
-            time.sleep(SETTLING)
-            status = Path(f"/proc/{place.pid}/status").read_text()
-            values.append(int(status.partition("VmRSS:")[2].split()[0]) * 1024)
-    return [(values[1] - values[0]) / clients]
+    with room(contender, 1, HISTORY) as place:
+        before = resident(place.pid)
+        place.fill(1 + clients)
+        return [(resident(place.pid) - before) / clients]
+
+
+def resident(pid: int) -> int:
+    """Return the bytes of memory that a process has, once it has settled."""
+    time.sleep(SETTLING)
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
 def idle_time(contender: Contender, seconds: int) -> list[float]:
@@ -166,16 +105,19 @@ def attach(contender: Contender, size: int) -> list[float]:
     """Measure the seconds from the connecting to the end of a replay of 64 KiB."""
     assert contender == OURS
     with room(contender, 1, HISTORY) as place:
-        place.device.sendall(b"a line of the history\n" * (HISTORY // 22 + 1))
+        place.device.sendall(LINE * (HISTORY // len(LINE) + 1))
         time.sleep(SETTLING)
         values = []
         for _ in range(size):
             begin = time.perf_counter()
             with connect(place.near) as person:
-                left = HISTORY - 22  # what is cut of a line at the beginning is not shown
+                left = HISTORY - len(LINE)  # what is cut of a line at the beginning is not shown
                 while left > 0:
-                    left -= len(person.recv(CHUNK))
+                    if not (got := len(person.recv(CHUNK))):
+                        raise BenchmarkError("a client was let go")
+                    left -= got
             values.append(time.perf_counter() - begin)
+            place.device.sendall(LINE)  # who has left without a word is noticed by what is sent
         return values
 
 
@@ -192,7 +134,7 @@ BENCHMARKS = (
             measure=partial(rate, clients=count),
             size=16_000_000,
             smoke=200_000,
-            rivals=(SER2NET,),
+            rivals=RIVALS,
         )
         for count in COUNTS
     ),
@@ -204,7 +146,7 @@ BENCHMARKS = (
             measure=partial(cost, clients=count),
             size=16_000_000,
             smoke=200_000,
-            rivals=(SER2NET,),
+            rivals=RIVALS,
         )
         for count in COUNTS
     ),
@@ -215,7 +157,7 @@ BENCHMARKS = (
         measure=memory,
         size=IDLE,
         smoke=10,
-        rivals=(SER2NET,),
+        rivals=RIVALS,
     ),
     Benchmark(
         name="console-idle",
@@ -224,7 +166,7 @@ BENCHMARKS = (
         measure=idle_time,
         size=5,
         smoke=1,
-        rivals=(SER2NET,),
+        rivals=RIVALS,
     ),
     Benchmark(
         name="console-attach",

@@ -29,8 +29,9 @@ QEMU = Contender("qemu-system-x86_64", "qemu-system-x86_64")
 SOCAT = Contender("socat", "socat", "-V")
 SOCAT_LARGE = Contender("socat -b262144", "socat", "-V")
 SER2NET = Contender("ser2net", "ser2net", "-v")
+CONSERVER = Contender("conserver", "conserver", "-V")
 
-PEERS = (QSD, QEMU, SOCAT, SOCAT_LARGE, SER2NET)
+PEERS = (QSD, QEMU, SOCAT, SOCAT_LARGE, SER2NET, CONSERVER)
 
 
 def select_peers(text: str) -> frozenset[Contender]:
