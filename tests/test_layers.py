@@ -35,8 +35,9 @@ MAY_IMPORT = {
     "service": SERVICE,
     "plugins": SERVICE,
     "config": SERVICE,
+    "convert": {"errors", "files"},
     "": SERVICE,  # the public names
-    "cli": SERVICE | {"", "config", "plugins", "protocols"},
+    "cli": SERVICE | {"", "config", "convert", "plugins", "protocols"},
     "__main__": {"cli"},
 }
 """What each part may import beside itself."""

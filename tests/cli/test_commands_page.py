@@ -56,6 +56,7 @@ def test_json_is_there_wherever_something_is_printed() -> None:
     silent = {"break", "bridge", "give", "kick", "remove", "reopen-logs", "retry"}
     # These have output of their own kind, or JSON anyway.
     own = {"attach", "check", "demo", "events", "qmp", "serve"}
+    own |= {"config-from-conserver", "config-from-ser2net"}
     without = {
         name
         for name, command in cli.commands.items()

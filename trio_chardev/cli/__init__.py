@@ -172,6 +172,36 @@ def check_command(inherited: Inherited, config: Sequence[str]) -> None:
         sys.exit(STATUS_OF_NO_FILE)
 
 
+@cli.command("config-from-ser2net")
+@click.argument("file")
+def config_from_ser2net_command(file: str) -> None:
+    """Print a configuration that does what one of ser2net's does.
+
+    FILE is a ser2net.yaml, or a ser2net.conf of older versions. What can't be converted is listed
+    on standard error, with file, line and reason, and the exit status is 1; it is 66 if there is no
+    such file. YAML needs PyYAML, as 'pip install trio-chardev[convert]' brings.
+    """
+    from trio_chardev.cli.convert import print_converted
+    from trio_chardev.convert.ser2net_file import convert
+
+    print_converted(convert, file)
+
+
+@cli.command("config-from-conserver")
+@click.argument("file")
+def config_from_conserver_command(file: str) -> None:
+    """Print a configuration that does what one of conserver's does.
+
+    FILE is a conserver.cf. What can't be converted is listed on standard error, with file, line and
+    reason, and the exit status is 1; it is 66 if there is no such file. The consoles have no
+    listeners: 'trio-chardev attach' is what conserver's console is.
+    """
+    from trio_chardev.cli.convert import print_converted
+    from trio_chardev.convert.conserver import convert
+
+    print_converted(convert, file)
+
+
 @cli.command("qmp")
 @SOCKET
 @click.argument("command")

@@ -1,0 +1,1 @@
+"""Configurations of ser2net and conserver, as a configuration of this service."""
