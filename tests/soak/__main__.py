@@ -18,10 +18,11 @@ import trio
 
 from tests.certificates import authority, server_certificate, write_folder
 from tests.soak.console import Console
+from tests.soak.crowd import Crowd
 from tests.soak.faults import Faults
 from tests.soak.floods import Floods
 from tests.soak.meter import InUse, Service
-from tests.soak.places import HALF_CLOSED, PLACES, Site
+from tests.soak.places import HALF_CLOSED, PLACES, PlaceMaker, Site
 from tests.soak.shortage import SHORTAGES, Spells
 from trio_chardev import QmpClient, open_qmp_client
 
@@ -42,6 +43,7 @@ class Soak:
     places: tuple[str, ...]
     layers: tuple[str, ...]
     folder: Path
+    crowds: int = 1
     short: str | None = None
     """The resource that the service goes short of, instead of all other faults."""
     changes: int = 0
@@ -103,6 +105,10 @@ class Soak:
                     own = random.Random(chance.random())
                     console = self._console(number, layer, service, nursery, own)
                     actors.start_soon(self._run, console, is_over)
+                for number in range(self.crowds):
+                    own = random.Random(chance.random())
+                    crowd = self._crowd(number, service, nursery, own)
+                    actors.start_soon(self._run, crowd, is_over)
             nursery.cancel_scope.cancel()
 
     async def _look_at_what_is_left(self, service: Service) -> None:
@@ -111,7 +117,7 @@ class Soak:
             if rows:
                 raise AssertionError(f"chardevs are left: {rows}")
             await trio.sleep(0.5)
-            self.descriptors.append(service.descriptors)
+            self.descriptors.append(service.lasting_descriptors)
             self.in_use.append(service.measure())
 
     def _faults(self, service: Service, qmp: QmpClient, chance: random.Random) -> Faults | Spells:
@@ -128,12 +134,24 @@ class Soak:
         chance: random.Random,
     ) -> Console:
         name = f"console{number}"
+        site = self._site(f"{name}-base" if layer != "none" else name, service, nursery)
+        return Console(name, layer, site, self._places, chance, self.counts)
+
+    def _crowd(
+        self, number: int, service: Service, nursery: trio.Nursery, chance: random.Random
+    ) -> Crowd:
+        name = f"crowd{number}"
+        site = self._site(name, service, nursery)
+        return Crowd(name, "none", site, self._places, chance, self.counts)
+
+    def _site(self, changed: str, service: Service, nursery: trio.Nursery) -> Site:
         context = ssl.create_default_context()
         authority().configure_trust(context)
-        changed = f"{name}-base" if layer != "none" else name
-        site = Site(self.folder, service.path, changed, nursery, context)
-        places = tuple(place for place in ALL_PLACES if place.__name__ in self.places)
-        return Console(name, layer, site, places, chance, self.counts)
+        return Site(self.folder, service.path, changed, nursery, context)
+
+    @property
+    def _places(self) -> tuple[PlaceMaker, ...]:
+        return tuple(place for place in ALL_PLACES if place.__name__ in self.places)
 
     async def _run(self, console: Console, is_over: Callable[[], bool]) -> None:
         async with open_qmp_client(console.site.service) as console.site.qmp:
@@ -168,7 +186,7 @@ class Soak:
         rows = [
             ("seed", self.seed),
             ("minutes", f"{self.minutes:g}"),
-            ("consoles", len(self.layers)),
+            ("bridges, and consoles with a crowd", f"{len(self.layers)}, {self.crowds}"),
             ("changes and what was done instead", self.changes),
             *((f"  {name}", count) for name, count in sorted(self.counts.items())),
             ("short of", self.short) if self.short else ("faults", sum(self.faults.values())),
@@ -190,7 +208,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("minutes", type=float, nargs="?", default=20.0)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6)
-    parser.add_argument("--layers", nargs="+", choices=("none", "mux", "hub"), default=LAYERS)
+    parser.add_argument("--crowds", type=int, default=2, help="consoles with many clients")
+    parser.add_argument("--layers", nargs="*", choices=("none", "mux", "hub"), default=LAYERS)
     names = tuple(place.__name__ for place in ALL_PLACES)
     parser.add_argument("--places", nargs="+", choices=names, default=names)
     parser.add_argument(
@@ -205,6 +224,7 @@ def main() -> int:
             tuple(arguments.places),
             tuple(arguments.layers),
             Path(folder),
+            arguments.crowds,
             arguments.short,
         )
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter, deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -120,6 +121,8 @@ class Console:
     counts: Counter[str]
     _down: Flow = attrs.field(init=False)
     _up: Flow = attrs.field(init=False)
+    _user: Peer = attrs.field(init=False)
+    _user_path: Path = attrs.field(init=False)
     _place: Place = attrs.field(init=False)
     _peer: Peer = attrs.field(init=False)
     _history: deque[str] = attrs.field(factory=lambda: deque(maxlen=HISTORY), init=False)
@@ -149,9 +152,9 @@ class Console:
 
     async def run(self, changed: Changed, is_over: Callable[[], bool]) -> None:
         """Change it until *is_over*, then take it down. *changed* is called after each change."""
-        user = await self._set_up()
+        await self._set_up()
         try:
-            await self._change_until(is_over, changed, user)
+            await self._change_until(is_over, changed)
         except BaseExceptionGroup as group:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
                 devices = await self._execute("query-devices")
@@ -159,14 +162,11 @@ class Console:
             flows = [(flow.sent, flow.received, flow.is_paused) for flow in (self._up, self._down)]
             group.add_note(f"{self.name}: up, down {flows}; {', '.join(self._history)}")
             raise
-        await self._take_down(user)
+        await self._take_down()
 
-    async def _change_until(
-        self, is_over: Callable[[], bool], changed: Changed, user: Peer
-    ) -> None:
+    async def _change_until(self, is_over: Callable[[], bool], changed: Changed) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._write, self._down, user.send)
-            nursery.start_soon(self._read, self._up, user)
+            self._start_user(nursery)
             nursery.start_soon(self._write, self._up, self._send_up)
             nursery.start_soon(self._read_peers)
             await self._joined.wait()
@@ -178,12 +178,9 @@ class Console:
             await self._up.settle()
             nursery.cancel_scope.cancel()
 
-    async def _set_up(self) -> Peer:
-        path = self.site.path()
-        address = {"type": "unix", "data": {"path": str(path)}}
-        user_side = listening(address)
+    async def _set_up(self) -> None:
         self._place = self._choose()
-        await self._execute("chardev-add", id=f"{self.name}-user", backend=user_side)
+        await self._execute("chardev-add", id=f"{self.name}-user", backend=self._user_side())
         await self._execute("chardev-add", id=self.site.id, backend=self._place.backend)
         if self.layer == "mux":
             above = backend("mux", chardev=self.site.id)
@@ -194,9 +191,27 @@ class Console:
             await self._execute("chardev-add", id=self.name, backend=above)
         bridge = {"driver": "bridge", "id": f"{self.name}-bridge", "chardev": self.name}
         await self._execute("device_add", peer=f"{self.name}-user", **bridge, **HOLD)
-        return Peer(await trio.open_unix_socket(str(path)))
+        await self._join_user()
 
-    async def _take_down(self, user: Peer) -> None:
+    def _user_side(self) -> dict[str, Any]:
+        """Return the backend of the side that stays."""
+        self._user_path = self.site.path()
+        return listening({"type": "unix", "data": {"path": str(self._user_path)}})
+
+    async def _join_user(self) -> None:
+        """Have the user come."""
+        self._user = Peer(await trio.open_unix_socket(str(self._user_path)))
+
+    def _start_user(self, nursery: trio.Nursery) -> None:
+        """Have the user write and read."""
+        nursery.start_soon(self._write, self._down, self._user.send)
+        nursery.start_soon(self._read, self._up, self._user)
+
+    async def _part_user(self) -> None:
+        """Have the user go, when all else is taken down."""
+        await self._user.aclose()
+
+    async def _take_down(self) -> None:
         await self._execute("device_del", id=f"{self.name}-bridge")
         if self.layer != "none":
             await self._execute("chardev-remove", id=self.name)
@@ -204,7 +219,7 @@ class Console:
             await self._execute("chardev-remove", id=f"{self.name}-null")
         await self._execute("chardev-remove", id=self.site.id)
         await self._execute("chardev-remove", id=f"{self.name}-user")
-        await user.aclose()
+        await self._part_user()
         await self._peer.aclose()
         self._place.clean_up()
 

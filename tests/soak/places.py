@@ -356,7 +356,10 @@ def rfc2217_client(site: Site) -> Place:
 class WebSocketPeer(Peer):
     """A client of trio-websocket's."""
 
-    def __init__(self, connection: trio_websocket.WebSocketConnection) -> None:
+    def __init__(
+        self, connection: trio_websocket.WebSocketConnection, stream: trio.SocketStream
+    ) -> None:
+        super().__init__(stream)
         self._connection = connection
 
     async def receive(self) -> bytes:
@@ -373,12 +376,19 @@ class WebSocketPeer(Peer):
     async def aclose(self) -> None:
         with trio.move_on_after(1):
             await self._connection.aclose()
+        await super().aclose()  # it waits for a Close, which comes behind what nobody reads
+
+
+async def join_websocket(nursery: trio.Nursery, port: int) -> WebSocketPeer:
+    """Connect to a WebSocket server; a task in *nursery* reads from it."""
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    connection = await trio_websocket.wrap_client_stream(nursery, stream, "127.0.0.1", "/")
+    return WebSocketPeer(connection, stream)
 
 
 def websocket(site: Site) -> Place:
     async def join() -> Peer:
-        url = f"ws://127.0.0.1:{await site.port()}/"
-        return WebSocketPeer(await trio_websocket.connect_websocket_url(site.nursery, url))
+        return await join_websocket(site.nursery, await site.port())
 
     return Place("websocket", listening(INET, websocket=True), join)
 
