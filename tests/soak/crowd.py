@@ -226,7 +226,7 @@ class Crowd(Console):
         more["role"] = self.chance.choice(("write", "read-only"))
         ours, theirs = socket.socketpair()
         with theirs:
-            await self.site.qmp.execute("getfd", fdname="crowd", fds=[theirs.fileno()])
+            await self._pass_descriptor(theirs.fileno())
             came = await self.site.qmp.execute("chardev-attach", more, id=self._id, fd="crowd")
         ours.setblocking(False)
         peer = Peer(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
@@ -240,6 +240,19 @@ class Crowd(Console):
                 view.position -= member.skipped_before
                 member.skipped_before = 0
         self._start(member)
+
+    async def _pass_descriptor(self, fd: int) -> None:
+        """Pass it; the kernel drops it on its way while the service has no number for it."""
+        while True:
+            try:
+                await self.site.qmp.execute("getfd", fdname="crowd", fds=[fd])
+            except QmpError as exc:
+                if "SCM_RIGHTS" not in str(exc):
+                    raise
+                self._starved("descriptors")
+                await trio.sleep(0.05)
+            else:
+                return
 
     def _start(self, member: Member) -> None:
         member.goes_on.set()
@@ -290,12 +303,17 @@ class Crowd(Console):
                 await self._come_again(member)
             elif member.has_ended:
                 raise LostOrRepeatedError(f"{member.view.name} is there, and has got the end")
-        for member in list(self._members.values()):
-            types = member.number in rows and rows[member.number]["types"]
-            if types and member.typing is None:
+        those_who_type = [
+            m for number, m in self._members.items() if rows.get(number, {}).get("types")
+        ]
+        others = [m for m in self._members.values() if m not in those_who_type and m.typing]
+        for member in others:  # all of them first: what one types is what others wait for
+            self._cut(member)
+        for member in those_who_type:
+            if member.typing is None:
                 self._begin(member)
-            elif not types and member.typing is not None:
-                await self._stop_typing(member)
+        for member in others:
+            await self._stop_typing(member)
 
     async def _come_again(self, member: Member) -> None:
         """Go on where one who counts was let go, as he was too slow."""
@@ -314,7 +332,6 @@ class Crowd(Console):
 
     async def _stop_typing(self, member: Member) -> None:
         """Note that it may not type any more, when what was on its way has gone nowhere."""
-        self._cut(member)
         number = member.number
         await self._until(
             lambda rows: number not in rows or rows[number]["received"] == member.typed,
@@ -375,6 +392,10 @@ class Crowd(Console):
     async def _be_gone(self, member: Member) -> None:
         if member.typing is not None and not member.typing.is_cut:
             self._cut(member)
+        if (
+            not self._peer.can_send
+        ):  # so nothing is printed, and a FIN says only that it types no more
+            member.peer.reset()
         await member.peer.aclose()
         await self._until(lambda rows: member.number not in rows, f"{member} has left")
         await self._forget(member)

@@ -9,6 +9,7 @@ import itertools
 import os
 import socket
 import ssl
+import struct
 import termios
 import tty
 from collections.abc import Awaitable, Callable, Mapping
@@ -120,6 +121,11 @@ class Peer:
 
     async def aclose(self) -> None:
         await trio.aclose_forcefully(self._stream)
+
+    def reset(self) -> None:
+        """Have TCP say, when it is closed, that nothing is read any more."""
+        assert isinstance(self._stream, trio.SocketStream)
+        self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 @attrs.frozen
