@@ -26,6 +26,7 @@ CONFIG = click.option(
     "config",
     multiple=True,
     metavar="FILE",
+    type=click.Path(),
     help="A configuration in TOML, or a folder with such files; may be given several times. The "
     "default is $XDG_CONFIG_HOME/trio-chardev, or else /etc/trio-chardev; for a service of systemd "
     "it is $CONFIGURATION_DIRECTORY.",
@@ -173,7 +174,7 @@ def check_command(inherited: Inherited, config: Sequence[str]) -> None:
 
 
 @cli.command("config-from-ser2net")
-@click.argument("file")
+@click.argument("file", type=click.Path())
 def config_from_ser2net_command(file: str) -> None:
     """Print a configuration that does what one of ser2net's does.
 
@@ -188,7 +189,7 @@ def config_from_ser2net_command(file: str) -> None:
 
 
 @cli.command("config-from-conserver")
-@click.argument("file")
+@click.argument("file", type=click.Path())
 def config_from_conserver_command(file: str) -> None:
     """Print a configuration that does what one of conserver's does.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from trio_chardev.cli import completing
 from trio_chardev.cli.group import SOCKET, cli
 
 
 @cli.command("attach")
 @SOCKET
-@click.argument("name", metavar="ID")
+@click.argument("name", metavar="ID", shell_complete=completing.WITH_CONSOLE)
 @click.option("-r", "--read-only", is_flag=True, help="Only watch.")
 @click.option(
     "--replay",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import click
 
+from trio_chardev.cli import completing
 from trio_chardev.cli.group import JSON, SOCKET, cli, load_plugins
 from trio_chardev.cli.output import say, warn
 
-ID = click.argument("id")
+NEW_ID = click.argument("id")
+CHARDEV = click.argument("id", shell_complete=completing.CHARDEVS)
+DEVICE = click.argument("id", shell_complete=completing.WITH_DEVICE)
+ANY = click.argument("id", shell_complete=completing.ALL)
 
 
 @cli.command("list")
@@ -31,7 +35,7 @@ def list_command(socket: str | None, what: str | None, as_json: bool) -> None:
 
 @cli.command("show")
 @SOCKET
-@ID
+@ANY
 @JSON
 def show_command(socket: str | None, id: str, as_json: bool) -> None:
     """Print what is known of ID.
@@ -46,7 +50,7 @@ def show_command(socket: str | None, id: str, as_json: bool) -> None:
 
 @cli.command("add")
 @SOCKET
-@ID
+@NEW_ID
 @click.argument("backend", metavar="KIND[,KEY=VALUE...]")
 @JSON
 def add_command(socket: str | None, id: str, backend: str, as_json: bool) -> None:
@@ -66,7 +70,7 @@ def add_command(socket: str | None, id: str, backend: str, as_json: bool) -> Non
 
 @cli.command("change")
 @SOCKET
-@ID
+@CHARDEV
 @click.argument("backend", metavar="KIND[,KEY=VALUE...]")
 @click.option("--carry", is_flag=True, help="Pass on what the old backend's peer has not taken.")
 @click.option("--keep-peer", is_flag=True, help="Keep a socket's client, at the same address.")
@@ -132,7 +136,7 @@ def _open_backend(
 
 @cli.command("remove")
 @SOCKET
-@ID
+@ANY
 def remove_command(socket: str | None, id: str) -> None:
     """Remove the chardev ID, or the device, such as a bridge.
 
@@ -145,8 +149,8 @@ def remove_command(socket: str | None, id: str) -> None:
 
 @cli.command("bridge")
 @SOCKET
-@click.argument("a")
-@click.argument("b")
+@click.argument("a", shell_complete=completing.CHARDEVS)
+@click.argument("b", shell_complete=completing.CHARDEVS)
 @click.argument("options", metavar="[KEY=VALUE[,KEY=VALUE...]]", default="")
 def bridge_command(socket: str | None, a: str, b: str, options: str) -> None:
     """Join the chardevs A and B.
@@ -172,7 +176,7 @@ def bridge_command(socket: str | None, a: str, b: str, options: str) -> None:
 
 @cli.command("break")
 @SOCKET
-@ID
+@DEVICE
 def break_command(socket: str | None, id: str) -> None:
     """Send a break to the device that ID, or its console, leads to."""
     from trio_chardev.cli import client, control
@@ -182,7 +186,7 @@ def break_command(socket: str | None, id: str) -> None:
 
 @cli.command("lend")
 @SOCKET
-@ID
+@DEVICE
 @click.option("--pty", is_flag=True, help="To the user of a PTY, whose path is printed.")
 @JSON
 def lend_command(socket: str | None, id: str, pty: bool, as_json: bool) -> None:
@@ -198,7 +202,7 @@ def lend_command(socket: str | None, id: str, pty: bool, as_json: bool) -> None:
 
 @cli.command("return")
 @SOCKET
-@ID
+@DEVICE
 @JSON
 def return_command(socket: str | None, id: str, as_json: bool) -> None:
     """Take the device ID back that was lent."""
@@ -209,7 +213,7 @@ def return_command(socket: str | None, id: str, as_json: bool) -> None:
 
 @cli.command("retry")
 @SOCKET
-@ID
+@DEVICE
 def retry_command(socket: str | None, id: str) -> None:
     """Try now to open or connect the device ID."""
     from trio_chardev.cli import client, control
@@ -232,7 +236,7 @@ def reload_command(socket: str | None, as_json: bool) -> None:
 
 @cli.command("reopen-logs")
 @SOCKET
-@click.argument("id", required=False)
+@click.argument("id", required=False, shell_complete=completing.CHARDEVS)
 def reopen_logs_command(socket: str | None, id: str | None) -> None:
     """Open the log file of ID, or all, anew.
 

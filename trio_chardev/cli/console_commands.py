@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import click
 
+from trio_chardev.cli import completing
 from trio_chardev.cli.group import JSON, SOCKET, cli
 
-ID = click.argument("id")
+ID = click.argument("id", shell_complete=completing.WITH_CONSOLE)
 
 
 @cli.command("clients")
 @SOCKET
-@click.argument("id", required=False)
+@click.argument("id", required=False, shell_complete=completing.WITH_CONSOLE)
 @JSON
 def clients_command(socket: str | None, id: str | None, as_json: bool) -> None:
     """Print a table of the clients of the console ID, or of all.
