@@ -37,6 +37,7 @@ def named(page: str) -> Iterator[tuple[str, str]]:
         ("waiting.md", 15),
         ("configuration.md", 10),
         ("attach.md", 15),
+        ("systemd.md", 14),
     ],
 )
 def test_every_test_that_is_named_exists(page: str, count: int) -> None:

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import server_certificate, write_folder
 from tests.cli.test_inherited import high, started, stop
 from tests.peers import need
 from tests.services import PROGRAM, TIMEOUT, Qmp, running
+from trio_chardev.access.objects import TlsCredsX509
 from trio_chardev.cli import address
 from trio_chardev.cli.inherited import Inherited
-from trio_chardev.errors import BackendError
+from trio_chardev.errors import BackendError, ChardevError, OptionsError
 
 
 @contextmanager
@@ -157,3 +159,17 @@ def test_a_client_finds_the_system_s_service_if_there_is_no_own(
     assert address.client_path() == system
     own.touch()
     assert address.client_path() == own
+
+
+def test_keys_are_where_systemd_puts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object without a folder takes its files from there; with one, it does not."""
+    options = TlsCredsX509(id="tls", endpoint="server")
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    with pytest.raises(OptionsError, match="Missing 'dir'"):
+        options.create({})
+    monkeypatch.setenv(
+        "CREDENTIALS_DIRECTORY", write_folder(tmp_path / "creds", server=server_certificate())
+    )
+    assert options.create({}).verify_peer
+    with pytest.raises(ChardevError, match="/nowhere"):
+        TlsCredsX509(id="tls", endpoint="server", dir="/nowhere").create({})

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.services import TIMEOUT, running, until
+from tests.services import PROGRAM, TIMEOUT, Qmp, running, until
 from trio_chardev.cli import notify
 from trio_chardev.cli.notify import Notifier
 
@@ -233,3 +234,39 @@ def test_a_service_that_is_stopped_gives_no_sign_of_life(manager: Manager, tmp_p
         assert manager.is_told_nothing()
         service.process.send_signal(signal.SIGCONT)
         assert manager.next() == {"WATCHDOG": "1"}
+
+
+def test_a_log_that_is_stuck_holds_up_nothing(manager: Manager, tmp_path: Path) -> None:
+    """It is a pipe that is full and that nobody reads, as journald's may be."""
+    file = tmp_path / "x.toml"
+    file.write_text('[chardev]\na = "file,path=/nowhere/at/all"\n')
+    reader, writer = os.pipe()
+    with os.fdopen(reader), os.fdopen(writer, "wb", buffering=0) as full:
+        os.set_blocking(writer, False)
+        while full.write(b"x" * 4096):
+            pass
+        os.set_blocking(writer, True)
+        listener = f"unix:{tmp_path}/q,server=on,wait=off"
+        process = subprocess.Popen(
+            [*PROGRAM, "serve", "-vv", "--config", str(file), "--qmp", listener],
+            env={**os.environ, "NOTIFY_SOCKET": manager.name, "WATCHDOG_USEC": "200000"},
+            stdout=full,
+            stderr=full,
+        )
+        try:
+            while manager.next().get("STATUS") != "1 chardevs, 0 devices; 1 to be tried again":
+                pass
+            with Qmp(tmp_path / "q") as qmp:
+                for _ in range(5):
+                    assert len(qmp("query-chardev")) == 1  # each a line of the log
+                    assert manager.next() == {"WATCHDOG": "1"}
+            process.send_signal(signal.SIGHUP)
+            while manager.next().get("RELOADING") is None:
+                pass
+            process.send_signal(signal.SIGTERM)
+            while manager.next().get("STOPPING") is None:
+                pass
+            assert process.wait(TIMEOUT) == 0
+        finally:
+            process.kill()
+            process.wait()

@@ -203,6 +203,24 @@ def config_from_conserver_command(file: str) -> None:
     print_converted(convert, file)
 
 
+@cli.command("install-units")
+@click.option("--user", "for_user", is_flag=True, help="Install a unit for your own services.")
+@click.option(
+    "--root", default="", metavar="DIR", help="Install below DIR, for a package or an image."
+)
+@click.option("--force", is_flag=True, help="Replace files that differ.")
+def install_units_command(for_user: bool, root: str, force: bool) -> None:
+    """Install units for systemd.
+
+    With the unit of the system come a socket, the user trio-chardev, the folder /run/trio-chardev
+    and the rotation of logs. The files have the path of this program. They are in /etc, or with
+    --user in $XDG_CONFIG_HOME/systemd/user; what to do then is printed.
+    """
+    from trio_chardev.cli.units import install_units
+
+    install_units(root, for_user=for_user, force=force)
+
+
 @cli.command("qmp")
 @SOCKET
 @click.argument("command")
