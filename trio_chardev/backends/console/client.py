@@ -162,10 +162,16 @@ class Client:
     def skip(self, history: History) -> int:
         """Go on with the last lines, as what comes next is gone; return how much is left out."""
         cursor = history.last_lines(LAST_LINES)
-        lost = cursor - self.position
+        lost = cursor - self.position + self._drop_kept_back()
         self._note_lost(lost)
         self.begin_at(cursor)
         return lost
+
+    def _drop_kept_back(self) -> int:
+        """Forget the beginning of a sequence, whose end is gone; return its size."""
+        size = 0 if self._filter is None else len(self._filter.rest())
+        self.sent -= size
+        return size
 
     def _note_lost(self, lost: int) -> None:
         self.skipped += lost
@@ -201,7 +207,7 @@ class Client:
         """Go on at *cursor* of another history; what it does not take of *history* now is lost."""
         with contextlib.suppress(OSError):  # who has left is noticed by who reads
             self.send_rest(history)
-        self._note_lost(max(0, history.end - self.position))
+        self._note_lost(max(0, history.end - self.position) + self._drop_kept_back())
         self.begin_at(OVERTAKEN if self.manner.is_exact else cursor)
 
     def is_due(self, history: History) -> bool:

@@ -179,9 +179,11 @@ class Serving:
 
     async def _write(self, client: Client) -> None:
         """Go on when *client*, which was blocked, takes something again."""
-        while not client.is_gone:
+        while True:
             while not client.is_blocked:
                 await client.can_write.park()
+            if client.is_gone:  # meanwhile, when this task was to run already
+                return
             if await self._wait_writable(client):
                 client.blocked_at = None
                 self.crowd.look_at_positions()
