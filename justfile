@@ -16,6 +16,11 @@ setup:
 demo *args:
     {{ bin }}/trio-chardev demo {{ args }}
 
+# Write the manual pages, made of what --help shows
+[group('dev')]
+man folder="man":
+    {{ bin }}/python -m trio_chardev.cli.manual {{ folder }}
+
 # Format the code
 [group('dev')]
 format:

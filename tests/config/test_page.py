@@ -27,10 +27,14 @@ def names_in(cell: str) -> list[str]:
 
 
 def test_each_table_is_there() -> None:
-    names = [
-        re.sub(r"^\[(\w+)\..*\]$", r"\1", names_in(row[0])[0]) for row in rows_of("table or key")
-    ]
-    assert sorted(names) == sorted((*TABLES, *LISTS))
+    described = {
+        re.sub(r"^\[(\w+)\..*\]$", r"\1", names_in(row[0])[0]): row[1]
+        for row in rows_of("table or key")
+    }
+    known = {**TABLES, **LISTS}
+    assert sorted(described) == sorted(known)
+    for name, text in known.items():
+        assert described[name].startswith(text), name
 
 
 def test_each_key_of_a_console_is_there() -> None:

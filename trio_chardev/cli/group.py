@@ -5,12 +5,14 @@ It imports little, so that small commands start quickly.
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from trio_chardev.cli.output import say, warn
 from trio_chardev.version import __version__
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
 
 class Command(click.Command):

@@ -20,9 +20,19 @@ from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.grammar import check_id
 from trio_chardev.qmp.server.state import Table
 
-TABLES: Final = ("chardev", "device", "object", "console", "template")
-LISTS: Final = ("qmp", "monitor")
-"""Arrays of what ``--qmp`` and ``--monitor`` take."""
+TABLES: Final[Mapping[str, str]] = {
+    "chardev": "a chardev, as `--chardev KIND,id=ID,...`: `kind`, and the options of that kind",
+    "device": "a device, as `--device DRIVER,id=ID,...`: `driver`, and its options",
+    "object": "an object, as `--object TYPE,id=ID,...`: `qom-type`, and its options",
+    "console": "a device with the console that many share",
+    "template": "the same keys, as defaults for consoles",
+}
+"""Tables of tables with ids, and what those are."""
+LISTS: Final[Mapping[str, str]] = {
+    "qmp": "an array of what `--qmp` takes, or one string",
+    "monitor": "an array of what `--monitor` takes, or one string",
+}
+"""Keys that are no tables, and what they are."""
 
 
 @attrs.frozen

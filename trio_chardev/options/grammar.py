@@ -233,14 +233,24 @@ def help_text(heading: str, kinds: Mapping[str, type], kind: str | None) -> str:
     if kind is None:
         rows = [(name, _first_line(cls)) for name, cls in kinds.items()]
         return "\n".join([heading, *_table(rows)])
-    by_path = {option.path: option for option in _options_of(kind, kinds[kind]).values()}
-    rows = [
+    rows = option_rows(kind, kinds[kind])
+    _, *more = paragraphs_of(kinds[kind])
+    notes = [textwrap.fill(paragraph, HELP_WIDTH) for paragraph in more]
+    return "\n".join([f"{kind} options:", *_table(rows), *notes])
+
+
+def option_rows(kind: str, cls: type) -> list[tuple[str, str]]:
+    """Each option of a kind, as ``NAME=<TYPE>``, with what it is for."""
+    by_path = {option.path: option for option in _options_of(kind, cls).values()}
+    return [
         (f"{option.name}=<{option.type_name}>", option.doc(_default(kind, option)))
         for option in by_path.values()
     ]
-    more = own_doc(kinds[kind]).split("\n\n")[1:]
-    notes = [textwrap.fill(_plain(paragraph), HELP_WIDTH) for paragraph in more]
-    return "\n".join([f"{kind} options:", *_table(rows), *notes])
+
+
+def paragraphs_of(cls: type) -> list[str]:
+    """What the docstring of an options class says, without markup."""
+    return [_plain(paragraph) for paragraph in own_doc(cls).split("\n\n")]
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
