@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -299,3 +300,24 @@ async def test_with_one_writer_a_break_is_as_good_as_a_key(tmp_path: Path) -> No
         assert told.client == 2
         await one.send_all(BREAK)
         assert b"goes nowhere" in await read_until(one, b"goes nowhere]\r\n")
+
+
+@pytest.mark.parametrize("on_full", ["refuse", "wait", "kick"])
+async def test_one_who_has_ended_his_input_gives_way_when_it_is_full(
+    on_full: str, tmp_path: Path
+) -> None:
+    """TCP does not tell whether he has left; so health checks can't fill a silent console."""
+    async with room(tmp_path, max_clients=2, on_full=on_full) as it:
+        listener = await it.listen(host="127.0.0.1", port="0")
+        await it.come(listener)
+        for number in range(2, 6):
+            checker = await it.connect(listener)
+            await checker.aclose()
+            await it.wait_told(tc.ChardevClientAttached, number)
+            with trio.fail_after(LIMIT):
+                while not it.clients[-1].has_ended:
+                    await trio.testing.wait_all_tasks_blocked(0.001)
+        sock = it.clients[-1].link.sock
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
+        assert [client.number for client in it.clients] == [1, 5]
+        assert {n.reason for n in it.told(tc.ChardevClientDetached)} == {"replaced"}

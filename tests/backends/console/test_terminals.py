@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 import trio_chardev as tc
 from tests.rooms import read, read_until, room
-from trio_chardev.backends.console.client import Client
+from trio_chardev.backends.console.client import Client, Newcomer
+from trio_chardev.backends.console.history import History
+from trio_chardev.backends.console.options import Manner
+from trio_chardev.backends.ringbuf.ring import Ring
 from trio_chardev.protocols.terminal import ends_within
 
 BOOT = (
@@ -160,3 +164,33 @@ async def test_a_line_for_people_comes_within_no_sequence_and_no_character(
         assert before + after == head + rest
         assert ends_within(head) is False
         head.decode()
+
+
+async def test_a_line_that_was_sent_in_part_goes_on_before_anything_else() -> None:
+    class Slow:
+        """Takes few bytes at a time."""
+
+        def __init__(self) -> None:
+            self.taken = b""
+            self.unsent = False
+
+        def flush(self) -> None:
+            pass
+
+        def send(self, data: memoryview) -> int:
+            self.taken += data[:5]
+            return len(data[:5])
+
+    link: Any = Slow()
+    history = History(Ring(4096))
+    history.write(b"x\x1b[1")
+    newcomer = Newcomer(link=link, who="x", manner=Manner(is_told=True))
+    client = Client(1, newcomer, 0, 0)
+    client.send(history)
+    assert link.taken == b"x\x1b[1"
+    client.say("news")
+    client._send_piece(history)  # nothing more was printed, so it is told now
+    history.write(b";31mred")
+    client.send(history)
+    client.send(history)
+    assert b"\r\n[trio-chardev: news]\r\n" in link.taken

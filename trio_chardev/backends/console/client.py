@@ -92,6 +92,8 @@ class Client:
     """Where its task waits while too much that it has typed is queued."""
     _text: bytearray = attrs.Factory(bytearray)
     """Lines that are to be sent."""
+    _is_telling: bool = False
+    """Were they sent in part? Then the rest comes before anything else."""
     _again: bytearray = attrs.Factory(bytearray)
     """Some of what it has missed, without queries; it comes before anything else."""
     _filter: QueryFilter | None = attrs.field(init=False)
@@ -231,8 +233,9 @@ class Client:
             return True
         size = PIECE
         if self._text:
-            if not self._is_amid(history):
+            if self._is_telling or not self._is_amid(history):
                 self._send_from(self._text)
+                self._is_telling = bool(self._text)
                 return True
             size = TAIL  # first what ends the sequence
         if self._filter is not None:

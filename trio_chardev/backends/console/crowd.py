@@ -101,8 +101,13 @@ class Crowd:
 
     @property
     def is_full(self) -> bool:
-        """Are there as many clients as there may be?"""
-        return len(self.clients) >= self.options.max_clients
+        """Are there as many clients as there may be, of whom none has ended its input?"""
+        return len(self.clients) >= self.options.max_clients and self._ended is None
+
+    @property
+    def _ended(self) -> Client | None:
+        """The first who has ended his input: he may have left, which TCP does not tell."""
+        return next((client for client in self.clients.values() if client.has_ended), None)
 
     def admit(self, newcomer: Newcomer) -> Client:
         """Make *newcomer* a client.
@@ -111,9 +116,9 @@ class Crowd:
         """
         self._check_room(newcomer)
         first = self._first_cursor(newcomer.manner)
-        if self.is_full:
-            oldest = next(iter(self.clients.values()))
-            self.remove(oldest, Goodbye("replaced", f"{newcomer.who} has come in your place"))
+        if len(self.clients) >= self.options.max_clients:
+            leaver = self._ended or next(iter(self.clients.values()))
+            self.remove(leaver, Goodbye("replaced", f"{newcomer.who} has come in your place"))
         self._numbers += 1
         end = self.history.end
         client = Client(self._numbers, newcomer, max(first, self.history.start), end)
@@ -201,6 +206,7 @@ class Crowd:
         """Note that nothing more will come from *client*, which may still watch."""
         client.has_ended = True
         self.keyboard.client_ends(client)
+        self.has_left.unpark_all()  # who may give way to those who wait
 
     def take_over(self, other: Crowd, *, goes_on: bool) -> None:
         """Go on with what *other*, an empty crowd, has: its options, its history and its host.

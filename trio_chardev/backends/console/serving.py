@@ -17,7 +17,7 @@ from trio_chardev.backends.console.client import Client
 from trio_chardev.backends.console.crowd import Crowd
 from trio_chardev.backends.console.goodbye import DEAD, LEFT, Goodbye, say_goodbye, see_off
 from trio_chardev.backends.console.keyboard import MAX_QUEUED
-from trio_chardev.backends.socket.connection import count_unacknowledged
+from trio_chardev.backends.socket.connection import count_unacknowledged, probe
 from trio_chardev.backends.socket.link import Link
 
 log = logging.getLogger(__name__)
@@ -251,6 +251,7 @@ class Serving:
             self.crowd.keyboard.typed(client, data)
             return True
         if client.link.takes_more:
+            probe(client.link.sock)
             self.crowd.end_typing(client)
         else:
             self.crowd.remove(client, LEFT)

@@ -34,6 +34,7 @@ SILENCE = 0.25  # seconds; a peer that was silent for so long will not send, and
 READ_SIZE = 1 << 16  # bytes
 READS = 16  # in a row, as a peer may send for ever
 DECODED_AT_ONCE = 1 << 11  # bytes, each of which may cost a protocol much
+PROBE_INTERVAL = 10  # seconds
 ROUND_TRIPS = 2  # one, and a margin
 
 # From struct tcp_info, linux/tcp.h.
@@ -348,6 +349,18 @@ def set_tcp_options(sock: socket.socket, *, nodelay: bool, keep_alive: bool) -> 
     """Set whether small pieces are sent at once, and whether an idle peer is probed."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keep_alive)
+
+
+def probe(sock: socket.socket) -> None:
+    """Have the kernel find out within about a minute whether a peer that sends no more has left.
+
+    Its kernel answers for a process that has closed the socket, but not for ever (tcp_fin_timeout).
+    """
+    if sock.family in INTERNET:
+        with contextlib.suppress(OSError):  # it has left
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_INTERVAL)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_INTERVAL)
 
 
 def _is_on_this_host(sock: socket.socket) -> bool:
