@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -105,6 +107,8 @@ def room(contender: Contender, clients: int, history: int = RING) -> Iterator[Ro
         near, spare = free_ports(2)
         far = listener.getsockname()[1]
         command = server.command(Plan(far, int(near[1]), int(spare[1]), Path(folder), history))
+        workers: list[int] = []
+        stack.callback(end, workers)  # when the one who started them has ended
         process = stack.enter_context(running(command))
 
         def enter() -> socket.socket:
@@ -112,9 +116,18 @@ def room(contender: Contender, clients: int, history: int = RING) -> Iterator[Ro
 
         first = enter()
         device = stack.enter_context(listener.accept()[0])  # ser2net connects when a client comes
-        place = Room(server.worker(process.pid), device, near, [first], enter)
+        if (worker := server.worker(process.pid)) != process.pid:
+            workers.append(worker)
+        place = Room(worker, device, near, [first], enter)
         place.fill(clients)
         yield place
+
+
+def end(workers: list[int]) -> None:
+    """End processes that are left: that of conserver's console does not always hear its SIGTERM."""
+    for pid in workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def our_command(plan: Plan) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from bench.consoles import pour
@@ -22,3 +24,5 @@ def test_all_in_a_room_get_what_is_printed(contender: Contender) -> None:
         place.fill(7)  # more than ser2net's queue of connections
         assert len(place.clients) == 7
         assert pour(place, SIZE) > 0
+    state = Path(f"/proc/{place.pid}/stat")
+    assert not state.exists() or state.read_text().rpartition(") ")[2][0] == "Z"
