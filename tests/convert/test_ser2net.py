@@ -105,6 +105,18 @@ def test_connectors(tmp_path: Path, connector: str, device: str) -> None:
     assert (consoles["a"]["device"], left_out) == (device, [])
 
 
+@pytest.mark.parametrize("accepter", ["tcp,h,1 2", "tcp", "a=b,1", "odd(x=1),tcp,h,1", "udp,1"])
+def test_what_is_no_address_is_left_out(tmp_path: Path, accepter: str) -> None:
+    text = f"connection: &a\n  accepter: {accepter}\n  connector: pty\n"
+    consoles, left_out = converted(text, tmp_path)
+    assert (consoles, len(left_out)) == ({}, 1)
+
+
+def test_braces_of_a_banner_are_no_placeholders(tmp_path: Path) -> None:
+    text = "connection: &a\n  accepter: tcp,1\n  connector: pty\n  options:\n    banner: '{name} {x}'\n"
+    assert converted(text, tmp_path)[0]["a"]["banner"] == "(name) {{x}}"
+
+
 def test_what_is_left_out_is_told_with_its_line(tmp_path: Path) -> None:
     text = """default:
   name: speed

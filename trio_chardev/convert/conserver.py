@@ -9,7 +9,14 @@ from typing import Final
 import attrs
 
 from trio_chardev.convert.conserver_blocks import Block, Item, read_blocks
-from trio_chardev.convert.converted import Console, Converted, Device, Place, UnconvertibleError
+from trio_chardev.convert.converted import (
+    Console,
+    Converted,
+    Device,
+    Place,
+    UnconvertibleError,
+    as_banner,
+)
 
 PARITIES: Final = {"none": "N", "even": "E", "odd": "O", "mark": "M", "space": "S"}
 HERE: Final = frozenset({"localhost", "127.0.0.1", "::1", ""})
@@ -157,8 +164,7 @@ def _add(place: Place, settings: Settings, result: Converted) -> None:
     console = Console(place, device)
     console.values |= {"history": HISTORY, "write": "first"}
     if motd := settings.value("motd"):
-        banner = " ".join(motd.split()).replace("{", "{{").replace("}", "}}")
-        console.values["banner"] = banner
+        console.values["banner"] = as_banner(motd)
     _fill_log(console, settings, result)
     _tell(settings, result)
     result.consoles[result.new_name(settings.name, place)] = console

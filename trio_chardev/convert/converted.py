@@ -111,6 +111,13 @@ class Converted:
         return "\n\n".join("\n".join(block) for block in blocks)
 
 
+def as_banner(text: str) -> str:
+    """Write *text* as ``banner`` has it: on one line, and what is in braces is no placeholder."""
+    shown = " ".join(text.split())
+    # A configuration fills in {name} first, and knows no way to write it.
+    return shown.replace("{name}", "(name)").replace("{", "{{").replace("}", "}}")
+
+
 def as_option(first: str, options: Mapping[str, str | int | bool]) -> str:
     """Write ``FIRST,KEY=VALUE,...`` as the command line has it: a comma in a value is doubled."""
     parts = [first.replace(",", ",,")]

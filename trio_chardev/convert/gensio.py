@@ -56,6 +56,8 @@ ENDS: Final = frozenset(
 CHARS: Final = re.compile(
     r"(?P<speed>[0-9]+)(?:(?P<parity>[NEOMS])(?P<data>[5-8])(?P<stop>[12])?)?"
 )
+HOST: Final = re.compile(r"[\w.%-]*|\[[\w:.%]+\]", re.ASCII)
+PORT: Final = re.compile(r"[A-Za-z0-9-]+")
 SWITCHES: Final = {"XONXOFF": "xonxoff", "RTSCTS": "rtscts"}
 PARITIES: Final = {"NONE": "N", "EVEN": "E", "ODD": "O", "MARK": "M", "SPACE": "S"}
 WITHOUT_EFFECT: Final = frozenset({"LOCAL", "NOBREAK", "NOUUCPLOCK", "UUCPLOCK", "DRAIN-TIME"})
@@ -156,7 +158,10 @@ def host_and_port(stack: Stack) -> tuple[str, str]:
             pass
         case _:
             raise UnconvertibleError(f"'{','.join(stack.arguments)}' is neither PORT nor HOST,PORT")
-    return (f"[{host}]" if ":" in host else host), port
+    host = f"[{host}]" if ":" in host else host
+    if not PORT.fullmatch(port) or not HOST.fullmatch(host):
+        raise UnconvertibleError(f"'{','.join(arguments)}' is neither PORT nor HOST,PORT")
+    return host, port
 
 
 def device_of(stack: Stack) -> tuple[Device, list[str]]:

@@ -13,6 +13,7 @@ from trio_chardev.convert.converted import (
     Converted,
     Place,
     UnconvertibleError,
+    as_banner,
     as_option,
 )
 from trio_chardev.convert.gensio import Stack, address_of, device_of, is_true, stack_of
@@ -173,8 +174,7 @@ def _fill(console: Console, connection: Connection, accepter: Stack, result: Con
         if key == "max-connections":
             console.values["max-clients"] = _number(text, key, result)
         elif key == "banner":
-            banner = _expand(text, connection, accepter, result)
-            console.values["banner"] = banner.replace("{", "{{").replace("}", "}}")
+            console.values["banner"] = as_banner(_expand(text, connection, accepter, result))
         elif key in WHY_NOT:
             if key == "telnet-brk-on-sync" and (not is_true(text.value) or not accepter.filters):
                 continue  # without telnet it has no effect
