@@ -107,6 +107,7 @@ ALLOWED = {
     "cli.demo.Demo.to_file.finish": ALONE,
     "cli.demo.Demo.to_pty": ALONE,
     "cli.demo.show_progress": ALONE,
+    "cli.manual.main": ALONE,
     "cli.pidfile._check": ALONE,
     "cli.pidfile._open": ALONE,
     "cli.pidfile._remove": ALONE,
@@ -115,6 +116,7 @@ ALLOWED = {
     "cli.pidfile.is_at": ALONE,
     "cli.input.read_some": THREAD,
     "cli.table.say_table": ALONE,
+    "convert.text.read_text": ALONE,
     "cli.terminal.LocalTerminal.show_aside": ALONE,
     "qmp.client.client._is_stopped": ALONE,
 }
