@@ -112,6 +112,18 @@ def test_what_is_no_address_is_left_out(tmp_path: Path, accepter: str) -> None:
     assert (consoles, len(left_out)) == ({}, 1)
 
 
+def test_who_was_kept_out_is_not_let_in(tmp_path: Path) -> None:
+    """A restriction that can't be converted leaves no listener."""
+    text = (
+        "connection: &a\n  accepter: tcp,1\n  connector: pty\n  options:\n    remaddr: 10.0.0.1\n"
+    )
+    consoles, left_out = converted(text, tmp_path)
+    assert "listen" not in consoles["a"]
+    assert left_out == [
+        "s.yaml:5: 'remaddr': so it has no listener: add one behind a firewall, or with TLS"
+    ]
+
+
 def test_braces_of_a_banner_are_no_placeholders(tmp_path: Path) -> None:
     text = "connection: &a\n  accepter: tcp,1\n  connector: pty\n  options:\n    banner: '{name} {x}'\n"
     assert converted(text, tmp_path)[0]["a"]["banner"] == "(name) {{x}}"

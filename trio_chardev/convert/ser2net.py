@@ -22,6 +22,9 @@ ACCEPTED: Final = frozenset({"telnet", "ssl"})
 TRACES: Final = {"trace-both": "both", "trace-read": "out", "trace-write": "in"}
 """Option -> the direction of the log at the console, which gets what the device says as output."""
 
+RESTRICTIONS: Final = ("remaddr", "authdir", "allowed-users", "pamauth")
+"""Who may come. As that can't be converted, nobody comes: a copy must not let more people in."""
+
 WHY_NOT: Final[Mapping[str, str]] = {
     "telnet-brk-on-sync": "telnet's BREAK is a break here, its Synch is not",
     "openstr": "nothing is sent to the device when a client comes: it is open anyway",
@@ -30,10 +33,7 @@ WHY_NOT: Final[Mapping[str, str]] = {
     "signature": "it is always 'trio-chardev' and the version",
     "led-tx": "there are no LEDs",
     "led-rx": "there are no LEDs",
-    "remaddr": "a firewall, or TLS with 'tls-authz', decides who may come",
-    "authdir": "TLS with client certificates and 'tls-authz' decides who may come",
-    "allowed-users": "TLS with client certificates and 'tls-authz' decides who may come",
-    "pamauth": "TLS with client certificates and 'tls-authz' decides who may come",
+    **dict.fromkeys(RESTRICTIONS, "so it has no listener: add one behind a firewall, or with TLS"),
     "connback": "a client that is dialled is a chardev 'socket' with server=off, at a hub",
     "no-con-to-acc": "both directions are always there",
     "no-acc-to-con": "a listener with read-only=on lets its clients only watch",
@@ -94,6 +94,8 @@ def _add(connection: Connection, result: Converted) -> None:
     if "banner" in connection.options:
         listener["in-band"] = True
     console = Console(connection.place, device, [as_option(address, listener)])
+    if connection.options.keys() & set(RESTRICTIONS):
+        console.listen = []
     for text in left_out:
         result.leave_out(connection.connector.place, text)
     path = device.options.get("path")
