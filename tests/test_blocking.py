@@ -98,6 +98,8 @@ ALLOWED = {
     "backends.serial.wanted.WantedLine.unlock": KERNEL,
     "backends.stdio_terminal.Terminal.redo": KERNEL,  # TCSANOW
     "backends.stdio_terminal.Terminal.undo": KERNEL,
+    "cli.inherited._is_same": KERNEL,
+    "files.made_by_systemd": KERNEL,
     "cli.inherited._open_now": KERNEL,
     "cli.inherited.fill_standard": KERNEL,
     "cli.output._discard": KERNEL,
@@ -116,6 +118,9 @@ ALLOWED = {
     "cli.pidfile.is_at": ALONE,
     "cli.input.read_some": THREAD,
     "cli.table.say_table": ALONE,
+    "cli.units._is_other": ALONE,
+    "cli.units.install_units": ALONE,
+    "cli.address.client_path": ALONE,
     "convert.text.read_text": ALONE,
     "cli.terminal.LocalTerminal.show_aside": ALONE,
     "qmp.client.client._is_stopped": ALONE,
