@@ -323,8 +323,8 @@ class Crowd(Console):
         await self._attach(member.view.position)
         self.counts["crowds: too slow, and came again"] += 1
 
-    def _begin(self, member: Member) -> None:
-        typing = self._typed.begin(self.chance)
+    def _begin(self, member: Member, *, is_needed: bool = False) -> None:
+        typing = self._typed.begin(self.chance, is_needed=is_needed)
         if typing is not None:
             member.typing = typing
             member.is_typing = True
@@ -373,7 +373,7 @@ class Crowd(Console):
         member = await self._come_by(WAYS[0])
         if self._options["write"] != "all":
             await self._execute("chardev-give-write", id=self._id, client=member.number)
-        self._begin(member)
+        self._begin(member, is_needed=True)
         assert member.typing is not None
         return member.typing
 

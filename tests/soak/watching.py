@@ -27,6 +27,7 @@ IN_BAND_END: Final = b"]\r\n"
 MAX_IN_BAND: Final = 300  # bytes
 SKIPPED: Final = re.compile(r"skipped (\d+) bytes")
 SLOTS: Final = (4, 5, 6, 7, 10, 11, 12, 13, 14)
+KEPT_SLOTS: Final = 3  # one is being released, its helper may be cut, and then another comes
 """The upper halves of bytes that no protocol and no terminal takes for its own."""
 RUNS: Final = re.compile(
     b"|".join(
@@ -223,10 +224,13 @@ class Typed(Flow):
     def has_room(self) -> bool:
         return not self.is_paused and self.sent - self.received < TYPED_WINDOW
 
-    def begin(self, chance: Random) -> Typing | None:
-        """Return a typing of a slot that is free, if there is one."""
+    def begin(self, chance: Random, *, is_needed: bool = False) -> Typing | None:
+        """Return a typing of a slot that is free, if there is one.
+
+        Some are left for those that are needed, so that what was cut can be released.
+        """
         free = [slot for slot in SLOTS if slot not in self.typings]
-        if not free:
+        if len(free) <= (0 if is_needed else KEPT_SLOTS):
             return None
         slot = chance.choice(free)
         pattern = bytes(slot << 4 | chance.randrange(16) for _ in range(1021))
