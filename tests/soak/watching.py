@@ -187,6 +187,8 @@ class Typing:
     pattern: bytes
     sent: int = 0
     received: int = 0
+    former: Typing | None = None
+    """What was typed in this slot before."""
     is_cut: bool = False
     """May what was in transit be lost, as he was kicked, has left or may not type any more?"""
 
@@ -200,6 +202,17 @@ class Typing:
         start %= len(self.pattern)
         return (self.pattern * (2 + size // len(self.pattern)))[start : start + size]
 
+    def explain(self, data: bytes) -> str:
+        """Say what *data* is, if it is of this typing, of which nothing more was to come."""
+        at = (self.pattern * 2).find(data[:16])
+        if at < 0:
+            return ""
+        due = (at - self.received) % len(self.pattern)
+        return (
+            f"; that is {due} bytes behind the last of the one before: {self.sent} typed, "
+            f"{self.received} received, cut: {self.is_cut}"
+        )
+
     def check(self, data: bytes) -> None:
         """Check what the device has got. Raises LostOrRepeatedError."""
         expected = self._at(self.received, len(data))
@@ -207,6 +220,7 @@ class Typing:
             raise LostOrRepeatedError(
                 f"typist {self.slot}: {self.sent} typed, {self.received} received, "
                 f"cut: {self.is_cut}, then {data[:32].hex()}, not {expected[:32].hex()}"
+                f"{'' if self.former is None else self.former.explain(data)}"
             )
         self.received += len(data)
 
@@ -216,6 +230,8 @@ class Typed(Flow):
     """What all type; `sent` and `received` count what must come, so not what was cut."""
 
     typings: dict[int, Typing] = attrs.Factory(dict)
+    former: dict[int, Typing] = attrs.Factory(dict)
+    """What was typed in each slot before."""
     total: int = 0
     """Bytes that have come."""
     _typing_now: int = 0
@@ -234,7 +250,7 @@ class Typed(Flow):
             return None
         slot = chance.choice(free)
         pattern = bytes(slot << 4 | chance.randrange(16) for _ in range(1021))
-        self.typings[slot] = Typing(slot, pattern)
+        self.typings[slot] = Typing(slot, pattern, former=self.former.pop(slot, None))
         return self.typings[slot]
 
     def take_of(self, typing: Typing, size: int) -> bytes:
@@ -258,6 +274,8 @@ class Typed(Flow):
     def release(self, typing: Typing) -> None:
         """Forget *typing*: nothing more of it may come."""
         del self.typings[typing.slot]
+        typing.former = None
+        self.former[typing.slot] = typing
 
     def check(self, data: bytes) -> None:
         at = 0
