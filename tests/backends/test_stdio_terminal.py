@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import select
 import shlex
 import signal
 import subprocess
 import sys
-import termios
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,43 +15,14 @@ import attrs
 import pytest
 
 from tests.services import PROGRAM, TIMEOUT, Qmp
-
-LFLAG = 3  # its place in what tcgetattr gives
-RAW_BITS = termios.ECHO | termios.ICANON
-
-
-def until(condition: Callable[[], bool], what: Callable[[], object] = lambda: "") -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.005)
+from tests.terminals import AtTerminal, until
 
 
 @attrs.define
-class Session:
+class Session(AtTerminal):
     """A shell with job control at a terminal."""
 
-    user: int
-    tty: int
     shell: subprocess.Popen[bytes]
-    seen: bytes = b""
-
-    @property
-    def is_raw(self) -> bool:
-        return not termios.tcgetattr(self.tty)[LFLAG] & RAW_BITS
-
-    def type(self, keys: bytes) -> None:
-        os.write(self.user, keys)
-
-    def expect(self, text: bytes) -> None:
-        """Wait until the terminal shows *text*."""
-        deadline = time.monotonic() + TIMEOUT
-        while text not in self.seen:
-            left = deadline - time.monotonic()
-            assert left > 0, self.seen
-            if select.select([self.user], [], [], left)[0]:
-                self.seen += os.read(self.user, 4096)
-        self.seen = self.seen.partition(text)[2]
 
 
 def serve(folder: Path) -> str:

@@ -13,8 +13,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.backends.test_stdio_terminal import shell, until
+from tests.backends.test_stdio_terminal import shell
 from tests.services import PROGRAM, Qmp
+from tests.terminals import until
 from trio_chardev.backends.stdio import StdioBackend, StdioOptions, open_stdio
 from trio_chardev.backends.terminal_window import (
     WindowWatch,

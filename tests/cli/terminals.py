@@ -11,60 +11,21 @@ import subprocess
 import termios
 import time
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
 
 from tests.services import PROGRAM, TIMEOUT, Qmp, Running, running
-
-LFLAG = 3  # its place in what tcgetattr gives
-RAW_BITS = termios.ECHO | termios.ICANON
-
-
-def until(condition: Callable[[], bool], what: Callable[[], object] = lambda: "") -> None:
-    """Wait for what only another process knows."""
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.005)
-
-
-def read_until(fd: int, text: bytes, seen: bytes = b"") -> tuple[bytes, bytes]:
-    """Read until *text* has come; return what was before it, and what is behind it."""
-    deadline = time.monotonic() + TIMEOUT
-    while text not in seen:
-        left = deadline - time.monotonic()
-        assert left > 0, seen[-1000:]
-        if select.select([fd], [], [], left)[0]:
-            data = os.read(fd, 65536)
-            assert data, seen[-1000:]
-            seen += data
-    before, _, behind = seen.partition(text)
-    return before, behind
+from tests.terminals import AtTerminal, read_until as read_until, until as until
 
 
 @attrs.define
-class Terminal:
+class Terminal(AtTerminal):
     """A terminal in which a program runs."""
 
-    user: int
-    tty: int
     process: subprocess.Popen[bytes]
-    seen: bytes = b""
-
-    @property
-    def is_raw(self) -> bool:
-        return not termios.tcgetattr(self.tty)[LFLAG] & RAW_BITS
-
-    def type(self, keys: bytes) -> None:
-        os.write(self.user, keys)
-
-    def expect(self, text: bytes) -> bytes:
-        """Wait until *text* is shown; return what was shown before."""
-        before, self.seen = read_until(self.user, text, self.seen)
-        return before
 
     def take(self, size: int) -> bytes:
         """Return *size* bytes or more that are shown next."""

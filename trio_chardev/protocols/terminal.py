@@ -113,18 +113,18 @@ def is_answer(sequence: Sequence) -> bool:
 class _Splitter:
     """Splits bytes into text and whole control sequences; keeps its state between pieces."""
 
-    _held: bytes = b""
+    held: bytes = b""
     """The beginning of a sequence whose end has not come."""
     _is_dropping: bool = False
     """Is it within a string that was too long to be looked at whole, and may ask?"""
 
     def split(self, data: bytes) -> Iterator[bytes | tuple[bytes, Sequence | None]]:
         """Give text, and sequences with their bytes; None stands for one without parameters."""
-        data, self._held = self._held + data, b""
+        data, self.held = self.held + data, b""
         at = 0
         if self._is_dropping:
             if (end := re.search(rb"[\x07\x18\x1a]|\x1b\\", data)) is None:
-                self._held = data[-1:] if data.endswith(b"\x1b") else b""
+                self.held = data[-1:] if data.endswith(b"\x1b") else b""
                 return
             self._is_dropping, at = False, end.end()
         while (found := _STARTS.search(data, at)) is not None:
@@ -155,7 +155,7 @@ class _Splitter:
     def _hold(self, begun: bytes) -> Iterator[bytes]:
         """Keep the beginning of a sequence, unless it is too long."""
         if len(begun) <= MAX_HELD:
-            self._held = begun
+            self.held = begun
         elif begun[1:2] == b"]" and _MAY_ASK.match(begun, 2) and not begun.startswith(b"\x1b]52;"):
             self._is_dropping = True
         else:
@@ -163,7 +163,7 @@ class _Splitter:
 
     def rest(self) -> bytes:
         """Return what is held back, and forget it."""
-        held, self._held, self._is_dropping = self._held, b"", False
+        held, self.held, self._is_dropping = self.held, b"", False
         return held
 
 
@@ -175,14 +175,13 @@ class QueryFilter:
 
     def feed(self, data: bytes) -> bytes:
         """Return *data* without queries; the beginning of a sequence is kept back until its end."""
-        return b"".join(
-            item
-            if isinstance(item, bytes)
-            else b""
-            if item[1] is None or is_query(item[1])
-            else item[0]
-            for item in self._splitter.split(data)
-        )
+        shown = b""
+        for item in self._splitter.split(data):
+            if isinstance(item, bytes):
+                shown += item
+            elif item[1] is not None and not is_query(item[1]):
+                shown += item[0]
+        return shown
 
     def rest(self) -> bytes:
         """Return what was kept back, as what follows is not of long ago."""
@@ -208,7 +207,7 @@ class AnswerSplitter:
                     yield typed, False
                     typed = b""
                 yield item[0], True
-        if self._splitter._held == b"\x1b":
+        if self._splitter.held == b"\x1b":
             typed += self._splitter.rest()
         if typed:
             yield typed, False

@@ -7,9 +7,9 @@ import socket
 import struct
 from pathlib import Path
 
-from tests.cli.terminals import until
 from tests.crowds import Served, read_until, served
 from tests.services import TIMEOUT
+from tests.terminals import until
 from trio_chardev.backends.ringbuf.file import HEAD_SIZE
 
 END_AT = 24 + 8 + 8  # in the file: behind the magic, the size and the start

@@ -5,7 +5,6 @@ The crowd outlives the backends: one console that replaces another goes on with 
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -36,8 +35,6 @@ from trio_chardev.notices import (
     ChardevWriterChanged,
 )
 from trio_chardev.version import __version__
-
-log = logging.getLogger(__name__)
 
 WRITTEN_AT_ONCE = 1 << 14  # bytes; then it is looked whether the ring would overtake somebody
 
