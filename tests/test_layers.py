@@ -36,7 +36,8 @@ MAY_IMPORT = {
     "plugins": SERVICE,
     "config": SERVICE,
     "convert": {"errors", "files"},
-    "": SERVICE,  # the public names
+    "api": SERVICE,  # the public names
+    "": {"api", "version"},
     "cli": SERVICE | {"", "config", "convert", "plugins", "protocols"},
     "__main__": {"cli"},
 }

@@ -15,6 +15,7 @@ import trio
 from trio.testing import check_two_way_stream, memory_stream_pair
 
 import trio_chardev as tc
+from trio_chardev import api
 from trio_chardev.devices.echo import Echo
 
 # ---------------------------------------------------------------- names
@@ -23,8 +24,26 @@ from trio_chardev.devices.echo import Echo
 def test_all_names_are_listed_in_order() -> None:
     listed = [name for name in tc.__all__ if name != "__version__"]
     assert listed == sorted(listed)
-    here = {name for name, value in vars(tc).items() if not inspect.ismodule(value)}
+    here = {name for name, value in vars(api).items() if not inspect.ismodule(value)}
     assert {name for name in here if not name.startswith("__")} == set(listed)
+
+
+def test_a_name_that_is_not_listed_is_not_there() -> None:
+    for name in ["SerialOption", "inspect", "__wrapped__"]:
+        with pytest.raises(
+            AttributeError, match=f"^module 'trio_chardev' has no attribute '{name}'$"
+        ):
+            getattr(tc, name)
+
+
+def test_all_names_are_completed() -> None:
+    assert set(tc.__all__) <= set(dir(tc))
+
+
+def test_an_asterisk_imports_all_names() -> None:
+    names: dict[str, object] = {}
+    exec("from trio_chardev import *", names)
+    assert set(tc.__all__) <= set(names)
 
 
 @pytest.mark.parametrize("name", tc.__all__)
