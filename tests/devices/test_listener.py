@@ -40,6 +40,7 @@ async def test_it_tells_where_it_listens_and_how_many_have_come(tmp_path: Path) 
             console="users",
             address=f"tcp:127.0.0.1:{listener.port}",
             role="read-only",
+            tls=False,
             clients=1,
         )
 

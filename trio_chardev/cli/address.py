@@ -20,21 +20,35 @@ _HOST_PORT: Final = re.compile(r"(?:\[([^\]/]*)\]|([^:/\[\]]*)):([^:/\[\]]+)")
 
 
 def parse_address(text: str | None) -> InetAddress | UnixAddress:
-    """Parse the address of a QMP server: PATH, HOST:PORT, ``unix:PATH`` or ``tcp:HOST:PORT``.
+    """Parse the address of a QMP server: PATH, HOST:PORT, ``unix:PATH``, ``tcp:HOST:PORT``, or ``tls:``.
 
-    A path that could be a host and a port needs a ``/`` in it, or ``unix:``. None means
-    `client_path`. Raises OptionsError.
+    A path that could be a host and a port needs a ``/`` in it, or ``unix:``. After ``tls:HOST:PORT``
+    come options, see `tls_address`. None means `client_path`. Raises OptionsError.
     """
     if text is None:
         return UnixAddress(str(client_path()))
     if text.startswith("unix:"):
         return UnixAddress(text.removeprefix("unix:"))
+    if text.startswith("tls:"):
+        return _parse_tls(text.removeprefix("tls:"))
     match = _HOST_PORT.fullmatch(text.removeprefix("tcp:"))
     if match is not None:
         return InetAddress(match[1] or match[2] or "", match[3])
     if text.startswith("tcp:"):
         raise OptionsError(f"error parsing address '{text.removeprefix('tcp:')}'")
     return UnixAddress(text)
+
+
+def _parse_tls(text: str) -> InetAddress:
+    from trio_chardev.cli.errors import saying
+    from trio_chardev.cli.tls_address import parse_tls
+
+    where, _, options = text.partition(",")
+    match = _HOST_PORT.fullmatch(where)
+    if match is None:
+        raise OptionsError(f"error parsing address '{where}'")
+    with saying(f"--socket tls:{text}"):
+        return parse_tls(match[1] or match[2] or "", match[3], options)
 
 
 def default_monitor_path() -> Path:

@@ -15,7 +15,14 @@ import trio
 from trio_chardev.backends.socket.addresses import SocketAddress
 from trio_chardev.cli.address import parse_address
 from trio_chardev.cli.attach_actions import ACTIONS
-from trio_chardev.cli.attach_session import AttachError, Place, Session, Wish, open_session
+from trio_chardev.cli.attach_session import (
+    AttachError,
+    Place,
+    Session,
+    Wish,
+    open_session,
+    send_some,
+)
 from trio_chardev.cli.running import run_until_signal
 from trio_chardev.cli.terminal import LAST_WORDS, STANDARD, LocalTerminal, open_local_terminal
 from trio_chardev.core.nursery import open_background_nursery
@@ -177,10 +184,10 @@ class Attach:
                 await resized.wait()
 
     async def _send(self, session: Session) -> None:
-        with contextlib.suppress(OSError):  # who receives notices it
+        with contextlib.suppress(OSError, trio.BrokenResourceError):  # who receives notices it
             while True:
                 while self._typed:
-                    sent = await session.stream.socket.send(self._typed[:READ_SIZE])
+                    sent = await send_some(session.stream, bytes(self._typed[:READ_SIZE]))
                     del self._typed[:sent]
                     self._taken.unpark_all()
                 self._has_typed = trio.Event()

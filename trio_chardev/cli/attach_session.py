@@ -7,9 +7,9 @@ Descriptors can't be passed over TCP; there one of the console's listeners has t
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 import trio
@@ -17,6 +17,7 @@ import trio
 from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress
 from trio_chardev.cli.client import ANSWER_TIMEOUT, Service, connected
 from trio_chardev.cli.names import Board, board_of
+from trio_chardev.cli.tls_address import TlsAddress
 from trio_chardev.errors import ChardevError, OptionsError
 from trio_chardev.events import UNKNOWN_SIZE, WindowSize
 from trio_chardev.protocols.terminal import QueryFilter
@@ -26,6 +27,9 @@ PLAIN: Final = "tcp:"  # how query-devices shows the address of a listener witho
 ATTEMPTS: Final = 40
 INTERVAL: Final = 0.05  # seconds between two of them
 CLIENT_EVENTS: Final = ("CHARDEV_CLIENT_TOLD", "CHARDEV_CLIENT_DETACHED")
+
+
+Stream: TypeAlias = "trio.SocketStream | trio.SSLStream[trio.SocketStream]"
 
 
 class AttachError(ChardevError):
@@ -58,7 +62,7 @@ class Session:
 
     service: Service
     board: Board
-    stream: trio.SocketStream
+    stream: Stream
     client: int
     """Our number at the console."""
     events: QmpEvents
@@ -128,7 +132,7 @@ async def open_session(
                 session = await _attach(service, board, events, wish, place, size)
             else:
                 session = await _dial(service, board, events, wish)
-            with session.stream.socket:
+            with _closed_at_end(session.stream):
                 if wish.takes and place is None:
                     await _take_right(session)
                 yield session
@@ -186,39 +190,61 @@ async def _pass_one_end(
 
 
 async def _dial(service: Service, board: Board, events: QmpEvents, wish: Wish) -> Session:
-    """Become a client by a plain listener of the console, at the host of the monitor.
+    """Become a client by a listener of the console without a protocol, at the host of the monitor.
 
-    So its cursor is not known. Raises AttachError if there is no such listener.
+    Where the monitor speaks TLS only a listener that does so is used, with the same credentials, so
+    that nobody in between reads what the monitor's TLS would have hidden. So our cursor is not known.
+    Raises AttachError if there is no such listener.
     """
     if wish.replay is not None:
         raise OptionsError(
             "--replay needs a service on this host: what a listener shows is its own"
         )
-    assert isinstance(service.address, InetAddress)
-    rows = [
-        row
-        for row in await service.ask("query-devices")
-        if row["driver"] == "listener" and row["console"] == board.console_side
-    ]
-    plain = [row for row in rows if row["address"].startswith(PLAIN)]
-    plain.sort(key=lambda row: row["role"] != wish.role)
-    for row in plain:
-        port = row["address"].partition(",")[0].rpartition(":")[2]
+    address = service.address
+    assert isinstance(address, InetAddress)
+    is_secure = isinstance(address, TlsAddress)
+    for port in _ports(await service.ask("query-devices"), board, wish.role, is_secure):
         try:
             with trio.move_on_after(ANSWER_TIMEOUT):
-                stream = await trio.open_tcp_stream(service.address.host or "localhost", int(port))
+                plain = await trio.open_tcp_stream(address.host or "localhost", port)
                 break
-        except (OSError, ValueError):
+        except OSError:
             continue
     else:
         raise AttachError(
             f"descriptors can't be passed over TCP, and console '{board.console_side}' has no "
-            f"listener without TLS or a protocol at {service.address.host}: add one with "
-            f"device_add driver=listener, or use the service's UNIX socket, by ssh for one"
+            f"listener {'with TLS and no other' if is_secure else 'without TLS or a'} protocol at "
+            f"{address.host}: add one with device_add driver=listener, or use the service's UNIX "
+            f"socket, by ssh for one"
         )
-    with _closed_on_error(stream.socket):
-        client = await _number_of(service, board, stream.socket)
+    with _closed_on_error(plain.socket):
+        stream = await _secured(plain, address) if isinstance(address, TlsAddress) else plain
+        client = await _number_of(service, board, plain.socket)
     return Session(service=service, board=board, stream=stream, client=client, events=events)
+
+
+def _ports(
+    devices: Iterable[Mapping[str, Any]], board: Board, role: str, is_secure: bool
+) -> list[int]:
+    """The ports of listeners that may do, those for *role* first."""
+    rows = [
+        row
+        for row in devices
+        if row["driver"] == "listener"
+        and row["console"] == board.console_side
+        and row["address"].startswith(PLAIN)
+        and row.get("tls", False) == is_secure
+    ]
+    rows.sort(key=lambda row: row["role"] != role)
+    ports = [row["address"].partition(",")[0].rpartition(":")[2] for row in rows]
+    return [int(port) for port in ports if port.isdecimal()]
+
+
+async def _secured(plain: trio.SocketStream, address: TlsAddress) -> Stream:
+    """Speak TLS, as with the monitor. Raises ChardevError."""
+    from trio_chardev.qmp.client.secure import load, start_tls
+
+    return await start_tls(plain, await load(address.credentials), address.peer_name)
 
 
 async def _number_of(service: Service, board: Board, sock: trio.socket.SocketType) -> int:
@@ -227,7 +253,7 @@ async def _number_of(service: Service, board: Board, sock: trio.socket.SocketTyp
     mine = {f"{host}:{port}", f"[{host}]:{port}"}
     for _ in range(ATTEMPTS):
         for row in await service.ask("query-clients", {"id": board.console_side}):
-            if row["who"] in mine:
+            if row.get("address", row["who"]) in mine:
                 return int(row["client"])
         await trio.sleep(INTERVAL)
     raise AttachError(f"console '{board.console_side}' does not let us in at its listener")
@@ -247,3 +273,18 @@ def _closed_on_error(sock: trio.socket.SocketType) -> Iterator[None]:
     except BaseException:
         sock.close()
         raise
+
+
+@contextmanager
+def _closed_at_end(stream: Stream) -> Iterator[None]:
+    """Close the socket of *stream* at the end, without a word."""
+    with (stream if isinstance(stream, trio.SocketStream) else stream.transport_stream).socket:
+        yield
+
+
+async def send_some(stream: Stream, data: bytes) -> int:
+    """Send some of *data*; return how many bytes. Raises OSError or trio.BrokenResourceError."""
+    if isinstance(stream, trio.SocketStream):
+        return await stream.socket.send(data)
+    await stream.send_all(data)
+    return len(data)

@@ -19,6 +19,7 @@ from trio_chardev.cli.address import parse_address
 from trio_chardev.cli.errors import STATUS_OF_INTERRUPT
 from trio_chardev.cli.output import complain, printable
 from trio_chardev.cli.running import run_until_signal
+from trio_chardev.cli.tls_address import TlsAddress, tls_of
 from trio_chardev.qmp.client.client import (
     QmpClient,
     QmpConnectionError,
@@ -105,11 +106,14 @@ async def connected(address: SocketAddress, *, negotiate: bool = True) -> AsyncI
 
     Raises QmpConnectionError if nobody listens, or if the server is busy or stopped.
     """
+    tls = tls_of(address)
     deadline = trio.current_time() + START_TIMEOUT
     while True:
         is_connected = False
         try:
-            async with open_qmp_client(address, timeout=ANSWER_TIMEOUT, negotiate=negotiate) as qmp:
+            async with open_qmp_client(
+                address, timeout=ANSWER_TIMEOUT, negotiate=negotiate, **tls
+            ) as qmp:
                 is_connected = True
                 yield Service(qmp, address)
             return
@@ -132,4 +136,5 @@ def _is_nobody_there(error: BaseException) -> bool:
 def _how_to_start(address: SocketAddress) -> str:
     if address == parse_address(None):
         return "start a service with 'trio-chardev serve'"
-    return f"start a service with 'trio-chardev serve --qmp {address.name},server=on,wait=off'"
+    options = f"tcp:{address},tls-creds=ID" if isinstance(address, TlsAddress) else address.name
+    return f"start a service with 'trio-chardev serve --qmp {options},server=on,wait=off'"

@@ -63,8 +63,9 @@ SOCKET = click.option(
     "-s",
     "--socket",
     metavar="ADDRESS",
-    help="PATH, HOST:PORT, unix:PATH or tcp:HOST:PORT of the server; the default is where "
-    "'serve' listens without options.",
+    envvar="TRIO_CHARDEV_SOCKET",
+    help="PATH, HOST:PORT, unix:PATH, tcp:HOST:PORT or tls:HOST:PORT,dir=DIR of the server; the "
+    "default is $TRIO_CHARDEV_SOCKET, or where 'serve' listens without options.",
 )
 
 

@@ -49,6 +49,8 @@ class ListenerInfo(DeviceInfo):
     address: str
     """Where it listens, with the port in fact."""
     role: Role
+    tls: bool
+    """Do clients have to speak TLS?"""
     clients: int
     """How many of the console's clients have come here."""
 
@@ -78,6 +80,7 @@ class ListenerDevice(Device):
             console=self.options.console,
             address=self._socket_options.named(self._address.name),
             role=self._manner.role,
+            tls=self._socket_options.tls_creds is not None,
             clients=len(self._clients()),
         )
 
@@ -164,9 +167,11 @@ class ListenerDevice(Device):
             self._refuse(link, NO_CONSOLE, nursery)
             return
         try:
+            address = name_of(link.sock)
             newcomer = Newcomer(
                 link=link,
-                who=stack.name_of(link) or name_of(link.sock),
+                who=stack.name_of(link) or address,
+                address=address,
                 manner=self._manner,
                 refusal_of=stack.refusal_of,
                 port=stack.port if self.options.rfc2217 else None,

@@ -44,6 +44,8 @@ class Newcomer:
     size: WindowSize | None = None
     listener: object = None
     """Through which it has come."""
+    address: str = attrs.field(default=attrs.Factory(lambda self: self.who, takes_self=True))
+    """As `who`, but never a name that TLS has proved."""
 
 
 @attrs.define(eq=False)

@@ -15,9 +15,10 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
@@ -37,6 +38,9 @@ from trio_chardev.qmp.client.conversation import (
 from trio_chardev.qmp.json.codec import Decoder, Message
 from trio_chardev.qmp.server.session import QmpError
 
+if TYPE_CHECKING:  # most clients need none
+    from trio_chardev.access.objects import TlsCredsX509
+
 __all__ = [
     "QmpAddress",
     "QmpClient",
@@ -53,6 +57,7 @@ GRACE: Final = 1.0  # seconds to read the server's last messages after a write h
 # What the methods of a stream raise; it may also be a chardev's Frontend.
 _BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ChardevError)
 
+_Secure: TypeAlias = Callable[[trio.abc.Stream, str], Awaitable[trio.abc.Stream]]
 QmpAddress: TypeAlias = "str | os.PathLike[str] | tuple[str, int] | SocketAddress | trio.abc.Stream"
 
 
@@ -169,28 +174,43 @@ class QmpClient:
         if cause is None or isinstance(cause, ConnectionError):
             before = " before its greeting" if conversation.greeting is None else ""
             return f"{conversation.peer} closed the connection{before}"
+        if isinstance(cause, ssl.SSLError):  # its number is none of the kernel's
+            from trio_chardev.qmp.client.secure import reason_of_end
+
+            return f"{conversation.peer}: {reason_of_end(error)}"
         return f"{conversation.peer}: {strerror(cause) if isinstance(cause, OSError) else cause}"
 
 
 @asynccontextmanager
 async def open_qmp_client(
-    address: QmpAddress, *, timeout: float = 30.0, negotiate: bool = True, oob: bool = False
+    address: QmpAddress,
+    *,
+    timeout: float = 30.0,
+    negotiate: bool = True,
+    oob: bool = False,
+    tls: TlsCredsX509 | None = None,
+    tls_hostname: str | None = None,
 ) -> AsyncIterator[QmpClient]:
     """Connect to the QMP server at *address* and negotiate; disconnect when the block ends.
 
     *address* is the path of a UNIX socket, a host and a port, an address class, or a stream,
     which the client then owns. Connecting and negotiating take at most *timeout* seconds. *oob*
     enables out-of-band execution if the server offers it. Without *negotiate* the first command
-    has to be qmp_capabilities.
+    has to be qmp_capabilities. With *tls* the server, at a host and a port, speaks TLS; its
+    certificate must have the name *tls_hostname*, by default that of the host.
 
-    Raises QmpConnectionError, or QmpError if the server refuses to negotiate. Exceptions of the
-    block are not changed.
+    Raises QmpConnectionError, QmpError if the server refuses to negotiate, or OptionsError and
+    BackendError about the files of *tls*. Exceptions of the block are not changed.
     """
     if oob and not negotiate:
         raise OptionsError("oob is enabled by negotiating")
     deadline = trio.current_time() + timeout
     within = f"within {timeout:g} seconds"
+    secure = None if tls is None else await _loaded(tls, tls_hostname or _host_of(address))
     stream, peer = await _open_stream(address, deadline)
+    if secure is not None:
+        with _fail_at(deadline, lambda: f"{peer} did not answer the TLS handshake {within}"):
+            stream = await secure(stream, peer)
     conversation = Conversation(peer)
     client = QmpClient(stream, conversation)
     try:
@@ -259,6 +279,36 @@ def _is_stopped(pid: int) -> bool:
     """Is the process *pid* stopped, by a signal or a debugger (proc(5))? Raises OSError."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         return file.read().rpartition(b") ")[2][:1] in b"Tt"
+
+
+def _host_of(address: QmpAddress) -> str | None:
+    match address:
+        case (str(host), _):
+            return host
+        case InetAddress(host=host):
+            return host
+    return None
+
+
+async def _loaded(options: TlsCredsX509, hostname: str | None) -> _Secure:
+    """Load a client's credentials; return what speaks TLS by them, with the server *hostname*.
+
+    Raises OptionsError, BackendError.
+    """
+    from trio_chardev.qmp.client.secure import load, start_tls
+
+    if hostname is None:
+        raise OptionsError("TLS is for a server at a host and a port")
+    credentials = await load(options)
+
+    async def secure(stream: trio.abc.Stream, peer: str) -> trio.abc.Stream:
+        assert isinstance(stream, trio.SocketStream)
+        try:
+            return await start_tls(stream, credentials, hostname)
+        except BackendError as exc:
+            raise QmpConnectionError(f"{peer}: {exc}") from exc
+
+    return secure
 
 
 def _unix_socket(stream: trio.abc.Stream) -> trio.socket.SocketType | None:

@@ -100,6 +100,9 @@ class ClientInfo:
     id: str
     """The console."""
     who: str
+    """Its name in TLS, or else as `address`."""
+    address: str
+    """Where it comes from, or whose it is at a UNIX socket."""
     role: Role
     types: bool
     """Does what it types go to the device?"""
@@ -253,6 +256,7 @@ def _info(console: ConsoleBackend, client: Client) -> ClientInfo:
         client=client.number,
         id=crowd.id,
         who=client.who,
+        address=client.newcomer.address,
         role=client.manner.role,
         types=crowd.keyboard.may_type(client),
         asks=client.asks,
