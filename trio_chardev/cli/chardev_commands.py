@@ -33,6 +33,57 @@ def list_command(socket: str | None, what: str | None, as_json: bool) -> None:
     client.run(socket, listing.LISTS[what or "consoles"], as_json)
 
 
+@cli.command("top")
+@SOCKET
+@click.argument("id", required=False, shell_complete=completing.ALL)
+@click.option("--once", is_flag=True, help="Print one table, with the rates of one interval.")
+@click.option("-n", "--count", type=click.IntRange(1), help="Print so many tables.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 3600),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two.",
+)
+@click.option(
+    "--sort",
+    type=click.Choice(["name", "state", "clients", "from", "to", "behind", "output", "error"]),
+    default="name",
+    show_default=True,
+    help="The column that says the order; of numbers the largest is first.",
+)
+@click.option("-r", "--reverse", is_flag=True, help="The other way round.")
+@JSON
+def top_command(
+    socket: str | None,
+    id: str | None,
+    once: bool,
+    count: int | None,
+    interval: float,
+    sort: str,
+    reverse: bool,
+    as_json: bool,
+) -> None:
+    """Show live how the consoles and other chardevs fare, or ID alone.
+
+    FROM/s and TO/s are bytes per second from the device and to it. BEHIND is how many bytes the
+    slowest client has yet to get. q or ctrl-C leaves it. When the service restarts, it connects again.
+    Where standard input or output is no terminal, or with --once, -n or --json, tables are
+    printed instead: one, or as many as -n says.
+    """
+    import sys
+
+    from trio_chardev.cli import client, top
+
+    wish = top.Wish(name=id, sort=sort, is_reversed=reverse, interval=interval)
+    is_live = not (once or count or as_json) and sys.stdin.isatty() and sys.stdout.isatty()
+    if is_live:
+        top.run_live(socket, wish)
+    else:
+        client.run(socket, top.snapshots, wish, count or 1, as_json)
+
+
 @cli.command("show")
 @SOCKET
 @ANY

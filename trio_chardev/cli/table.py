@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -18,9 +19,13 @@ _PLACES: Final = ("device", "path", "out", "chardev")  # members that say where 
 
 def say_table(rows: Sequence[Row]) -> None:
     """Print *rows*, the header first; on a terminal cut to its width. Raises OutputError."""
-    width = shutil.get_terminal_size().columns if is_terminal() else None
-    for line in lines(rows, width):
+    for line in lines(rows, terminal_width()):
         say(line)
+
+
+def terminal_width() -> int | None:
+    """How many columns standard output has, if it is a terminal."""
+    return shutil.get_terminal_size().columns if is_terminal() else None
 
 
 def duration(seconds: float) -> str:
@@ -54,19 +59,63 @@ def place_of(kind: str, data: dict[str, Any], filename: str) -> str:
 def lines(rows: Sequence[Row], width: int | None) -> Iterator[str]:
     """Format the table; no line is longer than *width*, if possible."""
     shown = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    widths = [max(map(width_of, column)) for column in zip(*shown, strict=True)]
     while width is not None and sum(widths) + len(GAP) * (len(widths) - 1) > width:
         if (widest := max(widths)) <= LEAST:
             break
         widths[widths.index(widest)] -= 1
     for row in shown:
-        cells = [f"{shorten(cell, room):{room}}" for cell, room in zip(row, widths, strict=True)]
+        cells = [padded(shorten(cell, room), room) for cell, room in zip(row, widths, strict=True)]
         yield GAP.join(cells).rstrip()
 
 
+def width_of(text: str) -> int:
+    """How many columns of a terminal *text* takes, which has no control characters."""
+    return len(text) if text.isascii() else sum(map(_width_of_char, text))
+
+
+def _width_of_char(char: str) -> int:
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def padded(text: str, room: int) -> str:
+    """Put spaces behind *text*, up to *room* columns."""
+    return text + " " * (room - width_of(text))
+
+
 def shorten(text: str, room: int) -> str:
-    """Cut *text* in the middle if it is longer than *room*."""
-    if len(text) <= room:
+    """Cut *text* in the middle if it takes more than *room* columns."""
+    if width_of(text) <= room:
         return text
     end = (room - len(CUT)) // 2
-    return f"{text[: room - len(CUT) - end]}{CUT}{text[len(text) - end :]}"
+    return f"{_beginning(text, room - len(CUT) - end)}{CUT}{_beginning(text[::-1], end)[::-1]}"
+
+
+def shortened_end(text: str, room: int) -> str:
+    """Cut the end of *text* off if it takes more than *room* columns."""
+    if width_of(text) <= room:
+        return text
+    return f"{_beginning(text, room - len(CUT))}{CUT}"
+
+
+def _beginning(text: str, room: int) -> str:
+    """As much of *text* as *room* columns hold."""
+    taken = 0
+    for at, char in enumerate(text):
+        taken += _width_of_char(char)
+        if taken > room:
+            return text[:at]
+    return text
+
+
+def amount(number: float) -> str:
+    """*number* in four characters or fewer, such as ``1.2k`` or ``34M``."""
+    for unit in ("", "k", "M", "G", "T"):
+        if number < 9.95 and unit:
+            return f"{number:.1f}{unit}"
+        if number < 999.5 or unit == "T":
+            return f"{number:.0f}{unit}"
+        number /= 1000
+    raise AssertionError("the last unit returns")
