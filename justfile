@@ -16,9 +16,9 @@ setup:
 demo *args:
     {{ bin }}/trio-chardev demo {{ args }}
 
-# Write the manual pages, made of what --help shows
+# Write the manual pages, made of what --help shows; those in share/ are packed
 [group('dev')]
-man folder="man":
+man folder="share/man":
     {{ bin }}/python -m trio_chardev.cli.manual {{ folder }}
 
 # Format the code
@@ -87,6 +87,11 @@ types:
 # Everything that CI checks
 [group('check')]
 check: lint types test
+
+# Run the tests of what differs between versions of Python with the others that are here
+[group('check')]
+pythons *args:
+    .ci/pythons {{ args }}
 
 # What CI does, on a clean checkout
 [group('check')]

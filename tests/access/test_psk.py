@@ -316,7 +316,7 @@ async def test_it_guards_a_monitor_off_loopback(tmp_path: Path) -> None:
     async with open_service() as service:
         service.registry.objects["psk"] = credentials(Path(write_keys(tmp_path)))
         addr = InetAddress("0.0.0.0", "0")
-        with pytest.raises(OptionsError, match="needs TLS"):
+        with pytest.raises(BackendError, match="needs TLS"):
             await service.listen_qmp(SocketOptions(addr=addr))
         await service.listen_qmp(SocketOptions(addr=addr, tls_creds="psk"))
         await service.registry.add("c", NullOptions())

@@ -1,0 +1,1 @@
+_TRIO_CHARDEV_COMPLETE=fish_source trio-chardev | source
