@@ -203,13 +203,13 @@ class Typing:
         return (self.pattern * (2 + size // len(self.pattern)))[start : start + size]
 
     def explain(self, data: bytes) -> str:
-        """Say what *data* is, if it is of this typing, of which nothing more was to come."""
+        """Say what *data* is, if it is of this typing or of the one before in its slot."""
         at = (self.pattern * 2).find(data[:16])
         if at < 0:
-            return ""
+            return "" if self.former is None else self.former.explain(data)
         due = (at - self.received) % len(self.pattern)
         return (
-            f"; that is {due} bytes behind the last of the one before: {self.sent} typed, "
+            f"; that is {due} bytes behind the last of one with {self.sent} typed, "
             f"{self.received} received, cut: {self.is_cut}"
         )
 
@@ -220,7 +220,7 @@ class Typing:
             raise LostOrRepeatedError(
                 f"typist {self.slot}: {self.sent} typed, {self.received} received, "
                 f"cut: {self.is_cut}, then {data[:32].hex()}, not {expected[:32].hex()}"
-                f"{'' if self.former is None else self.former.explain(data)}"
+                f"{self.explain(data)}"
             )
         self.received += len(data)
 
