@@ -391,7 +391,7 @@ def fitting_object(source: Source, cls: type) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- text
 
-KEYS = sorted({name for options in GRAMMAR.options.values() for name in options})
+KEYS = sorted({name for kind in KINDS for name in GRAMMAR.options_of(kind)})
 TOKENS = [
     *(",", ",,", "=", ".", ":", "@", "[", "]", "{", "}", '"', "no", "on", "off", "help", "?"),
     *("id=x", "mux=on", "tcp:", "udp:", "unix:", "telnet:", "mon:", "chardev:", "none", "stdio"),

@@ -315,7 +315,7 @@ async def test_bad_options_on_the_command_line_are_told_on_one_line(
 ) -> None:
     await begin("chardev", "pty,id=p")  # what is made once in a run
     before = len(os.listdir("/proc/self/fd"))
-    for option in GRAMMAR.options[kind].values():
+    for option in GRAMMAR.options_of(kind).values():
         name = option.name.replace(".N", ".0")
         for bad in bad_texts(option.value_type):
             text = f"{kind},id=a,{GOOD_TEXT.get(kind, 'mux=off')},{name}={bad}"

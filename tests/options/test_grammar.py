@@ -246,7 +246,7 @@ def test_a_member_that_is_required_is_missed_by_name() -> None:
 
 def test_members_that_are_objects_need_a_spelling() -> None:
     grammar = ChardevGrammar({"new": KINDS["udp"]})
-    assert set(grammar.options["new"]) == {"logfile", "logappend"}
+    assert set(grammar.options_of("new")) == {"logfile", "logappend"}
 
 
 @pytest.mark.parametrize("id", ["a", "A1", "a-b.c_d"])

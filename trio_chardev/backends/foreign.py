@@ -6,7 +6,8 @@ are refused in the words of a QEMU that was built without them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import functools
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -36,27 +37,49 @@ _MEMBERS: Mapping[str, Mapping[str, Any]] = {
 _DEFAULTS: Mapping[Any, Any] = {bool: False, str: attrs.NOTHING}
 
 
-def _options_class(kind: str, members: Mapping[str, Any]) -> type[BackendOptions]:
+class ForeignOptions(BackendOptions):
+    """Options of a kind that only QEMU has."""
+
+    __slots__ = ()
+
+
+class _Foreign(Mapping[str, type[ForeignOptions]]):
+    """Each kind's options class, which is made when it is asked for: making one takes a millisecond."""
+
+    def __getitem__(self, kind: str) -> type[ForeignOptions]:
+        return _options_class(kind)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MEMBERS)
+
+    def __len__(self) -> int:
+        return len(_MEMBERS)
+
+    def __contains__(self, kind: object) -> bool:
+        return kind in _MEMBERS
+
+
+@functools.cache
+def _options_class(kind: str) -> type[ForeignOptions]:
     fields = {
-        name: attrs.field(type=kept, default=_DEFAULTS.get(kept)) for name, kept in members.items()
+        name: attrs.field(type=kept, default=_DEFAULTS.get(kept))
+        for name, kept in _MEMBERS[kind].items()
     }
     name = f"{kind.title().replace('-', '')}Options"
-    made: type[BackendOptions] = attrs.make_class(
-        name, fields, bases=(BackendOptions,), frozen=True, kw_only=True, slots=True
+    made: type[ForeignOptions] = attrs.make_class(
+        name, fields, bases=(ForeignOptions,), frozen=True, kw_only=True, slots=True
     )
     return made
 
 
-FOREIGN: dict[str, type[BackendOptions]] = {
-    kind: _options_class(kind, members) for kind, members in _MEMBERS.items()
-}
-_NAME_OF = {cls: name for name, cls in FOREIGN.items()}
+FOREIGN: Mapping[str, type[ForeignOptions]] = _Foreign()
 
 
 @asynccontextmanager
-async def refuse(options: BackendOptions, request: OpenRequest) -> AsyncIterator[Backend]:
+async def refuse(options: ForeignOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Refuse to open. Raises BackendError."""
-    error = BackendError(f"'{_NAME_OF[type(options)]}' is not a valid char driver name")
+    kind = next(kind for kind in FOREIGN if FOREIGN[kind] is type(options))
+    error = BackendError(f"'{kind}' is not a valid char driver name")
     error.add_note(FOREIGN_HINT)
     raise error
     yield  # makes it a generator, as openers have to be

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import attrs
 
 from trio_chardev.backends.console.console import ConsoleOptions, open_console
 from trio_chardev.backends.file import FileOptions, open_file
-from trio_chardev.backends.foreign import FOREIGN as FOREIGN, refuse
+from trio_chardev.backends.foreign import FOREIGN as FOREIGN, ForeignOptions, refuse
 from trio_chardev.backends.limit import check_limits
 from trio_chardev.backends.null import NullOptions, open_null
 from trio_chardev.backends.parallel import ParallelOptions, open_parallel
@@ -65,22 +67,21 @@ KINDS: dict[str, Kind[Any]] = {
 NOT_IN_QEMU = frozenset({"console", "hub", "replay"})
 """Kinds that query-chardev-backends leaves out: its list is that of QEMU 7.2."""
 
-_VARIANTS: dict[str, type] = {name: kind.options for name, kind in KINDS.items()} | FOREIGN
+_OWN: dict[str, type] = {name: kind.options for name, kind in KINDS.items()}
 
-BACKEND = TaggedUnion("ChardevBackend", _VARIANTS)
+# A ChainMap lists the names of its last map first.
+BACKEND = TaggedUnion("ChardevBackend", ChainMap(FOREIGN, _OWN))  # type: ignore[arg-type]
 """``{"type": KIND, "data": {...}}``, for structuring."""
 
-_KIND_OF: dict[type[BackendOptions], Kind[Any]] = {
-    kind.options: kind for kind in KINDS.values()
-} | {options: Kind(options, refuse) for options in FOREIGN.values()}
+_KIND_OF: dict[type[BackendOptions], Kind[Any]] = {kind.options: kind for kind in KINDS.values()}
 
 
 def add_kind(name: str, kind: Kind[Any]) -> None:
     """Add a kind, before anything is structured. Raises ValueError if the name is taken."""
-    if name in _VARIANTS or kind.options in _KIND_OF:
+    if name in BACKEND.variants or kind.options in _KIND_OF:
         raise ValueError(f"there is a kind '{name}', or one of its options, already")
     KINDS[name] = kind
-    _VARIANTS[name] = kind.options
+    _OWN[name] = kind.options
     _KIND_OF[kind.options] = kind
 
 
@@ -89,6 +90,8 @@ def openers_with(kinds: Iterable[Kind[Any]]) -> OpenerOf:
     table = _KIND_OF | {kind.options: kind for kind in kinds}
 
     def opener_of(options: BackendOptions) -> Opener:
+        if isinstance(options, ForeignOptions):
+            return partial(refuse, options)
         try:
             kind = table[type(options)]
         except KeyError:

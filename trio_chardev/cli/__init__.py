@@ -5,6 +5,7 @@ What a command needs is imported when it runs, so that small commands start quic
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import Sequence
@@ -286,6 +287,7 @@ def demo_command(changes: int, seed: int) -> None:
 
 def main() -> None:
     """Run the console script: the user's mistakes, and closed outputs, give no traceback."""
+    gc.disable()  # until Trio runs: what is imported stays, so there is nothing to be found
     inherited = Inherited.found()  # before anything is opened
     fill_standard()
     try:

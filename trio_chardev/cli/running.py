@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +25,7 @@ def run(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
     async def main() -> T:
         nonlocal has_begun
         has_begun = True
+        gc.enable()
         return await function(*arguments)
 
     try:

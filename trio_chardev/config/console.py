@@ -32,12 +32,12 @@ LOG_KEYS: Final[Mapping[str, str]] = {
     "direction": "log",
 } | {
     name.removeprefix("log-"): name
-    for name in GRAMMAR.options["console"]
+    for name in GRAMMAR.options_of("console")
     if name.startswith("log-")
 }
 """Keys of ``log`` -> options of the chardev."""
 
-CONSOLE_KEYS: Final = frozenset(GRAMMAR.options["console"]) - set(LOG_KEYS.values())
+CONSOLE_KEYS: Final = frozenset(GRAMMAR.options_of("console")) - set(LOG_KEYS.values())
 """Keys that are options of the console."""
 
 BRIDGE_KEYS: Final = (

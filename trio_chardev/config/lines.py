@@ -15,17 +15,14 @@ import attrs
 KeyPath = tuple[str | int, ...]
 """Keys from the top on; a number is an index of an array."""
 
-_TOKEN: Final = re.compile(
-    r"""
+_TOKEN: Final = r"""
     (?P<space>[ \t\r]+|\#[^\n]*)
     | (?P<newline>\n)
     | (?P<long>\"{3}(?:[^\\]|\\.)*?\"{3,5}|'{3}.*?'{3,5})
     | (?P<string>"(?:[^"\\\n]|\\.)*"|'[^'\n]*')
     | (?P<sign>[=,.\[\]{}])
     | (?P<bare>[^\s=,.\[\]{}"'#]+)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+    """
 
 
 @attrs.frozen
@@ -37,7 +34,7 @@ class _Token:
 
 def _tokens(text: str) -> Iterator[_Token]:
     line = 1
-    for match in _TOKEN.finditer(text):
+    for match in re.finditer(_TOKEN, text, re.VERBOSE | re.DOTALL):
         kind = match.lastgroup
         assert kind is not None  # each alternative is a group
         if kind != "space":

@@ -14,6 +14,7 @@ import re
 import textwrap
 from collections import ChainMap
 from collections.abc import Container, Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, Final
 
 import attrs
@@ -134,11 +135,20 @@ class ChardevGrammar:
 
     def __init__(self, kinds: Mapping[str, type], foreign: Container[str] = ()) -> None:
         self.foreign = foreign
-        self.options = {kind: _options_of(kind, cls) for kind, cls in kinds.items()}
-        """Kind -> name of an option -> the option."""
-
         self._kinds = kinds
-        self._all = dict(ChainMap(*self.options.values()))
+        self._options: dict[str, Mapping[str, Option]] = {}
+
+    def options_of(self, kind: str) -> Mapping[str, Option]:
+        """The options of *kind* by their names; they are found out when they are first asked for."""
+        options = self._options.get(kind)
+        if options is None:
+            options = self._options[kind] = _options_of(kind, self._kinds[kind])
+        return options
+
+    @cached_property
+    def _all(self) -> Mapping[str, Option]:
+        """The options of all kinds."""
+        return dict(ChainMap(*map(self.options_of, self._kinds)))  # type: ignore[arg-type]
 
     def parse(self, text: str, warn: Warn = ignore) -> ChardevSpec:
         """Parse one ``--chardev`` argument, or a JSON object of chardev-add's arguments.
@@ -166,7 +176,7 @@ class ChardevGrammar:
         name = next((item.value for item in reversed(items) if item.key == "backend"), None)
         kind = ALIASES.get(name, name) if name else name
         if name in HELP_WORDS or (any(item.is_help for item in items)):
-            raise HelpRequested(kind if kind in self.options else None)
+            raise HelpRequested(kind if kind in self._kinds else None)
         if kind is not None:
             self.check_kind(kind)
         given = self._read(items, kind, warn)
@@ -177,13 +187,13 @@ class ChardevGrammar:
         if kind != name:
             warn(f"The alias '{name}' is deprecated, use '{kind}' instead")
         for key, what in REFUSED.items():
-            if key in given and key not in self.options[kind]:
+            if key in given and key not in self.options_of(kind):
                 raise OptionsError(f"chardev '{id}' does not support {what}")
         return ChardevSpec(id, self.backend(kind, given), mux=given.get("mux", False))
 
     def check_kind(self, kind: str) -> None:
         """Raise OptionsError unless there is that kind."""
-        if kind in self.options:
+        if kind in self._kinds:
             return
         error = OptionsError(f"'{kind}' is not a valid char driver name")
         if kind in self.foreign:
@@ -192,22 +202,21 @@ class ChardevGrammar:
 
     def find(self, kind: str, key: str) -> Option | None:
         """The option *key* of *kind* itself."""
-        return _find(self.options[kind], key)
+        return _find(self.options_of(kind), key)
 
     def backend(self, kind: str, given: Given) -> dict[str, Any]:
         """Make ``{"type": ..., "data": ...}`` as in chardev-add. Raises OptionsError."""
-        return {"type": kind, "data": _data(kind, self.options[kind], given)}
+        return {"type": kind, "data": _data(kind, self.options_of(kind), given)}
 
     def _read(self, items: list[Item], kind: str | None, warn: Warn) -> Given:
-        own = self.options.get(kind or "", {})
-        options = ChainMap(own, self._all)
+        own = {} if kind is None else self.options_of(kind)
         given: Given = {}
         for item in items:
             if item.word is not None:
                 warn(item.deprecation)
             if item.key in SIZES:
                 given[item.key] = read_size(item.key, item.value)
-            elif option := _find(options, item.key):
+            elif option := _find(own, item.key) or _find(self._all, item.key):
                 given[item.key] = typed(option.value_type, item.value, item.key)
             elif item.key in OF_NO_KIND:
                 given[item.key] = typed(OF_NO_KIND[item.key], item.value, item.key)

@@ -226,19 +226,17 @@ def _object_hook(of: Object) -> _Hook:
 
 
 def _union_hook(union: TaggedUnion) -> _Hook:
-    hooks = {name: _hook_of(Object(cls)) for name, cls in union.variants.items()}
-
     def variant_of(value: dict[str, Any]) -> _Hook:
         if union.tag not in value:
             raise _DefectError(_MISSING, union.tag)
         try:
             name = _str(value[union.tag], None)
-            if name not in hooks:
+            if name not in union.variants:
                 raise _no_such_tag(union, name)
         except _DefectError as defect:
             defect.path.append(union.tag)
             raise
-        return hooks[name]
+        return _hook_of(Object(union.variants[name]))
 
     def structure_flat(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):
