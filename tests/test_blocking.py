@@ -46,7 +46,7 @@ ALLOWED = {
     "backends.taps.log_output.LogOutput._shift": THREAD,
     "backends.taps.log_output.LogOutput.check_can_be_kept": THREAD,
     "backends.taps.output.Output.write": THREAD,
-    "cli.log.LineWriter._write": THREAD,
+    "cli.log.LineWriter._send": THREAD,
     "config.files._files_of": THREAD,
     "config.files.read_node": THREAD,
     "files._is_unnamed_pipe": KERNEL,

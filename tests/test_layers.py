@@ -19,19 +19,20 @@ FOLDER = Path(trio_chardev.__file__).parent
 LEAVES = {"errors", "events", "version"}
 BASE = LEAVES | {"access", "files", "libc", "options", "place", "readiness", "workers"}
 KINDS = BASE | {"core", "backends", "devices"}
-SERVICE = KINDS | {"notices", "registry", "qmp", "service"}
+SERVICE = KINDS | {"notices", "registry", "qmp", "service", "service_log"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
     **{leaf: set[str]() for leaf in LEAVES},
     "notices": set[str](),
     "protocols": {"errors", "events"},
+    "service_log": {"errors"},
     "core": BASE,
     "testing": BASE | {"core", "devices"},
     "backends": BASE | {"core", "notices", "protocols"},
     "devices": BASE | {"core", "backends", "notices"},
     "lending": KINDS | {"notices"},
     "registry": KINDS | {"lending", "notices"},
-    "qmp": KINDS | {"lending", "notices", "registry"},
+    "qmp": KINDS | {"lending", "notices", "registry", "service_log"},
     "service": SERVICE,
     "plugins": SERVICE,
     "config": SERVICE,

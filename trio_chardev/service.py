@@ -33,6 +33,7 @@ from trio_chardev.errors import ChardevError
 from trio_chardev.notices import ChardevClientTold, DeviceDeleted
 from trio_chardev.qmp.commands.chardev import COMMANDS
 from trio_chardev.qmp.commands.context import Host
+from trio_chardev.qmp.server.event_log import log_event
 from trio_chardev.qmp.server.events import (
     Shutdown,
     ShutdownReason,
@@ -45,7 +46,9 @@ from trio_chardev.qmp.server.listener import serve_clients
 from trio_chardev.qmp.server.monitor import Monitor
 from trio_chardev.qmp.server.origin import Origin
 from trio_chardev.qmp.server.state import StateFile
+from trio_chardev.qmp.server.trace import Trace
 from trio_chardev.registry import Registry, open_registry
+from trio_chardev.service_log.options import HasLevels
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +125,8 @@ class Service:
     _sandbox: Sandbox = EVERYWHERE
     _state_file: StateFile = attrs.Factory(StateFile)
     _escape: int = DEFAULT_ESCAPE
+    _log: HasLevels | None = None
+    _trace: Trace | None = None
     _monitors: set[Monitor] = attrs.Factory(set)
     _quit: trio.Event = attrs.Factory(trio.Event)
     _host: Host = attrs.field(init=False)
@@ -135,6 +140,8 @@ class Service:
             sandbox=self._sandbox,
             state_file=self._state_file,
             client_chardevs=self._client_chardevs,
+            log=self._log,
+            trace=self._trace,
         )
         self.registry.on_notice = self.emit
         self.registry.environment = attrs.evolve(
@@ -194,8 +201,7 @@ class Service:
         """
         for_all = isinstance(event, Shutdown | DeviceDeleted | ChardevClientTold)
         origin = None if for_all else Origin.of_now()
-        if log.isEnabledFor(logging.INFO):
-            log.info("%s", event)
+        log_event(event)
         news = News(event, time.time_ns(), origin, getattr(event, "id", None))
         for key in outdated_keys(event):
             self._throttle.drop(key)
@@ -258,7 +264,7 @@ class Service:
         """Open all log files anew at each item; what fails is logged. See `catching_reopening`."""
         async for _ in signalled:
             try:
-                await self.registry.reopen_logs()
+                await self._host.reopen_logs()
             except ChardevError as exc:
                 log.warning("%s", exc)
 
@@ -339,15 +345,18 @@ async def open_service(
     sandbox: Sandbox = EVERYWHERE,
     state_file: StateFile | None = None,
     escape: int = DEFAULT_ESCAPE,
+    log: HasLevels | None = None,
+    trace: Trace | None = None,
 ) -> AsyncIterator[Service]:
     """Open a service without chardevs; at the end of the block all of it is closed in order.
 
     *rows* are kinds and drivers of your own, for `Registry.add` and `Devices.add`. QMP clients
     may name paths in *sandbox*, and what they set up is kept in *state_file*.
-    *escape* is the byte before a command to a mux.
+    *escape* is the byte before a command to a mux. *log* is the log whose levels QMP clients may
+    set, and *trace* is where each message of theirs is noted.
     """
     async with open_registry(*rows) as registry, open_background_nursery() as nursery:
-        service = Service(registry, nursery, sandbox, state_file or StateFile(), escape)
+        service = Service(registry, nursery, sandbox, state_file or StateFile(), escape, log, trace)
         nursery.start_soon(service.run)
         if state_file is not None:
             nursery.start_soon(state_file.run)

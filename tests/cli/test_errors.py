@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-
 import pytest
 
-from trio_chardev.cli.errors import LineFormatter, print_error, saying
+from trio_chardev.cli.errors import print_error, saying
 from trio_chardev.cli.options import ServeOptions
 from trio_chardev.cli.output import printable
 from trio_chardev.errors import BackendError, OptionsError, reason_of
@@ -42,21 +39,6 @@ def test_the_option_comes_first_and_hints_stay() -> None:
         raise error
     assert str(caught.value) == "--x y: no"
     assert caught.value.__notes__ == ["a hint"]
-
-
-def test_an_id_cannot_forge_a_line_of_the_log() -> None:
-    formatter = LineFormatter("trio-chardev: %(message)s")
-    try:
-        raise ValueError("a bug")
-    except ValueError:
-        info = sys.exc_info()
-    arguments = ("x", logging.WARNING, "file", 1, "chardev '%s': gone", ("a\nb",))
-    assert formatter.format(logging.LogRecord(*arguments, None)) == (
-        "trio-chardev: chardev 'a\\nb': gone"
-    )
-    first, *traceback = formatter.format(logging.LogRecord(*arguments, info)).splitlines()
-    assert first == "trio-chardev: chardev 'a\\nb': gone"
-    assert traceback[-1] == "ValueError: a bug"
 
 
 def test_a_boolean_in_json_is_true_or_false() -> None:

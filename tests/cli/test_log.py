@@ -10,7 +10,6 @@ import pty
 import signal
 import socket
 import subprocess
-import sys
 import termios
 import threading
 import time
@@ -23,13 +22,7 @@ import pytest
 
 from tests.services import PROGRAM, TIMEOUT, Qmp
 from trio_chardev.cli import log as module, rate_limit
-from trio_chardev.cli.log import (
-    MAX_PENDING,
-    LineStream,
-    LineWriter,
-    LogHandler,
-    printing_in_background,
-)
+from trio_chardev.cli.log import MAX_PENDING, LineStream, LineWriter
 from trio_chardev.cli.rate_limit import BURST, BURST_OF_ONE, RateLimit
 
 LINE = "x" * 99 + "\n"
@@ -257,7 +250,7 @@ def test_a_thread_that_dies_as_it_begins_costs_the_lines_only(
 def test_whatever_prints_prints_whole_lines(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     lines = LineWriter(writer)
-    stream: Any = LineStream(lines)
+    stream: Any = LineStream(lines.put)
     print("two", "words", file=stream)
     print("begun", end="", file=stream, flush=True)
     print(", ended\u00e4", file=stream)
@@ -347,39 +340,6 @@ def test_the_limit_forgets_who_has_been_quiet_for_long_and_nobody_else() -> None
     assert names == {"noisy", "chardev '%s' died", "another cause"}
     said = [limited("chardev '%s' died", "noisy") for _ in range(BURST_OF_ONE)]
     assert sum(map(bool, said)) < BURST_OF_ONE  # those before count
-
-
-def test_the_log_tells_of_what_was_left_out(
-    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "TELL_INTERVAL", 0.01)
-    reader, writer = pipe
-    handler = LogHandler()
-    handler.writer = LineWriter(writer, on_idle=handler.tell)
-    for _ in range(BURST_OF_ONE + 1):
-        handler.handle(record("chardev '%s' died", "x"))
-    said = "chardev 'x' died\n" * BURST_OF_ONE + "1 more like this: chardev 'x' died\n"
-    assert read_exactly(reader, len(said)).decode() == said
-    handler.writer.close()
-
-
-def test_a_line_that_can_not_be_made_prints_no_stack(
-    pipe: tuple[int, int], capfd: pytest.CaptureFixture[str]
-) -> None:
-    reader, writer = pipe
-    handler = LogHandler()
-    handler.writer = LineWriter(writer)
-    handler.handle(record("no %d", "number"))
-    handler.handle(record("next"))
-    handler.writer.close()
-    assert os.read(reader, 100) == b"next\n"
-    assert capfd.readouterr().err == ""
-
-
-def test_a_stream_without_a_descriptor_stays(capsys: pytest.CaptureFixture[str]) -> None:
-    before = sys.stdout, sys.stderr
-    with printing_in_background(logging.WARNING):
-        assert (sys.stdout, sys.stderr) == before
 
 
 # ---------------------------------------------------------------- the service

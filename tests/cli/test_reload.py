@@ -18,7 +18,9 @@ from trio_chardev.backends.console.console import ConsoleBackend
 from trio_chardev.config.absent import AbsentOptions
 from trio_chardev.config.nodes import ConfigError
 from trio_chardev.devices.base import Device
+from trio_chardev.errors import OptionsError
 from trio_chardev.registry import Registry
+from trio_chardev.service_log.options import LogOptions
 
 LIMIT = 30.0  # seconds of a test
 COUNT = 50
@@ -355,3 +357,64 @@ async def test_fifty_reloads_under_load_lose_nothing(tmp_path: Path) -> None:
     lines = received.removesuffix(b"end").split()
     assert lines == [b"%06d" % number for number in range(len(lines))]
     assert len(lines) > 50
+
+
+# ---------------------------------------------------------------- the service's log
+
+
+async def test_levels_and_form_of_the_log_are_applied(tmp_path: Path) -> None:
+    applied: list[LogOptions] = []
+    async with serving(tmp_path, 'log.level = "info"\n') as served:
+        served.reloader.apply_log = applied.append
+        await served.reload('log.level = "info"\nchardev.a = "null"\n')
+        assert applied == []  # what is the same is not touched: a client may have set it
+        await served.reload('log.level = "info,qmp=debug"\nlog.format = "json"\n')
+        assert applied == [LogOptions.parse("info,qmp=debug", "json")]
+        await served.reload("")
+        assert applied[1:] == [LogOptions()]
+
+
+async def test_after_a_reload_that_fails_the_log_is_as_before(tmp_path: Path) -> None:
+    applied: list[LogOptions] = []
+    async with serving(tmp_path, 'log.level = "error"\n') as served:
+        served.reloader.apply_log = applied.append
+        with pytest.raises(ConfigError, match=r"x\.toml:1: .*there is no level 'loud'"):
+            await served.reload('log.level = "loud"\n')
+        assert applied == []
+        with pytest.raises(tc.ChardevError):
+            await served.reload('log.level = "info"\nchardev.a = "file,path=/missing/a"\n')
+        assert applied == [LogOptions.parse("info"), LogOptions.parse("error")]
+
+
+async def test_a_form_that_can_not_be_is_no_reload(tmp_path: Path) -> None:
+    def refuse(options: LogOptions) -> None:
+        raise OptionsError("there is no journal")
+
+    async with serving(tmp_path, 'chardev.a = "null"\n') as served:
+        served.reloader.apply_log = refuse
+        with pytest.raises(OptionsError, match="there is no journal"):
+            await served.reload('log.format = "journal"\nchardev.b = "null"\n')
+        assert set(served.registry) == {"a"}
+
+
+def test_the_service_logs_as_the_file_says_then(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    listener = f"unix:{tmp_path}/q,server=on,wait=off"
+    file.write_text('log.level = "error"\n')
+    arguments = ("--config", str(file), "--qmp", listener, "--qmp-trace", f"{tmp_path}/trace")
+    with running(*arguments) as service:
+        with Qmp(tmp_path / "q") as qmp:
+            qmp.add("before", "null")
+            file.write_text('log.level = "info"\n')
+            qmp("config-reload")
+            qmp.add("after", "null")
+            (tmp_path / "trace").rename(tmp_path / "old")
+            service.process.send_signal(signal.SIGUSR2)
+            while not (tmp_path / "trace").exists():
+                qmp("query-chardev")
+            qmp("query-chardev")
+        errors = service.stop()[2]
+    assert '"before"' not in errors
+    assert '"chardev": "after"' in errors
+    assert '"config-reload"' in (tmp_path / "old").read_text()
+    assert '"query-chardev"' in (tmp_path / "trace").read_text()

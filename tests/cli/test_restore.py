@@ -35,7 +35,7 @@ def service(
         yield client, said
         status, _, errors = started.stop(signal.SIGKILL)
     assert status == -signal.SIGKILL
-    said += errors.removeprefix("trio-chardev: ").splitlines()
+    said += [json.loads(line)["message"] for line in errors.splitlines()]
 
 
 def filenames(qmp: Qmp) -> dict[str, str]:
@@ -143,8 +143,7 @@ def test_a_device_whose_chardev_is_missing_is_told_and_the_command_lines_stands_
     ):
         assert drivers(qmp) == {"d": "discard"}
     assert said[1:] == [
-        "trio-chardev: --state: device 'd' is not restored: "
-        "Property 'echo.chardev' can't find value 'server'"
+        "--state: device 'd' is not restored: Property 'echo.chardev' can't find value 'server'"
     ]
     with service(tmp_path, "null,id=a", devices=devices) as (qmp, said):
         assert drivers(qmp) == {"d": "echo"}
@@ -187,9 +186,9 @@ def test_what_can_not_be_restored_is_told_and_the_rest_is_there(tmp_path: Path) 
     assert said == [
         "--state: chardev 'c' is not restored: Failed to change chardev 'c': "
         f"Could not open '{tmp_path}/folder/c': No such file or directory",
-        "trio-chardev: --state: chardev 'first' is not restored: Failed to add chardev 'first': "
+        "--state: chardev 'first' is not restored: Failed to add chardev 'first': "
         f"Could not open '{tmp_path}/folder/f': No such file or directory",
-        "trio-chardev: --state: chardev 'server' is not restored: "
+        "--state: chardev 'server' is not restored: "
         "Failed to add chardev 'server': Failed to find an available port: Address already in use",
     ]
     (tmp_path / "moved").rename(tmp_path / "folder")  # and it was not forgotten
@@ -209,8 +208,8 @@ def test_a_command_line_that_has_changed_counts(tmp_path: Path) -> None:
         assert now == {"a": "ringbuf", "b": "pty", "d": "null"}
     assert said == [
         "--state: chardev 'c' is not restored: the command line has it no more",
-        "trio-chardev: --state: chardev 'b' is not restored: the command line has another now",
-        "trio-chardev: --state: chardev 'd' is not restored: the command line has another now",
+        "--state: chardev 'b' is not restored: the command line has another now",
+        "--state: chardev 'd' is not restored: the command line has another now",
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pty
 import select
@@ -177,11 +178,15 @@ def test_a_start_that_stands_still_says_whom_it_waits_for(tmp_path: Path) -> Non
     chardev = f"socket,id=w,path={tmp_path}/w,server=on,wait=on"
     with running("--chardev", chardev) as service:
         assert service.process.stderr is not None
-        line = service.process.stderr.readline()
-        assert line == (
-            "trio-chardev: chardev 'w': waiting for connection on: "
-            f"disconnected:unix:{tmp_path}/w,server=on\n"
-        )
+        line = json.loads(service.process.stderr.readline())
+        del line["time"]
+        assert line == {
+            "level": "notice",
+            "area": "socket",
+            "chardev": "w",
+            "message": "chardev 'w': waiting for connection on: "
+            f"disconnected:unix:{tmp_path}/w,server=on",
+        }
 
 
 # ---------------------------------------------------------------- mistakes

@@ -209,7 +209,7 @@ def test_all_faults_are_told_with_file_line_and_key(tmp_path: Path) -> None:
         """,
     ) == [
         "0.toml:1: [colour]: there is no 'colour': there are chardev, device, object, console, "
-        "template, qmp, monitor",
+        "template, qmp, monitor, log",
         "0.toml:2: [qmp[0]]: this is no string",
         "0.toml:2: [qmp[1]]: 'socket:x' is not a valid char driver",
         "0.toml:4: [chardev.x]: 'nul' is not a valid char driver name",
@@ -309,6 +309,24 @@ def test_what_is_no_configuration(tmp_path: Path, text: bytes, fault: str) -> No
     (tmp_path / "0.toml").write_bytes(text)
     found = faults_of(tmp_path)
     assert found[0].startswith(fault), found
+
+
+def test_the_log_is_a_table_of_which_each_key_stands_once(tmp_path: Path) -> None:
+    text = """
+        [log]
+        level = "info,tty=debug"
+        format = "json"
+        colour = "red"
+    """
+    others = ('log.format = "text"', "log.level = 3", "log = 1")
+    assert faults_of(tmp_path, text, *others) == [
+        "0.toml:3: [log.level]: there is no area 'tty': there are chardev, config, console, device, "
+        "logfile, pty, qmp, serial, service, socket, other",
+        "0.toml:5: [log.colour]: 'log' has no 'colour': there are level, format",
+        f"1.toml:1: [log.format]: 'format' is at {tmp_path}/0.toml:4 already",
+        f"2.toml:1: [log.level]: 'level' is at {tmp_path}/0.toml:3 already",
+        "3.toml:1: [log]: this is no table",
+    ]
 
 
 def test_a_file_that_can_not_be_read_is_a_fault(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from trio_chardev.qmp.schema import qmp_schema
 from trio_chardev.qmp.server.events import EVENTS
 from trio_chardev.registry import open_registry
 from trio_chardev.service import open_service
+from trio_chardev.service_log.areas import Levels
 
 Entity = dict[str, Any]
 Schema = dict[str, Entity]  # by name
@@ -449,6 +450,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("chardev-lend", {"id": "a", "to": "pty"}),
     ("query-chardev-details", {}),
     ("query-chardev-stats", {"id": "a"}),
+    ("log-level-set", {"levels": "info,qmp=debug"}),
     ("chardev-return", {"id": "a"}),
     ("chardev-reopen-log", {}),
     ("chardev-remove", {"id": "a"}),
@@ -490,6 +492,13 @@ WITH_A_CLIENT = (
 """They return nothing, and are tested where there are clients."""
 
 
+class NoLog:
+    levels = Levels()
+
+    def set_levels(self, levels: Levels) -> None:
+        self.levels = levels
+
+
 async def reloaded() -> Reloaded:
     return Reloaded(added=("x",), changed=(), removed=())
 
@@ -503,7 +512,7 @@ async def test_what_each_handler_gives_fits_its_type(monkeypatch: pytest.MonkeyP
     ]
     assert {name for name, _ in CALLS + bare} == set(COMMANDS) - set(WITH_A_CLIENT)
     async with open_registry() as registry:
-        context = Context(Host(registry, on_quit=lambda reason: None, reload=reloaded))
+        context = Context(Host(registry, on_quit=lambda reason: None, reload=reloaded, log=NoLog()))
         for name, arguments in CALLS + bare:
             result = COMMANDS[name].run(context, arguments)
             if inspect.isawaitable(result):

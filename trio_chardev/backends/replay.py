@@ -258,7 +258,13 @@ class ReplayBackend(Backend):
             case "BREAK":
                 self._on_event(Event.BREAK)
             case "LOST":
-                log.warning("recording '%s' is not whole: %s", self._options.path, label)
+                text = "recording '%s' is not whole: %s"
+                log.warning(text, self._options.path, label, extra=self._about)
+
+    @property
+    def _about(self) -> dict[str, dict[str, str]]:
+        """Which chardev it is, for the log."""
+        return {"fields": {"chardev": self.id}}
 
     def _open_as_recorded(self) -> None:
         """Report OPENED or CLOSED, whichever held at the beginning of the recording."""
@@ -268,7 +274,8 @@ class ReplayBackend(Backend):
     def _end(self) -> None:
         """Loop or stop, at the end of the recording."""
         if self._reader.is_torn:
-            log.warning("recording '%s': its last line is torn", self._options.path)
+            text = "recording '%s': its last line is torn"
+            log.warning(text, self._options.path, extra=self._about)
         length = self._time / self._speed
         if self._options.loop and (self._has_output or length >= SHORTEST):
             self._begin += length
@@ -315,9 +322,9 @@ class ReplayBackend(Backend):
         text = f"chardev '{self.id}' departs from recording '{self._options.path}': {difference}"
         if self._is_strict:
             self._stop()
-            log.error("%s", text)
+            log.error("%s", text, extra=self._about)
             raise BackendError(text)
-        log.warning("%s", text)
+        log.warning("%s", text, extra=self._about)
 
 
 def _shown(data: bytes | memoryview) -> str:

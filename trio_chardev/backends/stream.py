@@ -84,7 +84,7 @@ class StreamBackend(Backend):
                 while self._received:
                     await self._looking.park()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            log.info("%s: it broke: %r", self.filename, exc)
+            log.info("%s: it broke: %r", self.filename, exc, extra={"fields": {"chardev": self.id}})
         self._end()
 
     async def send_on(self) -> None:
@@ -98,7 +98,12 @@ class StreamBackend(Backend):
                     self._to_send = b""
                     self._looking.unpark_all()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            log.info("%s: it takes no more: %r", self.filename, exc)
+            log.info(
+                "%s: it takes no more: %r",
+                self.filename,
+                exc,
+                extra={"fields": {"chardev": self.id}},
+            )
             self.give_up()
 
     def give_up(self) -> None:
@@ -151,6 +156,7 @@ async def open_stream(
                 backend.give_up()
     finally:
         if unsent := backend.unsent:
-            log.warning("%s: up to %d bytes that were sent to it are lost", filename, unsent)
+            text = "%s: up to %d bytes that were sent to it are lost"
+            log.warning(text, filename, unsent, extra={"fields": {"chardev": backend.id}})
         with trio.move_on_after(CLEANUP_TIMEOUT, shield=True):
             await stream.aclose()

@@ -17,7 +17,7 @@ from trio_chardev.cli.errors import print_error, status_of
 from trio_chardev.cli.group import JSON, SOCKET, cli, load_plugins
 from trio_chardev.cli.inherited import Inherited, fill_standard
 from trio_chardev.cli.output import say, warn
-from trio_chardev.errors import NOTICE
+from trio_chardev.errors import ChardevError
 
 __all__ = ["attach_command", "chardev_commands", "cli", "console_commands", "main"]
 
@@ -91,8 +91,23 @@ CONFIG = click.option(
 )
 @click.option("--pidfile", metavar="FILE", help="Write the process id to FILE; removed at exit.")
 @click.option(
-    "-v", "--verbose", count=True, help="Log who comes and goes; twice: each QMP command, too."
+    "--log-level",
+    metavar="[LEVEL][,AREA=LEVEL...]",
+    help="Log from this level on: error, warning, notice (the default), info (who comes and goes) "
+    "or debug (each QMP command); and for some areas from another, such as notice,console=info.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(("auto", "text", "json", "journal")),
+    help="How the log is written: text (key=value), json (an object a line), or journal (to that of "
+    "systemd, with fields). Without it, and with auto, it is what standard error leads to.",
+)
+@click.option(
+    "--qmp-trace",
+    metavar="FILE",
+    help="Write each QMP message to FILE, as JSON lines, without secrets.",
+)
+@click.option("-v", "--verbose", count=True, help="--log-level info; twice: debug.")
 @click.pass_obj
 def serve_command(
     inherited: Inherited,
@@ -106,6 +121,9 @@ def serve_command(
     echr: str | None,
     state: str | None,
     pidfile: str | None,
+    log_level: str | None,
+    log_format: str | None,
+    qmp_trace: str | None,
     verbose: int,
 ) -> None:
     """Run chardevs that QMP clients control, until SIGTERM, SIGINT or 'quit'.
@@ -116,17 +134,25 @@ def serve_command(
     socket called 'qmp' if there is one, or else $RUNTIME_DIRECTORY/qmp.sock. SIGUSR2 opens log files anew; with a configuration SIGHUP reloads it.
     """
     load_plugins()
-    from trio_chardev.cli.log import printing_in_background
     from trio_chardev.cli.options import ServeOptions
     from trio_chardev.cli.running import run
     from trio_chardev.cli.serve import serve
+    from trio_chardev.cli.service_log import printing_in_background
     from trio_chardev.config.configuration import read_configuration
     from trio_chardev.files import made_by_systemd
     from trio_chardev.options.keyval import HelpRequested
+    from trio_chardev.service_log.options import LogOptions
 
-    level = [NOTICE, logging.INFO, logging.DEBUG][min(verbose, 2)]
+    if verbose and log_level is not None:
+        raise click.UsageError("-v and --log-level are the same: give one of them")
+    if verbose:
+        log_level = "info" if verbose == 1 else "debug"
     try:
-        with printing_in_background(level):
+        log = LogOptions.parse(log_level, log_format)
+    except ChardevError as exc:
+        raise click.BadParameter(str(exc), param_hint="--log-level") from exc
+    try:
+        with printing_in_background(log) as service_log:
             folder = made_by_systemd("STATE")
             state_path = str(folder / "state.json") if state is None and folder else state
             is_told = chardevs or monitors or listeners or objects or devices
@@ -146,10 +172,13 @@ def serve_command(
                     state_path,
                     inherited,
                     read_configuration(config) if takes_files else None,
+                    log,
+                    qmp_trace,
                 )
 
             options = parse()
-            run(serve, options, parse if config or options.files else None)
+            service_log.apply(options.log)
+            run(serve, options, parse if config or options.files else None, service_log)
     except HelpRequested as request:
         say(ServeOptions.help_text(request))
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import signal
 from collections.abc import Iterator
 from typing import Final
@@ -63,13 +62,6 @@ def _usage(error: click.ClickException) -> str:
     shown = io.StringIO()
     error.show(shown)
     return shown.getvalue().rstrip("\n")
-
-
-class LineFormatter(logging.Formatter):
-    """Formats log messages on one line each, whatever ids and paths clients choose."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        return printable(super().formatMessage(record))
 
 
 @contextlib.contextmanager

@@ -18,13 +18,22 @@ import trio
 from trio_chardev.cli.maker import RESTORE_TIMEOUT, Maker
 from trio_chardev.cli.restore import WHAT, Make
 from trio_chardev.config.absent import AbsentOptions, Attempts
-from trio_chardev.errors import ChardevError
+from trio_chardev.errors import NOTICE, ChardevError
 from trio_chardev.qmp.server.state import Table
 
 log = logging.getLogger(__name__)
 
 FIRST_DELAY: Final = 1.0  # seconds; it doubles
 MAX_DELAY: Final = 60.0
+
+
+def _log_trouble(said: str, table: Table, id: str, text: str) -> None:
+    template = "%s%s '%s' is tried again: %s"
+    log.error(template, said, WHAT[table], id, text, extra=_fields(table, id))
+
+
+def _fields(table: Table, id: str) -> dict[str, dict[str, str]]:
+    return {"fields": {table.removesuffix("s"): id}}
 
 
 @attrs.frozen(eq=False)
@@ -110,7 +119,7 @@ class Later:
     def _note(self, table: Table, id: str, error: ChardevError) -> Attempts:
         said = f"{self.maker.said[table, id]}: "
         text = str(error).removeprefix(said)
-        log.error("%s%s '%s' is tried again: %s", said, WHAT[table], id, text)
+        _log_trouble(said, table, id, text)
         return Attempts(text)
 
     def try_again(
@@ -129,13 +138,15 @@ class Later:
                 delay = min(2 * delay, MAX_DELAY)
                 try:
                     if await trying.make():
-                        log.warning("%s: %s '%s' has opened", self.maker.said[key], WHAT[table], id)
+                        said = self.maker.said[key]
+                        text = "%s: %s '%s' has opened"
+                        log.log(NOTICE, text, said, WHAT[table], id, extra=_fields(table, id))
                     break
                 except ChardevError as exc:
                     said = f"{self.maker.said[key]}: "
                     text = str(exc).removeprefix(said)
                     if text != attempts.error:
-                        log.error("%s%s '%s' is tried again: %s", said, WHAT[table], id, text)
+                        _log_trouble(said, table, id, text)
                     attempts.error = text
         if self._trying.get(key) is trying:
             del self._trying[key]

@@ -1,10 +1,9 @@
-"""What the service prints: its log, and its standard output.
+"""Writing lines without waiting: what the service prints, and its log.
 
 A terminal stopped by ctrl-S, a pipe whose reader is stuck, a disk that is full or hangs must not
 block the service. So each descriptor is written by a thread of its own, with plain write(2), from
 a bounded queue; callers never wait. Lines that find no room, or fail, are dropped and counted, and
-"N lines could not be written" is printed when writing works again. Log lines are also rate-limited
-by cause, and then the number of those left out is printed.
+how many is told when writing works again.
 
 Where no thread can be started, a line is written if the descriptor is ready for it, and is dropped
 otherwise; starting a thread is tried again each second.
@@ -13,21 +12,13 @@ otherwise; starting a thread is tried again each second.
 from __future__ import annotations
 
 import _thread
-import contextlib
 import io
-import logging
 import os
 import queue
 import select
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TextIO
-
-from trio_chardev.cli.errors import LineFormatter
-from trio_chardev.cli.rate_limit import TELL_INTERVAL, RateLimit
+from collections.abc import Callable
 
 MAX_PENDING = 1 << 18  # bytes of lines that wait to be written
 MAX_LINE = 1 << 14  # bytes of a text that is put at once, such as a traceback
@@ -35,6 +26,12 @@ PIECE = 4096  # bytes (PIPE_BUF): a pipe that poll(2) reports as writable has ro
 POLL_INTERVAL = 1.0  # seconds; only for a descriptor that others have made non-blocking
 START_INTERVAL = 1.0  # seconds until starting a thread is tried again
 FLUSH_TIMEOUT = 1.0  # seconds to write what is left at the end
+
+
+def note_of(lines: int) -> bytes:
+    """The line that tells how many were not written."""
+    what = "1 line" if lines == 1 else f"{lines} lines"
+    return f"trio-chardev: {what} could not be written\n".encode()
 
 
 class LineWriter:
@@ -46,9 +43,14 @@ class LineWriter:
         *,
         start: Callable[..., object] = _thread.start_new_thread,
         on_idle: Callable[[], float | None] = lambda: None,
+        note: Callable[[int], bytes] = note_of,
     ) -> None:
-        """*on_idle*, called in the thread when all is written, returns when to call it again."""
+        """*on_idle*, called in the thread when all is written, returns when to call it again.
+
+        *note* makes what tells how many lines were not written.
+        """
         self._fd = fd
+        self._note = note
         self._start = start
         self._on_idle = on_idle
         self._lines: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
@@ -72,6 +74,10 @@ class LineWriter:
         data = text.encode("utf-8", "backslashreplace")
         if len(data) > MAX_LINE:
             data = data[:MAX_LINE] + b"...\n"
+        self.put_data(data)
+
+    def put_data(self, data: bytes) -> None:
+        """Have *data*, whole lines, written soon, or drop it."""
         with self._turn:
             if not self._ensure_thread():
                 self._write_line(self._dropped, data, wait=False)
@@ -131,7 +137,7 @@ class LineWriter:
     def _write_line(self, dropped: int, data: bytes, *, wait: bool) -> None:
         """Write *data*; before it *dropped* lines were dropped, which is printed first."""
         lost = dropped + self._failed
-        if lost > self._told and self._write(_note(lost - self._told), wait=wait):
+        if lost > self._told and self._write(self._note(lost - self._told), wait=wait):
             self._told = lost
         if data and not self._write(data, wait=wait):
             self._failed += 1
@@ -144,7 +150,7 @@ class LineWriter:
                 if not wait and not self._has_room(0):
                     break
                 try:
-                    rest = rest[os.write(self._fd, rest[:PIECE]) :]
+                    rest = rest[self._send(rest, wait=wait) :]
                 except BlockingIOError:
                     if not wait:
                         break
@@ -155,22 +161,22 @@ class LineWriter:
             self._is_torn = bool(rest)
         return not rest
 
+    def _send(self, data: memoryview, *, wait: bool) -> int:
+        """Write some of *data*; return how much. Raises OSError."""
+        return os.write(self._fd, data[:PIECE])
+
     def _has_room(self, timeout: float) -> bool:
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
         return bool(poll.poll(timeout * 1000))
 
 
-def _note(lines: int) -> bytes:
-    what = "1 line" if lines == 1 else f"{lines} lines"
-    return f"trio-chardev: {what} could not be written\n".encode()
-
-
 class LineStream(io.TextIOBase):
     """Replaces sys.stdout or sys.stderr, for all that print: click, warnings, Python."""
 
-    def __init__(self, writer: LineWriter) -> None:
-        self._writer = writer
+    def __init__(self, put: Callable[[str], object]) -> None:
+        """*put* is given each line with its end, as `LineWriter.put` is."""
+        self._put = put
         self._begun = ""  # the beginning of a line
 
     def writable(self) -> bool:
@@ -182,86 +188,8 @@ class LineStream(io.TextIOBase):
         lines = (self._begun + text).splitlines(keepends=True)
         self._begun = lines.pop() if lines and not lines[-1].endswith("\n") else ""
         for line in lines:
-            self._writer.put(line)
+            self._put(line)
         return len(text)
 
     def flush(self) -> None:
         """Do nothing: a complete line is on its way already."""
-
-
-# ---------------------------------------------------------------- rate limits
-
-
-class LogHandler(logging.Handler):
-    """Passes the lines of the log to a writer. Its own failures are ignored."""
-
-    def __init__(self, limit: RateLimit | None = None) -> None:
-        super().__init__()
-        self._limit = limit or RateLimit()
-        self.writer: LineWriter | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(Exception):  # wrong arguments for the format, or no memory
-            had_left_out = self._limit.has_left_out
-            self._put(self._limit.filter(record))
-            if self._limit.has_left_out and not had_left_out and self.writer is not None:
-                self.writer.wake()
-
-    def tell(self, *, at_end: bool = False) -> float | None:
-        """Print reports that are due; return the seconds until the next call, or None."""
-        with contextlib.suppress(Exception), self.lock or contextlib.nullcontext():
-            self._put(self._limit.take_due(at_end=at_end))
-        return TELL_INTERVAL / 2 if self._limit.has_left_out else None
-
-    def _put(self, records: list[logging.LogRecord]) -> None:
-        for record in records:
-            if self.writer is not None:
-                self.writer.put(self.format(record) + "\n")
-
-
-# ---------------------------------------------------------------- the program's streams
-
-
-@contextmanager
-def printing_in_background(level: int) -> Iterator[None]:
-    """Have threads write what is printed and logged in the block; wait a moment at its end.
-
-    A stream without a descriptor of its own stays as it is.
-    """
-    errors = _descriptor_of(sys.stderr)
-    handler: logging.Handler
-    with contextlib.ExitStack() as stack:
-        if errors is None:
-            handler = logging.StreamHandler()
-        else:
-            handler = to_thread = LogHandler()
-            to_thread.writer = _open_writer(stack, errors, to_thread.tell)
-            stack.callback(to_thread.tell, at_end=True)
-            stack.enter_context(contextlib.redirect_stderr(_stream_to(to_thread.writer)))
-        output = _descriptor_of(sys.stdout)
-        if output is not None:
-            writer = _open_writer(stack, output)
-            stack.enter_context(contextlib.redirect_stdout(_stream_to(writer)))
-        handler.setFormatter(LineFormatter("trio-chardev: %(message)s"))
-        logging.basicConfig(level=level, handlers=[handler])
-        stack.callback(logging.getLogger().removeHandler, handler)
-        yield
-
-
-def _descriptor_of(stream: TextIO | None) -> int | None:
-    try:
-        return None if stream is None else stream.fileno()
-    except (OSError, ValueError):  # in memory, in a test
-        return None
-
-
-def _open_writer(
-    stack: contextlib.ExitStack, fd: int, on_idle: Callable[[], float | None] = lambda: None
-) -> LineWriter:
-    writer = LineWriter(fd, on_idle=on_idle)
-    stack.callback(writer.close)
-    return writer
-
-
-def _stream_to(writer: LineWriter) -> TextIO:
-    return LineStream(writer)  # type: ignore[return-value] # it has all methods that are used

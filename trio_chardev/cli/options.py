@@ -25,6 +25,7 @@ from trio_chardev.options.keyval import (
     parse_number,
 )
 from trio_chardev.qmp.server.state import Table
+from trio_chardev.service_log.options import LogOptions
 
 QMP_HELP = """\
 QMP listeners and monitors:
@@ -67,6 +68,10 @@ class ServeOptions:
     """What comes from them."""
     inherited: Inherited = attrs.Factory(Inherited)
     """The descriptors that the command line may name."""
+    log: LogOptions = attrs.Factory(LogOptions)
+    """How the service's log is written."""
+    qmp_trace: str | None = None
+    """The file that QMP's messages are written to."""
 
     @property
     def has_monitor(self) -> bool:
@@ -89,6 +94,8 @@ class ServeOptions:
         state: str | None = None,
         inherited: Inherited | None = None,
         configuration: Configuration | None = None,
+        log: LogOptions | None = None,
+        qmp_trace: str | None = None,
     ) -> ServeOptions:
         """Parse the options, and add what *configuration* says.
 
@@ -109,6 +116,7 @@ class ServeOptions:
             reader.read_qmp(text, f"compat_monitor{number}")
         if configuration is not None:
             reader.add_configuration(configuration)
+            log = (log or LogOptions()).over(configuration.log)
         return cls(
             objects=reader.objects,
             chardevs=reader.chardevs,
@@ -121,6 +129,8 @@ class ServeOptions:
             escape=DEFAULT_ESCAPE if echr is None else _parse_echr(echr),
             state=state,
             inherited=inherited,
+            log=log or LogOptions(),
+            qmp_trace=qmp_trace,
             files=() if configuration is None else configuration.files,
             configured=frozenset(() if configuration is None else configuration.spots),
         )

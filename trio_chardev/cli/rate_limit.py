@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
+from trio_chardev.service_log.entry import entry_of
+
 LIMITED_LEVEL = logging.INFO
 """Records below it are not limited: whoever wants details wants all of them."""
 
@@ -66,10 +68,8 @@ class RateLimit:
         if record.levelno < LIMITED_LEVEL:
             return [record]
         now = self._clock()
-        cause = (record.name, str(record.msg))
-        one = (
-            (*cause, str(record.args[0])) if isinstance(record.args, tuple) and record.args else ()
-        )
+        cause, first = _cause_of(record)
+        one = () if first is None else (*cause, first)
         if (one and not self._take(one, now, BURST_OF_ONE, INTERVAL_OF_ONE)) or not self._take(
             cause, now, BURST, INTERVAL
         ):
@@ -101,5 +101,14 @@ class RateLimit:
         some = self._left_out.pop(cause, None)
         if some is not None:
             text = f"{some.count} more like this: {some.last.getMessage()}"
+            fields = {**entry_of(some.last).fields, "more": some.count}
             changes = {"msg": text, "args": (), "exc_info": None, "exc_text": None}
-            yield logging.makeLogRecord(some.last.__dict__ | changes)
+            yield logging.makeLogRecord(some.last.__dict__ | changes | {"fields": fields})
+
+
+def _cause_of(record: logging.LogRecord) -> tuple[tuple[str, str], str | None]:
+    """The cause of *record*, and the one it is about; ``extra={"cause": (...)}`` says both."""
+    msg, first = getattr(record, "cause", (record.msg, None))
+    if first is None and isinstance(record.args, tuple) and record.args:
+        first = str(record.args[0])
+    return (record.name, str(msg)), first

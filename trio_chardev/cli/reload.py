@@ -21,7 +21,7 @@ from trio_chardev.cli.maker import RESTORE_TIMEOUT
 from trio_chardev.cli.notify import Notifier
 from trio_chardev.cli.options import ServeOptions
 from trio_chardev.devices.table import DEVICE
-from trio_chardev.errors import ChardevError, OptionsError
+from trio_chardev.errors import NOTICE, ChardevError, OptionsError
 from trio_chardev.files import work_on_files
 from trio_chardev.options.members import TaggedUnion
 from trio_chardev.options.structure import unstructure
@@ -29,6 +29,7 @@ from trio_chardev.qmp.commands.config import Reloaded
 from trio_chardev.qmp.commands.object import drop_object
 from trio_chardev.qmp.server.state import StateFile, Table
 from trio_chardev.registry import Registry
+from trio_chardev.service_log.options import LogOptions
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,8 @@ class Reloader:
     _reread: Callable[[], ServeOptions]
     _nursery: trio.Nursery
     _notifier: Notifier = attrs.Factory(Notifier)
+    apply_log: Callable[[LogOptions], object] = lambda options: None
+    """Has the service's log written as its options say. Raises OptionsError."""
     _lock: trio.Lock = attrs.Factory(trio.Lock)
 
     async def reload(self) -> Reloaded:
@@ -125,7 +128,7 @@ class Reloader:
                 for text in (str(exc), *getattr(exc, "__notes__", ())):
                     log.error("not reloaded: %s", text)
             else:
-                log.warning("reloaded: %s", result.text)
+                log.log(NOTICE, "reloaded: %s", result.text)
 
     async def _try(self) -> Reloaded | Exception:
         """Reload, and tell the service manager how that went."""
@@ -148,11 +151,16 @@ class Reloader:
         difference = Difference(self._options, new)
         difference.check()
         maker = self._later.maker
+        is_logged_otherwise = new.log != self._options.log
+        if is_logged_otherwise:
+            self.apply_log(new.log)
         self._later.maker = attrs.evolve(maker, said={**maker.said, **new.said})
         try:
             await _Change(self._later, difference).make()
         except BaseException:
             self._later.maker = maker
+            if is_logged_otherwise:
+                self.apply_log(self._options.log)
             raise
         for table, id in difference.keys:
             options = getattr(new, table).get(id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import signal
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
 import trio
 
@@ -23,11 +23,13 @@ from trio_chardev.cli.output import announce, complain, printable
 from trio_chardev.cli.pidfile import keeping_pid
 from trio_chardev.cli.reload import Reloader
 from trio_chardev.cli.restore import Wanted, is_monitor, make_all, plan
+from trio_chardev.cli.service_log import ServiceLog
 from trio_chardev.config.absent import ABSENT
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import ChardevError
 from trio_chardev.qmp.server.state import StateFile, open_state_file
+from trio_chardev.qmp.server.trace import Trace, open_trace
 from trio_chardev.service import Service, catching, catching_signals, open_service
 
 # With Python's default thresholds a full collection, which walks all objects, comes every few
@@ -38,7 +40,11 @@ GC_THRESHOLDS = (50_000, 20, 100)
 ACTIVATED = "qmp"  # systemd's name of a socket where QMP is served unless another place is given
 
 
-async def serve(options: ServeOptions, reread: Callable[[], ServeOptions] | None = None) -> None:
+async def serve(
+    options: ServeOptions,
+    reread: Callable[[], ServeOptions] | None = None,
+    service_log: ServiceLog | None = None,
+) -> None:
     """Run a service until a signal or ``quit``. Raises ChardevError if it can't start.
 
     *reread* parses the options anew, with the configuration as it is then, in a thread; with it,
@@ -59,8 +65,14 @@ async def serve(options: ServeOptions, reread: Callable[[], ServeOptions] | None
             reloading = await stack.enter_async_context(catching(signal.SIGHUP))
         with pid, _state_file(options.state) as state_file:
             async with (
+                _trace(options.qmp_trace) as trace,
                 open_service(
-                    ABSENT, sandbox=options.sandbox, state_file=state_file, escape=options.escape
+                    ABSENT,
+                    sandbox=options.sandbox,
+                    state_file=state_file,
+                    escape=options.escape,
+                    log=service_log,
+                    trace=trace,
                 ) as service,
                 open_background_nursery() as nursery,
             ):
@@ -72,6 +84,8 @@ async def serve(options: ServeOptions, reread: Callable[[], ServeOptions] | None
                     later = await add_all(service, options, state_file, nursery)
                     if reread is not None:
                         reloader = Reloader(options, later, state_file, reread, nursery, notifier)
+                        if service_log is not None:
+                            reloader.apply_log = service_log.apply
                         service.reload_by(reloader.reload)
                         if reloading is not None:
                             nursery.start_soon(reloader.reload_at, reloading)
@@ -144,6 +158,17 @@ def _later(wanted: Iterable[Wanted]) -> list[Wanted]:
 
 def _say_of_state(text: str) -> None:
     complain(f"trio-chardev: --state: {printable(text)}")
+
+
+@contextlib.asynccontextmanager
+async def _trace(path: str | None) -> AsyncIterator[Trace | None]:
+    if path is None:
+        yield None
+        return
+    async with contextlib.AsyncExitStack() as stack:
+        with saying(f"--qmp-trace {path}"):
+            trace = await stack.enter_async_context(open_trace(path))
+        yield trace
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from trio_chardev.devices.table import DEVICE
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.grammar import check_id
 from trio_chardev.qmp.server.state import Table
+from trio_chardev.service_log.options import LogOptions
 
 TABLES: Final[Mapping[str, str]] = {
     "chardev": "a chardev, as `--chardev KIND,id=ID,...`: `kind`, and the options of that kind",
@@ -33,6 +34,11 @@ LISTS: Final[Mapping[str, str]] = {
     "monitor": "an array of what `--monitor` takes, or one string",
 }
 """Keys that are no tables, and what they are."""
+LOG: Final[Mapping[str, str]] = {
+    "level": "as `--log-level`",
+    "format": "as `--log-format`",
+}
+"""Keys of the table ``log``, and what they are."""
 
 
 @attrs.frozen
@@ -52,6 +58,8 @@ class Configuration:
     """Texts as ``--monitor`` takes them."""
     listeners: tuple[Node, ...] = ()
     """Texts as ``--qmp`` takes them."""
+    log: LogOptions = attrs.Factory(LogOptions)
+    """What is said about the service's log."""
 
 
 def read_configuration(given: Iterable[str]) -> Configuration:
@@ -76,6 +84,7 @@ def read_configuration(given: Iterable[str]) -> Configuration:
         spots=maker.spots,
         monitors=tuple(maker.lists["monitor"]),
         listeners=tuple(maker.lists["qmp"]),
+        log=maker.log,
     )
 
 
@@ -88,6 +97,8 @@ class _Maker:
     lists: dict[str, list[Node]] = attrs.field(init=False)
     made: dict[Table, dict[str, Any]] = attrs.field(init=False)
     spots: dict[tuple[Table, str], Spot] = attrs.Factory(dict)
+    log: LogOptions = attrs.Factory(LogOptions)
+    _log_spots: dict[str, Spot] = attrs.Factory(dict)
 
     def __attrs_post_init__(self) -> None:
         self.tables = {name: {} for name in TABLES}
@@ -101,8 +112,10 @@ class _Maker:
                 self.lists[key] += self._strings(node)
             elif key in self.tables:
                 self._collect_table(self.tables[key], node)
+            elif key == "log":
+                self._collect_log(node)
             else:
-                known = ", ".join((*TABLES, *LISTS))
+                known = ", ".join((*TABLES, *LISTS, "log"))
                 self.faults.add(node.spot, f"there is no '{key}': there are {known}")
 
     def _strings(self, node: Node) -> Iterator[Node]:
@@ -118,6 +131,21 @@ class _Maker:
                 self.faults.add(item.spot, f"'{id}' is at {_line(table[id].spot)} already")
             else:
                 table[id] = item
+
+    def _collect_log(self, node: Node) -> None:
+        for key, item in table_of(node, self.faults).items():
+            if key not in LOG:
+                known = ", ".join(LOG)
+                self.faults.add(item.spot, f"'log' has no '{key}': there are {known}")
+            elif key in self._log_spots:
+                self.faults.add(item.spot, f"'{key}' is at {_line(self._log_spots[key])} already")
+            elif not isinstance(item.value, str):
+                self.faults.add(item.spot, "this is no string")
+            else:
+                self._log_spots[key] = item.spot
+                with self.faults.at(item.spot):
+                    level, form = (item.value if key == name else None for name in LOG)
+                    self.log = LogOptions.parse(level, form).over(self.log)
 
     def make_all(self) -> None:
         """Make options of all that was collected."""

@@ -192,7 +192,9 @@ class Outbox:
         except BackendDisconnectedError:
             pass  # it is sent when a peer comes
         except Exception as exc:
-            log.warning("%s: cannot send what was carried: %r", runner.backend.filename, exc)
+            about = {"fields": {"chardev": self.id}}
+            name = runner.backend.filename
+            log.warning("%s: cannot send what was carried: %r", name, exc, extra=about)
 
     async def push(self, runner: Runner) -> None:
         """Send what was carried over to *runner*, as its peer takes it, while it is in place.

@@ -45,6 +45,11 @@ class Peer:
     # ------------------------------------------------------------ its state
 
     @property
+    def who(self) -> str:
+        """Its process and user, or its address; "" if nothing is known."""
+        return ""
+
+    @property
     def is_hung_up(self) -> bool:
         """Has `attend` found that the peer has left, which was not reported yet?"""
         return False

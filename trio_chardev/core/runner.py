@@ -124,10 +124,11 @@ class Runner:
                 await leaving.finish(take)
                 await leaving.drain()
             except Exception as exc:
-                log.warning("%s: cannot drain: %r", self.backend.filename, exc)
+                log.warning("%s: cannot drain: %r", self.backend.filename, exc, extra=self._about)
         self._draining = None
         if self.carried:
-            log.warning("%s: %d bytes are lost", self.backend.filename, len(self.carried))
+            text = "%s: %d bytes are lost"
+            log.warning(text, self.backend.filename, len(self.carried), extra=self._about)
 
     async def settle(self, timeout: float) -> None:
         """Let a peer that is taking what it was sent finish, for *timeout* seconds at most.
@@ -142,7 +143,7 @@ class Runner:
         except BackendError:
             raise
         except Exception as exc:
-            log.warning("%s: cannot settle: %r", self.backend.filename, exc)
+            log.warning("%s: cannot settle: %r", self.backend.filename, exc, extra=self._about)
             may_go = True
         finally:
             if not may_go:
@@ -153,17 +154,24 @@ class Runner:
         try:
             self.backend.leaving.stay()
         except Exception as exc:
-            log.warning("%s: cannot undo its leaving: %r", self.backend.filename, exc)
+            log.warning(
+                "%s: cannot undo its leaving: %r", self.backend.filename, exc, extra=self._about
+            )
 
     def take_back(self) -> memoryview:
         """Take back what the peer has not taken: what was sent, then what is still to be sent."""
         try:
             sent = self.backend.leaving.take_back()
         except Exception as exc:
-            log.warning("%s: cannot take back: %r", self.backend.filename, exc)
+            log.warning("%s: cannot take back: %r", self.backend.filename, exc, extra=self._about)
             sent = b""
         carried, self.carried = self.carried, NOTHING
         return memoryview(sent + carried) if sent else carried
+
+    @property
+    def _about(self) -> dict[str, dict[str, str]]:
+        """Which chardev it is, for the log."""
+        return {"fields": {"chardev": self.backend.id}}
 
     def look_again(self) -> None:
         """Wake the task that waits for `may_send`."""
@@ -180,7 +188,10 @@ class Runner:
         with trio.move_on_after(CLEANUP_TIMEOUT, shield=True) as cut:
             await self.closed.wait()
         if cut.cancelled_caught:
-            log.error("%s does not close", self.backend.filename if self.started else "a backend")
+            name, about = ("a backend", None)
+            if self.started:
+                name, about = self.backend.filename, self._about
+            log.error("%s does not close", name, extra=about)
 
     def show_sent(self, data: memoryview) -> None:
         """Show the taps that *data* went to the backend."""

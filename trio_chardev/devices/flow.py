@@ -251,10 +251,9 @@ class Flow:
 
     def _tell(self, error: BackendError) -> None:
         """Log *error*, but only once while it recurs."""
-        text = f"chardev '{self.sink.id}': {error}"
-        if text != self._trouble:
-            self._trouble = text
-            log.warning("%s", text)
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            log.warning("chardev '%s': %s", self.sink.id, error)
 
     def _drop(self, data: bytes) -> int:
         self.dropped += len(data)

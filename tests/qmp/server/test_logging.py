@@ -37,7 +37,7 @@ def test_who_comes_and_goes_and_each_command_without_its_secrets(tmp_path: Path)
         "stopping: host-qmp-quit",
         f"QMP client 'unix:{path}#1' has left",
     ):
-        assert f"trio-chardev: {line}\n" in log
+        assert f'"message": {json.dumps(line)}' in log
     assert "hunter" not in log
     assert "Traceback" not in log
 

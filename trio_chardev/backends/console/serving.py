@@ -169,12 +169,14 @@ class Serving:
                 return False
             if not client.is_blocked:
                 lost = client.skip(history)
-                log.info("console '%s': %s has lost %d bytes", self.crowd.id, client.who, lost)
+                text = "console '%s': client %d, %s, has lost %d bytes"
+                log.info(text, self.crowd.id, client.number, client.who, lost)
         return True
 
     def _lose(self, client: Client, exc: Exception) -> None:
         if not isinstance(exc, OSError):
-            log.warning("console '%s': %s is let go: %r", self.crowd.id, client.who, exc)
+            text = "console '%s': client %d, %s, is let go: %r"
+            log.warning(text, self.crowd.id, client.number, client.who, exc)
         self.crowd.remove(client, DEAD if isinstance(exc, TimeoutError) else LEFT)
 
     async def _write(self, client: Client) -> None:
@@ -214,7 +216,9 @@ class Serving:
                 if not scope.cancel_called:
                     self.crowd.remove(client, LEFT)
             except* Exception as group:
-                log.error("console '%s': a client failed", self.crowd.id, exc_info=group)
+                log.error(
+                    "console '%s': client %d failed", self.crowd.id, client.number, exc_info=group
+                )
                 self.crowd.remove(client, LEFT)
 
     async def _read(self, client: Client) -> None:

@@ -296,7 +296,7 @@ class Redialer:
         now = trio.current_time()
         if self._is_steady or now >= self._quiet_until:
             self._quiet_until = now + QUIET_TIME
-            log.warning("%s", text)
+            log.warning("%s", text, extra={"fields": {"chardev": self._label}})
 
     def activate(self) -> None:
         """Do nothing."""

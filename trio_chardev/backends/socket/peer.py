@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from trio_chardev.backends.socket.connection import Connection, Take
+from trio_chardev.backends.socket.door import who
 from trio_chardev.backends.socket.half_closed import HalfClosedPeer
 from trio_chardev.backends.socket.http_guard import HttpGuard
 from trio_chardev.backends.socket.link import Link
@@ -338,6 +339,13 @@ class LinkPeer(Peer):
     def __init__(self, backend: PeerBackend) -> None:
         super().__init__(backend.filename)
         self._backend = backend
+
+    @property
+    def who(self) -> str:
+        link = self._backend.reader
+        with contextlib.suppress(OSError):  # it has left
+            return "" if link is None else who(link.sock)
+        return ""
 
     @property
     def is_hung_up(self) -> bool:

@@ -39,6 +39,7 @@ from trio_chardev.qmp.commands.log import LOG_COMMANDS
 from trio_chardev.qmp.commands.object import OBJECT_COMMANDS
 from trio_chardev.qmp.commands.peer import PEER_COMMANDS
 from trio_chardev.qmp.commands.ringbuf import RINGBUF_COMMANDS
+from trio_chardev.qmp.commands.service_log import SERVICE_LOG_COMMANDS
 from trio_chardev.qmp.commands.stats import STATS_COMMANDS
 from trio_chardev.qmp.json.codec import Encoded, encode
 from trio_chardev.qmp.schema import qmp_schema
@@ -270,5 +271,6 @@ COMMANDS: dict[str, Command] = {
     **OBJECT_COMMANDS,
     **DEVICE_COMMANDS,
     **CONFIG_COMMANDS,
+    **SERVICE_LOG_COMMANDS,
     "quit": Command(NoArguments, quit_),
 }

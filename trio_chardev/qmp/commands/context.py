@@ -17,7 +17,9 @@ from trio_chardev.qmp.server.events import ShutdownReason
 from trio_chardev.qmp.server.quota import Quota
 from trio_chardev.qmp.server.session import QmpError, Session
 from trio_chardev.qmp.server.state import StateFile
+from trio_chardev.qmp.server.trace import Trace
 from trio_chardev.registry import Registry
+from trio_chardev.service_log.options import HasLevels
 
 ROWS_AT_ONCE = 20  # they take half a millisecond
 
@@ -40,6 +42,20 @@ class Host:
 
     reload: Callable[[], Awaitable[Any]] | None = None
     """Applies what the configuration's files say now, and returns a `Reloaded`."""
+
+    log: HasLevels | None = None
+    """The service's log; None where another program has its own."""
+
+    trace: Trace | None = None
+    """Where each message of QMP is noted."""
+
+    async def reopen_logs(self, id: str | None = None) -> None:
+        """Open the log of chardev *id* anew, or all logs and the trace; see `Registry.reopen_logs`."""
+        try:
+            await self.registry.reopen_logs(id)
+        finally:
+            if id is None and self.trace is not None:
+                await self.trace.reopen()
 
     def quit(self, reason: ShutdownReason) -> None:
         """Begin to stop. Only the first call counts."""

@@ -19,7 +19,7 @@ class ReopenArguments:
 
 async def chardev_reopen_log(context: Context, arguments: ReopenArguments) -> dict[str, Any]:
     """Answers when what is written goes to the files that have the names now."""
-    await context.host.registry.reopen_logs(arguments.id)
+    await context.host.reopen_logs(arguments.id)
     return {}
 
 

@@ -68,6 +68,11 @@ EVENTS: Final[dict[str, type[Any]]] = {
 _NAME_OF: Final = {cls: name for name, cls in EVENTS.items()}
 
 
+def name_of(event: object) -> str:
+    """The name of *event*, whose class is one of `EVENTS`."""
+    return _NAME_OF[type(event)]
+
+
 def message_of(event: object, time_ns: int | None = None) -> dict[str, Any]:
     """Make the QMP message for *event*, whose class is one of `EVENTS`.
 
@@ -76,7 +81,7 @@ def message_of(event: object, time_ns: int | None = None) -> dict[str, Any]:
     seconds, nanoseconds = divmod(time.time_ns() if time_ns is None else time_ns, 10**9)
     return {
         "timestamp": {"seconds": seconds, "microseconds": nanoseconds // 1000},
-        "event": _NAME_OF[type(event)],
+        "event": name_of(event),
         "data": unstructure(event),
     }
 

@@ -71,10 +71,10 @@ async def serve_clients(
         listener.let_pass_descriptors(stack.is_empty)
         listener.activate()
         listener.set_backlog(MAX_CLIENTS)
-        guard = None if insecure else Access(listener.address.name)
+        guard = None if insecure else Access(f"QMP at '{listener.address.name}'")
         async with trio.open_nursery() as nursery:
             task_status.started(listener.address.name)
-            label = f"QMP at {listener.address.name}"
+            label = f"QMP at '{listener.address.name}'"
             reception = Reception(options, objects, listener, label, guard)
             crowd = _Crowd(options, objects, monitor_of, run, nursery, listener.address)
             try:
@@ -133,9 +133,9 @@ class _Crowd:
                     await chardev.open(lambda request: self._open(request, link))
                     await monitor.wait_left()
         except ChardevError as exc:
-            log.warning("a QMP client is let go: %s", exc)
+            log.warning("QMP client '%s' is let go: %s", chardev.id, exc)
         except Exception:
-            log.exception("a QMP client is let go")
+            log.exception("QMP client '%s' is let go", chardev.id)
         finally:
             self._clients.pop(monitor, None)
             link.close()  # does nothing if a backend has taken it

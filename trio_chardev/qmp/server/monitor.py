@@ -19,6 +19,7 @@ bytes stay at the front of the chardev's queue, and other tasks run first.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -37,6 +38,7 @@ from trio_chardev.qmp.server.monitor_client import MonitorClient, PassedFds
 from trio_chardev.qmp.server.origin import Origin
 from trio_chardev.qmp.server.output import Output
 from trio_chardev.qmp.server.session import NOTHING, QmpError, Request
+from trio_chardev.qmp.server.trace import Direction
 from trio_chardev.qmp.server.turn import OUTPUT, PRETTY_OUTPUT, WAITING, Turn
 from trio_chardev.qmp.version import VERSION
 
@@ -78,6 +80,8 @@ class Monitor:
 
     def __attrs_post_init__(self) -> None:
         self._out = Output(self.pretty)
+        if self.host.trace is not None:
+            self._out.on_put = self._trace_out
         self._turn = Turn(PRETTY_OUTPUT if self.pretty else OUTPUT)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -157,7 +161,8 @@ class Monitor:
     def _on_event(self, event: BackendEvent) -> None:
         if event is Event.OPENED:
             self._end_client()
-            self._client = MonitorClient(Context(self.host, chardev=self.chardev, fds=self._fds))
+            context = Context(self.host, chardev=self.chardev, fds=self._fds)
+            self._client = MonitorClient(context, who=self.chardev.backend.peer.who)
             self._out.put({"QMP": {"version": VERSION, "capabilities": ["oob"]}})
             self._out.flush()
             self._newcomer.unpark_all()
@@ -270,7 +275,10 @@ class Monitor:
         pos = 0
         while pos < len(data) and not turn.is_over and client is self._client:
             before = decoder.effort
+            known = len(client.backlog)
             pos = client.feed(data, pos)
+            if self.host.trace is not None:
+                self._trace_in(client, known)
             self._take_backlog(client)
             turn.spend(decoder.effort - before)
         return pos
@@ -396,6 +404,22 @@ class Monitor:
             reply["id"] = request.reply_id
         if not self.host.is_quitting or request.name == "quit":
             self._out.put(reply)
+
+    def _trace_in(self, client: MonitorClient, known: int) -> None:
+        """Note the messages of the backlog after the first *known*."""
+        for message in itertools.islice(client.backlog, known, None):
+            if isinstance(message, Malformed):
+                self._trace("in", {"malformed": True})
+            else:
+                self._trace("in", message)
+
+    def _trace_out(self, message: dict[str, Any]) -> None:
+        self._trace("out", message)
+
+    def _trace(self, direction: Direction, message: object) -> None:
+        peer = "" if self._client is None else self._client.who
+        if self.host.trace is not None:
+            self.host.trace.note(direction, self.chardev.id, peer, message)
 
     def _go_on(self) -> None:
         """Take more commands, now that the client has taken output or a turn begins."""

@@ -29,6 +29,8 @@ class MonitorClient:
     """The state of one connection."""
 
     context: Context
+    who: str = ""
+    """Its process and user, or its address."""
     decoder: Decoder = attrs.Factory(lambda: Decoder(MESSAGE))
     http_guard: HttpGuard = attrs.Factory(HttpGuard)
     backlog: deque[object] = attrs.Factory(deque)

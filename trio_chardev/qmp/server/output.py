@@ -31,6 +31,8 @@ class Output:
     pretty: bool = False
     frontend: Frontend | None = None
     """Where the output goes; None while there is no frontend yet."""
+    on_put: Callable[[dict[str, Any]], None] | None = None
+    """Called with each message."""
     _trouble: str = attrs.field(default="", init=False)
     _unsent: bytearray = attrs.field(factory=bytearray, init=False)
     _client: object = attrs.field(factory=object, init=False)  # replaced when the client changes
@@ -44,6 +46,8 @@ class Output:
     def put(self, message: dict[str, Any]) -> None:
         """Append *message*; `flush` sends it."""
         self._unsent += encode_pretty(message) if self.pretty else encode(message)
+        if self.on_put is not None:
+            self.on_put(message)
 
     def flush(self) -> None:
         """Send what the peer takes at once."""
@@ -104,4 +108,5 @@ class Output:
         """Log *error*, but only once if it repeats."""
         if str(error) != self._trouble:
             self._trouble = str(error)
-            log.warning("monitor: %s; trying again each second", error)
+            id = "" if self.frontend is None else self.frontend.id
+            log.warning("monitor '%s': %s; trying again each second", id, error)
