@@ -38,6 +38,7 @@ def named(page: str) -> Iterator[tuple[str, str]]:
         ("configuration.md", 10),
         ("attach.md", 15),
         ("systemd.md", 14),
+        ("service-logs.md", 25),
     ],
 )
 def test_every_test_that_is_named_exists(page: str, count: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trio_chardev.cli.options import ServeOptions
-from trio_chardev.config.configuration import LISTS, TABLES, read_configuration
+from trio_chardev.config.configuration import LISTS, LOG, TABLES, read_configuration
 from trio_chardev.config.console import BRIDGE_KEYS, CONSOLE_KEYS, LOG_KEYS, OWN_KEYS
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "configuration.md").read_text()
@@ -31,7 +31,7 @@ def test_each_table_is_there() -> None:
         re.sub(r"^\[(\w+)\..*\]$", r"\1", names_in(row[0])[0]): row[1]
         for row in rows_of("table or key")
     }
-    known = {**TABLES, **LISTS}
+    known = {**TABLES, **LISTS, "[log]": "the [log of the service](service-logs.md)"}
     assert sorted(described) == sorted(known)
     for name, text in known.items():
         assert described[name].startswith(text), name
@@ -43,6 +43,11 @@ def test_each_key_of_a_console_is_there() -> None:
     described = {names_in(row[0])[0]: row[1].replace('"', "") for row in rows_of("key")}
     for key, text in OWN_KEYS.items():
         assert described[key].startswith(text.replace("`", "`")), key
+
+
+def test_each_key_of_the_services_log_is_there() -> None:
+    (row,) = [row for row in rows_of("table or key") if row[0] == "`[log]`"]
+    assert all(f"`{key}` {text}" in row[1] for key, text in LOG.items())
 
 
 def test_each_key_of_log_is_there() -> None:

@@ -16,10 +16,11 @@ from trio_chardev.access.objects import OBJECT
 from trio_chardev.backends.table import KINDS
 from trio_chardev.cli.group import CONTEXT, cli
 from trio_chardev.cli.roff import ManualPage
-from trio_chardev.config.configuration import LISTS, TABLES
+from trio_chardev.config.configuration import LISTS, LOG, TABLES
 from trio_chardev.config.console import BRIDGE_KEYS, CONSOLE_KEYS, LOG_KEYS, OWN_KEYS
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.options.grammar import option_rows, paragraphs_of
+from trio_chardev.service_log.areas import AREAS
 from trio_chardev.version import __version__
 
 SERVICE: Final = frozenset({"serve", "check"})
@@ -99,6 +100,10 @@ def _configuration() -> ManualPage:
     page.paragraph("As of the device bridge, below: " + ", ".join(sorted(BRIDGE_KEYS)) + ".")
     page.paragraph("Keys of `log`, and the options that they are:")
     page.items(LOG_KEYS.items())
+    page.heading("Keys of [log], about the service's log")
+    page.items(LOG.items())
+    page.paragraph("Areas that may have a level of their own:")
+    page.items((name, area.what) for name, area in AREAS.items())
     _add_kinds(page)
     _add_variants(page, "Devices, by driver", DEVICE.variants)
     _add_variants(page, "Objects, by qom-type", OBJECT.variants)

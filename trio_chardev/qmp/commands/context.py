@@ -11,6 +11,7 @@ import trio
 
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.core.chardev import Chardev
+from trio_chardev.errors import BackendError
 from trio_chardev.options.structure import structure
 from trio_chardev.qmp.server.descriptors import FdSets, NamedFds, close_quietly
 from trio_chardev.qmp.server.events import ShutdownReason
@@ -51,11 +52,15 @@ class Host:
 
     async def reopen_logs(self, id: str | None = None) -> None:
         """Open the log of chardev *id* anew, or all logs and the trace; see `Registry.reopen_logs`."""
+        error: BackendError | None = None
         try:
             await self.registry.reopen_logs(id)
-        finally:
-            if id is None and self.trace is not None:
-                await self.trace.reopen()
+        except BackendError as exc:
+            error = exc
+        if id is None and self.trace is not None:
+            await self.trace.reopen()
+        if error is not None:
+            raise error
 
     def quit(self, reason: ShutdownReason) -> None:
         """Begin to stop. Only the first call counts."""
