@@ -21,6 +21,11 @@ demo *args:
 man folder="share/man":
     {{ bin }}/python -m trio_chardev.cli.manual {{ folder }}
 
+# Write docs/reference.md, made of the code
+[group('dev')]
+reference file="docs/reference.md":
+    {{ bin }}/python -m trio_chardev.cli.reference {{ file }}
+
 # Format the code
 [group('dev')]
 format:

@@ -110,6 +110,7 @@ ALLOWED = {
     "cli.demo.Demo.to_pty": ALONE,
     "cli.demo.show_progress": ALONE,
     "cli.manual.main": ALONE,
+    "cli.reference.main": ALONE,
     "cli.pidfile._check": ALONE,
     "cli.pidfile._open": ALONE,
     "cli.pidfile._remove": ALONE,

@@ -116,6 +116,7 @@ class ChardevClientDetached:
     reason: Literal[
         "left", "kicked", "idle", "slow", "full", "replaced", "stopping", "gone", "refused", "dead"
     ]
+    """Why it is gone, see docs/consoles.md."""
     client: int | None = None
 
     def __str__(self) -> str:
@@ -132,6 +133,7 @@ class ChardevClientTold:
     id: str
     client: int
     text: str
+    """What a person would be told in a line."""
 
     def __str__(self) -> str:
         return f"console '{self.id}': client {self.client} is told: {self.text}"

@@ -17,6 +17,7 @@ class ChardevInfo:
     label: str
     filename: str
     frontend_open: bool
+    """Has its user opened it?"""
     lost: int = 0
     """Bytes that a hub did not send to it, because it was too slow or failed."""
     waiting: int = 0

@@ -142,7 +142,7 @@ class ChardevGrammar:
         """The options of *kind* by their names; they are found out when they are first asked for."""
         options = self._options.get(kind)
         if options is None:
-            options = self._options[kind] = _options_of(kind, self._kinds[kind])
+            options = self._options[kind] = options_of(kind, self._kinds[kind])
         return options
 
     @cached_property
@@ -250,9 +250,9 @@ def help_text(heading: str, kinds: Mapping[str, type], kind: str | None) -> str:
 
 def option_rows(kind: str, cls: type) -> list[tuple[str, str]]:
     """Each option of a kind, as ``NAME=<TYPE>``, with what it is for."""
-    by_path = {option.path: option for option in _options_of(kind, cls).values()}
+    by_path = {option.path: option for option in options_of(kind, cls).values()}
     return [
-        (f"{option.name}=<{option.type_name}>", option.doc(_default(kind, option)))
+        (f"{option.name}=<{option.type_name}>", option.doc(default_of(kind, option)))
         for option in by_path.values()
     ]
 
@@ -284,7 +284,8 @@ def _plain(doc: str) -> str:
     return " ".join(doc.replace("``", "'").split())
 
 
-def _default(kind: str, option: Option) -> object:
+def default_of(kind: str, option: Option) -> object:
+    """The value of an option that is not given."""
     return SPELLINGS.get(kind, Spelling()).defaults.get(option.name, option.member.default)
 
 
@@ -322,7 +323,8 @@ def _put(data: dict[str, Any], option: Option, key: str, value: object) -> None:
     data[key.rpartition(".")[2] if last == "N" else last] = value
 
 
-def _options_of(kind: str, cls: type) -> dict[str, Option]:
+def options_of(kind: str, cls: type) -> dict[str, Option]:
+    """The options of a kind by name; not what only JSON can give."""
     spelled = SPELLINGS.get(kind, Spelling()).names
     hidden = {re.split("[:.]", path)[0] for path in spelled.values()}
     names = {member.name: member.name for member in describe(cls) if member.name not in hidden}

@@ -53,6 +53,7 @@ class CapabilitiesArguments:
     """Arguments of qmp_capabilities."""
 
     enable: tuple[Literal["oob"], ...] = ()
+    """`oob` allows commands that are sent out of band."""
 
 
 @attrs.frozen(kw_only=True)
@@ -68,8 +69,11 @@ class ChangeArguments(BackendArguments):
     """Arguments of chardev-change; QEMU has only those of chardev-add."""
 
     carry: bool = False
+    """Pass on what the peer of the old backend has not taken."""
     keep_peer: bool = False
+    """Keep a socket's client, at the same address."""
     drain_timeout: float = DRAIN_TIMEOUT
+    """Seconds for the peer of the old backend to take its last bytes."""
 
 
 @attrs.frozen(kw_only=True)
@@ -107,7 +111,9 @@ class VersionInfo:
     """What query-version returns."""
 
     qemu: VersionTriple
+    """The version of QEMU whose commands these are."""
     package: str
+    """The version of this program."""
 
 
 @attrs.frozen
@@ -121,19 +127,23 @@ class NamedInfo:
 
 
 def qmp_capabilities(context: Context, arguments: CapabilitiesArguments) -> dict[str, Any]:
+    """Leave negotiation mode, with the capabilities in `enable`; before it no other command is known."""
     context.session.negotiate(arguments.enable)
     return {}
 
 
 def query_version(context: Context, arguments: NoArguments) -> dict[str, Any]:
+    """Show the version of QEMU whose chardevs these are like, and that of this program."""
     return VERSION
 
 
 def query_commands(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
+    """List the commands."""
     return [{"name": name} for name in COMMANDS]
 
 
 def query_qmp_schema(context: Context, arguments: NoArguments) -> Encoded:
+    """Describe all commands and events, with their types, as QAPI's introspection."""
     return _schema()
 
 
@@ -143,6 +153,7 @@ def _schema() -> Encoded:
 
 
 def query_chardev(context: Context, arguments: NoArguments) -> Encoded:
+    """List the chardevs, as QEMU does."""
     rows = [chardev.row or _row(chardev) for chardev in context.host.registry.values()]
     return Encoded(b"[%b]" % b", ".join(rows))
 
@@ -155,6 +166,7 @@ def _row(chardev: Chardev) -> bytes:
 
 
 async def query_chardev_details(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
+    """List the chardevs with what QEMU's list lacks."""
     registry = context.host.registry
     users = registry.users
     return await rows_of(
@@ -185,10 +197,12 @@ def _details(registry: Registry, chardev: Chardev, users: list[str]) -> dict[str
 
 
 def query_chardev_backends(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
+    """List the kinds of backend that QEMU has as well."""
     return [{"name": name} for name in KINDS if name not in NOT_IN_QEMU]
 
 
 async def chardev_add(context: Context, arguments: BackendArguments) -> dict[str, Any]:
+    """Add a chardev."""
     host = context.host
     added = await host.registry.add(
         arguments.id, arguments.backend, take_fd=context.fds.take, sandbox=host.sandbox
@@ -198,6 +212,7 @@ async def chardev_add(context: Context, arguments: BackendArguments) -> dict[str
 
 
 async def chardev_change(context: Context, arguments: ChangeArguments) -> dict[str, Any]:
+    """Give a chardev another backend; if that fails it keeps the one that it has."""
     host = context.host
     changed = await host.registry.change(
         arguments.id,
@@ -220,6 +235,7 @@ async def _keep(host: Host, arguments: BackendArguments) -> None:
 
 
 async def chardev_remove(context: Context, arguments: IdArguments) -> dict[str, Any]:
+    """Remove a chardev that nobody uses."""
     host = context.host
     try:
         await host.registry.remove(arguments.id)
@@ -231,11 +247,13 @@ async def chardev_remove(context: Context, arguments: IdArguments) -> dict[str, 
 
 
 def chardev_send_break(context: Context, arguments: IdArguments) -> dict[str, Any]:
+    """Send a break to the user of a chardev, as if it came from the other end."""
     context.host.registry.send_break(arguments.id)
     return {}
 
 
 def quit_(context: Context, arguments: NoArguments) -> dict[str, Any]:
+    """Stop the service."""
     context.host.quit("host-qmp-quit")
     return {}
 

@@ -23,12 +23,14 @@ class ClientSizeArguments:
 
 
 def chardev_client_size(context: Context, arguments: ClientSizeArguments) -> dict[str, Any]:
+    """Tell the size of a client's window."""
     console, client = client_of(context, arguments.id, arguments.client)
     console.crowd.keyboard.heard(client, WindowSize(arguments.cols, arguments.rows))
     return {}
 
 
 def chardev_client_break(context: Context, arguments: ClientArguments) -> dict[str, Any]:
+    """Send a break from a client to the device."""
     console, client = client_of(context, arguments.id, arguments.client)
     if not console.crowd.keyboard.lets_type(client):
         raise OptionsError(f"client {client.number} has no right to write")

@@ -36,6 +36,7 @@ class Reloaded:
 
 
 async def config_reload(context: Context, arguments: NoArguments) -> dict[str, Any]:
+    """Read the configuration again, and apply what has changed; all of it, or nothing."""
     reload = context.host.reload
     if reload is None:
         raise QmpError("There is no configuration to reload")

@@ -32,6 +32,7 @@ class AttachArguments:
     """Arguments of chardev-attach."""
 
     id: str
+    """The console."""
     fd: str
     """The name of a connected stream socket, given by getfd, whose peer becomes a client."""
     role: Role = "write"
@@ -72,6 +73,7 @@ class OptionalIdArguments:
     """Arguments of a command about one chardev, or all."""
 
     id: str | None = None
+    """The chardev; without it the command is about all."""
 
 
 @attrs.frozen(kw_only=True)
@@ -79,7 +81,9 @@ class ClientArguments:
     """Arguments of a command about one client."""
 
     id: str
+    """The console."""
     client: int
+    """The client's number."""
 
 
 @attrs.frozen(kw_only=True)
@@ -87,7 +91,9 @@ class KickArguments:
     """Arguments of chardev-kick."""
 
     id: str
+    """The console."""
     client: int
+    """The client's number."""
     reason: str | None = None
     """It is told this."""
 
@@ -217,6 +223,7 @@ def _manner(arguments: AttachArguments, history: History, *, has_window: bool) -
 
 
 def query_clients(context: Context, arguments: OptionalIdArguments) -> list[dict[str, Any]]:
+    """List the clients of a console, or of all."""
     if arguments.id is not None:
         return rows_of_clients([console_at(context, arguments.id)])
     return rows_of_clients(consoles_of(context.host.registry.values()))
@@ -272,6 +279,7 @@ def _info(console: ConsoleBackend, client: Client) -> ClientInfo:
 
 
 def chardev_kick(context: Context, arguments: KickArguments) -> dict[str, Any]:
+    """Let a client of a console go, and tell it why."""
     console, client = client_of(context, arguments.id, arguments.client)
     if arguments.reason is not None and not (
         arguments.reason.isprintable() and len(arguments.reason) <= MAX_REASON
@@ -283,6 +291,7 @@ def chardev_kick(context: Context, arguments: KickArguments) -> dict[str, Any]:
 
 
 def chardev_give_write(context: Context, arguments: ClientArguments) -> dict[str, Any]:
+    """Give a client of a console the right to write."""
     console, client = client_of(context, arguments.id, arguments.client)
     console.crowd.keyboard.give_write(client)
     return {}

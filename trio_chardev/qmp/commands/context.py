@@ -160,6 +160,7 @@ class IdArguments:
     """Arguments of a command about one chardev."""
 
     id: str
+    """The chardev."""
 
 
 @attrs.frozen

@@ -28,7 +28,9 @@ class AddFdArguments:
     """Arguments of add-fd."""
 
     fdset_id: int | None = None
+    """The set; without it a new one is made."""
     opaque: str | None = None
+    """A text that query-fdsets shows."""
 
 
 @attrs.frozen(kw_only=True)
@@ -37,6 +39,7 @@ class RemoveFdArguments:
 
     fdset_id: int
     fd: int | None = None
+    """The descriptor; without it all of the set."""
 
 
 @attrs.frozen(kw_only=True)
@@ -44,9 +47,12 @@ class AddClientArguments:
     """Arguments of add_client."""
 
     protocol: str
+    """The chardev, a socket that listens."""
     fdname: str
     skipauth: bool | None = None
+    """Of VNC and SPICE: refused."""
     tls: bool | None = None
+    """Of VNC and SPICE: refused."""
 
 
 @attrs.frozen(kw_only=True)
@@ -65,16 +71,19 @@ class YankArguments:
 
 
 def getfd(context: Context, arguments: FdnameArguments) -> dict[str, Any]:
+    """Receive a descriptor that comes with this message (SCM_RIGHTS), and give it a name."""
     context.fds.add(arguments.fdname, context.take_passed_fd())
     return {}
 
 
 def closefd(context: Context, arguments: FdnameArguments) -> dict[str, Any]:
+    """Close a descriptor that has a name."""
     context.fds.close(arguments.fdname)
     return {}
 
 
 def add_fd(context: Context, arguments: AddFdArguments) -> dict[str, Any]:
+    """Put a descriptor that comes with this message into a set, `/dev/fdset/N`."""
     fd = context.take_passed_fd()
     info = context.host.fdsets.add(fd, arguments.fdset_id, arguments.opaque)
     result: dict[str, Any] = unstructure(info)
@@ -82,11 +91,13 @@ def add_fd(context: Context, arguments: AddFdArguments) -> dict[str, Any]:
 
 
 def remove_fd(context: Context, arguments: RemoveFdArguments) -> dict[str, Any]:
+    """Remove a descriptor from a set, or all of the set."""
     context.host.fdsets.remove(arguments.fdset_id, arguments.fd)
     return {}
 
 
 def query_fdsets(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
+    """List the sets of descriptors."""
     return [unstructure(info) for info in context.host.fdsets.query()]
 
 
@@ -118,6 +129,7 @@ def add_client(context: Context, arguments: AddClientArguments) -> dict[str, Any
 
 
 def query_yank(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
+    """List the connections that `yank` can cut."""
     return [
         {"type": "chardev", "id": id}
         for id, chardev in context.host.registry.items()

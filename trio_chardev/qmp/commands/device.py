@@ -44,6 +44,7 @@ async def add_device(
 
 
 async def device_add(context: Context, arguments: DeviceOptions) -> dict[str, Any]:
+    """Add a device, such as a bridge, and wait until it works."""
     host = context.host
     files = Files(sandbox=host.sandbox, take_fd=context.fds.take)
     device = await add_device(host.registry.devices, arguments, files=files)
@@ -53,6 +54,7 @@ async def device_add(context: Context, arguments: DeviceOptions) -> dict[str, An
 
 
 async def device_del(context: Context, arguments: DeviceIdArguments) -> dict[str, Any]:
+    """Delete a device."""
     host = context.host
     device = host.registry.devices.get(arguments.id)
     host.state_file.note("devices", arguments.id, None)  # also if it could not be restored
@@ -69,6 +71,7 @@ async def device_del(context: Context, arguments: DeviceIdArguments) -> dict[str
 
 
 def query_devices(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
+    """List the devices."""
     return [unstructure(info, DEVICE_INFO) for info in context.host.registry.devices.query()]
 
 

@@ -49,9 +49,13 @@ class HistoryReturn:
     """Some of a history."""
 
     data: str
+    """The bytes, in the format that was asked for."""
     start: int
+    """The cursor of the first of them; later than what was asked for, if that is gone."""
     next: int
+    """The cursor behind the last of them, where to go on."""
     lost: int
+    """How many bytes that were asked for are gone."""
 
 
 @attrs.frozen
@@ -107,10 +111,12 @@ def _read(history: History, start: int, arguments: HistoryArguments) -> Excerpt:
 
 
 def chardev_mark(context: Context, arguments: MarkArguments) -> dict[str, Any]:
+    """Give a place in a console's history a name."""
     return {"cursor": console_at(context, arguments.id).crowd.mark(arguments.name)}
 
 
 def query_marks(context: Context, arguments: IdArguments) -> list[dict[str, Any]]:
+    """List the marks of a console."""
     marks = console_at(context, arguments.id).history.marks
     return [unstructure(MarkInfo(name, cursor)) for name, cursor in marks.items()]
 

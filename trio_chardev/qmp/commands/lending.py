@@ -20,12 +20,16 @@ class LendArguments:
 
 
 async def chardev_lend(context: Context, arguments: LendArguments) -> dict[str, Any]:
-    """Keeps nothing in the state file: after a restart the chardev has its device."""
+    """Lend the device of a chardev: it is closed, so that another program can open it.
+
+    The state file keeps nothing of it: after a restart the chardev has its device.
+    """
     chardev = await context.host.registry.lend(arguments.id, arguments.to)
     return ChardevReturn.of(chardev)
 
 
 async def chardev_return(context: Context, arguments: IdArguments) -> dict[str, Any]:
+    """Take a device back that was lent: it is opened again."""
     chardev = await context.host.registry.take_back(arguments.id)
     return ChardevReturn.of(chardev)
 

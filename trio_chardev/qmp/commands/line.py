@@ -31,6 +31,7 @@ class SequenceArguments:
     id: str
     steps: tuple[LineStep, ...] | None = None
     name: SequenceName | None = None
+    """The name of known steps."""
 
 
 Size16 = Annotated[int, IntRange("uint16_t", 0, MAX_COLUMNS)]
@@ -46,17 +47,20 @@ class WindowSizeArguments:
 
 
 async def chardev_get_line(context: Context, arguments: IdArguments) -> dict[str, Any]:
+    """Show the line of a chardev: its settings, modem lines, and what it lacks."""
     state = await context.host.registry[arguments.id].line.read()
     result: dict[str, Any] = unstructure(state)
     return result
 
 
 async def chardev_set_line(context: Context, arguments: SetLineArguments) -> dict[str, Any]:
+    """Set what is named of the line of a chardev; all of it, or nothing."""
     await context.host.registry[arguments.id].line.change(arguments.settings)
     return {}
 
 
 async def chardev_line_sequence(context: Context, arguments: SequenceArguments) -> dict[str, Any]:
+    """Do steps of DTR, RTS, break and speed at exact times, such as a reset into a boot loader."""
     steps = arguments.steps if arguments.steps is not None else arguments.name
     if steps is None or (arguments.steps is not None and arguments.name is not None):
         raise OptionsError("either 'steps' or 'name' is needed")
@@ -65,6 +69,7 @@ async def chardev_line_sequence(context: Context, arguments: SequenceArguments) 
 
 
 def chardev_window_size_changed(context: Context, arguments: WindowSizeArguments) -> dict[str, Any]:
+    """Tell the user of a chardev the size of the window at its other end."""
     context.host.registry[arguments.id].resized(WindowSize(arguments.cols, arguments.rows))
     return {}
 

@@ -18,7 +18,10 @@ class ReopenArguments:
 
 
 async def chardev_reopen_log(context: Context, arguments: ReopenArguments) -> dict[str, Any]:
-    """Answers when what is written goes to the files that have the names now."""
+    """Open the log file of a chardev, or all, anew, as after a rotation.
+
+    It answers when what is written goes to the files that have the names now.
+    """
     await context.host.reopen_logs(arguments.id)
     return {}
 

@@ -85,6 +85,7 @@ async def drop_object(registry: Registry, id: str) -> None:
 
 
 async def object_add(context: Context, arguments: ObjectOptions) -> dict[str, Any]:
+    """Add an object: credentials, a secret, an access list, a monitor."""
     host = context.host
     await add_object(host.registry, arguments, host.sandbox)
     if host.state_file.is_kept:
@@ -93,6 +94,7 @@ async def object_add(context: Context, arguments: ObjectOptions) -> dict[str, An
 
 
 async def object_del(context: Context, arguments: ObjectIdArguments) -> dict[str, Any]:
+    """Delete an object."""
     host = context.host
     made = host.registry.objects.get(arguments.id)
     if isinstance(made, MonitorObject) and made.is_current:

@@ -32,10 +32,12 @@ class RingbufReadArguments:
 
     device: str
     size: int
+    """The most bytes to return."""
     format: DataFormat = "utf8"
 
 
 def ringbuf_write(context: Context, arguments: RingbufWriteArguments) -> Any:
+    """Write to a ring buffer."""
     ring = _ringbuf(context, arguments.device)
     if arguments.format == "base64":
         ring.write(decode_base64(arguments.data))
@@ -46,6 +48,7 @@ def ringbuf_write(context: Context, arguments: RingbufWriteArguments) -> Any:
 
 
 def ringbuf_read(context: Context, arguments: RingbufReadArguments) -> Any:
+    """Take the oldest bytes out of a ring buffer."""
     ring = _ringbuf(context, arguments.device)
     if arguments.size <= 0:
         raise QmpError("size must be greater than zero")

@@ -66,6 +66,7 @@ class Stats:
 
 
 async def query_chardev_stats(context: Context, arguments: StatsArguments) -> dict[str, Any]:
+    """Show how chardevs and devices fare: their state, bytes, clients and errors."""
     registry, id = context.host.registry, arguments.id
     devices = [
         device
@@ -122,6 +123,7 @@ def kind_of(options: BackendOptions) -> str:
 
 
 def chardev_retry(context: Context, arguments: IdArguments) -> dict[str, Any]:
+    """Try now to open or connect, instead of when it would be tried next."""
     context.host.registry[arguments.id].retry()
     return {}
 

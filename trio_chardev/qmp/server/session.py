@@ -24,6 +24,14 @@ MOST_OF_ID: Final = 4096
 LONGEST_ID: Final = 64 << 10  # ... and this many characters.
 
 
+ERROR_CLASSES: Final[Mapping[str, str]] = {
+    "GenericError": "Everything else; the text says what.",
+    "CommandNotFound": "There is no such command, or not before or after qmp_capabilities.",
+    "DeviceNotFound": "There is no such device, or no such instance that `yank` can cut.",
+}
+"""The classes of errors, which are QEMU's."""
+
+
 class QmpError(ChardevError):
     """They: a command's error reply, with a QMP error class."""
 
