@@ -39,11 +39,13 @@ class LogLevel:
 
 
 def log_level_set(context: Context, arguments: LogLevelArguments) -> dict[str, Any]:
+    """Set from which level on the areas of the service's log are logged."""
     _log_of(context).set_levels(Levels.parse(arguments.levels))
     return {}
 
 
 def query_log_level(context: Context, arguments: NoArguments) -> dict[str, Any]:
+    """Show from which level on the areas of the service's log are logged."""
     levels = _log_of(context).levels
     rows = [AreaLevel(area=area, level=level_name(levels.of(area))) for area in AREAS]
     result: dict[str, Any] = unstructure(LogLevel(levels=str(levels), areas=tuple(rows)))
