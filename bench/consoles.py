@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from bench.model import (
     MICROSECONDS,
     Benchmark,
     BenchmarkError,
+    Target,
     Unit,
 )
 from bench.processes import connect
@@ -23,11 +25,14 @@ from bench.rooms import CHUNK, Room, room
 
 RIVALS = (SER2NET, CONSERVER)
 COUNTS = (1, 10, 100)
+GOOD = 9  # clients that read at once
+BAD = 3  # clients that read too little or nothing
 IDLE = 100  # clients
 HISTORY = 1 << 16  # bytes that a newcomer is shown
 LINE = b"a line of the history\n"
 SETTLING = 0.5  # seconds
 NANOSECONDS = Unit("ns", 1e9)
+TIMES = Unit("x", 1)
 
 
 def pour(place: Room, size: int) -> float:
@@ -75,6 +80,31 @@ def cost(contender: Contender, size: int, clients: int) -> list[float]:
             pour(place, size // clients)
             values.append((cpu_time(place.pid) - before) / size)
         return values
+
+
+def held_up(contender: Contender, size: int) -> list[float]:
+    """Measure how much longer good readers wait for all bytes when there are bad ones, as a ratio.
+
+    Of the bad ones two read nothing, and one reads 1 KB a second.
+    """
+    assert contender == OURS
+    with room(contender, GOOD) as place:
+        alone = min(pour(place, size) for _ in range(2))
+        place.fill(GOOD + BAD)
+        bad = [place.clients.pop() for _ in range(BAD)]
+        done = threading.Event()
+        reader = threading.Thread(target=_read_slowly, args=(bad[0], done))
+        reader.start()
+        try:
+            return [pour(place, size) / alone for _ in range(2)]
+        finally:
+            done.set()
+            reader.join()
+
+
+def _read_slowly(person: socket.socket, done: threading.Event) -> None:
+    while not done.wait(1):
+        person.recv(1000)
 
 
 def memory(contender: Contender, clients: int) -> list[float]:
@@ -149,6 +179,15 @@ BENCHMARKS = (
             rivals=RIVALS,
         )
         for count in COUNTS
+    ),
+    Benchmark(
+        name="console-slow",
+        title=f"output to {GOOD} clients, beside {BAD} that do not read, to that without them",
+        unit=TIMES,
+        measure=held_up,
+        size=100_000_000,
+        smoke=200_000,
+        targets=(Target(1.1),),
     ),
     Benchmark(
         name="console-memory",
