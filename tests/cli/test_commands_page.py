@@ -55,7 +55,7 @@ def test_help_fits_a_terminal(
 def test_json_is_there_wherever_something_is_printed() -> None:
     silent = {"break", "bridge", "give", "kick", "remove", "reopen-logs", "retry"}
     # These have output of their own kind, or JSON anyway.
-    own = {"attach", "check", "demo", "install-units", "events", "qmp", "serve"}
+    own = {"attach", "check", "demo", "install-units", "events", "logs", "qmp", "serve"}
     own |= {"config-from-conserver", "config-from-ser2net"}
     without = {
         name

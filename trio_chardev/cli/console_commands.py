@@ -149,6 +149,28 @@ def history_command(
     )
 
 
+@cli.command("logs")
+@SOCKET
+@click.argument("id", shell_complete=completing.ALL)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until interrupted.")
+@click.option("-n", "--lines", type=click.IntRange(0), help="Print only the last so many lines.")
+def logs_command(socket: str | None, id: str, follow: bool, lines: int | None) -> None:
+    """Print the log file of ID, as it is.
+
+    It is that of the chardev ID, or else of the console, or the device, that ID means. Where
+    'history' prints what the console keeps, this has what logfile=FILE keeps: as far back as the
+    file goes, in its format. Files that were rotated are followed, and not printed again. The
+    service has to be of this machine.
+
+    \b
+      trio-chardev logs board --lines 20 -f
+    """
+    from trio_chardev.cli import client
+    from trio_chardev.cli.logs import logs
+
+    client.run(socket, logs, id, lines=lines, follow=follow)
+
+
 @cli.command("mark")
 @SOCKET
 @ID

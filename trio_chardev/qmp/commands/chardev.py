@@ -8,6 +8,7 @@ when its client leaves. A user's error is a ChardevError, whose text becomes the
 from __future__ import annotations
 
 import functools
+import os
 from typing import Annotated, Any, Literal
 
 import attrs
@@ -84,6 +85,8 @@ class ChardevDetails:
     filename: str
     backend: Annotated[BackendOptions, BACKEND]
     """The backend with the options that it was added or changed with."""
+    logfile: str | None = None
+    """The path of its log file, from the root; or of a descriptor that was passed."""
     open: bool
     """Is a peer at its other end?"""
     others_wait: bool
@@ -184,6 +187,10 @@ def _backend_of(options: BackendOptions) -> dict[str, Any]:
 
 def _details(registry: Registry, chardev: Chardev, users: list[str]) -> dict[str, Any]:
     is_lent = registry.is_lent(chardev.id)
+    logfile = registry.options_of(chardev.id).logfile
+    more = {} if logfile is None else {"logfile": _from_root(logfile)}
+    if is_lent and chardev.pty is not None:
+        more["lent-to"] = chardev.pty
     return {
         "label": chardev.id,
         "filename": chardev.backend.filename,
@@ -193,7 +200,16 @@ def _details(registry: Registry, chardev: Chardev, users: list[str]) -> dict[str
         "lent": is_lent,
         "is-used": bool(chardev.frontends),
         "users": users,
-    } | ({"lent-to": chardev.pty} if is_lent and chardev.pty is not None else {})
+        **more,
+    }
+
+
+def _from_root(path: str) -> str:
+    """Make *path* absolute."""
+    try:
+        return os.path.abspath(path)
+    except OSError:  # our working directory was removed
+        return path
 
 
 def query_chardev_backends(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
