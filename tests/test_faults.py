@@ -411,6 +411,7 @@ def test_nothing_but_stamps_looks_at_the_clock_on_the_wall() -> None:
         ("cli/listing.py", "time.time"),  # for how long, to people
         ("cli/show.py", "time.time"),
         ("cli/attach_actions.py", "time.time"),  # how long clients are there, which say since when
+        ("core/wall_clock.py", "time.time"),  # since when something is blocked
         ("core/chardev.py", "time.time"),  # since when somebody is there, or nobody
         ("backends/pty/link.py", "time.time_ns"),  # is a link of before this boot?
         ("backends/taps/record.py", "time.time"),  # when the recording was begun

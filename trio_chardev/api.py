@@ -28,7 +28,7 @@ from trio_chardev.core.environment import Environment, Files
 from trio_chardev.core.expect import Expected
 from trio_chardev.core.frontend import Frontend, FrontendStatistics
 from trio_chardev.core.handlers import Calls, Handlers, stateless
-from trio_chardev.core.info import ChardevInfo, ChardevState
+from trio_chardev.core.info import ChardevInfo, ChardevState, ChardevStatistics
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import Line
 from trio_chardev.core.line_change import LineChange, LineState
@@ -126,6 +126,7 @@ __all__ = [
     "ChardevRemoved",
     "ChardevReturned",
     "ChardevState",
+    "ChardevStatistics",
     "ChardevWriterChanged",
     "ChargenOptions",
     "ConsoleOptions",

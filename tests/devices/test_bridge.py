@@ -114,7 +114,7 @@ async def test_bytes_to_nobody_are_dropped_and_counted() -> None:
         run.board.feed(b"heard")
         await wait_all_tasks_blocked()
         assert run.user.sent == b"heard"
-        assert run.device.info.to_peer == bridge.FlowInfo(5, 12)
+        assert run.device.info.to_peer == bridge.FlowInfo(5, 12, queued=0, failures=0)
         state = run.device.info.state
         assert state == "open"
 
@@ -129,7 +129,7 @@ async def test_or_they_are_held() -> None:
         run.user.connect()
         await wait_all_tasks_blocked()
         assert run.user.sent == b"patience pays"
-        assert run.device.info.to_peer == bridge.FlowInfo(13, 0)
+        assert run.device.info.to_peer == bridge.FlowInfo(13, 0, queued=0, failures=0)
 
 
 @pytest.mark.parametrize("eager", [False, True])

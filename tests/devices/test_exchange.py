@@ -19,6 +19,7 @@ from trio.testing import wait_all_tasks_blocked
 import trio_chardev as tc
 from trio_chardev.core import look_again
 from trio_chardev.core.controls import Controls
+from trio_chardev.core.counts import Counts
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.look_again import TURN
 from trio_chardev.devices import exchange
@@ -202,9 +203,18 @@ class Way:
     sink: socket.socket
     far: socket.socket
     flow: Any = attrs.Factory(FakeFlow)
+    source_counts: Counts = attrs.Factory(Counts)
+    sink_counts: Counts = attrs.Factory(Counts)
 
     def send_on(self) -> int | None:
-        return exchange._send_on(exchange.Way(self.source, self.sink, self.flow))
+        return exchange._send_on(self.way_of(self.source, self.sink))
+
+    def way_of(self, source: socket.socket, sink: socket.socket) -> exchange.Way:
+        return exchange.Way(source, sink, self.flow, self.source_counts, self.sink_counts)
+
+    @property
+    def counted(self) -> tuple[int, int]:
+        return self.source_counts.received, self.sink_counts.sent
 
 
 @pytest.fixture
@@ -222,6 +232,7 @@ def test_a_small_piece_is_sent_on_and_counted(way: Way) -> None:
     assert way.send_on() == 4
     assert way.far.recv(100) == b"ping"
     assert way.flow == FakeFlow(sent=4)
+    assert way.counted == (4, 4)
 
 
 def test_behind_a_large_piece_all_goes_the_plain_way(way: Way) -> None:
@@ -229,6 +240,7 @@ def test_behind_a_large_piece_all_goes_the_plain_way(way: Way) -> None:
     assert way.send_on() is None
     assert len(way.far.recv(2 * PIECE)) == PIECE
     assert way.flow == FakeFlow(sent=PIECE)
+    assert way.counted == (PIECE, PIECE)
 
 
 def test_what_a_full_sink_does_not_take_is_put_back(way: Way) -> None:
@@ -241,6 +253,7 @@ def test_what_a_full_sink_does_not_take_is_put_back(way: Way) -> None:
     way.near.send(b"ping")
     assert way.send_on() is None
     assert way.flow == FakeFlow(put=b"ping", is_at_work=True)
+    assert way.counted == (4, 0)
 
 
 def test_what_a_sink_that_has_left_does_not_take_is_put_back(way: Way) -> None:
@@ -276,8 +289,8 @@ def test_a_burst_in_which_nothing_comes_is_in_vain(
     for name, seconds in {"IDLE": 5, "LATE": 1e9, "BURST": 1e9}.items():
         monkeypatch.setattr(look_again, name, seconds)
     way.near.send(piece)
-    there = exchange.Way(way.source, way.sink, way.flow)
-    back = exchange.Way(way.far, way.near, way.flow)
+    there = way.way_of(way.source, way.sink)
+    back = way.way_of(way.far, way.near)
     assert Exchange()._burst(back, there) == in_vain
 
 

@@ -110,12 +110,17 @@ class World:
     async def end(self) -> dict[str, object]:
         """All that can be seen in the end."""
         info = self.bridge.info
+        ways = {name: getattr(info, name) for name in ("to_peer", "to_chardev")}
+        at_once = {name: attrs.evolve(way, blocked_since=None) for name, way in ways.items()}
+        counts = [self.registry[id].statistics() for id in ("board", "user")]
         await self.registry.devices.remove("b")
         rest = self.registry["board"].attach().take_ready()
         return {
             "sent": [bytes(user.sent) for user in self.users],
             "breaks": [list(user.line_calls) for user in self.users],
-            "info": info,
+            "info": attrs.evolve(info, **at_once),
+            "is_blocked": [way.blocked_since is not None for way in ways.values()],
+            "counts": [(one.received, one.sent, one.queued, one.connects) for one in counts],
             "rest": rest,
         }
 

@@ -54,6 +54,9 @@ class OpenRequest:
     touch: Callable[[], None] = lambda: None
     """Must be called when something that lists show has changed without an event."""
 
+    on_failure: Callable[[], None] = lambda: None
+    """Must be called when an attempt to reach somebody fails, after the opening."""
+
     users: Users[Any] | None = None
     """The chardev's users, for a backend that chooses which of them gets the input."""
 

@@ -81,7 +81,11 @@ class Change:
             if self._options.keep_peer and not self._new.backend.peer.is_kept:
                 raise ChangeRefusedError("'keep-peer' requires two sockets of the same address")
             async with self._parts.outbox.exclusive():
-                await self._switch()
+                began = trio.current_time()
+                try:
+                    await self._switch()
+                finally:
+                    self._parts.counts.note_pause(trio.current_time() - began)
         except BaseException:
             await self._new.retire()  # noqa: ASYNC102 - it shields itself, with a deadline
             raise

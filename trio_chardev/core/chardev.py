@@ -24,7 +24,13 @@ from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.change import Change, ChangeOptions, check_changeable, put_first
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import BeChange, Handlers, OnEvent, OnReceive
-from trio_chardev.core.info import ChardevInfo, ChardevState, state_of
+from trio_chardev.core.info import (
+    ChardevInfo,
+    ChardevState,
+    ChardevStatistics,
+    state_of,
+    statistics_of,
+)
 from trio_chardev.core.last_words import LastWords
 from trio_chardev.core.line_in_place import LineInPlace
 from trio_chardev.core.outbox import eagerly
@@ -102,6 +108,10 @@ class Chardev:
     def state(self) -> ChardevState:
         """Is somebody there? If not, why, and when is it tried again?"""
         return state_of(self._parts.runner, self._since)
+
+    def statistics(self) -> ChardevStatistics:
+        """Return what has happened since it was added, and what is waiting now."""
+        return statistics_of(self._parts)
 
     def retry(self) -> None:
         """Try now to reach somebody, or look for the device; nothing if somebody is there.
@@ -293,11 +303,20 @@ class Chardev:
         """
         self._parts.outbox.refuse_in_handler()
         options = ChangeOptions(drain_timeout, carry, keep_peer)
+        try:
+            backend = await self._make_change(opener, timeout, options)
+        except BaseException as exc:
+            self._parts.counts.note_failed_change(exc)
+            raise
+        self._parts.counts.note_change()
+        return backend
+
+    async def _make_change(self, opener: Opener, timeout: float, options: ChangeOptions) -> Backend:
         options.check()
         async with eagerly(self._change_lock):
             check_changeable(self._parts, is_replayed=self.is_replayed)
             old = self._parts.runner
-            new = await self._start(opener, old, timeout, keep_peer=keep_peer)
+            new = await self._start(opener, old, timeout, keep_peer=options.keep_peer)
             assert self._nursery is not None, "it has had a backend before"
             self._change = Change(self._parts, self._nursery, old, new, options)
             try:
@@ -326,6 +345,7 @@ class Chardev:
             is_guarded=self._parts.is_guarded,
             users=self._parts.users,
             touch=weakly(Parts.touch, self._parts),
+            on_failure=self._parts.counts.note_failure,
         )
         if self._nursery is None:
             self._first = runner, opener, request
@@ -362,6 +382,8 @@ class Chardev:
         put_first(self._parts, runner)
 
     def _observe(self, event: BackendEvent, backend: Backend) -> None:
+        if event is Event.OPENED:
+            self._parts.counts.note_connect()
         if event is Event.OPENED or event is Event.CLOSED:
             self._since = time.time()
         if self.on_event is not None:

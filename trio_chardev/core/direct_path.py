@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from trio_chardev.core.counts import Counts
 from trio_chardev.core.direct import Direct
 from trio_chardev.core.inbox import Inbox, OnPiped
 from trio_chardev.core.outbox import Outbox
@@ -36,6 +37,11 @@ class DirectPath:
     def send_socket(self) -> socket.socket | None:
         """The same socket, if it may be sent to directly: no other task sends or changes it."""
         return self._direct.plain_socket if self._outbox.is_idle else None
+
+    @property
+    def counts(self) -> Counts:
+        """The chardev's, for who receives or sends by these sockets."""
+        return self._outbox.counts
 
     @property
     def pipe(self) -> SplicePipe | None:

@@ -58,6 +58,7 @@ class LastWords:
 
     def _add(self, data: bytes) -> None:
         self._parts.tell(show_received, self.runner.backend.taps, data)
+        self._parts.counts.received += len(data)
         self._parts.users.focus.data(data)
 
     def replaced_by(self, new: Runner) -> None:

@@ -24,6 +24,7 @@ from typing import TypeVar
 import attrs
 import trio
 
+from trio_chardev.core.counts import Counts
 from trio_chardev.core.kept_line import NOTHING_KEPT, KeptLine
 from trio_chardev.core.runner import NOTHING, Runner
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
@@ -76,6 +77,10 @@ class Outbox:
     runner: Runner = attrs.Factory(Runner)
     """The backend in place; a change replaces it under `exclusive`."""
     is_closed: bool = False
+    counts: Counts = attrs.Factory(Counts)
+    """The chardev's."""
+    blocked_at: float | None = None
+    """Since when somebody waits to send, by Trio's clock; None while nobody does."""
     line: KeptLine = NOTHING_KEPT
     """What was set of the line; a change sets the new backend likewise."""
     on_line: Callable[[], None] = lambda: None
@@ -122,7 +127,9 @@ class Outbox:
         direct = runner.backend.direct
         if direct is None or runner.carried or runner.backend.taps:
             raise CannotSplice
-        return direct.send_from(pipe)
+        sent = direct.send_from(pipe)
+        self.counts.sent += sent
+        return sent
 
     async def send_some(self, data: memoryview, check: Callable[[], None]) -> int:
         """Send a non-empty prefix of *data*. When Cancelled, nothing was sent.
@@ -256,7 +263,8 @@ class Outbox:
         """
         self.refuse_in_handler()
         async with self._write_lock:
-            await self._with_runner(lambda runner: runner.backend.wait_writable(), check)
+            with self._blocked():
+                await self._with_runner(lambda runner: runner.backend.wait_writable(), check)
 
     async def _acquire_write_lock(self) -> None:
         try:  # without contention there is no pass of the scheduler
@@ -277,6 +285,7 @@ class Outbox:
             sent = runner.backend.send_nowait(data)
         except BackendError as exc:
             raise _as_broken(exc) from exc.__cause__
+        self.counts.sent += sent
         if sent and runner.backend.taps:
             runner.show_sent(data[:sent])
         return sent
@@ -292,10 +301,21 @@ class Outbox:
                 sent = await runner.backend.send_some(carried)
                 runner.carried = carried[sent:]
             sent = await runner.backend.send_some(data) if data else 0
+            self.counts.sent += sent
             runner.show_sent(data[:sent])
             return sent
 
-        return await self._with_runner(send_some, check)
+        with self._blocked():
+            return await self._with_runner(send_some, check)
+
+    @contextmanager
+    def _blocked(self) -> Iterator[None]:
+        """Note that the body waits to send. The write lock must be held."""
+        self.blocked_at = trio.current_time()
+        try:
+            yield
+        finally:
+            self.blocked_at = None
 
     async def _with_runner(
         self, use: Callable[[Runner], Awaitable[T]], check: Callable[[], None]

@@ -13,6 +13,7 @@ from typing import ParamSpec
 import attrs
 
 from trio_chardev.core.backend import Backend
+from trio_chardev.core.counts import Counts
 from trio_chardev.core.effects import Effects
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.outbox import Outbox
@@ -40,13 +41,17 @@ class Parts:
     """Later backends are guarded, too, see `Peer.guard`."""
     leaving: Runner | None = attrs.field(default=None, init=False)
     """The replaced backend, while its last bytes come before those of the one in place."""
+    counts: Counts = attrs.field(factory=Counts, init=False)
     outbox: Outbox = attrs.field(init=False)
-    users: Users[Frontend] = attrs.field(factory=Users, init=False)
+    users: Users[Frontend] = attrs.field(init=False)
     _effects: Effects | None = attrs.field(default=None, init=False)
     """Those of the commit under way, until they are done: later calls are added after them."""
 
     def __attrs_post_init__(self) -> None:
-        self.outbox = Outbox(self.id, on_line=weakly(Users.tell_line, self.users))
+        self.users = Users(self.counts)
+        self.outbox = Outbox(
+            self.id, counts=self.counts, on_line=weakly(Users.tell_line, self.users)
+        )
 
     @property
     def runner(self) -> Runner:
@@ -107,6 +112,7 @@ class Parts:
         """Note that the task of *runner* is over; if it was in place, the frontend is told."""
         if runner is self.runner and not self.outbox.is_closed:
             log.error("chardev '%s': the backend is gone: %s", self.id, runner.error)
+            self.counts.note_failure()
             self.outbox.interrupt()
             runner.backend.set_open(False)
 

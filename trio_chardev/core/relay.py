@@ -39,6 +39,16 @@ class Relay:
         """Would `Frontend.take_ready` return or report something?"""
         return self._inbox.has_items
 
+    @property
+    def queued(self) -> int:
+        """How many bytes wait to be taken; an event among them counts as 64."""
+        return len(self._inbox.queue)
+
+    @property
+    def blocked_at(self) -> float | None:
+        """Since when somebody waits to send to the other end, by Trio's clock; None: nobody does."""
+        return self._outbox.blocked_at
+
     def check(self) -> None:
         """Raise ClosedResourceError if the frontend is not attached."""
         if not self.is_attached:

@@ -11,6 +11,7 @@ from typing import Generic
 
 import attrs
 
+from trio_chardev.core.counts import Counts
 from trio_chardev.core.direct import Source
 from trio_chardev.core.inbox import Inbox, UserT
 from trio_chardev.core.tap import Tap, show
@@ -23,6 +24,8 @@ MAX_READ = 1 << 16  # bytes of one read; more cost more than they gain
 class Users(Generic[UserT]):
     """The inboxes of a chardev; they outlive the backends."""
 
+    counts: Counts = attrs.Factory(Counts)
+    """The chardev's."""
     inboxes: list[Inbox[UserT]] = attrs.Factory(lambda: [Inbox()])
     focus: Inbox[UserT] = attrs.Factory(lambda self: self.inboxes[0], takes_self=True)
     taps: tuple[Tap, ...] = ()
@@ -109,6 +112,7 @@ class Users(Generic[UserT]):
         if self.focus.queue.pipe is not None:  # the fast path, which bypasses this process
             direct = None if self.taps else backend.direct
             if (size := self.focus.fill_pipe(direct)) is not None:
+                self.counts.received += size
                 return size
         if data := backend.receive_nowait(min(room, MAX_READ)):
             self.data(data)
@@ -116,6 +120,7 @@ class Users(Generic[UserT]):
 
     def data(self, data: bytes) -> None:
         """Show *data*, which has come from the backend in place, to the taps, and hand it over."""
+        self.counts.received += len(data)
         if self.taps:
             self._show_received(data)
         self.focus.data(data)

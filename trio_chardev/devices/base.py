@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, Protocol
 
 import attrs
 import trio
@@ -52,13 +52,6 @@ class DeviceInfo:
 
     id: str
     """Its name."""
-
-
-class Counts(NamedTuple):
-    """Bytes that a device has received from a chardev, and sent to it."""
-
-    received: int
-    sent: int
 
 
 class AttachedMonitor(Protocol):
@@ -127,10 +120,6 @@ class Device(abc.ABC):
     @property
     def moved(self) -> int | None:
         """How many bytes it has passed on until now; None if it passes nothing on."""
-        return None
-
-    def counts_of(self, chardev: str) -> Counts | None:
-        """What it has had of *chardev*, which it uses, and sent there; None if it does not count."""
         return None
 
     @property

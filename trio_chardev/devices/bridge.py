@@ -16,7 +16,8 @@ import trio
 
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
-from trio_chardev.devices.base import Counts, Device, DeviceInfo, DeviceOptions, DeviceRequest
+from trio_chardev.core.wall_clock import since_1970
+from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions, DeviceRequest
 from trio_chardev.devices.exchange import Exchange
 from trio_chardev.devices.flow import Flow
 from trio_chardev.devices.framing import SILENCE, Framer, parse_delimiter
@@ -133,6 +134,18 @@ class FlowInfo:
 
     line: str | None = None
     """The line settings that were passed on last, such as ``9600 8N1``."""
+
+    queued: int = attrs.field(kw_only=True)
+    """Bytes that have come and are still to be passed on."""
+
+    failures: int = attrs.field(kw_only=True)
+    """How often something could not be done to the other side, though somebody was there."""
+
+    last_error: str | None = None
+    """What has failed, until bytes are passed on again."""
+
+    blocked_since: float | None = None
+    """Since when the other side takes nothing, in seconds since 1970."""
 
 
 @attrs.frozen(kw_only=True)
@@ -304,12 +317,6 @@ class Bridge(Device):
     def moved(self) -> int:
         return self.to_peer.sent + self.to_chardev.sent
 
-    def counts_of(self, chardev: str) -> Counts:
-        away, towards = self.to_peer, self.to_chardev
-        if chardev == self.options.peer:
-            away, towards = towards, away
-        return Counts(received=away.sent + away.dropped, sent=towards.sent)
-
     @property
     def info(self) -> BridgeInfo:
         device, user = self.chardev.is_open, self.peer.is_open
@@ -329,7 +336,15 @@ class Bridge(Device):
 
 
 def _info(flow: Flow) -> FlowInfo:
-    return FlowInfo(flow.sent, flow.dropped, None if flow.line is None else str(flow.line))
+    return FlowInfo(
+        bytes=flow.sent,
+        dropped=flow.dropped,
+        line=None if flow.line is None else str(flow.line),
+        queued=flow.source.relay.queued,
+        failures=flow.failures,
+        last_error=flow.trouble or None,
+        blocked_since=since_1970(flow.blocked_at),
+    )
 
 
 def _look_for(

@@ -14,6 +14,7 @@ import os
 import socket
 from typing import NamedTuple
 
+from trio_chardev.core.counts import Counts
 from trio_chardev.core.look_again import Burst, Bursts
 from trio_chardev.devices.direction import Direction
 
@@ -26,6 +27,8 @@ class Way(NamedTuple):
     source: socket.socket
     sink: socket.socket
     flow: Direction
+    source_counts: Counts
+    sink_counts: Counts
 
 
 class Exchange:
@@ -55,7 +58,7 @@ class Exchange:
             from_socket, to_socket = source.receive_socket, sink.send_socket
             if from_socket is None or to_socket is None:
                 return []
-            ways.append(Way(from_socket, to_socket, flow))
+            ways.append(Way(from_socket, to_socket, flow, source.counts, sink.counts))
         return ways
 
     def _burst(self, way: Way, other: Way) -> bool:
@@ -75,7 +78,7 @@ def _send_on(way: Way) -> int | None:
 
     None means that the plain path has to handle what comes next.
     """
-    source, sink, flow = way
+    source, sink, flow, source_counts, sink_counts = way
     try:
         data = source.recv(PIECE)
     except BlockingIOError:
@@ -86,7 +89,9 @@ def _send_on(way: Way) -> int | None:
         sent = sink.send(data, socket.MSG_NOSIGNAL) if data else 0
     except OSError:  # the flow's task will meet and handle it
         sent = 0
+    source_counts.received += len(data)
     flow.sent += sent
+    sink_counts.sent += sent
     if sent < len(data):
         flow.source.relay.put_back(data[sent:])
         flow.set_to_work()

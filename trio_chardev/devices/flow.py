@@ -64,6 +64,8 @@ class Flow:
     """Bytes that the sink has taken."""
     dropped: int = 0
     """Bytes that were dropped, because nobody was there."""
+    failures: int = 0
+    """How often something could not be done to the sink, though somebody was there."""
     line: LineSettings | None = None
     """The last line settings that came and were not refused."""
     is_break: bool = False
@@ -85,7 +87,10 @@ class Flow:
     _pour: Pour = attrs.Factory(Pour, takes_self=True)
     _work: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
     _sink_opened: trio.Event = attrs.Factory(trio.Event)
-    _trouble: str = ""
+    trouble: str = ""
+    """What has failed, until something is sent again."""
+    _held_at: float | None = None
+    """Since when bytes wait for somebody to come to the sink."""
 
     # ------------------------------------------------------------ handlers
 
@@ -100,7 +105,7 @@ class Flow:
             if taken < len(data):
                 taken += self._pour.send_rest(memoryview(data)[taken:])
             self.sent += taken
-            self._trouble = "" if taken else self._trouble
+            self.trouble = "" if taken else self.trouble
         except BackendDisconnectedError:
             taken = 0 if self.holds else self._drop(data)
         except (ChardevError, trio.ClosedResourceError):  # the task will meet and handle it
@@ -162,6 +167,13 @@ class Flow:
                 if isinstance(event, LineSettings | WindowSize) and _NAMES[type(event)] in missing:
                     line.keep(event)
 
+    @property
+    def blocked_at(self) -> float | None:
+        """Since when the sink takes nothing, by Trio's clock; None if it does, or nothing waits."""
+        if not self.is_at_work:
+            return None
+        return self.sink.relay.blocked_at if self._held_at is None else self._held_at
+
     def finish(self) -> None:
         """Hold nothing back for a better time: everything ends soon."""
 
@@ -177,6 +189,7 @@ class Flow:
                 await self._move_some()
                 if not self._controls:
                     self.is_at_work = False
+                    self._held_at = None
                     self.source.accept_input()
                 while not self.is_at_work:
                     await self._work.park()
@@ -201,7 +214,9 @@ class Flow:
 
     async def _move_some(self) -> None:
         """Move on some of what the source has, if it has something."""
-        if not await self._splicing.push() and (data := self.source.relay.peek()):
+        if await self._splicing.push():
+            self._held_at = None
+        elif data := self.source.relay.peek():
             await self._push(data)
 
     async def _push(self, data: bytes) -> None:
@@ -237,11 +252,14 @@ class Flow:
 
     async def _wait_for_sink(self) -> None:
         """Wait for somebody to come; if the sink is open just 1 s, as no event may come then."""
+        if self._held_at is None:
+            self._held_at = trio.current_time()
         with trio.move_on_after(RETRY_INTERVAL if self.sink.is_open else math.inf):
             await self._sink_opened.wait()
 
     def _note_sent(self, size: int) -> None:
-        self._trouble = ""
+        self.trouble = ""
+        self._held_at = None
         self._take(size)
         self.sent += size
 
@@ -251,12 +269,14 @@ class Flow:
 
     def _tell(self, error: BackendError) -> None:
         """Log *error*, but only once while it recurs."""
-        if str(error) != self._trouble:
-            self._trouble = str(error)
+        self.failures += 1
+        if str(error) != self.trouble:
+            self.trouble = str(error)
             log.warning("chardev '%s': %s", self.sink.id, error)
 
     def _drop(self, data: bytes) -> int:
         self.dropped += len(data)
+        self._held_at = None
         self.sink.relay.give_up(data)
         return len(data)
 

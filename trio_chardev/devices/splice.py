@@ -91,8 +91,11 @@ class Splicing:
         from_socket, to_socket = source.receive_socket, sink.send_socket
         if from_socket is None or to_socket is None:
             return 0
+        waiting = len(source.pipe)
         passed, in_vain = source.pipe.stream(from_socket.fileno(), to_socket.fileno())
         flow.sent += passed
+        sink.counts.sent += passed
+        source.counts.received += passed + len(source.pipe) - waiting
         self._bursts.ended(in_vain=in_vain)
         return passed
 

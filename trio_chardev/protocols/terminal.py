@@ -173,6 +173,11 @@ class QueryFilter:
     def __init__(self) -> None:
         self._splitter = _Splitter()
 
+    @property
+    def held(self) -> int:
+        """How many bytes are kept back."""
+        return len(self._splitter.held)
+
     def feed(self, data: bytes) -> bytes:
         """Return *data* without queries; the beginning of a sequence is kept back until its end."""
         shown = b""

@@ -184,6 +184,20 @@ async def test_the_statistics_have_the_consoles_and_their_clients() -> None:
         stats = await it.run("query-chardev-stats", id="c")
         assert stats["consoles"][0].pop("last-output") > 0
         assert stats["consoles"] == [
-            {"id": "c", "start": 70_000 - 65_536, "end": 70_000, "clients": 1, "writer": 1}
+            {
+                "id": "c",
+                "start": 70_000 - 65_536,
+                "end": 70_000,
+                "clients": 1,
+                "writer": 1,
+                "sent": 0,
+                "received": 0,
+                "skipped": 0,
+                "queued": 65_536,
+                "blocked": 0,
+                "attached": 1,
+                "refused": 0,
+                "let-go": 0,
+            }
         ]
         assert stats["clients"] == await it.run("query-clients")

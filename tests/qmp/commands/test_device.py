@@ -95,7 +95,7 @@ async def test_a_device_comes_is_listed_and_goes(tmp_path: Path) -> None:
         await add_nulls(service, "board", "net")
         async with open_qmp_client(tmp_path / "q") as qmp:
             await qmp.execute("device_add", driver="bridge", id="b", chardev="board", peer="net")
-            flow = {"bytes": 0, "dropped": 0}
+            flow = {"bytes": 0, "dropped": 0, "queued": 0, "failures": 0}
             assert await qmp.execute("query-devices") == [
                 {
                     "driver": "bridge",

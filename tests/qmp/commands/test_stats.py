@@ -11,15 +11,22 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from tests.devices.fakes import open_fakes
 from tests.qmp.commands.test_chardev import Commands, open_commands
 from tests.users import PATIENCE
 from trio_chardev.core.info import ChardevState
-from trio_chardev.devices.bridge import BridgeOptions
+from trio_chardev.devices.bridge import Bridge, BridgeOptions, FlowInfo
 from trio_chardev.devices.echo import EchoOptions
+from trio_chardev.events import LineSettings
 from trio_chardev.qmp.commands.context import ROWS_AT_ONCE, Context, Host
 from trio_chardev.testing import FakeDevice, open_chardev
+
+COUNTED = (
+    *("received", "sent", "queued", "unsent", "lost", "connects", "failures"),
+    *("changes", "failed-changes", "paused"),
+)
 
 
 async def row_of(run: Commands, id: str) -> dict[str, Any]:
@@ -42,19 +49,19 @@ async def until_row(run: Commands, id: str, **wanted: Any) -> dict[str, Any]:
 
 async def test_each_chardev_has_a_row_in_order() -> None:
     async with open_commands() as run:
-        nothing: dict[str, list[Any]] = {
+        assert await run("query-chardev-stats") == {
             key: [] for key in ("chardevs", "devices", "consoles", "clients")
         }
-        assert await run("query-chardev-stats") == nothing
         await run.add("b", "ringbuf")
         await run.add("a", "null")
         rows = (await run("query-chardev-stats"))["chardevs"]
     since = [row.pop("since") for row in rows]
     assert since == sorted(since)
     assert time.time() - PATIENCE < since[0] <= since[1] <= time.time() + 0.001
+    nothing = dict.fromkeys(COUNTED, 0)
     assert rows == [
-        {"id": "b", "kind": "ringbuf", "state": "open"},
-        {"id": "a", "kind": "null", "state": "closed"},
+        {**nothing, "id": "b", "kind": "ringbuf", "state": "open", "connects": 1},
+        {**nothing, "id": "a", "kind": "null", "state": "closed"},
     ]
 
 
@@ -92,7 +99,8 @@ async def test_a_client_that_dials_says_why_it_waits_and_how_long(tmp_path: Path
         await run.add("s", "socket", addr=addr, wait=False)
         assert await run("chardev-retry", id="c") == {}
         row = await until_row(run, "c", state="open")
-        assert row.keys() == {"id", "kind", "state", "since"}
+        assert row.keys() == {"id", "kind", "state", "since", *COUNTED}
+        assert row.items() >= {"connects": 1, "failures": 1}.items()
         assert await run("chardev-retry", id="c") == {}, "it is connected, which is what was wanted"
         assert (await row_of(run, "c"))["state"] == "open"
         await run("chardev-change", id="s", backend={"type": "null", "data": {}})
@@ -109,7 +117,7 @@ async def test_a_client_that_does_not_dial_again_is_closed(tmp_path: Path) -> No
         await until_row(run, "s", state="open")
         await run("chardev-change", id="s", backend={"type": "null", "data": {}})
         row = await until_row(run, "c", state="closed")
-        assert row.keys() == {"id", "kind", "state", "since"}
+        assert row.keys() == {"id", "kind", "state", "since", *COUNTED}
         name = f"disconnected:unix:{tmp_path}/s"
         why = f"'{name}' has nothing to retry: it is no client with 'reconnect-ms'"
         assert await run.error("chardev-retry", id="c") == why
@@ -138,7 +146,8 @@ async def test_a_line_that_is_absent_says_so_and_is_looked_for_now(tmp_path: Pat
         await until_row(run, "c", state="open")
         os.close(slave)
         os.close(master)
-        await until_row(run, "c", **{"state": "waiting", "last-error": f"'{path}' went away"})
+        row = await until_row(run, "c", **{"state": "waiting", "last-error": f"'{path}' went away"})
+        assert row["failures"] == 2, "the look that found nothing, and the loss"
 
 
 async def test_a_backend_that_has_failed_says_why() -> None:
@@ -149,7 +158,8 @@ async def test_a_backend_that_has_failed_says_why() -> None:
         name = os.ttyname(slave)
         os.close(slave)
         os.close(master)
-        await until_row(run, "c", **{"state": "failed", "last-error": f"'{name}' went away"})
+        row = await until_row(run, "c", **{"state": "failed", "last-error": f"'{name}' went away"})
+        assert row["failures"] >= 1
         assert await run.error("chardev-retry", id="c") == "the backend of chardev 'c' is gone"
 
 
@@ -187,14 +197,24 @@ async def test_what_a_bridge_counts_is_shown_with_its_chardevs() -> None:
     async with open_commands() as run:
         await run.add("board", "ringbuf")
         await run.add("user", "ringbuf")
-        await run.add("other", "null")
         run.registry.devices.add(BridgeOptions(id="b", chardev="board", peer="user"))
-        run.registry.devices.add(EchoOptions(id="e", chardev="other"))
         stats = await run("query-chardev-stats")
-        rows = {row["id"]: row for row in stats["chardevs"]}
-        assert rows["board"].items() >= {"received": 0, "sent": 0}.items()
-        assert "sent" not in rows["other"]
         assert stats["devices"] == await run("query-devices")
+
+
+async def test_bytes_are_counted_whoever_uses_the_chardev() -> None:
+    one = FakeDevice("one", eager=True)
+    async with open_fakes(one) as registry:
+        run = Commands(Context(Host(registry, on_quit=lambda reason: None)))
+        one.feed(b"unread")
+        await trio.testing.wait_all_tasks_blocked()
+        counted = {"received": 6, "sent": 0, "queued": 6}
+        assert (await row_of(run, "one")).items() >= counted.items()
+        async with registry["one"].attach() as frontend:
+            await frontend.send_all(b"hello")
+            assert await frontend.receive_some() == b"unread"
+        counted = {"received": 6, "sent": 5, "queued": 0}
+        assert (await row_of(run, "one")).items() >= counted.items()
 
 
 async def test_each_side_has_what_came_from_it_and_what_went_to_it() -> None:
@@ -212,6 +232,97 @@ async def test_each_side_has_what_came_from_it_and_what_went_to_it() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert (await row_of(run, "board")).items() >= {"received": 9, "sent": 2}.items()
         assert (await row_of(run, "user")).items() >= {"received": 2, "sent": 5}.items()
+
+
+# ---------------------------------------------------------------- what is stuck
+
+
+async def test_who_takes_nothing_is_told_with_the_time(autojump_clock: MockClock) -> None:
+    board, user = FakeDevice("board", eager=True), FakeDevice("user", eager=True, room=2)
+    async with open_fakes(board, user) as registry:
+        run = Commands(Context(Host(registry, on_quit=lambda reason: None)))
+        registry.devices.add(BridgeOptions(id="b", chardev="board", peer="user"))
+        board.feed(b"hello")
+        await trio.sleep(10)
+        (bridge,) = await run("query-devices")
+        now = time.time()
+        for where in (bridge["to-peer"], await row_of(run, "user")):
+            assert 9.99 <= now - where["blocked-since"] < 10 + PATIENCE
+        assert bridge["to-peer"].items() >= {"bytes": 2, "queued": 3, "failures": 0}.items()
+        assert "blocked-since" not in {**bridge["to-chardev"], **await row_of(run, "board")}
+        user.make_room(100)
+        await trio.testing.wait_all_tasks_blocked()
+        (bridge,) = await run("query-devices")
+        assert "blocked-since" not in {**bridge["to-peer"], **await row_of(run, "user")}
+        assert bridge["to-peer"].items() >= {"bytes": 5, "queued": 0}.items()
+
+
+async def test_what_is_held_for_nobody_is_told_with_the_time(autojump_clock: MockClock) -> None:
+    board, user = FakeDevice("board", eager=True), FakeDevice("user", eager=True, connected=False)
+    async with open_fakes(board, user) as registry:
+        options = BridgeOptions(id="b", chardev="board", peer="user", when_closed="hold")
+        bridge = registry.devices.add(options)
+        assert isinstance(bridge, Bridge)
+        await trio.testing.wait_all_tasks_blocked()
+        assert bridge.info.to_peer.blocked_since is None, "there is nothing to be sent"
+        board.feed(b"hello")
+        await trio.sleep(10)
+        since = bridge.info.to_peer.blocked_since
+        assert since is not None
+        assert 9.99 <= time.time() - since < 10 + PATIENCE
+        user.connect(True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert bridge.info.to_peer == FlowInfo(5, 0, queued=0, failures=0)
+
+
+async def test_what_could_not_be_done_is_counted_until_something_is_sent() -> None:
+    board, user = FakeDevice("board", eager=True), FakeDevice("user", has_line=True, eager=True)
+    async with open_fakes(board, user) as registry:
+        bridge = registry.devices.add(BridgeOptions(id="b", chardev="board", peer="user"))
+        assert isinstance(bridge, Bridge)
+        user.line_fails = True
+        board.say(LineSettings(115200))
+        await trio.testing.wait_all_tasks_blocked()
+        info = bridge.info.to_peer
+        assert info.failures == 1
+        assert info.last_error == "user does not take 115200 8N1"
+        board.feed(b"hello")
+        await trio.testing.wait_all_tasks_blocked()
+        assert bridge.info.to_peer == FlowInfo(5, 0, queued=0, failures=1)
+
+
+# ---------------------------------------------------------------- changes
+
+
+async def test_changes_and_their_failures_are_counted_with_the_last_ones_error() -> None:
+    async with open_commands() as run:
+        await run.add("c", "ringbuf")
+        null = {"type": "null", "data": {}}
+        await run("chardev-change", id="c", backend=null)
+        row = await row_of(run, "c")
+        assert row.items() >= {"changes": 1, "failed-changes": 0, "connects": 1}.items()
+        assert 0 < row["last-pause"] == row["paused"] < PATIENCE
+        assert "change-error" not in row
+        absent = {"type": "serial", "data": {"device": "/dev/absent"}}
+        error = await run.error("chardev-change", id="c", backend=absent)
+        row = await row_of(run, "c")
+        assert row.items() >= {"changes": 1, "failed-changes": 1}.items()
+        assert row["change-error"] in error
+        await run("chardev-change", id="c", backend=null)
+        row = await row_of(run, "c")
+        assert row.items() >= {"changes": 2, "failed-changes": 1}.items()
+        assert row["last-pause"] < row["paused"]
+        assert "change-error" not in row
+
+
+async def test_a_change_that_is_cancelled_says_so() -> None:
+    async with open_chardev(FakeDevice("c")) as chardev:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await chardev.change(FakeDevice("new").open)
+        statistics = chardev.statistics()
+    assert (statistics.changes, statistics.failed_changes) == (0, 1)
+    assert statistics.change_error == "it was cancelled"
 
 
 # ---------------------------------------------------------------- many

@@ -16,6 +16,7 @@ import trio
 from trio_chardev.backends.console.history import History, count_whole
 from trio_chardev.backends.console.options import Manner
 from trio_chardev.backends.socket.link import Link
+from trio_chardev.core.wall_clock import since_1970
 from trio_chardev.events import WindowSize
 from trio_chardev.protocols.com_port import Port
 from trio_chardev.protocols.terminal import AnswerSplitter, QueryFilter, ends_within
@@ -129,9 +130,7 @@ class Client:
     @property
     def blocked_since(self) -> float | None:
         """Since when it takes nothing, in seconds since 1970; None if it does."""
-        if self.blocked_at is None:
-            return None
-        return round(time.time() - (trio.current_time() - self.blocked_at), 3)
+        return since_1970(self.blocked_at)
 
     @property
     def is_blocked(self) -> bool:
@@ -173,9 +172,7 @@ class Client:
 
     def _drop_kept_back(self) -> int:
         """Forget the beginning of a sequence, whose end is gone; return its size."""
-        size = 0 if self._filter is None else len(self._filter.rest())
-        self.sent -= size
-        return size
+        return 0 if self._filter is None else len(self._filter.rest())
 
     def _note_lost(self, lost: int) -> None:
         self.skipped += lost
@@ -266,9 +263,11 @@ class Client:
         assert self._filter is not None
         data = history.copy(self.position, min(REPLAY_PIECE, self.live_from - self.position))
         self.position += len(data)
-        self.sent += len(data)
+        before = self._filter.held
         self._again += self._filter.feed(data)
+        self.sent += len(data) + before - self._filter.held
         if self.position == self.live_from:
+            self.sent += self._filter.held
             self._again += self._filter.rest()
             self._filter = None
 

@@ -26,6 +26,7 @@ from trio_chardev.backends.console.options import (
     Replay,
     parse_replay,
 )
+from trio_chardev.backends.console.tally import Tally
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.notices import (
     ChardevClientAttached,
@@ -86,7 +87,14 @@ class Crowd:
     """What they type."""
     has_left: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
     """Where those wait who want to come in when somebody leaves."""
-    _numbers: int = 0
+    came: int = 0
+    """How many clients there ever were; their numbers go up to this one."""
+    turned_away: int = 0
+    """How many were not let in, as it was full."""
+    let_go: int = 0
+    """How many were let go, rather than leave."""
+    _gone: Tally = attrs.Factory(Tally)
+    """That of those who are here no more."""
     _overtakes_from: float = 0
     """Printing up to this cursor overtakes nobody who takes what he is sent."""
 
@@ -116,9 +124,9 @@ class Crowd:
         if len(self.clients) >= self.options.max_clients:
             leaver = self._ended or next(iter(self.clients.values()))
             self.remove(leaver, Goodbye("replaced", f"{newcomer.who} has come in your place"))
-        self._numbers += 1
+        self.came += 1
         end = self.history.end
-        client = Client(self._numbers, newcomer, max(first, self.history.start), end)
+        client = Client(self.came, newcomer, max(first, self.history.start), end)
         self.clients[client.number] = client
         if self.options.banner is not None:
             self._say(client, self._banner(client))
@@ -137,6 +145,7 @@ class Crowd:
     def _check_room(self, newcomer: Newcomer) -> None:
         """Raise ConsoleFullError if *newcomer* is not to be admitted now."""
         if self.is_full and self.options.on_full != "kick":
+            self.turned_away += 1
             self.tell_registry(ChardevClientDetached(self.id, newcomer.who, "full"))
             raise ConsoleFullError(f"console '{self.id}' is full: {len(self.clients)} clients")
 
@@ -183,6 +192,8 @@ class Crowd:
         if goodbye.is_told and client.manner.is_exact:
             self._say(client, goodbye.text)
         self.host.see_off(client, goodbye)
+        self._gone.add(client)
+        self.let_go += goodbye.reason != "left"
         self.has_left.unpark_all()
         why = "left" if goodbye.reason == "left" else f"is let go: {goodbye.text}"
         self._tell_all(f"{client.who} {why}")
@@ -192,6 +203,14 @@ class Crowd:
         self.keyboard.client_ends(client)
         if client.newcomer.port is not None:
             self.host.line_changed()
+
+    @property
+    def tally(self) -> Tally:
+        """That of all clients that there ever were."""
+        tally = attrs.evolve(self._gone)
+        for client in self.clients.values():
+            tally.add(client)
+        return tally
 
     def remove_all(self, goodbye: Goodbye, listener: object = None) -> None:
         """Let all clients go, or those that came by *listener*."""

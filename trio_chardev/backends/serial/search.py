@@ -25,6 +25,8 @@ class Search:
     interval: float
     error: str = ""
     """Why the line is not open: how the last look ended, or what happened before."""
+    _on_failure: Callable[[], None] = lambda: None
+    """Called when the line could not be opened, or was lost."""
     _next_look: float | None = attrs.field(default=None, init=False)
     _pausing: trio.CancelScope | None = attrs.field(default=None, init=False)
 
@@ -39,6 +41,7 @@ class Search:
                 return
             except BackendError as exc:
                 self._note(exc)
+                self._on_failure()
                 is_told = arrivals.works and is_absent(exc)
                 pause = next_pause(pause, self.interval, is_told=is_told)
                 if await self._pause(pause, arrivals.wait):
@@ -60,6 +63,11 @@ class Search:
         if str(error) != self.error:
             self.error = str(error)
             log.info("chardev '%s': %s", self.label, self.error)
+
+    def note_loss(self, error: str) -> None:
+        """Note that the line is open no more, for that reason."""
+        self.error = error
+        self._on_failure()
 
     def retry(self) -> None:
         """Look now; a look that is under way is enough."""

@@ -73,7 +73,9 @@ class SerialBackend(PlainBackend):
         wanted = WantedLine.of(options)
         line_of_owner = owner._line if owner is not None else None
         self._line: SerialLine = SerialLine(wanted, self.sink, request.on_event, line_of_owner)
-        self._search = Search(self.id, device, options.reopen_ms / 1000, absence)
+        self._search = Search(
+            self.id, device, options.reopen_ms / 1000, absence, request.on_failure
+        )
         self._may_be_absent = options.wait is False
         self._told_refused: frozenset[str] = frozenset()
         self._owner = owner  # until the commit
@@ -124,6 +126,7 @@ class SerialBackend(PlainBackend):
                 self._tell_refused()
         if self.sink.closed:
             self._line.absence = "is not there yet"
+            self._search.note_loss(self._search.error)
             log.warning("chardev '%s': %s; it is looked for", self.id, self._search.error)
         else:
             self.set_open(True)
@@ -195,7 +198,7 @@ class SerialBackend(PlainBackend):
     def input_ended(self, error: OSError | None) -> None:
         # Another program may have set VMIN to 0, and then having no data reads as the end.
         if error is not None or is_hung_up(self.sink.fd):
-            self._search.error = f"'{self._device.path}' went away"
+            self._search.note_loss(f"'{self._device.path}' went away")
             log.warning("chardev '%s': %s", self.id, self._search.error)
             self.close()
             self.source = None

@@ -192,7 +192,16 @@ class Redialer:
 
     __slots__ = (
         *("_address", "_backoff", "_connected_at", "_is_given", "_is_steady", "_is_troubled"),
-        *("_label", "_last_error", "_next_try", "_quiet_until", "_ready", "_reason", "_sandbox"),
+        *(
+            "_label",
+            "_last_error",
+            "_next_try",
+            "_on_failure",
+            "_quiet_until",
+            "_ready",
+            "_reason",
+            "_sandbox",
+        ),
         "_trying",
     )
 
@@ -202,8 +211,11 @@ class Redialer:
         address: SocketAddress,
         backoff: Backoff,
         sandbox: Sandbox = EVERYWHERE,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
+        """*on_failure* is called when an attempt, or a connection with a reason, has failed."""
         self._label = label
+        self._on_failure = on_failure
         self._address = address
         self._backoff = backoff
         self._sandbox = sandbox
@@ -233,6 +245,7 @@ class Redialer:
             self._ready = await connect(self._address, self._sandbox)
         except BackendError as exc:
             self._last_error = str(exc)
+            self._on_failure()
             self._next_try = trio.current_time() + self._backoff.next()
             self._note_trouble(f"Unable to connect character device {self._label}: {exc}")
 
@@ -276,6 +289,8 @@ class Redialer:
         if self._is_steady:
             self._backoff.reset()
         self._next_try = now + self._backoff.next(was_short=not self._is_steady)
+        if came_at is None or reason:
+            self._on_failure()
         if came_at is None:
             how = "has failed"
         elif self._is_steady:

@@ -145,7 +145,9 @@ class SocketBackend(PeerBackend):
             with slow_errors(f"Failed to connect to '{self.address}'"):
                 await work_on_files(check_path, self.address, request.files.sandbox)
             backoff = Backoff(delay, self._options.longest_reconnect_delay)
-            self._peers = Redialer(self.id, self.address, backoff, request.files.sandbox)
+            self._peers = Redialer(
+                self.id, self.address, backoff, request.files.sandbox, request.on_failure
+            )
             if not is_needed_now:
                 return
         if self.is_open:

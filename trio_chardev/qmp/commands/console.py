@@ -143,6 +143,24 @@ class ConsoleStats:
     """How many there are."""
     writer: int | None = None
     """The client who has the right to write, with write=first and write=one."""
+    sent: int
+    """Bytes of the output that clients were sent, those who have left too."""
+    received: int
+    """Bytes that have come from them."""
+    skipped: int
+    """Bytes that they have not got because they were too slow."""
+    attached: int
+    """How many have ever come."""
+    refused: int
+    """How many were not let in, as it was full."""
+    let_go: int
+    """How many were let go, rather than leave."""
+    queued: int
+    """Bytes that are still to be sent to those who are there."""
+    blocked: int
+    """How many of them take nothing."""
+    blocked_since: float | None = None
+    """Since when the first of those does, in seconds since 1970."""
     last_output: float | None = None
     """When something was printed last, in seconds since 1970; absent if that is not known."""
 
@@ -237,27 +255,42 @@ def consoles_of(chardevs: Iterable[Chardev]) -> list[ConsoleBackend]:
 
 def rows_of_clients(consoles: Iterable[ConsoleBackend]) -> list[dict[str, Any]]:
     """A `ClientInfo` for each client, as JSON."""
-    return [unstructure(_info(console, client)) for console in consoles for client in console.crowd]
+    return [
+        unstructure(info_of(console, client)) for console in consoles for client in console.crowd
+    ]
 
 
 def rows_of_consoles(consoles: Iterable[ConsoleBackend]) -> list[dict[str, Any]]:
     """A `ConsoleStats` for each, as JSON."""
-    return [
-        unstructure(
-            ConsoleStats(
-                id=console.crowd.id,
-                start=console.history.start,
-                end=console.history.end,
-                clients=len(console.crowd.clients),
-                writer=_number_of(console.crowd.keyboard.writer),
-                last_output=console.history.written_at,
-            )
-        )
-        for console in consoles
-    ]
+    return [unstructure(stats_of_console(console)) for console in consoles]
 
 
-def _info(console: ConsoleBackend, client: Client) -> ClientInfo:
+def stats_of_console(console: ConsoleBackend) -> ConsoleStats:
+    """How *console* fares."""
+    crowd, history = console.crowd, console.history
+    tally = crowd.tally
+    blocked = [client.blocked_since for client in crowd if client.is_blocked]
+    return ConsoleStats(
+        id=crowd.id,
+        start=history.start,
+        end=history.end,
+        clients=len(crowd.clients),
+        writer=_number_of(crowd.keyboard.writer),
+        sent=tally.sent,
+        received=tally.received,
+        skipped=tally.skipped,
+        attached=crowd.came,
+        refused=crowd.turned_away,
+        let_go=crowd.let_go,
+        queued=sum(client.behind(history) for client in crowd),
+        blocked=len(blocked),
+        blocked_since=min(filter(None, blocked), default=None),
+        last_output=history.written_at,
+    )
+
+
+def info_of(console: ConsoleBackend, client: Client) -> ClientInfo:
+    """How *client* fares, which is at *console*."""
     crowd, size = console.crowd, client.size
     return ClientInfo(
         client=client.number,

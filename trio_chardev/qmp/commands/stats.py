@@ -8,7 +8,8 @@ import attrs
 
 from trio_chardev.backends.table import KINDS
 from trio_chardev.core.chardev import Chardev
-from trio_chardev.devices.base import Counts, DeviceInfo
+from trio_chardev.core.wall_clock import DIGITS
+from trio_chardev.devices.base import DeviceInfo
 from trio_chardev.devices.table import DEVICE_INFO
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.structure import unstructure
@@ -22,7 +23,7 @@ from trio_chardev.qmp.commands.console import (
 from trio_chardev.qmp.commands.context import Command, Context, IdArguments, rows_of
 from trio_chardev.registry import Registry
 
-DIGITS = 3  # of times in seconds
+PAUSE_DIGITS = 6  # most pauses are shorter than a millisecond
 
 
 @attrs.frozen(kw_only=True)
@@ -47,10 +48,32 @@ class ChardevStats:
     """Why nobody is there, if something has ended or failed."""
     next_try: float | None = None
     """In how many seconds it is tried again."""
-    received: int | None = None
-    """Bytes that have come from it, if its user counts them, as a bridge does."""
-    sent: int | None = None
-    """Bytes that it was sent by that user."""
+    received: int
+    """Bytes that have come from its other end, since it was added."""
+    sent: int
+    """Bytes that its other end was sent."""
+    queued: int
+    """Bytes that have come and its user has not taken."""
+    unsent: int
+    """Bytes that a change has carried over, and its other end has not taken."""
+    lost: int
+    """Bytes that a hub did not send to it, as it was too slow or failed."""
+    connects: int
+    """How often somebody has come to its other end, by a change too."""
+    failures: int
+    """How often an attempt to reach the other end has failed, or a backend has ended by itself."""
+    changes: int
+    """How often its backend was replaced."""
+    failed_changes: int
+    """How often it could not be."""
+    paused: float
+    """Seconds in which changes have let nothing pass."""
+    last_pause: float | None = None
+    """Those of the last change."""
+    change_error: str | None = None
+    """Why the last change has failed; absent if it has not."""
+    blocked_since: float | None = None
+    """Since when its other end takes nothing, though somebody waits to send, in seconds since 1970."""
 
 
 @attrs.frozen(kw_only=True)
@@ -80,8 +103,9 @@ async def query_chardev_stats(context: Context, arguments: StatsArguments) -> di
     else:
         chardevs = []
     shown = [unstructure(device.info, DEVICE_INFO) for device in devices]
-    counts = _counts(registry)
-    rows = await rows_of(registry, chardevs, lambda one: _stats(registry, one, counts.get(one.id)))
+    rows = await rows_of(
+        registry, chardevs, lambda one: unstructure(stats_of_chardev(registry, one))
+    )
     consoles = consoles_of(chardevs)
     return {
         "chardevs": rows,
@@ -91,29 +115,32 @@ async def query_chardev_stats(context: Context, arguments: StatsArguments) -> di
     }
 
 
-def _counts(registry: Registry) -> dict[str, Counts]:
-    counts: dict[str, Counts] = {}
-    for device in registry.devices.values():
-        for id in device.options.chardevs:
-            if (counted := device.counts_of(id)) is not None:
-                counts[id] = counted
-    return counts
-
-
-def _stats(registry: Registry, chardev: Chardev, counts: Counts | None) -> dict[str, Any]:
-    now = chardev.state
-    stats = ChardevStats(
+def stats_of_chardev(registry: Registry, chardev: Chardev) -> ChardevStats:
+    """How *chardev* fares."""
+    now, statistics = chardev.state, chardev.statistics()
+    return ChardevStats(
         id=chardev.id,
         kind=kind_of(registry.options_of(chardev.id)),
         state="lent" if registry.is_lent(chardev.id) else now.state,
         since=round(now.since, DIGITS),
         last_error=now.last_error,
         next_try=None if now.next_try is None else round(now.next_try, DIGITS),
-        received=None if counts is None else counts.received,
-        sent=None if counts is None else counts.sent,
+        received=statistics.received,
+        sent=statistics.sent,
+        queued=statistics.queued,
+        unsent=statistics.unsent,
+        lost=statistics.lost,
+        connects=statistics.connects,
+        failures=statistics.failures,
+        changes=statistics.changes,
+        failed_changes=statistics.failed_changes,
+        paused=round(statistics.paused, PAUSE_DIGITS),
+        last_pause=(
+            None if statistics.last_pause is None else round(statistics.last_pause, PAUSE_DIGITS)
+        ),
+        change_error=statistics.change_error,
+        blocked_since=statistics.blocked_since,
     )
-    row: dict[str, Any] = unstructure(stats)
-    return row
 
 
 def kind_of(options: BackendOptions) -> str:
