@@ -22,7 +22,7 @@ def test_where_there_is_no_terminal_it_prints_one_table(call: Call) -> None:
     assert header.split() == [
         *("CONSOLE", "STATE", "CLIENTS", "FROM/s", "TO/s", "BEHIND", "OUTPUT", "ERROR")
     ]
-    assert row.split() == ["n", "closed", *"------"]
+    assert row.split() == ["n", "closed", *"-00---"]
     assert len(call("top", "--interval", "0.1", "-n", "2")[1].splitlines()) == 5
 
 
