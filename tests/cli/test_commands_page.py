@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.calls import Call
 from trio_chardev.cli import cli
+from trio_chardev.cli.group import SECTIONS
 
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = sorted(cli.commands)
@@ -50,6 +51,21 @@ def test_help_fits_a_terminal(
     assert (status, errors) == (0, "")
     assert max(map(len, text.splitlines())) <= 80
     assert call(*arguments, "--help")[1] == text
+
+
+def test_the_help_lists_each_command_once_with_a_line_that_is_not_cut(call: Call) -> None:
+    listed = [name for names in SECTIONS.values() for name in names]
+    assert sorted(listed) == COMMANDS
+    lines = call("--help")[1].splitlines()
+    rows = [line for line in lines[lines.index("Consoles:") :] if line.startswith("  ")]
+    assert [row.split()[0] for row in rows] == listed
+    assert all(row.endswith(".") and not row.endswith("...") for row in rows)
+
+
+def test_no_word_of_a_help_is_broken_at_a_hyphen(call: Call) -> None:
+    text = call("serve", "--help")[1]
+    assert "tls-creds-psk" in text
+    assert "\u2011" not in text
 
 
 def test_json_is_there_wherever_something_is_printed() -> None:

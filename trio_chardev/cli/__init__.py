@@ -34,7 +34,7 @@ CONFIG = click.option(
 )
 
 
-@cli.command("serve")
+@cli.command("serve", short_help="Run chardevs that QMP clients control.")
 @CONFIG
 @click.option(
     "--chardev",
@@ -203,7 +203,7 @@ def check_command(inherited: Inherited, config: Sequence[str]) -> None:
         sys.exit(STATUS_OF_NO_FILE)
 
 
-@cli.command("config-from-ser2net")
+@cli.command("config-from-ser2net", short_help="Convert a configuration of ser2net.")
 @click.argument("file", type=click.Path())
 def config_from_ser2net_command(file: str) -> None:
     """Print a configuration that does what one of ser2net's does.
@@ -218,7 +218,7 @@ def config_from_ser2net_command(file: str) -> None:
     print_converted(convert, file)
 
 
-@cli.command("config-from-conserver")
+@cli.command("config-from-conserver", short_help="Convert a configuration of conserver.")
 @click.argument("file", type=click.Path())
 def config_from_conserver_command(file: str) -> None:
     """Print a configuration that does what one of conserver's does.
@@ -254,7 +254,7 @@ def install_units_command(for_user: bool, root: str, force: bool) -> None:
 @cli.command("qmp")
 @SOCKET
 @click.argument("command")
-@click.argument("words", nargs=-1, metavar="[KEY=VALUE | KEY.KEY=VALUE | JSON]...")
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE|JSON]...")
 def qmp_command(socket: str | None, command: str, words: Sequence[str]) -> None:
     """Run a QMP command and print what it returns.
 
@@ -283,7 +283,7 @@ def qmp_command(socket: str | None, command: str, words: Sequence[str]) -> None:
         client.run(socket, qmp.run_script)
 
 
-@cli.command("version")
+@cli.command("version", short_help="Print the versions of this program and the service.")
 @SOCKET
 @JSON
 def version_command(socket: str | None, as_json: bool) -> None:
@@ -293,7 +293,7 @@ def version_command(socket: str | None, as_json: bool) -> None:
     version.show(socket, as_json)
 
 
-@cli.command("events")
+@cli.command("events", short_help="Print QMP events, until interrupted.")
 @SOCKET
 def events_command(socket: str | None) -> None:
     """Print QMP events, a line of JSON each, until interrupted."""
@@ -302,8 +302,15 @@ def events_command(socket: str | None) -> None:
     client.run(socket, qmp.print_events, negotiate=False, status_of_interrupt=0)
 
 
-@cli.command("demo")
-@click.option("--changes", default=50, show_default=True, type=click.IntRange(1, 100_000))
+@cli.command("demo", short_help="Change a console again and again; count the bytes.")
+@click.option(
+    "--changes",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    metavar="N",
+    help="How many.",
+)
 @click.option("--seed", default=2017, show_default=True, help="Chooses the order of the backends.")
 def demo_command(changes: int, seed: int) -> None:
     """Change a console again and again, and count the bytes."""

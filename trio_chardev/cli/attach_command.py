@@ -8,7 +8,7 @@ from trio_chardev.cli import completing
 from trio_chardev.cli.group import SOCKET, cli
 
 
-@cli.command("attach")
+@cli.command("attach", short_help="Be a terminal at the console ID.")
 @SOCKET
 @click.argument("name", metavar="ID", shell_complete=completing.WITH_CONSOLE)
 @click.option("-r", "--read-only", is_flag=True, help="Only watch.")

@@ -33,11 +33,11 @@ def list_command(socket: str | None, what: str | None, as_json: bool) -> None:
     client.run(socket, listing.LISTS[what or "consoles"], as_json)
 
 
-@cli.command("top")
+@cli.command("top", short_help="Show live how consoles and other chardevs fare.")
 @SOCKET
 @click.argument("id", required=False, shell_complete=completing.ALL)
 @click.option("--once", is_flag=True, help="Print one table, with the rates of one interval.")
-@click.option("-n", "--count", type=click.IntRange(1), help="Print so many tables.")
+@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Print so many tables.")
 @click.option(
     "--interval",
     type=click.FloatRange(0.1, 3600),
@@ -50,8 +50,10 @@ def list_command(socket: str | None, what: str | None, as_json: bool) -> None:
     "--sort",
     type=click.Choice(["name", "state", "clients", "from", "to", "behind", "output", "error"]),
     default="name",
+    metavar="COLUMN",
     show_default=True,
-    help="The column that says the order; of numbers the largest is first.",
+    help="The order: name, state, clients, from, to, behind, output or error; of numbers the "
+    "largest is first.",
 )
 @click.option("-r", "--reverse", is_flag=True, help="The other way round.")
 @JSON
@@ -185,7 +187,7 @@ def _open_backend(
     client.run(socket, open_backend, command, {"id": id, "backend": parsed, **more}, as_json)
 
 
-@cli.command("remove")
+@cli.command("remove", short_help="Remove the chardev ID, or a device such as a bridge.")
 @SOCKET
 @ANY
 def remove_command(socket: str | None, id: str) -> None:
@@ -225,7 +227,7 @@ def bridge_command(socket: str | None, a: str, b: str, options: str) -> None:
         client.run(socket, client.execute, "device_add", arguments)
 
 
-@cli.command("break")
+@cli.command("break", short_help="Send a break to the device ID.")
 @SOCKET
 @DEVICE
 def break_command(socket: str | None, id: str) -> None:
@@ -272,7 +274,7 @@ def retry_command(socket: str | None, id: str) -> None:
     client.run(socket, control.on_device, "chardev-retry", id)
 
 
-@cli.command("reload")
+@cli.command("reload", short_help="Apply what the service's configuration says now.")
 @SOCKET
 @JSON
 def reload_command(socket: str | None, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from trio_chardev.cli.group import JSON, SOCKET, cli
 ID = click.argument("id", shell_complete=completing.WITH_CONSOLE)
 
 
-@cli.command("clients")
+@cli.command("clients", short_help="Print a table of the clients of consoles.")
 @SOCKET
 @click.argument("id", required=False, shell_complete=completing.WITH_CONSOLE)
 @JSON
@@ -153,7 +153,9 @@ def history_command(
 @SOCKET
 @click.argument("id", shell_complete=completing.ALL)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until interrupted.")
-@click.option("-n", "--lines", type=click.IntRange(0), help="Print only the last so many lines.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(0), metavar="N", help="Print only the last so many lines."
+)
 def logs_command(socket: str | None, id: str, follow: bool, lines: int | None) -> None:
     """Print the log file of ID, as it is.
 

@@ -5,7 +5,8 @@ It imports little, so that small commands start quickly.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import click
 
@@ -15,8 +16,54 @@ from trio_chardev.version import __version__
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
 
+SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "Consoles": (
+        *("attach", "history", "logs", "send", "expect", "mark", "clients", "give", "kick"),
+    ),
+    "Chardevs and what joins them": (
+        *("list", "show", "top", "add", "change", "bridge", "remove"),
+        *("break", "retry", "lend", "return", "reopen-logs"),
+    ),
+    "The service": ("serve", "check", "reload", "qmp", "events", "version"),
+    "Setting up": ("install-units", "config-from-conserver", "config-from-ser2net", "demo"),
+}
+"""The commands, as ``--help`` shows them; those that plugins add come last."""
+
+_HYPHEN: Final = "\u2011"  # one at which no line is broken
+
+
+class Formatter(click.HelpFormatter):
+    """Formats help, without breaking words such as ``--read-only`` at a hyphen."""
+
+    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        super().write_usage(_unbroken(prog), _unbroken(args), prefix)
+
+    def write_text(self, text: str) -> None:
+        super().write_text(_unbroken(text))
+
+    def write_dl(
+        self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
+    ) -> None:
+        super().write_dl([(_unbroken(a), _unbroken(b)) for a, b in rows], col_max, col_spacing)
+
+    def getvalue(self) -> str:
+        return super().getvalue().replace(_HYPHEN, "-")
+
+
+def _unbroken(text: str) -> str:
+    return text.replace("-", _HYPHEN)
+
+
+class Context(click.Context):
+    """A context whose help such a formatter formats."""
+
+    formatter_class = Formatter
+
+
 class Command(click.Command):
     """A command whose help is printed by `say`, as all other output is."""
+
+    context_class = Context
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
         option = super().get_help_option(ctx)
@@ -29,6 +76,21 @@ class Group(Command, click.Group):
     """A group of such commands."""
 
     command_class = Command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by section, each with a line that is not cut."""
+        shown = {name for names in SECTIONS.values() for name in names}
+        more = tuple(name for name in self.list_commands(ctx) if name not in shown)
+        width = max(map(len, self.commands))
+        for title, names in (*SECTIONS.items(), ("More", more)):
+            rows = [(f"{name:{width}}", _line_of(self.commands[name])) for name in names]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+def _line_of(command: click.Command) -> str:
+    return command.short_help or (command.help or "").partition("\n")[0]
 
 
 def print_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -64,8 +126,8 @@ SOCKET = click.option(
     "--socket",
     metavar="ADDRESS",
     envvar="TRIO_CHARDEV_SOCKET",
-    help="PATH, HOST:PORT, unix:PATH, tcp:HOST:PORT or tls:HOST:PORT,dir=DIR of the server; the "
-    "default is $TRIO_CHARDEV_SOCKET, or where 'serve' listens without options.",
+    help="The service: PATH, HOST:PORT or tls:HOST:PORT,dir=DIR; the default is "
+    "$TRIO_CHARDEV_SOCKET, or where 'serve' listens without options.",
 )
 
 
