@@ -44,31 +44,47 @@ async def wait_readable(file: HasFileno) -> None:
     While it is polled, the return, or the ClosedResourceError if *file* is closed, may come up to
     a second late. Raises other OSErrors, such as PermissionError for files that epoll rejects.
     """
-    await _wait(trio.lowlevel.wait_readable, file, select.POLLIN)
+    try:
+        await trio.lowlevel.wait_readable(_descriptor_of(file))
+        return
+    except OSError as exc:
+        _check_for_room(exc)
+    await _look_now_and_then(trio.lowlevel.wait_readable, file, select.POLLIN)
 
 
 async def wait_writable(file: HasFileno) -> None:
     """Wait until *file* is writable; see `wait_readable`."""
-    await _wait(trio.lowlevel.wait_writable, file, select.POLLOUT)
+    try:
+        await trio.lowlevel.wait_writable(_descriptor_of(file))
+        return
+    except OSError as exc:
+        _check_for_room(exc)
+    await _look_now_and_then(trio.lowlevel.wait_writable, file, select.POLLOUT)
 
 
-async def _wait(wait: Callable[[int], Awaitable[None]], file: HasFileno, mask: int) -> None:
+async def _look_now_and_then(
+    wait: Callable[[int], Awaitable[None]], file: HasFileno, mask: int
+) -> None:
+    """Wait for *file*, for which epoll had no room, until it is ready or *wait* has found room."""
     pause = FIRST_PAUSE
     while True:
-        try:
-            return await wait(_descriptor_of(file))
-        except trio.BusyResourceError:
-            if pause == FIRST_PAUSE:
-                raise
-            return  # the number has been reused, and its new owner waits on it
-        except OSError as exc:
-            if exc.errno not in NO_ROOM:
-                raise
-            _tell(exc)
         await trio.sleep(pause)
         if _is_ready(_descriptor_of(file), mask):
             return
         pause = min(2 * pause, LONGEST_PAUSE)
+        try:
+            return await wait(_descriptor_of(file))
+        except trio.BusyResourceError:
+            return  # the number has been reused, and its new owner waits on it
+        except OSError as exc:
+            _check_for_room(exc)
+
+
+def _check_for_room(error: OSError) -> None:
+    """Log that epoll has no room, if *error* says that; else raise it."""
+    if error.errno not in NO_ROOM:
+        raise error
+    _tell(error)
 
 
 def _descriptor_of(file: HasFileno) -> int:
@@ -97,9 +113,11 @@ def _tell(error: OSError) -> None:
 class Shortage:
     """Notes whether a descriptor's reads or writes found no memory, and when to try again."""
 
-    __slots__ = ("_quiet_until", "_until")
+    __slots__ = ("_quiet_until", "_until", "is_met")
 
     def __init__(self) -> None:
+        self.is_met = False
+        """Is there something to `wait` for?"""
         self._until = -math.inf
         self._quiet_until = -math.inf
 
@@ -117,17 +135,13 @@ class Shortage:
             return False
         now = trio.current_time()
         self._until = now + RETRY_INTERVAL
+        self.is_met = True
         if now >= self._quiet_until:
             log.warning("%s: %s; trying again each second", name, error)
         self._quiet_until = now + QUIET_TIME
         return True
 
-    @property
-    def is_met(self) -> bool:
-        """Is there something to `wait` for?"""
-        return self._until != -math.inf
-
     async def wait(self) -> None:
         """Wait until it may be tried again."""
         await trio.sleep_until(self._until)
-        self._until = -math.inf
+        self.is_met = False

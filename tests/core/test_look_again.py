@@ -105,6 +105,19 @@ def test_waiting_by_the_clock_without_credit_does_not_make_debts(clock: Clock) -
     assert looks(its, clock, POLL_TIME / 2) == 4
 
 
+def test_after_all_that_has_come_was_read_it_is_waited_for_without_a_look_in_vain(
+    clock: Clock,
+) -> None:
+    """Until it keeps coming at once: then it is looked for as ever."""
+    its = Polling()
+    then = []
+    for _ in range(PRICE + 1):
+        its.look_begins()
+        then.append(its.look_ended(found=True, is_all=True))
+        clock.now += POLL_TIME / 2
+    assert then == [Next.WAIT] * PRICE + [Next.LOOK]
+
+
 async def test_a_pump_gives_others_a_turn_then_looks_again_and_again_and_then_waits(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,7 +96,10 @@ def count_unread(fd: int) -> int:
 
 def read_terminal(fd: int, max_bytes: int) -> bytes:
     """Do read(2), and again while it gives as much as a terminal can. Raises OSError."""
-    pieces = [os.read(fd, max_bytes)]
+    data = os.read(fd, max_bytes)
+    if len(data) < TERMINAL_READ:
+        return data
+    pieces = [data]
     with contextlib.suppress(OSError):  # the next call reports it, and the end of file
         while len(pieces[-1]) == TERMINAL_READ and len(pieces) < TERMINAL_READS:
             max_bytes -= TERMINAL_READ

@@ -18,7 +18,6 @@ import stat
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import trio
 
@@ -30,9 +29,6 @@ ANY_TERMINAL = "/dev/tty"  # tty(4): the controlling terminal
 CLONING_MASTER = (5, 2)  # /dev/ptmx: opening it again would make another PTY
 MEMORY = 1  # the major number of /dev/null, /dev/zero and the like, which never block
 TIOCGDEV = 0x80045432  # ioctl_tty(2): gets the number of the terminal that /dev/tty stands for
-
-A = TypeVar("A")
-R = TypeVar("R")
 
 
 @contextmanager
@@ -90,20 +86,22 @@ class FdHolder:
 
     def read(self, max_bytes: int) -> bytes:
         """Do read(2). Raises OSError; BlockingIOError if there is nothing yet."""
-        return self._try(self._read, max_bytes, self._reading)
-
-    def write(self, data: memoryview) -> int:
-        """Do write(2). Raises OSError; BlockingIOError if there is no room."""
-        return self._try(self._write, data, self._writing)
-
-    def _try(self, call: Callable[[A], R], argument: A, shortage: Shortage) -> R:
-        """Call *call*; lack of memory becomes BlockingIOError."""
         try:
-            return call(argument)
+            return self._read(max_bytes)
         except BlockingIOError:
             raise
         except OSError as exc:
-            shortage.meet(exc, _name_of(self.fd))
+            self._reading.meet(exc, _name_of(self.fd))
+            raise
+
+    def write(self, data: memoryview) -> int:
+        """Do write(2). Raises OSError; BlockingIOError if there is no room."""
+        try:
+            return self._write(data)
+        except BlockingIOError:
+            raise
+        except OSError as exc:
+            self._writing.meet(exc, _name_of(self.fd))
             raise
 
     def _read(self, max_bytes: int) -> bytes:
@@ -112,13 +110,13 @@ class FdHolder:
     def _write(self, data: memoryview) -> int:
         return os.write(self.fd, data)
 
-    async def wait_readable(self) -> None:
+    def wait_readable(self) -> Awaitable[None]:
         """Wait for input, end of file or hang-up. Raises BackendError if it is closed."""
-        await self._wait(wait_readable, self._reading)
+        return self._wait(wait_readable, self._reading)
 
-    async def wait_writable(self) -> None:
+    def wait_writable(self) -> Awaitable[None]:
         """Wait for room, or an error to be had. Raises BackendError if it is closed."""
-        await self._wait(wait_writable, self._writing)
+        return self._wait(wait_writable, self._writing)
 
     async def _wait(self, wait: Callable[[FdHolder], Awaitable[None]], shortage: Shortage) -> None:
         if shortage.is_met:

@@ -80,6 +80,12 @@ class Backend(abc.ABC):
     is_polled: bool = False
     """Is it worthwhile to poll it again, because input may follow at once? See `Polling`."""
 
+    gives_all: bool = False
+    """Does `receive_nowait` give all that has come, if that is less than what was asked for?
+
+    Then `wait_readable` is called right after it, and must not wait if more has come meanwhile.
+    """
+
     pty: str | None = None
     """The path of the PTY's other side, for the answer to chardev-add."""
 

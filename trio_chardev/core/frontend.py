@@ -124,10 +124,11 @@ class Frontend(trio.abc.Stream):
 
     def try_send(self, data: bytes | bytearray | memoryview) -> int:
         """Send what can be sent at once; return how many bytes, maybe 0 (QEMU's chr_fe_write)."""
-        self._check()
-        view = memoryview(data).cast("B")
+        if self._inbox.frontend is not self:
+            self._check()
+        view = memoryview(data)
         try:
-            return self._outbox.send_nowait(view)
+            return self._outbox.send_nowait(view if view.format == "B" else view.cast("B"))
         except BackendDisconnectedError:
             self._note_refused(view)
             raise

@@ -98,8 +98,8 @@ class Inbox(Generic[UserT]):
 
     def data(self, data: bytes) -> None:
         """Hand over *data*, which has come, or queue it."""
-        if not self.is_held and not self.queue:
-            taken = self._push(data)
+        if self.frontend is not None and not (self.is_held or self.queue.size):
+            taken = self.frontend.calls.offer(data)
             if taken == len(data):
                 return
             data = data[taken:]

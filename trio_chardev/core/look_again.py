@@ -29,6 +29,7 @@ from time import perf_counter  # not Trio's clock, which a test may stop
 
 from trio_chardev.core.fast import ways
 
+SHORT = 4095  # bytes; a terminal gives no more at once (n_tty.c), whatever has come
 READS_IN_A_ROW = 16  # by one reader, before other tasks run
 TURN = 400e-6  # seconds of reading and handing over, after which they run, too
 
@@ -103,14 +104,19 @@ class Polling:
         if not self._reads:
             self._turn_began = self._now
 
-    def look_ended(self, *, found: bool) -> Next:
-        """Decide what is next."""
+    def look_ended(self, *, found: bool, is_all: bool = False) -> Next:
+        """Decide what is next. *is_all* says that what was found is all that has come until now."""
         if not found:
             return self._after_nothing()
         if self._idle_since is not None:
             if self._now - self._idle_since < POLL_TIME:
                 self._credit.earn()
             self._idle_since = None
+        if is_all and not (self._is_on and self._credit.suffices):
+            # Another look would be a system call in vain; if more has come, the wait ends at once.
+            self._reads = 0
+            self._idle_since = perf_counter()
+            return _WAIT
         self._reads += 1
         if self._reads < READS_IN_A_ROW and perf_counter() - self._turn_began <= TURN:
             return _LOOK

@@ -33,8 +33,8 @@ class InboxQueue:
     """A bounded queue of bytes and events; it is async only where it waits."""
 
     __slots__ = (
-        *("_attending", "_items", "_offset", "_plain_capacity", "_readers", "_size", "_writers"),
-        *("capacity", "is_paused", "limit", "pipe"),
+        *("_attending", "_items", "_offset", "_plain_capacity", "_readers", "_writers"),
+        *("capacity", "is_paused", "limit", "pipe", "size"),
     )
 
     def __init__(self, capacity: int, limit: int = 0) -> None:
@@ -47,29 +47,25 @@ class InboxQueue:
         self._plain_capacity = capacity
         self._items: deque[bytes | SplicePipe | BackendEvent] = deque()
         self._offset = 0  # how much of the first item has been taken
-        self._size = 0
+        self.size = 0
+        """How many bytes wait, as `len` says, which takes longer."""
         self._readers = trio.lowlevel.ParkingLot()
         self._writers = trio.lowlevel.ParkingLot()
         self._attending: set[trio.CancelScope] = set()
 
     def __len__(self) -> int:
         """How many bytes wait; an event counts as `EVENT_WEIGHT`."""
-        return self._size
+        return self.size
 
     @property
     def room(self) -> int:
         """How many bytes may be put; not positive when full."""
-        return self.capacity - self._size
-
-    @property
-    def wanted(self) -> int:
-        """How many bytes a backend should read; none if not positive."""
-        return 0 if self.is_paused else self.room
+        return self.capacity - self.size
 
     @property
     def spare(self) -> int:
         """How many bytes of a peer that has left should be read: what the `limit` leaves."""
-        return 0 if self.is_paused else self.limit - self._size
+        return 0 if self.is_paused else self.limit - self.size
 
     def pause(self) -> None:
         """Want no bytes, whatever room there is, until `resume`."""
@@ -111,7 +107,7 @@ class InboxQueue:
         else:
             if len(self.pipe) == size:
                 self._items.append(self.pipe)
-            self._size += size
+            self.size += size
             self._readers.unpark_all()
 
     @property
@@ -122,7 +118,7 @@ class InboxQueue:
     def put(self, data: bytes) -> None:
         """Append *data*; more than `room` only for the drain after a change."""
         self._items.append(data)
-        self._size += len(data)
+        self.size += len(data)
         self._readers.unpark_all()
 
     def put_back(self, data: bytes) -> None:
@@ -132,7 +128,7 @@ class InboxQueue:
                 self._items[0] = self._items[0][self._offset :]  # type: ignore[index]
                 self._offset = 0
             self._items.appendleft(data)
-            self._size += len(data)
+            self.size += len(data)
             self._readers.unpark_all()
 
     def put_event(self, event: BackendEvent) -> None:
@@ -144,7 +140,7 @@ class InboxQueue:
         if self.room <= 0 and self._is_void(event):
             return
         self._items.append(event)
-        self._size += EVENT_WEIGHT
+        self.size += EVENT_WEIGHT
         self._readers.unpark_all()
 
     def _is_void(self, event: BackendEvent) -> bool:
@@ -271,7 +267,7 @@ class InboxQueue:
                 self._attending.discard(scope)
 
     def _shrink(self, size: int) -> None:
-        self._size -= size
+        self.size -= size
         if (self._writers or self._attending) and self.room > 0:
             self.wake_writers()
 

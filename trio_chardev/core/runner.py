@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
-from trio_chardev.core.look_again import Next, Polling
+from trio_chardev.core.look_again import SHORT, Next, Polling
 from trio_chardev.core.peer import Peer
 from trio_chardev.core.tap import show
 from trio_chardev.core.users import Users
@@ -102,7 +102,8 @@ class Runner:
                 continue
             polling.look_begins()
             came = users.receive_from(backend, room)
-            then = polling.look_ended(found=came > 0)
+            is_all = came < SHORT and came < room and backend.gives_all
+            then = polling.look_ended(found=came > 0, is_all=is_all)
             if then is TURN:
                 await trio.lowlevel.checkpoint()
             elif then is WAIT:

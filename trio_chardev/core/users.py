@@ -46,7 +46,8 @@ class Users(Generic[UserT]):
     @property
     def room(self) -> int:
         """How many bytes the focused user may get; not positive when its inbox is full."""
-        return 0 if self.is_reserved else self.focus.queue.wanted
+        queue = self.focus.queue
+        return 0 if self.is_reserved or queue.is_paused else queue.capacity - queue.size
 
     @property
     def spare(self) -> int:
@@ -115,7 +116,9 @@ class Users(Generic[UserT]):
                 self.counts.received += size
                 return size
         if data := backend.receive_nowait(min(room, MAX_READ)):
-            self.data(data)
+            if self.taps:
+                self._show_received(data)
+            self.focus.data(data)
         return len(data)
 
     def data(self, data: bytes) -> None:

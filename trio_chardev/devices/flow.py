@@ -96,13 +96,14 @@ class Flow:
 
     def receive(self, data: bytes) -> int:
         """Send *data*; the ``on_receive`` of the source. Returns how many bytes were taken."""
-        if self.is_at_work or self._may_be_lost:
+        if self.is_at_work or (self.holds and self._may_be_lost):
             self.set_to_work()
             return 0
-        self._splicing.note_read(len(data))
+        size = len(data)
+        self._splicing.note_read(size)
         try:
             taken = self.sink.try_send(data)
-            if taken < len(data):
+            if taken < size:
                 taken += self._pour.send_rest(memoryview(data)[taken:])
             self.sent += taken
             self.trouble = "" if taken else self.trouble
@@ -110,7 +111,7 @@ class Flow:
             taken = 0 if self.holds else self._drop(data)
         except (ChardevError, trio.ClosedResourceError):  # the task will meet and handle it
             taken = 0
-        if taken < len(data):
+        if taken < size:
             self.set_to_work()
         elif self.exchange is not None:
             self.exchange.piece_sent(self, taken)

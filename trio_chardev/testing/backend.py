@@ -70,7 +70,7 @@ class FakeBackend(Backend):
     def __init__(self, request: OpenRequest, device: FakeWorld) -> None:
         super().__init__(request)
         self.device = device
-        self.is_polled = device.is_polled
+        self.gives_all, self.is_polled = device.gives_all, device.is_polled
         self.keeps_peer = device.keeps_peer and request.keep_peer
         self.is_hung_up = False
         self._waited_for = 0  # bytes
@@ -106,7 +106,10 @@ class FakeBackend(Backend):
             for _ in range(self.device.dies_after):
                 await trio.lowlevel.checkpoint()
             raise BackendError(f"{self.device.name} died")
-        await self.device.wait_fed()
+        if self.device.unread or self.device.has_left:  # since the last look
+            await trio.lowlevel.checkpoint()
+        else:
+            await self.device.wait_fed()
 
     @property
     def peer(self) -> Peer:

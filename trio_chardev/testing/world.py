@@ -44,6 +44,8 @@ class FakeWorld:
     """Which of its modem lines are on."""
     line_refuses: object = None
     """What a line call raises BackendError for, in the form that `line_calls` has."""
+    gives_all: bool = True
+    """What was fed is read as a whole, see `Backend.gives_all`."""
     is_polled: bool = False
     """Its input is polled before it is waited for, see `Polling`."""
     can_splice: bool = False

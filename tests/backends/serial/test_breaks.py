@@ -33,7 +33,7 @@ def test_marks_are_decoded_however_they_are_split(
     while raw:
         for size in sizes:
             piece, raw = raw[:size], raw[size:]
-            if decoder.is_plain(piece):
+            if not decoder.tail and b"\xff" not in piece:
                 got.append(piece)
             else:
                 decoder.feed(piece)

@@ -103,6 +103,10 @@ class PtyBackend(DescriptorBackend):
     def leaving(self) -> Leaving:
         return self._leaving
 
+    def set_open(self, is_open: bool) -> None:
+        self.gives_all = is_open  # else only reading finds the end
+        super().set_open(is_open)
+
     def receive_nowait(self, max_bytes: int) -> bytes:
         if max_bytes == 0:
             return b""

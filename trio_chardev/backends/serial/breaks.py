@@ -17,11 +17,9 @@ class BreakDecoder:
         self.items: deque[bytes | Event] = deque()
         """Decoded bytes and breaks that were not taken yet, in the order received."""
 
-        self._tail = b""  # the first one or two bytes of a mark
-
-    def is_plain(self, raw: bytes) -> bool:
-        """Is there nothing to decode, so that *raw* can be taken as it is?"""
-        return not self._tail and b"\xff" not in raw
+        self.tail = b""
+        """The first one or two bytes of a mark, which were read; with none of them, and without a
+        0xff, what is read next needs no decoding."""
 
     def take(self, max_bytes: int) -> bytes | Event | None:
         """Take the next break, or up to *max_bytes* of the next bytes; None if there is neither."""
@@ -35,8 +33,8 @@ class BreakDecoder:
 
     def feed(self, raw: bytes) -> None:
         """Decode what was read."""
-        raw = self._tail + raw
-        self._tail = b""
+        raw = self.tail + raw
+        self.tail = b""
         pieces = raw.split(b"\xff\xff")
         if raw.count(b"\xff") == 2 * (len(pieces) - 1):  # each one is doubled
             self._put(b"\xff".join(pieces))
@@ -50,7 +48,7 @@ class BreakDecoder:
             data += raw[start:at]
             mark = raw[at : at + 3]
             if mark in (b"\xff", b"\xff\x00"):
-                self._tail = mark
+                self.tail = mark
                 start = len(raw)
             elif mark == b"\xff\x00\x00":
                 self._put(data)
@@ -64,8 +62,8 @@ class BreakDecoder:
 
     def feed_unmarked(self, raw: bytes) -> None:
         """Take what was read while PARMRK was off."""
-        self._put(self._tail + raw)
-        self._tail = b""
+        self._put(self.tail + raw)
+        self.tail = b""
 
     def _put(self, data: bytes | bytearray) -> None:
         if data:

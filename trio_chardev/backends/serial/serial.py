@@ -51,6 +51,7 @@ class SerialBackend(PlainBackend):
     """A serial line."""
 
     is_polled = True
+    gives_all = True
 
     def __init__(
         self,
@@ -168,17 +169,16 @@ class SerialBackend(PlainBackend):
         # commit a late read of the old backend can't take bytes that are the new one's.
         breaks = 0
         while max_bytes > 0 and self._line.owner is None and breaks < BREAKS_AT_ONCE:
-            item = self._breaks.take(max_bytes)
-            if isinstance(item, Event):
+            if not self._breaks.items:
+                raw = super().receive_nowait(max_bytes)
+                if b"\xff" not in raw and not (raw and self._breaks.tail):
+                    return raw
+                self._decode(raw)
+            elif isinstance(item := self._breaks.take(max_bytes), Event):
                 self._on_event(item)
                 breaks += 1
             elif item:
                 return item
-            else:
-                raw = super().receive_nowait(max_bytes)
-                if not raw or self._breaks.is_plain(raw):
-                    return raw
-                self._decode(raw)
         return b""
 
     def read(self, source: FdHolder, max_bytes: int) -> bytes:
@@ -210,7 +210,7 @@ class SerialBackend(PlainBackend):
         if self._breaks.items:
             await trio.lowlevel.checkpoint()
         elif self.source is not None:
-            await super().wait_readable()
+            await self.source.wait_readable()
         else:
             await self._reopen()
 
@@ -228,7 +228,8 @@ class SerialBackend(PlainBackend):
         super().close()
 
     def send_nowait(self, data: memoryview) -> int:
-        self._line.check_there()
+        if self.sink.fd == -1:
+            self._line.check_there()
         return super().send_nowait(data)
 
     def send_failed(self, error: OSError) -> BackendError:

@@ -134,8 +134,11 @@ class Connection:
         """Wait for input, or the end; or until it is closed by another task."""
         if self._receiving.is_met:
             await self._receiving.wait()
-        else:
-            await _wait_readable(self._sock)
+            return
+        try:
+            await wait_readable(self._sock)
+        except trio.ClosedResourceError:  # as when another task has closed it before this wait
+            await trio.lowlevel.checkpoint()
 
     async def wait_hangup(self) -> None:
         """Wait until no more can come, even if input is unread; or else as `wait_readable`.

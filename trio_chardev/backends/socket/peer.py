@@ -57,6 +57,7 @@ class PeerBackend(Backend):
         self._has_sent_eof = False  # to the peer
         self._dismissed_until: float | None = None  # when a dismissed peer is dropped
         self._has_layers = has_layers
+        self.gives_all = not has_layers
         self._refuses_browsers = http_guard
         self._http_guard: HttpGuard | None = None  # of the peer, until it is known to be no browser
         self._last_looks: int | None = None  # how many are left, in a commit
@@ -169,7 +170,8 @@ class PeerBackend(Backend):
         connection = self._connection
         if connection is None:
             return b""
-        self._drop_in_time(connection)
+        if self._dismissed_until is not None:
+            self._drop_in_time(connection)
         try:
             data = connection.receive(max_bytes)
         except BlockingIOError:
@@ -186,7 +188,8 @@ class PeerBackend(Backend):
             self._lose()
             return b""
         finally:
-            self._note_unsent(connection)
+            if connection.unsent:
+                self._note_unsent(connection)
         if self._http_guard is not None and self._let_browser_go(data):
             return b""
         if not data and max_bytes:
@@ -220,7 +223,8 @@ class PeerBackend(Backend):
                 self._lose()  # else the reader finds the end, after the input
             raise self.disconnected() from exc
         finally:
-            self._note_unsent(connection)
+            if connection.unsent:
+                self._note_unsent(connection)
 
     def _send_to_leaver(self, data: memoryview) -> int:
         half_closed = self._half_closed
@@ -251,6 +255,8 @@ class PeerBackend(Backend):
     async def wait_readable(self) -> None:
         if self._connection is None:
             await self._wait_for_next()
+        elif self._dismissed_until is None:
+            await self._wait_for(self._connection)
         else:
             async with self._dropping_in_time(self._connection):
                 await self._wait_for(self._connection)
