@@ -16,12 +16,12 @@ from bench.processes import SERVE, connect, need_files, running
 from bench.relays import HOST, Link, free_ports, ser2net_command, serial_far
 
 LINES = 100
-SETTLING = 1.0  # seconds until everybody has noticed the clients
+SETTLING = 1.0  # seconds, with so many lines or more
 NANOSECOND = 1e-9
 CPU_TIME = Unit("ms/s", 1e3)
 
 
-def idle_time(contender: Contender, seconds: int, lines: int = LINES) -> list[float]:
+def idle_time(contender: Contender, seconds: float, lines: int = LINES) -> list[float]:
     """Measure the seconds of CPU time a second, over *seconds*, for *lines* lines with a client."""
     need_files(4 * lines)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
@@ -32,12 +32,17 @@ def idle_time(contender: Contender, seconds: int, lines: int = LINES) -> list[fl
         process = stack.enter_context(running(command_of(contender, links)))
         for link in reversed(links):  # when the last one listens, no client takes a port of others
             stack.enter_context(connect(link.near_at, process))
-        time.sleep(SETTLING)
+        time.sleep(settling(lines))
         before, begin = cpu_time(process.pid), time.monotonic()
         time.sleep(seconds)
         if process.poll() is not None:
             raise BenchmarkError("it has ended")
         return [(cpu_time(process.pid) - before) / (time.monotonic() - begin)]
+
+
+def settling(lines: int) -> float:
+    """Return the seconds until everybody has noticed the clients of so many lines."""
+    return SETTLING * min(1, lines / LINES)
 
 
 def command_of(contender: Contender, links: Sequence[Link]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from bench import changes, consoles, crowd, fanout, idle, layers, memory, qmp, relay, startup
+from bench import changes, consoles, crowd, fanout, idle, layers, lines, memory, qmp, relay, startup
 from bench.model import Benchmark
 
 BENCHMARKS: tuple[Benchmark, ...] = (
@@ -18,6 +18,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     *memory.BENCHMARKS,
     *crowd.BENCHMARKS,
     *idle.BENCHMARKS,
+    *lines.BENCHMARKS,
     *startup.BENCHMARKS,
 )
 

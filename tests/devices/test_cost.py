@@ -19,7 +19,7 @@ COUNT = 5  # fewer than the quick ones after which a line is polled
 
 
 async def test_a_line_is_one_read_and_one_step_of_one_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    reads = []
+    reads: list[int] = []
     monkeypatch.setattr(os, "read", counting(os.read, reads))
     master, slave = pty.openpty()
     tty.setraw(slave)
