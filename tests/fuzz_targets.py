@@ -40,8 +40,9 @@ from trio_chardev.options.members import (
 )
 from trio_chardev.options.structure import structure, unstructure
 from trio_chardev.qmp.client.conversation import Conversation
-from trio_chardev.qmp.commands.chardev import COMMANDS, BackendArguments
+from trio_chardev.qmp.commands.chardev import BackendArguments
 from trio_chardev.qmp.commands.context import Host
+from trio_chardev.qmp.commands.table import COMMANDS
 from trio_chardev.qmp.json.codec import Decoder, Malformed, Message, encode
 from trio_chardev.qmp.server.monitor import Monitor
 from trio_chardev.registry import open_registry_with

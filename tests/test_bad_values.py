@@ -27,8 +27,8 @@ from trio_chardev.cli.serve import add_all
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import ChardevError, OptionsError
-from trio_chardev.qmp.commands.chardev import COMMANDS
 from trio_chardev.qmp.commands.context import Context, Host
+from trio_chardev.qmp.commands.table import COMMANDS
 from trio_chardev.qmp.server.state import StateFile
 from trio_chardev.service import open_service
 

@@ -164,7 +164,7 @@ def test_each_call_that_may_block_has_been_decided() -> None:
     assert set(ALLOWED) - found == set(), "these are gone"
 
 
-ONLY_NAMED = {"backends.table.Kind", "qmp.commands.chardev.ChardevDetails"}
+ONLY_NAMED = {"core.kind.Kind", "qmp.commands.chardev.ChardevDetails"}
 """They have an attribute `open`."""
 
 

@@ -44,6 +44,9 @@ MAY_IMPORT = {
 }
 """What each part may import beside itself."""
 
+PLACE = re.compile(rf"{PACKAGE}[.\w]*:\w")
+"""How `options/lazy.py` names what is imported later."""
+
 Sources = Mapping[str, str]  # module name -> text
 
 
@@ -63,9 +66,11 @@ def part_of(module: str) -> str:
 
 
 def imports_of(module: str, sources: Sources) -> Iterator[str]:
-    """The modules that *module* imports, in functions and for types alone too."""
+    """The modules that *module* imports, in functions, for types alone and by tables too."""
     for node in import_statements(sources[module]):
-        if isinstance(node, ast.Import):
+        if isinstance(node, ast.Constant):
+            yield str(node.value).partition(":")[0]
+        elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         else:
             assert node.level == 0 and node.module, f"{module}: relative import"  # noqa: PT018
@@ -75,10 +80,13 @@ def imports_of(module: str, sources: Sources) -> Iterator[str]:
 
 
 @functools.cache  # the tests have all texts but one in common
-def import_statements(text: str) -> list[ast.Import | ast.ImportFrom]:
-    """Those in *text*."""
+def import_statements(text: str) -> list[ast.Import | ast.ImportFrom | ast.Constant]:
+    """Those in *text*, and the places of rows that a table imports when they are used."""
     return [
-        node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        or (isinstance(node, ast.Constant) and PLACE.match(str(node.value)))
     ]
 
 
@@ -139,6 +147,8 @@ WRONG = [
     ),
     ("new.x", "", "say in MAY_IMPORT where new stands"),
     ("core.runner", "from trio_chardev.core import chardev", "cycle: "),
+    ("core.x", "ROWS = {'a': 'trio_chardev.backends.null:NULL'}", "imports trio_chardev.backends"),
+    ("core.runner", "ROWS = {'a': 'trio_chardev.core.chardev:Chardev'}", "cycle: "),
 ]
 
 
@@ -152,6 +162,11 @@ def test_imports_for_types_alone_count() -> None:
     """What is hidden from Python is a circle still, for who reads it."""
     text = "if TYPE_CHECKING:\n    import trio_chardev.cli"
     assert list(imports_of("x", {"x": text})) == ["trio_chardev.cli"]
+
+
+def test_the_rows_of_tables_are_found() -> None:
+    found = set(imports_of("trio_chardev.backends.table", read_sources()))
+    assert {"trio_chardev.backends.null", "trio_chardev.backends.pty.pty"} <= found
 
 
 def test_a_relative_import_is_not_taken() -> None:

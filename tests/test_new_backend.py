@@ -38,11 +38,9 @@ def project(tmp_path: Path) -> Path:
     shutil.copytree(Path(trio_chardev.__file__).parent, package, ignore=ignored)
     (package / "backends" / "clock.py").write_text(FILE)
     table = package / "backends" / "table.py"
-    an_import, _, row = ROW.rstrip().split("\n")
-    others, rows = table.read_text().split("KINDS: dict[str, Kind[Any]] = {\n")
-    first = "from trio_chardev.backends.file "
-    others = others.replace(first, f"{an_import}\n{first}")
-    table.write_text(f"{others}KINDS: dict[str, Kind[Any]] = {{\n{row}\n{rows}")
+    first = "KINDS: LazyTable[Kind[Any]] = LazyTable(\n    {\n"
+    others, rows = table.read_text().split(first)
+    table.write_text(f"{others}{first}{ROW}{rows}")
     return tmp_path
 
 

@@ -31,8 +31,8 @@ from trio_chardev.devices.base import AttachedMonitor
 from trio_chardev.devices.registry import Driver
 from trio_chardev.errors import ChardevError
 from trio_chardev.notices import ChardevClientTold, DeviceDeleted
-from trio_chardev.qmp.commands.chardev import COMMANDS
 from trio_chardev.qmp.commands.context import Host
+from trio_chardev.qmp.commands.table import COMMANDS
 from trio_chardev.qmp.server.event_log import log_event
 from trio_chardev.qmp.server.events import (
     Shutdown,

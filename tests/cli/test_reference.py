@@ -20,7 +20,7 @@ from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import ChardevError
 from trio_chardev.options.grammar import options_of
 from trio_chardev.options.members import TaggedUnion, describe
-from trio_chardev.qmp.commands.chardev import COMMANDS
+from trio_chardev.qmp.commands.table import COMMANDS
 from trio_chardev.qmp.server.events import EVENTS
 from trio_chardev.qmp.server.session import ERROR_CLASSES
 

@@ -13,7 +13,7 @@ from tests.cli.calls import Call, wait_for
 from tests.peers import need
 from trio_chardev.cli.schema import Schema, settle
 from trio_chardev.cli.words import parse_arguments
-from trio_chardev.qmp.commands.chardev import COMMANDS
+from trio_chardev.qmp.commands.table import COMMANDS
 from trio_chardev.qmp.schema import qmp_schema
 from trio_chardev.qmp.server.events import EVENTS
 

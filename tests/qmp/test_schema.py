@@ -27,10 +27,11 @@ from trio_chardev.backends.table import FOREIGN, KINDS
 from trio_chardev.errors import OptionsError
 from trio_chardev.options.members import IntRange
 from trio_chardev.options.structure import structure
-from trio_chardev.qmp.commands.chardev import COMMANDS, BackendArguments
+from trio_chardev.qmp.commands.chardev import BackendArguments
 from trio_chardev.qmp.commands.config import Reloaded
 from trio_chardev.qmp.commands.context import Command, Context, Host
 from trio_chardev.qmp.commands.descriptor import FD_COMMANDS
+from trio_chardev.qmp.commands.table import COMMANDS
 from trio_chardev.qmp.json.codec import Encoded
 from trio_chardev.qmp.schema import qmp_schema
 from trio_chardev.qmp.server.events import EVENTS

@@ -37,6 +37,7 @@ from trio_chardev.backends.limit import check_size, no_size
 from trio_chardev.backends.taps.background_file import BackgroundFile
 from trio_chardev.backends.taps.output import Output
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.kind import Kind
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.errors import BackendError
 from trio_chardev.files import SlowFileError, work_on_files
@@ -328,3 +329,6 @@ async def _open_sink(options: FileOptions, request: OpenRequest) -> AsyncIterato
     sink = _Sink(options.out, *opened, options.max_size)
     async with sink.background.running():
         yield sink
+
+
+FILE = Kind(FileOptions, open_file)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import attrs
 
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.kind import Kind
 from trio_chardev.options.backend import BackendOptions
 
 
@@ -34,3 +35,6 @@ class NullBackend(Backend):
 async def open_null(options: NullOptions, request: OpenRequest) -> AsyncIterator[Backend]:
     """Open a backend that can't fail."""
     yield NullBackend(request)
+
+
+NULL = Kind(NullOptions, open_null)

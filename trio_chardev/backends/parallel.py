@@ -25,6 +25,7 @@ from trio_chardev.backends.descriptor import (
     status_in_worker,
 )
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.kind import Kind
 from trio_chardev.errors import BackendError
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.values import path_text
@@ -110,3 +111,6 @@ def _wait_for_claim(port: FdHolder) -> None:
         fcntl.ioctl(fd, PPCLAIM)
     finally:
         os.close(fd)
+
+
+PARALLEL = Kind(ParallelOptions, open_parallel)

@@ -29,6 +29,7 @@ from trio_chardev.backends.descriptor import (
 )
 from trio_chardev.backends.holder import owned
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.kind import Kind
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.errors import BackendError
 from trio_chardev.files import work_on_files
@@ -135,3 +136,6 @@ def _open_fifo(path: str, opener: Callable[[str, int], int]) -> FdHolder:
         if stat.S_ISREG(mode_of(holder, path)):
             raise BackendError(f"Could not open '{path}': it is not a FIFO")
         return holder
+
+
+PIPE = Kind(PipeOptions, open_pipe)

@@ -34,6 +34,7 @@ from trio_chardev.backends.replay_file import Reader, Recording
 from trio_chardev.backends.taps.record import lock
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.environment import OpenPath
+from trio_chardev.core.kind import Kind
 from trio_chardev.errors import BackendDisconnectedError, BackendError, OptionsError, backend_errors
 from trio_chardev.events import Event
 from trio_chardev.files import end_on_files, in_time, work_on_files
@@ -363,3 +364,6 @@ def _open_recording(path: str, opener: OpenPath) -> Recording:
             except BlockingIOError as exc:
                 raise BackendError(f"Could not open '{path}': it is being recorded") from exc
         return Recording(path, fd)
+
+
+REPLAY = Kind(ReplayOptions, open_replay)

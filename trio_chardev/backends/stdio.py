@@ -20,6 +20,7 @@ from trio_chardev.backends.descriptor import DescriptorBackend
 from trio_chardev.backends.holder import FdHolder, hold_shared, owned
 from trio_chardev.backends.stdio_terminal import Terminal
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.kind import Kind
 from trio_chardev.core.line import Line
 from trio_chardev.errors import BackendError
 from trio_chardev.events import UNKNOWN_SIZE, WindowSize
@@ -169,3 +170,6 @@ async def open_stdio(
             yield backend
         finally:
             backend.close()
+
+
+STDIO = Kind(StdioOptions, open_stdio)

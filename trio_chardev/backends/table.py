@@ -2,100 +2,80 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
-from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterable
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-import attrs
-
-from trio_chardev.backends.console.console import ConsoleOptions, open_console
-from trio_chardev.backends.file import FileOptions, open_file
 from trio_chardev.backends.foreign import FOREIGN as FOREIGN, ForeignOptions, refuse
 from trio_chardev.backends.limit import check_limits
-from trio_chardev.backends.null import NullOptions, open_null
-from trio_chardev.backends.parallel import ParallelOptions, open_parallel
-from trio_chardev.backends.pipe import PipeOptions, open_pipe
-from trio_chardev.backends.pty.pty import PtyOptions, open_pty
-from trio_chardev.backends.replay import ReplayOptions, open_replay
-from trio_chardev.backends.ringbuf.ringbuf import MemoryOptions, RingbufOptions, open_ringbuf
-from trio_chardev.backends.serial.serial import SerialOptions, open_serial
-from trio_chardev.backends.socket.socket import SocketOptions, open_socket
-from trio_chardev.backends.stacked.hub import HubOptions, open_hub
-from trio_chardev.backends.stacked.mux import MuxOptions, open_mux
-from trio_chardev.backends.stdio import StdioOptions, open_stdio
 from trio_chardev.backends.taps.log_options import check_log
 from trio_chardev.backends.taps.opened import with_taps
-from trio_chardev.backends.taps.record import check_recording
-from trio_chardev.backends.udp import UdpOptions, open_udp
-from trio_chardev.core.backend import Backend, Opener, OpenerOf, OpenRequest
+from trio_chardev.backends.taps.record_options import check_recording
+from trio_chardev.core.backend import Opener, OpenerOf
+from trio_chardev.core.kind import Kind as Kind
 from trio_chardev.errors import OptionsError
 from trio_chardev.options.backend import BackendOptions
+from trio_chardev.options.lazy import LazyTable
 from trio_chardev.options.members import TaggedUnion
 
-OptionsT = TypeVar("OptionsT", bound=BackendOptions)
-
-
-@attrs.frozen
-class Kind(Generic[OptionsT]):
-    """A kind of backend: its options class, and its opener."""
-
-    options: type[OptionsT]
-    open: Callable[[OptionsT, OpenRequest], AbstractAsyncContextManager[Backend]]
-    """Opens a backend from an instance of `options`."""
-
-
-KINDS: dict[str, Kind[Any]] = {
-    "console": Kind(ConsoleOptions, open_console),
-    "file": Kind(FileOptions, open_file),
-    "hub": Kind(HubOptions, open_hub),
-    "memory": Kind(MemoryOptions, open_ringbuf),
-    "mux": Kind(MuxOptions, open_mux),
-    "null": Kind(NullOptions, open_null),
-    "parallel": Kind(ParallelOptions, open_parallel),
-    "pipe": Kind(PipeOptions, open_pipe),
-    "pty": Kind(PtyOptions, open_pty),
-    "replay": Kind(ReplayOptions, open_replay),
-    "ringbuf": Kind(RingbufOptions, open_ringbuf),
-    "serial": Kind(SerialOptions, open_serial),
-    "socket": Kind(SocketOptions, open_socket),
-    "stdio": Kind(StdioOptions, open_stdio),
-    "udp": Kind(UdpOptions, open_udp),
-}
+KINDS: LazyTable[Kind[Any]] = LazyTable(
+    {
+        "console": "trio_chardev.backends.console.console:CONSOLE",
+        "file": "trio_chardev.backends.file:FILE",
+        "hub": "trio_chardev.backends.stacked.hub:HUB",
+        "memory": "trio_chardev.backends.ringbuf.ringbuf:MEMORY",
+        "mux": "trio_chardev.backends.stacked.mux:MUX",
+        "null": "trio_chardev.backends.null:NULL",
+        "parallel": "trio_chardev.backends.parallel:PARALLEL",
+        "pipe": "trio_chardev.backends.pipe:PIPE",
+        "pty": "trio_chardev.backends.pty.pty:PTY",
+        "replay": "trio_chardev.backends.replay:REPLAY",
+        "ringbuf": "trio_chardev.backends.ringbuf.ringbuf:RINGBUF",
+        "serial": "trio_chardev.backends.serial.serial:SERIAL",
+        "socket": "trio_chardev.backends.socket.socket:SOCKET",
+        "stdio": "trio_chardev.backends.stdio:STDIO",
+        "udp": "trio_chardev.backends.udp:UDP",
+    }
+)
 
 NOT_IN_QEMU = frozenset({"console", "hub", "replay"})
 """Kinds that query-chardev-backends leaves out: its list is that of QEMU 7.2."""
 
-_OWN: dict[str, type] = {name: kind.options for name, kind in KINDS.items()}
+OPTIONS = KINDS.column(lambda kind: kind.options)
+"""Kind -> options class."""
 
-# A ChainMap lists the names of its last map first.
-BACKEND = TaggedUnion("ChardevBackend", ChainMap(FOREIGN, _OWN))  # type: ignore[arg-type]
+BACKEND = TaggedUnion("ChardevBackend", KINDS.column(lambda kind: kind.options, FOREIGN))
 """``{"type": KIND, "data": {...}}``, for structuring."""
-
-_KIND_OF: dict[type[BackendOptions], Kind[Any]] = {kind.options: kind for kind in KINDS.values()}
 
 
 def add_kind(name: str, kind: Kind[Any]) -> None:
     """Add a kind, before anything is structured. Raises ValueError if the name is taken."""
-    if name in BACKEND.variants or kind.options in _KIND_OF:
+    if name in BACKEND.variants or any(row.options is kind.options for _, row in KINDS.imported()):
         raise ValueError(f"there is a kind '{name}', or one of its options, already")
-    KINDS[name] = kind
-    _OWN[name] = kind.options
-    _KIND_OF[kind.options] = kind
+    KINDS.add(name, kind)
+
+
+def name_in_use(options: BackendOptions) -> str | None:
+    """The kind of *options* that a chardev has; None if it is none of the table."""
+    kinds = KINDS.imported()  # as it is in use
+    return next((name for name, kind in kinds if kind.options is type(options)), None)
 
 
 def openers_with(kinds: Iterable[Kind[Any]]) -> OpenerOf:
     """Make a function like `opener_of` that also knows *kinds*."""
-    table = _KIND_OF | {kind.options: kind for kind in kinds}
+    known: dict[type, Kind[Any]] = {kind.options: kind for kind in kinds}
 
     def opener_of(options: BackendOptions) -> Opener:
         if isinstance(options, ForeignOptions):
             return partial(refuse, options)
-        try:
-            kind = table[type(options)]
-        except KeyError:
-            raise OptionsError(f"no kind of backend takes {options!r}") from None
+        cls = type(options)
+        kind = known.get(cls)
+        if kind is None:
+            rows = KINDS.imported_first()
+            kind = next((row for _, row in rows if row.options is cls), None)
+            if kind is None:
+                raise OptionsError(f"no kind of backend takes {options!r}")
+            known[cls] = kind
         return _opener_of_kind(kind, options)
 
     return opener_of

@@ -18,6 +18,7 @@ import trio
 from trio_chardev.backends.socket.access import check_remote
 from trio_chardev.backends.socket.addresses import Endpoint, InetAddress, SocketAddress, resolve
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.kind import Kind
 from trio_chardev.core.peer import Peer
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.options.backend import BackendOptions
@@ -210,3 +211,6 @@ def _open_pair(
             sock.close()
         raise BackendError.from_os_error(what, exc) from exc
     return sock
+
+
+UDP = Kind(UdpOptions, open_udp)

@@ -48,7 +48,7 @@ async def _schema_of(service: Service) -> Schema:
     """The schema of the server; ours, if it can't tell."""
     entities = await service.ask_if_known("query-qmp-schema")
     if entities is None:
-        from trio_chardev.qmp.commands.chardev import COMMANDS
+        from trio_chardev.qmp.commands.table import COMMANDS
         from trio_chardev.qmp.schema import qmp_schema
         from trio_chardev.qmp.server.events import EVENTS
 

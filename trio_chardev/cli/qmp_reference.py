@@ -24,8 +24,8 @@ from trio_chardev.options.members import (
     describe,
     type_of,
 )
-from trio_chardev.qmp.commands.chardev import COMMANDS
 from trio_chardev.qmp.commands.context import Command
+from trio_chardev.qmp.commands.table import COMMANDS
 from trio_chardev.qmp.server.events import EVENTS, RATE_INTERVAL, rate_key
 
 _SCALARS = {"str": "string", "bool": "boolean", "int": "integer", "number": "number", "any": "any"}

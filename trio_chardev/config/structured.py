@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from trio_chardev.backends.table import BACKEND, FOREIGN, KINDS, openers_with
+from trio_chardev.backends.table import BACKEND, FOREIGN, OPTIONS, openers_with
 from trio_chardev.config.nodes import Faults, Node
 from trio_chardev.errors import OptionsError
 from trio_chardev.options.backend import BackendOptions
@@ -28,7 +28,7 @@ from trio_chardev.options.members import (
 from trio_chardev.options.spelling import ALIASES, SIZES
 from trio_chardev.options.structure import structure
 
-GRAMMAR: Final = ChardevGrammar({name: kind.options for name, kind in KINDS.items()}, FOREIGN)
+GRAMMAR: Final = ChardevGrammar(OPTIONS, FOREIGN)
 
 Values = Mapping[str, Node]
 """Options by the names of the command line."""

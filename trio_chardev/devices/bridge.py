@@ -23,6 +23,7 @@ from trio_chardev.devices.flow import Flow
 from trio_chardev.devices.framing import SILENCE, Framer, parse_delimiter
 from trio_chardev.devices.notice import Watch
 from trio_chardev.devices.pacing import Pacer
+from trio_chardev.devices.registry import Driver
 from trio_chardev.devices.shaped import ShapedFlow
 from trio_chardev.devices.translation import Translate, Translation
 from trio_chardev.errors import ChardevError, OptionsError
@@ -362,3 +363,6 @@ def _look_for(
     except ON_FAILURE:
         return False
     return is_polled
+
+
+BRIDGE = Driver("bridge", BridgeOptions, Bridge, BridgeInfo)

@@ -21,6 +21,7 @@ import trio
 
 from trio_chardev.core.handlers import stateless
 from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions, DeviceRequest
+from trio_chardev.devices.registry import Driver
 from trio_chardev.errors import BackendDisconnectedError, BackendError
 from trio_chardev.events import BackendEvent, Event
 
@@ -117,3 +118,6 @@ class Chargen(Device):
     @property
     def info(self) -> ChargenInfo:
         return ChargenInfo(id=self.id, chardev=self.options.chardev, bytes=self._sent)
+
+
+CHARGEN = Driver("chargen", ChargenOptions, Chargen, ChargenInfo)

@@ -6,6 +6,7 @@ import attrs
 
 from trio_chardev.core.handlers import stateless
 from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions, DeviceRequest
+from trio_chardev.devices.registry import Driver
 
 
 @attrs.frozen(kw_only=True)
@@ -44,3 +45,6 @@ class Discard(Device):
     @property
     def info(self) -> DiscardInfo:
         return DiscardInfo(id=self.id, chardev=self.options.chardev, bytes=self._received)
+
+
+DISCARD = Driver("discard", DiscardOptions, Discard, DiscardInfo)

@@ -7,6 +7,7 @@ import attrs
 from trio_chardev.core.handlers import stateless
 from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions, DeviceRequest
 from trio_chardev.devices.flow import Flow
+from trio_chardev.devices.registry import Driver
 from trio_chardev.events import BackendEvent, Event
 
 
@@ -57,3 +58,6 @@ class Echo(Device):
     @property
     def info(self) -> EchoInfo:
         return EchoInfo(id=self.id, chardev=self.options.chardev, bytes=self._flow.sent)
+
+
+ECHO = Driver("echo", EchoOptions, Echo, EchoInfo)

@@ -30,6 +30,7 @@ from trio_chardev.backends.socket.reception import Reception
 from trio_chardev.backends.socket.stack import Stack
 from trio_chardev.devices.base import Device, DeviceInfo, DeviceRequest
 from trio_chardev.devices.listener_options import ListenerOptions as ListenerOptions
+from trio_chardev.devices.registry import Driver
 from trio_chardev.errors import ChardevError, OptionsError
 
 log = logging.getLogger(__name__)
@@ -215,3 +216,6 @@ def name_of(sock: socket.socket) -> str:
     if sock.family == socket.AF_UNIX:
         return f"uid {peer_uid(sock)}"
     return who(sock)
+
+
+LISTENER = Driver("listener", ListenerOptions, ListenerDevice, ListenerInfo)

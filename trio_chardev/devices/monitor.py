@@ -21,6 +21,7 @@ from trio_chardev.devices.base import (
     DeviceOptions,
     DeviceRequest,
 )
+from trio_chardev.devices.registry import Driver
 from trio_chardev.errors import (
     ChardevBusyError,
     ChardevNotFoundError,
@@ -122,3 +123,7 @@ class MonitorObject(MonitorDevice):
             self.is_done = True
         else:
             await super().run()
+
+
+MONITOR = Driver("monitor", MonitorOptions, MonitorDevice, MonitorInfo)
+MONITOR_OBJECT = Driver("monitor-qmp", MonitorObjectOptions, MonitorObject, MonitorInfo)

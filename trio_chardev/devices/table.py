@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from trio_chardev.devices.base import DeviceOptions
-from trio_chardev.devices.bridge import Bridge, BridgeInfo, BridgeOptions
-from trio_chardev.devices.chargen import Chargen, ChargenInfo, ChargenOptions
-from trio_chardev.devices.discard import Discard, DiscardInfo, DiscardOptions
-from trio_chardev.devices.echo import Echo, EchoInfo, EchoOptions
-from trio_chardev.devices.listener import ListenerDevice, ListenerInfo, ListenerOptions
-from trio_chardev.devices.monitor import (
-    MonitorDevice,
-    MonitorInfo,
-    MonitorObject,
-    MonitorObjectOptions,
-    MonitorOptions,
-)
 from trio_chardev.devices.registry import Driver, DriverOf
 from trio_chardev.errors import OptionsError
+from trio_chardev.options.lazy import LazyTable
 from trio_chardev.options.members import TaggedUnion
 
-DRIVERS: dict[str, Driver[Any]] = {
-    driver.name: driver
-    for driver in (
-        Driver("bridge", BridgeOptions, Bridge, BridgeInfo),
-        Driver("chargen", ChargenOptions, Chargen, ChargenInfo),
-        Driver("discard", DiscardOptions, Discard, DiscardInfo),
-        Driver("echo", EchoOptions, Echo, EchoInfo),
-        Driver("listener", ListenerOptions, ListenerDevice, ListenerInfo),
-        Driver("monitor", MonitorOptions, MonitorDevice, MonitorInfo),
-    )
-}
+DRIVERS: LazyTable[Driver[Any]] = LazyTable(
+    {
+        "bridge": "trio_chardev.devices.bridge:BRIDGE",
+        "chargen": "trio_chardev.devices.chargen:CHARGEN",
+        "discard": "trio_chardev.devices.discard:DISCARD",
+        "echo": "trio_chardev.devices.echo:ECHO",
+        "listener": "trio_chardev.devices.listener:LISTENER",
+        "monitor": "trio_chardev.devices.monitor:MONITOR",
+    }
+)
 
-_VARIANTS: dict[str, type] = {name: driver.options for name, driver in DRIVERS.items()}
-_INFOS: dict[str, type] = {name: driver.info for name, driver in DRIVERS.items()}
+OBJECT_DRIVERS: LazyTable[Driver[Any]] = LazyTable(
+    {"monitor-qmp": "trio_chardev.devices.monitor:MONITOR_OBJECT"}
+)
+"""The drivers of objects, which object-add makes and device_add does not."""
 
 DEVICE = TaggedUnion(
     "DeviceOptions",
-    _VARIANTS,
+    DRIVERS.column(lambda driver: driver.options),
     tag="driver",
     is_flat=True,
     no_such_tag="'{}' is not a valid device model name",
@@ -47,13 +38,10 @@ DEVICE = TaggedUnion(
 )
 """``{"driver": NAME, "id": ID, ...}``, for structuring."""
 
-DEVICE_INFO = TaggedUnion("DeviceInfo", _INFOS, tag="driver", is_flat=True)
+DEVICE_INFO = TaggedUnion(
+    "DeviceInfo", DRIVERS.column(lambda driver: driver.info), tag="driver", is_flat=True
+)
 """What query-devices shows of a device."""
-
-_OBJECTS = (Driver("monitor-qmp", MonitorObjectOptions, MonitorObject, MonitorInfo),)
-"""The drivers of objects, which object-add makes and device_add does not."""
-
-_DRIVER_OF = {driver.options: driver for driver in (*DRIVERS.values(), *_OBJECTS)}
 
 
 def add_driver(driver: Driver[Any]) -> None:
@@ -61,25 +49,30 @@ def add_driver(driver: Driver[Any]) -> None:
 
     Raises ValueError if its name, its options or its info, which tells drivers apart, are taken.
     """
-    if driver.name in DRIVERS or driver.options in _DRIVER_OF or driver.info in _INFOS.values():
+    known = chain(DRIVERS.imported(), OBJECT_DRIVERS.imported())
+    if driver.name in DRIVERS or any(
+        row.options is driver.options or row.info is driver.info for _, row in known
+    ):
         raise ValueError(
             f"there is a driver '{driver.name}', or one of its options or info, already"
         )
-    DRIVERS[driver.name] = driver
-    _VARIANTS[driver.name] = driver.options
-    _INFOS[driver.name] = driver.info
-    _DRIVER_OF[driver.options] = driver
+    DRIVERS.add(driver.name, driver)
 
 
 def drivers_with(drivers: Iterable[Driver[Any]]) -> DriverOf:
     """Return a function like `driver_of` that knows *drivers* as well as those of the table."""
-    table = _DRIVER_OF | {driver.options: driver for driver in drivers}
+    known: dict[type, Driver[Any]] = {driver.options: driver for driver in drivers}
 
     def driver_of(options: DeviceOptions) -> Driver[Any]:
-        try:
-            return table[type(options)]
-        except KeyError:
-            raise OptionsError(f"no driver takes {options!r}") from None
+        cls = type(options)
+        driver = known.get(cls)
+        if driver is None:
+            rows = chain(OBJECT_DRIVERS.imported(), DRIVERS.imported_first())
+            driver = next((row for _, row in rows if row.options is cls), None)
+            if driver is None:
+                raise OptionsError(f"no driver takes {options!r}")
+            known[cls] = driver
+        return driver
 
     return driver_of
 

@@ -216,11 +216,15 @@ class ChardevGrammar:
                 warn(item.deprecation)
             if item.key in SIZES:
                 given[item.key] = read_size(item.key, item.value)
-            elif option := _find(own, item.key) or _find(self._all, item.key):
+            elif option := _find(own, item.key):
                 given[item.key] = typed(option.value_type, item.value, item.key)
             elif item.key in OF_NO_KIND:
                 given[item.key] = typed(OF_NO_KIND[item.key], item.value, item.key)
-            elif item.key != "id":
+            elif item.key == "id":
+                continue
+            elif option := _find(self._all, item.key):  # the last, as it imports all kinds
+                given[item.key] = typed(option.value_type, item.value, item.key)
+            else:
                 raise OptionsError(f"Invalid parameter '{item.key}'")
         return given
 

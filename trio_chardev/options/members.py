@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, Union
 import attrs
 
 from trio_chardev.options.documented import field_docs
+from trio_chardev.options.lazy import Column
 
 IN_QMP: Final = "trio_chardev.in_qmp"
 """The key of a field's metadata for its name in QMP, where Python has another."""
@@ -80,6 +81,15 @@ class TaggedUnion:
     """The error for an unknown member ``{member}`` of the variant ``{tag}`` of a flat union."""
     absent: Mapping[str, str] = types.MappingProxyType({})
     """Tags that somebody may well try -> why they are missing, which is added to the error."""
+
+    def tag_of(self, cls: type) -> str:
+        """The first tag of *cls*. Raises KeyError."""
+        variants = self.variants
+        rows = variants.imported_first() if isinstance(variants, Column) else variants.items()
+        for tag, variant in rows:
+            if variant is cls:
+                return tag
+        raise KeyError(cls)
 
 
 ValueType = Scalar | IntRange | Enum | Array | Object | TaggedUnion

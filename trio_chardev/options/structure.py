@@ -11,6 +11,7 @@ in the same order, so that the first error is the one that QEMU reports.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, overload
@@ -310,10 +311,11 @@ def _unstructure_object_hook(cls: Any) -> Callable[[Any], Any]:
 def _unstructure_union_hook(hint: Any) -> Callable[[Any], Any]:
     union = type_of(hint)
     assert isinstance(union, TaggedUnion)
-    tags = {cls: tag for tag, cls in reversed(list(union.variants.items()))}
+    tag_of = functools.cache(union.tag_of)
 
     def unstructure_union(value: Any) -> dict[str, Any]:
-        name, data = tags[type(value)], _converter.unstructure(value)
+        cls: Any = type(value)
+        name, data = tag_of(cls), _converter.unstructure(value)
         return {union.tag: name, **data} if union.is_flat else {union.tag: name, "data": data}
 
     return unstructure_union

@@ -34,8 +34,8 @@ from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions
 from trio_chardev.errors import BackendError, ChardevNotFoundError
 from trio_chardev.protocols.websocket import websocket_connection
 from trio_chardev.qmp.client.client import open_qmp_client
-from trio_chardev.qmp.commands.chardev import COMMANDS
 from trio_chardev.qmp.commands.context import Context, Host
+from trio_chardev.qmp.commands.table import COMMANDS
 from trio_chardev.registry import Registry, open_registry
 from trio_chardev.service import open_service
 

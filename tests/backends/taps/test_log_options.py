@@ -9,7 +9,8 @@ import pytest
 
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.table import opener_of
-from trio_chardev.backends.taps.log_options import check_log, format_of, kept_by
+from trio_chardev.backends.taps.formatted_log import format_of
+from trio_chardev.backends.taps.log_options import check_log, kept_by
 from trio_chardev.errors import OptionsError
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.protocols.log_format import HexDump, JsonLines, MarkedTimestamps, Timestamps

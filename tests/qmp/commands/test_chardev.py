@@ -25,8 +25,8 @@ from trio_chardev.backends.ringbuf.file import RingFile
 from trio_chardev.core.handlers import stateless
 from trio_chardev.errors import ChardevError
 from trio_chardev.events import Event
-from trio_chardev.qmp.commands.chardev import COMMANDS
 from trio_chardev.qmp.commands.context import Context, Host
+from trio_chardev.qmp.commands.table import COMMANDS
 from trio_chardev.qmp.json.codec import Encoded
 from trio_chardev.qmp.server.session import Session
 from trio_chardev.registry import open_registry

@@ -16,8 +16,8 @@ from tests.services import PROGRAM, TIMEOUT, Qmp, running
 from trio_chardev.access.objects import OBJECT, Secret
 from trio_chardev.errors import ChardevError
 from trio_chardev.options.structure import structure
-from trio_chardev.qmp.commands.chardev import COMMANDS
 from trio_chardev.qmp.commands.context import Context, Host
+from trio_chardev.qmp.commands.table import COMMANDS
 from trio_chardev.registry import Registry, open_registry
 
 

@@ -19,8 +19,9 @@ from trio_chardev.core.peer import Peer
 from trio_chardev.errors import ChangeRefusedError, ChardevBusyError
 from trio_chardev.events import Event
 from trio_chardev.options.backend import BackendOptions
-from trio_chardev.qmp.commands.chardev import COMMANDS, CapabilitiesArguments, qmp_capabilities
 from trio_chardev.qmp.commands.context import Command, Context, Host, NoArguments
+from trio_chardev.qmp.commands.session import CapabilitiesArguments, qmp_capabilities
+from trio_chardev.qmp.commands.table import COMMANDS
 from trio_chardev.qmp.server import monitor as module
 from trio_chardev.qmp.server.answers import LONGEST_DESC
 from trio_chardev.qmp.server.events import Shutdown, message_of

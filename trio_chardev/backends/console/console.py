@@ -36,6 +36,7 @@ from trio_chardev.backends.socket.codec import WindowCodec
 from trio_chardev.backends.socket.layer import Layer
 from trio_chardev.backends.socket.link import Link
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.kind import Kind
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import Line
 from trio_chardev.core.nursery import open_background_nursery
@@ -275,3 +276,6 @@ async def _open_ring(options: ConsoleOptions, request: OpenRequest) -> Ring:
             None if original is None else original.history.ring,
             discard=Ring.close_unused,
         )
+
+
+CONSOLE = Kind(ConsoleOptions, open_console)

@@ -41,6 +41,7 @@ from trio_chardev.backends.pty.line import PtyLine
 from trio_chardev.backends.pty.link import SlaveLink
 from trio_chardev.backends.pty.opens import OpenWatcher, get_watcher
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.kind import Kind
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import Line
 from trio_chardev.core.peer import Outlook, Peer
@@ -316,3 +317,6 @@ def _open_pair() -> tuple[FdHolder, str]:
                 return holder, os.ttyname(slave)
         finally:
             os.close(slave)
+
+
+PTY = Kind(PtyOptions, open_pty)

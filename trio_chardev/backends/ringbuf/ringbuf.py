@@ -17,6 +17,7 @@ from trio_chardev.backends.descriptor import slow_errors
 from trio_chardev.backends.limit import parse_mode
 from trio_chardev.backends.ringbuf.ring import Ring, open_ring
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.kind import Kind
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.files import work_on_files
@@ -143,3 +144,7 @@ async def _ring(options: RingbufOptions, request: OpenRequest) -> Ring:
         return Ring(options.size)
     except OSError as exc:
         raise BackendError.from_os_error(f"no memory for a ring of {options.size}", exc) from exc
+
+
+MEMORY = Kind(MemoryOptions, open_ringbuf)
+RINGBUF = Kind(RingbufOptions, open_ringbuf)

@@ -35,6 +35,7 @@ from trio_chardev.backends.serial.search import Search
 from trio_chardev.backends.serial.usb import Roots
 from trio_chardev.backends.serial.wanted import Found, WantedLine
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.kind import Kind
 from trio_chardev.core.line import Line
 from trio_chardev.core.peer import Peer
 from trio_chardev.errors import BackendDisconnectedError, BackendError, backend_errors
@@ -335,3 +336,6 @@ async def open_serial(
         yield backend
     finally:
         await backend.aclose()
+
+
+SERIAL = Kind(SerialOptions, open_serial)

@@ -51,6 +51,7 @@ from trio_chardev.backends.socket.recheck import recheck
 from trio_chardev.backends.socket.rights import close_socket
 from trio_chardev.backends.socket.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest
+from trio_chardev.core.kind import Kind
 from trio_chardev.core.line import Line
 from trio_chardev.core.peer import Outlook, Peer
 from trio_chardev.core.weak import weakly
@@ -550,3 +551,6 @@ async def open_accepted(
             yield backend
     finally:
         await backend.aclose()  # noqa: ASYNC102 - it shields itself, with a deadline
+
+
+SOCKET = Kind(SocketOptions, open_socket)

@@ -28,6 +28,7 @@ from trio_chardev.backends.stacked.hub_line import HubLine, all_of
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
+from trio_chardev.core.kind import Kind
 from trio_chardev.core.line import Line
 from trio_chardev.errors import BackendDisconnectedError, BackendError, OptionsError
 from trio_chardev.events import (
@@ -239,3 +240,6 @@ async def open_hub(options: HubOptions, request: OpenRequest) -> AsyncIterator[B
     make = functools.partial(HubBackend, request, options.slow)
     async with open_on_bases(members, request, make) as backend:
         yield backend
+
+
+HUB = Kind(HubOptions, open_hub)

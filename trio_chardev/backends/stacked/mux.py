@@ -38,6 +38,7 @@ from trio_chardev.backends.stacked.mux_line import MuxLine
 from trio_chardev.backends.stdio import StdioBackend
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.inbox import Inbox
+from trio_chardev.core.kind import Kind
 from trio_chardev.core.line import Line
 from trio_chardev.core.peer import Peer
 from trio_chardev.core.stacking import Stacking
@@ -295,3 +296,6 @@ def _stamp(seconds: float) -> bytes:
     hours, minutes = divmod(minutes, 60)
     rest, milliseconds = divmod(milliseconds, 1000)
     return b"[%02d:%02d:%02d.%03d] " % (hours, minutes, rest, milliseconds)
+
+
+MUX = Kind(MuxOptions, open_mux)

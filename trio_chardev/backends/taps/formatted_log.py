@@ -14,11 +14,19 @@ from functools import partial
 import trio
 
 from trio_chardev.backends.taps.log_file import LogFile
+from trio_chardev.backends.taps.log_options import name_of_format
 from trio_chardev.backends.taps.output import Output
 from trio_chardev.core.backend import Backend
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.options.backend import BackendOptions
-from trio_chardev.protocols.log_format import Direction, LogFormat
+from trio_chardev.protocols.log_format import (
+    Direction,
+    HexDump,
+    JsonLines,
+    LogFormat,
+    MarkedTimestamps,
+    Timestamps,
+)
 
 HOLD_TIME = 0.5  # seconds that the beginning of a line is held back
 PIECE = 1 << 12  # bytes; in json, lines that are empty take a hundred times as much
@@ -129,3 +137,20 @@ class FormattedLog(LogFile):
             self._lose(before)
         elif text:
             self.background.put(text)
+
+
+def format_of(options: BackendOptions, id: str) -> LogFormat | None:
+    """Make the format of the log of chardev *id*; None if it is the bytes alone, as QEMU's is."""
+    strips = options.log_strip
+    match name_of_format(options):
+        case "timestamp" if options.log == "both":
+            return MarkedTimestamps(strips=strips)
+        case "timestamp":
+            return Timestamps(strips=strips)
+        case "json":
+            return JsonLines(id, strips=strips)
+        case "hexdump":
+            return HexDump(is_marked=options.log == "both")
+        case _:
+            is_plain = options.log == "out" and not (strips or options.log_events)
+            return None if is_plain else LogFormat(strips=strips)

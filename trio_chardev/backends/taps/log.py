@@ -6,9 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from trio_chardev.backends.taps.formatted_log import FormattedLog
+from trio_chardev.backends.taps.formatted_log import FormattedLog, format_of
 from trio_chardev.backends.taps.log_file import LogFile
-from trio_chardev.backends.taps.log_options import format_of
 from trio_chardev.backends.taps.log_output import open_log_output
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.options.backend import BackendOptions

@@ -7,13 +7,6 @@ from typing import Literal
 from trio_chardev.backends.limit import check_size
 from trio_chardev.errors import OptionsError
 from trio_chardev.options.backend import BackendOptions
-from trio_chardev.protocols.log_format import (
-    HexDump,
-    JsonLines,
-    LogFormat,
-    MarkedTimestamps,
-    Timestamps,
-)
 
 KEPT = 1  # old files, by default
 KEPT_OF_ROTATED = 5
@@ -76,25 +69,9 @@ def kept_by(options: BackendOptions) -> int:
 
 def has_lines(options: BackendOptions) -> bool:
     """Is the log made of lines of ours, rather than of the bytes alone?"""
-    return _name_of_format(options) != "raw"
+    return name_of_format(options) != "raw"
 
 
-def format_of(options: BackendOptions, id: str) -> LogFormat | None:
-    """Make the format of the log of chardev *id*; None if it is the bytes alone, as QEMU's is."""
-    strips = options.log_strip
-    match _name_of_format(options):
-        case "timestamp" if options.log == "both":
-            return MarkedTimestamps(strips=strips)
-        case "timestamp":
-            return Timestamps(strips=strips)
-        case "json":
-            return JsonLines(id, strips=strips)
-        case "hexdump":
-            return HexDump(is_marked=options.log == "both")
-        case _:
-            is_plain = options.log == "out" and not (strips or options.log_events)
-            return None if is_plain else LogFormat(strips=strips)
-
-
-def _name_of_format(options: BackendOptions) -> Literal["raw", "timestamp", "json", "hexdump"]:
+def name_of_format(options: BackendOptions) -> Literal["raw", "timestamp", "json", "hexdump"]:
+    """How the lines of the log are written."""
     return options.log_format or ("timestamp" if options.logtimestamp else "raw")

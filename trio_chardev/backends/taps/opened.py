@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from trio_chardev.backends.taps.formatted_log import FormattedLog
-from trio_chardev.backends.taps.log import open_log
-from trio_chardev.backends.taps.record import open_recording
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.options.backend import BackendOptions
 
@@ -16,6 +13,10 @@ def with_taps(opener: Opener, options: BackendOptions) -> Opener:
     """Make the opener that also opens the log file and the recording of *options*, if it has any."""
     if options.logfile is None and options.record is None:
         return opener
+    # most chardevs have neither
+    from trio_chardev.backends.taps.formatted_log import FormattedLog
+    from trio_chardev.backends.taps.log import open_log
+    from trio_chardev.backends.taps.record import open_recording
 
     @asynccontextmanager
     async def open_tapped(request: OpenRequest) -> AsyncIterator[Backend]:

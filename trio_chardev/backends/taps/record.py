@@ -33,7 +33,7 @@ from trio_chardev.backends.taps.background_file import BackgroundFile
 from trio_chardev.backends.taps.output import Output, create_output
 from trio_chardev.core.backend import OpenRequest
 from trio_chardev.core.tap import Tap
-from trio_chardev.errors import BackendError, OptionsError
+from trio_chardev.errors import BackendError
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.files import work_on_files
 from trio_chardev.options.backend import BackendOptions
@@ -43,18 +43,6 @@ PIECE = 1 << 14  # bytes; larger data becomes several events with the same time
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
 
 _no_recording = contextlib.nullcontext(None)
-
-
-def check_recording(options: BackendOptions) -> None:
-    """Raise OptionsError if the options about recording contradict each other."""
-    if options.rr == "record" and options.record is None:
-        raise OptionsError("rr=record needs record=FILE")
-    if options.record_format is not None and options.record is None:
-        raise OptionsError("record-format needs record=FILE")
-    if options.rr == "play" and not options.plays:
-        raise OptionsError("rr=play needs a chardev of kind replay")
-    if options.record is not None and options.record == options.logfile:
-        raise OptionsError("record and logfile cannot be the same file")
 
 
 def open_recording(

@@ -1,60 +1,30 @@
-"""The table of QMP commands: name -> arguments class and handler.
-
-A handler gets the `Context` of its client and an instance of its arguments class, and returns the
-value of ``return``: JSON of the type that its row names. An async handler may wait; it is cancelled
-when its client leaves. A user's error is a ChardevError, whose text becomes the ``desc``.
-"""
+"""The commands that add, change, remove and show chardevs."""
 
 from __future__ import annotations
 
-import functools
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import attrs
 
-from trio_chardev.backends.table import BACKEND, KINDS, NOT_IN_QEMU
+from trio_chardev.backends.table import BACKEND, KINDS, NOT_IN_QEMU, name_in_use
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.info import ChardevInfo
 from trio_chardev.core.runner import DRAIN_TIMEOUT
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.structure import unstructure
-from trio_chardev.qmp.commands.client import CLIENT_COMMANDS
-from trio_chardev.qmp.commands.config import CONFIG_COMMANDS
-from trio_chardev.qmp.commands.console import CONSOLE_COMMANDS
 from trio_chardev.qmp.commands.context import (
     ChardevReturn,
     Command,
     Context,
     Host,
     IdArguments,
+    NamedInfo,
     NoArguments,
     rows_of,
 )
-from trio_chardev.qmp.commands.descriptor import FD_COMMANDS
-from trio_chardev.qmp.commands.device import DEVICE_COMMANDS
-from trio_chardev.qmp.commands.history import HISTORY_COMMANDS
-from trio_chardev.qmp.commands.lending import LENDING_COMMANDS
-from trio_chardev.qmp.commands.line import LINE_COMMANDS
-from trio_chardev.qmp.commands.log import LOG_COMMANDS
-from trio_chardev.qmp.commands.object import OBJECT_COMMANDS
-from trio_chardev.qmp.commands.peer import PEER_COMMANDS
-from trio_chardev.qmp.commands.ringbuf import RINGBUF_COMMANDS
-from trio_chardev.qmp.commands.service_log import SERVICE_LOG_COMMANDS
-from trio_chardev.qmp.commands.stats import STATS_COMMANDS
 from trio_chardev.qmp.json.codec import Encoded, encode
-from trio_chardev.qmp.schema import qmp_schema
-from trio_chardev.qmp.server.events import EVENTS
-from trio_chardev.qmp.version import VERSION
 from trio_chardev.registry import Registry
-
-
-@attrs.frozen(kw_only=True)
-class CapabilitiesArguments:
-    """Arguments of qmp_capabilities."""
-
-    enable: tuple[Literal["oob"], ...] = ()
-    """`oob` allows commands that are sent out of band."""
 
 
 @attrs.frozen(kw_only=True)
@@ -100,61 +70,6 @@ class ChardevDetails:
     """The ids of the devices, muxes and hubs that use it; a --monitor has no id."""
 
 
-@attrs.frozen
-class VersionTriple:
-    """A version of QEMU."""
-
-    major: int
-    minor: int
-    micro: int
-
-
-@attrs.frozen
-class VersionInfo:
-    """What query-version returns."""
-
-    qemu: VersionTriple
-    """The version of QEMU whose commands these are."""
-    package: str
-    """The version of this program."""
-
-
-@attrs.frozen
-class NamedInfo:
-    """An element of a list of names."""
-
-    name: str
-
-
-# ---------------------------------------------------------------- handlers
-
-
-def qmp_capabilities(context: Context, arguments: CapabilitiesArguments) -> dict[str, Any]:
-    """Leave negotiation mode, with the capabilities in `enable`; before it no other command is known."""
-    context.session.negotiate(arguments.enable)
-    return {}
-
-
-def query_version(context: Context, arguments: NoArguments) -> dict[str, Any]:
-    """Show the version of QEMU whose chardevs these are like, and that of this program."""
-    return VERSION
-
-
-def query_commands(context: Context, arguments: NoArguments) -> list[dict[str, Any]]:
-    """List the commands."""
-    return [{"name": name} for name in COMMANDS]
-
-
-def query_qmp_schema(context: Context, arguments: NoArguments) -> Encoded:
-    """Describe all commands and events, with their types, as QAPI's introspection."""
-    return _schema()
-
-
-@functools.cache
-def _schema() -> Encoded:
-    return Encoded(encode(qmp_schema(COMMANDS, EVENTS))[:-2])
-
-
 def query_chardev(context: Context, arguments: NoArguments) -> Encoded:
     """List the chardevs, as QEMU does."""
     rows = [chardev.row or _row(chardev) for chardev in context.host.registry.values()]
@@ -179,7 +94,7 @@ async def query_chardev_details(context: Context, arguments: NoArguments) -> lis
 
 def _backend_of(options: BackendOptions) -> dict[str, Any]:
     """The ChardevBackend for *options*; a kind that only this program has is in no schema."""
-    if any(kind.options is type(options) for kind in KINDS.values()):
+    if name_in_use(options) is not None:
         backend: dict[str, Any] = unstructure(options, BACKEND)
         return backend
     return {"type": type(options).__name__, "data": {}}
@@ -268,21 +183,7 @@ def chardev_send_break(context: Context, arguments: IdArguments) -> dict[str, An
     return {}
 
 
-def quit_(context: Context, arguments: NoArguments) -> dict[str, Any]:
-    """Stop the service."""
-    context.host.quit("host-qmp-quit")
-    return {}
-
-
-# ---------------------------------------------------------------- the table
-
-
-COMMANDS: dict[str, Command] = {
-    "qmp_capabilities": Command(CapabilitiesArguments, qmp_capabilities),
-    "query-version": Command(NoArguments, query_version, VersionInfo),
-    "query-commands": Command(NoArguments, query_commands, tuple[NamedInfo, ...]),
-    # SchemaInfo is a union without "data", which no options class is.
-    "query-qmp-schema": Command(NoArguments, query_qmp_schema, tuple[Any, ...]),
+CHARDEV_COMMANDS: dict[str, Command] = {
     "query-chardev": Command(NoArguments, query_chardev, tuple[ChardevInfo, ...]),
     "query-chardev-details": Command(
         NoArguments, query_chardev_details, tuple[ChardevDetails, ...]
@@ -292,19 +193,4 @@ COMMANDS: dict[str, Command] = {
     "chardev-change": Command(ChangeArguments, chardev_change, ChardevReturn),
     "chardev-remove": Command(IdArguments, chardev_remove),
     "chardev-send-break": Command(IdArguments, chardev_send_break),
-    **RINGBUF_COMMANDS,
-    **LINE_COMMANDS,
-    **CONSOLE_COMMANDS,
-    **HISTORY_COMMANDS,
-    **CLIENT_COMMANDS,
-    **LENDING_COMMANDS,
-    **LOG_COMMANDS,
-    **PEER_COMMANDS,
-    **STATS_COMMANDS,
-    **FD_COMMANDS,
-    **OBJECT_COMMANDS,
-    **DEVICE_COMMANDS,
-    **CONFIG_COMMANDS,
-    **SERVICE_LOG_COMMANDS,
-    "quit": Command(NoArguments, quit_),
 }

@@ -164,6 +164,13 @@ class IdArguments:
 
 
 @attrs.frozen
+class NamedInfo:
+    """An element of a list of names."""
+
+    name: str
+
+
+@attrs.frozen
 class ChardevReturn:
     """The path of the terminal, if the chardev is a PTY now."""
 

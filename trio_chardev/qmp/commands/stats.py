@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import attrs
 
-from trio_chardev.backends.table import KINDS
+from trio_chardev.backends.table import name_in_use
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.wall_clock import DIGITS
 from trio_chardev.devices.base import DeviceInfo
@@ -145,8 +145,7 @@ def stats_of_chardev(registry: Registry, chardev: Chardev) -> ChardevStats:
 
 def kind_of(options: BackendOptions) -> str:
     """The name of the kind that takes *options*."""
-    names = (name for name, kind in KINDS.items() if kind.options is type(options.meant))
-    return next(names, type(options.meant).__name__)
+    return name_in_use(options.meant) or type(options.meant).__name__
 
 
 def chardev_retry(context: Context, arguments: IdArguments) -> dict[str, Any]:
