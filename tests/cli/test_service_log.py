@@ -371,6 +371,7 @@ def test_one_line_an_event_with_ids(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in errors.splitlines()]
     who = f"uid {os.getuid()}"
     said = {(line.get("event"), line.get("chardev"), line.get("client"), line.get("device")) for line in lines}  # fmt: skip
+    assert "device 'l' is added: listener" in [line["message"] for line in lines]
     assert said >= {
         ("CHARDEV_ADDED", "c", None, None),
         ("CHARDEV_CLIENT_ATTACHED", "c", 1, None),

@@ -7,6 +7,7 @@ when one fails, those that were made are undone, the last first.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
@@ -120,26 +121,24 @@ class Reloader:
         return result
 
     async def reload_at(self, signalled: trio.MemoryReceiveChannel[int]) -> None:
-        """Do `reload` at each item; what is wrong is logged."""
+        """Do `reload` at each item."""
         async for _ in signalled:
-            try:
-                result = await self.reload()
-            except ChardevError as exc:
-                for text in (str(exc), *getattr(exc, "__notes__", ())):
-                    log.error("not reloaded: %s", text)
-            else:
-                log.log(NOTICE, "reloaded: %s", result.text)
+            with contextlib.suppress(ChardevError):
+                await self.reload()
 
     async def _try(self) -> Reloaded | Exception:
-        """Reload, and tell the service manager how that went."""
+        """Reload, and tell the log and the service manager how that went."""
         await self._notifier.reloading()
         result: Reloaded | Exception
         failure = ""
         try:
             result = await self._reload()
+            log.log(NOTICE, "reloaded: %s", result.text)
         except Exception as exc:
             result = exc
             failure = f"; not reloaded: {exc}"
+            for text in (str(exc), *getattr(exc, "__notes__", ())):
+                log.error("not reloaded: %s", text)
         await self._notifier.ready(self._later.status + failure)
         return result
 

@@ -138,7 +138,7 @@ class Change:
             with trio.CancelScope() as self._asking:
                 await set_up(*args)
         except Exception as exc:
-            log.warning("chardev '%s': change failed: %r", self._parts.id, exc)
+            log.warning("chardev '%s': change failed: %s", self._parts.id, reason_of(exc))
             text = f"Chardev '{self._parts.id}' change failed: {reason_of(exc)}"
             raise ChangeFailedError(text) from exc
 

@@ -136,6 +136,7 @@ class Devices(Mapping[str, Device]):
             device.close()
             raise
         self._devices[device.id] = device
+        log.info("device '%s' is added: %s", device.id, device.driver)
         self._nursery.start_soon(self._run, device)
         return device
 
