@@ -31,7 +31,7 @@ from trio_chardev.devices.base import AttachedMonitor
 from trio_chardev.devices.registry import Driver
 from trio_chardev.errors import ChardevError
 from trio_chardev.notices import ChardevClientTold, DeviceDeleted
-from trio_chardev.qmp.commands.context import Host
+from trio_chardev.qmp.commands.context import Host, Tracer
 from trio_chardev.qmp.commands.table import COMMANDS
 from trio_chardev.qmp.server.event_log import log_event
 from trio_chardev.qmp.server.events import (
@@ -46,7 +46,6 @@ from trio_chardev.qmp.server.listener import serve_clients
 from trio_chardev.qmp.server.monitor import Monitor
 from trio_chardev.qmp.server.origin import Origin
 from trio_chardev.qmp.server.state import StateFile
-from trio_chardev.qmp.server.trace import Trace
 from trio_chardev.registry import Registry, open_registry
 from trio_chardev.service_log.options import HasLevels
 
@@ -126,7 +125,7 @@ class Service:
     _state_file: StateFile = attrs.Factory(StateFile)
     _escape: int = DEFAULT_ESCAPE
     _log: HasLevels | None = None
-    _trace: Trace | None = None
+    _trace: Tracer | None = None
     _monitors: set[Monitor] = attrs.Factory(set)
     _quit: trio.Event = attrs.Factory(trio.Event)
     _host: Host = attrs.field(init=False)
@@ -346,7 +345,7 @@ async def open_service(
     state_file: StateFile | None = None,
     escape: int = DEFAULT_ESCAPE,
     log: HasLevels | None = None,
-    trace: Trace | None = None,
+    trace: Tracer | None = None,
 ) -> AsyncIterator[Service]:
     """Open a service without chardevs; at the end of the block all of it is closed in order.
 

@@ -28,8 +28,8 @@ from trio_chardev.config.absent import ABSENT
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import ChardevError
+from trio_chardev.qmp.commands.context import Tracer
 from trio_chardev.qmp.server.state import StateFile, open_state_file
-from trio_chardev.qmp.server.trace import Trace, open_trace
 from trio_chardev.service import Service, catching, catching_signals, open_service
 
 # With Python's default thresholds a full collection, which walks all objects, comes every few
@@ -161,10 +161,12 @@ def _say_of_state(text: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _trace(path: str | None) -> AsyncIterator[Trace | None]:
+async def _trace(path: str | None) -> AsyncIterator[Tracer | None]:
     if path is None:
         yield None
         return
+    from trio_chardev.qmp.server.trace import open_trace
+
     async with contextlib.AsyncExitStack() as stack:
         with saying(f"--qmp-trace {path}"):
             trace = await stack.enter_async_context(open_trace(path))

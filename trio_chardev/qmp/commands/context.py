@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import attrs
 import trio
@@ -18,11 +18,23 @@ from trio_chardev.qmp.server.events import ShutdownReason
 from trio_chardev.qmp.server.quota import Quota
 from trio_chardev.qmp.server.session import QmpError, Session
 from trio_chardev.qmp.server.state import StateFile
-from trio_chardev.qmp.server.trace import Trace
 from trio_chardev.registry import Registry
 from trio_chardev.service_log.options import HasLevels
 
 ROWS_AT_ONCE = 20  # they take half a millisecond
+
+
+Direction = Literal["in", "out"]
+
+
+class Tracer(Protocol):
+    """Notes each message of QMP, see `trio_chardev.qmp.server.trace`."""
+
+    def note(self, direction: Direction, monitor: str, peer: str, message: Any) -> None:
+        """Note *message*; *monitor* and *peer* say who it is."""
+
+    async def reopen(self) -> None:
+        """Go on in the file that has the name now. Raises BackendError."""
 
 
 @attrs.define(eq=False)
@@ -47,7 +59,7 @@ class Host:
     log: HasLevels | None = None
     """The service's log; None where another program has its own."""
 
-    trace: Trace | None = None
+    trace: Tracer | None = None
     """Where each message of QMP is noted."""
 
     async def reopen_logs(self, id: str | None = None) -> None:

@@ -40,7 +40,8 @@ class LogLevel:
 
 def log_level_set(context: Context, arguments: LogLevelArguments) -> dict[str, Any]:
     """Set from which level on the areas of the service's log are logged."""
-    _log_of(context).set_levels(Levels.parse(arguments.levels))
+    levels = Levels.parse(arguments.levels)
+    _log_of(context).set_levels(levels)
     return {}
 
 

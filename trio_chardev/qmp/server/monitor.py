@@ -30,7 +30,7 @@ import trio
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.events import BackendEvent, Event
-from trio_chardev.qmp.commands.context import Command, Context, Host
+from trio_chardev.qmp.commands.context import Command, Context, Direction, Host
 from trio_chardev.qmp.json.codec import Malformed
 from trio_chardev.qmp.server.answers import answer, answer_now, waits
 from trio_chardev.qmp.server.descriptors import NamedFds
@@ -38,7 +38,6 @@ from trio_chardev.qmp.server.monitor_client import MonitorClient, PassedFds
 from trio_chardev.qmp.server.origin import Origin
 from trio_chardev.qmp.server.output import Output
 from trio_chardev.qmp.server.session import NOTHING, QmpError, Request
-from trio_chardev.qmp.server.trace import Direction
 from trio_chardev.qmp.server.turn import OUTPUT, PRETTY_OUTPUT, WAITING, Turn
 from trio_chardev.qmp.version import VERSION
 

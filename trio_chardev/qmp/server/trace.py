@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 
@@ -21,10 +21,10 @@ from trio_chardev.backends.taps.log_output import Keeping, LogOutput
 from trio_chardev.backends.taps.output import Output, create
 from trio_chardev.core.environment import open_path
 from trio_chardev.files import in_time, work_on_files
+from trio_chardev.qmp.commands.context import Direction
 from trio_chardev.qmp.json.codec import encode
 from trio_chardev.qmp.masking import masked, masked_reply
 
-Direction = Literal["in", "out"]
 ROOM_FOR_LOSS = 1 << 12  # bytes: more than the line that tells of it
 SIZE = 8  # of the buffer, in `BackgroundFile`'s units
 
