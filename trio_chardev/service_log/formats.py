@@ -104,7 +104,8 @@ def _journal(members: Members) -> bytes:
         "SYSLOG_IDENTIFIER": IDENTIFIER,
     }
     for name, value in members.items():
-        fields[PREFIX + NAMES.get(name, name.upper())] = value
+        known = NAMES.get(name, name.upper().replace("-", "_"))  # as the journal wants it
+        fields[PREFIX + known] = value
     return b"".join(_field(name, str(value).encode()) for name, value in fields.items())
 
 
