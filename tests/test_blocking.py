@@ -124,6 +124,7 @@ ALLOWED = {
     "cli.log_reader.LogReader.go_to_last": THREAD,
     "cli.log_reader.LogReader.read": THREAD,
     "cli.log_reader._open": THREAD,
+    "cli.group.Formatter.write_text": ALONE,  # of click, into a string
     "cli.top._OtherScreen.redo": ALONE,
     "cli.top._OtherScreen.undo": ALONE,
     "cli.units._is_other": ALONE,

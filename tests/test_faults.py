@@ -410,6 +410,7 @@ def test_nothing_but_stamps_looks_at_the_clock_on_the_wall() -> None:
         ("backends/console/history.py", "time.time"),  # when something was printed last
         ("cli/listing.py", "time.time"),  # for how long, to people
         ("cli/show.py", "time.time"),
+        ("cli/top.py", "time.time"),
         ("cli/attach_actions.py", "time.time"),  # how long clients are there, which say since when
         ("core/wall_clock.py", "time.time"),  # since when something is blocked
         ("core/chardev.py", "time.time"),  # since when somebody is there, or nobody
