@@ -116,9 +116,7 @@ class Users(Generic[UserT]):
                 self.counts.received += size
                 return size
         if data := backend.receive_nowait(min(room, MAX_READ)):
-            if self.taps:
-                self._show_received(data)
-            self.focus.data(data)
+            self.data(data)
         return len(data)
 
     def data(self, data: bytes) -> None:
