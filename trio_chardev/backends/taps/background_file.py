@@ -52,12 +52,14 @@ class BackgroundFile:
         *,
         keeps: bool = False,
         is_only_copy: bool = False,
+        gathers: bool = False,
         times: int = 1,
     ) -> None:
         """*what* names the file in log lines, as ``log file 'PATH'``; *max_size* limits it.
 
         With *keeps*, what can't be written is kept, and tried again. If it *is_only_copy*, its end
-        is written without a thread where the system gives none. The buffer is *times* `MAX_PENDING`.
+        is written without a thread where the system gives none. Such data, and what *gathers*, may
+        wait for a moment for more. The buffer is *times* `MAX_PENDING`.
         """
         self.output: Output | None = output
         """None once it is closed, or has been given up because it hangs."""
@@ -77,6 +79,7 @@ class BackgroundFile:
         self._max_pending = MAX_PENDING * times
         self._keeps = keeps
         self._is_only_copy = is_only_copy
+        self._gathers = gathers or is_only_copy
         self._is_failing = False
         self._chunk = bytearray()  # what a thread is writing, or has failed to write
         self._is_writing = False
@@ -249,7 +252,7 @@ class BackgroundFile:
 
     async def _gather(self) -> None:
         """Let more bytes gather, if they come one by one: waking a thread costs 50 us."""
-        if self._is_only_copy and len(self.pending) < GATHER_SIZE:
+        if self._gathers and len(self.pending) < GATHER_SIZE:
             await self._pause(GATHER_TIME)
 
     async def _cope(self, error: OSError) -> None:

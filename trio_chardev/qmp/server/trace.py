@@ -6,11 +6,11 @@ It is written in the background, and what does not fit is lost and counted, see
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import attrs
@@ -35,17 +35,17 @@ async def open_trace(path: str) -> AsyncIterator[Trace]:
 
     Raises BackendError, ``Could not create 'PATH': ...``.
     """
-    open_again = partial(create, path, open_path)
+    open_again = functools.partial(create, path, open_path)
     with slow_errors(f"Could not create '{path}'"):
         output = await work_on_files(_open, path, open_again, discard=Output.close)
-    background = BackgroundFile(f"QMP trace '{path}'", output, keeps=True, times=SIZE)
+    background = BackgroundFile(f"QMP trace '{path}'", output, keeps=True, gathers=True, times=SIZE)
     trace = Trace(path, background)
     background.on_room = trace.tell_loss
     async with background.running():
         yield trace
 
 
-def _open(path: str, open_again: partial[int]) -> LogOutput:
+def _open(path: str, open_again: functools.partial[int]) -> LogOutput:
     return LogOutput(open_again(), path, open_again, Keeping(0), has_lines=True)
 
 
@@ -60,9 +60,12 @@ class Trace:
 
     def note(self, direction: Direction, monitor: str, peer: str, message: Any) -> None:
         """Have *message*, without secrets, written soon; *monitor* and *peer* say who it is."""
-        head = {"time": _now(), "monitor": monitor, "peer": peer, "direction": direction}
         shown = masked(message) if direction == "in" else masked_reply(message)
-        line = b'%b, "message": %b}\n' % (encode(head)[:-3], encode(shown)[:-2])
+        line = b'{"time": "%b", %b, "message": %b}\n' % (
+            _now().encode(),
+            _who(direction, monitor, peer),
+            encode(shown)[:-2],
+        )
         self.tell_loss()
         if self._lost or len(line) > self._background.room:
             self._lost += 1
@@ -80,6 +83,13 @@ class Trace:
         """Go on in the file that has the name now. Raises BackendError."""
         with slow_errors(f"Could not reopen '{self.path}'"):
             await in_time(self._background.reopen)
+
+
+@functools.lru_cache(256)
+def _who(direction: Direction, monitor: str, peer: str) -> bytes:
+    """Print these members, which are the same for many messages."""
+    members = {"monitor": monitor, "peer": peer, "direction": direction}
+    return encode(members)[1:-3]
 
 
 def _now() -> str:
