@@ -46,7 +46,7 @@ def test_list_has_a_row_for_each_console_and_chardev(
     ]
     assert null[0] == "n"
     words = [word.strip() for word in board if word]
-    assert words == ["board", f"unix:{tmp_path}/board,server=on", "open", "0", "-"]
+    assert words == ["board", f"unix:{tmp_path}/board", "open", "0", "-"]
 
 
 def test_list_as_json_has_the_rest(call: Call, device: socket.socket) -> None:
@@ -115,11 +115,11 @@ def test_show_says_what_is_known_of_both_sides(
     shown = call("show", "board")
     assert call("show", "board-console") == shown
     pairs = dict(line.split(None, 1) for line in shown[1].splitlines())
-    assert pairs["device"] == f"board: unix:{tmp_path}/board,server=on"
+    assert pairs["device"] == f"board: unix:{tmp_path}/board"
     assert pairs["console"] == "board-console"
     assert pairs["state"].startswith("open, since ")
     assert pairs["history"] == "from cursor 0 to 0"
-    assert pairs["bridge"].startswith("board-bridge: {")
+    assert pairs["bridge"].startswith("board-bridge: when-closed=drop, state=open")
     details = json.loads(call("show", "board", "--json")[1])
     assert details["device"]["kind"] == "socket"
     assert (details["console"]["start"], details["console"]["end"]) == (0, 0)
@@ -165,18 +165,18 @@ def test_add_prints_the_path_of_a_pty(call: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["add", "n", "null"], "GenericError: Chardev with id 'n' already exists"),
+        (["add", "n", "null"], "trio-chardev: Chardev with id 'n' already exists"),
         (["add", "x", "null,bogus=1"], "trio-chardev: Invalid parameter 'bogus'"),
         (["add", "x", "null,id=y"], "trio-chardev: Unexpected 'id' parameter"),
         (["remove", "x"], "trio-chardev: there is no chardev and no device 'x'"),
-        (["bridge", "n", "x"], "GenericError: Property 'bridge.peer' can't find value 'x'"),
+        (["bridge", "n", "x"], "trio-chardev: Property 'bridge.peer' can't find value 'x'"),
         (["bridge", "n", "x", "peer=y"], "trio-chardev: Unexpected 'peer' parameter"),
-        (["bridge", "n", "x", "bogus=1"], "GenericError: Property 'bridge.bogus' not found"),
-        (["return", "n"], "GenericError: Chardev 'n' is not lent"),
+        (["bridge", "n", "x", "bogus=1"], "trio-chardev: Property 'bridge.bogus' not found"),
+        (["return", "n"], "trio-chardev: Chardev 'n' is not lent"),
         (["break", "x"], NO_SUCH.rstrip()),
         (["retry", "x"], NO_SUCH.rstrip()),
         (["lend", "x"], NO_SUCH.rstrip()),
-        (["reopen-logs", "x"], "GenericError: Chardev 'x' not found"),
+        (["reopen-logs", "x"], "trio-chardev: Chardev 'x' not found"),
     ],
 )
 def test_what_is_refused_is_one_line(call: Call, arguments: list[str], text: str) -> None:
@@ -185,7 +185,10 @@ def test_what_is_refused_is_one_line(call: Call, arguments: list[str], text: str
 
 def test_remove_takes_bridges_and_chardevs(call: Call, device: socket.socket) -> None:
     status, _, errors = call("remove", "board")
-    assert (status, errors) == (1, "GenericError: Chardev 'board' is busy\n")
+    assert (status, errors) == (
+        1,
+        "trio-chardev: Chardev 'board' is busy: 'board-bridge' must be removed first\n",
+    )
     for id in ("board-bridge", "board", "board-console"):
         assert call("remove", id) == (0, "", "")
     assert [row["name"] for row in json.loads(call("list", "--json")[1])] == ["n"]
@@ -282,7 +285,7 @@ def test_qemus_storage_daemon_has_some_of_it(call: Call, tmp_path: Path) -> None
         assert call("break", *at, "r") == (0, "", "")
         assert call("remove", *at, "r") == (0, "", "")
         status, _, errors = call("history", *at, "n")
-        assert (status, errors.startswith("CommandNotFound: ")) == (1, True)
+        assert (status, errors.startswith("trio-chardev: ")) == (1, True)
     finally:
         process.kill()
         process.wait()

@@ -240,7 +240,7 @@ def test_history_prints_the_bytes(call: Call, device: socket.socket) -> None:
     assert json.loads(call("mark", "board", "x", "--json")[1]) == {"cursor": 10}
     status, _, errors = call("history", "board", "--since", "nope")
     assert status == 1
-    assert errors.startswith("GenericError: there is no mark 'nope'; there are: ")
+    assert errors.startswith("trio-chardev: there is no mark 'nope'; there are: ")
     status, _, errors = call("history", "board", "--since", "11")
     assert status == 1
     assert "nothing was printed behind 10" in errors
@@ -306,7 +306,7 @@ def test_clients_can_be_seen_kicked_and_given_the_right(
         assert "client: 1" not in call("list")[1]
         assert call("kick", "board", "1", "--reason", "lunch") == (0, "", "")
         assert client.recv(100) == b""
-        text = "GenericError: console 'board-console' has no client 1\n"
+        text = "trio-chardev: console 'board-console' has no client 1\n"
         assert call("kick", "board", "1") == (1, "", text)
 
 
@@ -321,11 +321,11 @@ def test_list_counts_them(call: Call, device: socket.socket, tmp_path: Path) -> 
     [
         (
             [["change", "board-console", "null"]],
-            "GenericError: Chardev 'board-console' is no console\n",
+            "trio-chardev: Chardev 'board-console' is no console\n",
         ),
         (
             [["remove", "board-bridge"], ["remove", "board-console"]],
-            "GenericError: Chardev 'board-console' not found\n",
+            "trio-chardev: Chardev 'board-console' not found\n",
         ),
     ],
 )

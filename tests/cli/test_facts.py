@@ -27,7 +27,7 @@ def facts(kind: str, filename: str, data: dict[str, Any], **more: Any) -> Facts:
 @pytest.mark.parametrize(
     ("kind", "filename", "data", "text"),
     [
-        ("socket", "unix:/x,server=on", {"addr": ADDRESS}, "unix:/x,server=on"),
+        ("socket", "unix:/x,server=on", {"addr": ADDRESS}, "unix:/x"),
         ("socket", "disconnected:unix:/x", {"addr": ADDRESS, "tls-creds": "t"}, "tls unix:/x"),
         ("socket", "fd", {"addr": ADDRESS}, "socket fd"),
         ("null", "null", {}, "null"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trio_chardev.cli.table import duration, lines, place_of, shorten
+from trio_chardev.cli.table import amount, duration, lines, place_of, shorten, width_of, wrapped
 
 ADDRESS = {"type": "unix", "data": {"path": "/x"}}
 
@@ -26,7 +26,7 @@ ADDRESS = {"type": "unix", "data": {"path": "/x"}}
         ("mux", {"chardev": "base"}, "mux", "base"),
         ("hub", {"chardevs": ["a", "b"]}, "hub", "a,b"),
         ("udp", {"remote": {"type": "inet", "data": {"host": "h", "port": "5"}}}, "udp", "h:5"),
-        ("socket", {"addr": ADDRESS}, "disconnected:unix:/x,server=on", "unix:/x,server=on"),
+        ("socket", {"addr": ADDRESS}, "disconnected:unix:/x,server=on", "unix:/x"),
         ("null", {}, "null", "-"),
         ("strange", {}, "strange:7", "strange:7"),
     ],
@@ -55,6 +55,36 @@ def test_a_terminal_that_is_too_narrow_for_all_gets_a_table_all_the_same() -> No
 )
 def test_what_is_cut(text: str, room: int, shown: str) -> None:
     assert shorten(text, room) == shown
+
+
+def test_what_is_wide_counts_as_what_it_takes() -> None:
+    table = list(lines([("日本語" * 20, "e\u0301" * 5), ("b", "c")], 60))
+    assert [width_of(line) for line in table] == [60, 60 - 4]
+    assert "..." in table[0]
+    assert width_of(shorten("日本語日本語", 8)) == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "room", "shown"),
+    [
+        ("a, b c", None, ["a, b c"]),
+        ("a, b c", 4, ["a, b", "c"]),
+        ("abc,def", 4, ["abc,", "def"]),
+        ("abcdefgh,i", 3, ["abc", "def", "gh,", "i"]),
+        ("日本語", 5, ["日本", "語"]),
+        ("", 5, [""]),
+    ],
+)
+def test_what_is_wrapped(text: str, room: int | None, shown: list[str]) -> None:
+    assert [line.rstrip() for line in wrapped(text, room)] == shown
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (999, "999"), (1000, "1.0k"), (12345, "12k"), (99.95, "100"), (2.5e6, "2.5M")],
+)
+def test_an_amount(number: float, text: str) -> None:
+    assert amount(number) == text
 
 
 @pytest.mark.parametrize(

@@ -276,11 +276,11 @@ def qmp_command(socket: str | None, command: str, words: Sequence[str]) -> None:
     from trio_chardev.cli.words import parse_arguments
 
     if command != "-":
-        client.run(socket, qmp.run_command, command, parse_arguments(words))
+        client.run(socket, qmp.run_command, command, parse_arguments(words), in_qmp=True)
     elif words:
         raise click.UsageError("'-' takes no words")
     else:
-        client.run(socket, qmp.run_script)
+        client.run(socket, qmp.run_script, in_qmp=True)
 
 
 @cli.command("version", short_help="Print the versions of this program and the service.")
@@ -299,7 +299,7 @@ def events_command(socket: str | None) -> None:
     """Print QMP events, a line of JSON each, until interrupted."""
     from trio_chardev.cli import client, qmp
 
-    client.run(socket, qmp.print_events, negotiate=False, status_of_interrupt=0)
+    client.run(socket, qmp.print_events, negotiate=False, status_of_interrupt=0, in_qmp=True)
 
 
 @cli.command("demo", short_help="Change a console again and again; count the bytes.")

@@ -76,11 +76,12 @@ def run(
     *arguments: Any,
     negotiate: bool = True,
     status_of_interrupt: int = STATUS_OF_INTERRUPT,
+    in_qmp: bool = False,
     **more: Any,
 ) -> None:
     """Run *function* with the `Service` at *socket*; exit with 1 if it answers with an error.
 
-    It gets *arguments* and *more*, too. Signals end it as in `run_until_signal`. Raises ChardevError if there is no server.
+    It gets *arguments* and *more*, too. With *in_qmp* the error's class is told. Signals end it as in `run_until_signal`. Raises ChardevError if there is no server.
     """
     address = parse_address(socket)
 
@@ -91,7 +92,7 @@ def run(
     try:
         run_until_signal(main, status_of_interrupt)
     except QmpError as exc:
-        complain(printable(f"{exc.error_class}: {exc}"))
+        complain(printable(f"{exc.error_class if in_qmp else 'trio-chardev'}: {exc}"))
         sys.exit(1)
 
 

@@ -29,7 +29,14 @@ async def remove(service: Service, id: str) -> None:
     """Remove a chardev, or else the device of that name."""
     chardevs = await service.ask("query-chardev")
     if any(row["label"] == id for row in chardevs):
-        await service.execute("chardev-remove", {"id": id})
+        try:
+            await service.execute("chardev-remove", {"id": id})
+        except QmpError as exc:
+            users = await _users_of(service, id)
+            if not users:
+                raise
+            text = f"{exc}: {', '.join(map(repr, users))} must be removed first"
+            raise QmpError(text, exc.error_class) from exc
         return
     try:
         await service.execute("device_del", {"id": id})
@@ -37,6 +44,12 @@ async def remove(service: Service, id: str) -> None:
         if exc.error_class in ("CommandNotFound", "DeviceNotFound"):
             raise OptionsError(f"there is no chardev and no device '{id}'") from exc
         raise
+
+
+async def _users_of(service: Service, id: str) -> list[str]:
+    """The ids of what uses chardev *id*; of QEMU that is not known."""
+    rows = await service.ask_if_known("query-chardev-details")
+    return [user for row in rows or () if row["label"] == id for user in row["users"]]
 
 
 def parse_bridge(a: str, b: str, options: str, warn: Callable[[str], object]) -> dict[str, Any]:

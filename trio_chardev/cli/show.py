@@ -11,7 +11,8 @@ from trio_chardev.cli.client import Service
 from trio_chardev.cli.facts import Facts, facts_of
 from trio_chardev.cli.names import Board, find
 from trio_chardev.cli.output import printable, say, say_json
-from trio_chardev.cli.table import duration
+from trio_chardev.cli.spelled import members, spelled
+from trio_chardev.cli.table import GAP, LEAST, duration, terminal_width, wrapped
 from trio_chardev.errors import OptionsError
 
 Pair = tuple[str, str]
@@ -36,9 +37,7 @@ async def show(service: Service, name: str, as_json: bool) -> None:
         say_json(_all_of(facts, board, marks))
         return
     pairs = list(_pairs(facts, board, marks))
-    width = max(len(key) for key, _ in pairs)
-    for key, value in pairs:
-        say(f"{key:{width}}  {printable(value)}")
+    _say_pairs(pairs)
 
 
 async def _of_qemu(service: Service, name: str) -> Mapping[str, Any]:
@@ -54,11 +53,23 @@ def _say(value: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         say_json(value)
         return
-    width = max(map(len, value))
-    for key, member in value.items():
-        say(
-            f"{key:{width}}  {printable(member if isinstance(member, str) else json.dumps(member))}"
-        )
+    _say_pairs([(key, _text(member)) for key, member in value.items()])
+
+
+def _text(member: Any) -> str:
+    if isinstance(member, dict):
+        return members(member)
+    return member if isinstance(member, str) else json.dumps(member)
+
+
+def _say_pairs(pairs: Sequence[Pair]) -> None:
+    """Print each on a line, or on a terminal on as many as it needs."""
+    margin = max(len(key) for key, _ in pairs) + len(GAP)
+    width = terminal_width()
+    for key, value in pairs:
+        room = None if width is None else max(LEAST, width - margin)
+        for number, line in enumerate(wrapped(printable(value), room)):
+            say(f"{'' if number else key:{margin}}{line}".rstrip())
 
 
 def _all_of(facts: Facts, board: Board, marks: Marks) -> dict[str, Any]:
@@ -116,13 +127,13 @@ def _chardev_pairs(facts: Facts, id: str) -> Iterator[Pair]:
 
 def _options_of(facts: Facts, id: str) -> str:
     backend = facts.chardevs[id]["backend"]
-    return f"{backend['type']} {json.dumps(backend['data'])}"
+    return spelled(backend["type"], backend["data"])
 
 
 def _device_text(device: Mapping[str, Any]) -> str:
-    members = {
+    shown = {
         name: value
         for name, value in device.items()
         if name not in ("driver", "id", "chardev", "peer", "console")
     }
-    return f"{device['id']}: {json.dumps(members)}"
+    return f"{device['id']}: {members(shown)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ Row = Sequence[str]
 GAP: Final = "  "
 CUT: Final = "..."
 LEAST: Final = 8  # characters of a column that is cut
+_PIECE: Final = re.compile(r"[^ ,]*(?:[ ,]+|$)")
 _PLACES: Final = ("device", "path", "out", "chardev")  # members that say where a backend is
 
 
@@ -40,7 +42,7 @@ def place_of(kind: str, data: dict[str, Any], filename: str) -> str:
     """Return where the backend is: a device, a path, an address."""
     match kind:
         case "socket":
-            return filename.removeprefix("disconnected:")
+            return filename.removeprefix("disconnected:").removesuffix(",server=on")
         case "pty":
             terminal = filename.removeprefix("pty:")
             return f"{data['path']} -> {terminal}" if "path" in data else terminal
@@ -98,6 +100,22 @@ def shortened_end(text: str, room: int) -> str:
     if width_of(text) <= room:
         return text
     return f"{_beginning(text, room - len(CUT))}{CUT}"
+
+
+def wrapped(text: str, room: int | None) -> Iterator[str]:
+    """Break *text* into lines of *room* columns, behind spaces and commas where it has some."""
+    line = ""
+    for piece in _PIECE.findall(text):
+        if room is not None and width_of(line + piece.rstrip()) > room:
+            if line:
+                yield line
+            line = ""
+        line += piece
+        while room is not None and width_of(line.rstrip()) > room:
+            begin = _beginning(line, room)
+            yield begin
+            line = line[len(begin) :]
+    yield line
 
 
 def _beginning(text: str, room: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from trio_chardev.cli import client
 from trio_chardev.cli.address import parse_address
 from trio_chardev.cli.output import printable, say, say_json
+from trio_chardev.cli.table import terminal_width, wrapped
 from trio_chardev.qmp.client.client import QmpConnectionError
 from trio_chardev.version import __version__
 
@@ -29,7 +30,9 @@ def show(socket: str | None, as_json: bool) -> None:
         return
     say(f"trio-chardev {__version__}")
     name = parse_address(socket).name
-    say(printable(f"service at {name}: {reason if answer is None else _text(answer)}"))
+    text = printable(f"service at {name}: {reason if answer is None else _text(answer)}")
+    for line in wrapped(text, terminal_width()):
+        say(line.rstrip())
 
 
 def _text(answer: dict[str, Any]) -> str:
