@@ -33,13 +33,14 @@ MAY_IMPORT = {
     "lending": KINDS | {"notices"},
     "registry": KINDS | {"lending", "notices"},
     "qmp": KINDS | {"lending", "notices", "registry", "service_log"},
+    "metrics": KINDS | {"notices", "registry", "qmp", "protocols"},
     "service": SERVICE,
     "plugins": SERVICE,
     "config": SERVICE,
     "convert": {"errors", "files"},
     "api": SERVICE,  # the public names
     "": {"api", "version"},
-    "cli": SERVICE | {"", "config", "convert", "plugins", "protocols"},
+    "cli": SERVICE | {"", "config", "convert", "metrics", "plugins", "protocols"},
     "__main__": {"cli"},
 }
 """What each part may import beside itself."""

@@ -79,6 +79,13 @@ CONFIG = click.option(
     help="Make a user of chardevs, such as a bridge between two; 'help' lists the drivers.",
 )
 @click.option(
+    "--metrics",
+    "metrics",
+    multiple=True,
+    metavar="[HOST:]PORT|unix:PATH|fd:NAME[,OPT...]",
+    help="Serve metrics for Prometheus at http://ADDRESS/metrics; 'help' lists the options.",
+)
+@click.option(
     "--echr",
     metavar="NUMBER",
     help="The escape character of muxes, instead of 1 (ctrl-a); with h it lists the commands.",
@@ -118,6 +125,7 @@ def serve_command(
     objects: Sequence[str],
     sandbox: Sequence[str],
     devices: Sequence[str],
+    metrics: Sequence[str],
     echr: str | None,
     state: str | None,
     pidfile: str | None,
@@ -174,6 +182,7 @@ def serve_command(
                     read_configuration(config) if takes_files else None,
                     log,
                     qmp_trace,
+                    metrics,
                 )
 
             options = parse()

@@ -23,6 +23,7 @@ from trio_chardev.config.structured import GRAMMAR
 from trio_chardev.devices.base import DeviceOptions
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import DeviceExistsError, OptionsError
+from trio_chardev.metrics.options import MetricsOptions, check_installed, parse_metrics
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.grammar import ChardevSpec, check_id
 from trio_chardev.options.keyval import (
@@ -78,6 +79,14 @@ class QmpListener:
     """See `MonitorOptions`."""
 
 
+@attrs.frozen
+class MetricsPage:
+    """A ``--metrics``."""
+
+    said: str
+    options: MetricsOptions
+
+
 @attrs.define
 class Reader:
     """Parses one option after another. All methods raise OptionsError."""
@@ -90,6 +99,7 @@ class Reader:
     said: dict[tuple[Table, str], str] = attrs.Factory(dict)
     monitors: list[Monitor] = attrs.Factory(list)
     listeners: list[QmpListener] = attrs.Factory(list)
+    metrics: list[MetricsPage] = attrs.Factory(list)
     _numbers: Iterator[int] = attrs.Factory(itertools.count)
 
     def read_object(self, text: str) -> None:
@@ -171,6 +181,18 @@ class Reader:
         monitor = MonitorOptions(chardev=legacy.id, insecure=insecure)
         self.monitors.append(Monitor(said, monitor))
 
+    def read_metrics(self, text: str) -> None:
+        said = f"--metrics {text}"
+        with saying(said):
+            self._add_metrics(said, text)
+
+    def _add_metrics(self, said: str, text: str) -> None:
+        options = parse_metrics(text)
+        check_installed()
+        if any(page.options == options for page in self.metrics):
+            raise OptionsError("these metrics are there twice")
+        self.metrics.append(MetricsPage(said, options))
+
     # ------------------------------------------------------------ files
 
     def add_configuration(self, configuration: Configuration) -> None:
@@ -194,6 +216,9 @@ class Reader:
         for number, node in enumerate(configuration.listeners, first):
             with faults.at(node.spot):
                 self._add_qmp(str(node.spot), node.value, f"compat_monitor{number}")
+        for node in configuration.metrics:
+            with faults.at(node.spot):
+                self._add_metrics(str(node.spot), node.value)
         self._check_names(configuration)
         faults.raise_any()
 

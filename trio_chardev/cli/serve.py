@@ -148,6 +148,8 @@ async def add_all(
         path = default_monitor_path()
         await service.listen_qmp(SocketOptions(addr=UnixAddress(str(path))))
         announce(f"QMP at {path}")
+    for page in options.metrics:
+        await later.endpoints.open(page.options, page.said)
     return later
 
 

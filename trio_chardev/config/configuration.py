@@ -32,6 +32,7 @@ TABLES: Final[Mapping[str, str]] = {
 LISTS: Final[Mapping[str, str]] = {
     "qmp": "an array of what `--qmp` takes, or one string",
     "monitor": "an array of what `--monitor` takes, or one string",
+    "metrics": "an array of what `--metrics` takes, or one string",
 }
 """Keys that are no tables, and what they are."""
 LOG: Final[Mapping[str, str]] = {
@@ -60,6 +61,8 @@ class Configuration:
     """Texts as ``--qmp`` takes them."""
     log: LogOptions = attrs.Factory(LogOptions)
     """What is said about the service's log."""
+    metrics: tuple[Node, ...] = ()
+    """Texts as ``--metrics`` takes them."""
 
 
 def read_configuration(given: Iterable[str]) -> Configuration:
@@ -85,6 +88,7 @@ def read_configuration(given: Iterable[str]) -> Configuration:
         monitors=tuple(maker.lists["monitor"]),
         listeners=tuple(maker.lists["qmp"]),
         log=maker.log,
+        metrics=tuple(maker.lists["metrics"]),
     )
 
 

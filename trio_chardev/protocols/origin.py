@@ -47,6 +47,12 @@ def may_connect(
     return theirs == ours or (_is_loopback(theirs) and _is_loopback(ours))
 
 
+def is_known_host(host: str) -> bool:
+    """Is *host*, a Host header, an address or ``localhost``, which no page can make its own name?"""
+    ours = _host_of(f"//{host}")
+    return ours is not None and _is_known(ours, ())
+
+
 def _is_meant(origin: str, one: str) -> bool:
     """Does *origin* match *one*, an allowed origin? Both were normalized by `_normal`."""
     if one.endswith(":*"):
