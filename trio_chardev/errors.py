@@ -125,7 +125,10 @@ def failed_to(verb: str, id: str) -> Iterator[None]:
         kind = OptionsError if isinstance(exc, OptionsError) else BackendError
         error = kind(f"Failed to {verb} chardev '{id}': {exc}")
         error.__notes__ = getattr(exc, "__notes__", [])
-        raise error from exc
+        try:
+            raise error from exc
+        finally:
+            del error  # else this frame, its traceback and it are a cycle
 
 
 def reason_of(error: BaseException) -> str:

@@ -54,7 +54,10 @@ def structure(cls: Any, value: object, path: str = "", index: str = "[{}]") -> A
         error = OptionsError(defect.text(path, index))
         if defect.hint is not None:
             error.add_note(defect.hint)
-        raise error from None
+        try:
+            raise error from None
+        finally:
+            del error  # else this frame, its traceback and it are a cycle
 
 
 def unstructure(value: object, cls: type | TaggedUnion | None = None) -> Any:
