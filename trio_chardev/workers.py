@@ -135,9 +135,8 @@ class _Job(Generic[T]):
 
     def deliver(self) -> None:
         """Give the task the result."""
-        raw, self._raw = self._raw, None
-        if raw is not None and not call_in_loop(self._token, self._finish, raw):
-            self._throw_away(raw)
+        if self._raw is not None and not call_in_loop(self._token, self._finish, self._raw):
+            self._throw_away(self._raw)
 
     # ------------------------------------------------------------ in the event loop
 
@@ -160,12 +159,8 @@ class _Job(Generic[T]):
 
     def unwrap(self) -> T:
         """The result of the function. Raises what it raised."""
-        result, self._result = self._result, None
-        assert result is not None
-        try:
-            return result.unwrap()
-        finally:
-            del result  # what it raises has a traceback with this frame
+        assert self._result is not None
+        return self._result.unwrap()
 
     def leave(self) -> None:
         """Give the job up: the task waits no longer."""

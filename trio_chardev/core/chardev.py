@@ -361,11 +361,7 @@ class Chardev:
             await runner.retire()  # noqa: ASYNC102 - it shields itself, with a deadline
             raise
         if not runner.started:
-            error, runner.error = runner.error, None
-            try:
-                raise error or ChardevClosedError(f"Chardev '{self.id}' is closed")
-            finally:
-                del error  # its traceback has this frame, and the runner's
+            raise runner.error or ChardevClosedError(f"Chardev '{self.id}' is closed")
         return runner
 
     async def _run_first(self) -> None:

@@ -14,10 +14,7 @@ from trio_chardev.qmp.server.session import QmpError
 
 @attrs.frozen(kw_only=True)
 class Reloaded:
-    """What config-reload returns: the ids of objects, chardevs and devices that it has made other.
-
-    The pages of metrics, which have no ids, are `metrics` in `changed`.
-    """
+    """What config-reload returns: the ids of objects, chardevs and devices that it has made other."""
 
     added: tuple[str, ...]
     changed: tuple[str, ...]

@@ -1,1 +1,0 @@
-"""What Prometheus is told: the metrics, and the page that it reads."""
