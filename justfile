@@ -37,6 +37,11 @@ format:
 test *args:
     {{ bin }}/python -m pytest {{ args }}
 
+# Run them and tell which steps of tasks were the longest, as all others wait meanwhile
+[group('check')]
+stalls *args:
+    {{ bin }}/python -m pytest --stalls {{ args }}
+
 # Run them without the fast ways, see core/fast.py
 [group('check')]
 plain *args:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
+import trio
 import trio._core._run as trio_run
 from hypothesis import settings
+from trio.abc import Instrument
 
+from tests.stalls import StallWatch
 from trio_chardev.core.fast import ways
 
 # The same examples each time, however long one takes; a test may ask for others.
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
 
+MOST_STALLS = 20
 FEWEST, MOST = 2, 4
 """Processes that run the tests. Even on one processor two are faster: much of it is waiting."""
 
@@ -28,6 +34,10 @@ FAST = frozenset(
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--plain", action="store_true", help="take the plain ways alone, see core/fast"
+    )
+
+    parser.addoption(
+        "--stalls", action="store_true", help="tell which steps of tasks were the longest"
     )
 
 
@@ -60,6 +70,39 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     config.option.numprocesses = max(FEWEST, min(MOST, len(os.sched_getaffinity(0))))
     if config.option.dist == "no":
         config.option.dist = "worksteal"
+
+
+@pytest.fixture(autouse=True)
+def stall_watch(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[StallWatch | None]:
+    """With `--stalls`, watch the steps of all tasks that the test runs."""
+    if not request.config.getoption("--stalls"):
+        yield None
+        return
+    watch, run = StallWatch(), trio.run
+
+    def run_watched(*args: Any, instruments: Sequence[Instrument] = (), **options: Any) -> Any:
+        return run(*args, instruments=[*instruments, watch], **options)
+
+    monkeypatch.setattr(trio, "run", run_watched)
+    yield watch
+    for stall in watch.longest[:1]:
+        request.node.user_properties.append(("stall", [stall.seconds, str(stall)]))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell the longest steps, a line for each test."""
+    found = [
+        (*value, report.nodeid)
+        for report in terminalreporter.getreports("")
+        for key, value in report.user_properties
+        if key == "stall" and report.when == "teardown"
+    ]
+    if found:
+        terminalreporter.section("longest steps")
+        for _, text, test in sorted(found, reverse=True)[:MOST_STALLS]:
+            terminalreporter.line(f"{text} ({test})")
 
 
 @pytest.fixture(params=range(12))

@@ -16,14 +16,13 @@ import trio_chardev
 PACKAGE = "trio_chardev"
 FOLDER = Path(trio_chardev.__file__).parent
 
-LEAVES = {"errors", "events", "plain_errors", "version"}
+LEAVES = {"errors", "events", "version"}
 BASE = LEAVES | {"access", "files", "libc", "options", "place", "readiness", "workers"}
 KINDS = BASE | {"core", "backends", "devices"}
 SERVICE = KINDS | {"notices", "registry", "qmp", "service", "service_log"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
     **{leaf: set[str]() for leaf in LEAVES},
-    "errors": {"plain_errors"},
     "notices": set[str](),
     "protocols": {"errors", "events"},
     "service_log": {"errors"},
@@ -34,13 +33,14 @@ MAY_IMPORT = {
     "lending": KINDS | {"notices"},
     "registry": KINDS | {"lending", "notices"},
     "qmp": KINDS | {"lending", "notices", "registry", "service_log"},
+    "metrics": KINDS | {"notices", "registry", "qmp", "protocols"},
     "service": SERVICE,
     "plugins": SERVICE,
     "config": SERVICE,
     "convert": {"errors", "files"},
     "api": SERVICE,  # the public names
     "": {"api", "version"},
-    "cli": SERVICE | {"", "config", "convert", "plugins", "protocols"},
+    "cli": SERVICE | {"", "config", "convert", "metrics", "plugins", "protocols"},
     "__main__": {"cli"},
 }
 """What each part may import beside itself."""

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from tests.pages import Machine
 from tests.services import PROGRAM, TIMEOUT, Qmp, running
+from tests.terminals import read_until, until
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = [
-    *(
-        "README.md",
-        "ARCHITECTURE.md",
-        "CHANGELOG.md",
-        "docs/bridge.md",
-        "docs/commands.md",
-        "docs/security.md",
-        "docs/python.md",
-        "docs/serial.md",
-        "docs/board-tools.md",
-        "docs/from-ser2net.md",
-    ),
-    ".github/SECURITY.md",
+    str(path.relative_to(ROOT))
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / ".github" / "SECURITY.md")
 ]
 
 
@@ -71,38 +64,66 @@ def test_the_example_for_the_shell(tmp_path: Path) -> None:
                 assert set(qmp.read()) == {"return"}
 
 
-def test_the_commands_that_find_the_service_by_themselves(tmp_path: Path) -> None:
-    """In a session of their own, so that no other service is found."""
-    (script,) = (block for block in blocks("sh") if "trio-chardev list" in block)
-    script = script.replace("trio-chardev ", "program ")
-    folder, serve, *others = script.replace("\\\n", "").splitlines()
-    lines = [
-        folder,
-        f'program() {{ {shlex.join(PROGRAM)} "$@"; }}',
-        f"{serve.removesuffix('&')} > {tmp_path}/said &",
-        f"until grep -q QMP {tmp_path}/said; do sleep 0.05; done",
-        *others,
-        "program qmp quit",
-        "wait",
-    ]
-    runtime = tmp_path / "run"
-    runtime.mkdir(mode=0o700)
-    ended = subprocess.run(
-        ["bash", "-e", "-c", "\n".join(lines)],
-        capture_output=True,
+@contextmanager
+def shell(script: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run *script* in the project's folder, where the program is in ``.venv``."""
+    machine = Machine(folder)
+    (folder / ".venv").mkdir()
+    (folder / "bin").rename(folder / ".venv" / "bin")
+    process = subprocess.Popen(
+        ["bash", "-e", "-c", script],
+        cwd=folder,
+        env=machine.environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
         text=True,
-        timeout=TIMEOUT,
-        env={
-            **os.environ,
-            "XDG_RUNTIME_DIR": str(runtime),
-            "TMPDIR": str(tmp_path),
-            "PYTHONUNBUFFERED": "1",
-        },
     )
-    assert ended.returncode == 0, ended.stderr
-    assert re.search(r"console +ringbuf", ended.stdout)
-    assert "/dev/pts/" in ended.stdout
-    assert re.search(r'"state": "closed"', ended.stdout)  # no VM, and nobody at the terminal
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):  # all of it has ended
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=TIMEOUT)
+
+
+def test_the_console_of_a_vm_shows_what_was_kept(tmp_path: Path) -> None:
+    """To the letter; with pauses in which the VM prints, and somebody looks.
+
+    In a session of their own, so that no other service is found.
+    """
+    (script,) = (block for block in blocks("sh") if "trio-chardev list" in block)
+    for command in ("list", "change"):
+        script = script.replace(f"trio-chardev {command}", f"read; trio-chardev {command}")
+    with shell(f"{script}echo changed; read; trio-chardev qmp quit; wait", tmp_path) as typed:
+        assert typed.stdin is not None
+        assert typed.stdout is not None
+        with (
+            Qmp(tmp_path / "run" / "trio-chardev" / "qmp.sock") as qmp,
+            socket.socket(socket.AF_UNIX) as vm,
+        ):
+            (folder,) = tmp_path.glob("tmp.*")
+            vm.connect(f"{folder}/guest.sock")
+            vm.sendall(b"login: ")
+            until(lambda: qmp("query-devices")[0]["to-peer"]["bytes"] == 7)
+            typed.stdin.write("\n\n")
+            typed.stdin.flush()
+            shown = ""
+            while not shown.endswith("changed\n"):
+                line = typed.stdout.readline()
+                assert line, shown
+                shown += line
+            assert re.search(r"console +ringbuf", shown)
+            assert "/dev/pts/" in shown
+            picocom = os.open(folder / "console", os.O_RDWR | os.O_NOCTTY)
+            try:
+                assert read_until(picocom, b"login: ")[0] == b""
+            finally:
+                os.close(picocom)
+            typed.stdin.write("\n")
+            typed.stdin.flush()
+            assert typed.wait(TIMEOUT) == 0
 
 
 def test_the_example_for_python(tmp_path: Path) -> None:

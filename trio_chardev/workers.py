@@ -135,8 +135,9 @@ class _Job(Generic[T]):
 
     def deliver(self) -> None:
         """Give the task the result."""
-        if self._raw is not None and not call_in_loop(self._token, self._finish, self._raw):
-            self._throw_away(self._raw)
+        raw, self._raw = self._raw, None
+        if raw is not None and not call_in_loop(self._token, self._finish, raw):
+            self._throw_away(raw)
 
     # ------------------------------------------------------------ in the event loop
 
@@ -159,8 +160,12 @@ class _Job(Generic[T]):
 
     def unwrap(self) -> T:
         """The result of the function. Raises what it raised."""
-        assert self._result is not None
-        return self._result.unwrap()
+        result, self._result = self._result, None
+        assert result is not None
+        try:
+            return result.unwrap()
+        finally:
+            del result  # what it raises has a traceback with this frame
 
     def leave(self) -> None:
         """Give the job up: the task waits no longer."""

@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import subprocess
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,41 @@ async def test_a_wrong_file_changes_nothing(tmp_path: Path) -> None:
             await served.reload("x =")
         with pytest.raises(tc.OptionsError, match="'qmp' has changed .* restart"):
             await served.reload('qmp = "unix:/x,server=on"\n')
+        assert same(served.registry, before)
+
+
+async def test_pages_of_metrics_come_go_and_are_put_back(tmp_path: Path) -> None:
+    one, two, busy = (tmp_path / name for name in ("one", "two", "busy"))
+
+    async def are_served(*paths: Path) -> bool:
+        for path in (one, two):
+            try:
+                (await trio.open_unix_socket(str(path))).socket.close()
+            except OSError:
+                if path in paths:
+                    return False
+            else:
+                if path not in paths:
+                    return False
+        return True
+
+    async with serving(tmp_path, f'metrics = "unix:{one}"\n' + textwrap.dedent(BASE)) as served:
+        before = all_of(served.registry)
+        assert await are_served(one)
+        result = await served.reload(f'metrics = "{two}"\n' + textwrap.dedent(BASE))
+        assert result.text == "1 changed"
+        assert result.changed == ("metrics",)
+        assert await are_served(two)
+        busy.mkdir()
+        with pytest.raises(tc.OptionsError, match=r"x\.toml:1: \[metrics\[1\]\]: Failed to unlink"):
+            await served.reload(f'metrics = ["{one}", "{busy}"]\n' + textwrap.dedent(BASE))
+        assert await are_served(two), "the step before is undone"
+        await served.reload(f'metrics = ["{one}", "{two},clients=on"]\n' + textwrap.dedent(BASE))
+        assert await are_served(one, two)
+        with pytest.raises(ConfigError, match=r"\[metrics\]: metrics at '\*' need a loop"):
+            await served.reload('metrics = "*:9101"\n' + textwrap.dedent(BASE))
+        await served.reload(BASE)
+        assert await are_served()
         assert same(served.registry, before)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import trio_chardev as tc
-from trio_chardev.access.authz import AuthzList
+from trio_chardev.access.objects import AuthzList
 from trio_chardev.cli.options import ServeOptions
 from trio_chardev.config import files
 from trio_chardev.config.configuration import read_configuration
@@ -209,7 +209,7 @@ def test_all_faults_are_told_with_file_line_and_key(tmp_path: Path) -> None:
         """,
     ) == [
         "0.toml:1: [colour]: there is no 'colour': there are chardev, device, object, console, "
-        "template, qmp, monitor, log",
+        "template, qmp, monitor, metrics, log",
         "0.toml:2: [qmp[0]]: this is no string",
         "0.toml:2: [qmp[1]]: 'socket:x' is not a valid char driver",
         "0.toml:4: [chardev.x]: 'nul' is not a valid char driver name",

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import trio
@@ -56,6 +56,8 @@ class Soak:
     floods: Floods = attrs.field(init=False)
     bytes_checked: int = 0
     seconds: float = 0.0
+    stalls: dict[str, Any] = attrs.Factory(dict)
+    """How long the steps of the service's tasks took."""
 
     def __attrs_post_init__(self) -> None:
         self.floods = Floods(self.folder, random.Random(self.seed))
@@ -86,6 +88,7 @@ class Soak:
                 await self._look_at_what_is_left(service)
             nursery.cancel_scope.cancel()
         self.seconds = service.seconds
+        self.stalls = service.stalls()
         if self.short is not None:
             words = (self.folder / "service.log").read_text()
             self.faults["lines of the log about it"] = words.count(SHORTAGES[self.short].words)
@@ -192,6 +195,9 @@ class Soak:
             ("short of", self.short) if self.short else ("faults", sum(self.faults.values())),
             *((f"  {name}", count) for name, count in sorted(self.faults.items())),
             ("99 of 100 round trips, without and beside floods, ms", f"{quiet}, {loud}"),
+            ("steps of tasks", f"{self.stalls['steps']:,}"),
+            ("  999 of 1,000 took at most, ms", f"{self.stalls['p99.9'] * 1e3:.2f}"),
+            *(("  the longest", stall) for stall in self.stalls["longest"][:3]),
             ("bytes checked", f"{self.bytes_checked:,}"),
             ("lost, repeated", "0, 0"),
             ("Python's blocks in use, before, after", f"{before.blocks}, {after.blocks}"),

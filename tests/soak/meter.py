@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,11 +10,11 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import attrs
 
-from tests.soak.served import ANSWERS
+from tests.soak.served import ANSWERS, MEMORY, STALLS
 
 PROGRAM: Final = [sys.executable, "-m", "tests.soak.served", "serve"]
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -67,10 +68,18 @@ class Service:
 
     def measure(self) -> InUse:
         """Ask how much memory is in use."""
+        return InUse(*map(int, self._ask(MEMORY).split()))
+
+    def stalls(self) -> dict[str, Any]:
+        """Ask how many steps there were, how long they took, and which were the longest."""
+        answer: dict[str, Any] = json.loads(self._ask(STALLS))
+        return answer
+
+    def _ask(self, question: bytes) -> bytes:
         assert self.process.stdin is not None
-        self.process.stdin.write(b"?")
+        self.process.stdin.write(question)
         self.process.stdin.flush()
-        return InUse(*map(int, self.answers.readline().split()))
+        return self.answers.readline()
 
     @property
     def memory(self) -> int:

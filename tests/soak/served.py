@@ -1,17 +1,18 @@
-"""The service, with a thread that says how much memory is in use.
+"""The service, with a thread that says how much memory is in use, and which steps were long.
 
 Resident memory, which can be seen from outside, says little about that: it includes what malloc(3)
 and Python keep for later, in pieces, and grows as long as more comes together than ever before.
 What Trio keeps for later is not in use either: see `LeftScopes`.
 
 The thread answers each byte on standard input with a line on the descriptor that the
-environment names.
+environment names: `MEMORY` with two numbers, `STALLS` with an object of JSON.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import json
 import os
 import sys
 import threading
@@ -20,9 +21,12 @@ from typing import Final
 
 import trio
 
+from tests.stalls import StallWatch
 from trio_chardev.cli import main
 
 ANSWERS = "SOAK_ANSWERS"
+MEMORY: Final = b"m"
+STALLS: Final = b"s"
 MANY: Final = 5000  # scopes; more than Trio keeps: 1,000, and twice those that are still entered
 FAR: Final = 3600.0  # seconds; Trio keeps what is not due yet
 
@@ -80,15 +84,22 @@ def measure() -> tuple[int, int]:
     return blocks, info.uordblks + info.hblkhd
 
 
-def _answer(fd: int, left: LeftScopes) -> None:
-    while os.read(0, 1):
-        left.forget()
-        os.write(fd, b"%d %d\n" % measure())
+def _answer(fd: int, left: LeftScopes, stalls: StallWatch) -> None:
+    while question := os.read(0, 1):
+        if question == STALLS:
+            longest = [str(stall) for stall in stalls.longest]
+            said = {"steps": stalls.steps, "p99.9": stalls.quantile(0.999), "longest": longest}
+            os.write(fd, json.dumps(said).encode() + b"\n")
+        else:
+            stalls.is_on = False  # that takes long
+            left.forget()
+            os.write(fd, b"%d %d\n" % measure())
+            stalls.is_on = True
 
 
 if __name__ == "__main__":
     answers = int(os.environ.pop(ANSWERS))
-    left = LeftScopes()
-    threading.Thread(target=_answer, args=(answers, left), daemon=True).start()
-    trio.run = partial(trio.run, instruments=[left])  # type: ignore[assignment]
+    left, stalls = LeftScopes(), StallWatch()
+    threading.Thread(target=_answer, args=(answers, left, stalls), daemon=True).start()
+    trio.run = partial(trio.run, instruments=[left, stalls])  # type: ignore[assignment]
     main()

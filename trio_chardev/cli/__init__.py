@@ -17,7 +17,7 @@ from trio_chardev.cli.errors import print_error, status_of
 from trio_chardev.cli.group import JSON, SOCKET, cli, load_plugins
 from trio_chardev.cli.inherited import Inherited, fill_standard
 from trio_chardev.cli.output import say, warn
-from trio_chardev.plain_errors import ChardevError
+from trio_chardev.errors import ChardevError
 
 __all__ = ["attach_command", "chardev_commands", "cli", "console_commands", "main"]
 
@@ -79,6 +79,13 @@ CONFIG = click.option(
     help="Make a user of chardevs, such as a bridge between two; 'help' lists the drivers.",
 )
 @click.option(
+    "--metrics",
+    "metrics",
+    multiple=True,
+    metavar="[HOST:]PORT|unix:PATH|fd:NAME[,OPT...]",
+    help="Serve metrics for Prometheus at http://ADDRESS/metrics; 'help' lists the options.",
+)
+@click.option(
     "--echr",
     metavar="NUMBER",
     help="The escape character of muxes, instead of 1 (ctrl-a); with h it lists the commands.",
@@ -118,6 +125,7 @@ def serve_command(
     objects: Sequence[str],
     sandbox: Sequence[str],
     devices: Sequence[str],
+    metrics: Sequence[str],
     echr: str | None,
     state: str | None,
     pidfile: str | None,
@@ -138,6 +146,7 @@ def serve_command(
     from trio_chardev.cli.running import run
     from trio_chardev.cli.serve import serve
     from trio_chardev.cli.service_log import printing_in_background
+    from trio_chardev.config.configuration import read_configuration
     from trio_chardev.files import made_by_systemd
     from trio_chardev.options.keyval import HelpRequested
     from trio_chardev.service_log.options import LogOptions
@@ -158,11 +167,6 @@ def serve_command(
             takes_files = bool(config or not is_told)
 
             def parse() -> ServeOptions:
-                configuration = None
-                if takes_files:
-                    from trio_chardev.config.configuration import read_configuration
-
-                    configuration = read_configuration(config)
                 return ServeOptions.parse(
                     chardevs,
                     monitors,
@@ -175,9 +179,10 @@ def serve_command(
                     echr,
                     state_path,
                     inherited,
-                    configuration,
+                    read_configuration(config) if takes_files else None,
                     log,
                     qmp_trace,
+                    metrics,
                 )
 
             options = parse()

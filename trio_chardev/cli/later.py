@@ -15,6 +15,7 @@ from typing import Any, Final
 import attrs
 import trio
 
+from trio_chardev.cli.endpoints import Endpoints
 from trio_chardev.cli.maker import RESTORE_TIMEOUT, Maker
 from trio_chardev.cli.restore import WHAT, Make
 from trio_chardev.config.absent import AbsentOptions, Attempts
@@ -54,7 +55,13 @@ class Later:
     configured: Container[tuple[Table, str]]
     """What comes from files."""
     _nursery: trio.Nursery
+    endpoints: Endpoints = attrs.field(init=False)
+    """The pages of metrics."""
     _trying: dict[tuple[Table, str], _Trying] = attrs.Factory(dict)
+
+    def __attrs_post_init__(self) -> None:
+        maker = self.maker
+        self.endpoints = Endpoints(maker.service.registry, maker.inherited, self._nursery)
 
     @property
     def makes(self) -> Mapping[Table, Make]:

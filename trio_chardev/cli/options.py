@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
-from trio_chardev.access.objects import MonitorQmp, ObjectOptions
+from trio_chardev.access.objects import OBJECT, MonitorQmp, ObjectOptions
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
-from trio_chardev.access.table import OBJECT
-from trio_chardev.backends.table import GRAMMAR as GRAMMAR
 from trio_chardev.cli.errors import saying
 from trio_chardev.cli.inherited import Inherited
-from trio_chardev.cli.reader import Monitor, MonitorOptions as MonitorOptions, QmpListener, Reader
+from trio_chardev.cli.reader import (
+    MetricsPage,
+    Monitor,
+    MonitorOptions as MonitorOptions,
+    QmpListener,
+    Reader,
+)
+from trio_chardev.config.configuration import Configuration
+from trio_chardev.config.structured import GRAMMAR as GRAMMAR
 from trio_chardev.core.environment import DEFAULT_ESCAPE
 from trio_chardev.devices.base import DeviceOptions
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import OptionsError
+from trio_chardev.metrics.options import METRICS_HELP
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.grammar import help_text
 from trio_chardev.options.keyval import (
@@ -27,9 +33,6 @@ from trio_chardev.options.keyval import (
 )
 from trio_chardev.qmp.server.state import Table
 from trio_chardev.service_log.options import LogOptions
-
-if TYPE_CHECKING:
-    from trio_chardev.config.configuration import Configuration
 
 QMP_HELP = """\
 QMP listeners and monitors:
@@ -60,6 +63,7 @@ class ServeOptions:
     """The option of each object, chardev and device, or its place in a file, for error texts."""
     monitors: Sequence[Monitor]
     listeners: Sequence[QmpListener]
+    metrics: Sequence[MetricsPage] = ()
     pidfile: str | None = None
     sandbox: Sandbox = EVERYWHERE
     """The paths that QMP clients may name."""
@@ -100,6 +104,7 @@ class ServeOptions:
         configuration: Configuration | None = None,
         log: LogOptions | None = None,
         qmp_trace: str | None = None,
+        metrics: Sequence[str] = (),
     ) -> ServeOptions:
         """Parse the options, and add what *configuration* says.
 
@@ -118,6 +123,8 @@ class ServeOptions:
             reader.read_monitor(text)
         for number, text in enumerate(listeners):
             reader.read_qmp(text, f"compat_monitor{number}")
+        for text in metrics:
+            reader.read_metrics(text)
         if configuration is not None:
             reader.add_configuration(configuration)
             log = (log or LogOptions()).over(configuration.log)
@@ -128,6 +135,7 @@ class ServeOptions:
             said=reader.said,
             monitors=reader.monitors,
             listeners=reader.listeners,
+            metrics=reader.metrics,
             pidfile=pidfile,
             sandbox=_sandbox(sandbox),
             escape=DEFAULT_ESCAPE if echr is None else _parse_echr(echr),
@@ -153,6 +161,8 @@ class ServeOptions:
                 return help_text("", {"monitor": MonitorOptions}, "monitor")
             case "qmp":
                 return QMP_HELP
+            case "metrics":
+                return METRICS_HELP
         return GRAMMAR.help_text(request.subject)
 
 

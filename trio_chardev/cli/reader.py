@@ -6,20 +6,24 @@ import contextlib
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import attrs
 
-from trio_chardev.access.objects import ObjectOptions
-from trio_chardev.access.table import OBJECT
+from trio_chardev.access.objects import OBJECT, ObjectOptions
 from trio_chardev.backends.socket.addresses import FdAddress
-from trio_chardev.backends.socket.options import SocketOptions
-from trio_chardev.backends.table import BACKEND, GRAMMAR
+from trio_chardev.backends.socket.socket import SocketOptions
+from trio_chardev.backends.stacked.mux import MuxOptions
+from trio_chardev.backends.table import BACKEND
 from trio_chardev.cli.errors import saying
 from trio_chardev.cli.inherited import Inherited
+from trio_chardev.config.configuration import Configuration
+from trio_chardev.config.nodes import Spot
+from trio_chardev.config.structured import GRAMMAR
 from trio_chardev.devices.base import DeviceOptions
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import DeviceExistsError, OptionsError
+from trio_chardev.metrics.options import MetricsOptions, check_installed, parse_metrics
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.grammar import ChardevSpec, check_id
 from trio_chardev.options.keyval import (
@@ -31,11 +35,8 @@ from trio_chardev.options.keyval import (
 from trio_chardev.options.legacy import parse_legacy
 from trio_chardev.options.members import TaggedUnion
 from trio_chardev.options.structure import structure
+from trio_chardev.qmp.commands.object import duplicate_object
 from trio_chardev.qmp.server.state import Table
-
-if TYPE_CHECKING:
-    from trio_chardev.config.configuration import Configuration
-    from trio_chardev.config.nodes import Spot
 
 
 @attrs.frozen(kw_only=True)
@@ -78,6 +79,14 @@ class QmpListener:
     """See `MonitorOptions`."""
 
 
+@attrs.frozen
+class MetricsPage:
+    """A ``--metrics``."""
+
+    said: str
+    options: MetricsOptions
+
+
 @attrs.define
 class Reader:
     """Parses one option after another. All methods raise OptionsError."""
@@ -90,6 +99,7 @@ class Reader:
     said: dict[tuple[Table, str], str] = attrs.Factory(dict)
     monitors: list[Monitor] = attrs.Factory(list)
     listeners: list[QmpListener] = attrs.Factory(list)
+    metrics: list[MetricsPage] = attrs.Factory(list)
     _numbers: Iterator[int] = attrs.Factory(itertools.count)
 
     def read_object(self, text: str) -> None:
@@ -97,8 +107,6 @@ class Reader:
         with saying(said):
             made = self._read_variant(OBJECT, "object", text)
             if made.id in self.objects:
-                from trio_chardev.qmp.commands.object import duplicate_object
-
                 raise duplicate_object(made.id)
         self.objects[made.id] = made
         self.said["objects", made.id] = said
@@ -173,6 +181,18 @@ class Reader:
         monitor = MonitorOptions(chardev=legacy.id, insecure=insecure)
         self.monitors.append(Monitor(said, monitor))
 
+    def read_metrics(self, text: str) -> None:
+        said = f"--metrics {text}"
+        with saying(said):
+            self._add_metrics(said, text)
+
+    def _add_metrics(self, said: str, text: str) -> None:
+        options = parse_metrics(text)
+        check_installed()
+        if any(page.options == options for page in self.metrics):
+            raise OptionsError("these metrics are there twice")
+        self.metrics.append(MetricsPage(said, options))
+
     # ------------------------------------------------------------ files
 
     def add_configuration(self, configuration: Configuration) -> None:
@@ -196,6 +216,9 @@ class Reader:
         for number, node in enumerate(configuration.listeners, first):
             with faults.at(node.spot):
                 self._add_qmp(str(node.spot), node.value, f"compat_monitor{number}")
+        for node in configuration.metrics:
+            with faults.at(node.spot):
+                self._add_metrics(str(node.spot), node.value)
         self._check_names(configuration)
         faults.raise_any()
 
@@ -263,7 +286,5 @@ def _structure(spec: ChardevSpec) -> dict[str, BackendOptions]:
     options: BackendOptions = structure(BACKEND, spec.backend, "backend")
     if not spec.mux:
         return {spec.id: options}
-    from trio_chardev.backends.stacked.mux import MuxOptions
-
     base = f"{spec.id}-base"
     return {base: options, spec.id: MuxOptions(chardev=base)}

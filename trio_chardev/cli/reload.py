@@ -15,13 +15,13 @@ from typing import Any, Final
 import attrs
 import trio
 
-from trio_chardev.access.objects import MonitorQmp
-from trio_chardev.access.table import OBJECT
+from trio_chardev.access.objects import OBJECT, MonitorQmp
 from trio_chardev.backends.table import BACKEND
 from trio_chardev.cli.later import Later
 from trio_chardev.cli.maker import RESTORE_TIMEOUT
 from trio_chardev.cli.notify import Notifier
 from trio_chardev.cli.options import ServeOptions
+from trio_chardev.cli.reader import MetricsPage
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import NOTICE, ChardevError, OptionsError
 from trio_chardev.files import work_on_files
@@ -63,6 +63,16 @@ class Difference:
         """All that differs."""
         return [(table, id) for table in UNIONS for id, _, _ in self.of(table)]
 
+    @property
+    def metrics(self) -> tuple[list[MetricsPage], list[MetricsPage]]:
+        """The pages of metrics that are there no more, and those that are new."""
+        old, new = self.old.metrics, self.new.metrics
+        before, now = ({page.options for page in pages} for pages in (old, new))
+        return (
+            [page for page in old if page.options not in now],
+            [page for page in new if page.options not in before],
+        )
+
     def check(self) -> None:
         """Raise OptionsError for what can't be applied while the service runs."""
         for name in ("monitors", "listeners"):
@@ -79,7 +89,10 @@ class Difference:
         rows = [(id, before, now) for table in UNIONS for id, before, now in self.of(table)]
         return Reloaded(
             added=tuple(id for id, before, _ in rows if before is None),
-            changed=tuple(id for id, before, now in rows if None not in (before, now)),
+            changed=(
+                *(id for id, before, now in rows if None not in (before, now)),
+                *(("metrics",) if any(self.metrics) else ()),
+            ),
             removed=tuple(id for id, _, now in rows if now is None),
         )
 
@@ -258,6 +271,11 @@ class _Change:
         for id, before, now in objects:
             if now is None:
                 await self._drop_object(id, before)
+        gone, come = self._difference.metrics
+        for page in gone:
+            await self._close_metrics(page)
+        for page in come:
+            await self._open_metrics(page)
 
     def _pause(self, key: Key) -> None:
         """Try no more to make what the files say otherwise now."""
@@ -339,6 +357,22 @@ class _Change:
         await drop_object(self._registry, id)
         if before is not None:
             self._undo.append(undo)
+
+    # ------------------------------------------------------------ metrics
+
+    async def _close_metrics(self, page: MetricsPage) -> None:
+        async def undo() -> None:
+            await self._later.endpoints.open(page.options, page.said)
+
+        await self._later.endpoints.close(page.options)
+        self._undo.append(undo)
+
+    async def _open_metrics(self, page: MetricsPage) -> None:
+        async def undo() -> None:
+            await self._later.endpoints.close(page.options)
+
+        await self._later.endpoints.open(page.options, page.said)
+        self._undo.append(undo)
 
 
 def _is_monitor(row: tuple[str, Any, Any]) -> bool:

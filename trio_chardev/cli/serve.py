@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 
 import trio
 
-from trio_chardev.access.table import OBJECT
+from trio_chardev.access.objects import OBJECT
 from trio_chardev.backends.socket.addresses import FdAddress, UnixAddress
-from trio_chardev.backends.socket.options import SocketOptions
+from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.backends.table import BACKEND
 from trio_chardev.cli.address import default_monitor_path
 from trio_chardev.cli.errors import saying
@@ -21,6 +21,7 @@ from trio_chardev.cli.notify import Notifier
 from trio_chardev.cli.options import ServeOptions
 from trio_chardev.cli.output import announce, complain, printable
 from trio_chardev.cli.pidfile import keeping_pid
+from trio_chardev.cli.reload import Reloader
 from trio_chardev.cli.restore import Wanted, is_monitor, make_all, plan
 from trio_chardev.cli.service_log import ServiceLog
 from trio_chardev.config.absent import ABSENT
@@ -31,10 +32,10 @@ from trio_chardev.qmp.commands.context import Tracer
 from trio_chardev.qmp.server.state import StateFile, open_state_file
 from trio_chardev.service import Service, catching, catching_signals, open_service
 
-# With Python's default thresholds a full collection, which walks all objects, comes every few
-# dozen chardev-adds once thousands of chardevs exist; and there are next to no cycles to find.
-# With these an add among 3,000 takes 85 us instead of 120.
-GC_THRESHOLDS = (50_000, 20, 100)
+# A collection holds up everybody, and there are next to no cycles to find. With Python's default thresholds
+# a full one, which walks all objects, comes every few dozen chardev-adds once thousands of chardevs exist.
+# With these it comes after 10 million objects that stayed, and the others take less than 1 ms.
+GC_THRESHOLDS = (1_000, 10, 1_000)
 
 ACTIVATED = "qmp"  # systemd's name of a socket where QMP is served unless another place is given
 
@@ -82,8 +83,6 @@ async def serve(
                 async def begin() -> None:
                     later = await add_all(service, options, state_file, nursery)
                     if reread is not None:
-                        from trio_chardev.cli.reload import Reloader
-
                         reloader = Reloader(options, later, state_file, reread, nursery, notifier)
                         if service_log is not None:
                             reloader.apply_log = service_log.apply
@@ -149,6 +148,8 @@ async def add_all(
         path = default_monitor_path()
         await service.listen_qmp(SocketOptions(addr=UnixAddress(str(path))))
         announce(f"QMP at {path}")
+    for page in options.metrics:
+        await later.endpoints.open(page.options, page.said)
     return later
 
 

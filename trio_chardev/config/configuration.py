@@ -9,8 +9,7 @@ from typing import Any, Final
 
 import attrs
 
-from trio_chardev.access.objects import ObjectOptions
-from trio_chardev.access.table import OBJECT
+from trio_chardev.access.objects import OBJECT, ObjectOptions
 from trio_chardev.config.console import check_keys, parts_of
 from trio_chardev.config.files import find_files, read_node
 from trio_chardev.config.nodes import Faults, Node, Spot
@@ -33,6 +32,7 @@ TABLES: Final[Mapping[str, str]] = {
 LISTS: Final[Mapping[str, str]] = {
     "qmp": "an array of what `--qmp` takes, or one string",
     "monitor": "an array of what `--monitor` takes, or one string",
+    "metrics": "an array of what `--metrics` takes, or one string",
 }
 """Keys that are no tables, and what they are."""
 LOG: Final[Mapping[str, str]] = {
@@ -61,6 +61,8 @@ class Configuration:
     """Texts as ``--qmp`` takes them."""
     log: LogOptions = attrs.Factory(LogOptions)
     """What is said about the service's log."""
+    metrics: tuple[Node, ...] = ()
+    """Texts as ``--metrics`` takes them."""
 
 
 def read_configuration(given: Iterable[str]) -> Configuration:
@@ -86,6 +88,7 @@ def read_configuration(given: Iterable[str]) -> Configuration:
         monitors=tuple(maker.lists["monitor"]),
         listeners=tuple(maker.lists["qmp"]),
         log=maker.log,
+        metrics=tuple(maker.lists["metrics"]),
     )
 
 

@@ -6,17 +6,16 @@ It stands for the chardevs ``NAME`` and ``NAME-console``, the bridge ``NAME-brid
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
 import attrs
 
-from trio_chardev.backends.table import GRAMMAR
 from trio_chardev.config.nodes import Faults, Node
-from trio_chardev.config.structured import Values, table_of, values_of_text
+from trio_chardev.config.structured import GRAMMAR, Values, table_of, values_of_text
 from trio_chardev.devices.bridge import BridgeOptions
 from trio_chardev.options.members import describe
+from trio_chardev.options.where import HOW_TO_LISTEN, read_where
 
 OWN_KEYS: Final[Mapping[str, str]] = {
     "device": "where the board or the VM is: `KIND,KEY=VALUE,...`, or a table with `kind`",
@@ -47,11 +46,6 @@ BRIDGE_KEYS: Final = (
     - CONSOLE_KEYS
 )
 """Keys that are options of the bridge."""
-
-LOOPBACK: Final = "127.0.0.1"
-ALL: Final = "*"
-
-_HOST_PORT: Final = re.compile(r"(?:(?P<host>[^:/\[\]]+|\[[^\]/]+\]):)?(?P<port>[A-Za-z0-9-]+)")
 
 
 @attrs.frozen
@@ -156,7 +150,7 @@ def _listener_of(node: Node, faults: Faults) -> dict[str, Node]:
     """Read ``ADDRESS,key=value,...``."""
     values = values_of_text(node, "listen", faults)
     address = values.pop("listen", node).value
-    for key, text in _address_of(address).items():
+    for key, text in read_where(address).items():
         if key in values:
             faults.add(node.spot, f"'{key}' is there twice")
         values[key] = Node(node.spot, text)
@@ -164,21 +158,3 @@ def _listener_of(node: Node, faults: Faults) -> dict[str, Node]:
         faults.add(node.spot, f"'{address}' is neither HOST:PORT nor a path: {HOW_TO_LISTEN}")
         values["path"] = Node(node.spot, "?")  # lest it be said twice
     return values
-
-
-HOW_TO_LISTEN: Final = (
-    "PORT listens at 127.0.0.1, *:PORT at all addresses, /PATH at a UNIX socket, fd:NAME at an "
-    "inherited one"
-)
-
-
-def _address_of(text: str) -> dict[str, str]:
-    for kind in ("fd", "vsock"):
-        if text.startswith(f"{kind}:"):
-            return {kind: text.removeprefix(f"{kind}:")}
-    if "/" in text:
-        return {"path": text.removeprefix("unix:")}
-    if (found := _HOST_PORT.fullmatch(text)) is None:
-        return {}
-    host = LOOPBACK if found["host"] is None else found["host"].strip("[]")
-    return {"host": "" if host == ALL else host, "port": found["port"]}

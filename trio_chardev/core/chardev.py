@@ -361,7 +361,11 @@ class Chardev:
             await runner.retire()  # noqa: ASYNC102 - it shields itself, with a deadline
             raise
         if not runner.started:
-            raise runner.error or ChardevClosedError(f"Chardev '{self.id}' is closed")
+            error, runner.error = runner.error, None
+            try:
+                raise error or ChardevClosedError(f"Chardev '{self.id}' is closed")
+            finally:
+                del error  # its traceback has this frame, and the runner's
         return runner
 
     async def _run_first(self) -> None:

@@ -1,4 +1,4 @@
-"""Which web pages may connect (RFC 6455, 10.2), and what they may ask for.
+"""Which web pages may connect (RFC 6455, 10.2).
 
 A browser lets every page that is open in it connect to every WebSocket that the computer can reach,
 and only tells where the page comes from, in the Origin header. Other programs send none.
@@ -21,13 +21,7 @@ _ORIGIN = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _PORT = re.compile(r":(?:[0-9]+|\*)$")
-_PATH = re.compile(r"/[!-\"$-~]*")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-
-
-def is_path(text: str, *, with_query: bool) -> bool:
-    """Can *text* be the target of a request as it is?"""
-    return _PATH.fullmatch(text) is not None and (with_query or "?" not in text)
 
 
 def can_be_allowed(text: str) -> bool:
@@ -51,6 +45,12 @@ def may_connect(
     if theirs is None or ours is None or not _is_known(ours, names):
         return False
     return theirs == ours or (_is_loopback(theirs) and _is_loopback(ours))
+
+
+def is_known_host(host: str) -> bool:
+    """Is *host*, a Host header, an address or ``localhost``, which no page can make its own name?"""
+    ours = _host_of(f"//{host}")
+    return ours is not None and _is_known(ours, ())
 
 
 def _is_meant(origin: str, one: str) -> bool:

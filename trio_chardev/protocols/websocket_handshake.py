@@ -17,6 +17,7 @@ from wsproto.utilities import generate_accept_token, generate_nonce
 
 from trio_chardev.protocols.origin import may_connect
 
+_PATH = re.compile(r"/[!-\"$-~]*")
 _ABSOLUTE = re.compile(r"https?://[^/]*", re.IGNORECASE)
 MAX_HEAD = 8192
 """How many bytes the head of a request or a response may have."""
@@ -111,7 +112,7 @@ class ServerHandshake(Handshake):
         request = self._http.next_event()
         if not isinstance(request, h11.Request):
             return False
-        if self._path is not None and _path_of(request) != self._path:
+        if self._path is not None and path_of(request) != self._path:
             raise HandshakeError(f"there is only '{self._path}'", HTTPStatus.NOT_FOUND)
         key, subprotocols = _check_request(request)
         self._host, *_ = _lines(request, b"host")  # h11 requires one
@@ -189,7 +190,12 @@ class ClientHandshake(Handshake):
                 raise HandshakeError(f"the server answers {answer.status_code} {reason}".rstrip())
 
 
-def _path_of(request: h11.Request) -> str:
+def is_path(text: str, *, with_query: bool) -> bool:
+    """Can *text* be the target of a request as it is?"""
+    return _PATH.fullmatch(text) is not None and (with_query or "?" not in text)
+
+
+def path_of(request: h11.Request) -> str:
     """The path of *request*, without its query."""
     target = request.target.decode("latin-1").partition("?")[0]
     absolute = _ABSOLUTE.match(target)  # the form that proxies get (RFC 9112, 3.2.2)

@@ -93,12 +93,22 @@ def _credentials(sock: AnySocket) -> tuple[int, int, int]:
 
 def check_listening(sock: socket.socket) -> None:
     """Raise BackendError if *sock*, which listens, can be reached from another machine."""
+    if (where := exposed_at(sock)) is not None:
+        raise _exposed(where)
+
+
+def exposed_at(sock: socket.socket) -> str | None:
+    """Return where other machines reach *sock*, which listens; None if none does.
+
+    Raises BackendError if that can't be told.
+    """
     with backend_errors("Could not look where it listens"):  # such as for want of memory
         name = sock.getsockname()
     if sock.family == socket.AF_VSOCK or (
         sock.family in (socket.AF_INET, socket.AF_INET6) and not is_loopback(name[0])
     ):
-        raise _exposed(str(name[0]))
+        return str(name[0])
+    return None
 
 
 def check_remote(address: SocketAddress) -> None:

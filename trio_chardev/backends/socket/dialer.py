@@ -84,7 +84,10 @@ async def connect(address: SocketAddress, sandbox: Sandbox = EVERYWHERE) -> sock
             return await _connect_to(endpoint, sandbox)
         except OSError as exc:
             error = exc
-    raise BackendError.from_os_error(f"Failed to connect to '{address}'", error) from error
+    try:
+        raise BackendError.from_os_error(f"Failed to connect to '{address}'", error) from error
+    finally:
+        del error  # its traceback has this frame
 
 
 async def _connect_to(endpoint: Endpoint, sandbox: Sandbox) -> socket.socket:

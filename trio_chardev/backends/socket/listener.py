@@ -28,7 +28,7 @@ from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.backends.borrowed import NonBlocking
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.socket import rights
-from trio_chardev.backends.socket.access import PRIVATE, check_listening
+from trio_chardev.backends.socket.access import PRIVATE, check_listening, exposed_at
 from trio_chardev.backends.socket.addresses import (
     Endpoint,
     FdAddress,
@@ -202,6 +202,11 @@ class Listener:
         """Raise BackendError if clients may come from another machine."""
         for sock in self._sockets:
             check_listening(sock)
+
+    @property
+    def exposed_at(self) -> str | None:
+        """Where clients may come from another machine; None if none may. Raises BackendError."""
+        return next(filter(None, map(exposed_at, self._sockets)), None)
 
     def make_private(self) -> None:
         """Let only this user connect to its socket file, if any; a thread changes its mode."""

@@ -106,8 +106,12 @@ class Call:
 
     def result(self) -> Any:
         """Return what the finished command returned, or raise its error."""
-        if self._error is not None:
-            raise self._error
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback has this frame
         return self._value
 
     def close_fds(self) -> None:

@@ -14,7 +14,10 @@ from trio_chardev.qmp.server.session import QmpError
 
 @attrs.frozen(kw_only=True)
 class Reloaded:
-    """What config-reload returns: the ids of objects, chardevs and devices that it has made other."""
+    """What config-reload returns: the ids of objects, chardevs and devices that it has made other.
+
+    The pages of metrics, which have no ids, are `metrics` in `changed`.
+    """
 
     added: tuple[str, ...]
     changed: tuple[str, ...]

@@ -1,0 +1,1 @@
+"""What Prometheus is told: the metrics, and the page that it reads."""
