@@ -160,7 +160,7 @@ def test_mistakes(call: Call, arguments: list[str], status: int, text: str) -> N
     assert errors.count("\n") == 1 or status == 2
 
 
-def test_send_needs_a_local_service(call: Call) -> None:
+def test_send_to_another_machine_needs_a_listener(call: Call) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with running(
@@ -168,8 +168,15 @@ def test_send_needs_a_local_service(call: Call) -> None:
     ):
         at = ("-s", f"127.0.0.1:{port}")
         wait_for(lambda: call("list", *at)[0] == 0)
-        text = "trio-chardev: send needs a UNIX socket of the service, to pass a descriptor\n"
-        assert call("send", *at, "c", "x") == (1, "", text)
+        status, said, errors = call("send", *at, "c", "x")
+        assert (status, said) == (1, "")
+        assert errors.startswith(
+            "trio-chardev: descriptors can't be passed over TCP, and console 'c' "
+        )
+        listen = ["device_add", "driver=listener", "console=c", "host=127.0.0.1", "port=0"]
+        assert call("qmp", *at, *listen)[0] == 0
+        assert call("send", *at, "c", "x") == (0, "", "")
+        assert call("send", *at, "c", "x", "--cursor") == (0, "0\n", "")
         assert call("history", *at, "c") == (0, "", "")
 
 

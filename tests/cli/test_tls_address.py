@@ -162,6 +162,15 @@ def test_a_terminal_is_attached_through_tls_by_a_listener_that_has_it(secured: S
         assert user.wait() == 0
 
 
+def test_text_is_sent_through_tls_and_the_answer_found(secured: Secured, run: Call) -> None:
+    at = ("-s", secured.address)
+    status, cursor, errors = run("send", *at, "board", "uname" * 1000, "--cursor")
+    assert (status, errors) == (0, "")
+    secured.board.expect(b"uname" * 1000)
+    secured.board.print(b"Linux\n")
+    assert run("expect", *at, "board", "Linux", "--since", cursor.strip()) == (0, "Linux", "")
+
+
 def test_keys_never_go_through_a_listener_without_tls_where_the_monitor_has_it(
     secured: Secured, run: Call
 ) -> None:

@@ -21,8 +21,8 @@ from trio_chardev.cli.attach_session import (
     Session,
     Wish,
     open_session,
-    send_some,
 )
+from trio_chardev.cli.console_stream import send_some
 from trio_chardev.cli.running import run_until_signal
 from trio_chardev.cli.terminal import LAST_WORDS, STANDARD, LocalTerminal, open_local_terminal
 from trio_chardev.core.nursery import open_background_nursery

@@ -1,39 +1,35 @@
 """One connection of ``trio-chardev attach``: QMP, and beside it the bytes of a console.
 
 At a local service we pass one end of a socketpair (getfd), which becomes a client (chardev-attach).
-Descriptors can't be passed over TCP; there one of the console's listeners has to do, see `_dial`.
+Descriptors can't be passed over TCP; there one of the console's listeners has to do, see `dial`.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, TypeAlias
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
 
 import attrs
 import trio
 
-from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress
+from trio_chardev.backends.socket.addresses import SocketAddress
 from trio_chardev.cli.client import ANSWER_TIMEOUT, Service, connected
+from trio_chardev.cli.console_stream import (
+    AttachError as AttachError,
+    Stream,
+    closed_at_end,
+    closed_on_error,
+    dial,
+)
 from trio_chardev.cli.names import Board, board_of
-from trio_chardev.cli.tls_address import TlsAddress
-from trio_chardev.errors import ChardevError, OptionsError
+from trio_chardev.errors import OptionsError
 from trio_chardev.events import UNKNOWN_SIZE, WindowSize
 from trio_chardev.protocols.terminal import QueryFilter
 from trio_chardev.qmp.client.client import QmpConnectionError, QmpError, QmpEvent, QmpEvents
 
-PLAIN: Final = "tcp:"  # how query-devices shows the address of a listener without a protocol
-ATTEMPTS: Final = 40
-INTERVAL: Final = 0.05  # seconds between two of them
 CLIENT_EVENTS: Final = ("CHARDEV_CLIENT_TOLD", "CHARDEV_CLIENT_DETACHED")
-
-
-Stream: TypeAlias = "trio.SocketStream | trio.SSLStream[trio.SocketStream]"
-
-
-class AttachError(ChardevError):
-    """They: the console let us go. You: it can't be had in this way."""
 
 
 @attrs.frozen(kw_only=True)
@@ -131,8 +127,8 @@ async def open_session(
             if service.is_local:
                 session = await _attach(service, board, events, wish, place, size)
             else:
-                session = await _dial(service, board, events, wish)
-            with _closed_at_end(session.stream):
+                session = await _by_listener(service, board, events, wish)
+            with closed_at_end(session.stream):
                 if wish.takes and place is None:
                     await _take_right(session)
                 yield session
@@ -180,7 +176,7 @@ async def _pass_one_end(
     """Make a pair of sockets, and one end of it a client; return the other end."""
     ours, theirs = trio.socket.socketpair()
     name = f"attach-{secrets.token_hex(8)}"  # the monitor's other clients have names, too
-    with _closed_on_error(ours):
+    with closed_on_error(ours):
         with theirs, trio.move_on_after(ANSWER_TIMEOUT) as scope:
             await service.execute("getfd", {"fdname": name}, fds=[theirs.fileno()])
         if scope.cancelled_caught:
@@ -189,74 +185,14 @@ async def _pass_one_end(
         return ours, answer
 
 
-async def _dial(service: Service, board: Board, events: QmpEvents, wish: Wish) -> Session:
-    """Become a client by a listener of the console without a protocol, at the host of the monitor.
-
-    Where the monitor speaks TLS only a listener that does so is used, with the same credentials, so
-    that nobody in between reads what the monitor's TLS would have hidden. So our cursor is not known.
-    Raises AttachError if there is no such listener.
-    """
+async def _by_listener(service: Service, board: Board, events: QmpEvents, wish: Wish) -> Session:
+    """Become a client by a listener, of which our cursor is not known. Raises ChardevError."""
     if wish.replay is not None:
         raise OptionsError(
             "--replay needs a service on this host: what a listener shows is its own"
         )
-    address = service.address
-    assert isinstance(address, InetAddress)
-    is_secure = isinstance(address, TlsAddress)
-    for port in _ports(await service.ask("query-devices"), board, wish.role, is_secure):
-        try:
-            with trio.move_on_after(ANSWER_TIMEOUT):
-                plain = await trio.open_tcp_stream(address.host or "localhost", port)
-                break
-        except OSError:
-            continue
-    else:
-        raise AttachError(
-            f"descriptors can't be passed over TCP, and console '{board.console_side}' has no "
-            f"listener {'with TLS and no other' if is_secure else 'without TLS or a'} protocol at "
-            f"{address.host}: add one with device_add driver=listener, or use the service's UNIX "
-            f"socket, by ssh for one"
-        )
-    with _closed_on_error(plain.socket):
-        stream = await _secured(plain, address) if isinstance(address, TlsAddress) else plain
-        client = await _number_of(service, board, plain.socket)
+    stream, client = await dial(service, board, wish.role)
     return Session(service=service, board=board, stream=stream, client=client, events=events)
-
-
-def _ports(
-    devices: Iterable[Mapping[str, Any]], board: Board, role: str, is_secure: bool
-) -> list[int]:
-    """The ports of listeners that may do, those for *role* first."""
-    rows = [
-        row
-        for row in devices
-        if row["driver"] == "listener"
-        and row["console"] == board.console_side
-        and row["address"].startswith(PLAIN)
-        and row.get("tls", False) == is_secure
-    ]
-    rows.sort(key=lambda row: row["role"] != role)
-    ports = [row["address"].partition(",")[0].rpartition(":")[2] for row in rows]
-    return [int(port) for port in ports if port.isdecimal()]
-
-
-async def _secured(plain: trio.SocketStream, address: TlsAddress) -> Stream:
-    """Speak TLS, as with the monitor. Raises ChardevError."""
-    from trio_chardev.qmp.client.secure import load, start_tls
-
-    return await start_tls(plain, await load(address.credentials), address.peer_name)
-
-
-async def _number_of(service: Service, board: Board, sock: trio.socket.SocketType) -> int:
-    """Find the number of our client: it is at our address. Raises AttachError."""
-    host, port = sock.getsockname()[:2]
-    mine = {f"{host}:{port}", f"[{host}]:{port}"}
-    for _ in range(ATTEMPTS):
-        for row in await service.ask("query-clients", {"id": board.console_side}):
-            if row.get("address", row["who"]) in mine:
-                return int(row["client"])
-        await trio.sleep(INTERVAL)
-    raise AttachError(f"console '{board.console_side}' does not let us in at its listener")
 
 
 async def _take_right(session: Session) -> None:
@@ -264,27 +200,3 @@ async def _take_right(session: Session) -> None:
     rows = await session.service.ask("query-clients", {"id": session.console})
     if not any(row["client"] == session.client and row["types"] for row in rows):
         await session.ask("chardev-give-write")
-
-
-@contextmanager
-def _closed_on_error(sock: trio.socket.SocketType) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        sock.close()
-        raise
-
-
-@contextmanager
-def _closed_at_end(stream: Stream) -> Iterator[None]:
-    """Close the socket of *stream* at the end, without a word."""
-    with (stream if isinstance(stream, trio.SocketStream) else stream.transport_stream).socket:
-        yield
-
-
-async def send_some(stream: Stream, data: bytes) -> int:
-    """Send some of *data*; return how many bytes. Raises OSError or trio.BrokenResourceError."""
-    if isinstance(stream, trio.SocketStream):
-        return await stream.socket.send(data)
-    await stream.send_all(data)
-    return len(data)

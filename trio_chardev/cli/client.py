@@ -28,7 +28,7 @@ from trio_chardev.qmp.client.client import (
 )
 
 ANSWER_TIMEOUT = 5.0  # seconds for what an idle server does at once
-START_TIMEOUT = 0.5  # seconds in which a service that was just started begins to listen
+START_TIMEOUT = 1.0  # seconds in which a service that was just started begins to listen
 RETRY_INTERVAL = 0.05  # seconds
 _NOBODY: Final = (errno.ENOENT, errno.ECONNREFUSED)
 

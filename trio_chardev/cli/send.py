@@ -1,7 +1,7 @@
 """``trio-chardev send``: what a client of the console would type.
 
-It becomes a client, by descriptor, so that who may type is as for everybody. It leaves when the
-console has read all.
+It becomes a client, so that who may type is as for everybody: by descriptor, or at a service of another
+machine by a listener. It leaves when the console has read all.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import attrs
 import trio
 
 from trio_chardev.cli.client import Service
+from trio_chardev.cli.console_stream import Stream, closed_at_end, dial, send_some
 from trio_chardev.cli.input import read_some
 from trio_chardev.cli.names import Board, board_of
 from trio_chardev.cli.output import say, say_json
+from trio_chardev.cli.transcript import bounds_of
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import BackendError, OptionsError
 
@@ -36,10 +38,8 @@ async def send(
     """
     board = await board_of(service, name)
     console = board.console_side
-    if not service.is_local:
-        raise OptionsError("send needs a UNIX socket of the service, to pass a descriptor")
     await _check_device(service, board)
-    async with _attached(service, console) as (stream, attached):
+    async with _attached(service, board) as (stream, attached):
         number = attached["client"]
         await _check_right(service, console, number)
         typing = _Typing(stream, text)
@@ -64,9 +64,16 @@ async def _check_device(service: Service, board: Board) -> None:
 
 @asynccontextmanager
 async def _attached(
-    service: Service, console: str
-) -> AsyncIterator[tuple[trio.SocketStream, Mapping[str, Any]]]:
-    """Be a client of the console; gives the connection and what chardev-attach returned."""
+    service: Service, board: Board
+) -> AsyncIterator[tuple[Stream, Mapping[str, Any]]]:
+    """Be a client of the console; gives the connection, our number and the cursor where we begin."""
+    if not service.is_local:
+        _, end = await bounds_of(service, board.console_side)
+        stream, client = await dial(service, board, "write")
+        with closed_at_end(stream):
+            yield stream, {"client": client, "cursor": end}
+        return
+    console = board.console_side
     ours, theirs = trio.socket.socketpair(socket.AF_UNIX)
     with ours:
         with theirs:
@@ -99,7 +106,7 @@ async def _check_right(service: Service, console: str, number: int) -> None:
 class _Typing:
     """Sends a text, or what comes from standard input."""
 
-    stream: trio.SocketStream
+    stream: Stream
     text: bytes | None
     sent: int = 0
     """Bytes that are on their way to the console, or there."""
@@ -115,7 +122,8 @@ class _Typing:
             else:
                 while data := await read_some():
                     await self._send(data)
-            await self.stream.send_eof()
+            if isinstance(self.stream, trio.SocketStream):  # TLS can't end one direction here
+                await self.stream.send_eof()
             self.is_done = True
         except OptionsError as exc:
             self.error = exc
@@ -123,14 +131,13 @@ class _Typing:
             return
 
     async def _send(self, data: bytes) -> None:
-        left = memoryview(data)
-        while left:
-            size = await self.stream.socket.send(left)
-            left = left[size:]
+        while data:
+            size = await send_some(self.stream, data[:READ_SIZE])
+            data = data[size:]
             self.sent += size
 
 
-async def _discard_output(stream: trio.SocketStream) -> None:
+async def _discard_output(stream: Stream) -> None:
     """Read, so that the console does not find us slow."""
     try:
         while await stream.receive_some(READ_SIZE):
