@@ -39,6 +39,7 @@ CORE = (
     *(
         "chardev",
         "commit",
+        "counts",
         "carry",
         "outbox",
         "inbox",
@@ -87,7 +88,7 @@ CROWD_TESTS = (
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "core/chardev.py": (
         (
-            *("change", "_start", "_run_first", "_run_backend", "_commit_first"),
+            *("change", "_make_change", "_start", "_run_first", "_run_backend", "_commit_first"),
             *("run", "open", "aclose", "shut", "attach", "detach"),
         ),
         (*CORE_TESTS, "tests/backends/stacked/test_mux.py"),
@@ -376,7 +377,7 @@ REASONS: dict[str, str] = {
     "send_rest: swapped `sent = 0` and `moved = False`": SAME,
     "send_rest: swapped `moved = False` and `burst = Burst()`": SAME,
     "send_rest: swapped `sent += taken` and `moved = taken > 0`": SAME,
-    "_send_on: swapped `flow.sent += sent` and `if sent < len(data):`": SAME,
+    "_send_on: swapped `sink_counts.sent += sent` and `if sent < len(data):`": SAME,
     "_burst: swapped `burst = Burst()` and `sent: int | None = 0`": SAME,
     "_burst: swapped `sent = _send_on(way)` and `if sent:`": GIVES_WAY,
     "_burst: without `if sent:`": GIVES_WAY,
@@ -395,7 +396,7 @@ REASONS: dict[str, str] = {
     "_set_up: swapped `self._parts.check_not_closed()` and `check_takes_changes(frontend)`": WHICH,
     "_switch: swapped `old, new = (self._old, self._new)` and `deadline = trio.current_time() + self._options.drain_timeout`": SAME,
     "change: swapped `self._parts.outbox.refuse_in_handler()` and `options = ChangeOptions(drain_timeout, carry, keep_peer)`": SAME,
-    "change: swapped `check_changeable(self._parts, is_replayed=self.is_replayed)` and `old = self._parts.runner`": SAME,
+    "_make_change: swapped `check_changeable(self._parts, is_replayed=self.is_replayed)` and `old = self._parts.runner`": SAME,
     "_start: swapped `self._parts.check_not_closed()` and `runner = Runner()`": SAME,
     "take_received: swapped `if self.runner.closed.is_set():` and `users = self._parts.users`": SAME,
     "replaced_by: swapped `self._names = (self.runner.backend.filename, new.backend.filename)` and `self.runner.is_replaced = True`": SAME,
@@ -433,7 +434,7 @@ REASONS: dict[str, str] = {
     "attach: swapped `self.touch()` and `if has_backend:`": NO_CHECKPOINT,
     "detach: swapped `users.detach(users.inbox_of(frontend))` and `self.touch()`": NO_CHECKPOINT,
     "detach: swapped `self.touch()` and `self._parts.outbox.interrupt()`": NO_CHECKPOINT,
-    "change: without `self._change = None`": "a change that has ended has nothing to give up",
+    "_make_change: without `self._change = None`": "a change that has ended has nothing to give up",
     "_switch: swapped `old.stay()` and `await self._roll_back()`": "users can neither read nor write before both are done",
     "send_eof: swapped `while (carried := runner.carried):` and `await trio.lowlevel.checkpoint_if_cancelled()`": SAME,
     "send_eof: without `await trio.lowlevel.checkpoint_if_cancelled()`": ANOTHER,

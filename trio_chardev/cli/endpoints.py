@@ -15,8 +15,9 @@ from trio_chardev.registry import Registry
 log = logging.getLogger(__name__)
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class _Running:
+    has_begun: bool = False
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     over: trio.Event = attrs.Factory(trio.Event)
 
@@ -35,6 +36,7 @@ class Endpoints:
         running = _Running()
         with saying(said):
             await self._nursery.start(self._run, options, running)
+        running.has_begun = True
         self._running[options] = running
 
     async def _run(
@@ -52,7 +54,7 @@ class Endpoints:
                     self._registry, options, take_fd=self._inherited.take, task_status=task_status
                 )
         except Exception:
-            if options not in self._running:  # it has not begun, which is told to who began it
+            if not running.has_begun:  # which is told to who begins it
                 raise
             log.exception("metrics are served no more")
         finally:

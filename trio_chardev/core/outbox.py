@@ -263,8 +263,11 @@ class Outbox:
         """
         self.refuse_in_handler()
         async with self._write_lock:
-            with self._blocked():
+            self.blocked_at = trio.current_time()
+            try:
                 await self._with_runner(lambda runner: runner.backend.wait_writable(), check)
+            finally:
+                self.blocked_at = None
 
     async def _acquire_write_lock(self) -> None:
         try:  # without contention there is no pass of the scheduler
@@ -305,15 +308,9 @@ class Outbox:
             runner.show_sent(data[:sent])
             return sent
 
-        with self._blocked():
-            return await self._with_runner(send_some, check)
-
-    @contextmanager
-    def _blocked(self) -> Iterator[None]:
-        """Note that the body waits to send. The write lock must be held."""
         self.blocked_at = trio.current_time()
         try:
-            yield
+            return await self._with_runner(send_some, check)
         finally:
             self.blocked_at = None
 
