@@ -23,12 +23,14 @@ from bench.contenders import SER2NET, SOCAT, Contender
 from bench.idle import CPU_TIME, command_of, cpu_time, idle_time, settling
 from bench.model import MICROSECONDS, Benchmark, BenchmarkError, Target
 from bench.processes import connect, need_files, running
-from bench.relays import Ends, Link, free_ports, serial_far, settle, socat_command
+from bench.relays import HOST, Address, Ends, Link, serial_far, settle, socat_command
 
 BARE = Contender("bare Trio")
 LINE = b"[  123.456789] usb 1-1: new high-speed USB device number 7 using xhci_hcd  abc\r\n"
 KEY = b"k"
 READ_SIZE = 1 << 16  # bytes
+FIRST_PORT = 21000
+CLIENT_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 PATIENCE = 10.0  # seconds for the last bytes
 IDLE_LIMIT = 5.0  # ms a second: 0.5% of a processor
 
@@ -106,13 +108,24 @@ def command(contender: Contender, links: list[Link]) -> list[list[str]]:
     return [command_of(contender, links)]
 
 
+def quiet_ports(count: int) -> list[Address]:
+    """Return ports that are not in use now, and that the kernel gives to no client meanwhile."""
+    ports: list[Address] = []
+    for port in range(FIRST_PORT, int(CLIENT_PORTS.read_text().split()[0])):
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            ports.append((HOST, port))
+        if len(ports) == count:
+            return ports
+    raise BenchmarkError(f"there are no {count} ports to be had")
+
+
 @contextlib.contextmanager
 def consoles(contender: Contender, count: int) -> Iterator[Consoles]:
     """Start *count* consoles, of which each has a client, and passes on what comes."""
     need_files(5 * count + 100)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
         far_sides = [serial_far(folder, stack) for _ in range(count)]
-        ports = free_ports(count)
+        ports = quiet_ports(count)
         links = [
             Link("tcp", "serial", port, far_at, folder)
             for port, (far_at, _) in zip(ports, far_sides, strict=True)

@@ -399,3 +399,14 @@ async def test_where_it_can_not_be_that_is_not_found_out_at_each_piece(
         for _ in range(look_again.PAUSE):
             its.piece_sent(world.bridge.to_peer, 1)
     assert len(tried) == 1
+
+
+async def test_what_has_no_socket_is_not_asked_for_one_until_it_is_changed() -> None:
+    async with open_world() as world:
+        its = world.bridge.to_peer.exchange
+        assert its is not None
+        assert its.is_possible
+        await world.registry.change("board", tc.RingbufOptions())
+        assert not its.is_possible
+        await world.change("board")
+        assert its.is_possible

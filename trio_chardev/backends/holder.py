@@ -23,7 +23,7 @@ import trio
 
 from trio_chardev.backends.borrowed import NonBlocking
 from trio_chardev.errors import BackendError
-from trio_chardev.readiness import Shortage, wait_readable, wait_writable
+from trio_chardev.readiness import NO_ROOM, Shortage, wait_readable, wait_writable
 
 ANY_TERMINAL = "/dev/tty"  # tty(4): the controlling terminal
 CLONING_MASTER = (5, 2)  # /dev/ptmx: opening it again would make another PTY
@@ -112,19 +112,34 @@ class FdHolder:
 
     def wait_readable(self) -> Awaitable[None]:
         """Wait for input, end of file or hang-up. Raises BackendError if it is closed."""
-        return self._wait(wait_readable, self._reading)
+        return self._wait(trio.lowlevel.wait_readable, wait_readable, self._reading)
 
     def wait_writable(self) -> Awaitable[None]:
         """Wait for room, or an error to be had. Raises BackendError if it is closed."""
-        return self._wait(wait_writable, self._writing)
+        return self._wait(trio.lowlevel.wait_writable, wait_writable, self._writing)
 
-    async def _wait(self, wait: Callable[[FdHolder], Awaitable[None]], shortage: Shortage) -> None:
+    async def _wait(
+        self,
+        wait: Callable[[int], Awaitable[None]],
+        wait_without_room: Callable[[FdHolder], Awaitable[None]],
+        shortage: Shortage,
+    ) -> None:
+        """Await *wait*, or *wait_without_room* if epoll has none."""
         if shortage.is_met:
             await shortage.wait()
             return
+        if self.fd == -1:
+            raise BackendError("The file descriptor was closed")
+        self._is_waited_for = True
         try:
-            self._is_waited_for = True
-            await wait(self)
+            try:
+                await wait(self.fd)
+            except OSError as exc:
+                if exc.errno not in NO_ROOM:
+                    raise
+            else:
+                return
+            await wait_without_room(self)
         except PermissionError:
             # epoll_ctl(2) rejects files that never block: regular files, /dev/null.
             await trio.lowlevel.checkpoint()

@@ -201,6 +201,12 @@ class Bridge(Device):
         self.peer = self._attach("peer", self.to_chardev, self.to_peer)
         self.to_peer.source = self.to_chardev.sink = self.chardev
         self.to_chardev.source = self.to_peer.sink = self.peer
+        self._note_kinds()
+
+    def _note_kinds(self) -> None:
+        """Note that one of the backends may be of another kind."""
+        if self.to_peer.exchange is not None:
+            self.to_peer.exchange.look_anew()
 
     def _attach(self, name: str, away: Flow, towards: Flow) -> Frontend:
         async def be_change(backend: Controls) -> None:
@@ -226,6 +232,7 @@ class Bridge(Device):
 
         def on_line() -> None:
             self._stirred.set()
+            self._note_kinds()
             if away is self.to_peer:
                 self._tell_users(is_event=False)
 

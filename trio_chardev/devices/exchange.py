@@ -14,6 +14,7 @@ import os
 import socket
 from typing import NamedTuple
 
+from trio_chardev.core.backend import Backend
 from trio_chardev.core.counts import Counts
 from trio_chardev.core.look_again import Burst, Bursts
 from trio_chardev.devices.direction import Direction
@@ -37,6 +38,13 @@ class Exchange:
     def __init__(self, *flows: Direction) -> None:
         self._flows = flows
         self._bursts = Bursts()
+        self.is_possible = True
+        """Are there sockets at both sides, as far as the kinds of the backends tell?"""
+
+    def look_anew(self) -> None:
+        """Note that one of the backends may be another."""
+        kinds = [type(flow.source.backend) for flow in self._flows]
+        self.is_possible = all(kind.direct is not Backend.direct for kind in kinds)
 
     def piece_sent(self, flow: Direction, size: int) -> None:
         """*flow*, whose task is not sending, has sent all of the *size* bytes that came."""

@@ -23,10 +23,10 @@ from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.line_change import drive
 from trio_chardev.core.runner import CLEANUP_TIMEOUT
+from trio_chardev.devices import splice
 from trio_chardev.devices.exchange import Exchange
 from trio_chardev.devices.notice import Notice
 from trio_chardev.devices.pour import Pour
-from trio_chardev.devices.splice import Splicing
 from trio_chardev.errors import (
     BackendDisconnectedError,
     BackendError,
@@ -83,7 +83,9 @@ class Flow:
     """The scope in which the end is passed on to the sink's peer."""
     is_at_work: bool = True
     """Does its task send? At first it does, as the source may bring something before it runs."""
-    _splicing: Splicing = attrs.Factory(Splicing, takes_self=True)
+    _splicing: splice.Splicing = attrs.Factory(splice.Splicing, takes_self=True)
+    _was_large: bool = False
+    """Has the last read brought much, so that the next one tells `_splicing` something?"""
     _pour: Pour = attrs.Factory(Pour, takes_self=True)
     _work: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
     _sink_opened: trio.Event = attrs.Factory(trio.Event)
@@ -100,7 +102,9 @@ class Flow:
             self.set_to_work()
             return 0
         size = len(data)
-        self._splicing.note_read(size)
+        if size >= splice.SMALL or self._was_large:
+            self._was_large = size >= splice.SMALL
+            self._splicing.note_read(size)
         try:
             taken = self.sink.try_send(data)
             if taken < size:
@@ -113,7 +117,7 @@ class Flow:
             taken = 0
         if taken < size:
             self.set_to_work()
-        elif self.exchange is not None:
+        elif self.exchange is not None and self.exchange.is_possible:
             self.exchange.piece_sent(self, taken)
         return taken
 

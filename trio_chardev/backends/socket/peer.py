@@ -255,17 +255,15 @@ class PeerBackend(Backend):
     async def wait_readable(self) -> None:
         if self._connection is None:
             await self._wait_for_next()
-        elif self._dismissed_until is None:
-            await self._wait_for(self._connection)
-        else:
-            async with self._dropping_in_time(self._connection):
-                await self._wait_for(self._connection)
-
-    async def _wait_for(self, connection: Link) -> None:
-        """Wait for input; a peer that can't be waited for is lost."""
+            return
+        connection = self._connection
         try:
-            await connection.wait_readable()
-        except OSError as exc:
+            if self._dismissed_until is None:
+                await connection.wait_readable()
+            else:
+                async with self._dropping_in_time(connection):
+                    await connection.wait_readable()
+        except OSError as exc:  # one that can't be waited for is lost
             log.warning("chardev '%s': %s: %s", self.id, connection.name, exc)
             if connection is self._connection:
                 self._lose()
