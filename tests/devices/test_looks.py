@@ -6,7 +6,7 @@ import os
 import termios
 import tty
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -18,8 +18,8 @@ from tests.devices.fakes import open_fakes
 from tests.fakes import any_opener
 from tests.services import until
 from trio_chardev.backends.terminal_window import get_window_size, set_window_size
-from trio_chardev.devices import bridge
 from trio_chardev.devices.bridge import Bridge
+from trio_chardev.devices.looks import LOOK_INTERVAL, RARELY, RESTS_AFTER, Looked, get_looks
 from trio_chardev.devices.table import driver_of
 from trio_chardev.events import LineSettings, WindowSize
 from trio_chardev.registry import Registry, open_registry_with
@@ -97,7 +97,7 @@ async def test_the_users_window_is_looked_at_while_the_device_can_be_told(
     board, user = FakeDevice("board", **LINE), FakeDevice("user", **WINDOW)
     async with bridged(board, user):
         user.looks = 0
-        await trio.sleep(10 * bridge.LOOK_INTERVAL + 0.01)
+        await trio.sleep(10 * LOOK_INTERVAL + 0.01)
         assert user.looks == 10
         board.connect(False)
         assert await steps_in(60) < 5
@@ -112,10 +112,64 @@ async def test_a_line_is_looked_at_while_the_other_side_can_follow(
             await registry.change("user", FakeOptions(device=FakeDevice("new", **faults)))
             await wait_all_tasks_blocked()
             board.looks = 0
-            await trio.sleep(10 * bridge.LOOK_INTERVAL + 0.01)
+            await trio.sleep(10 * LOOK_INTERVAL + 0.01)
             assert board.looks == looks
         board.connect(False)
         assert await steps_in(60) < 5
+
+
+async def test_a_terminal_at_which_nothing_happens_is_looked_at_rarely(
+    autojump_clock: MockClock,
+) -> None:
+    board, user = FakeDevice("board", **LINE), FakeDevice("user", **PTY)
+    async with bridged(board, user):
+        await trio.sleep((RESTS_AFTER + 2) * LOOK_INTERVAL)
+        user.looks = 0
+        await trio.sleep(RARELY * LOOK_INTERVAL)
+        assert user.looks == 1
+        board.feed(b"a line of text")
+        await trio.sleep(RARELY * LOOK_INTERVAL)
+        user.looks = 0
+        await trio.sleep(10 * LOOK_INTERVAL)
+        assert user.looks == 10
+
+
+async def test_modem_lines_are_looked_at_as_often_as_ever(autojump_clock: MockClock) -> None:
+    board, user = FakeDevice("board", **SERIAL), FakeDevice("user", **LINE)
+    async with bridged(board, user):
+        await trio.sleep((RESTS_AFTER + 2) * LOOK_INTERVAL)
+        board.looks = 0
+        await trio.sleep(10 * LOOK_INTERVAL)
+        assert board.looks == 10
+
+
+async def test_a_hundred_that_are_looked_at_wake_one_task(autojump_clock: MockClock) -> None:
+    looked = [0]
+
+    def look() -> None:
+        looked[0] += 1
+
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(get_looks().at(Looked(look, on_failure=lambda: None)))
+        assert await steps_in(LOOK_INTERVAL + 0.01) <= 3
+        assert looked == [100]
+    assert await steps_in(60) == 0
+
+
+async def test_a_look_that_raises_ends_its_device_alone(autojump_clock: MockClock) -> None:
+    history = []
+
+    def fail() -> None:
+        history.append("look")
+        raise ValueError("a bug")
+
+    with (
+        get_looks().at(Looked(fail, on_failure=lambda: history.append("failed"))),
+        get_looks().at(Looked(lambda: history.append("other"), on_failure=lambda: None)),
+    ):
+        await trio.sleep(2 * LOOK_INTERVAL + 0.01)
+    assert history == ["look", "failed", "other", "other"]
 
 
 @pytest.mark.parametrize("user", ["a line", "TCP"])

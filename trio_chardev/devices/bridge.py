@@ -8,7 +8,7 @@ the old one was; if it refuses, there is no change.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import ClassVar, Literal
 
 import attrs
@@ -21,21 +21,19 @@ from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions, DeviceR
 from trio_chardev.devices.exchange import Exchange
 from trio_chardev.devices.flow import Flow
 from trio_chardev.devices.framing import SILENCE, Framer, parse_delimiter
+from trio_chardev.devices.looks import ON_FAILURE, Looked, get_looks, look_for, looked_of
 from trio_chardev.devices.notice import Watch
 from trio_chardev.devices.pacing import Pacer
 from trio_chardev.devices.registry import Driver
 from trio_chardev.devices.shaped import ShapedFlow
 from trio_chardev.devices.translation import Translate, Translation
-from trio_chardev.errors import ChardevError, OptionsError
+from trio_chardev.errors import OptionsError
 from trio_chardev.events import BackendEvent, Event, WindowSize
 
 MICROSECOND, MILLISECOND = 1e-6, 1e-3
 MAX_DELAY = 10.0  # seconds, of a frame's silence or between two bytes
-LOOK_INTERVAL = 0.1  # seconds between looks at lines that don't report their changes
 LOOKS_AT_SIZE = Event.OPENED, Event.MUX_IN
 """When the users' window may be another one, whose size is not told by an event."""
-ON_FAILURE = ChardevError, trio.ClosedResourceError
-"""Raised by a line that lacks something, or whose backend or chardev is gone."""
 
 WhenClosed = Literal["drop", "hold"]
 Eof = Literal["keep", "pass"]
@@ -182,6 +180,7 @@ class Bridge(Device):
         self.to_peer.passes_eof = self.to_chardev.passes_eof = options.eof == "pass"
         self._stirred = trio.Event()
         """Set when there may be something to look at or to show that was not there before."""
+        self._looked: Looked | None = None
         self._watch: Watch | None = None
         """What the users were told of the device."""
 
@@ -210,7 +209,7 @@ class Bridge(Device):
 
     def _attach(self, name: str, away: Flow, towards: Flow) -> Frontend:
         async def be_change(backend: Controls) -> None:
-            _look_for(backend, towards.source, self._ignored(towards.source))
+            look_for(backend, towards.source, self._ignored(towards.source))
             if away is self.to_peer:
                 self._pass_window_size(anew=False)
             towards.keep_settings()
@@ -218,6 +217,8 @@ class Bridge(Device):
                 self._show_line(backend)
 
         def on_event(event: BackendEvent) -> None:
+            if self._looked is not None:
+                self._looked.stir()
             if away is self.to_chardev and (
                 event in LOOKS_AT_SIZE or isinstance(event, WindowSize)
             ):
@@ -299,17 +300,13 @@ class Bridge(Device):
             polled = [
                 source
                 for source, user in pairs
-                if _look_for(user, source, self._ignored(source), anew=True)
+                if look_for(user, source, self._ignored(source), anew=True)
                 and source.is_open
                 and user.is_open
             ]
-            while polled and not self._stirred.is_set():
-                with trio.move_on_after(LOOK_INTERVAL):
-                    await self._stirred.wait()
-                for source in polled:
-                    with suppress(*ON_FAILURE):
-                        source.line.look()
-            await self._stirred.wait()
+            self._looked = looked_of(polled, self.scope.cancel, lambda: self.moved)
+            with get_looks().at(self._looked) if polled else nullcontext():
+                await self._stirred.wait()
 
     def _show_line(self, peer: Controls | Frontend) -> None:
         """Show the users of *peer* the device's line settings, if both lines can do that.
@@ -353,23 +350,6 @@ def _info(flow: Flow) -> FlowInfo:
         last_error=flow.trouble or None,
         blocked_since=since_1970(flow.blocked_at),
     )
-
-
-def _look_for(
-    user: Controls | Frontend, source: Frontend, ignored: frozenset[str], *, anew: bool = False
-) -> bool:
-    """Look at *source*, if it may have changed unnoticed in a way that *user* can follow.
-
-    Or *anew*, if *user* may not know yet how it is.
-    """
-    try:
-        is_polled = not source.line.polled - ignored <= user.line.missing
-        anew = anew and user.line.is_notified
-        if is_polled or anew:
-            source.line.look(anew=anew)
-    except ON_FAILURE:
-        return False
-    return is_polled
 
 
 BRIDGE = Driver("bridge", BridgeOptions, Bridge, BridgeInfo)
