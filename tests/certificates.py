@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from trio_chardev.access.credentials import TlsCredentials
-from trio_chardev.access.objects import TlsCredsX509
+from trio_chardev.access.tls_creds import TlsCredsX509
 
 
 @functools.cache

@@ -17,7 +17,7 @@ import trio
 
 from tests.bad_values import LONG, bad_texts, base_of, walk
 from tests.qmp.commands.test_chardev import Commands, open_commands
-from trio_chardev.access.objects import OBJECT
+from trio_chardev.access.table import OBJECT
 from trio_chardev.backends.socket import addresses
 from trio_chardev.backends.table import BACKEND, KINDS
 from trio_chardev.cli.errors import print_error

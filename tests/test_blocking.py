@@ -118,6 +118,7 @@ ALLOWED = {
     "cli.pidfile._write": ALONE,
     "cli.pidfile.is_at": ALONE,
     "cli.input.read_some": THREAD,
+    "plugins._may_bring_some": ALONE,
     "cli.table.terminal_width": ALONE,
     "cli.log_reader.LogReader._is_replaced": THREAD,
     "cli.log_reader.LogReader._next_paths": THREAD,

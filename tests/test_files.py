@@ -18,7 +18,9 @@ from tests.certificates import client_certificate, server_certificate, write_fol
 from tests.disk import eventually, is_held_open
 from tests.threads import Threads
 from trio_chardev import files as module
-from trio_chardev.access.objects import MAX_SECRET, ObjectOptions, Secret, TlsCredsX509
+from trio_chardev.access.objects import ObjectOptions
+from trio_chardev.access.secret import MAX_SECRET, Secret
+from trio_chardev.access.tls_creds import TlsCredsX509
 from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.parallel import ParallelOptions

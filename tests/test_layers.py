@@ -16,13 +16,14 @@ import trio_chardev
 PACKAGE = "trio_chardev"
 FOLDER = Path(trio_chardev.__file__).parent
 
-LEAVES = {"errors", "events", "version"}
+LEAVES = {"errors", "events", "plain_errors", "version"}
 BASE = LEAVES | {"access", "files", "libc", "options", "place", "readiness", "workers"}
 KINDS = BASE | {"core", "backends", "devices"}
 SERVICE = KINDS | {"notices", "registry", "qmp", "service", "service_log"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
     **{leaf: set[str]() for leaf in LEAVES},
+    "errors": {"plain_errors"},
     "notices": set[str](),
     "protocols": {"errors", "events"},
     "service_log": {"errors"},

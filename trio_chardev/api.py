@@ -1,7 +1,9 @@
 """The names that `import trio_chardev` gives, each from the module where it is made."""
 
-from trio_chardev.access.objects import AuthzList, AuthzSimple, Secret, TlsCredsPsk, TlsCredsX509
+from trio_chardev.access.authz import AuthzList, AuthzSimple
 from trio_chardev.access.sandbox import Sandbox
+from trio_chardev.access.secret import Secret
+from trio_chardev.access.tls_creds import TlsCredsPsk, TlsCredsX509
 from trio_chardev.backends.console.options import ConsoleOptions
 from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.null import NullOptions

@@ -5,23 +5,19 @@ Their texts are for users, and use QEMU's words where QEMU has any.
 
 from __future__ import annotations
 
-import os
-import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import trio
 
-NOTICE = 25
-"""The log level of what users should see without asking, though nothing is wrong."""
-
-
-class ChardevError(Exception):
-    """The base of all exceptions of this package; ``str()`` gives one line for the user."""
-
-
-class OptionsError(ChardevError):
-    """You: an option is missing, unknown, or of the wrong type or value."""
+from trio_chardev.plain_errors import (
+    NOTICE as NOTICE,
+    BackendError as BackendError,
+    ChardevError as ChardevError,
+    OptionsError as OptionsError,
+    backend_errors as backend_errors,
+    strerror as strerror,
+)
 
 
 class ChardevNotFoundError(ChardevError, KeyError):
@@ -64,23 +60,6 @@ class WriteInChangeError(ChardevError):
     """You: a ``be_change`` handler wrote, which would deadlock: the change holds the write lock."""
 
 
-class BackendError(ChardevError):
-    """They: a backend could not be opened, or died.
-
-    The only exception that crosses the `Backend` interface: a backend that runs a
-    nursery inside raises this one ``from`` the group it got.
-    """
-
-    @classmethod
-    def from_os_error(cls, what: str, error: OSError | ValueError) -> BackendError:
-        """Make ``WHAT: strerror``, as QEMU words a failed system call.
-
-        A ValueError comes from a path with a NUL, or with characters that the file system's
-        encoding lacks.
-        """
-        return cls(f"{what}: {strerror(error)}")
-
-
 class BackendDisconnectedError(BackendError, trio.BrokenResourceError):
     """They: nobody is at the other end now; none of the bytes were sent."""
 
@@ -99,21 +78,6 @@ class ExpectTimeoutError(ExpectError, trio.TooSlowError):
 
 class ChardevClosedError(ChardevError, trio.ClosedResourceError):
     """You: the chardev was removed, or its service is stopping."""
-
-
-@contextmanager
-def backend_errors(failed: str) -> Iterator[None]:
-    """Make errors of the kernel in the block BackendErrors, ``FAILED: strerror``.
-
-    They are OSError, termios.error (which is not an OSError), and ValueError, see
-    `BackendError.from_os_error`.
-    """
-    try:
-        yield
-    except (OSError, ValueError) as exc:
-        raise BackendError.from_os_error(failed, exc) from exc
-    except termios.error as exc:
-        raise BackendError(f"{failed}: {exc.args[-1]}") from exc
 
 
 @contextmanager
@@ -137,11 +101,3 @@ def reason_of(error: BaseException) -> str:
         error = error.exceptions[0]
     text = strerror(error) if isinstance(error, OSError) else str(error)
     return text or type(error).__name__
-
-
-def strerror(error: OSError | ValueError) -> str:
-    """The C library's text for *error*, or Python's if it has no errno."""
-    if isinstance(error, OSError):
-        return os.strerror(error.errno) if error.errno else str(error)
-    text = str(error)
-    return "embedded null byte" if " null " in text else text  # Python 3.13 has another wording

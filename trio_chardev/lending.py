@@ -16,7 +16,6 @@ import attrs
 import trio
 
 from trio_chardev.access.sandbox import Sandbox
-from trio_chardev.backends.lent import open_lent, open_lent_to_pty
 from trio_chardev.backends.taps.opened import with_taps
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.chardev import Chardev
@@ -72,8 +71,12 @@ class Lending:
                 raise ChangeRefusedError(f"Chardev '{chardev.id}' is lent already")
 
         if to is None:
+            from trio_chardev.backends.lent import open_lent
+
             stand_in = open_lent(chardev.backend.filename)
         else:
+            from trio_chardev.backends.lent import open_lent_to_pty
+
             device = self._opener(_without_taps(loan.options), sandbox)
 
             async def set_up(line: Line) -> None:

@@ -29,7 +29,7 @@ from tests.certificates import (
 from tests.peers import need
 from tests.services import TIMEOUT
 from trio_chardev.access.credentials import TlsCredentials
-from trio_chardev.access.objects import TlsCredsX509
+from trio_chardev.access.tls_creds import TlsCredsX509
 from trio_chardev.backends.socket.addresses import InetAddress
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.backends.socket.tls import TlsConnection

@@ -21,18 +21,12 @@ from tests.certificates import (
     write_folder,
 )
 from tests.peers import need
+from trio_chardev.access.authz import AuthzList, AuthzListRule, AuthzSimple, matches_glob
 from trio_chardev.access.credentials import TlsCredentials
-from trio_chardev.access.objects import (
-    OBJECTS,
-    Authorizer,
-    AuthzList,
-    AuthzListRule,
-    AuthzSimple,
-    Secret,
-    SecretValue,
-    TlsCredsX509,
-    matches_glob,
-)
+from trio_chardev.access.objects import Authorizer
+from trio_chardev.access.secret import Secret, SecretValue
+from trio_chardev.access.table import OBJECTS
+from trio_chardev.access.tls_creds import TlsCredsX509
 from trio_chardev.errors import BackendError, ChardevError, OptionsError
 from trio_chardev.options.structure import structure
 

@@ -21,9 +21,10 @@ import trio
 from tests.certificates import peer_context
 from tests.peers import need
 from tests.services import TIMEOUT, until
-from trio_chardev.access.objects import AuthzSimple, TlsCredsPsk
+from trio_chardev.access.authz import AuthzSimple
 from trio_chardev.access.psk import IS_HAD, MAX_FILE, MAX_KEY, PskCredentials, parse_keys
 from trio_chardev.access.sandbox import Sandbox
+from trio_chardev.access.tls_creds import TlsCredsPsk
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.socket.addresses import InetAddress
 from trio_chardev.backends.socket.socket import SocketOptions

@@ -17,7 +17,7 @@ from tests.certificates import server_certificate, write_folder
 from tests.cli.test_inherited import high, started, stop
 from tests.peers import need
 from tests.services import PROGRAM, TIMEOUT, Qmp, running
-from trio_chardev.access.objects import TlsCredsX509
+from trio_chardev.access.tls_creds import TlsCredsX509
 from trio_chardev.cli import address
 from trio_chardev.cli.inherited import Inherited
 from trio_chardev.errors import BackendError, ChardevError, OptionsError

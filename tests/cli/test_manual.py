@@ -12,7 +12,7 @@ import click
 import pytest
 
 from tests.services import TIMEOUT
-from trio_chardev.access.objects import OBJECT
+from trio_chardev.access.table import OBJECT
 from trio_chardev.backends.table import KINDS
 from trio_chardev.cli import cli
 from trio_chardev.cli.manual import SERVICE, pages

@@ -11,7 +11,7 @@ import click
 import pytest
 
 import trio_chardev
-from trio_chardev.access.objects import OBJECT
+from trio_chardev.access.table import OBJECT
 from trio_chardev.backends.table import KINDS
 from trio_chardev.cli import cli
 from trio_chardev.cli.markdown import MarkdownPage, anchor

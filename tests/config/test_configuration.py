@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import trio_chardev as tc
-from trio_chardev.access.objects import AuthzList
+from trio_chardev.access.authz import AuthzList
 from trio_chardev.cli.options import ServeOptions
 from trio_chardev.config import files
 from trio_chardev.config.configuration import read_configuration

@@ -31,7 +31,7 @@ from tests.hostile.peers import (
     open_websocket,
 )
 from tests.protocols.websocket_wire import BINARY, CONTINUATION, PING, PONG, TEXT, frame
-from trio_chardev.access.objects import TlsCredsX509
+from trio_chardev.access.tls_creds import TlsCredsX509
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.pty.pty import PtyOptions
 from trio_chardev.backends.replay import ReplayOptions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trio_chardev.protocols.origin import can_be_allowed, may_connect
+from trio_chardev.protocols.origin import can_be_allowed, is_path, may_connect
 
 
 @pytest.mark.parametrize(
@@ -132,3 +132,16 @@ def test_these_are_origins(text: str) -> None:
 )
 def test_these_would_allow_nobody(text: str) -> None:
     assert not can_be_allowed(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "websockify", "/a b", "/a#b", "/\r\nX: y", "/é", "/\x7f", "?x"]
+)
+def test_what_is_no_path(text: str) -> None:
+    assert not is_path(text, with_query=True)
+
+
+def test_only_a_client_has_a_query() -> None:
+    assert is_path("/a?b=c/%20~!", with_query=True)
+    assert not is_path("/a?b", with_query=False)
+    assert is_path("/a", with_query=False)

@@ -12,7 +12,6 @@ from trio_chardev.protocols.websocket_handshake import (
     ClientHandshake,
     HandshakeError,
     ServerHandshake,
-    is_path,
 )
 
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # of `KEY`, RFC 6455, 1.3
@@ -162,19 +161,6 @@ def test_a_client_asks_for_its_path() -> None:
     server = WebSocketConnection(ServerHandshake(path="/websockify"))
     server.receive_data(WebSocketConnection(ClientHandshake("x", "/websockify?a")).data_to_send())
     assert server.is_established
-
-
-@pytest.mark.parametrize(
-    "text", ["", "websockify", "/a b", "/a#b", "/\r\nX: y", "/é", "/\x7f", "?x"]
-)
-def test_what_is_no_path(text: str) -> None:
-    assert not is_path(text, with_query=True)
-
-
-def test_only_a_client_has_a_query() -> None:
-    assert is_path("/a?b=c/%20~!", with_query=True)
-    assert not is_path("/a?b", with_query=False)
-    assert is_path("/a", with_query=False)
 
 
 def test_a_head_that_is_too_long_is_so_at_any_split() -> None:

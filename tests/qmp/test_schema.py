@@ -20,7 +20,7 @@ import pytest
 import trio
 
 from tests.peers import need
-from trio_chardev.access.objects import OBJECTS
+from trio_chardev.access.table import OBJECTS
 from trio_chardev.backends.socket.addresses import UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.backends.table import FOREIGN, KINDS

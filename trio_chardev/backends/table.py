@@ -15,6 +15,7 @@ from trio_chardev.core.backend import Opener, OpenerOf
 from trio_chardev.core.kind import Kind as Kind
 from trio_chardev.errors import OptionsError
 from trio_chardev.options.backend import BackendOptions
+from trio_chardev.options.grammar import ChardevGrammar
 from trio_chardev.options.lazy import LazyTable
 from trio_chardev.options.members import TaggedUnion
 
@@ -46,6 +47,10 @@ OPTIONS = KINDS.column(lambda kind: kind.options)
 
 BACKEND = TaggedUnion("ChardevBackend", KINDS.column(lambda kind: kind.options, FOREIGN))
 """``{"type": KIND, "data": {...}}``, for structuring."""
+
+
+GRAMMAR = ChardevGrammar(OPTIONS, FOREIGN)
+"""The grammar of ``--chardev``."""
 
 
 def add_kind(name: str, kind: Kind[Any]) -> None:

@@ -17,7 +17,7 @@ from trio_chardev.cli.errors import print_error, status_of
 from trio_chardev.cli.group import JSON, SOCKET, cli, load_plugins
 from trio_chardev.cli.inherited import Inherited, fill_standard
 from trio_chardev.cli.output import say, warn
-from trio_chardev.errors import ChardevError
+from trio_chardev.plain_errors import ChardevError
 
 __all__ = ["attach_command", "chardev_commands", "cli", "console_commands", "main"]
 
@@ -146,7 +146,6 @@ def serve_command(
     from trio_chardev.cli.running import run
     from trio_chardev.cli.serve import serve
     from trio_chardev.cli.service_log import printing_in_background
-    from trio_chardev.config.configuration import read_configuration
     from trio_chardev.files import made_by_systemd
     from trio_chardev.options.keyval import HelpRequested
     from trio_chardev.service_log.options import LogOptions
@@ -167,6 +166,11 @@ def serve_command(
             takes_files = bool(config or not is_told)
 
             def parse() -> ServeOptions:
+                configuration = None
+                if takes_files:
+                    from trio_chardev.config.configuration import read_configuration
+
+                    configuration = read_configuration(config)
                 return ServeOptions.parse(
                     chardevs,
                     monitors,
@@ -179,7 +183,7 @@ def serve_command(
                     echr,
                     state_path,
                     inherited,
-                    read_configuration(config) if takes_files else None,
+                    configuration,
                     log,
                     qmp_trace,
                     metrics,

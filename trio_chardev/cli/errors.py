@@ -14,7 +14,7 @@ from typing import Final
 import click
 
 from trio_chardev.cli.output import OutputError, complain, end_by, printable
-from trio_chardev.errors import ChardevError, OptionsError
+from trio_chardev.plain_errors import ChardevError, OptionsError
 
 STATUS_OF_INTERRUPT: Final = 128 + signal.SIGINT
 MAX_SHOWN = 200  # characters of an option that are printed

@@ -13,16 +13,13 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 
-import attrs
-
-from trio_chardev.errors import BackendError, backend_errors
+from trio_chardev.plain_errors import BackendError, backend_errors
 
 FIRST = 3  # the first that systemd passes (SD_LISTEN_FDS_START), after the standard ones
 SHOWN = "/proc/self/fd"
 UNNAMED = "unknown"  # sd_listen_fds_with_names(3)'s name for those without one
 
 
-@attrs.define
 class Inherited:
     """The inherited descriptors, each of which is given away once, by number or name.
 
@@ -30,13 +27,13 @@ class Inherited:
     it, as a listener does that a reload makes anew, it can be given away again.
     """
 
-    _left: set[int] = attrs.Factory(set)
-    _given: set[int] = attrs.Factory(set)
-    _named: list[tuple[str, int]] = attrs.Factory(list)
-    """Names and numbers in systemd's order; those of one name are given away in that order."""
-    _listening: dict[str, bool] = attrs.Factory(dict)
-    _lent: dict[int, int] = attrs.Factory(dict)
-    """Listening sockets that stay -> the duplicate that was given away."""
+    def __init__(self, left: Iterable[int] = (), named: Iterable[tuple[str, int]] = ()) -> None:
+        """*named* has names and numbers in systemd's order; those of one name are given away in it."""
+        self._left = set(left)
+        self._named = list(named)
+        self._given: set[int] = set()
+        self._listening: dict[str, bool] = {}
+        self._lent: dict[int, int] = {}  # listening sockets that stay -> what was given away
 
     @classmethod
     def found(cls, environ: Mapping[str, str] = os.environ) -> Inherited:
@@ -44,7 +41,7 @@ class Inherited:
 
         Call it before anything is opened.
         """
-        return cls(set(_open_now()), set(), list(_names(environ)))
+        return cls(_open_now(), _names(environ))
 
     def take(self, name: str) -> int:
         """Give a descriptor away; the caller then owns it. Raises BackendError, and keeps it."""

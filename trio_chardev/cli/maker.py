@@ -18,8 +18,6 @@ from trio_chardev.core.environment import Files
 from trio_chardev.devices.base import DeviceOptions
 from trio_chardev.errors import ChardevError
 from trio_chardev.options.backend import BackendOptions
-from trio_chardev.qmp.commands.device import add_device
-from trio_chardev.qmp.commands.object import add_object, drop_object
 from trio_chardev.qmp.server.descriptors import NamedFds
 from trio_chardev.qmp.server.state import Table
 from trio_chardev.service import Service
@@ -46,6 +44,8 @@ class Maker:
     async def make_object(self, id: str, options: ObjectOptions, by_client: bool) -> None:
         registry = self.service.registry
         await trio.lowlevel.checkpoint()
+        from trio_chardev.qmp.commands.object import add_object, drop_object
+
         await drop_object(registry, id)
         with contextlib.nullcontext() if by_client else saying(self.said["objects", id]):
             await add_object(registry, options, self.sandbox if by_client else EVERYWHERE)
@@ -101,6 +101,8 @@ class Maker:
         return True
 
     async def make_device(self, id: str, options: DeviceOptions, by_client: bool) -> None:
+        from trio_chardev.qmp.commands.device import add_device
+
         devices = self.service.registry.devices
         await trio.lowlevel.checkpoint()
         if by_client and id in devices:  # made from the command line, see `make_all`

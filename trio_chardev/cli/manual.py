@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from trio_chardev.access.objects import OBJECT
+from trio_chardev.access.table import OBJECT
 from trio_chardev.backends.table import KINDS
 from trio_chardev.cli.group import CONTEXT, cli
 from trio_chardev.cli.roff import ManualPage

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
-from trio_chardev.access.objects import OBJECT, MonitorQmp, ObjectOptions
+from trio_chardev.access.objects import MonitorQmp, ObjectOptions
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.access.table import OBJECT
+from trio_chardev.backends.table import GRAMMAR as GRAMMAR
 from trio_chardev.cli.errors import saying
 from trio_chardev.cli.inherited import Inherited
 from trio_chardev.cli.reader import (
@@ -18,8 +21,6 @@ from trio_chardev.cli.reader import (
     QmpListener,
     Reader,
 )
-from trio_chardev.config.configuration import Configuration
-from trio_chardev.config.structured import GRAMMAR as GRAMMAR
 from trio_chardev.core.environment import DEFAULT_ESCAPE
 from trio_chardev.devices.base import DeviceOptions
 from trio_chardev.devices.table import DEVICE
@@ -33,6 +34,9 @@ from trio_chardev.options.keyval import (
 )
 from trio_chardev.qmp.server.state import Table
 from trio_chardev.service_log.options import LogOptions
+
+if TYPE_CHECKING:
+    from trio_chardev.config.configuration import Configuration
 
 QMP_HELP = """\
 QMP listeners and monitors:

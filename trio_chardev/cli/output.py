@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import Any, NoReturn, TextIO
 
-from trio_chardev.errors import strerror
+from trio_chardev.plain_errors import strerror
 
 
 class OutputError(Exception):

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from trio_chardev.access.objects import OBJECT
+from trio_chardev.access.table import OBJECT
 from trio_chardev.backends.table import BACKEND
 from trio_chardev.cli.markdown import MarkdownPage, anchor, code
 from trio_chardev.devices.table import DEVICE

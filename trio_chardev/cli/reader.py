@@ -6,20 +6,17 @@ import contextlib
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from trio_chardev.access.objects import OBJECT, ObjectOptions
+from trio_chardev.access.objects import ObjectOptions
+from trio_chardev.access.table import OBJECT
 from trio_chardev.backends.socket.addresses import FdAddress
-from trio_chardev.backends.socket.socket import SocketOptions
-from trio_chardev.backends.stacked.mux import MuxOptions
-from trio_chardev.backends.table import BACKEND
+from trio_chardev.backends.socket.options import SocketOptions
+from trio_chardev.backends.table import BACKEND, GRAMMAR
 from trio_chardev.cli.errors import saying
 from trio_chardev.cli.inherited import Inherited
-from trio_chardev.config.configuration import Configuration
-from trio_chardev.config.nodes import Spot
-from trio_chardev.config.structured import GRAMMAR
 from trio_chardev.devices.base import DeviceOptions
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import DeviceExistsError, OptionsError
@@ -35,8 +32,11 @@ from trio_chardev.options.keyval import (
 from trio_chardev.options.legacy import parse_legacy
 from trio_chardev.options.members import TaggedUnion
 from trio_chardev.options.structure import structure
-from trio_chardev.qmp.commands.object import duplicate_object
 from trio_chardev.qmp.server.state import Table
+
+if TYPE_CHECKING:
+    from trio_chardev.config.configuration import Configuration
+    from trio_chardev.config.nodes import Spot
 
 
 @attrs.frozen(kw_only=True)
@@ -107,6 +107,8 @@ class Reader:
         with saying(said):
             made = self._read_variant(OBJECT, "object", text)
             if made.id in self.objects:
+                from trio_chardev.qmp.commands.object import duplicate_object
+
                 raise duplicate_object(made.id)
         self.objects[made.id] = made
         self.said["objects", made.id] = said
@@ -286,5 +288,7 @@ def _structure(spec: ChardevSpec) -> dict[str, BackendOptions]:
     options: BackendOptions = structure(BACKEND, spec.backend, "backend")
     if not spec.mux:
         return {spec.id: options}
+    from trio_chardev.backends.stacked.mux import MuxOptions
+
     base = f"{spec.id}-base"
     return {base: options, spec.id: MuxOptions(chardev=base)}

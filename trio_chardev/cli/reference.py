@@ -15,7 +15,7 @@ from typing import Final
 import click
 
 import trio_chardev
-from trio_chardev.access.objects import OBJECT
+from trio_chardev.access.table import OBJECT
 from trio_chardev.backends.table import FOREIGN, KINDS, NOT_IN_QEMU
 from trio_chardev.cli.group import CONTEXT, cli
 from trio_chardev.cli.manual import STATUSES

@@ -15,7 +15,8 @@ from typing import Any, Final
 import attrs
 import trio
 
-from trio_chardev.access.objects import OBJECT, MonitorQmp
+from trio_chardev.access.objects import MonitorQmp
+from trio_chardev.access.table import OBJECT
 from trio_chardev.backends.table import BACKEND
 from trio_chardev.cli.later import Later
 from trio_chardev.cli.maker import RESTORE_TIMEOUT

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 
 import trio
 
-from trio_chardev.access.objects import OBJECT
+from trio_chardev.access.table import OBJECT
 from trio_chardev.backends.socket.addresses import FdAddress, UnixAddress
-from trio_chardev.backends.socket.socket import SocketOptions
+from trio_chardev.backends.socket.options import SocketOptions
 from trio_chardev.backends.table import BACKEND
 from trio_chardev.cli.address import default_monitor_path
 from trio_chardev.cli.errors import saying
@@ -21,7 +21,6 @@ from trio_chardev.cli.notify import Notifier
 from trio_chardev.cli.options import ServeOptions
 from trio_chardev.cli.output import announce, complain, printable
 from trio_chardev.cli.pidfile import keeping_pid
-from trio_chardev.cli.reload import Reloader
 from trio_chardev.cli.restore import Wanted, is_monitor, make_all, plan
 from trio_chardev.cli.service_log import ServiceLog
 from trio_chardev.config.absent import ABSENT
@@ -83,6 +82,8 @@ async def serve(
                 async def begin() -> None:
                     later = await add_all(service, options, state_file, nursery)
                     if reread is not None:
+                        from trio_chardev.cli.reload import Reloader
+
                         reloader = Reloader(options, later, state_file, reread, nursery, notifier)
                         if service_log is not None:
                             reloader.apply_log = service_log.apply

@@ -16,7 +16,7 @@ from trio_chardev.errors import OptionsError
 from trio_chardev.options.values import path_text
 
 if TYPE_CHECKING:  # few need them
-    from trio_chardev.access.objects import TlsCredsX509
+    from trio_chardev.access.tls_creds import TlsCredsX509
 
 
 @attrs.frozen(kw_only=True)
@@ -48,7 +48,7 @@ class TlsAddress(InetAddress):
     @property
     def credentials(self) -> TlsCredsX509:
         """What is known of the server, and shown to it."""
-        from trio_chardev.access.objects import TlsCredsX509
+        from trio_chardev.access.tls_creds import TlsCredsX509
 
         about = self.options
         return TlsCredsX509(id="client", dir=about.dir, verify_peer=about.verify_peer)

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import attrs
 
-from trio_chardev.access.objects import OBJECT, ObjectOptions
+from trio_chardev.access.objects import ObjectOptions
+from trio_chardev.access.table import OBJECT
 from trio_chardev.config.console import check_keys, parts_of
 from trio_chardev.config.files import find_files, read_node
 from trio_chardev.config.nodes import Faults, Node, Spot

@@ -11,8 +11,9 @@ from typing import Final, Literal
 
 import attrs
 
+from trio_chardev.backends.table import GRAMMAR
 from trio_chardev.config.nodes import Faults, Node
-from trio_chardev.config.structured import GRAMMAR, Values, table_of, values_of_text
+from trio_chardev.config.structured import Values, table_of, values_of_text
 from trio_chardev.devices.bridge import BridgeOptions
 from trio_chardev.options.members import describe
 from trio_chardev.options.where import HOW_TO_LISTEN, read_where

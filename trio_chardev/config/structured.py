@@ -9,13 +9,13 @@ string, as a port does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
-from trio_chardev.backends.table import BACKEND, FOREIGN, OPTIONS, openers_with
+from trio_chardev.backends.table import BACKEND, GRAMMAR, openers_with
 from trio_chardev.config.nodes import Faults, Node
 from trio_chardev.errors import OptionsError
 from trio_chardev.options.backend import BackendOptions
-from trio_chardev.options.grammar import ChardevGrammar, read_size
+from trio_chardev.options.grammar import read_size
 from trio_chardev.options.keyval import split_items, typed
 from trio_chardev.options.members import (
     Array,
@@ -27,8 +27,6 @@ from trio_chardev.options.members import (
 )
 from trio_chardev.options.spelling import ALIASES, SIZES
 from trio_chardev.options.structure import structure
-
-GRAMMAR: Final = ChardevGrammar(OPTIONS, FOREIGN)
 
 Values = Mapping[str, Node]
 """Options by the names of the command line."""

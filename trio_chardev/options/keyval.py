@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from typing import Any, Final, TypeVar, overload
 
 import attrs
@@ -212,6 +211,8 @@ def parse_number(name: str, text: str) -> int:
 
 def parse_size(name: str, text: str) -> int:
     """Parse a number of bytes, perhaps with a fraction and a suffix. Raises OptionsError."""
+    from fractions import Fraction  # and decimal with it
+
     if match := _HEX_SIZE.fullmatch(text):
         exact = Fraction(int(match[1], 16))
     elif (match := _SIZE.fullmatch(text)) and (match[2] or Fraction(match[1]).denominator == 1):

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, Union
 import attrs
 
 from trio_chardev.options.documented import field_docs
-from trio_chardev.options.lazy import Column
+from trio_chardev.options.lazy import Column, LazyTable
 
 IN_QMP: Final = "trio_chardev.in_qmp"
 """The key of a field's metadata for its name in QMP, where Python has another."""
@@ -85,7 +85,11 @@ class TaggedUnion:
     def tag_of(self, cls: type) -> str:
         """The first tag of *cls*. Raises KeyError."""
         variants = self.variants
-        rows = variants.imported_first() if isinstance(variants, Column) else variants.items()
+        rows = (
+            variants.imported_first()
+            if isinstance(variants, Column | LazyTable)
+            else variants.items()
+        )
         for tag, variant in rows:
             if variant is cls:
                 return tag

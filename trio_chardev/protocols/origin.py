@@ -1,4 +1,4 @@
-"""Which web pages may connect (RFC 6455, 10.2).
+"""Which web pages may connect (RFC 6455, 10.2), and what they may ask for.
 
 A browser lets every page that is open in it connect to every WebSocket that the computer can reach,
 and only tells where the page comes from, in the Origin header. Other programs send none.
@@ -21,7 +21,13 @@ _ORIGIN = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _PORT = re.compile(r":(?:[0-9]+|\*)$")
+_PATH = re.compile(r"/[!-\"$-~]*")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def is_path(text: str, *, with_query: bool) -> bool:
+    """Can *text* be the target of a request as it is?"""
+    return _PATH.fullmatch(text) is not None and (with_query or "?" not in text)
 
 
 def can_be_allowed(text: str) -> bool:

@@ -17,7 +17,6 @@ from wsproto.utilities import generate_accept_token, generate_nonce
 
 from trio_chardev.protocols.origin import may_connect
 
-_PATH = re.compile(r"/[!-\"$-~]*")
 _ABSOLUTE = re.compile(r"https?://[^/]*", re.IGNORECASE)
 MAX_HEAD = 8192
 """How many bytes the head of a request or a response may have."""
@@ -188,11 +187,6 @@ class ClientHandshake(Handshake):
             if isinstance(answer, h11.Response):
                 reason = bytes(answer.reason).decode("latin-1")
                 raise HandshakeError(f"the server answers {answer.status_code} {reason}".rstrip())
-
-
-def is_path(text: str, *, with_query: bool) -> bool:
-    """Can *text* be the target of a request as it is?"""
-    return _PATH.fullmatch(text) is not None and (with_query or "?" not in text)
 
 
 def path_of(request: h11.Request) -> str:

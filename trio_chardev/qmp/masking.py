@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from trio_chardev.access.objects import OBJECT, AuthzListRule
+from trio_chardev.access.authz import AuthzListRule
+from trio_chardev.access.table import OBJECT
 from trio_chardev.options.members import describe
 
 MASK: Final = "***"

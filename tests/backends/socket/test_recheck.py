@@ -25,10 +25,11 @@ from tests.certificates import (
     write_folder,
 )
 from tests.services import TIMEOUT, until
+from trio_chardev.access.authz import AuthzList, AuthzSimple
 from trio_chardev.access.credentials import TlsCredentials
-from trio_chardev.access.objects import AuthzList, AuthzSimple, TlsCredsX509
 from trio_chardev.access.psk import PskCredentials, PskObject, refusal_of_key
 from trio_chardev.access.reproof import refusal_of_chain
+from trio_chardev.access.tls_creds import TlsCredsX509
 from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
 from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions
 from trio_chardev.errors import BackendError, ChardevNotFoundError

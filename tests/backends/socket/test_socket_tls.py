@@ -33,8 +33,8 @@ from tests.certificates import (
 )
 from tests.peers import need
 from tests.steps import steps
+from trio_chardev.access.authz import AuthzList, AuthzSimple
 from trio_chardev.access.credentials import TlsCredentials
-from trio_chardev.access.objects import AuthzList, AuthzSimple
 from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.socket import handshaking as handshaking
 from trio_chardev.backends.socket.addresses import (

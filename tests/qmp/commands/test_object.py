@@ -13,7 +13,8 @@ import trio
 
 from tests.peers import need
 from tests.services import PROGRAM, TIMEOUT, Qmp, running
-from trio_chardev.access.objects import OBJECT, Secret
+from trio_chardev.access.secret import Secret
+from trio_chardev.access.table import OBJECT
 from trio_chardev.errors import ChardevError
 from trio_chardev.options.structure import structure
 from trio_chardev.qmp.commands.context import Context, Host

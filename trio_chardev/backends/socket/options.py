@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import attrs
 
-from trio_chardev.access.psk import PskCredentials
 from trio_chardev.backends.socket.addresses import FdAddress, SocketAddress, VsockAddress
-from trio_chardev.backends.socket.tls import AnyCredentials
 from trio_chardev.errors import OptionsError
 from trio_chardev.options.backend import BackendOptions
-from trio_chardev.protocols.origin import can_be_allowed
-from trio_chardev.protocols.websocket_handshake import is_path
+from trio_chardev.protocols.origin import can_be_allowed, is_path
+
+if TYPE_CHECKING:
+    from trio_chardev.backends.socket.tls import AnyCredentials
 
 OnBusy = Literal["wait", "refuse"]
 
@@ -152,6 +152,8 @@ def find_credentials(
         return None
     if id not in objects:
         raise OptionsError(f"No TLS credentials with id '{id}'")
+    from trio_chardev.backends.socket.tls import AnyCredentials
+
     credentials = objects[id]
     if not isinstance(credentials, AnyCredentials):
         raise OptionsError(f"Object with id '{id}' is not TLS credentials")
@@ -222,6 +224,8 @@ def _check_tls(options: SocketOptions, credentials: AnyCredentials | None) -> No
         raise OptionsError("'tls_creds' option is incompatible with 'vsock' address type")
     if options.tls_authz is not None and not credentials.verify_peer:
         raise OptionsError("'tls_authz' option requires 'tls_creds' with 'verify-peer'")
+    from trio_chardev.access.psk import PskCredentials
+
     has_names = options.server or not isinstance(credentials, PskCredentials)
     if options.tls_authz is not None and not has_names:
         raise OptionsError("'tls_authz' option of a client requires certificates")

@@ -22,6 +22,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -41,7 +42,6 @@ from trio_chardev.backends.socket.dialer import Backoff, Nobody, Peers, Redialer
 from trio_chardev.backends.socket.door import Door
 from trio_chardev.backends.socket.handshaking import Handshaking, ending
 from trio_chardev.backends.socket.layer import Layer
-from trio_chardev.backends.socket.line import RemoteLine, ServedLine, TelnetLine
 from trio_chardev.backends.socket.link import Link
 from trio_chardev.backends.socket.listener import Listener, listen, listen_on
 from trio_chardev.backends.socket.options import SocketOptions as SocketOptions
@@ -58,8 +58,9 @@ from trio_chardev.core.weak import weakly
 from trio_chardev.errors import NOTICE, BackendError, NotSupportedError
 from trio_chardev.events import UNKNOWN_SIZE, BackendEvent, LineRequest, WindowSize
 from trio_chardev.files import work_on_files
-from trio_chardev.protocols.com_port import Port
-from trio_chardev.protocols.com_port_telnet import ComPortTelnet
+
+if TYPE_CHECKING:
+    from trio_chardev.protocols.com_port import Port
 
 log = logging.getLogger(__name__)
 
@@ -227,8 +228,11 @@ class SocketBackend(PeerBackend):
             self._connection.close()
         keep_alive = isinstance(self.address, InetAddress) and self.address.keep_alive
         peer.hand_over(self.hear, nodelay=self._options.nodelay, keep_alive=keep_alive)
-        if isinstance(peer, Layer) and isinstance(peer.codec, ComPortTelnet):
-            self._stack.port = peer.codec.party.port
+        if self._options.rfc2217 and isinstance(peer, Layer):
+            from trio_chardev.protocols.com_port_telnet import ComPortTelnet
+
+            if isinstance(peer.codec, ComPortTelnet):
+                self._stack.port = peer.codec.party.port
         self._connect(peer)
 
     def _check(self, sock: socket.socket) -> None:
@@ -391,9 +395,13 @@ class SocketBackend(PeerBackend):
     @property
     def line(self) -> Line:
         options = self._options
+        if not options.rfc2217 and (options.server or not options.telnet):
+            return super().line
+        from trio_chardev.backends.socket.line import RemoteLine, ServedLine, TelnetLine
+
         if options.rfc2217:
             return ServedLine(self) if options.server else RemoteLine(self)
-        return TelnetLine(self) if options.telnet and not options.server else super().line
+        return TelnetLine(self)
 
     def hear(self, event: BackendEvent) -> None:
         """Report *event*, from the peer. If no user answers for a line, grant what is asked."""

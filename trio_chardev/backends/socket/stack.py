@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 from trio_chardev.access.objects import Authorizer
 from trio_chardev.backends.socket.addresses import InetAddress
@@ -13,15 +14,13 @@ from trio_chardev.backends.socket.connection import Connection, SharedConnection
 from trio_chardev.backends.socket.layer import Layer
 from trio_chardev.backends.socket.link import Link
 from trio_chardev.backends.socket.options import SocketOptions, check_options, find_credentials
-from trio_chardev.backends.socket.tls import TlsConnection
 from trio_chardev.backends.socket.unix_connection import UnixConnection
 from trio_chardev.errors import OptionsError
 from trio_chardev.events import BackendEvent
-from trio_chardev.protocols.com_port import Port
-from trio_chardev.protocols.com_port_telnet import com_port_client, com_port_server
-from trio_chardev.protocols.telnet import telnet_connection
-from trio_chardev.protocols.websocket import WebSocketConnection, websocket_connection
 from trio_chardev.version import __version__
+
+if TYPE_CHECKING:
+    from trio_chardev.protocols.com_port import Port
 
 SIGNATURE = f"trio-chardev {__version__}".encode()
 """What an RFC 2217 server answers to who asks for its signature."""
@@ -40,10 +39,15 @@ class Stack:
         check_options(options, self._credentials)
         self._options = options
         self._objects = objects
-        self.port = Port()
-        """The line's state for RFC 2217, with one peer after the other."""
         for _ in self._codecs():
             pass  # what can't be made now never can be
+
+    @cached_property
+    def port(self) -> Port:
+        """The line's state for RFC 2217, with one peer after the other."""
+        from trio_chardev.protocols.com_port import Port
+
+        return Port()
 
     @property
     def is_empty(self) -> bool:
@@ -81,6 +85,11 @@ class Stack:
         It is checked against the current credentials, the authorization list, and the origins.
         """
         self._renew()
+        if not isinstance(link, Layer):
+            return None
+        from trio_chardev.backends.socket.tls import TlsConnection
+        from trio_chardev.protocols.websocket import WebSocketConnection
+
         while isinstance(link, Layer):
             why = None
             if isinstance(link.codec, TlsConnection) and self._credentials is not None:
@@ -94,6 +103,10 @@ class Stack:
 
     def name_of(self, link: Link) -> str | None:
         """Return the name that TLS has proved of the peer on *link*; None if it has proved none."""
+        if not isinstance(link, Layer):
+            return None
+        from trio_chardev.backends.socket.tls import TlsConnection
+
         while isinstance(link, Layer):
             if isinstance(link.codec, TlsConnection):
                 return link.codec.proved_name
@@ -119,9 +132,13 @@ class Stack:
     def _codecs(self) -> Iterator[Codec]:
         options = self._options
         if self._credentials is not None:
+            from trio_chardev.backends.socket.tls import TlsConnection
+
             allows = None if options.tls_authz is None else partial(self._allows, options.tls_authz)
             yield TlsConnection(self._credentials, peer_name=_peer_name(options), allows=allows)
         if options.websocket:
+            from trio_chardev.protocols.websocket import websocket_connection
+
             yield websocket_connection(
                 is_server=options.server,
                 binary_only=options.binary_only,
@@ -131,12 +148,16 @@ class Stack:
                 names=_own_names(options),
             )
         if options.rfc2217:
+            from trio_chardev.protocols.com_port_telnet import com_port_client, com_port_server
+
             yield (
                 com_port_server(self.port, SIGNATURE)
                 if options.server
                 else com_port_client(self.port)
             )
         elif options.telnet or options.tn3270:
+            from trio_chardev.protocols.telnet import telnet_connection
+
             yield telnet_connection(is_server=options.server, tn3270=options.tn3270)
 
     def _allows(self, id: str, name: str) -> bool:

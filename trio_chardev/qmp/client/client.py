@@ -39,7 +39,7 @@ from trio_chardev.qmp.json.codec import Decoder, Message
 from trio_chardev.qmp.server.session import QmpError
 
 if TYPE_CHECKING:  # most clients need none
-    from trio_chardev.access.objects import TlsCredsX509
+    from trio_chardev.access.tls_creds import TlsCredsX509
 
 __all__ = [
     "QmpAddress",

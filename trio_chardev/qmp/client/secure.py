@@ -7,7 +7,7 @@ import ssl
 import trio
 
 from trio_chardev.access.credentials import TlsCredentials, text_of
-from trio_chardev.access.objects import TlsCredsX509
+from trio_chardev.access.tls_creds import TlsCredsX509
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.workers import run_in_worker
 

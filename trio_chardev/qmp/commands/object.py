@@ -6,8 +6,9 @@ from typing import Any
 
 import attrs
 
-from trio_chardev.access.objects import OBJECT, MonitorQmp, ObjectOptions
+from trio_chardev.access.objects import MonitorQmp, ObjectOptions
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
+from trio_chardev.access.table import OBJECT
 from trio_chardev.devices.base import Device
 from trio_chardev.devices.monitor import MonitorObject, MonitorObjectOptions, check_monitor
 from trio_chardev.errors import BackendError

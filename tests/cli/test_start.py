@@ -1,0 +1,57 @@
+"""What a command imports before it does anything: that is most of the time in which it starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+MOST = 190
+"""Modules of ours that a service with one chardev imports; a new one needs a reason."""
+
+PROGRAM = """
+import sys
+from trio_chardev.cli import main
+
+try:
+    main()
+except SystemExit:
+    print(*sys.modules, file=sys.__stdout__)
+"""
+
+SERVE = ["serve", "--chardev", "null,id=a", "--qmp", "unix:/nonexistent/qmp,server=on,wait=off"]
+
+ONLY_WHEN_USED = [
+    *("h11", "wsproto", "cattrs", "tomllib", "importlib.metadata", "email", "fractions"),
+    *("trio_chardev.config.configuration", "trio_chardev.cli.reload", "trio_chardev.cli.client"),
+    *("trio_chardev.access.credentials", "trio_chardev.qmp.schema", "trio_chardev.qmp.client"),
+    *("trio_chardev.backends.console", "trio_chardev.backends.pty", "trio_chardev.backends.serial"),
+    *("trio_chardev.backends.stacked", "trio_chardev.backends.udp", "trio_chardev.backends.replay"),
+    *("trio_chardev.backends.file", "trio_chardev.backends.taps.log_file", "trio_serial"),
+    *("trio_chardev.backends.socket.tls", "trio_chardev.protocols.websocket"),
+    *("trio_chardev.devices.bridge", "trio_chardev.devices.listener"),
+    *("trio_chardev.qmp.commands.console", "trio_chardev.qmp.server.trace"),
+]
+
+
+def modules_of(*words: str) -> set[str]:
+    """What is imported when that command ends, which here fails at its first deed."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, timeout=60
+    )
+    return set(done.stdout.split())
+
+
+def test_a_service_imports_what_it_uses() -> None:
+    modules = modules_of(*SERVE)
+    assert "trio_chardev.backends.null" in modules
+    assert modules.isdisjoint(ONLY_WHEN_USED)
+    assert len([name for name in modules if name.startswith("trio_chardev")]) <= MOST
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["serve", "--help"]], ids=" ".join)
+def test_what_is_only_printed_needs_no_runtime(words: list[str]) -> None:
+    modules = modules_of(*words)
+    assert "click" in modules
+    assert modules.isdisjoint({"trio", "attrs", "asyncio", "ssl"})
