@@ -39,7 +39,7 @@ class Endpoints:
         running.has_begun = True
         self._running[options] = running
 
-    async def _run(
+    async def _run(  # noqa: ASYNC128 - serve_metrics() calls started()
         self,
         options: MetricsOptions,
         running: _Running,
