@@ -103,3 +103,12 @@ class Machine:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+
+def blocks_below(page: str, heading: str) -> list[Block]:
+    """The blocks of the part of a page that has that heading."""
+    text = (ROOT / page).read_text()
+    begin = text.index(f"\n## {heading}\n") + 1
+    end = text.find("\n## ", begin)
+    first, last = text.count("\n", 0, begin), text.count("\n", 0, end if end != -1 else None)
+    return [block for block in blocks_of(page) if first < block.line <= last]

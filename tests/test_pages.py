@@ -96,6 +96,12 @@ RUN_BY = {
     ],
     "docs/service-logs.md": ["nobody: it reads the journal, and needs jq"],
     "docs/systemd.md": [UNITS, UNITS],
+    "docs/walks.md": [
+        *["test_walks: test_from_ser2net"] * 3,
+        *["test_walks: test_from_conserver"] * 3,
+        *["test_walks: test_from_qemu"] * 4,
+        *["test_walks: test_from_labgrid"] * 2,
+    ],
     "docs/waiting.md": ["test_pages: test_what_waits_is_tried_now"],
 }
 """The test that does what a block says, in the order of the blocks of a page."""
