@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from pathlib import Path
-
-import pytest
 
 from tests.cli.boards import board as board_at, say
 from tests.cli.calls import Call
@@ -60,19 +59,16 @@ def test_live_it_follows_a_service_that_starts_again_and_q_leaves(tmp_path: Path
             assert not user.is_raw
 
 
-@pytest.mark.parametrize(
-    ("number", "status"),
-    [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGHUP, -signal.SIGHUP)],
-)
-def test_however_it_ends_the_terminal_is_as_before(
-    tmp_path: Path, number: int, status: int
-) -> None:
-    with board(tmp_path) as it, terminal("top", "-s", it.socket) as user:
-        user.expect(ENTERED)
-        user.process.send_signal(number)
-        assert user.wait() == status
-        assert LEFT in user.seen
-        assert not user.is_raw
+def test_however_it_ends_the_terminal_is_as_before(tmp_path: Path) -> None:
+    with board(tmp_path) as it, contextlib.ExitStack() as stack:
+        ends = [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGHUP, -signal.SIGHUP)]
+        users = [stack.enter_context(terminal("top", "-s", it.socket)) for _ in ends]
+        for user, (number, status) in zip(users, ends, strict=True):
+            user.expect(ENTERED)
+            user.process.send_signal(number)
+            assert user.wait() == status
+            assert LEFT in user.seen
+            assert not user.is_raw
 
 
 def test_without_a_service_the_screen_is_left_alone(tmp_path: Path) -> None:
