@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tests.certificates import peer_context, write_folder
-from trio_chardev.access.objects import TlsCredsX509
+from trio_chardev.access.tls_creds import TlsCredsX509
 from trio_chardev.backends.socket.addresses import InetAddress
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.qmp.client.client import QmpConnectionError, open_qmp_client
