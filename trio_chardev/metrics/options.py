@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any, Final
 
 import attrs
@@ -116,5 +115,7 @@ def parse_metrics(text: str) -> MetricsOptions:
 
 def check_installed() -> None:
     """Raise OptionsError if what makes the page is not installed. It is not imported."""
+    import importlib.util  # most services have no metrics
+
     if importlib.util.find_spec("prometheus_client") is None:
         raise OptionsError("metrics need prometheus-client: install it, or 'trio-chardev[metrics]'")
