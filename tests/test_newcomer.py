@@ -104,7 +104,7 @@ def test_all_that_the_page_says(machine: Machine, monkeypatch: pytest.MonkeyPatc
                     reloaded, rows = machine.run(RELOAD, folder).split("\n", 1)
                     assert reloaded == "added: vm, vm-console, vm-bridge"
                     assert re.search(r"^board +serial .*other\b.* +open +2 ", rows, re.M)
-                    assert re.search(r"^vm +unix:vm\.sock,server=on +waiting ", rows, re.M)
+                    assert re.search(r"^vm +unix:vm\.sock +waiting ", rows, re.M)
                     human.type(b"echo still here\r")
                     watcher.expect(b"\nstill here\r\n")
                     service.process.send_signal(signal.SIGINT)
