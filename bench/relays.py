@@ -212,4 +212,6 @@ def settle(ends: Ends) -> None:
 
 def is_readable(fd: int) -> bool:
     """Does a byte come soon?"""
-    return bool(select.select([fd], [], [], QUIET)[0])
+    poll = select.poll()  # select(2) knows no descriptor above 1023
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(QUIET * 1000))
