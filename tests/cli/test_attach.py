@@ -213,6 +213,8 @@ def test_who_takes_has_the_right_to_write_from_the_start(tmp_path: Path) -> None
             two.expect(b"attached to")
             two.type(b"2")
             it.expect(b"2")
+            two.type(ESCAPE + b"t")
+            two.expect(b"[trio-chardev: you have the right to write already]")
             two.type(ESCAPE + b"d")
             assert two.wait() == 0
         with terminal(*it.attach("--read-only", "--take")) as three:

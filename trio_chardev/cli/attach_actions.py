@@ -79,8 +79,11 @@ async def change_device(session: Session, local: LocalTerminal, line: str) -> No
 
 
 async def take_right(session: Session, local: LocalTerminal, line: str) -> None:
-    """Take the right to write."""
-    await session.ask("chardev-give-write")
+    """Take the right to write; one who has it already is told that, as nothing else would."""
+    if await session.may_type():
+        local.tell("you have the right to write already")
+    else:
+        await session.ask("chardev-give-write")
 
 
 async def give_right(session: Session, local: LocalTerminal, line: str) -> None:

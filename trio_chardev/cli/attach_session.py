@@ -88,6 +88,11 @@ class Session:
         about = {"id": self.console, "client": self.client}
         return await self.service.ask(command, {**about, **(arguments or {})})
 
+    async def may_type(self) -> bool:
+        """Does what we type go to the device? Raises as `ask`."""
+        rows = await self.service.ask("query-clients", {"id": self.console})
+        return any(row["client"] == self.client and row["types"] for row in rows)
+
     def take(self, data: bytes) -> bytes:
         """Count *data*, which has come, and return what is to be shown of it."""
         if self.place is None:
@@ -197,6 +202,5 @@ async def _by_listener(service: Service, board: Board, events: QmpEvents, wish: 
 
 async def _take_right(session: Session) -> None:
     """Take the right to write, unless we have it, as all have with write=all."""
-    rows = await session.service.ask("query-clients", {"id": session.console})
-    if not any(row["client"] == session.client and row["types"] for row in rows):
+    if not await session.may_type():
         await session.ask("chardev-give-write")
