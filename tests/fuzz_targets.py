@@ -42,7 +42,7 @@ from trio_chardev.options.structure import structure, unstructure
 from trio_chardev.qmp.client.conversation import Conversation
 from trio_chardev.qmp.commands.chardev import BackendArguments
 from trio_chardev.qmp.commands.context import Host
-from trio_chardev.qmp.commands.table import COMMANDS
+from trio_chardev.qmp.commands.table import COMMANDS, make_schema
 from trio_chardev.qmp.json.codec import Decoder, Malformed, Message, encode
 from trio_chardev.qmp.server.monitor import Monitor
 from trio_chardev.registry import open_registry_with
@@ -292,6 +292,7 @@ def no_complaints() -> Iterator[None]:
 
 def monitor(data: bytes) -> None:
     """Check that each well-formed command after a reset gets one reply, and nothing is left."""
+    make_schema()  # else the first who asks for it waits for a thread, which Trio does not see
     source = Source(data)
     room = source.pick([None, 100, 5000])
     made = script(source)

@@ -7,6 +7,7 @@ when its client leaves. A user's error is a ChardevError, whose text becomes the
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any
 
@@ -14,6 +15,7 @@ from trio_chardev.options.lazy import LazyTable
 from trio_chardev.qmp.commands.context import Command, Context, NamedInfo, NoArguments
 from trio_chardev.qmp.json.codec import Encoded, encode
 from trio_chardev.qmp.server.events import EVENTS
+from trio_chardev.workers import NoThreadError, run_in_worker
 
 COMMANDS: LazyTable[Command] = LazyTable.of_groups(
     {
@@ -89,13 +91,17 @@ def query_commands(context: Context, arguments: NoArguments) -> list[dict[str, A
     return [{"name": name} for name in COMMANDS]
 
 
-def query_qmp_schema(context: Context, arguments: NoArguments) -> Encoded:
+async def query_qmp_schema(context: Context, arguments: NoArguments) -> Encoded:
     """Describe all commands and events, with their types, as QAPI's introspection."""
-    return _schema()
+    if not make_schema.cache_info().currsize:  # it imports all modules that the tables name
+        with contextlib.suppress(NoThreadError):
+            return await run_in_worker(make_schema)
+    return make_schema()
 
 
 @functools.cache
-def _schema() -> Encoded:
+def make_schema() -> Encoded:
+    """Make the schema of all commands and events, once."""
     from trio_chardev.qmp.schema import qmp_schema
 
     return Encoded(encode(qmp_schema(COMMANDS, EVENTS))[:-2])
