@@ -5,8 +5,8 @@ QMP's arguments and ``--chardev`` are structured into, and what help and introsp
 from. This module has only what all kinds share; see ``backends/``. `trio_chardev.options.members`
 explains how to write such a class.
 
-Structuring checks what QAPI's visitors check, in the same order, so that the first error is the one
-that QEMU reports. What checks a type is made when it is used first.
+Structuring uses a cattrs converter with hooks of our own, which check what QAPI's visitors check,
+in the same order, so that the first error is the one that QEMU reports.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar, overload
 
 import attrs
+import cattrs
+from cattrs.gen import make_dict_unstructure_fn, override
 
 from trio_chardev.errors import OptionsError
 from trio_chardev.options.members import (
@@ -47,7 +49,7 @@ def structure(cls: Any, value: object, path: str = "", index: str = "[{}]") -> A
     words.
     """
     try:
-        return _hook_of(cls)(value, None)
+        return _converter.structure(value, cls)
     except _DefectError as defect:
         error = OptionsError(defect.text(path, index))
         if defect.hint is not None:
@@ -64,7 +66,7 @@ def unstructure(value: object, cls: type | TaggedUnion | None = None) -> Any:
     Members at their default are left out. With a TaggedUnion as *cls* it has the form
     ``{"type": ..., "data": ...}``.
     """
-    return _reverse_any(value) if cls is None else _reverse_of(cls)(value)
+    return _converter.unstructure(value, cls)
 
 
 class _DefectError(Exception):
@@ -284,9 +286,7 @@ def _check_members(union: TaggedUnion, tag: str, members: dict[str, Any]) -> Non
         raise _DefectError(_quoted(union.no_such_member.format(tag=tag, member=name)))
 
 
-@functools.cache
-def _hook_of(hint: Any) -> _Hook:
-    """What structures a value of a type, or of the type that *hint* says."""
+def _structure_hook(hint: Any) -> _Hook:
     match type_of(hint):
         case Scalar(name):
             return _SCALAR_HOOKS[name]
@@ -302,61 +302,38 @@ def _hook_of(hint: Any) -> _Hook:
             return _union_hook(union)
 
 
-@functools.cache
-def _reverse_of(hint: Any) -> Callable[[Any], Any]:
-    """What makes JSON of a value of that type."""
-    match type_of(hint):
-        case Scalar("any"):
-            return _reverse_any
-        case Scalar() | IntRange() | Enum():
-            return _reverse_scalar
-        case Array(item):
-            reverse = _reverse_of(item)
-            return lambda value: [reverse(element) for element in value]
-        case Object(cls):
-            return _object_reverse(cls)
-        case TaggedUnion() as union:
-            return _union_reverse(union)
+def _hook_of(value_type: ValueType) -> _Hook:
+    return _converter.get_structure_hook(value_type)
 
 
-def _reverse_scalar(value: Any) -> Any:
-    return value
+def _unstructure_object_hook(cls: Any) -> Callable[[Any], Any]:
+    renamed: Any = {member.field: override(rename=member.name) for member in describe(cls)}
+    return make_dict_unstructure_fn(cls, _converter, _cattrs_omit_if_default=True, **renamed)
 
 
-def _reverse_any(value: Any) -> Any:
-    """Make JSON of a value whose type nothing says."""
-    if isinstance(value, dict):
-        return {key: _reverse_any(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_reverse_any(item) for item in value]
-    cls: Any = type(value)
-    return _reverse_of(cls)(value) if attrs.has(cls) else value
-
-
-def _object_reverse(cls: type) -> Callable[[Any], Any]:
-    members = [
-        (member.name, member.field, _reverse_of(member.value_type), member.is_optional, default)
-        for member in describe(cls)
-        for default in (getattr(member.default, "factory", lambda of=member.default: of),)
-    ]
-
-    def reverse(value: Any) -> dict[str, Any]:
-        made = {}
-        for name, field, reverse, is_optional, default in members:
-            item = getattr(value, field)
-            if not (is_optional and item == default()):
-                made[name] = None if item is None else reverse(item)
-        return made
-
-    return reverse
-
-
-def _union_reverse(union: TaggedUnion) -> Callable[[Any], Any]:
+def _unstructure_union_hook(hint: Any) -> Callable[[Any], Any]:
+    union = type_of(hint)
+    assert isinstance(union, TaggedUnion)
     tag_of = functools.cache(union.tag_of)
 
-    def reverse(value: Any) -> dict[str, Any]:
+    def unstructure_union(value: Any) -> dict[str, Any]:
         cls: Any = type(value)
-        name, data = tag_of(cls), _reverse_of(cls)(value)
+        name, data = tag_of(cls), _converter.unstructure(value)
         return {union.tag: name, **data} if union.is_flat else {union.tag: name, "data": data}
 
-    return reverse
+    return unstructure_union
+
+
+def _is_tagged_union(hint: Any) -> bool:
+    try:
+        return isinstance(type_of(hint), TaggedUnion)
+    except TypeError:
+        return False
+
+
+_converter: Final = cattrs.Converter(
+    detailed_validation=False, unstruct_collection_overrides={tuple: list}
+)
+_converter.register_structure_hook_factory(lambda hint: True, _structure_hook)
+_converter.register_unstructure_hook_factory(attrs.has, _unstructure_object_hook)
+_converter.register_unstructure_hook_factory(_is_tagged_union, _unstructure_union_hook)
