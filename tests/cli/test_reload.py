@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import socket
 import subprocess
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,8 +25,10 @@ from trio_chardev.errors import OptionsError
 from trio_chardev.registry import Registry
 from trio_chardev.service_log.options import LogOptions
 
-LIMIT = 30.0  # seconds of a test
-COUNT = 50
+LIMIT = 120.0  # seconds of a test
+COUNT = 500
+DESCRIPTORS = 8 * COUNT
+CHANGED = ("c7", "c250", "c499")
 
 
 def consoles(folder: Path, **devices: str) -> str:
@@ -46,7 +50,17 @@ def all_of(registry: Registry) -> dict[str, object]:
     return {**backends, **registry.devices}
 
 
-async def test_what_has_not_changed_is_not_touched(tmp_path: Path) -> None:
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Allow `DESCRIPTORS`, which the system must."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(DESCRIPTORS, hard)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_descriptors")
+async def test_of_500_consoles_3_are_changed_and_the_others_are_not_touched(tmp_path: Path) -> None:
     with trio.fail_after(LIMIT):
         async with serving(tmp_path, consoles(tmp_path)) as served:
             registry = served.registry
@@ -65,11 +79,12 @@ async def test_what_has_not_changed_is_not_touched(tmp_path: Path) -> None:
             notices: list[object] = []
             registry.on_notice = notices.append
             assert (await served.reload(consoles(tmp_path))).text == "nothing has changed"
-            result = await served.reload(consoles(tmp_path, c7="null"))
-            assert (result.added, result.changed, result.removed) == ((), ("c7",), ())
+            result = await served.reload(consoles(tmp_path, **dict.fromkeys(CHANGED, "null")))
+            assert (result.added, result.changed, result.removed) == ((), CHANGED, ())
             after = all_of(registry)
-            assert {key for key in before if after[key] is not before[key]} == {"c7"}
-            assert {getattr(notice, "id", None) for notice in notices} <= {"c7", "c7-console"}
+            assert {key for key in before if after[key] is not before[key]} == set(CHANGED)
+            told = {getattr(notice, "id", None) for notice in notices}
+            assert told <= {*CHANGED, *(f"{name}-console" for name in CHANGED)}
             for number, client in enumerate(clients):
                 name = f"c{number}"
                 await registry[f"{name}-console"].backend.send_some(memoryview(name.encode()))
