@@ -23,6 +23,7 @@ from trio_chardev.cli.output import announce, complain, printable
 from trio_chardev.cli.pidfile import keeping_pid
 from trio_chardev.cli.restore import Wanted, is_monitor, make_all, plan
 from trio_chardev.cli.service_log import ServiceLog
+from trio_chardev.cli.warm_up import warm_up
 from trio_chardev.config.absent import ABSENT
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.devices.table import DEVICE
@@ -91,6 +92,7 @@ async def serve(
                         if reloading is not None:
                             nursery.start_soon(reloader.reload_at, reloading)
                     await notifier.ready(later.status)
+                    nursery.start_soon(warm_up)
 
                 nursery.start_soon(_noting, begin, service, errors)
                 await service.wait_quit()
