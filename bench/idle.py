@@ -16,7 +16,8 @@ from bench.processes import SERVE, connect, need_files, running
 from bench.relays import HOST, Link, free_ports, ser2net_command, serial_far
 
 LINES = 100
-SETTLING = 1.0  # seconds, with so many lines or more
+SETTLING = 1.0  # seconds, with so many lines
+MOST_SETTLING = 3.0
 NANOSECOND = 1e-9
 CPU_TIME = Unit("ms/s", 1e3)
 
@@ -42,7 +43,7 @@ def idle_time(contender: Contender, seconds: float, lines: int = LINES) -> list[
 
 def settling(lines: int) -> float:
     """Return the seconds until everybody has noticed the clients of so many lines."""
-    return SETTLING * min(1, lines / LINES)
+    return SETTLING * min(MOST_SETTLING, lines / LINES)
 
 
 def command_of(contender: Contender, links: Sequence[Link]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import selectors
 import socket
 import sys
@@ -78,7 +79,9 @@ class Stream:
         now = time.perf_counter()
         start = self.got % len(self.piece)
         due = self.piece[start:] + self.piece * (len(data) // len(self.piece) + 1)
-        if not data or data != due[: len(data)]:
+        if not data:
+            raise BenchmarkError("one is let go who is served")
+        if data != due[: len(data)]:
             raise BenchmarkError("what came is not what was sent")
         self.got += len(data)
         since, self.since = self.since, None
@@ -91,6 +94,9 @@ class Consoles:
 
     pids: list[int]
     ends: list[Ends]
+    vacant: list[Address]
+    """Where those have no client yet that have none."""
+    vacant_fars: list[int]
 
     @property
     def cpu_time(self) -> float:
@@ -111,7 +117,9 @@ def command(contender: Contender, links: list[Link]) -> list[list[str]]:
 def quiet_ports(count: int) -> list[Address]:
     """Return ports that are not in use now, and that the kernel gives to no client meanwhile."""
     ports: list[Address] = []
-    for port in range(FIRST_PORT, int(CLIENT_PORTS.read_text().split()[0])):
+    end = int(CLIENT_PORTS.read_text().split()[0])
+    first = random.randrange(FIRST_PORT, end - 4 * count)  # another run may be under way
+    for port in range(first, end):
         with contextlib.suppress(OSError), socket.create_server((HOST, port)):
             ports.append((HOST, port))
         if len(ports) == count:
@@ -120,8 +128,9 @@ def quiet_ports(count: int) -> list[Address]:
 
 
 @contextlib.contextmanager
-def consoles(contender: Contender, count: int) -> Iterator[Consoles]:
-    """Start *count* consoles, of which each has a client, and passes on what comes."""
+def consoles(contender: Contender, count: int, clients: int | None = None) -> Iterator[Consoles]:
+    """Start *count* consoles, of which each, or *clients* of them, has a client and passes on what comes."""
+    vacant = 0 if clients is None else count - clients
     need_files(5 * count + 100)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
         far_sides = [serial_far(folder, stack) for _ in range(count)]
@@ -132,7 +141,7 @@ def consoles(contender: Contender, count: int) -> Iterator[Consoles]:
         ]
         processes = [stack.enter_context(running(each)) for each in command(contender, links)]
         ends = []
-        for number in reversed(range(count)):  # the last one listens last
+        for number in reversed(range(vacant, count)):  # the last one listens last
             process = processes[number % len(processes)]
             client = stack.enter_context(connect(links[number].near_at, process))
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
@@ -142,7 +151,12 @@ def consoles(contender: Contender, count: int) -> Iterator[Consoles]:
             ends.append(Ends(client.fileno(), far))
         settle(ends[-1])
         time.sleep(settling(count))
-        yield Consoles([process.pid for process in processes], ends)
+        yield Consoles(
+            [process.pid for process in processes],
+            ends,
+            [link.near_at for link in links[:vacant]],
+            [open_far() for _, open_far in far_sides[:vacant]],
+        )
 
 
 def use(place: Consoles, load: Load, size: int) -> list[float]:

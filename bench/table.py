@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from bench import changes, consoles, crowd, fanout, idle, layers, lines, memory, qmp, relay, startup
+from bench import (
+    changes,
+    consoles,
+    crowd,
+    fanout,
+    idle,
+    layers,
+    lines,
+    memory,
+    qmp,
+    relay,
+    startup,
+    storms,
+)
 from bench.model import Benchmark
 
 BENCHMARKS: tuple[Benchmark, ...] = (
@@ -19,6 +32,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     *crowd.BENCHMARKS,
     *idle.BENCHMARKS,
     *lines.BENCHMARKS,
+    *storms.BENCHMARKS,
     *startup.BENCHMARKS,
 )
 
