@@ -108,6 +108,7 @@ class Writer:
 
 async def change_repeatedly(path: str, count: int, user: User) -> Outcome:
     """Change a socket chardev to a new connection to *path*, *count* times."""
+    tc.collect_in_portions()  # as a service does
     options = tc.SocketOptions(addr=tc.UnixAddress(path), server=False)
     changes, pauses = [], []
     async with tc.open_registry() as registry, trio.open_nursery() as nursery:
@@ -169,8 +170,8 @@ BENCHMARKS = (
         title="the writer's pause in that change, 0 bytes lost",
         unit=MILLISECONDS,
         measure=pause,
-        size=500,
+        size=2000,
         smoke=5,
-        targets=(Target(1.0, statistic="p99"),),
+        targets=(Target(1.0, statistic="p99"), Target(3.0, statistic="worst")),
     ),
 )

@@ -91,8 +91,14 @@ class Figures:
     p50: Spread
     p99: Spread
     worst: float
+    """Of all rounds."""
+    worst_of_rounds: Spread
     is_single: bool
     """Did each round give one value? Then p99 says nothing more."""
+
+    def get(self, statistic: Statistic) -> Spread:
+        """That of the rounds."""
+        return {"p50": self.p50, "p99": self.p99, "worst": self.worst_of_rounds}[statistic]
 
     @classmethod
     def of(cls, rounds: Sequence[Round], unit: Unit) -> Figures:
@@ -102,6 +108,7 @@ class Figures:
             p50=Spread.of([each.p50 * unit.scale for each in rounds]),
             p99=Spread.of([each.p99 * unit.scale for each in rounds]),
             worst=worst(each.worst for each in rounds) * unit.scale,
+            worst_of_rounds=Spread.of([each.worst * unit.scale for each in rounds]),
             is_single=all(each.count == 1 for each in rounds),
         )
 
@@ -157,7 +164,7 @@ def _verdicts(benchmark: Benchmark, rounds: Rounds, rival: Contender | None) -> 
             continue
         if rival is None:
             ours = Figures.of(rounds[benchmark.subject.name], benchmark.unit)
-            measured = ours.p50 if target.statistic == "p50" else ours.p99
+            measured = ours.get(target.statistic)
         else:
             measured = _ratio(benchmark, rounds, rival, target.statistic)
         verdicts.append(Verdict(target, measured, benchmark.unit.more_is_better))

@@ -9,7 +9,7 @@ import attrs
 
 from bench.contenders import OURS, Contender
 
-Statistic = Literal["p50", "p99"]
+Statistic = Literal["p50", "p99", "worst"]
 
 
 class BenchmarkError(Exception):

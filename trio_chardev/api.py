@@ -69,6 +69,7 @@ from trio_chardev.errors import (
     WriteInChangeError,
 )
 from trio_chardev.events import BackendEvent, Event, LineSettings, ModemLines, WindowSize
+from trio_chardev.garbage import collect_in_portions
 from trio_chardev.notices import (
     ChardevAdded,
     ChardevBreak,
@@ -211,6 +212,7 @@ __all__ = [
     "VsockAddress",
     "WindowSize",
     "WriteInChangeError",
+    "collect_in_portions",
     "open_qmp_client",
     "open_registry",
     "open_service",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
@@ -28,14 +27,10 @@ from trio_chardev.config.absent import ABSENT
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import ChardevError
+from trio_chardev.garbage import collect_in_portions
 from trio_chardev.qmp.commands.context import Tracer
 from trio_chardev.qmp.server.state import StateFile, open_state_file
 from trio_chardev.service import Service, catching, catching_signals, open_service
-
-# A collection holds up everybody, and there are next to no cycles to find. With Python's default thresholds
-# a full one, which walks all objects, comes every few dozen chardev-adds once thousands of chardevs exist.
-# With these it comes after 10 million objects that stayed, and the others take less than 1 ms.
-GC_THRESHOLDS = (1_000, 10, 1_000)
 
 ACTIVATED = "qmp"  # systemd's name of a socket where QMP is served unless another place is given
 
@@ -50,8 +45,7 @@ async def serve(
     *reread* parses the options anew, with the configuration as it is then, in a thread; with it,
     SIGHUP applies the difference, instead of ending the service.
     """
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
+    collect_in_portions()
     errors: list[ChardevError] = []
     notifier = Notifier.found()
     pid = contextlib.nullcontext() if options.pidfile is None else keeping_pid(options.pidfile)
