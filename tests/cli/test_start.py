@@ -30,6 +30,11 @@ ONLY_WHEN_USED = [
     *("trio_chardev.backends.stacked", "trio_chardev.backends.udp", "trio_chardev.backends.replay"),
     *("trio_chardev.backends.file", "trio_chardev.backends.taps.log_file", "trio_serial"),
     *("trio_chardev.backends.socket.tls", "trio_chardev.protocols.websocket"),
+    *(
+        "trio_chardev.config.absent",
+        "trio_chardev.metrics.options",
+        "trio_chardev.protocols.telnet",
+    ),
     *("trio_chardev.devices.bridge", "trio_chardev.devices.listener"),
     *("trio_chardev.qmp.commands.console", "trio_chardev.qmp.server.trace"),
 ]
@@ -55,3 +60,14 @@ def test_what_is_only_printed_needs_no_runtime(words: list[str]) -> None:
     modules = modules_of(*words)
     assert "click" in modules
     assert modules.isdisjoint({"trio", "attrs", "asyncio", "ssl"})
+
+
+def test_a_client_imports_no_service() -> None:
+    modules = modules_of("list", "--socket", "/nonexistent/qmp")
+    assert "trio_chardev.qmp.client.client" in modules
+    assert modules.isdisjoint(
+        {
+            *("trio_chardev.service", "trio_chardev.registry", "trio_chardev.core.chardev"),
+            *("trio_chardev.options.structure", "cattrs", "h11", "trio_chardev.protocols.telnet"),
+        }
+    )

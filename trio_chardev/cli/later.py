@@ -10,17 +10,19 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Container, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
 
-from trio_chardev.cli.endpoints import Endpoints
 from trio_chardev.cli.maker import RESTORE_TIMEOUT, Maker
 from trio_chardev.cli.restore import WHAT, Make
-from trio_chardev.config.absent import AbsentOptions, Attempts
 from trio_chardev.errors import NOTICE, ChardevError
 from trio_chardev.qmp.server.state import Table
+
+if TYPE_CHECKING:
+    from trio_chardev.cli.endpoints import Endpoints
+    from trio_chardev.config.absent import Attempts
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +57,18 @@ class Later:
     configured: Container[tuple[Table, str]]
     """What comes from files."""
     _nursery: trio.Nursery
-    endpoints: Endpoints = attrs.field(init=False)
-    """The pages of metrics."""
     _trying: dict[tuple[Table, str], _Trying] = attrs.Factory(dict)
+    _endpoints: Endpoints | None = attrs.field(init=False, default=None)
 
-    def __attrs_post_init__(self) -> None:
-        maker = self.maker
-        self.endpoints = Endpoints(maker.service.registry, maker.inherited, self._nursery)
+    @property
+    def endpoints(self) -> Endpoints:
+        """The pages of metrics."""
+        if self._endpoints is None:
+            from trio_chardev.cli.endpoints import Endpoints
+
+            maker = self.maker
+            self._endpoints = Endpoints(maker.service.registry, maker.inherited, self._nursery)
+        return self._endpoints
 
     @property
     def makes(self) -> Mapping[Table, Make]:
@@ -92,6 +99,8 @@ class Later:
         try:
             await self.maker.add_chardev(id, options, RESTORE_TIMEOUT)
         except ChardevError as exc:
+            from trio_chardev.config.absent import AbsentOptions
+
             attempts = self._note("chardevs", id, exc)
             stand_in = AbsentOptions(wanted=options, attempts=attempts)
             await self.maker.service.registry.add(id, stand_in)
@@ -127,6 +136,8 @@ class Later:
         said = f"{self.maker.said[table, id]}: "
         text = str(error).removeprefix(said)
         _log_trouble(said, table, id, text)
+        from trio_chardev.config.absent import Attempts
+
         return Attempts(text)
 
     def try_again(

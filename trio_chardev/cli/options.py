@@ -25,7 +25,6 @@ from trio_chardev.core.environment import DEFAULT_ESCAPE
 from trio_chardev.devices.base import DeviceOptions
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import OptionsError
-from trio_chardev.metrics.options import METRICS_HELP
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.grammar import help_text
 from trio_chardev.options.keyval import (
@@ -166,6 +165,8 @@ class ServeOptions:
             case "qmp":
                 return QMP_HELP
             case "metrics":
+                from trio_chardev.metrics.options import METRICS_HELP
+
                 return METRICS_HELP
         return GRAMMAR.help_text(request.subject)
 

@@ -20,7 +20,6 @@ from trio_chardev.cli.inherited import Inherited
 from trio_chardev.devices.base import DeviceOptions
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import DeviceExistsError, OptionsError
-from trio_chardev.metrics.options import MetricsOptions, check_installed, parse_metrics
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.grammar import ChardevSpec, check_id
 from trio_chardev.options.keyval import (
@@ -37,6 +36,7 @@ from trio_chardev.qmp.server.state import Table
 if TYPE_CHECKING:
     from trio_chardev.config.configuration import Configuration
     from trio_chardev.config.nodes import Spot
+    from trio_chardev.metrics.options import MetricsOptions
 
 
 @attrs.frozen(kw_only=True)
@@ -189,6 +189,8 @@ class Reader:
             self._add_metrics(said, text)
 
     def _add_metrics(self, said: str, text: str) -> None:
+        from trio_chardev.metrics.options import check_installed, parse_metrics
+
         options = parse_metrics(text)
         check_installed()
         if any(page.options == options for page in self.metrics):

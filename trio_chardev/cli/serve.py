@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import Any
 
 import trio
 
@@ -23,7 +24,7 @@ from trio_chardev.cli.pidfile import keeping_pid
 from trio_chardev.cli.restore import Wanted, is_monitor, make_all, plan
 from trio_chardev.cli.service_log import ServiceLog
 from trio_chardev.cli.warm_up import warm_up
-from trio_chardev.config.absent import ABSENT
+from trio_chardev.core.kind import Kind
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import ChardevError
@@ -61,7 +62,7 @@ async def serve(
             async with (
                 _trace(options.qmp_trace) as trace,
                 open_service(
-                    ABSENT,
+                    *_stand_ins(options, reread),
                     sandbox=options.sandbox,
                     state_file=state_file,
                     escape=options.escape,
@@ -94,6 +95,15 @@ async def serve(
                 await service.run_until_quit()
     if errors:
         raise errors[0]
+
+
+def _stand_ins(options: ServeOptions, reread: Callable[[], ServeOptions] | None) -> list[Kind[Any]]:
+    """The kind that stands in for chardevs of a configuration, if there is one."""
+    if reread is None and not options.configured:
+        return []
+    from trio_chardev.config.absent import ABSENT
+
+    return [ABSENT]
 
 
 async def _noting(

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 DELAY = 5.0  # seconds; a service that ends before, as in a test, does without
 
 PARTS: Final = (
-    *("access", "backends", "core", "devices", "metrics", "options", "protocols", "qmp"),
-    "service_log",
+    *("access", "backends", "config", "core", "devices", "metrics", "options", "protocols"),
+    *("qmp", "service_log"),
 )
 """The packages in which there is something to be used later."""
 

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import enum
 
-import attrs
-
 from trio_chardev.events import UNKNOWN_SIZE, Event, WindowSize
 from trio_chardev.protocols.naws import WindowTeller, decode_size, encode_size
+from trio_chardev.protocols.subnegotiation import Subnegotiation as Subnegotiation
 from trio_chardev.protocols.telnet_roles import (
     AYT,
     BINARY,
@@ -48,14 +47,6 @@ does not foresee, would otherwise negotiate for ever."""
 
 _ESCAPED_IAC = bytes([IAC, IAC])
 _HERE_I_AM = b"\r\n[Yes]\r\n"  # telnetd's answer to "are you there"
-
-
-@attrs.frozen
-class Subnegotiation:
-    """A subnegotiation that the peer has sent (RFC 855)."""
-
-    option: int
-    data: bytes
 
 
 Decoded = bytes | Event | WindowSize | Subnegotiation

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from trio_chardev.events import BackendEvent, WindowSize
-from trio_chardev.protocols.telnet import Subnegotiation
+from trio_chardev.protocols.subnegotiation import Subnegotiation
 
 RECORD_SIZE = 1 << 14  # bytes; the largest record of TLS (RFC 8446, 5.1)
 

@@ -33,7 +33,7 @@ from trio_chardev.backends.socket.codec import (
 from trio_chardev.backends.socket.connection import TAKEN_INTERVAL, Take
 from trio_chardev.backends.socket.link import Link
 from trio_chardev.events import BackendEvent
-from trio_chardev.protocols.telnet import Subnegotiation
+from trio_chardev.protocols.subnegotiation import Subnegotiation
 
 WIRE_CHUNK = 1 << 16  # bytes that are read at once
 STEPS = 4  # of reading and decoding; then other tasks run, whether there was input or not
