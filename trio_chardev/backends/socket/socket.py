@@ -54,6 +54,7 @@ from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.kind import Kind
 from trio_chardev.core.line import Line
 from trio_chardev.core.peer import Outlook, Peer
+from trio_chardev.core.turns import take_turn
 from trio_chardev.core.weak import weakly
 from trio_chardev.errors import NOTICE, BackendError, NotSupportedError
 from trio_chardev.events import UNKNOWN_SIZE, BackendEvent, LineRequest, WindowSize
@@ -331,6 +332,8 @@ class SocketBackend(PeerBackend):
         with trio.CancelScope() as self._waiting:
             if not self._handshaking:
                 await self._peers.wait()
+                if isinstance(self._peers, Listener):
+                    await take_turn()
             elif self._options.server:
                 await self._handshaking.wait(self._peers.wait)
             else:
