@@ -343,4 +343,5 @@ def main() -> None:
         status = cli.main(prog_name="trio-chardev", standalone_mode=False, obj=inherited)
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as exc:
         status = status_of(exc)
+    gc.freeze()  # nor when all is let go
     sys.exit(status)

@@ -25,7 +25,9 @@ def run(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
     async def main() -> T:
         nonlocal has_begun
         has_begun = True
-        gc.enable()
+        if not gc.isenabled():
+            gc.freeze()  # else the first collection looks through all that was imported
+            gc.enable()
         return await function(*arguments)
 
     try:
