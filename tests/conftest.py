@@ -13,6 +13,7 @@ import trio._core._run as trio_run
 from hypothesis import settings
 from trio.abc import Instrument
 
+from tests.forking import Forking
 from tests.stalls import StallWatch
 from trio_chardev.core.fast import ways
 
@@ -39,10 +40,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--stalls", action="store_true", help="tell which steps of tasks were the longest"
     )
+    parser.addoption(
+        "--exec", action="store_true", help="start each process anew, see tests/forking.py"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     ways.are_taken = not config.getoption("--plain")
+    if not config.getoption("--exec"):
+        forking = Forking()
+        forking.begin()
+        config.add_cleanup(forking.end)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

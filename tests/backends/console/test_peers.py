@@ -21,6 +21,7 @@ from tests.browser import showing
 from tests.crowds import Served, read_until, served
 from tests.peers import LOOPBACK, free_port, need
 from tests.services import TIMEOUT
+from tests.terminals import until
 from tests.xterm import page_of
 
 CONSERVER = """config * {{ sslrequired no; redirect no; daemonmode no; }}
@@ -262,6 +263,12 @@ def answer(terminal: Terminal, number: int, end: bytes) -> None:
         terminal.type(b"xterm")
 
 
+def print_old(it: Served, data: bytes) -> None:
+    """Have the board print what is history to who comes later."""
+    it.board.sendall(data)
+    until(lambda: it.qmp("chardev-history", id="users")["next"] == len(data))
+
+
 @pytest.mark.parametrize("listener", ["telnet", "plain"])
 def test_old_queries_type_nothing_and_live_ones_are_answered_once(
     listener: str, tmp_path: Path
@@ -269,7 +276,7 @@ def test_old_queries_type_nothing_and_live_ones_are_answered_once(
     asked = b"".join(ANSWERS)
     with ExitStack() as stack:
         it = stack.enter_context(served(tmp_path, *LISTENERS, console="history=64k"))
-        it.board.sendall(asked + ENQ + b" booted\r\n")
+        print_old(it, asked + ENQ + b" booted\r\n")
         programs = [
             stack.enter_context(
                 telnet(it, listener)
@@ -300,7 +307,7 @@ async def test_xterm_js_answers_nothing_old_and_alone_if_its_user_types(tmp_path
     with ExitStack() as stack:
         it = stack.enter_context(served(tmp_path, *LISTENERS, console="history=64k"))
         it.board.settimeout(TIMEOUT)
-        it.board.sendall(b"".join(ANSWERS) + ENQ + b"\r\nbooted\r\n")
+        print_old(it, b"".join(ANSWERS) + ENQ + b"\r\nbooted\r\n")
         other = stack.enter_context(telnet(it, "telnet"))
         library = stack.enter_context(web(it))
         page = page_of(it.port("page"), ("booted", "ready\r"))
