@@ -18,6 +18,9 @@ import trio
 from trio_chardev.core.splicing import SPLICE_CAPACITY, SplicePipe
 from trio_chardev.events import BackendEvent, Event, Purge
 
+Item = bytes | SplicePipe | BackendEvent
+NO_ITEMS: deque[Item] = deque()
+"""The items of a queue in which nothing has waited yet: a deque of its own takes 0.7 KB."""
 OPPOSITE = {
     Event.OPENED: Event.CLOSED,
     Event.CLOSED: Event.OPENED,
@@ -45,7 +48,7 @@ class InboxQueue:
         self.pipe: SplicePipe | None = None
         """The pipe that bytes may come into. It is an item of the queue while it is not empty."""
         self._plain_capacity = capacity
-        self._items: deque[bytes | SplicePipe | BackendEvent] = deque()
+        self._items = NO_ITEMS
         self._offset = 0  # how much of the first item has been taken
         self.size = 0
         """How many bytes wait, as `len` says, which takes longer."""
@@ -87,12 +90,10 @@ class InboxQueue:
     def close_pipe(self) -> None:
         """Use no pipe any more; the bytes in it keep their place."""
         if (pipe := self.pipe) is not None:
-            items, self._items = self._items, deque()
+            items, self._items = self._items, NO_ITEMS
             for item in items:
-                if item is pipe:
-                    self._items.extend(pipe.read_all())
-                else:
-                    self._items.append(item)
+                for part in pipe.read_all() if item is pipe else [item]:
+                    self._append(part)
             self.pipe = None
             pipe.close()
             self.capacity = self._plain_capacity
@@ -106,7 +107,7 @@ class InboxQueue:
             self._shrink(-size)
         else:
             if len(self.pipe) == size:
-                self._items.append(self.pipe)
+                self._append(self.pipe)
             self.size += size
             self._readers.unpark_all()
 
@@ -117,9 +118,14 @@ class InboxQueue:
 
     def put(self, data: bytes) -> None:
         """Append *data*; more than `room` only for the drain after a change."""
-        self._items.append(data)
+        self._append(data)
         self.size += len(data)
         self._readers.unpark_all()
+
+    def _append(self, item: Item) -> None:
+        if self._items is NO_ITEMS:
+            self._items = deque()
+        self._items.append(item)
 
     def put_back(self, data: bytes) -> None:
         """Put *data*, which was taken before, in front of everything else."""
@@ -127,7 +133,10 @@ class InboxQueue:
             if self._offset:
                 self._items[0] = self._items[0][self._offset :]  # type: ignore[index]
                 self._offset = 0
-            self._items.appendleft(data)
+            if self._items:
+                self._items.appendleft(data)
+            else:
+                self._append(data)
             self.size += len(data)
             self._readers.unpark_all()
 
@@ -139,7 +148,7 @@ class InboxQueue:
         """
         if self.room <= 0 and self._is_void(event):
             return
-        self._items.append(event)
+        self._append(event)
         self.size += EVENT_WEIGHT
         self._readers.unpark_all()
 
@@ -236,7 +245,7 @@ class InboxQueue:
         """Drop the events, as the user that they concern is gone."""
         kept = [item for item in self._items if isinstance(item, bytes | SplicePipe)]
         gone = len(self._items) - len(kept)
-        self._items = deque(kept)
+        self._items = deque(kept) if kept else NO_ITEMS
         self._shrink(gone * EVENT_WEIGHT)
 
     def wake_readers(self) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
 from contextlib import suppress
 
 import attrs
@@ -76,7 +75,7 @@ class Flow:
     """Is what happens to the source told in a line of text, at a sink that learns nothing of it?"""
     _opened: Backend | None = None
     """The backend of the source's OPENED that came last."""
-    _controls: deque[BackendEvent | Notice] = attrs.Factory(deque)
+    _controls: list[BackendEvent | Notice] = attrs.Factory(list)
     _driving: LineRequest | None = None
     """What is being done to the sink's line."""
     _ending: trio.CancelScope = attrs.Factory(trio.CancelScope)
@@ -127,7 +126,7 @@ class Flow:
         Or what the sink's users are to be told of that.
         """
         if isinstance(event, WindowSize):  # of several only the last matters
-            self._controls = deque(e for e in self._controls if not isinstance(e, WindowSize))
+            self._controls = [e for e in self._controls if not isinstance(e, WindowSize)]
         self._controls.append(event)
         if len(self._controls) > MAX_CONTROLS:
             oldest = next(e for e in self._controls if type(e) is type(event))
@@ -190,7 +189,7 @@ class Flow:
         try:
             while True:
                 while self._controls:
-                    await self._carry_out(self._controls.popleft())
+                    await self._carry_out(self._controls.pop(0))
                 await self._move_some()
                 if not self._controls:
                     self.is_at_work = False

@@ -6,7 +6,6 @@ told what is in force. What is told of the line, all are told.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -81,7 +80,7 @@ class ConsoleLine(Line):
         super().__init__(filename)
         self._clients = clients
         self._keyboard = keyboard
-        self._asked: deque[tuple[Client, LineRequest]] = deque(maxlen=MAX_ASKED)
+        self._asked: list[tuple[Client, LineRequest]] = []
         self._in_force: LineSettings | None = None
 
     def _lines(self) -> list[ServedLine]:
@@ -137,7 +136,7 @@ class ConsoleLine(Line):
         if isinstance(event, WindowSize) or not isinstance(event, LineRequest):
             self._keyboard.heard(client, event)
         elif self._keyboard.lets_type(client):
-            self._asked.append((client, event))
+            self._asked = [*self._asked, (client, event)][-MAX_ASKED:]
             self._keyboard.heard(client, event)
         else:
             self._line_of(client).acknowledge(event, self._known(event))
@@ -151,7 +150,7 @@ class ConsoleLine(Line):
         if request not in waiting:
             return
         for _ in range(waiting.index(request) + 1):
-            client, asked = self._asked.popleft()
+            client, asked = self._asked.pop(0)
             if not client.is_gone:
                 self._line_of(client).acknowledge(asked, in_force)
         if isinstance(in_force, LineSettings):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Iterator
 
 from trio_chardev.events import Event
 
@@ -14,8 +14,8 @@ class BreakDecoder:
     """
 
     def __init__(self) -> None:
-        self.items: deque[bytes | Event] = deque()
-        """Decoded bytes and breaks that were not taken yet, in the order received."""
+        self.items: list[bytes | Event] = []
+        """Decoded bytes and breaks that were not taken yet; what was received first is the last."""
 
         self.tail = b""
         """The first one or two bytes of a mark, which were read; with none of them, and without a
@@ -25,9 +25,9 @@ class BreakDecoder:
         """Take the next break, or up to *max_bytes* of the next bytes; None if there is neither."""
         if not self.items:
             return None
-        item = self.items.popleft()
+        item = self.items.pop()
         if isinstance(item, bytes) and len(item) > max_bytes:
-            self.items.appendleft(item[max_bytes:])
+            self.items.append(item[max_bytes:])
             return item[:max_bytes]
         return item
 
@@ -37,11 +37,11 @@ class BreakDecoder:
         self.tail = b""
         pieces = raw.split(b"\xff\xff")
         if raw.count(b"\xff") == 2 * (len(pieces) - 1):  # each one is doubled
-            self._put(b"\xff".join(pieces))
+            self._put([b"\xff".join(pieces)])
         else:
-            self._decode(raw)
+            self._put(list(self._decode(raw)))
 
-    def _decode(self, raw: bytes) -> None:
+    def _decode(self, raw: bytes) -> Iterator[bytes | Event]:
         data = bytearray()
         start = 0
         while (at := raw.find(b"\xff", start)) >= 0:
@@ -51,20 +51,19 @@ class BreakDecoder:
                 self.tail = mark
                 start = len(raw)
             elif mark == b"\xff\x00\x00":
-                self._put(data)
-                self.items.append(Event.BREAK)
+                yield bytes(data)
+                yield Event.BREAK
                 data = bytearray()
                 start = at + 3
             else:  # doubled; or a single 0xff, which came with a framing error
                 data += b"\xff"
                 start = at + (2 if mark[1:2] == b"\xff" else 1)
-        self._put(data + raw[start:])
+        yield bytes(data + raw[start:])
 
     def feed_unmarked(self, raw: bytes) -> None:
         """Take what was read while PARMRK was off."""
-        self._put(self.tail + raw)
+        self._put([self.tail + raw])
         self.tail = b""
 
-    def _put(self, data: bytes | bytearray) -> None:
-        if data:
-            self.items.append(bytes(data))
+    def _put(self, items: list[bytes | Event]) -> None:
+        self.items[:0] = [item for item in reversed(items) if item]

@@ -17,7 +17,6 @@ import secrets
 import select
 import socket
 import tempfile
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -81,9 +80,8 @@ class Listener:
         self.file = file
         self._sockets = sockets
         self._replaced = replaced
-        self._inherited: deque[socket.socket] = (
-            deque()
-        )  # clients that wait here or waited at the replaced listener
+        self._inherited: list[socket.socket] = []
+        # clients that wait here or waited at the replaced listener
         self._is_failing = False
         self._is_over = False
         self._poll: select.epoll | None = None
@@ -147,7 +145,7 @@ class Listener:
         if self._is_over:  # it was woken for a client that its successor gets
             return None
         if self._inherited:
-            return self._inherited.popleft()
+            return self._inherited.pop(0)
         return self.accept()
 
     def keep(self, client: socket.socket) -> None:
