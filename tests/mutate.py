@@ -120,7 +120,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("tests/test_lending.py",),
     ),
-    "core/weak.py": (("weakly",), ("tests/core/test_weak.py",)),
+    "core/weak.py": (("__call__",), ("tests/core/test_weak.py",)),
     "core/parts.py": (
         ("check_not_closed", "touch", "backend_event", "note", "note_end", "tell", "tell_all"),
         CORE_TESTS,
