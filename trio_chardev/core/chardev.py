@@ -36,6 +36,7 @@ from trio_chardev.core.line_in_place import LineInPlace
 from trio_chardev.core.outbox import eagerly
 from trio_chardev.core.parts import Parts
 from trio_chardev.core.runner import CLEANUP_TIMEOUT, DRAIN_TIMEOUT, Runner
+from trio_chardev.core.waiting import Lock, Once
 from trio_chardev.core.weak import weakly
 from trio_chardev.errors import (
     BackendError,
@@ -60,9 +61,9 @@ class Chardev:
     When it is called for a change, the change, and what came before in it, is done.
     """
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
-    _over: trio.Event = attrs.Factory(trio.Event)
+    _over: Once = attrs.Factory(Once)
     _first: tuple[Runner, Opener, OpenRequest] | None = None  # from `open`, if before `run`
-    _change_lock: trio.Lock = attrs.Factory(trio.Lock)
+    _change_lock: Lock = attrs.Factory(Lock)
     _change: Change | None = attrs.field(default=None, init=False)  # the one under way
     _parts: Parts = attrs.field(init=False)
     _since: float = attrs.field(

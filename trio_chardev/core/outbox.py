@@ -4,7 +4,7 @@ Two locks: the *write lock* is held for a whole `send_all`, so that no other wri
 come in between, even when the backend is changed meanwhile. The *backend lock* is held for one
 `send_some` or for one change. A change that finds a writer stuck in `send_some` cancels that call,
 which then has sent nothing; the writer goes on with the next backend once the change lets go of the
-runner. trio.Lock is fair, so a change is next in line after the one call that it cancels.
+runner. The lock is fair, so a change is next in line after the one call that it cancels.
 
 As long as the kernel takes the bytes at once, nobody can come in between, and a write is one
 synchronous `send_nowait`.
@@ -28,6 +28,7 @@ from trio_chardev.core.counts import Counts
 from trio_chardev.core.kept_line import NOTHING_KEPT, KeptLine
 from trio_chardev.core.runner import NOTHING, Runner
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
+from trio_chardev.core.waiting import Lock
 from trio_chardev.errors import (
     BackendDisconnectedError,
     BackendError,
@@ -45,7 +46,7 @@ T = TypeVar("T")
 class eagerly:  # noqa: N801 - used as a context manager is
     """Hold *lock*, without a pass of the scheduler if it is free."""
 
-    lock: trio.Lock
+    lock: Lock
 
     async def __aenter__(self) -> None:
         try:
@@ -85,8 +86,8 @@ class Outbox:
     """What was set of the line; a change sets the new backend likewise."""
     on_line: Callable[[], None] = lambda: None
     """Called when a user has set the line of the backend in place."""
-    _write_lock: trio.Lock = attrs.Factory(trio.Lock)
-    _backend_lock: trio.Lock = attrs.Factory(trio.Lock)
+    _write_lock: Lock = attrs.Factory(Lock)
+    _backend_lock: Lock = attrs.Factory(Lock)
     _send_scope: trio.CancelScope | None = None
 
     def send_nowait(self, data: memoryview) -> int:
@@ -243,7 +244,7 @@ class Outbox:
     @property
     def writers_waiting(self) -> int:
         """How many tasks wait for their turn to send; one more may be sending."""
-        return self._write_lock.statistics().tasks_waiting
+        return self._write_lock.waiting
 
     @contextmanager
     def handler_at_work(self) -> Iterator[None]:
@@ -323,7 +324,7 @@ class Outbox:
         """
         while True:
             async with self._backend_lock:
-                if self._backend_lock.statistics().tasks_waiting:
+                if self._backend_lock.waiting:
                     continue  # `exclusive` came while we waited, when it could not interrupt us
                 check()
                 runner = self.usable_runner()

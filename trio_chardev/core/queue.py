@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import trio
 
 from trio_chardev.core.splicing import SPLICE_CAPACITY, SplicePipe
+from trio_chardev.core.waiting import Waiters
 from trio_chardev.events import BackendEvent, Event, Purge
 
 Item = bytes | SplicePipe | BackendEvent
@@ -52,8 +53,8 @@ class InboxQueue:
         self._offset = 0  # how much of the first item has been taken
         self.size = 0
         """How many bytes wait, as `len` says, which takes longer."""
-        self._readers = trio.lowlevel.ParkingLot()
-        self._writers = trio.lowlevel.ParkingLot()
+        self._readers = Waiters()
+        self._writers = Waiters()
         self._attending: set[trio.CancelScope] = set()
 
     def __len__(self) -> int:
@@ -109,7 +110,7 @@ class InboxQueue:
             if len(self.pipe) == size:
                 self._append(self.pipe)
             self.size += size
-            self._readers.unpark_all()
+            self._readers.wake()
 
     @property
     def is_clear(self) -> bool:
@@ -120,7 +121,7 @@ class InboxQueue:
         """Append *data*; more than `room` only for the drain after a change."""
         self._append(data)
         self.size += len(data)
-        self._readers.unpark_all()
+        self._readers.wake()
 
     def _append(self, item: Item) -> None:
         if self._items is NO_ITEMS:
@@ -138,7 +139,7 @@ class InboxQueue:
             else:
                 self._append(data)
             self.size += len(data)
-            self._readers.unpark_all()
+            self._readers.wake()
 
     def put_event(self, event: BackendEvent) -> None:
         """Append *event*.
@@ -150,7 +151,7 @@ class InboxQueue:
             return
         self._append(event)
         self.size += EVENT_WEIGHT
-        self._readers.unpark_all()
+        self._readers.wake()
 
     def _is_void(self, event: BackendEvent) -> bool:
         """Can *event* be dropped, because events queued since the last bytes cancel it?
@@ -250,21 +251,21 @@ class InboxQueue:
 
     def wake_readers(self) -> None:
         """Make the tasks in `wait_item` look again."""
-        self._readers.unpark_all()
+        self._readers.wake()
 
     def wake_writers(self) -> None:
         """Make the tasks in `wait_room` look again."""
-        self._writers.unpark_all()
+        self._writers.wake()
         for scope in self._attending:
             scope.cancel()
 
     async def wait_item(self) -> None:
         """Wait until something was put, or `wake_readers`."""
-        await self._readers.park()
+        await self._readers.wait()
 
     async def wait_room(self) -> None:
         """Wait until something was taken, or `wake_writers`."""
-        await self._writers.park()
+        await self._writers.wait()
 
     async def wait_room_attending(self, attend: Callable[[], Awaitable[None]]) -> None:
         """Do as `wait_room`, but run *attend* until there is room; it may return earlier."""

@@ -14,6 +14,7 @@ from trio_chardev.core.look_again import SHORT, Next, Polling
 from trio_chardev.core.peer import Peer
 from trio_chardev.core.tap import show
 from trio_chardev.core.users import Users
+from trio_chardev.core.waiting import Once
 from trio_chardev.errors import BackendError, ChardevError
 from trio_chardev.events import UNKNOWN_SIZE, WindowSize
 
@@ -35,9 +36,9 @@ class Runner:
     backend: Backend = attrs.field(init=False)
     started: bool = False
     """Was the backend opened?"""
-    ready: trio.Event = attrs.Factory(trio.Event)
+    ready: Once = attrs.Factory(Once)
     """Set when the backend is open, or will never be."""
-    in_place: trio.Event = attrs.Factory(trio.Event)
+    in_place: Once = attrs.Factory(Once)
     """Set by the commit: from then on the backend is read."""
     window_size: WindowSize = UNKNOWN_SIZE
     """What the backend has reported last, in place or not, or what it was said to be."""
@@ -47,7 +48,7 @@ class Runner:
     """What a change has carried over and the backend has not taken: it goes before all else."""
     may_send: trio.Event | None = None
     """Wakes the sender of `carried` once a peer is there again."""
-    closed: trio.Event = attrs.Factory(trio.Event)
+    closed: Once = attrs.Factory(Once)
     """Set when the task is over, whatever ended it."""
     _draining: trio.CancelScope | None = attrs.field(default=None, init=False)
     error: ChardevError | None = None

@@ -18,6 +18,7 @@ from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.environment import Files
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import BeChange, OnEvent, OnReceive
+from trio_chardev.core.waiting import Once
 from trio_chardev.errors import (
     ChardevBusyError,
     ChardevError,
@@ -107,13 +108,13 @@ class Device(abc.ABC):
         """As they were given: without an `id` if none was given."""
         self.scope = trio.CancelScope()
         """The scope of `run`; cancelling it ends the device."""
-        self.closed = trio.Event()
+        self.closed = Once()
         """Set when the device is gone."""
         self.is_done = False
         """Set by a `run` that returns because there is nothing more to do."""
         self.error: ChardevError | None = None
         """Why it could not begin."""
-        self._begun = trio.Event()
+        self._begun = Once()
         self._chardevs = request.chardevs
         self._frontends: list[Frontend] = []
 

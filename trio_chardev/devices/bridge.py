@@ -16,6 +16,7 @@ import trio
 
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
+from trio_chardev.core.waiting import Once
 from trio_chardev.core.wall_clock import since_1970
 from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions, DeviceRequest
 from trio_chardev.devices.exchange import Exchange
@@ -178,7 +179,7 @@ class Bridge(Device):
             self.to_peer.exchange = self.to_chardev.exchange = exchange
         self.to_peer.says_news = options.notice
         self.to_peer.passes_eof = self.to_chardev.passes_eof = options.eof == "pass"
-        self._stirred = trio.Event()
+        self._stirred = Once()
         """Set when there may be something to look at or to show that was not there before."""
         self._looked: Looked | None = None
         self._watch: Watch | None = None
@@ -295,7 +296,7 @@ class Bridge(Device):
         """
         pairs = (self.chardev, self.peer), (self.peer, self.chardev)
         while True:
-            self._stirred = trio.Event()
+            self._stirred = Once()
             self._show_line(self.peer)
             polled = [
                 source

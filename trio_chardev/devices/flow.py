@@ -22,6 +22,7 @@ from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.line_change import drive
 from trio_chardev.core.runner import CLEANUP_TIMEOUT
+from trio_chardev.core.waiting import Once, Waiters
 from trio_chardev.devices import splice
 from trio_chardev.devices.exchange import Exchange
 from trio_chardev.devices.notice import Notice
@@ -86,8 +87,8 @@ class Flow:
     _was_large: bool = False
     """Has the last read brought much, so that the next one tells `_splicing` something?"""
     _pour: Pour = attrs.Factory(Pour, takes_self=True)
-    _work: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
-    _sink_opened: trio.Event = attrs.Factory(trio.Event)
+    _work: Waiters = attrs.Factory(Waiters)
+    _sink_opened: Once = attrs.Factory(Once)
     trouble: str = ""
     """What has failed, until something is sent again."""
     _held_at: float | None = None
@@ -196,7 +197,7 @@ class Flow:
                     self._held_at = None
                     self.source.accept_input()
                 while not self.is_at_work:
-                    await self._work.park()
+                    await self._work.wait()
         except trio.ClosedResourceError:
             log.debug("no more from '%s'", self.source.id)
         finally:
@@ -214,7 +215,7 @@ class Flow:
     def set_to_work(self) -> None:
         """Wake the task, which sends until everything has been sent."""
         self.is_at_work = True
-        self._work.unpark_all()
+        self._work.wake()
 
     async def _move_some(self) -> None:
         """Move on some of what the source has, if it has something."""
@@ -225,7 +226,7 @@ class Flow:
 
     async def _push(self, data: bytes) -> None:
         """Send some of *data*, what the source has next, to the sink; or drop it."""
-        self._sink_opened = trio.Event()
+        self._sink_opened = Once()
         if self._may_be_lost:
             await self._wait_for_sink()
             return

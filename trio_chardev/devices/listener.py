@@ -160,7 +160,7 @@ class ListenerDevice(Device):
             and console.crowd.is_full
             and console.crowd.options.on_full == "wait"
         ):
-            await console.crowd.has_left.park()
+            await console.crowd.has_left.wait()
 
     def _admit(self, link: Link, stack: Stack, nursery: trio.Nursery) -> None:
         console = self._console

@@ -16,6 +16,7 @@ import trio
 from trio_chardev.backends.console.history import History, count_whole
 from trio_chardev.backends.console.options import Manner
 from trio_chardev.backends.socket.link import Link
+from trio_chardev.core.waiting import Waiters
 from trio_chardev.core.wall_clock import since_1970
 from trio_chardev.events import WindowSize
 from trio_chardev.protocols.com_port import Port
@@ -89,9 +90,9 @@ class Client:
     """Has it typed in vain, so that it may want the right to write?"""
     size: WindowSize | None = None
     answers: AnswerSplitter = attrs.Factory(AnswerSplitter)
-    can_write: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
+    can_write: Waiters = attrs.Factory(Waiters)
     """Where its task waits until it is blocked."""
-    may_read: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
+    may_read: Waiters = attrs.Factory(Waiters)
     """Where its task waits while too much that it has typed is queued."""
     _text: bytearray = attrs.Factory(bytearray)
     """Lines that are to be sent."""
@@ -218,7 +219,7 @@ class Client:
     def _note_blocked(self) -> None:
         if self.blocked_at is None:
             self.blocked_at = trio.current_time()
-        self.can_write.unpark_all()
+        self.can_write.wake()
 
     def note_unsent(self) -> None:
         """Have what a protocol has to say sent, when there is room for it."""

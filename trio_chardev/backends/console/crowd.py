@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import attrs
-import trio
 
 from trio_chardev.backends.console.client import Client, Newcomer
 from trio_chardev.backends.console.goodbye import Goodbye
@@ -27,6 +26,7 @@ from trio_chardev.backends.console.options import (
     parse_replay,
 )
 from trio_chardev.backends.console.tally import Tally
+from trio_chardev.core.waiting import Waiters
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.notices import (
     ChardevClientAttached,
@@ -85,7 +85,7 @@ class Crowd:
     """By number; the first who came is the first."""
     keyboard: Keyboard = attrs.field(init=False)
     """What they type."""
-    has_left: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
+    has_left: Waiters = attrs.Factory(Waiters)
     """Where those wait who want to come in when somebody leaves."""
     came: int = 0
     """How many clients there ever were; their numbers go up to this one."""
@@ -194,7 +194,7 @@ class Crowd:
         self.host.see_off(client, goodbye)
         self._gone.add(client)
         self.let_go += goodbye.reason != "left"
-        self.has_left.unpark_all()
+        self.has_left.wake()
         why = "left" if goodbye.reason == "left" else f"is let go: {goodbye.text}"
         self._tell_all(f"{client.who} {why}")
         self.tell_registry(
@@ -222,7 +222,7 @@ class Crowd:
         """Note that nothing more will come from *client*, which may still watch."""
         client.has_ended = True
         self.keyboard.client_ends(client)
-        self.has_left.unpark_all()  # who may give way to those who wait
+        self.has_left.wake()  # who may give way to those who wait
 
     def take_over(self, other: Crowd, *, goes_on: bool) -> None:
         """Go on with what *other*, an empty crowd, has: its options, its history and its host.

@@ -12,11 +12,11 @@ import time
 from collections.abc import Mapping
 
 import attrs
-import trio
 
 from trio_chardev.backends.console.lives import Lives
 from trio_chardev.backends.ringbuf.file import MAX_NOTE
 from trio_chardev.backends.ringbuf.ring import Ring
+from trio_chardev.core.waiting import Waiters
 from trio_chardev.errors import OptionsError
 
 MAX_MARKS = 64
@@ -51,7 +51,7 @@ class History:
         self._marks = _parse_marks(note)
         self.lives = Lives.parse(note.get(LIVES)).another(self.end)
         """Who was here before tells in which he was; a file keeps them."""
-        self._grown = trio.Event()
+        self._grown = Waiters()
         self.written_at: float | None = None
         """When something was printed last, in seconds since 1970; None if that is not known."""
 
@@ -77,8 +77,7 @@ class History:
 
     def wake(self) -> None:
         """Let those that wait for more look again."""
-        grown, self._grown = self._grown, trio.Event()
-        grown.set()
+        self._grown.wake()
 
     async def wait_grown(self) -> None:
         """Wait until more is written."""

@@ -238,5 +238,5 @@ class Keyboard:
             self._input.appendleft((client, rest))
         client.queued -= len(taken)
         if client.queued < MAX_QUEUED:
-            client.may_read.unpark_all()
+            client.may_read.wake()
         return taken

@@ -19,6 +19,7 @@ from trio_chardev.backends.console.goodbye import DEAD, LEFT, Goodbye, say_goodb
 from trio_chardev.backends.console.keyboard import MAX_QUEUED
 from trio_chardev.backends.socket.connection import count_unacknowledged, probe
 from trio_chardev.backends.socket.link import Link
+from trio_chardev.core.waiting import Once, Waiters
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,11 @@ class Serving:
         self.line_changed = line_changed
         """See `Host.line_changed`."""
         self._nursery = nursery
-        self._printed = trio.Event()
-        self._readers = trio.lowlevel.ParkingLot()
+        self._printed = Once()
+        self._readers = Waiters()
         self._leaving = 0  # clients that are seen off
         self._take: Callable[[bytes], None] | None = None  # what they send meanwhile
-        self._moved = trio.lowlevel.ParkingLot()  # where `finish` waits
+        self._moved = Waiters()  # where `finish` waits
 
     # ------------------------------------------------------------ for the crowd
 
@@ -80,12 +81,12 @@ class Serving:
             await see_off(link, goodbye, unsaid, hear)
         finally:
             self._leaving -= 1
-            self._moved.unpark_all()
+            self._moved.wake()
 
     def input_came(self) -> None:
         """See `Host.input_came`."""
-        self._readers.unpark_all()
-        self._moved.unpark_all()
+        self._readers.wake()
+        self._moved.wake()
 
     def output_came(self) -> None:
         """See `Host.output_came`."""
@@ -96,7 +97,7 @@ class Serving:
         if self.crowd.keyboard.has_input:
             await trio.lowlevel.checkpoint()
         else:
-            await self._readers.park()
+            await self._readers.wait()
 
     async def finish(
         self, goodbye: Goodbye, receive: Callable[[], bytes], take: Callable[[bytes], None]
@@ -115,7 +116,7 @@ class Serving:
                         self.crowd.remove(client, goodbye)
                 if not (self.crowd.clients or self._leaving):
                     return
-                await self._moved.park()
+                await self._moved.wait()
         finally:
             self._take = None
 
@@ -129,7 +130,7 @@ class Serving:
         self.crowd.keyboard.tell_writer()  # which another console may have chosen, in a commit
         while True:
             await self._printed.wait()
-            self._printed = trio.Event()
+            self._printed = Once()
             for client in self.crowd:
                 if client.is_blocked:
                     if self.crowd.lets_go(client):
@@ -138,7 +139,7 @@ class Serving:
                     self._send(client)
                     if client.is_due(self.crowd.history) and not client.is_gone:
                         self._printed.set()
-            self._moved.unpark_all()
+            self._moved.wake()
             await trio.lowlevel.checkpoint()
 
     def send_up_to(self, client: Client, cursor: int) -> None:
@@ -183,7 +184,7 @@ class Serving:
         """Go on when *client*, which was blocked, takes something again."""
         while True:
             while not client.is_blocked:
-                await client.can_write.park()
+                await client.can_write.wait()
             if client.is_gone:  # meanwhile, when this task was to run already
                 return
             if await self._wait_writable(client):
@@ -266,7 +267,7 @@ class Serving:
         if client.queued >= MAX_QUEUED and not client.is_hung_up:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_hangup, client, nursery.cancel_scope)
-                await client.may_read.park()
+                await client.may_read.wait()
                 nursery.cancel_scope.cancel()
         else:
             await client.link.wait_readable()
