@@ -79,7 +79,7 @@ SERIAL_TESTS = (
     *("tests/backends/serial/test_replug.py", "tests/backends/test_carry.py"),
 )
 
-CROWD = ("change", "crowd", "terminals", "goodbyes", "overtaking", "matrix")
+CROWD = ("keyboard", "change", "crowd", "terminals", "goodbyes", "overtaking", "matrix")
 CROWD_TESTS = (
     *(f"tests/backends/console/test_{name}.py" for name in CROWD),
     "tests/devices/test_crowd_machine.py",
