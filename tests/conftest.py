@@ -16,6 +16,7 @@ from trio.abc import Instrument
 from tests.forking import Forking
 from tests.stalls import StallWatch
 from trio_chardev.core.fast import ways
+from trio_chardev.importing import import_the_rest
 
 # The same examples each time, however long one takes; a test may ask for others.
 settings.register_profile("suite", deadline=None, derandomize=True)
@@ -59,7 +60,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Keep what the tests are made of out of garbage collections, which would walk it each time."""
+    """Keep what the tests are made of out of garbage collections, which would walk it each time.
+
+    All of the package is imported before, as the first service would do in a thread.
+    """
+    import_the_rest()
     gc.collect()
     gc.freeze()
 

@@ -305,6 +305,12 @@ ANOTHER = "another checkpoint is left"
 LATE = "only how late it is, which depends on the machine"
 GIVES_WAY = "only when the processor is given up, which the benchmark tells"
 REASONS: dict[str, str] = {
+    "client_came: swapped `self._set_writer(writer, is_told=writer is not client)` and `self._report_size()`": SAME,
+    "client_ends: swapped `self._end_break(client)` and `if self._typist is client:`": SAME,
+    "client_ends: swapped `if self._typist is client:` and `if self._asked is client:`": SAME,
+    "client_ends: swapped `if self._asked is client:` and `if self._writer is client:`": SAME,
+    "client_ends: swapped `self._set_writer(self._rightful_writer())` and `self._report_size()`": SAME,
+    "take: swapped `if rest:` and `client.queued -= len(taken)`": SAME,
     "_open: swapped `if (seen := self._look()) is not None:` and `node = self._node()`": SAME,
     "_check: swapped `check_meant(status, links, self.links)` and `for link in links:`": WHICH,
     "_tty_at: without `if not os.path.exists(folder):`": "what is no adaptor has no such attributes either",

@@ -17,7 +17,17 @@ PACKAGE = "trio_chardev"
 FOLDER = Path(trio_chardev.__file__).parent
 
 LEAVES = {"errors", "events", "plain_errors", "version"}
-BASE = LEAVES | {"access", "files", "garbage", "libc", "options", "place", "readiness", "workers"}
+BASE = LEAVES | {
+    "access",
+    "files",
+    "garbage",
+    "importing",
+    "libc",
+    "options",
+    "place",
+    "readiness",
+    "workers",
+}
 KINDS = BASE | {"core", "backends", "devices"}
 SERVICE = KINDS | {"notices", "registry", "qmp", "service", "service_log"}
 MAY_IMPORT = {

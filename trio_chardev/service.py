@@ -30,6 +30,7 @@ from trio_chardev.core.nursery import check_not_over, open_background_nursery
 from trio_chardev.devices.base import AttachedMonitor
 from trio_chardev.devices.registry import Driver
 from trio_chardev.errors import ChardevError
+from trio_chardev.importing import have_all
 from trio_chardev.notices import ChardevClientTold, DeviceDeleted
 from trio_chardev.qmp.commands.context import Host, Tracer
 from trio_chardev.qmp.commands.table import COMMANDS
@@ -346,14 +347,18 @@ async def open_service(
     escape: int = DEFAULT_ESCAPE,
     log: HasLevels | None = None,
     trace: Tracer | None = None,
+    imports_all: bool = True,
 ) -> AsyncIterator[Service]:
     """Open a service without chardevs; at the end of the block all of it is closed in order.
 
     *rows* are kinds and drivers of your own, for `Registry.add` and `Devices.add`. QMP clients
     may name paths in *sandbox*, and what they set up is kept in *state_file*.
     *escape* is the byte before a command to a mux. *log* is the log whose levels QMP clients may
-    set, and *trace* is where each message of theirs is noted.
+    set, and *trace* is where each message of theirs is noted. First all of the package is imported,
+    in a thread, unless *imports_all* is False.
     """
+    if imports_all:
+        await have_all()
     async with open_registry(*rows) as registry, open_background_nursery() as nursery:
         service = Service(registry, nursery, sandbox, state_file or StateFile(), escape, log, trace)
         nursery.start_soon(service.run)

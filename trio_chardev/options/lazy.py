@@ -14,13 +14,18 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
+from trio_chardev.plain_errors import OptionsError
+
 T = TypeVar("T")
 S = TypeVar("S")
 NO_OTHERS: Mapping[str, Any] = MappingProxyType({})
 
 
 class LazyTable(Mapping[str, T]):
-    """Rows by their names; *places* are where they are."""
+    """Rows by their names; *places* are where they are.
+
+    Taking a row raises OptionsError if it can't be imported now.
+    """
 
     def __init__(self, places: Mapping[str, str]) -> None:
         self.places = dict(places)
@@ -34,7 +39,16 @@ class LazyTable(Mapping[str, T]):
     def __getitem__(self, name: str) -> T:
         row = self._rows.get(name)
         if row is None:
-            row = self._rows[name] = _load(self.places[name])
+            row = self._rows[name] = self._load(name)
+        return row
+
+    def _load(self, name: str) -> T:
+        module, attribute, *key = self.places[name].split(":")
+        try:
+            found = getattr(import_module(module), attribute)
+        except (ImportError, OSError) as exc:  # no descriptors; or the package is being replaced
+            raise OptionsError(f"'{name}' can't be used now: {exc}") from exc
+        row: T = found[key[0]] if key else found
         return row
 
     def __contains__(self, name: object) -> bool:
@@ -46,6 +60,10 @@ class LazyTable(Mapping[str, T]):
     def __len__(self) -> int:
         return len(self.places)
 
+    def is_imported(self, name: str) -> bool:
+        """Is the row *name* imported already, by this table or somebody else?"""
+        return name in self._rows or self.places[name].partition(":")[0] in sys.modules
+
     def add(self, name: str, row: T) -> None:
         """Add a row that needs no import."""
         self.places[name] = ""
@@ -53,8 +71,8 @@ class LazyTable(Mapping[str, T]):
 
     def imported(self) -> Iterator[tuple[str, T]]:
         """The rows that are imported already, by this table or somebody else."""
-        for name, place in self.places.items():
-            if name in self._rows or place.partition(":")[0] in sys.modules:
+        for name in self.places:
+            if self.is_imported(name):
                 yield name, self[name]
 
     def imported_first(self) -> Iterator[tuple[str, T]]:
@@ -90,9 +108,3 @@ class Column(Mapping[str, S], Generic[T, S]):
         """All rows, for a search that imports no more than it must; some come twice."""
         own = ((name, self._get(row)) for name, row in self._table.imported())
         return chain(own, self._others.items(), self.items())
-
-
-def _load(place: str) -> Any:
-    module, name, *key = place.split(":")
-    found = getattr(import_module(module), name)
-    return found[key[0]] if key else found

@@ -194,6 +194,15 @@ async def test_a_break_ends_with_the_right_to_write() -> None:
     assert not one.has_break_on
 
 
+async def test_who_has_the_right_and_is_given_it_keeps_his_break() -> None:
+    crowd = Crowd("first")
+    one = crowd.come()
+    crowd.keyboard.heard(one, BreakState(True))
+    crowd.keyboard.give_write(one)
+    assert crowd.read() == [BreakState(True)]
+    assert one.has_break_on
+
+
 # ---------------------------------------------------------------- windows and answers
 
 
@@ -262,9 +271,9 @@ async def test_who_has_typed_too_much_goes_on_when_some_of_it_was_read() -> None
     one = crowd.come()
     crowd.keyboard.typed(one, bytes(MAX_QUEUED + 1))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(one.may_read.park)
+        nursery.start_soon(one.may_read.wait)
         await trio.testing.wait_all_tasks_blocked()
         assert crowd.keyboard.take(1) is not None
-        assert len(one.may_read) == 1
+        assert one.may_read
         assert crowd.keyboard.take(1) is not None
-        assert len(one.may_read) == 0
+        assert not one.may_read

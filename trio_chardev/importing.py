@@ -1,0 +1,54 @@
+"""Imports what is imported when it is used, before that: see `trio_chardev.options.lazy`.
+
+An import reads files, which may be slow, and takes a descriptor. A running service does it in threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Final
+
+from trio_chardev.workers import run_in_worker
+
+log = logging.getLogger(__name__)
+
+PARTS: Final = (
+    *("access", "backends", "config", "core", "devices", "metrics", "options", "protocols"),
+    *("qmp", "service_log"),
+)
+"""The packages in which there is something to be used later."""
+
+
+def modules() -> Iterator[str]:
+    """The names of all modules of those packages."""
+    for part in PARTS:
+        package = import_module(f"trio_chardev.{part}")
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            yield module.name
+
+
+def import_the_rest() -> None:
+    """Import all of them, up to one that can't be imported, which is told."""
+    global _is_done
+    try:
+        for name in modules():
+            import_module(name)
+    except Exception as exc:  # somebody is replacing the package; or there are no descriptors
+        log.warning("not all of the program can be imported: %s", exc)
+    else:
+        _is_done = True
+
+
+_is_done = False
+
+
+async def have_all() -> None:
+    """Have a thread import all of them, unless that was done; without threads do it here."""
+    if not _is_done:
+        try:
+            await run_in_worker(import_the_rest)
+        except OSError:
+            import_the_rest()
