@@ -32,7 +32,7 @@ async def remove(service: Service, id: str) -> None:
         try:
             await service.execute("chardev-remove", {"id": id})
         except QmpError as exc:
-            users = await _users_of(service, id)
+            users = await _users_of(service, id)  # noqa: ASYNC120 - Cancelled says enough
             if not users:
                 raise
             text = f"{exc}: {', '.join(map(repr, users))} must be removed first"
