@@ -46,7 +46,7 @@ CORE = (
         "users",
         "frontend",
     ),
-    *("line_in_place", "last_words", "storms", "cancel_everywhere", "machine"),
+    *("line_in_place", "last_words", "at_once", "storms", "cancel_everywhere", "machine"),
 )
 CORE_TESTS = (
     *(f"tests/core/test_{name}.py" for name in CORE),
@@ -90,6 +90,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             *("change", "_make_change", "_start", "_run_first", "_run_backend", "_commit_first"),
             *("run", "open", "aclose", "shut", "attach", "detach"),
+            *("_wait_ready", "_start_reading", "_read_backend"),
         ),
         (*CORE_TESTS, "tests/backends/stacked/test_mux.py"),
     ),
@@ -133,8 +134,12 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         CORE_TESTS,
     ),
     "core/effects.py": (("add", "run"), CORE_TESTS),
+    "core/at_once.py": (("open", "close"), CORE_TESTS),
     "core/runner.py": (
-        ("run", "settle", "stay", "drain", "take_back", "look_again", "retire"),
+        (
+            *("run", "settle", "stay", "drain", "take_back", "look_again", "retire"),
+            *("read", "open_at_once", "close_at_once", "_note_closed"),
+        ),
         CORE_TESTS,
     ),
     "core/outbox.py": (
@@ -339,10 +344,10 @@ REASONS: dict[str, str] = {
     "hand_over: swapped `self._wake()` and `if self._sock.family in INTERNET:`": SAME,
     "_discard_input: without `return`": SPARES,
     "close: swapped `if self._poll is not None:` and `for sock in self._sockets:`": SAME,
-    "run: swapped `self.closed.set()` and `self.ready.set()`": NO_CHECKPOINT,
-    "run: swapped `self.ready.set()` and `if self._draining is not None:`": NO_CHECKPOINT,
+    "run: swapped `self._note_closed()` and `self.ready.set()`": NO_CHECKPOINT,
+    "_note_closed: swapped `self.closed.set()` and `if self._draining is not None:`": NO_CHECKPOINT,
     "take_back: swapped `try:` and `carried, self.carried = (self.carried, NOTHING)`": SAME,
-    "retire: swapped `self.scope.cancel()` and `for _ in range(PASSES_TO_CLOSE):`": SPARES,
+    "retire: swapped `self.close_at_once()` and `for _ in range(PASSES_TO_CLOSE):`": SPARES,
     "retire: without `for _ in range(PASSES_TO_CLOSE):`": SPARES,
     "retire: swapped `for _ in range(PASSES_TO_CLOSE):` and `with trio.move_on_after(CLEANUP_TIMEOUT, shield=True) as cut:`": SPARES,
     "retire: without `await trio.lowlevel.cancel_shielded_checkpoint()`": SPARES,
@@ -421,7 +426,6 @@ REASONS: dict[str, str] = {
     "_let_taps_see: swapped `parts.users.taps = new.backend.taps` and `state = Event.OPENED if new.backend.is_open else Event.CLOSED`": SAME,
     "_go_on: swapped `if parts.runner.carried:` and `if parts.leaving is None:`": "whoever sends sends first what was carried",
     "_switch: swapped `await self._set_up()` and `while self._carries and old.backend.leaving.is_taking and (trio.current_time() < deadline):`": "each pass of the loop ends with the same",
-    "_switch: swapped `self._parts.tell_all(effects)` and `if new.carried:`": SPARES,
     "note: swapped `self.tell(self.on_event, event, runner.backend)` and `self.tell(show_event, self.users.taps, event)`": SAME,
     "tell_all: swapped `effects.run()` and `self._effects = None`": "what they cause is told at once or after them; only a commit has an order",
     "let_last_in: swapped `self.is_reserved = True` and `for inbox in list(self.inboxes):`": NO_CHECKPOINT,

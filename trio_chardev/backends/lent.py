@@ -12,11 +12,13 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import attrs
 import trio
 
 from trio_chardev.backends.pty.pty import PtyOptions, open_pty
+from trio_chardev.core.at_once import AtOnce
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import Line
@@ -36,6 +38,8 @@ RETRY_INTERVAL = 1.0  # seconds until bytes are sent again that a device that is
 class LentBackend(Backend):
     """Nobody is here: the device is lent."""
 
+    is_silent = True
+
     def __init__(self, request: OpenRequest, device: str) -> None:
         """*device* is its name, as query-chardev shows it."""
         super().__init__(request)
@@ -52,6 +56,7 @@ class LentBackend(Backend):
 class LentToPty(LentBackend):
     """The device is open, and the user of a PTY has it."""
 
+    is_silent = False
     pty: str
 
     def __init__(
@@ -272,11 +277,7 @@ class Terminal:
 def open_lent(name: str) -> Opener:
     """Give an opener for what stands in for a device, called *name*, that is closed meanwhile."""
 
-    @asynccontextmanager
-    async def opener(request: OpenRequest) -> AsyncIterator[Backend]:
-        yield LentBackend(request, name)
-
-    return opener
+    return lambda request: AtOnce(partial(LentBackend, request, name))
 
 
 def open_lent_to_pty(

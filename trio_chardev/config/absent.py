@@ -6,14 +6,14 @@ its history all the same. When it opens, that is a change of the backend.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import attrs
 import trio
 
 from trio_chardev.backends.table import Kind
+from trio_chardev.core.at_once import AtOnce
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.peer import Outlook, Peer
 from trio_chardev.errors import BackendDisconnectedError
@@ -80,6 +80,8 @@ class AbsentPeer(Peer):
 class AbsentBackend(Backend):
     """Nobody is here: the chardev could not open yet."""
 
+    is_silent = True
+
     def __init__(self, request: OpenRequest, attempts: Attempts) -> None:
         super().__init__(request)
         self._attempts = attempts
@@ -96,10 +98,9 @@ class AbsentBackend(Backend):
         raise BackendDisconnectedError(f"'{self.id}' could not open: {self._attempts.error}")
 
 
-@asynccontextmanager
-async def open_absent(options: AbsentOptions, request: OpenRequest) -> AsyncIterator[Backend]:
-    """Open what can't fail."""
-    yield AbsentBackend(request, options.attempts)
+def open_absent(options: AbsentOptions, request: OpenRequest) -> AtOnce[AbsentBackend]:
+    """Give what opens a backend that can't fail."""
+    return AtOnce(partial(AbsentBackend, request, options.attempts))
 
 
 ABSENT: Final = Kind(AbsentOptions, open_absent)

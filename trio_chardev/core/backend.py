@@ -86,6 +86,9 @@ class Backend(abc.ABC):
     Then `wait_readable` is called right after it, and must not wait if more has come meanwhile.
     """
 
+    is_silent: bool = False
+    """Does nothing ever come from it, not even an event? Then no task has to read it, see `AtOnce`."""
+
     pty: str | None = None
     """The path of the PTY's other side, for the answer to chardev-add."""
 
@@ -204,7 +207,10 @@ class Backend(abc.ABC):
 
 
 Opener = Callable[[OpenRequest], AbstractAsyncContextManager[Backend]]
-"""Makes a backend. Entering its context raises OptionsError or BackendError if it can't open."""
+"""Makes a backend. Entering its context raises OptionsError or BackendError if it can't open.
+
+What never waits when it opens or closes should be an `AtOnce`: changes to it take half as long.
+"""
 
 OpenerOf = Callable[[BackendOptions], Opener]
 """Returns the opener for options; a table of kinds is one."""

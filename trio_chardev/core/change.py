@@ -56,6 +56,8 @@ class Change:
     _old: Runner
     _new: Runner
     _options: ChangeOptions
+    _start_reading: Callable[[Runner], None]
+    """Has the new one read, if it has no task that does."""
     _last_words: LastWords = attrs.field(init=False)
     """The old one's last bytes."""
     _asked: set[Frontend] = attrs.field(factory=set, init=False)
@@ -117,6 +119,7 @@ class Change:
             await self._roll_back()  # noqa: ASYNC102 - it shields itself, with a deadline
             raise
         self._parts.tell_all(effects)
+        self._start_reading(new)
         if new.carried:
             self._nursery.start_soon(self._parts.outbox.push, new)
 

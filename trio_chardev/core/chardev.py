@@ -6,6 +6,7 @@ cancels the old scope.
 
     task of run()         owns the nursery, runs the first backend, then sleeps
     tasks of Runner.run   one for each later backend: opens it, reads it into the queue, closes it
+    tasks of Runner.read  the same for a later one that the caller has opened at once
     the caller of change  opens, takes the backend lock, awaits be_change, commits, retires the old
 """
 
@@ -15,11 +16,14 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import attrs
 import trio
 
+from trio_chardev.core.at_once import AtOnce
 from trio_chardev.core.backend import Backend, Opener, OpenRequest
 from trio_chardev.core.change import Change, ChangeOptions, check_changeable, put_first
 from trio_chardev.core.frontend import Frontend
@@ -35,7 +39,7 @@ from trio_chardev.core.last_words import LastWords
 from trio_chardev.core.line_in_place import LineInPlace
 from trio_chardev.core.outbox import eagerly
 from trio_chardev.core.parts import Parts
-from trio_chardev.core.runner import CLEANUP_TIMEOUT, DRAIN_TIMEOUT, Runner
+from trio_chardev.core.runner import CLEANUP_TIMEOUT, DRAIN_TIMEOUT, Runner, as_one_error
 from trio_chardev.core.waiting import Lock, Once
 from trio_chardev.core.weak import weakly
 from trio_chardev.errors import (
@@ -62,7 +66,7 @@ class Chardev:
     """
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _over: Once = attrs.Factory(Once)
-    _first: tuple[Runner, Opener, OpenRequest] | None = None  # from `open`, if before `run`
+    _first: Callable[[], Awaitable[None]] | None = None  # from `open`, if before `run`
     _change_lock: Lock = attrs.Factory(Lock)
     _change: Change | None = attrs.field(default=None, init=False)  # the one under way
     _parts: Parts = attrs.field(init=False)
@@ -170,10 +174,12 @@ class Chardev:
                 try:
                     task_status.started()
                     await self._run_first()
-                    await trio.sleep_forever()
+                    if not self.is_closed:
+                        await trio.sleep_forever()
                 finally:
                     self.shut()
         finally:
+            self._parts.runner.close_at_once()
             self._over.set()
 
     async def open(self, opener: Opener, *, timeout: float = math.inf) -> None:
@@ -181,7 +187,16 @@ class Chardev:
 
         Raises BackendError. After it has raised anything, Cancelled included, close the chardev.
         """
-        await self._start(opener, None, timeout)
+        runner = await self._start(opener, None, timeout)
+        if not runner.in_place.is_set():  # it was opened at once
+            try:
+                self._commit_first(runner)
+            except Exception as exc:
+                runner.close_at_once()
+                raise as_one_error(exc) from exc.__cause__
+            self._start_reading(runner)
+            while self._nursery is None:  # `run` has not begun yet
+                await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def aclose(self) -> None:
         """Close the backend and end `run`; readers get ``b""``. Cancelled does not undo that.
@@ -319,7 +334,9 @@ class Chardev:
             old = self._parts.runner
             new = await self._start(opener, old, timeout, keep_peer=options.keep_peer)
             assert self._nursery is not None, "it has had a backend before"
-            self._change = Change(self._parts, self._nursery, old, new, options)
+            self._change = Change(
+                self._parts, self._nursery, old, new, options, self._start_reading
+            )
             try:
                 await self._change.make()
             finally:
@@ -331,11 +348,12 @@ class Chardev:
     async def _start(
         self, opener: Opener, replaces: Runner | None, timeout: float, *, keep_peer: bool = False
     ) -> Runner:
-        """Open a backend in a task of its own; it is not read before the commit.
+        """Open a backend at once, or in a task of its own; it is not read before the commit.
 
         If this raises anything, Cancelled included, there is none. (nursery.start() would do as
         well, but it costs another nursery, and its child runs in the caller's cancel scopes.)
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         self._parts.check_not_closed()
         runner = Runner()
         request = OpenRequest(
@@ -348,10 +366,22 @@ class Chardev:
             touch=weakly(Parts.touch, self._parts),
             on_failure=self._parts.counts.note_failure,
         )
+        try:
+            opening = opener(request)
+            if isinstance(opening, AtOnce):
+                runner.open_at_once(opening)
+                return runner
+        except Exception as exc:
+            raise as_one_error(exc) from exc.__cause__
         if self._nursery is None:
-            self._first = runner, opener, request
+            self._first = partial(self._run_backend, runner, opening, request)
         else:
-            self._nursery.start_soon(self._run_backend, runner, opener, request)
+            self._nursery.start_soon(self._run_backend, runner, opening, request)
+        await self._wait_ready(runner, timeout)
+        return runner
+
+    async def _wait_ready(self, runner: Runner, timeout: float) -> None:
+        """Wait until *runner* is open. Raises as `_start`."""
         try:
             with contextlib.nullcontext() if math.isinf(timeout) else trio.fail_after(timeout):
                 await runner.ready.wait()
@@ -367,18 +397,31 @@ class Chardev:
                 raise error or ChardevClosedError(f"Chardev '{self.id}' is closed")
             finally:
                 del error  # its traceback has this frame, and the runner's
-        return runner
 
     async def _run_first(self) -> None:
         """Run the backend that `open` has asked for, if any; that spares an idle chardev a task."""
         first, self._first = self._first, None
         if first is not None:
-            await self._run_backend(*first)
+            await first()
 
-    async def _run_backend(self, runner: Runner, opener: Opener, request: OpenRequest) -> None:
+    async def _run_backend(
+        self, runner: Runner, opening: AbstractAsyncContextManager[Backend], request: OpenRequest
+    ) -> None:
         """Run a backend; the first one is put in place as soon as it is open."""
         when_open = self._commit_first if request.replaces is None else None
-        await runner.run(opener, request, self._parts.users, when_open)
+        await runner.run(opening, request, self._parts.users, when_open)
+        self._parts.note_end(runner)
+
+    def _start_reading(self, runner: Runner) -> None:
+        """Have the backend of *runner* read, which is in place, if nobody does that yet."""
+        if runner.needs_reading:
+            if self._nursery is None:
+                self._first = partial(self._read_backend, runner)
+            else:
+                self._nursery.start_soon(self._read_backend, runner)
+
+    async def _read_backend(self, runner: Runner) -> None:
+        await runner.read(self._parts.users)
         self._parts.note_end(runner)
 
     @trio.lowlevel.enable_ki_protection

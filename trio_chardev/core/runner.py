@@ -1,15 +1,21 @@
-"""One running backend: a task and a cancel scope of its own, from opening to closing."""
+"""One running backend, from opening to closing.
+
+It has a task and a cancel scope of its own, which opens, reads and closes it; if it is opened at
+once (`AtOnce`), only reading it has, from the commit on, and a kind that is never read has none.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import attrs
 import trio
 
-from trio_chardev.core.backend import Backend, Opener, OpenRequest
+from trio_chardev.core.at_once import AtOnce
+from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.look_again import SHORT, Next, Polling
 from trio_chardev.core.peer import Peer
 from trio_chardev.core.tap import show
@@ -51,12 +57,14 @@ class Runner:
     closed: Once = attrs.Factory(Once)
     """Set when the task is over, whatever ended it."""
     _draining: trio.CancelScope | None = attrs.field(default=None, init=False)
+    _at_once: AtOnce[Backend] | None = attrs.field(default=None, init=False)
+    """What closes the backend, if it was opened at once and is not closed yet."""
     error: ChardevError | None = None
     """What ended it, if it was not cancelled."""
 
     async def run(
         self,
-        opener: Opener,
+        opening: AbstractAsyncContextManager[Backend],
         request: OpenRequest,
         users: Users[Any],
         when_open: Callable[[Runner], None] | None = None,
@@ -67,7 +75,7 @@ class Runner:
         """
         try:
             with self.scope:
-                async with opener(request) as self.backend:
+                async with opening as self.backend:
                     if when_open is not None:
                         when_open(self)
                     self.started = True
@@ -79,10 +87,48 @@ class Runner:
         except* Exception as group:  # a Cancelled in the group is raised again
             self.error = as_one_error(group)
         finally:
-            self.closed.set()
+            self._note_closed()
             self.ready.set()
-            if self._draining is not None:
-                self._draining.cancel()
+
+    def _note_closed(self) -> None:
+        self.closed.set()
+        if self._draining is not None:
+            self._draining.cancel()
+
+    def open_at_once(self, opening: AtOnce[Backend]) -> None:
+        """Open the backend now, without a task; `close_at_once` closes it. Raises as it does."""
+        self.backend = opening.open()
+        self._at_once = opening
+        self.started = True
+
+    @property
+    def needs_reading(self) -> bool:
+        """Is it to be read by `read`, once it is in place?"""
+        return self._at_once is not None and not self.backend.is_silent
+
+    async def read(self, users: Users[Any]) -> None:
+        """Read a backend that was opened at once and is in place; close it at the end.
+
+        Raises nothing but Cancelled, as `run`.
+        """
+        try:
+            with self.scope:
+                await self._pump(users)
+        except* Exception as group:
+            if self._at_once is not None:  # else it was closed while it was waited for
+                self.error = as_one_error(group)
+        finally:
+            self.close_at_once()
+
+    def close_at_once(self) -> None:
+        """Close a backend that was opened at once, unless it is closed. Raises nothing."""
+        opening, self._at_once = self._at_once, None
+        if opening is not None:
+            try:
+                opening.close()
+            except Exception:
+                log.exception("%s: cannot close", self.backend.filename, extra=self._about)
+            self._note_closed()
 
     async def _pump(self, users: Users[Any]) -> None:
         """Wait for room, read, hand over: no byte is held here over a checkpoint.
@@ -183,6 +229,7 @@ class Runner:
     async def retire(self) -> None:
         """Cancel the backend and wait until it is closed. It can't be Cancelled."""
         self.scope.cancel()
+        self.close_at_once()
         for _ in range(PASSES_TO_CLOSE):
             await trio.lowlevel.cancel_shielded_checkpoint()
             if self.closed.is_set():
@@ -216,14 +263,14 @@ async def _wait_room(users: Users[Any], peer: Peer) -> None:
         await users.wait_room()
 
 
-def as_one_error(group: BaseExceptionGroup[Exception]) -> ChardevError:
-    """Reduce *group* to one error that may leave the core; a bug in a backend is logged in full."""
-    error: BaseException = group
+def as_one_error(raised: Exception) -> ChardevError:
+    """Reduce an error or group to one that may leave the core; a backend's bug is logged in full."""
+    error: BaseException = raised
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if isinstance(error, ChardevError):
         return error
     log.error("a backend raised what it must not", exc_info=error)
     one = BackendError(f"{type(error).__name__}: {error}")
-    one.__cause__ = group
+    one.__cause__ = raised
     return one

@@ -71,6 +71,7 @@ class FakeBackend(Backend):
         super().__init__(request)
         self.device = device
         self.gives_all, self.is_polled = device.gives_all, device.is_polled
+        self.is_silent = device.is_silent
         self.keeps_peer = device.keeps_peer and request.keep_peer
         self.is_hung_up = False
         self._waited_for = 0  # bytes

@@ -20,6 +20,10 @@ class FakeWorld:
     """False: opening raises BackendError."""
     opens_late: bool = False
     """Opening never ends."""
+    at_once: bool = False
+    """It neither waits when it opens nor when it closes, see `AtOnce`; `dies_early` has no effect."""
+    is_silent: bool = False
+    """Nothing comes from it, and no task reads it."""
     connected: bool = True
     """Is somebody at the other end, so that the backend is open?"""
     stuck: bool = False

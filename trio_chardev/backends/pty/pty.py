@@ -22,7 +22,7 @@ import struct
 import termios
 import tty
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 import attrs
@@ -40,6 +40,7 @@ from trio_chardev.backends.pty.leaving import PtyLeaving, is_hung_up
 from trio_chardev.backends.pty.line import PtyLine
 from trio_chardev.backends.pty.link import SlaveLink
 from trio_chardev.backends.pty.opens import OpenWatcher, get_watcher
+from trio_chardev.core.at_once import AtOnce
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.kind import Kind
 from trio_chardev.core.leaving import Leaving
@@ -251,13 +252,16 @@ class PtyBackend(DescriptorBackend):
         with slow_errors(f"Failed to create PTY symlink '{path}'"):
             self._link = await finish_on_files(make, discard=SlaveLink.remove)
 
-    async def aclose(self) -> None:
-        """Undo everything; the opener calls it at its end. It can't be Cancelled."""
-        self._leaving.stay()
+    async def unlink(self) -> None:
+        """Undo `link`, if it has made one. It can't be Cancelled."""
         if self._link is not None:
             await end_on_files(f"PTY symlink '{self._link.path}'", self._link.remove)
+
+    def close(self) -> None:
+        """Undo everything else; the opener calls it at its end."""
+        self._leaving.stay()
         self._unwatch()
-        self.close()
+        super().close()
 
     def _unwatch(self) -> None:
         self._leaving.watch(None)
@@ -285,23 +289,35 @@ class _PtyPeer(Peer):
     outlook = Outlook(may_come=True)
 
 
-@asynccontextmanager
-async def open_pty(options: PtyOptions, request: OpenRequest) -> AsyncIterator[Backend]:
-    """Make a pseudoterminal in raw mode.
+def open_pty(options: PtyOptions, request: OpenRequest) -> AbstractAsyncContextManager[PtyBackend]:
+    """Give what makes a pseudoterminal in raw mode.
 
-    Raises BackendError: ``Failed to create PTY: strerror``, or ``Failed to create PTY
+    Entering it raises BackendError: ``Failed to create PTY: strerror``, or ``Failed to create PTY
     symlink 'PATH': strerror`` if anything but the replaced backend's link is at that path.
     """
+    opening = AtOnce(partial(_open_without_link, request), PtyBackend.close)
+    return opening if options.path is None else _open_with_link(opening, options.path, request)
+
+
+def _open_without_link(request: OpenRequest) -> PtyBackend:
     master, slave = _open_pair()
     with owned(master.close), backend_errors("Failed to create PTY"):
         backend = PtyBackend(request, master, slave)
-    try:
+    with owned(backend.close):
         backend.watch()
-        if options.path is not None:
-            await backend.link(options.path, request.replaces, request.files.sandbox)
-        yield backend
-    finally:
-        await backend.aclose()  # noqa: ASYNC102 - it shields itself, with a deadline
+    return backend
+
+
+@asynccontextmanager
+async def _open_with_link(
+    opening: AtOnce[PtyBackend], path: str, request: OpenRequest
+) -> AsyncIterator[PtyBackend]:
+    async with opening as backend:
+        try:
+            await backend.link(path, request.replaces, request.files.sandbox)
+            yield backend
+        finally:
+            await backend.unlink()  # noqa: ASYNC102 - it shields itself, with a deadline
 
 
 def _open_pair() -> tuple[FdHolder, str]:

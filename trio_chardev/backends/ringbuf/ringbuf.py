@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import attrs
 
 from trio_chardev.backends.descriptor import slow_errors
 from trio_chardev.backends.limit import parse_mode
 from trio_chardev.backends.ringbuf.ring import Ring, open_ring
+from trio_chardev.core.at_once import AtOnce
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.kind import Kind
 from trio_chardev.core.leaving import Leaving
@@ -51,6 +53,8 @@ class MemoryOptions(RingbufOptions):
 
 class RingbufBackend(Backend):
     """A backend that uses *ring*; *filename* is the name that is shown."""
+
+    is_silent = True
 
     def __init__(self, request: OpenRequest, ring: Ring, filename: str) -> None:
         super().__init__(request)
@@ -106,44 +110,57 @@ class _RingLeaving(Leaving):
         return self._ring.read(self._ring.count)
 
 
-@asynccontextmanager
-async def open_ringbuf(options: RingbufOptions, request: OpenRequest) -> AsyncIterator[Backend]:
-    """Open a ring, empty or with its file's content. Raises OptionsError, BackendError."""
+def open_ringbuf(
+    options: RingbufOptions, request: OpenRequest
+) -> AbstractAsyncContextManager[Backend]:
+    """Give what opens a ring, empty or with its file's content. Raises OptionsError, BackendError."""
     size = options.size
     if size < 1 or size & (size - 1):
         raise OptionsError("size of ringbuf chardev must be power of two")
     if size > MAX_SIZE:
         raise OptionsError(f"size of ringbuf chardev must be at most {MAX_SIZE}")
-    if options.mode is not None and options.path is None:
+    if options.path is not None:
+        return _open_with_file(options, options.path, request)
+    if options.mode is not None:
         raise OptionsError("mode needs path=FILE")
-    ring = await _ring(options, request)
+    return AtOnce(partial(_open_in_memory, options, request))
+
+
+def _open_in_memory(options: RingbufOptions, request: OpenRequest) -> RingbufBackend:
+    try:
+        ring = Ring(options.size)
+    except OSError as exc:
+        raise BackendError.from_os_error(f"no memory for a ring of {options.size}", exc) from exc
+    return _backend_of(ring, options, request)
+
+
+@asynccontextmanager
+async def _open_with_file(
+    options: RingbufOptions, path: str, request: OpenRequest
+) -> AsyncIterator[Backend]:
+    replaced = request.replaces.ring if isinstance(request.replaces, RingbufBackend) else None
+    with slow_errors(f"Could not open '{path}'"):
+        ring = await work_on_files(
+            open_ring,
+            path,
+            options.size,
+            request.files.open,
+            replaced,
+            parse_mode("mode", options.mode),
+            discard=Ring.close_unused,
+        )
     ring.users += 1
     try:
-        name = "memory" if isinstance(options, MemoryOptions) else "ringbuf"
-        backend = RingbufBackend(request, ring, name)
-        backend.set_open(True)
-        yield backend
+        yield _backend_of(ring, options, request)
     finally:
         await ring.release()  # noqa: ASYNC102 - it shields itself, with a deadline
 
 
-async def _ring(options: RingbufOptions, request: OpenRequest) -> Ring:
-    if options.path is not None:
-        replaced = request.replaces.ring if isinstance(request.replaces, RingbufBackend) else None
-        with slow_errors(f"Could not open '{options.path}'"):
-            return await work_on_files(
-                open_ring,
-                options.path,
-                options.size,
-                request.files.open,
-                replaced,
-                parse_mode("mode", options.mode),
-                discard=Ring.close_unused,
-            )
-    try:
-        return Ring(options.size)
-    except OSError as exc:
-        raise BackendError.from_os_error(f"no memory for a ring of {options.size}", exc) from exc
+def _backend_of(ring: Ring, options: RingbufOptions, request: OpenRequest) -> RingbufBackend:
+    name = "memory" if isinstance(options, MemoryOptions) else "ringbuf"
+    backend = RingbufBackend(request, ring, name)
+    backend.set_open(True)
+    return backend
 
 
 MEMORY = Kind(MemoryOptions, open_ringbuf)
