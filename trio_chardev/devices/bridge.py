@@ -12,7 +12,6 @@ from contextlib import nullcontext, suppress
 from typing import ClassVar, Literal
 
 import attrs
-import trio
 
 from trio_chardev.core.controls import Controls
 from trio_chardev.core.frontend import Frontend
@@ -20,7 +19,7 @@ from trio_chardev.core.waiting import Once
 from trio_chardev.core.wall_clock import since_1970
 from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions, DeviceRequest
 from trio_chardev.devices.exchange import Exchange
-from trio_chardev.devices.flow import Flow
+from trio_chardev.devices.flow import Flow, run_flows
 from trio_chardev.devices.framing import SILENCE, Framer, parse_delimiter
 from trio_chardev.devices.looks import ON_FAILURE, Looked, get_looks, look_for, looked_of
 from trio_chardev.devices.notice import Watch
@@ -284,10 +283,7 @@ class Bridge(Device):
         self.to_chardev.finish()
 
     async def run(self) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.to_peer.run)
-            nursery.start_soon(self.to_chardev.run)
-            await self._look()
+        await run_flows((self.to_peer, self.to_chardev), self._look)
 
     async def _look(self) -> None:
         """Look at lines that don't report their changes, as long as the other side can use them.

@@ -6,7 +6,7 @@ import attrs
 
 from trio_chardev.core.handlers import stateless
 from trio_chardev.devices.base import Device, DeviceInfo, DeviceOptions, DeviceRequest
-from trio_chardev.devices.flow import Flow
+from trio_chardev.devices.flow import Flow, run_flows
 from trio_chardev.devices.registry import Driver
 from trio_chardev.events import BackendEvent, Event
 
@@ -53,7 +53,7 @@ class Echo(Device):
             self._flow.source_told(event, self._chardevs[self.options.chardev])
 
     async def run(self) -> None:
-        await self._flow.run()
+        await run_flows([self._flow], self._flow.over.wait)
 
     @property
     def info(self) -> EchoInfo:

@@ -3,7 +3,7 @@
 As long as the sink takes the bytes at once they are sent by the task that reads the source,
 in the call that brings them (`receive`). What the sink does not take stays in the source's queue,
 which is bounded, so a slow sink slows the source's peer. Then, and when an event comes that takes
-time, such as a break, the task of `run` is at work: nothing else is sent until it has handled
+time, such as a break, a task of its own is at work: nothing else is sent until it has handled
 the first item of the queue. So the order is kept, and no byte is held outside of a queue: a byte
 leaves the source's queue when the sink has it.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import attrs
@@ -52,7 +53,7 @@ MAX_CONTROLS = 64  # breaks and other events that wait for one to be carried out
 
 @attrs.define(eq=False)
 class Flow:
-    """One direction of a bridge. Its owner sets `source` and `sink`, and runs it."""
+    """One direction of a bridge. Its owner sets `source` and `sink`, and then runs it by `run_flows`."""
 
     holds: bool = False
     """Do bytes wait while nobody is at the sink? Else they are dropped, as by a cable."""
@@ -87,6 +88,11 @@ class Flow:
     _was_large: bool = False
     """Has the last read brought much, so that the next one tells `_splicing` something?"""
     _pour: Pour = attrs.Factory(Pour, takes_self=True)
+    _nursery: trio.Nursery | None = None
+    """Where its task runs."""
+    _has_task: bool = False
+    over: Once = attrs.Factory(Once)
+    """Set when one side was removed."""
     _work: Waiters = attrs.Factory(Waiters)
     _sink_opened: Once = attrs.Factory(Once)
     trouble: str = ""
@@ -184,45 +190,70 @@ class Flow:
 
     # ------------------------------------------------------------ the task
 
-    async def run(self) -> None:
-        """Send what the sink does not take at once, until cancelled, or one side is removed."""
+    def begin(self, nursery: trio.Nursery) -> None:
+        """Send what has come, and from now on what comes, by a task in *nursery* if need be."""
         self.sink.relay.keeps_refused = True
-        try:
-            while True:
-                while self._controls:
-                    await self._carry_out(self._controls.pop(0))
-                await self._move_some()
-                if not self._controls:
-                    self.is_at_work = False
-                    self._held_at = None
-                    self.source.accept_input()
-                while not self.is_at_work:
-                    await self._work.wait()
-        except trio.ClosedResourceError:
-            log.debug("no more from '%s'", self.source.id)
-        finally:
-            if self.is_break:
-                await self._end_break()  # noqa: ASYNC102 - it shields itself, with a deadline
+        self._nursery = nursery
+        self.set_to_work()
 
-    async def _end_break(self) -> None:
-        """Turn the source's break off, as nobody else will. It can't be Cancelled."""
-        with (
-            suppress(ChardevError, trio.ClosedResourceError),
-            trio.move_on_after(CLEANUP_TIMEOUT, shield=True),
-        ):
-            await self.sink.line.set_break(False)
+    def stop(self) -> None:
+        """Let nothing be sent any more but by the task that there is."""
+        self.is_at_work = True
+        self._nursery = None
 
     def set_to_work(self) -> None:
-        """Wake the task, which sends until everything has been sent."""
+        """Have the task, which there is while there is work, send until everything has been sent."""
         self.is_at_work = True
-        self._work.wake()
+        if self._has_task:
+            self._work.wake()
+        elif self._nursery is not None:
+            self._has_task = True
+            self._nursery.start_soon(self._run)
 
-    async def _move_some(self) -> None:
-        """Move on some of what the source has, if it has something."""
+    async def _run(self) -> None:
+        try:
+            await self._work_on()
+        except trio.ClosedResourceError:
+            log.debug("no more from '%s'", self.source.id)
+            self.stop()
+            self.over.set()
+            await self.end_break()  # noqa: ASYNC120 - it shields itself, with a deadline
+
+    async def _work_on(self) -> None:
+        """Send what the sink does not take at once."""
+        has_moved = False
+        while True:
+            while self._controls:
+                await self._carry_out(self._controls.pop(0))
+            has_moved = await self._move_some() or has_moved
+            if not self._controls:
+                self.is_at_work = False
+                self._held_at = None
+                self.source.accept_input()
+            if not (self.is_at_work or has_moved):  # if bytes have, more will come to be moved
+                self._has_task = False
+                return
+            while not self.is_at_work:
+                await self._work.wait()
+
+    async def end_break(self) -> None:
+        """Turn the source's break off, if it is on, as nobody else will. It can't be Cancelled."""
+        if self.is_break:
+            self.is_break = False
+            with (
+                suppress(ChardevError, trio.ClosedResourceError),
+                trio.move_on_after(CLEANUP_TIMEOUT, shield=True),
+            ):
+                await self.sink.line.set_break(False)
+
+    async def _move_some(self) -> bool:
+        """Move on some of what the source has; return False if it has nothing."""
         if await self._splicing.push():
             self._held_at = None
-        elif data := self.source.relay.peek():
+            return True
+        if data := self.source.relay.peek():
             await self._push(data)
+        return bool(data)
 
     async def _push(self, data: bytes) -> None:
         """Send some of *data*, what the source has next, to the sink; or drop it."""
@@ -359,6 +390,23 @@ class Flow:
                 case BreakState():
                     return BreakState(self.is_break)
         return self.line if isinstance(refused, LineSettings) else None
+
+
+async def run_flows(flows: Sequence[Flow], run: Callable[[], Awaitable[None]]) -> None:
+    """Run *flows* while *run* runs."""
+    try:
+        async with trio.open_nursery() as nursery:
+            for flow in flows:
+                flow.begin(nursery)
+            try:
+                await run()
+            finally:
+                for flow in flows:
+                    flow.stop()
+                nursery.cancel_scope.cancel()
+    finally:
+        for flow in flows:
+            await flow.end_break()  # noqa: ASYNC102 - it shields itself, with a deadline
 
 
 def crossed(lines: ModemLines) -> ModemLines:

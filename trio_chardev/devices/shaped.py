@@ -41,38 +41,38 @@ class ShapedFlow(Flow):
         self.set_to_work()
         return 0
 
-    async def run(self) -> None:
-        """See `Flow.run`."""
+    async def _work_on(self) -> None:
         with open_timer() if self.pacer is not None else nullcontext(self._timer) as self._timer:
-            await super().run()
+            await super()._work_on()
 
     def finish(self) -> None:
         """Send on from now on what comes, frame or not."""
         self.framer = None
         self._waiting.cancel()
 
-    async def _move_some(self) -> None:
+    async def _move_some(self) -> bool:
         """Move on a frame, a line, a byte, or what there is; or wait for its time."""
         self._data, is_whole = self.source.relay.peek_run(MAX_FRAME)
         if self.framer is not None and self._data:
             size = self.framer.find(self._data, trio.current_time(), is_whole=is_whole)
             if not size:
                 await self._wait_for_more(self.framer.deadline)
-                return
+                return True
             self._data = self._data[:size]
         if not self._data:
-            return
+            return False
         self._output = self.translation.translate(self._data)
         if self.pacer is not None and self._output and self._is_heard:
             if (when := self.pacer.wait_until(self._output)) > trio.current_time():
                 await self._timer.wait_until(when)
-                return
+                return True
             self._output = self._output[: self.pacer.piece(self._output)]
         if self._output:
             await self._push(self._output)
         else:
             self._take(0)
             await trio.lowlevel.checkpoint()
+        return True
 
     async def _wait_for_more(self, deadline: float) -> None:
         """Wait until something has come, or that time, when all that can be read by then has come."""
