@@ -172,7 +172,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         CROWD_TESTS,
     ),
     "backends/console/serving.py": (
-        ("serve", "see_off", "finish", "fan_out", "_send", "_write", "_read", "_receive"),
+        ("serve", "see_off", "finish", "_fan_out", "_send", "_write", "_read", "_receive"),
         CROWD_TESTS,
     ),
     "devices/exchange.py": (

@@ -39,7 +39,6 @@ from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.kind import Kind
 from trio_chardev.core.leaving import Leaving
 from trio_chardev.core.line import Line
-from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.core.peer import Peer
 from trio_chardev.core.weak import weakly
 from trio_chardev.errors import BackendError
@@ -60,7 +59,6 @@ class ConsoleBackend(Backend):
     ) -> None:
         super().__init__(request)
         self._users = request.users
-        self._nursery = nursery
         self._original = request.replaces if isinstance(request.replaces, ConsoleBackend) else None
         self.is_replaced = False
         """Does another backend take its place, in a commit or after it?"""
@@ -99,7 +97,6 @@ class ConsoleBackend(Backend):
             crowd.take_over(new, goes_on=goes_on)
         else:
             self.history.mark("started")
-        self._nursery.start_soon(self._serving.fan_out)
 
     def _note(self, text: str) -> None:
         for tap in self.taps:
@@ -246,12 +243,13 @@ async def open_console(options: ConsoleOptions, request: OpenRequest) -> AsyncIt
     ring = await _open_ring(options, request)
     ring.users += 1
     try:
-        async with open_background_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
             backend = ConsoleBackend(request, options, ring, nursery)
             try:
                 yield backend
             finally:
                 backend.close()
+                nursery.cancel_scope.cancel()
     finally:
         await ring.release()  # noqa: ASYNC102 - it shields itself, with a deadline
 

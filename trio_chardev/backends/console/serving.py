@@ -45,6 +45,7 @@ class Serving:
         """See `Host.line_changed`."""
         self._nursery = nursery
         self._printed = Once()
+        self._is_fanning_out = False
         self._readers = Waiters()
         self._leaving = 0  # clients that are seen off
         self._take: Callable[[bytes], None] | None = None  # what they send meanwhile
@@ -62,6 +63,8 @@ class Serving:
     def see_off(self, client: Client, goodbye: Goodbye) -> None:
         """See `Host.see_off`."""
         link = client.link
+        if not self.crowd.clients:
+            self._printed.set()  # `fan_out` ends
         if not goodbye.is_told:
             link.close()
             return
@@ -91,6 +94,9 @@ class Serving:
     def output_came(self) -> None:
         """See `Host.output_came`."""
         self._printed.set()
+        if not self._is_fanning_out:
+            self._is_fanning_out = True
+            self._nursery.start_soon(self._fan_out)
 
     async def wait_input(self) -> None:
         """Wait until there may be something to take from the keyboard."""
@@ -122,13 +128,13 @@ class Serving:
 
     # ------------------------------------------------------------ to the clients
 
-    async def fan_out(self) -> None:
-        """Send to all clients that take it what is printed, until cancelled.
+    async def _fan_out(self) -> None:
+        """Send to all clients that take it what is printed, as long as there are clients.
 
         While that takes its time more is printed, so the pieces grow with the load.
         """
         self.crowd.keyboard.tell_writer()  # which another console may have chosen, in a commit
-        while True:
+        while self.crowd.clients:
             await self._printed.wait()
             self._printed = Once()
             for client in self.crowd:
@@ -141,6 +147,7 @@ class Serving:
                         self._printed.set()
             self._moved.wake()
             await trio.lowlevel.checkpoint()
+        self._is_fanning_out = False
 
     def send_up_to(self, client: Client, cursor: int) -> None:
         """See `Host.send_up_to`."""
