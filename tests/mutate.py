@@ -347,6 +347,7 @@ REASONS: dict[str, str] = {
     "run: swapped `self._note_closed()` and `self.ready.set()`": NO_CHECKPOINT,
     "_note_closed: swapped `self.closed.set()` and `if self._draining is not None:`": NO_CHECKPOINT,
     "take_back: swapped `try:` and `carried, self.carried = (self.carried, NOTHING)`": SAME,
+    "retire: swapped `self.scope.cancel()` and `self.close_at_once()`": "who waits for what is closed is not heard",
     "retire: swapped `self.close_at_once()` and `for _ in range(PASSES_TO_CLOSE):`": SPARES,
     "retire: without `for _ in range(PASSES_TO_CLOSE):`": SPARES,
     "retire: swapped `for _ in range(PASSES_TO_CLOSE):` and `with trio.move_on_after(CLEANUP_TIMEOUT, shield=True) as cut:`": SPARES,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import termios
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 NOTICE = 25
 """The log level of what users should see without asking, though nothing is wrong."""
@@ -36,19 +34,26 @@ class BackendError(ChardevError):
         return cls(f"{what}: {strerror(error)}")
 
 
-@contextmanager
-def backend_errors(failed: str) -> Iterator[None]:
-    """Make errors of the kernel in the block BackendErrors, ``FAILED: strerror``.
+class backend_errors:  # noqa: N801 - used as a context manager is
+    """Makes errors of the kernel in the block BackendErrors, ``FAILED: strerror``.
 
     They are OSError, termios.error (which is not an OSError), and ValueError, see
     `BackendError.from_os_error`.
     """
-    try:
-        yield
-    except (OSError, ValueError) as exc:
-        raise BackendError.from_os_error(failed, exc) from exc
-    except termios.error as exc:
-        raise BackendError(f"{failed}: {exc.args[-1]}") from exc
+
+    __slots__ = ("_failed",)
+
+    def __init__(self, failed: str) -> None:
+        self._failed = failed
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError | ValueError):
+            raise BackendError.from_os_error(self._failed, error) from error
+        if isinstance(error, termios.error):
+            raise BackendError(f"{self._failed}: {error.args[-1]}") from error
 
 
 def strerror(error: OSError | ValueError) -> str:

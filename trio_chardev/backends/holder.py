@@ -16,8 +16,7 @@ import select
 import socket
 import stat
 import struct
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -31,14 +30,20 @@ MEMORY = 1  # the major number of /dev/null, /dev/zero and the like, which never
 TIOCGDEV = 0x80045432  # ioctl_tty(2): gets the number of the terminal that /dev/tty stands for
 
 
-@contextmanager
-def owned(close: Callable[[], object]) -> Iterator[None]:
-    """Call *close* if the block raises, that is, before it has handed the resource over."""
-    try:
-        yield
-    except BaseException:
-        close()
-        raise
+class owned:  # noqa: N801 - used as a context manager is
+    """Calls *close* if the block raises, that is, before it has handed the resource over."""
+
+    __slots__ = ("_close",)
+
+    def __init__(self, close: Callable[[], object]) -> None:
+        self._close = close
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is not None:
+            self._close()
 
 
 class FdHolder:

@@ -64,7 +64,7 @@ class Change:
     """The users that were asked to take the new one, and have to take the original back."""
     _line: KeptLine = attrs.field(default=NOTHING_KEPT, init=False)
     """What the new one's line was set to."""
-    _asking: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _asking: trio.CancelScope | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._last_words = LastWords(self._parts, self._old)
@@ -96,7 +96,8 @@ class Change:
 
     def give_up(self) -> None:
         """Cancel the be_change under way: the chardev is closed, and it might wait for ever."""
-        self._asking.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
 
     async def _switch(self) -> None:
         old, new = self._old, self._new
@@ -126,7 +127,7 @@ class Change:
     async def _set_up(self) -> None:
         """Set up the new backend's line, and let the frontends do so; more may come meanwhile."""
         new = Controls(self._new.backend)
-        while (line := self._parts.outbox.line) != self._line:
+        while (line := self._parts.outbox.line) is not self._line:
             self._line = line
             await self._try(line.set_up, new.line)
         while frontend := next((f for f in self._parts.frontends if f not in self._asked), None):
@@ -154,7 +155,7 @@ class Change:
         """Have the original set up again, and go on."""
         users, original = self._parts.users, self._old
         try:
-            if self._line != NOTHING_KEPT:  # it may share the line with the new one
+            if self._line is not NOTHING_KEPT:  # it may share the line with the new one
                 await self._set_line_back(original)
             for frontend in [f for f in self._parts.frontends if f in self._asked]:
                 await self._ask_back(frontend, original)

@@ -44,7 +44,7 @@ def check_types(options: Any) -> None:
     """
     for member in _members(type(options)):  # type: ignore[arg-type] # a class is hashable
         value = getattr(options, member.field)
-        if value is not None or not (member.is_optional and member.default is None):
+        if value is not member.default or not member.is_optional:  # its default has its type
             _check(member.name, member.value_type, value)
 
 

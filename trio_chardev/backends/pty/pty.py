@@ -206,9 +206,11 @@ class PtyBackend(DescriptorBackend):
             await self._become_another()
         elif self.is_open:
             await super().wait_readable()
-        else:
-            with trio.move_on_after(RETRY_INTERVAL if self._is_locked else math.inf):
+        elif self._is_locked:
+            with trio.move_on_after(RETRY_INTERVAL):
                 await self._wait_opened()
+        else:
+            await self._wait_opened()
 
     async def _wait_opened(self) -> None:
         if self._watch is not None and self._watch[0].works:
