@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -48,6 +49,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     ways.are_taken = not config.getoption("--plain")
+    # Else each of hundreds of processes compiles the same modules; without a cache nothing is kept.
+    if config.pluginmanager.has_plugin("cacheprovider"):
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        sys.dont_write_bytecode = False
     if not config.getoption("--exec"):
         forking = Forking()
         forking.begin()

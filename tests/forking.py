@@ -45,7 +45,7 @@ class Forking:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sock: socket.socket | None = None
-        self._environ = dict(os.environb)
+        self._environ, self._cwd = dict(os.environb), os.getcwd()
 
     def begin(self) -> None:
         if _exec is not None:
@@ -114,6 +114,7 @@ class Forking:
                 stdin=subprocess.DEVNULL,
                 pass_fds=[its.fileno()],
                 env=self._environ,
+                cwd=self._cwd,
             )
         return ours
 

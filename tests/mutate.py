@@ -621,9 +621,9 @@ def _run_tests(copy: Path, tests: tuple[str, ...]) -> None:
         for fd in (0, 1, 2):
             os.dup2(silence, fd)
         sys.path.insert(0, str(copy))
-        sys.dont_write_bytecode = (
-            True  # else it would be used for a mutant of the same second and size
-        )
+        # Else it would be used for a mutant of the same second and size.
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
             del sys.modules[name]
         preloaded = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
