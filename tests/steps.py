@@ -13,6 +13,9 @@ import os
 SEEDS = os.environ.get("TRIO_CHARDEV_SEEDS")
 
 
-def steps(most: int) -> range:
-    """Return the steps' numbers, at most *most*; the caller stops when one is not reached."""
-    return range(1, most, 1 if SEEDS else 2)
+def steps(most: int, share: int = 0, shares: int = 1) -> range:
+    """Return the steps' numbers, at most *most*; the caller stops when one is not reached.
+
+    Where runs differ by little, each of them can have its *share* of *shares* by default.
+    """
+    return range(1, most) if SEEDS else range(1 + 2 * (share % shares), most, 2 * shares)

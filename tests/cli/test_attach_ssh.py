@@ -33,7 +33,8 @@ def sshd(folder: Path, it: Board) -> Iterator[list[str]]:
     keygen(folder / "host")
     keygen(folder / "user")
     script = folder / "attach"
-    script.write_text(f"#!/bin/sh\nexec {shlex.join([*PROGRAM, *it.attach()])}\n")
+    command = ["env", f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}", *PROGRAM, *it.attach()]
+    script.write_text(f"#!/bin/sh\nexec {shlex.join(command)}\n")
     script.chmod(0o755)
     port = free_port()
     (folder / "sshd_config").write_text(

@@ -218,8 +218,8 @@ def test_expect_that_is_too_late_prints_what_came(call: Call, device: socket.soc
     status, out, errors = call(*arguments)
     assert (status, errors) == (1, text)
     assert out in ("", "panic")  # it may be too late for that, too
-    status, out, errors = call(*arguments[:3], "--timeout", "5", "--since", "0", "--json")
-    assert (status, errors) == (1, "trio-chardev: no 'login:' within 5 seconds\n")
+    status, out, errors = call(*arguments[:3], "--timeout", "2", "--since", "0", "--json")
+    assert (status, errors) == (1, "trio-chardev: no 'login:' within 2 seconds\n")
     assert json.loads(out) == {"found": False, "data": "panic", "next": 5}
 
 

@@ -49,6 +49,8 @@ class Scenario:
     """Checkpoints before the act."""
     bursts: bool = False
     """What is not taken at once is offered again, see `pour`, each time once."""
+    shares: int = 1
+    """How many scenarios have the steps of this one by default: they differ by when they begin."""
     shape: dict[str, Any] = attrs.Factory(dict)
     """Options of the bridge that hold bytes back for a while."""
 
@@ -87,7 +89,7 @@ SCENARIOS = [
         for act in ACTS[:3]
     ),
     *(
-        Scenario("bursts", act, GULPS, GULPS, after=after, bursts=True)
+        Scenario("bursts", act, GULPS, GULPS, after=after, bursts=True, shares=3)
         for act in ACTS
         for after in range(1, 7)
     ),
@@ -210,7 +212,7 @@ def brute_force(scenario: Scenario, seeds: int) -> Counter[bool]:
     fired: Counter[bool] = Counter()
     for when in ("before", "after"):
         for seed in range(seeds):
-            for k in steps(10_000):
+            for k in steps(10_000, scenario.after, scenario.shares):
                 scheduler_random.seed(seed)
                 run = Run(scenario, k, when)
                 clock = MockClock(autojump_threshold=0) if scenario.shape else None

@@ -5,15 +5,12 @@ It counts what does not depend on the machine: the calls of functions, Python's 
 
 from __future__ import annotations
 
-import sys
+import cProfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 import trio
 from trio.abc import Instrument
-
-CALLS = ("call", "c_call")
 
 
 class Meter(Instrument):
@@ -21,23 +18,23 @@ class Meter(Instrument):
 
     def __init__(self, own: trio.lowlevel.Task) -> None:
         self._own = own
-        self._count = 0
+        self._calls = cProfile.Profile(subcalls=False)
         self.most = 0
         self.whose = ""
         """The task of that step."""
 
-    def _on_call(self, frame: FrameType, event: str, argument: object) -> None:
-        if event in CALLS:
-            self._count += 1
-
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._count = 0
-        sys.setprofile(self._on_call)
+        if task is not self._own:
+            self._calls.enable()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        sys.setprofile(None)
-        if task is not self._own and self._count > self.most:
-            self.most, self.whose = self._count, task.name
+        if task is self._own:
+            return
+        self._calls.disable()
+        count = sum(row.callcount for row in self._calls.getstats())
+        self._calls.clear()
+        if count > self.most:
+            self.most, self.whose = count, task.name
 
 
 @contextmanager
@@ -48,5 +45,4 @@ def metering() -> Iterator[Meter]:
     try:
         yield meter
     finally:
-        sys.setprofile(None)
         trio.lowlevel.remove_instrument(meter)
