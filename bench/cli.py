@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -14,7 +16,7 @@ from bench import machine
 from bench.contenders import PEERS, select_peers
 from bench.figures import Row
 from bench.page import PLOT, RESULTS, update
-from bench.plot import plot
+from bench.plot import groups_of, plot
 from bench.processes import raise_file_limit
 from bench.report import compare_text, run_text
 from bench.results import Results, load, save
@@ -66,7 +68,7 @@ def run_command(
     raise_file_limit()
     complaints: list[str] = []
     if smoke:
-        with progress(plan(benchmarks, chosen, 1)) as turns:
+        with progress(plan(benchmarks, chosen, 1, smoke=True)) as turns:
             found = run(turns, smoke=True, complain=complaints.append)
         click.echo(f"{len(found)} of {len(benchmarks)} benchmarks work")
     else:
@@ -93,9 +95,9 @@ def run_command(
 
 @contextlib.contextmanager
 def progress(turns: Sequence[Turn]) -> Iterator[Iterator[Turn]]:
-    """Show a progress bar while *turns* are taken."""
+    """Show a progress bar while *turns* are taken; elsewhere than on a terminal, lines."""
     if not sys.stderr.isatty():
-        yield iter(turns)
+        yield tell_progress(turns)
         return
     with click.progressbar(
         turns,
@@ -103,6 +105,16 @@ def progress(turns: Sequence[Turn]) -> Iterator[Iterator[Turn]]:
         file=sys.stderr,
     ) as bar:
         yield iter(bar)
+
+
+def tell_progress(turns: Sequence[Turn]) -> Iterator[Turn]:
+    """Give *turns*; after those of a benchmark tell which it was, and how long they took."""
+    names = [name for name, _ in groupby(turns, lambda turn: turn.benchmark.name)]
+    for number, (name, group) in enumerate(groupby(turns, lambda turn: turn.benchmark.name), 1):
+        begin = time.monotonic()
+        yield from group
+        took = time.monotonic() - begin
+        click.echo(f"{number} of {len(names)}: {name}, {took:.1f} s", err=True)
 
 
 @cli.command("compare")
@@ -133,8 +145,9 @@ def report_command(file: str) -> None:
     with file_errors():
         results = load(file)
         rows = results.rows(BENCHMARKS)
-        PLOT.write_text(draw(results, rows))
-        update(results, rows)
+        if groups_of(rows):  # of a few rows there may be nothing to draw
+            PLOT.write_text(draw(results, rows))
+        update(results, BENCHMARKS)
 
 
 def draw(results: Results, rows: Sequence[Row]) -> str:

@@ -30,7 +30,8 @@ BAD = 3  # clients that read too little or nothing
 IDLE = 100  # clients
 HISTORY = 1 << 16  # bytes that a newcomer is shown
 LINE = b"a line of the history\n"
-SETTLING = 0.5  # seconds
+SETTLING = 0.5  # seconds, with so many clients
+EACH = 10_000  # bytes that a client gets at least
 NANOSECONDS = Unit("ns", 1e9)
 TIMES = Unit("x", 1)
 
@@ -67,12 +68,14 @@ def pour(place: Room, size: int) -> float:
 
 def rate(contender: Contender, size: int, clients: int) -> list[float]:
     """Measure the bytes a second that all clients together get."""
+    clients = min(clients, size // EACH)
     with room(contender, clients) as place:
         return [size / pour(place, size // clients) for _ in range(2)]
 
 
 def cost(contender: Contender, size: int, clients: int) -> list[float]:
     """Measure the seconds of CPU time for a byte that one client gets."""
+    clients = min(clients, size // EACH)
     with room(contender, clients) as place:
         values = []
         for _ in range(2):
@@ -110,24 +113,30 @@ def _read_slowly(person: socket.socket, done: threading.Event) -> None:
 def memory(contender: Contender, clients: int) -> list[float]:
     """Measure the bytes of memory for a client that is there."""
     with room(contender, 1, HISTORY) as place:
-        before = resident(place.pid)
+        before = resident(place.pid, clients)
         place.fill(1 + clients)
-        return [(resident(place.pid) - before) / clients]
+        return [(resident(place.pid, clients) - before) / clients]
 
 
-def resident(pid: int) -> int:
+def settling(clients: int) -> float:
+    """Return the seconds until a server has done all that it has to do for so many clients."""
+    return SETTLING * min(1.0, clients / IDLE)
+
+
+def resident(pid: int, clients: int) -> int:
     """Return the bytes of memory that a process has, once it has settled."""
-    time.sleep(SETTLING)
+    time.sleep(settling(clients))
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
-def idle_time(contender: Contender, seconds: int) -> list[float]:
-    """Measure the seconds of CPU time a second while all clients are idle."""
-    with room(contender, IDLE, HISTORY) as place:
-        time.sleep(SETTLING)
+def idle_time(contender: Contender, tenths: int) -> list[float]:
+    """Measure the seconds of CPU time a second, over *tenths* of one, while all clients are idle."""
+    clients = min(IDLE, 2 * tenths)  # fewer in a smoke run
+    with room(contender, clients, HISTORY) as place:
+        time.sleep(settling(clients))
         before, begin = cpu_time(place.pid), time.monotonic()
-        time.sleep(seconds)
+        time.sleep(tenths / 10)
         return [(cpu_time(place.pid) - before) / (time.monotonic() - begin)]
 
 
@@ -163,7 +172,9 @@ BENCHMARKS = (
             unit=MEGABYTES_PER_SECOND,
             measure=partial(rate, clients=count),
             size=16_000_000,
-            smoke=200_000,
+            smoke=5 * EACH,
+            most_rounds=3,
+            smoke_alone=count != 10,
             rivals=RIVALS,
         )
         for count in COUNTS
@@ -175,7 +186,9 @@ BENCHMARKS = (
             unit=NANOSECONDS,
             measure=partial(cost, clients=count),
             size=16_000_000,
-            smoke=200_000,
+            smoke=5 * EACH,
+            most_rounds=3,
+            smoke_alone=True,
             rivals=RIVALS,
         )
         for count in COUNTS
@@ -185,8 +198,9 @@ BENCHMARKS = (
         title=f"output to {GOOD} clients, beside {BAD} that do not read, to that without them",
         unit=TIMES,
         measure=held_up,
-        size=100_000_000,
+        size=50_000_000,
         smoke=200_000,
+        most_rounds=3,
         targets=(Target(1.1),),
     ),
     Benchmark(
@@ -196,6 +210,7 @@ BENCHMARKS = (
         measure=memory,
         size=IDLE,
         smoke=10,
+        most_rounds=2,
         rivals=RIVALS,
     ),
     Benchmark(
@@ -203,8 +218,10 @@ BENCHMARKS = (
         title=f"CPU time of a console with {IDLE} idle clients",
         unit=CPU_TIME,
         measure=idle_time,
-        size=5,
+        size=50,
         smoke=1,
+        smoke_alone=True,
+        most_rounds=1,
         rivals=RIVALS,
     ),
     Benchmark(
@@ -214,5 +231,6 @@ BENCHMARKS = (
         measure=attach,
         size=200,
         smoke=5,
+        most_rounds=3,
     ),
 )

@@ -76,6 +76,7 @@ BENCHMARKS = (
         measure=burst,
         size=200,
         smoke=2,
+        most_rounds=2,
         subject=CROWD,
         rivals=(ALONE,),
     ),

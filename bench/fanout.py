@@ -99,6 +99,7 @@ BENCHMARKS = (
             measure=partial(mux, users=users),
             size=10_000,
             smoke=BATCH,
+            most_rounds=3,
             rivals=(NO_MUX,),
         )
         for users in COUNTS
@@ -111,6 +112,7 @@ BENCHMARKS = (
             measure=partial(hub, members=members),
             size=10_000 // members,
             smoke=BATCH,
+            most_rounds=3,
             rivals=(STREAMS,),
         )
         for members in COUNTS

@@ -141,12 +141,12 @@ def rows_of(benchmark: Benchmark, rounds: Rounds) -> list[Row]:
         if rival is rivals[0]:
             verdicts = (*_verdicts(benchmark, rounds, None), *verdicts)
         theirs = Figures.of(rounds[rival.name], benchmark.unit)
-        ratio = _ratio(benchmark, rounds, rival, "p50")
+        ratio = ratio_of(benchmark, rounds, rival, "p50")
         rows.append(Row(benchmark, subject, rival, theirs, ratio, verdicts))
     return rows
 
 
-def _ratio(benchmark: Benchmark, rounds: Rounds, rival: Contender, of: Statistic) -> Spread:
+def ratio_of(benchmark: Benchmark, rounds: Rounds, rival: Contender, of: Statistic) -> Spread:
     """Compare subject and rival round by round, so that what slows both cancels out."""
     pairs = zip(rounds[benchmark.subject.name], rounds[rival.name], strict=False)
     return Spread.of([_quotient(getattr(ours, of), getattr(theirs, of)) for ours, theirs in pairs])
@@ -166,6 +166,6 @@ def _verdicts(benchmark: Benchmark, rounds: Rounds, rival: Contender | None) -> 
             ours = Figures.of(rounds[benchmark.subject.name], benchmark.unit)
             measured = ours.get(target.statistic)
         else:
-            measured = _ratio(benchmark, rounds, rival, target.statistic)
+            measured = ratio_of(benchmark, rounds, rival, target.statistic)
         verdicts.append(Verdict(target, measured, benchmark.unit.more_is_better))
     return tuple(verdicts)

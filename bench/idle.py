@@ -22,8 +22,10 @@ NANOSECOND = 1e-9
 CPU_TIME = Unit("ms/s", 1e3)
 
 
-def idle_time(contender: Contender, seconds: float, lines: int = LINES) -> list[float]:
-    """Measure the seconds of CPU time a second, over *seconds*, for *lines* lines with a client."""
+def idle_time(contender: Contender, tenths: int, lines: int = LINES) -> list[float]:
+    """Measure the seconds of CPU time a second, over *tenths* of one, for *lines* lines with a client."""
+    if tenths == 1:  # a smoke run
+        lines = 2
     need_files(4 * lines)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
         links = [
@@ -35,7 +37,7 @@ def idle_time(contender: Contender, seconds: float, lines: int = LINES) -> list[
             stack.enter_context(connect(link.near_at, process))
         time.sleep(settling(lines))
         before, begin = cpu_time(process.pid), time.monotonic()
-        time.sleep(seconds)
+        time.sleep(tenths / 10)
         if process.poll() is not None:
             raise BenchmarkError("it has ended")
         return [(cpu_time(process.pid) - before) / (time.monotonic() - begin)]
@@ -79,8 +81,9 @@ BENCHMARKS = (
         title=f"CPU time of {LINES} idle bridges from serial lines to TCP",
         unit=CPU_TIME,
         measure=idle_time,
-        size=5,
+        size=30,
         smoke=1,
+        most_rounds=2,
         rivals=(SER2NET,),
         targets=(Target(1.0),),
     ),

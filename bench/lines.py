@@ -48,8 +48,10 @@ class Load:
     """Keys a second that are typed at each."""
 
     def of(self, size: int) -> Load:
-        """The same for a run of *size* lines, which may be for fewer consoles, as in a test."""
-        return attrs.evolve(self, consoles=min(self.consoles, max(1, size // 2)))
+        """The same for a run of *size* lines; for few it is of fewer consoles, as busy together."""
+        consoles = min(self.consoles, max(1, size // 2))
+        more = self.consoles / consoles
+        return attrs.evolve(self, consoles=consoles, lines=self.lines * more, keys=self.keys * more)
 
 
 @attrs.define
@@ -97,6 +99,7 @@ class Consoles:
     vacant: list[Address]
     """Where those have no client yet that have none."""
     vacant_fars: list[int]
+    links: list[Link]
 
     @property
     def cpu_time(self) -> float:
@@ -156,6 +159,7 @@ def consoles(contender: Contender, count: int, clients: int | None = None) -> It
             ends,
             [link.near_at for link in links[:vacant]],
             [open_far() for _, open_far in far_sides[:vacant]],
+            links,
         )
 
 
@@ -218,22 +222,23 @@ def _lines(load: Load, size: int, *, targets: tuple[Target, ...] = ()) -> Benchm
         measure=partial(cost, load=load),
         size=size,
         smoke=4,
+        smoke_alone=load.consoles > 100,
+        most_rounds=3 if targets else 2,
         rivals=rivals,
         targets=targets,
     )
 
 
 def _idle(count: int) -> Benchmark:
-    def measure(contender: Contender, tenths: int) -> list[float]:
-        return idle_time(contender, tenths / 10, count if tenths > 1 else 2)
-
     return Benchmark(
         name=f"consoles-idle-{count}",
         title=f"CPU time of {count:,} idle consoles",
         unit=CPU_TIME,
-        measure=measure,
-        size=50,
+        measure=partial(idle_time, lines=count),
+        size=30,
         smoke=1,
+        smoke_alone=True,
+        most_rounds=1 if count < 1000 else 2,
         rivals=(SER2NET,),
         targets=(Target(IDLE_LIMIT),),
     )
@@ -242,16 +247,18 @@ def _idle(count: int) -> Benchmark:
 BENCHMARKS = (
     _idle(400),
     _idle(1000),
-    _lines(Load(100, 20), 8000, targets=(Target(0.9, SER2NET), Target(1.3, BARE))),
-    _lines(Load(400, 5), 8000),
-    _lines(Load(1000, 2), 8000),
+    _lines(Load(100, 20), 6000, targets=(Target(0.9, SER2NET), Target(1.3, BARE))),
+    _lines(Load(400, 5), 4000),
+    _lines(Load(1000, 2), 4000),
     Benchmark(
         name="consoles-keys",
         title="CPU time of a line and a key at 100 consoles with 2 of each a second",
         unit=MICROSECONDS,
         measure=partial(cost, load=Load(100, 2, 2)),
-        size=1000,
+        size=800,
         smoke=4,
+        smoke_alone=True,
+        most_rounds=3,
         rivals=(SER2NET, SOCAT, BARE),
         targets=(Target(1.1, SER2NET),),
     ),
@@ -260,8 +267,10 @@ BENCHMARKS = (
         title="a line at one of 400 consoles with 5 a second each",
         unit=MICROSECONDS,
         measure=partial(latency, load=Load(400, 5)),
-        size=8000,
+        size=6000,
         smoke=4,
+        smoke_alone=True,
+        most_rounds=3,
         rivals=(SER2NET,),
         targets=(Target(2, SER2NET, "p99"),),
     ),

@@ -121,7 +121,7 @@ class Kind:
 
     name: str
     backend_of: BackendOf
-    count: int = 2000
+    count: int = 1000
     limit: float | None = None
     """KiB that each may take at most."""
 
@@ -129,12 +129,12 @@ class Kind:
 
 
 KINDS = (
-    Kind("null", simple("null"), 5000, 14),
+    Kind("null", simple("null"), 2000, 14),
     Kind("unix listener", unix_listener, limit=24),
     Kind("unix client", unix_client),
     Kind("tcp listener", tcp_listener),
-    Kind("pty", simple("pty"), 1000, 24),
-    Kind("serial", serial, 1000),
+    Kind("pty", simple("pty"), limit=24),
+    Kind("serial", serial),
     Kind("file", simple("file", out="/dev/null")),
     Kind("ringbuf", simple("ringbuf", size=4096)),
     Kind("udp", udp),
@@ -151,6 +151,7 @@ BENCHMARKS = tuple(
         measure=partial(memory, backend_of=kind.backend_of),
         size=kind.count,
         smoke=5,
+        most_rounds=2,
         rivals=kind.rivals,
         targets=(Target(kind.limit),) if kind.limit else (),
     )

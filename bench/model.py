@@ -59,6 +59,12 @@ class Benchmark:
     smoke: int
     """The least amount that still shows that it works."""
 
+    smoke_alone: bool = False
+    """Does a smoke run leave the rivals that are programs out? Another row shows that they work."""
+
+    most_rounds: int | None = None
+    """For what takes long or is only for completeness: it has no more rounds than this."""
+
     subject: Contender = OURS
     rivals: tuple[Contender, ...] = ()
     targets: tuple[Target, ...] = ()

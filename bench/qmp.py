@@ -108,6 +108,8 @@ def _among(present: int) -> list[Benchmark]:
             measure=partial(function, present=present),
             size=size if few else size // 5,
             smoke=5,
+            smoke_alone=present > 1,
+            most_rounds=None if present == 1 else 3 if verb in limits and not few else 2,
             rivals=(QSD,),
             targets=(Target(limits[verb], QSD),) if verb in limits and present != 100 else (),
         )
@@ -162,6 +164,7 @@ BENCHMARKS = (
             measure=partial(change_used, message=message),
             size=300,
             smoke=5,
+            most_rounds=3,
             rivals=(QEMU,),
         )
         for kind, message in (("null", CHANGE), ("pty", CHANGE_PTY))
@@ -173,6 +176,7 @@ BENCHMARKS = (
         measure=add_at,
         size=200,
         smoke=ADDS,
+        most_rounds=3,
         subject=LATE,
         rivals=(EARLY,),
         targets=(Target(1.2, EARLY),),

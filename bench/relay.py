@@ -9,7 +9,8 @@ from contextlib import suppress
 from functools import partial
 
 from bench.contenders import SER2NET, SOCAT, SOCAT_LARGE, Contender
-from bench.model import MEGABYTES_PER_SECOND, MICROSECONDS, Benchmark, BenchmarkError, Target
+from bench.idle import cpu_time
+from bench.model import MEGABYTES_PER_SECOND, MICROSECONDS, Benchmark, BenchmarkError, Target, Unit
 from bench.relays import Far, Near, relay
 
 CHUNK = 1 << 18  # bytes that are written or read at once
@@ -68,6 +69,16 @@ def read_pattern(fd: int, received: int) -> int:
     return len(data)
 
 
+def cost(contender: Contender, size: int) -> list[float]:
+    """Measure the seconds of CPU time for each byte from a TCP client to a TCP server."""
+    with relay(contender, "tcp", "tcp") as ends:
+        for end in (ends.near, ends.far):
+            os.set_blocking(end, False)
+        before = cpu_time(ends.pid)
+        pump(ends.near, ends.far, size)
+        return [(cpu_time(ends.pid) - before) / size]
+
+
 def ping_pong(contender: Contender, size: int, near: Near, far: Far) -> list[float]:
     """Measure the seconds of a byte from the near side to the far one and another one back."""
     times = []
@@ -88,6 +99,7 @@ def ping_pong(contender: Contender, size: int, near: Near, far: Far) -> list[flo
 SOCATS = (SOCAT_LARGE, SOCAT)
 SERIAL_TARGETS = (Target(1.1, SOCAT), Target(4, SER2NET))
 MIB = 1 << 20
+CPU_PER_GIGABYTE = Unit("ms/GB", 1e12)
 
 
 def _bulk(
@@ -108,6 +120,8 @@ def _bulk(
         measure=partial(bulk, near=near, far=far, to_near=to_near),
         size=mebibytes * MIB,
         smoke=100_000,
+        smoke_alone=to_near,
+        most_rounds=None if targets else 3,
         rivals=rivals,
         targets=targets,
     )
@@ -126,8 +140,10 @@ def _ping_pong(
         title=f"bridge {title}, ping-pong of 1 B",
         unit=MICROSECONDS,
         measure=partial(ping_pong, near=near, far=far),
-        size=1000,
+        size=500,
         smoke=10,
+        smoke_alone=True,
+        most_rounds=None if targets else 3,
         rivals=rivals,
         targets=targets,
     )
@@ -145,6 +161,17 @@ BENCHMARKS = (
     ),
     _ping_pong("unix", "unix-unix", "unix", "unix", (SOCAT,), (Target(1.2, SOCAT),)),
     _bulk("tcp", "tcp-tcp", "tcp", "tcp", 256, (*SOCATS, SER2NET)),
+    Benchmark(
+        name="cpu-per-gb",
+        title="CPU time of a GB through a bridge tcp-tcp",
+        unit=CPU_PER_GIGABYTE,
+        measure=cost,
+        size=256 * MIB,
+        smoke=100_000,
+        smoke_alone=True,
+        most_rounds=3,
+        rivals=SOCATS,
+    ),
     _ping_pong("tcp", "tcp-tcp", "tcp", "tcp", (SOCAT, SER2NET)),
     _bulk("pty", "tcp to pty", "tcp", "pty", 16, SOCATS),
     _bulk("from-pty", "pty to tcp", "tcp", "pty", 16, SOCATS, to_near=True),

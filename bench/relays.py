@@ -56,6 +56,13 @@ class Ends:
     far: int
 
 
+@attrs.frozen
+class Relay(Ends):
+    """A running relay with our ends."""
+
+    pid: int
+
+
 def serve_command(link: Link) -> list[str]:
     """Return the command of our bridge."""
     far = {
@@ -113,7 +120,7 @@ def command_of(contender: Contender, link: Link) -> list[str]:
 
 
 @contextlib.contextmanager
-def relay(contender: Contender, near: Near, far: Far) -> Iterator[Ends]:
+def relay(contender: Contender, near: Near, far: Far) -> Iterator[Relay]:
     """Start *contender* as a relay and give both ends, when bytes go both ways."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
         far_at, open_far = FAR_SIDES[far](folder, stack)
@@ -121,9 +128,10 @@ def relay(contender: Contender, near: Near, far: Far) -> Iterator[Ends]:
             near, far, f"{folder}/near.sock" if near == "unix" else free_port(), far_at, folder
         )
         process = stack.enter_context(running(command_of(contender, link)))
-        ends = Ends(stack.enter_context(connect(link.near_at, process)).fileno(), open_far())
-        settle(ends)
-        yield ends
+        client = stack.enter_context(connect(link.near_at, process))
+        found = Relay(client.fileno(), open_far(), process.pid)
+        settle(found)
+        yield found
 
 
 def free_port() -> Address:

@@ -123,22 +123,6 @@ def run_text(results: Results, rows: Sequence[Row]) -> str:
     )
 
 
-def page_text(results: Results, rows: Sequence[Row], plot: str) -> str:
-    """Return the generated part of RESULTS.md; *plot* is the file beside it."""
-    verdicts = [verdict for row in rows for verdict in row.verdicts]
-    met = sum(verdict.is_met for verdict in verdicts)
-    return "\n\n".join(
-        [
-            "\\\n".join(header(results)),
-            f"{met} of {len(verdicts)} targets met, {results.rounds} rounds.",
-            f"![What part of each target is used up; 1 is just met]({plot})",
-            markdown_table(HEADINGS, [cells(row) for row in rows]),
-            LEGEND,
-            *warnings(results, rows),
-        ]
-    )
-
-
 def compare_text(old: Sequence[Row], new: Sequence[Row]) -> str:
     """Return what ``compare`` prints: each row that both have, and how it has changed."""
     before = {_key(row): row for row in old}

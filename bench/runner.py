@@ -23,17 +23,24 @@ class Turn:
     number: int
 
 
-def plan(benchmarks: Iterable[Benchmark], peers: Collection[Contender], rounds: int) -> list[Turn]:
+def plan(
+    benchmarks: Iterable[Benchmark],
+    peers: Collection[Contender],
+    rounds: int,
+    *,
+    smoke: bool = False,
+) -> list[Turn]:
     """Return all turns: the contenders alternate, and every other round the last one begins.
 
     A rival that is a program takes part if it is one of *peers*.
     """
     turns = []
     for benchmark in benchmarks:
+        programs = frozenset() if smoke and benchmark.smoke_alone else peers
         contenders = [
-            each for each in benchmark.contenders if each.program is None or each in peers
+            each for each in benchmark.contenders if each.program is None or each in programs
         ]
-        for number in range(rounds):
+        for number in range(min(rounds, benchmark.most_rounds or rounds)):
             order = contenders if number % 2 == 0 else contenders[::-1]
             turns += [Turn(benchmark, contender, number) for contender in order]
     return turns

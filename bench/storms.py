@@ -1,4 +1,4 @@
-"""What those who are there notice when a crowd comes, or goes, all at once."""
+"""What those who are there notice when a crowd comes, or goes, or changes its backends."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ import os
 import time
 from collections.abc import Sequence
 
-from bench.contenders import SER2NET, Contender
+from bench.client import QmpConnection, command
+from bench.contenders import OURS, SER2NET, Contender
 from bench.lines import LINE, Load, consoles, use
 from bench.model import MILLISECONDS, Benchmark, BenchmarkError
 from bench.processes import connect
-from bench.relays import Address
+from bench.relays import Address, Link
 
 CROWD = 1000
 BUSY = Load(10, 20)
+ALL_BUSY = Load(CROWD, 2)
+CHANGES = 100  # a second
+CHANGING, UNCHANGED = Contender(f"{CHANGES} changes a second"), Contender("none")
 READ_SIZE = 1 << 16  # bytes
 PATIENCE = 20.0  # seconds until the whole crowd is served
 PAUSE = 0.1  # seconds
@@ -78,7 +82,53 @@ def go(contender: Contender, size: int) -> list[float]:
         return use(place, load, size)
 
 
+def change(contender: Contender, size: int) -> list[float]:
+    """Measure the seconds that lines of busy consoles take while one after the other is changed."""
+    load = ALL_BUSY.of(size)
+    with consoles(OURS, load.consoles) as place:
+        use(place, load, load.consoles)
+        if contender == UNCHANGED:
+            return use(place, load, size)
+        seconds = size / load.lines / load.consoles
+        fork = multiprocessing.get_context("fork")
+        changer = fork.Process(target=change_all, args=(place.links, seconds), daemon=True)
+        changer.start()
+        try:
+            waits = use(place, load, size)
+            changer.join(PATIENCE)
+            if changer.exitcode != 0:
+                raise BenchmarkError("not all of the changes are made")
+        finally:
+            changer.kill()
+            changer.join()
+        return waits
+
+
+def change_all(links: Sequence[Link], seconds: float) -> None:
+    """Have the serial lines opened anew, one each time, at a steady rate; else raise."""
+    with connect(f"{links[0].folder}/qmp.sock") as sock:
+        client = QmpConnection(sock)
+        client.negotiate()
+        begin = time.monotonic()
+        for number in range(max(1, int(seconds * CHANGES))):
+            time.sleep(max(0.0, begin + number / CHANGES - time.monotonic()))
+            at = number % len(links)
+            backend = {"type": "serial", "data": {"device": links[at].far_at}}
+            client.execute(command("chardev-change", id=f"far{at}", backend=backend))
+
+
 BENCHMARKS = (
+    Benchmark(
+        name="changes-busy",
+        title=f"a line at one of {CROWD:,} consoles with 2 a second each, {CHANGES} changes a second",
+        unit=MILLISECONDS,
+        measure=change,
+        size=6000,
+        smoke=4,
+        most_rounds=2,
+        subject=CHANGING,
+        rivals=(UNCHANGED,),
+    ),
     Benchmark(
         name="storm-come",
         title=f"a line at one of {BUSY.consoles} consoles while {CROWD:,} connect to others",
@@ -86,6 +136,7 @@ BENCHMARKS = (
         measure=come,
         size=400,
         smoke=4,
+        most_rounds=2,
         rivals=(SER2NET,),
     ),
     Benchmark(
@@ -95,5 +146,6 @@ BENCHMARKS = (
         measure=go,
         size=400,
         smoke=4,
+        most_rounds=2,
     ),
 )

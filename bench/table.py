@@ -37,6 +37,23 @@ BENCHMARKS: tuple[Benchmark, ...] = (
 )
 
 
+GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Consoles", ("consoles-*", "console-*", "storm-*", "bridges-idle")),
+    ("Bridges", ("relay-*", "cpu-per-gb")),
+    ("Changes", ("change-*", "changes-*")),
+    ("QMP", ("qmp-*", "add-*", "remove-*", "query-*")),
+    ("Start", ("start", "start-*")),
+    ("Memory", ("memory-*",)),
+    ("In a program", ("send-*", "mux-*", "hub-*", "crowd")),
+)
+"""The subjects, in the order of the page, and the names of their benchmarks, as in a shell."""
+
+
+def is_in(name: str, patterns: Sequence[str]) -> bool:
+    """Does one of *patterns* match the name of a benchmark?"""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def select(patterns: Sequence[str]) -> tuple[Benchmark, ...]:
     """Return the benchmarks whose name matches one of *patterns*, as in a shell; all if none given.
 
@@ -45,8 +62,4 @@ def select(patterns: Sequence[str]) -> tuple[Benchmark, ...]:
     for pattern in patterns:
         if not any(fnmatchcase(each.name, pattern) for each in BENCHMARKS):
             raise ValueError(f"no such benchmark: {pattern}")
-    return tuple(
-        each
-        for each in BENCHMARKS
-        if not patterns or any(fnmatchcase(each.name, pattern) for pattern in patterns)
-    )
+    return tuple(each for each in BENCHMARKS if not patterns or is_in(each.name, patterns))

@@ -54,7 +54,12 @@ def test_run_prints_the_table_and_keeps_the_results(tmp_path: Path) -> None:
 
 def test_a_smoke_run_says_only_that_all_works() -> None:
     result = invoke("run", "--peers", "none", "--smoke")
-    assert (result.exit_code, result.output) == (0, "2 of 2 benchmarks work\n")
+    assert (result.exit_code, result.stdout) == (0, "2 of 2 benchmarks work\n")
+
+
+def test_without_a_terminal_there_is_a_line_after_each_benchmark() -> None:
+    lines = invoke("run", "--peers", "none", "--smoke").stderr.splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["1 of 2: latency", "2 of 2: rate"]
 
 
 def test_a_contender_that_does_wrong_makes_the_exit_status_1(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from xml.etree import ElementTree as ET
 
+import attrs
 import pytest
 
-from bench.plot import LEFT, MET, MISSED, RIGHT, WIDTH, Axis, plot
+from bench.contenders import Contender
+from bench.figures import Row, Spread
+from bench.plot import FREE, LEFT, MET, MISSED, RIGHT, WIDTH, Axis, Bar, groups_of, plot
 from tests.bench.rounds import latency_row, rate_row
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -32,24 +36,62 @@ def test_an_axis_always_has_room_on_both_sides_of_its_values(values: list[float]
     assert all(LEFT <= axis.x(value) <= WIDTH - RIGHT for value in [*values, 1.0])
 
 
-def test_a_bar_is_as_long_as_the_target_is_used_up() -> None:
-    short, long = bars(plot([rate_row([6e6], [1e6]), rate_row([1e6], [1e6])], ""))
-    assert float(short.attrib["width"]) < float(long.attrib["width"])
-    assert (short.attrib["fill"], long.attrib["fill"]) == (MET, MISSED)
+def bar_of(row: Row) -> Bar:
+    [(_, [bar])] = groups_of([row])
+    return bar
+
+
+def test_a_bar_goes_from_1_to_the_ratio_with_better_on_the_left() -> None:
+    good, bad = bars(plot([rate_row([6e6], [1e6]), rate_row([1e6], [2e6])], ""))
+    even = float(bad.attrib["x"])
+    assert float(good.attrib["x"]) + float(good.attrib["width"]) == pytest.approx(even, abs=0.2)
+    assert float(good.attrib["width"]) > float(bad.attrib["width"])
+    assert (good.attrib["fill"], bad.attrib["fill"]) == (MET, MISSED)
+
+
+def test_ratios_of_rates_and_their_targets_are_turned_over() -> None:
+    bar = bar_of(rate_row([6e6, 4e6, 3e6], [1e6, 1e6, 1e6]))
+    assert bar.ratio == Spread(1 / 4, 1 / 6, 1 / 3)
+    assert bar.target == pytest.approx(1 / 1.5)
+    assert bar.title == "bulk <both ways> (rate)"
+
+
+def test_a_rival_without_a_target_has_a_bar_of_another_colour() -> None:
+    row = attrs.evolve(rate_row([6e6], [1e6]), verdicts=())
+    [bar] = bars(plot([row], ""))
+    assert bar.attrib["fill"] == FREE
+    assert 'class="target"' not in plot([row], "")
+
+
+def test_idling_at_no_cost_is_at_the_edge() -> None:
+    row = attrs.evolve(
+        latency_row([1e-6], [1e-6]), verdicts=(), ratio=Spread(math.inf, 0, math.inf)
+    )
+    [bar] = bars(plot([row], ""))
+    assert float(bar.attrib["x"]) + float(bar.attrib["width"]) == WIDTH - RIGHT
 
 
 def test_every_target_has_a_bar_with_its_name_and_figures() -> None:
     text = plot([latency_row([30e-6], [40e-6]), rate_row([2e6], [1e6])], "2 x EPYC & more")
     assert len(bars(text)) == 3
+    assert text.count('class="target"') == 3
     words = [each.text for each in ET.fromstring(text).iter(f"{SVG}text")]
-    assert "a round trip" in words
-    assert "a round trip / socat" in words
+    assert "beside socat" in words
+    assert "beside a limit" in words
+    assert words.count("a round trip") == 2
     assert "30.0 us, target p99 <= 40" in words
     assert "0.75, target <= 0.5" in words
-    assert "bulk <both ways> / socat" in words
+    assert "2.00, target >= 1.5" in words
     assert "2 x EPYC & more" in words
 
 
-def test_without_a_target_there_is_nothing_to_draw() -> None:
-    with pytest.raises(ValueError, match="no benchmark with a target"):
+def test_a_rival_that_is_no_peer_is_named_where_there_is_a_target() -> None:
+    bare = Contender("bare")
+    row = attrs.evolve(rate_row([2e6], [1e6]), rival=bare)
+    assert bar_of(row).title == "bulk <both ways> / bare (rate)"
+    assert groups_of([attrs.evolve(row, verdicts=())]) == []
+
+
+def test_without_a_ratio_or_a_target_there_is_nothing_to_draw() -> None:
+    with pytest.raises(ValueError, match="no benchmark with a peer or a target"):
         plot([], "")

@@ -13,7 +13,6 @@ from bench.report import (
     compare_text,
     digits,
     markdown_table,
-    page_text,
     run_text,
     text_table,
     with_spread,
@@ -105,12 +104,6 @@ def test_a_text_table_aligns_its_columns() -> None:
 
 def test_a_markdown_table_has_a_rule_under_its_headings() -> None:
     assert markdown_table(("a", "b"), [("1", "2")]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
-
-
-def test_the_page_has_the_plot_and_the_table() -> None:
-    text = page_text(results(), results().rows(TABLE), "results.svg")
-    assert "(results.svg)" in text
-    assert "| a round trip | us | 45.0 (30.0-60.0) ~ |" in text
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,20 @@ def test_a_rival_that_is_no_program_always_takes_part() -> None:
     assert [turn.contender for turn in turns] == [OURS, bare]
 
 
+def test_who_needs_few_rounds_has_no_more_than_those() -> None:
+    few = attrs.evolve(LATENCY, most_rounds=2)
+    assert len(plan([few], set(), 5)) == 2
+    assert len(plan([few], set(), 1)) == 1
+
+
+def test_a_smoke_run_leaves_out_programs_that_another_row_tries() -> None:
+    bare = Contender("bare")
+    alone = attrs.evolve(LATENCY, smoke_alone=True, rivals=(SOCAT, bare))
+    turns = plan([alone], {SOCAT}, 1, smoke=True)
+    assert [turn.contender for turn in turns] == [OURS, bare]
+    assert [turn.contender for turn in plan([alone], {SOCAT}, 1)] == [OURS, SOCAT, bare]
+
+
 def test_a_run_has_the_rounds_of_each_contender() -> None:
     complaints: list[str] = []
     found = run(plan([LATENCY], {SOCAT}, 2), complain=complaints.append)

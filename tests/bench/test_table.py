@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from bench.contenders import PEERS, QSD, SER2NET, SOCAT, SOCAT_LARGE, select_peers
-from bench.table import BENCHMARKS, select
+from bench.model import Benchmark
+from bench.table import BENCHMARKS, GROUPS, is_in, select
 
 
 def test_names_are_unique() -> None:
@@ -20,6 +21,16 @@ def test_a_target_is_beside_a_rival_that_is_measured(benchmark: object) -> None:
     found = next(each for each in BENCHMARKS if each is benchmark)
     assert {each.rival for each in found.targets} <= {None, *found.rivals}
     assert 0 < found.smoke <= found.size
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda each: each.name)
+def test_each_is_of_one_subject(benchmark: Benchmark) -> None:
+    assert sum(is_in(benchmark.name, patterns) for _, patterns in GROUPS) == 1
+
+
+def test_each_peer_has_a_row_in_which_a_smoke_run_tries_it() -> None:
+    tried = {rival for each in BENCHMARKS if not each.smoke_alone for rival in each.rivals}
+    assert set(PEERS) <= tried
 
 
 def test_patterns_are_those_of_a_shell() -> None:
