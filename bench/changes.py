@@ -153,7 +153,7 @@ BENCHMARKS = (
             measure=measure,
             size=200,
             smoke=5,
-            most_rounds=3,
+            most_rounds=2,
         )
         for name, title, measure in (
             ("change-socket-unused", "idle, no user", partial(change_time, user="none")),

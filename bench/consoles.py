@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from bench.contenders import CONSERVER, OURS, SER2NET, Contender
-from bench.idle import CPU_TIME, cpu_time
+from bench.cpu import cpu_time
+from bench.idle import CPU_TIME
 from bench.model import (
     KIBIBYTES,
     MEGABYTES_PER_SECOND,
@@ -32,6 +33,7 @@ HISTORY = 1 << 16  # bytes that a newcomer is shown
 LINE = b"a line of the history\n"
 SETTLING = 0.5  # seconds, with so many clients
 EACH = 10_000  # bytes that a client gets at least
+SMOKE = 5 * EACH
 NANOSECONDS = Unit("ns", 1e9)
 TIMES = Unit("x", 1)
 
@@ -69,14 +71,14 @@ def pour(place: Room, size: int) -> float:
 def rate(contender: Contender, size: int, clients: int) -> list[float]:
     """Measure the bytes a second that all clients together get."""
     clients = min(clients, size // EACH)
-    with room(contender, clients) as place:
+    with room(contender, clients, calm=size > SMOKE) as place:
         return [size / pour(place, size // clients) for _ in range(2)]
 
 
 def cost(contender: Contender, size: int, clients: int) -> list[float]:
     """Measure the seconds of CPU time for a byte that one client gets."""
     clients = min(clients, size // EACH)
-    with room(contender, clients) as place:
+    with room(contender, clients, calm=size > SMOKE) as place:
         values = []
         for _ in range(2):
             before = cpu_time(place.pid)
@@ -91,7 +93,7 @@ def held_up(contender: Contender, size: int) -> list[float]:
     Of the bad ones two read nothing, and one reads 1 KB a second.
     """
     assert contender == OURS
-    with room(contender, GOOD) as place:
+    with room(contender, GOOD, calm=size > SMOKE) as place:
         alone = min(pour(place, size) for _ in range(2))
         place.fill(GOOD + BAD)
         bad = [place.clients.pop() for _ in range(BAD)]
@@ -112,7 +114,7 @@ def _read_slowly(person: socket.socket, done: threading.Event) -> None:
 
 def memory(contender: Contender, clients: int) -> list[float]:
     """Measure the bytes of memory for a client that is there."""
-    with room(contender, 1, HISTORY) as place:
+    with room(contender, 1, HISTORY, calm=clients == IDLE) as place:
         before = resident(place.pid, clients)
         place.fill(1 + clients)
         return [(resident(place.pid, clients) - before) / clients]
@@ -133,7 +135,7 @@ def resident(pid: int, clients: int) -> int:
 def idle_time(contender: Contender, tenths: int) -> list[float]:
     """Measure the seconds of CPU time a second, over *tenths* of one, while all clients are idle."""
     clients = min(IDLE, 2 * tenths)  # fewer in a smoke run
-    with room(contender, clients, HISTORY) as place:
+    with room(contender, clients, HISTORY, calm=clients == IDLE) as place:
         time.sleep(settling(clients))
         before, begin = cpu_time(place.pid), time.monotonic()
         time.sleep(tenths / 10)
@@ -143,7 +145,7 @@ def idle_time(contender: Contender, tenths: int) -> list[float]:
 def attach(contender: Contender, size: int) -> list[float]:
     """Measure the seconds from the connecting to the end of a replay of 64 KiB."""
     assert contender == OURS
-    with room(contender, 1, HISTORY) as place:
+    with room(contender, 1, HISTORY, calm=size > 5) as place:
         place.device.sendall(LINE * (HISTORY // len(LINE) + 1))
         time.sleep(SETTLING)
         values = []
@@ -172,8 +174,8 @@ BENCHMARKS = (
             unit=MEGABYTES_PER_SECOND,
             measure=partial(rate, clients=count),
             size=16_000_000,
-            smoke=5 * EACH,
-            most_rounds=3,
+            smoke=SMOKE,
+            most_rounds=2,
             smoke_alone=count != 10,
             rivals=RIVALS,
         )
@@ -186,8 +188,8 @@ BENCHMARKS = (
             unit=NANOSECONDS,
             measure=partial(cost, clients=count),
             size=16_000_000,
-            smoke=5 * EACH,
-            most_rounds=3,
+            smoke=SMOKE,
+            most_rounds=2,
             smoke_alone=True,
             rivals=RIVALS,
         )
@@ -199,8 +201,8 @@ BENCHMARKS = (
         unit=TIMES,
         measure=held_up,
         size=50_000_000,
-        smoke=200_000,
-        most_rounds=3,
+        smoke=SMOKE,
+        most_rounds=2,
         targets=(Target(1.1),),
     ),
     Benchmark(

@@ -99,7 +99,7 @@ BENCHMARKS = (
             measure=partial(mux, users=users),
             size=10_000,
             smoke=BATCH,
-            most_rounds=3,
+            most_rounds=2,
             rivals=(NO_MUX,),
         )
         for users in COUNTS
@@ -112,7 +112,7 @@ BENCHMARKS = (
             measure=partial(hub, members=members),
             size=10_000 // members,
             smoke=BATCH,
-            most_rounds=3,
+            most_rounds=2,
             rivals=(STREAMS,),
         )
         for members in COUNTS

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 import time
 from collections.abc import Sequence
 from itertools import chain
-from pathlib import Path
 
 from bench.contenders import SER2NET, Contender
+from bench.cpu import cpu_time, wait_calm
 from bench.model import Benchmark, BenchmarkError, Target, Unit
 from bench.processes import SERVE, connect, need_files, running
 from bench.relays import HOST, Link, free_ports, ser2net_command, serial_far
@@ -18,7 +17,6 @@ from bench.relays import HOST, Link, free_ports, ser2net_command, serial_far
 LINES = 100
 SETTLING = 1.0  # seconds, with so many lines
 MOST_SETTLING = 3.0
-NANOSECOND = 1e-9
 CPU_TIME = Unit("ms/s", 1e3)
 
 
@@ -36,6 +34,8 @@ def idle_time(contender: Contender, tenths: int, lines: int = LINES) -> list[flo
         for link in reversed(links):  # when the last one listens, no client takes a port of others
             stack.enter_context(connect(link.near_at, process))
         time.sleep(settling(lines))
+        if tenths > 1:
+            wait_calm(contender, process.pid)
         before, begin = cpu_time(process.pid), time.monotonic()
         time.sleep(tenths / 10)
         if process.poll() is not None:
@@ -66,15 +66,6 @@ def bridge_options(number: int, link: Link) -> list[str]:
     ]
 
 
-def cpu_time(pid: int) -> float:
-    """Return the seconds that the threads of a process have run, which are counted exactly."""
-    total = 0
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-            total += int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[0])
-    return total * NANOSECOND
-
-
 BENCHMARKS = (
     Benchmark(
         name="bridges-idle",
@@ -83,7 +74,7 @@ BENCHMARKS = (
         measure=idle_time,
         size=30,
         smoke=1,
-        most_rounds=2,
+        most_rounds=1,
         rivals=(SER2NET,),
         targets=(Target(1.0),),
     ),

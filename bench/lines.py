@@ -21,7 +21,8 @@ from pathlib import Path
 import attrs
 
 from bench.contenders import SER2NET, SOCAT, Contender
-from bench.idle import CPU_TIME, command_of, cpu_time, idle_time, settling
+from bench.cpu import cpu_time, wait_calm
+from bench.idle import CPU_TIME, command_of, idle_time, settling
 from bench.model import MICROSECONDS, Benchmark, BenchmarkError, Target
 from bench.processes import connect, need_files, running
 from bench.relays import HOST, Address, Ends, Link, serial_far, settle, socat_command
@@ -30,6 +31,7 @@ BARE = Contender("bare Trio")
 LINE = b"[  123.456789] usb 1-1: new high-speed USB device number 7 using xhci_hcd  abc\r\n"
 KEY = b"k"
 READ_SIZE = 1 << 16  # bytes
+FEW = 5  # consoles: who has no more is in a smoke run
 FIRST_PORT = 21000
 CLIENT_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 PATIENCE = 10.0  # seconds for the last bytes
@@ -154,6 +156,8 @@ def consoles(contender: Contender, count: int, clients: int | None = None) -> It
             ends.append(Ends(client.fileno(), far))
         settle(ends[-1])
         time.sleep(settling(count))
+        if count > FEW:
+            wait_calm(contender, processes[0].pid)
         yield Consoles(
             [process.pid for process in processes],
             ends,
@@ -223,7 +227,7 @@ def _lines(load: Load, size: int, *, targets: tuple[Target, ...] = ()) -> Benchm
         size=size,
         smoke=4,
         smoke_alone=load.consoles > 100,
-        most_rounds=3 if targets else 2,
+        most_rounds=3 if targets else 1,
         rivals=rivals,
         targets=targets,
     )
@@ -238,7 +242,7 @@ def _idle(count: int) -> Benchmark:
         size=30,
         smoke=1,
         smoke_alone=True,
-        most_rounds=1 if count < 1000 else 2,
+        most_rounds=1,
         rivals=(SER2NET,),
         targets=(Target(IDLE_LIMIT),),
     )
@@ -247,7 +251,7 @@ def _idle(count: int) -> Benchmark:
 BENCHMARKS = (
     _idle(400),
     _idle(1000),
-    _lines(Load(100, 20), 6000, targets=(Target(0.9, SER2NET), Target(1.3, BARE))),
+    _lines(Load(100, 20), 4000, targets=(Target(0.9, SER2NET), Target(1.3, BARE))),
     _lines(Load(400, 5), 4000),
     _lines(Load(1000, 2), 4000),
     Benchmark(
@@ -255,7 +259,7 @@ BENCHMARKS = (
         title="CPU time of a line and a key at 100 consoles with 2 of each a second",
         unit=MICROSECONDS,
         measure=partial(cost, load=Load(100, 2, 2)),
-        size=800,
+        size=500,
         smoke=4,
         smoke_alone=True,
         most_rounds=3,
@@ -267,10 +271,10 @@ BENCHMARKS = (
         title="a line at one of 400 consoles with 5 a second each",
         unit=MICROSECONDS,
         measure=partial(latency, load=Load(400, 5)),
-        size=6000,
+        size=4000,
         smoke=4,
         smoke_alone=True,
-        most_rounds=3,
+        most_rounds=2,
         rivals=(SER2NET,),
         targets=(Target(2, SER2NET, "p99"),),
     ),

@@ -6,15 +6,18 @@ import contextlib
 import os
 import pty
 import socket
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 
 import attrs
 
 from bench.client import Backend
-from bench.contenders import QSD, Contender
+from bench.contenders import OURS, QSD, Contender
+from bench.cpu import wait_calm
 from bench.model import KIBIBYTES, Benchmark, Target
-from bench.processes import need_files, qmp_server
+from bench.processes import SERVE, connect, need_files, qmp_server, running
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 FILES = 100  # open files apart from the chardevs'
@@ -32,6 +35,37 @@ BackendOf = Callable[[Place, int], Backend]
 """Returns the backend of a number."""
 
 
+def consoles(contender: Contender, size: int) -> list[float]:
+    """Measure the bytes a console that nobody uses yet: line, history, listener and bridge."""
+    assert contender == OURS
+    need_files(4 * size + FILES)
+    one, all_of_them = (served(count, calm=size > 5) for count in (1, 1 + size))
+    return [(all_of_them - one) / size]
+
+
+def served(count: int, *, calm: bool) -> int:
+    """Return how many bytes a server with *count* consoles has in RAM."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
+        place = Place(folder, stack)
+        options = chain.from_iterable(console_options(place, number) for number in range(count))
+        command = [*SERVE, *options, "--qmp", f"unix:{folder}/qmp.sock,server=on,wait=off"]
+        with running(command) as process, connect(f"{folder}/qmp.sock", process):
+            if calm:
+                wait_calm(OURS, process.pid)
+            return resident(process.pid)
+
+
+def console_options(place: Place, number: int) -> list[str]:
+    """Return the options of a console, which has its history as soon as it needs it."""
+    line = serial(place, number)["data"]["device"]
+    return [
+        *("--chardev", f"serial,id=far{number},path={line}"),
+        *("--chardev", f"console,id=users{number},history=64k"),
+        *("--device", f"listener,console=users{number},path={place.folder}/{number}"),
+        *("--device", f"bridge,chardev=far{number},peer=users{number}"),
+    ]
+
+
 def resident(pid: int) -> int:
     """Return how many bytes of a process are in RAM."""
     with open(f"/proc/{pid}/statm") as statm:
@@ -42,6 +76,8 @@ def memory(contender: Contender, size: int, backend_of: BackendOf) -> list[float
     """Measure the bytes a chardev, when *size* of them are added."""
     need_files(2 * size + FILES)
     with qmp_server(contender) as server, contextlib.ExitStack() as stack:
+        if size > 5:
+            wait_calm(contender, server.pid)
         if backend_of in ON_BASES:
             server.client.fill(size, prefix="base")
         before = resident(server.pid)
@@ -143,7 +179,7 @@ KINDS = (
     Kind("hub", hub, rivals=()),  # QEMU has it since 10.0, and the same name for other options
 )
 
-BENCHMARKS = tuple(
+KINDS_ALONE = tuple(
     Benchmark(
         name=f"memory-{kind.name.replace(' ', '-')}",
         title=f"memory of an idle chardev, {kind.name}",
@@ -151,9 +187,22 @@ BENCHMARKS = tuple(
         measure=partial(memory, backend_of=kind.backend_of),
         size=kind.count,
         smoke=5,
-        most_rounds=2,
+        most_rounds=1,
         rivals=kind.rivals,
         targets=(Target(kind.limit),) if kind.limit else (),
     )
     for kind in KINDS
+)
+BENCHMARKS = (
+    *KINDS_ALONE,
+    Benchmark(
+        name="memory-console",
+        title="memory of a console: serial line, empty history of 64 KiB, listener, bridge",
+        unit=KIBIBYTES,
+        measure=consoles,
+        size=300,
+        smoke=2,
+        most_rounds=1,
+        targets=(Target(48),),
+    ),
 )

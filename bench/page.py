@@ -9,7 +9,16 @@ from pathlib import Path
 from bench.figures import Row
 from bench.model import Benchmark
 from bench.plot import groups_of
-from bench.report import HEADINGS, LEGEND, cells, digits, header, markdown_table, warnings
+from bench.report import (
+    HEADINGS,
+    LEGEND,
+    cells,
+    digits,
+    header,
+    markdown_table,
+    statistic_text,
+    warnings,
+)
 from bench.results import Results
 from bench.summary import summary
 from bench.table import GROUPS, is_in
@@ -41,12 +50,13 @@ def page_text(results: Results, table: Sequence[Benchmark], plot: str) -> str:
             "\\\n".join(header(results)),
             *warnings(results, rows),
             summary(table, results.benchmarks),
-            f"{met} of {len(verdicts)} targets are met, in {results.rounds} rounds."
-            + (" Not met: " + "; ".join(missed) + "." if missed else ""),
+            f"{met} of {len(verdicts)} targets are met, in {results.rounds} rounds, or fewer of what takes"
+            " long." + (" Not met:" if missed else ""),
+            *(["\n".join(f"* {text}" for text in missed)] if missed else []),
+            "## Tables and targets",
             *([f"![Ratios to the peers, and the targets]({plot})"] if groups_of(rows) else []),
             *(text for title, patterns in GROUPS for text in section(title, patterns, rows)),
             *section(OTHERS, None, rows),
-            "### Legend",
             LEGEND,
         ]
     )
@@ -57,7 +67,7 @@ def missed_texts(row: Row) -> list[str]:
     beside = f", beside {row.rival.name}" if row.rival else ""
     return [
         f"{row.benchmark.title}{beside if each.target.rival else ''}: "
-        f"{digits(each.measured.mid)}, not {each.target.limit:g}"
+        f"{statistic_text(each.target.statistic)}{digits(each.measured.mid)}, not {each.target.limit:g}"
         for each in row.verdicts
         if not each.is_met
     ]
@@ -85,7 +95,7 @@ def section(title: str, patterns: Sequence[str] | None, rows: Sequence[Row]) -> 
         if row.benchmark is before.benchmark:  # what is ours is said once
             line = ("",) * OURS + line[OURS:]
         lines.append(line)
-    return [f"## {title}", markdown_table(HEADINGS, lines)]
+    return [f"### {title}", markdown_table(HEADINGS, lines)]
 
 
 def update(results: Results, table: Sequence[Benchmark]) -> None:

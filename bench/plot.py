@@ -10,7 +10,7 @@ import attrs
 
 from bench.contenders import CONSERVER, QEMU, QSD, SER2NET, SOCAT, SOCAT_LARGE
 from bench.figures import Row, Spread, Verdict
-from bench.report import digits, target_text
+from bench.report import digits, statistic_text, target_text
 
 WIDTH = 1240
 LEFT, RIGHT = 560, 270  # pixels on both sides of the axis, for titles and figures
@@ -46,14 +46,12 @@ class Bar:
         assert ratio is not None
         assert row.rival is not None
         rival = "" if row.rival in ORDER else f" / {row.rival.name}"
-        statistic = (
-            f"{verdict.target.statistic} of "
-            if verdict and verdict.target.statistic != "p50"
-            else ""
-        )
+        statistic = statistic_text(verdict.target.statistic) if verdict else ""
         return cls(
-            f"{statistic}{row.benchmark.title}{rival}" + (" (rate)" if more else ""),
-            digits(ratio.mid) + (f", target {target_text(verdict)}" if verdict is not None else ""),
+            f"{row.benchmark.title}{rival}" + (" (rate)" if more else ""),
+            statistic
+            + digits(ratio.mid)
+            + (f", target {target_text(verdict)}" if verdict is not None else ""),
             turned(ratio) if more else ratio,
             None if verdict is None else 1 / verdict.target.limit if more else verdict.target.limit,
             verdict is None or verdict.is_met,

@@ -6,6 +6,7 @@ from functools import partial
 
 from bench.client import NULL, QUERY, command
 from bench.contenders import OURS, QEMU, QSD, Contender
+from bench.cpu import wait_calm
 from bench.model import MICROSECONDS, PER_SECOND, Benchmark, Target
 from bench.processes import QmpServer, qmp_server
 
@@ -28,15 +29,17 @@ ADDS = 20  # for each value
 FILL_A_CALL = 50  # chardevs that are added, at most, for each call that is measured
 
 
-def fill(server: QmpServer, present: int, size: int) -> None:
+def fill(contender: Contender, server: QmpServer, present: int, size: int) -> None:
     """Add chardevs until there are *present* (one is the monitor's); fewer for a smoke run."""
     server.client.fill(min(present - 1, FILL_A_CALL * size))
+    if present > 1000 and size > 5:
+        wait_calm(contender, server.pid)
 
 
 def query(contender: Contender, size: int, present: int = 1) -> list[float]:
     """Measure the seconds of a query-chardev with *present* chardevs."""
     with qmp_server(contender) as server:
-        fill(server, present, size)
+        fill(contender, server, present, size)
         return [server.client.time(QUERY) for _ in range(size)]
 
 
@@ -51,7 +54,7 @@ def add(contender: Contender, size: int, present: int = 1) -> list[float]:
     """Measure the seconds of a chardev-add of a null chardev, which is removed again."""
     times = []
     with qmp_server(contender) as server:
-        fill(server, present, size)
+        fill(contender, server, present, size)
         for _ in range(size):
             times.append(server.client.time(ADD))
             server.client.execute(REMOVE)
@@ -62,7 +65,7 @@ def remove(contender: Contender, size: int, present: int = 1) -> list[float]:
     """Measure the seconds of a chardev-remove of a null chardev that was just added."""
     times = []
     with qmp_server(contender) as server:
-        fill(server, present, size)
+        fill(contender, server, present, size)
         for _ in range(size):
             server.client.execute(ADD)
             times.append(server.client.time(REMOVE))
@@ -74,7 +77,7 @@ def change(
 ) -> list[float]:
     """Measure the seconds of a chardev-change of a chardev without a user."""
     with qmp_server(contender) as server:
-        fill(server, present, size)
+        fill(contender, server, present, size)
         server.client.execute(ADD)
         return [server.client.time(message) for _ in range(size)]
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 
 from bench.contenders import SER2NET, SOCAT, SOCAT_LARGE, Contender
-from bench.idle import cpu_time
+from bench.cpu import cpu_time, wait_calm
 from bench.model import MEGABYTES_PER_SECOND, MICROSECONDS, Benchmark, BenchmarkError, Target, Unit
 from bench.relays import Far, Near, relay
 
@@ -74,6 +74,8 @@ def cost(contender: Contender, size: int) -> list[float]:
     with relay(contender, "tcp", "tcp") as ends:
         for end in (ends.near, ends.far):
             os.set_blocking(end, False)
+        if size > MIB:
+            wait_calm(contender, ends.pid)
         before = cpu_time(ends.pid)
         pump(ends.near, ends.far, size)
         return [(cpu_time(ends.pid) - before) / size]
@@ -175,7 +177,7 @@ BENCHMARKS = (
     _ping_pong("tcp", "tcp-tcp", "tcp", "tcp", (SOCAT, SER2NET)),
     _bulk("pty", "tcp to pty", "tcp", "pty", 16, SOCATS),
     _bulk("from-pty", "pty to tcp", "tcp", "pty", 16, SOCATS, to_near=True),
-    _ping_pong("pty", "tcp-pty", "tcp", "pty", (SOCAT,)),
+    _ping_pong("pty", "tcp-pty", "tcp", "pty", (SOCAT,), (Target(1.3, SOCAT),)),
     _bulk("serial", "tcp to tty", "tcp", "serial", 16, (SOCAT, SER2NET), SERIAL_TARGETS),
     _bulk(
         "from-serial",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.figures import Figures, Row, Spread, Verdict
+from bench.model import Statistic
 from bench.results import Results
 
 HEADINGS = ("benchmark", "unit", "p50", "p99", "worst", "beside", "its p50", "ratio", "target", "")
@@ -25,11 +26,15 @@ def with_spread(spread: Spread) -> str:
     return f"{digits(spread.mid)} ({digits(spread.low)}-{digits(spread.high)})"
 
 
+def statistic_text(statistic: Statistic) -> str:
+    """Name it with a space, unless it is the usual one."""
+    return "" if statistic == "p50" else f"{statistic} "
+
+
 def target_text(verdict: Verdict) -> str:
     """Show a target such as ``p99 <= 1 ms``; a bare number is a ratio."""
     sign = ">=" if verdict.more_is_better else "<="
-    statistic = f"{verdict.target.statistic} " if verdict.target.statistic != "p50" else ""
-    return f"{statistic}{sign} {verdict.target.limit:g}"
+    return f"{statistic_text(verdict.target.statistic)}{sign} {verdict.target.limit:g}"
 
 
 def verdict_text(verdict: Verdict) -> str:

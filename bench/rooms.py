@@ -14,6 +14,7 @@ from subprocess import Popen
 import attrs
 
 from bench.contenders import CONSERVER, OURS, SER2NET, Contender
+from bench.cpu import wait_calm
 from bench.model import BenchmarkError
 from bench.processes import SERVE, connect, running
 from bench.relays import HOST, Address, free_ports
@@ -99,8 +100,13 @@ def _receive(client: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def room(contender: Contender, clients: int, history: int = RING) -> Iterator[Room]:
-    """Start *contender* between a device of ours, at a TCP port, and *clients*, who are all there."""
+def room(
+    contender: Contender, clients: int, history: int = RING, *, calm: bool = False
+) -> Iterator[Room]:
+    """Start *contender* between a device of ours, at a TCP port, and *clients*, who are all there.
+
+    With *calm* it has done what it does after its start.
+    """
     server = SERVERS[contender]
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server((HOST, 0)))
@@ -120,6 +126,8 @@ def room(contender: Contender, clients: int, history: int = RING) -> Iterator[Ro
             workers.append(worker)
         place = Room(worker, device, near, [first], enter)
         place.fill(clients)
+        if calm:
+            wait_calm(contender, worker)
         yield place
 
 

@@ -125,7 +125,7 @@ BENCHMARKS = (
         measure=change,
         size=6000,
         smoke=4,
-        most_rounds=2,
+        most_rounds=1,
         subject=CHANGING,
         rivals=(UNCHANGED,),
     ),

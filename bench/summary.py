@@ -120,6 +120,9 @@ ALONE = (
     ),
     Highlight("console-attach", None, "who comes to a console has its 64 KiB of history in {}"),
     Highlight("console-slow", None, "others wait {} as long for 3 clients that do not read"),
+    Highlight(
+        "memory-console", None, "a console with line, listener and bridge takes {} of memory"
+    ),
     Highlight("start-client", None, "`trio-chardev list` takes {}"),
 )
 

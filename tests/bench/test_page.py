@@ -31,14 +31,14 @@ def test_the_page_has_the_plot_and_a_table_for_each_subject() -> None:
     text = page_text(results(), TABLE, "results.svg")
     assert "(results.svg)" in text
     assert "| a round trip | us | 45.0 (30.0-60.0) ~ |" in text
-    assert text.index("## Bridges") < text.index("## Changes")
-    assert "## QMP" not in text
+    assert text.index("### Bridges") < text.index("### Changes")
+    assert "### QMP" not in text
 
 
 def test_the_page_says_by_how_much_targets_are_missed() -> None:
     text = page_text(results(), TABLE, "results.svg")
-    assert "1 of 3 targets are met, in 2 rounds." in text
-    assert "a round trip: 45.0, not 40; a round trip, beside socat: 0.75, not 0.5" in text
+    assert "1 of 3 targets are met, in 2 rounds" in text
+    assert "* a round trip: p99 45.0, not 40\n* a round trip, beside socat: 0.75, not 0.5\n" in text
 
 
 def test_a_page_of_nothing_has_no_plot() -> None:
@@ -54,4 +54,4 @@ def test_what_is_ours_is_said_once_beside_several_rivals() -> None:
 
 
 def test_rows_of_no_subject_are_not_lost() -> None:
-    assert section("Others", None, [latency_row([1e-6], [1e-6])])[0] == "## Others"
+    assert section("Others", None, [latency_row([1e-6], [1e-6])])[0] == "### Others"

@@ -1,0 +1,49 @@
+"""The CPU time of processes, and waiting until a server has done what it does after its start."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+from bench.contenders import OURS, Contender
+from trio_chardev.cli.warm_up import DELAY
+
+NANOSECOND = 1e-9
+LOOK = 0.2  # seconds
+CALM = 0.02  # of a processor
+PATIENCE = 5.0  # seconds; who is not calm by then is measured as it is
+
+
+def cpu_time(pid: int) -> float:
+    """Return the seconds that the threads of a process have run, which are counted exactly."""
+    total = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            total += int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[0])
+    return total * NANOSECOND
+
+
+def age(pid: int) -> float:
+    """Return the seconds since a process was started."""
+    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def wait_calm(contender: Contender, pid: int) -> None:
+    """Wait until *contender* does nothing more of its own accord.
+
+    A while after its start `serve` imports in a thread what it has not used yet.
+    """
+    if contender != OURS:
+        return
+    time.sleep(max(0.0, DELAY + 2 * LOOK - age(pid)))
+    until = time.monotonic() + PATIENCE
+    before = cpu_time(pid)
+    while time.monotonic() < until:
+        time.sleep(LOOK)
+        now = cpu_time(pid)
+        if now - before < CALM * LOOK:
+            return
+        before = now
