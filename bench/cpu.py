@@ -25,20 +25,14 @@ def cpu_time(pid: int) -> float:
     return total * NANOSECOND
 
 
-def age(pid: int) -> float:
-    """Return the seconds since a process was started."""
-    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-
-
-def wait_calm(contender: Contender, pid: int) -> None:
-    """Wait until *contender* does nothing more of its own accord.
+def wait_calm(contender: Contender, pid: int, waited: float = 0.0) -> None:
+    """Wait until *contender*, which has been in use for *waited* seconds, does nothing of its own accord.
 
     A while after its start `serve` imports in a thread what it has not used yet.
     """
     if contender != OURS:
         return
-    time.sleep(max(0.0, DELAY + 2 * LOOK - age(pid)))
+    time.sleep(max(0.0, DELAY + 2 * LOOK - waited))
     until = time.monotonic() + PATIENCE
     before = cpu_time(pid)
     while time.monotonic() < until:

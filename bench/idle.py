@@ -35,7 +35,7 @@ def idle_time(contender: Contender, tenths: int, lines: int = LINES) -> list[flo
             stack.enter_context(connect(link.near_at, process))
         time.sleep(settling(lines))
         if tenths > 1:
-            wait_calm(contender, process.pid)
+            wait_calm(contender, process.pid, settling(lines))
         before, begin = cpu_time(process.pid), time.monotonic()
         time.sleep(tenths / 10)
         if process.poll() is not None:

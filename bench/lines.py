@@ -157,7 +157,7 @@ def consoles(contender: Contender, count: int, clients: int | None = None) -> It
         settle(ends[-1])
         time.sleep(settling(count))
         if count > FEW:
-            wait_calm(contender, processes[0].pid)
+            wait_calm(contender, processes[0].pid, settling(count))
         yield Consoles(
             [process.pid for process in processes],
             ends,

@@ -9,6 +9,7 @@ import pytest
 
 from bench import cpu
 from bench.contenders import OURS, SER2NET
+from trio_chardev.cli.warm_up import DELAY
 
 
 def test_cpu_time_grows_by_what_the_process_runs() -> None:
@@ -18,44 +19,45 @@ def test_cpu_time_grows_by_what_the_process_runs() -> None:
     assert cpu.cpu_time(os.getpid()) - before > 0.015
 
 
-def test_the_age_of_a_process_is_since_its_start() -> None:
-    assert 0 <= cpu.age(os.getpid()) < cpu.age(1) + 1
-
-
 class Clock:
     """A process that needs so much CPU time in each look, with time that passes at once."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, needs: list[float]) -> None:
         self.now, self.needs = 0.0, needs
-        monkeypatch.setattr(cpu.time, "sleep", self.sleep)
-        monkeypatch.setattr(cpu.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(cpu, "age", lambda _pid: self.now)
+        monkeypatch.setattr(time, "sleep", self.sleep)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
         monkeypatch.setattr(cpu, "cpu_time", self.cpu_time)
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
     def cpu_time(self, _pid: int) -> float:
-        looks = round(max(0.0, self.now - cpu.DELAY - 2 * cpu.LOOK) / cpu.LOOK)
+        looks = round(max(0.0, self.now - DELAY - 2 * cpu.LOOK) / cpu.LOOK)
         return sum(self.needs[:looks])
 
 
 def test_who_has_nothing_to_do_is_calm_at_the_first_look(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, [])
     cpu.wait_calm(OURS, 1)
-    assert clock.now == pytest.approx(cpu.DELAY + 3 * cpu.LOOK)
+    assert clock.now == pytest.approx(DELAY + 3 * cpu.LOOK)
+
+
+def test_who_has_been_in_use_for_long_is_only_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, [])
+    cpu.wait_calm(OURS, 1, waited=3.0)
+    assert clock.now == pytest.approx(cpu.LOOK)
 
 
 def test_who_imports_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, [0.2, 0.1, 0.0])
     cpu.wait_calm(OURS, 1)
-    assert clock.now == pytest.approx(cpu.DELAY + 5 * cpu.LOOK)
+    assert clock.now == pytest.approx(DELAY + 5 * cpu.LOOK)
 
 
 def test_who_is_never_calm_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, [0.1] * 1000)
     cpu.wait_calm(OURS, 1)
-    assert clock.now == pytest.approx(cpu.DELAY + 2 * cpu.LOOK + cpu.PATIENCE, abs=0.3)
+    assert clock.now == pytest.approx(DELAY + 2 * cpu.LOOK + cpu.PATIENCE, abs=0.3)
 
 
 def test_others_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
