@@ -353,7 +353,6 @@ class Chardev:
         If this raises anything, Cancelled included, there is none. (nursery.start() would do as
         well, but it costs another nursery, and its child runs in the caller's cancel scopes.)
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
         self._parts.check_not_closed()
         runner = Runner()
         request = OpenRequest(
@@ -369,6 +368,7 @@ class Chardev:
         try:
             opening = opener(request)
             if isinstance(opening, AtOnce):
+                await trio.lowlevel.checkpoint()  # here, as then the reply to a command comes first
                 runner.open_at_once(opening)
                 return runner
         except Exception as exc:

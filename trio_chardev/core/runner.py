@@ -229,7 +229,9 @@ class Runner:
     async def retire(self) -> None:
         """Cancel the backend and wait until it is closed. It can't be Cancelled."""
         self.scope.cancel()
-        self.close_at_once()
+        if self._at_once is not None:
+            self.close_at_once()
+            return
         for _ in range(PASSES_TO_CLOSE):
             await trio.lowlevel.cancel_shielded_checkpoint()
             if self.closed.is_set():
