@@ -215,9 +215,8 @@ def brute_force(scenario: Scenario, seeds: int) -> Counter[bool]:
             for k in steps(10_000, scenario.after, scenario.shares):
                 scheduler_random.seed(seed)
                 run = Run(scenario, k, when)
-                clock = MockClock(autojump_threshold=0) if scenario.shape else None
                 try:
-                    was_reached = trio.run(run.main, clock=clock)
+                    was_reached = trio.run(run.main, clock=MockClock(autojump_threshold=0))
                 except BaseException as exc:
                     exc.add_note(f"{scenario}: {when} {k=} {seed=}")
                     raise
