@@ -11,9 +11,11 @@ import attrs
 from bench.contenders import CONSERVER, QEMU, QSD, SER2NET, SOCAT, SOCAT_LARGE
 from bench.figures import Row, Spread, Verdict
 from bench.report import digits, statistic_text, target_text
+from bench.summary import PEERS
 
 WIDTH = 1240
 LEFT, RIGHT = 560, 270  # pixels on both sides of the axis, for titles and figures
+TOLD = {(each.name, each.rival) for _, highlights in PEERS for each in highlights}
 TOP, BOTTOM = 84, 30
 STEP, BAR = 22, 12  # pixels from row to row, and of a bar's height
 OTHERS = "beside what does less"
@@ -98,7 +100,10 @@ class Axis:
 
 
 def groups_of(rows: Sequence[Row]) -> list[tuple[str, list[Bar]]]:
-    """Return the bars of each peer, then those that have a target beside something else, or a limit."""
+    """Return the bars of each peer, then those that have a target beside something else, or a limit.
+
+    Of the rows without a target those are shown that are told on the first screen.
+    """
     groups: dict[str, list[Bar]] = {f"beside {peer.name}": [] for peer in ORDER}
     others = groups.setdefault(OTHERS, [])
     limits = groups.setdefault("beside a limit", [])
@@ -109,7 +114,7 @@ def groups_of(rows: Sequence[Row]) -> list[tuple[str, list[Bar]]]:
         verdicts = [each for each in row.verdicts if each.target.rival is not None]
         chosen: Sequence[Verdict | None] = verdicts or [None]
         group = groups.get(f"beside {row.rival.name}", others)
-        if verdicts or group is not others:
+        if verdicts or (row.benchmark.name, row.rival) in TOLD:
             group += [Bar.beside(row, each) for each in chosen]
     return [(title, bars) for title, bars in groups.items() if bars]
 

@@ -102,7 +102,7 @@ def add_at(position: Contender, size: int) -> list[float]:
 def _among(present: int) -> list[Benchmark]:
     """Return the benchmarks of the four commands with *present* chardevs."""
     limits = {"add": 0.5, "change": 0.4} if present == 1 else {"query": 0.3}
-    few = present <= 100
+    few = present == 1
     return [
         Benchmark(
             name=f"{verb}-{present}",
@@ -112,9 +112,9 @@ def _among(present: int) -> list[Benchmark]:
             size=size if few else size // 5,
             smoke=5,
             smoke_alone=present > 1,
-            most_rounds=None if present == 1 else 3 if verb in limits and not few else 2,
+            most_rounds=None if present == 1 else 3 if verb in limits else 2,
             rivals=(QSD,),
-            targets=(Target(limits[verb], QSD),) if verb in limits and present != 100 else (),
+            targets=(Target(limits[verb], QSD),) if verb in limits else (),
         )
         for verb, title, function, size in (
             ("add", "chardev-add null", add, 500),
@@ -147,7 +147,6 @@ BENCHMARKS = (
         targets=(Target(18, QSD),),
     ),
     *_among(1),
-    *_among(100),
     *_among(5000),
     Benchmark(
         name="change-pty",

@@ -111,7 +111,7 @@ ALONE = (
         "who writes while the backend is changed waits {} in 99 of 100 changes",
         "p99",
     ),
-    Highlight("change-socket-pause", None, "... and {} in the worst of them", "worst"),
+    Highlight("change-socket-pause", None, "in the worst of them {}", "worst"),
     Highlight(
         "changes-busy",
         None,

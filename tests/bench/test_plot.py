@@ -56,18 +56,27 @@ def test_ratios_of_rates_and_their_targets_are_turned_over() -> None:
     assert bar.title == "bulk <both ways> (rate)"
 
 
+def told(row: Row) -> Row:
+    """Return *row* as one of the first screen, without a target."""
+    benchmark = attrs.evolve(row.benchmark, name="relay-serial-bulk")
+    return attrs.evolve(row, benchmark=benchmark, verdicts=())
+
+
 def test_a_rival_without_a_target_has_a_bar_of_another_colour() -> None:
-    row = attrs.evolve(rate_row([6e6], [1e6]), verdicts=())
+    row = told(rate_row([6e6], [1e6]))
     [bar] = bars(plot([row], ""))
     assert bar.attrib["fill"] == FREE
     assert 'class="target"' not in plot([row], "")
 
 
+def test_without_a_target_only_what_is_on_the_first_screen_is_drawn() -> None:
+    row = attrs.evolve(rate_row([6e6], [1e6]), verdicts=())
+    assert groups_of([row]) == []
+
+
 def test_idling_at_no_cost_is_at_the_edge() -> None:
-    row = attrs.evolve(
-        latency_row([1e-6], [1e-6]), verdicts=(), ratio=Spread(math.inf, 0, math.inf)
-    )
-    [bar] = bars(plot([row], ""))
+    ratio = Spread(math.inf, 0, math.inf)
+    [bar] = bars(plot([attrs.evolve(told(latency_row([1e-6], [1e-6])), ratio=ratio)], ""))
     assert float(bar.attrib["x"]) + float(bar.attrib["width"]) == WIDTH - RIGHT
 
 
