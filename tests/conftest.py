@@ -25,7 +25,7 @@ settings.load_profile("suite")
 
 MOST_STALLS = 20
 FEWEST, MOST = 2, 4
-"""Processes that run the tests. Even on one processor two are faster: much of it is waiting."""
+"""Processes that run the tests: one more than processors, as much of it is waiting."""
 
 
 FAST = frozenset(
@@ -85,7 +85,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         return
     if all(name.partition("::")[0].endswith(".py") for name in config.args):
         return
-    config.option.numprocesses = max(FEWEST, min(MOST, len(os.sched_getaffinity(0))))
+    config.option.numprocesses = max(FEWEST, min(MOST, 1 + len(os.sched_getaffinity(0))))
     if config.option.dist == "no":
         config.option.dist = "worksteal"
 

@@ -38,7 +38,7 @@ def watch(function: Callable[[], object], times: int = 1) -> StallWatch:
     return stalls
 
 
-@pytest.mark.parametrize("function", [compute, lambda: time.sleep(LENGTH)])
+@pytest.mark.parametrize("function", [compute, lambda: time.sleep(2 * LENGTH)])
 def test_a_long_step_is_told_with_its_task(function: Callable[[], None]) -> None:
     stall, *_ = watch(function).longest
     assert stall.seconds >= LENGTH

@@ -16,7 +16,7 @@ import attrs
 import pytest
 import trio
 from hypothesis import given, settings, strategies as st
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_chardev.devices.base import DeviceOptions
 from trio_chardev.devices.bridge import BridgeInfo, BridgeOptions, WhenClosed
@@ -358,4 +358,5 @@ async def play(history: list[tuple[Any, ...]]) -> None:
 @settings(max_examples=EXAMPLES or 300, derandomize=not EXAMPLES, deadline=None)
 @given(st.lists(steps, min_size=15, max_size=40))
 def test_random_histories_of_devices_agree_with_the_model(history: list[tuple[Any, ...]]) -> None:
-    trio.run(play, [("bridge", "d", "a", "b", "hold", "none"), *history])
+    begin = ("bridge", "d", "a", "b", "hold", "none")
+    trio.run(play, [begin, *history], clock=MockClock(autojump_threshold=0))

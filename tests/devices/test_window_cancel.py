@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 import trio._core._run as trio_run
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.devices.fakes import open_fakes
 from tests.steps import SEEDS, steps
@@ -98,7 +98,7 @@ def test_cancelled_at_every_step_the_device_in_place_has_the_last_size(
                 scheduler_random.seed(seed)
                 run = Run(name, k, when, is_stuck=is_stuck, target=target)
                 try:
-                    was_reached = trio.run(run.main)
+                    was_reached = trio.run(run.main, clock=MockClock(autojump_threshold=0))
                 except BaseException as exc:
                     exc.add_note(f"{when} {k=} {seed=}")
                     raise

@@ -662,7 +662,7 @@ async def test_change_under_a_writer_cancelled_at_any_step_loses_no_byte(
             options, attrs.evolve(asked, environment=Environment(objects={"tls": server}))
         )
 
-    for k in steps(100):
+    for k in steps(100, share=when == "after", shares=3):
         new.unlink(missing_ok=True)
         async with chardev_on(open_old) as chardev, client_of(chardev.backend) as stream:
             await until(functools.partial(_is_open, chardev))
