@@ -50,8 +50,7 @@ def page_text(results: Results, table: Sequence[Benchmark], plot: str) -> str:
             "\\\n".join(header(results)),
             *warnings(results, rows),
             summary(table, results.benchmarks),
-            f"{met} of {len(verdicts)} targets are met, in {results.rounds} rounds, or fewer of what takes"
-            " long." + (" Not met:" if missed else ""),
+            *([met_text(met, len(verdicts), results.rounds)] if verdicts else []),
             *(["\n".join(f"* {text}" for text in missed)] if missed else []),
             "## Tables and targets",
             *([f"![Ratios to the peers, and the targets]({plot})"] if groups_of(rows) else []),
@@ -59,6 +58,14 @@ def page_text(results: Results, table: Sequence[Benchmark], plot: str) -> str:
             *section(OTHERS, None, rows),
             LEGEND,
         ]
+    )
+
+
+def met_text(met: int, of: int, rounds: int) -> str:
+    """Say how many targets are met; what is not follows, if anything is."""
+    of_rounds = f"of at most {rounds} rounds" if rounds > 1 else "of one round"
+    return f"{met} of {of} targets are met, by the median {of_rounds}" + (
+        "; not met:" if met < of else "."
     )
 
 
