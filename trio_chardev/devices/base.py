@@ -185,7 +185,7 @@ class Device(abc.ABC):
                 on_open=on_open,
                 on_line=on_line,
                 on_failure=self.scope.cancel,
-                answers_line=lambda: answers_line,
+                answers_line=_yes if answers_line else _no,
             )
         self._frontends.append(frontend)
         return frontend
@@ -204,3 +204,11 @@ class Device(abc.ABC):
             raise OptionsError(f"{what} can't find value '{id}'") from None
         except ChardevBusyError as exc:
             raise ChardevBusyError(f"{what} can't take value '{id}': {exc}") from exc
+
+
+def _yes() -> bool:
+    return True
+
+
+def _no() -> bool:
+    return False

@@ -8,7 +8,8 @@ the old one was; if it refuses, there is no change.
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
+from contextlib import suppress
+from functools import partial
 from typing import ClassVar, Literal
 
 import attrs
@@ -208,44 +209,42 @@ class Bridge(Device):
             self.to_peer.exchange.look_anew()
 
     def _attach(self, name: str, away: Flow, towards: Flow) -> Frontend:
-        async def be_change(backend: Controls) -> None:
-            look_for(backend, towards.source, self._ignored(towards.source))
-            if away is self.to_peer:
-                self._pass_window_size(anew=False)
-            towards.keep_settings()
-            if away is self.to_chardev:
-                self._show_line(backend)
-
-        def on_event(event: BackendEvent) -> None:
-            if self._looked is not None:
-                self._looked.stir()
-            if away is self.to_chardev and (
-                event in LOOKS_AT_SIZE or isinstance(event, WindowSize)
-            ):
-                self._pass_window_size()
-            if event in (Event.OPENED, Event.CLOSED):
-                self._stirred.set()
-                if away is self.to_peer:
-                    self._tell_users(is_event=True)
-                away.source_told(event, self._chardevs[getattr(self.options, name)])
-            elif event is Event.BREAK or not isinstance(event, Event | WindowSize):
-                away.control(event)
-
-        def on_line() -> None:
-            self._stirred.set()
-            self._note_kinds()
-            if away is self.to_peer:
-                self._tell_users(is_event=False)
-
         return self.attach(
             name,
-            be_change=be_change,
-            on_event=on_event,
+            be_change=partial(self._change, away, towards),
+            on_event=partial(self._handle_event, name, away),
             on_receive=away.receive,
             on_open=towards.sink_opened,
-            on_line=on_line,
+            on_line=partial(self._line_changed, away),
             answers_line=True,
         )
+
+    async def _change(self, away: Flow, towards: Flow, backend: Controls) -> None:
+        look_for(backend, towards.source, self._ignored(towards.source))
+        if away is self.to_peer:
+            self._pass_window_size(anew=False)
+        towards.keep_settings()
+        if away is self.to_chardev:
+            self._show_line(backend)
+
+    def _handle_event(self, name: str, away: Flow, event: BackendEvent) -> None:
+        if self._looked is not None:
+            self._looked.stir()
+        if away is self.to_chardev and (event in LOOKS_AT_SIZE or isinstance(event, WindowSize)):
+            self._pass_window_size()
+        if event in (Event.OPENED, Event.CLOSED):
+            self._stirred.set()
+            if away is self.to_peer:
+                self._tell_users(is_event=True)
+            away.source_told(event, self._chardevs[getattr(self.options, name)])
+        elif event is Event.BREAK or not isinstance(event, Event | WindowSize):
+            away.control(event)
+
+    def _line_changed(self, away: Flow) -> None:
+        self._stirred.set()
+        self._note_kinds()
+        if away is self.to_peer:
+            self._tell_users(is_event=False)
 
     def _pass_window_size(self, *, anew: bool = True) -> None:
         """Tell the device the size of its users' window, if it is known; a device has none.
@@ -301,8 +300,12 @@ class Bridge(Device):
                 and source.is_open
                 and user.is_open
             ]
+            self._looked = None
+            if not polled:
+                await self._stirred.wait()
+                continue
             self._looked = looked_of(polled, self.scope.cancel, lambda: self.moved)
-            with get_looks().at(self._looked) if polled else nullcontext():
+            with get_looks().at(self._looked):
                 await self._stirred.wait()
 
     def _show_line(self, peer: Controls | Frontend) -> None:
