@@ -55,7 +55,7 @@ class InboxQueue:
         """How many bytes wait, as `len` says, which takes longer."""
         self._readers = Waiters()
         self._writers = Waiters()
-        self._attending: set[trio.CancelScope] = set()
+        self._attending: tuple[trio.CancelScope, ...] = ()
 
     def __len__(self) -> int:
         """How many bytes wait; an event counts as `EVENT_WEIGHT`."""
@@ -270,11 +270,11 @@ class InboxQueue:
     async def wait_room_attending(self, attend: Callable[[], Awaitable[None]]) -> None:
         """Do as `wait_room`, but run *attend* until there is room; it may return earlier."""
         with trio.CancelScope() as scope:
-            self._attending.add(scope)
+            self._attending = *self._attending, scope
             try:
                 await attend()
             finally:
-                self._attending.discard(scope)
+                self._attending = tuple(one for one in self._attending if one is not scope)
 
     def _shrink(self, size: int) -> None:
         self.size -= size

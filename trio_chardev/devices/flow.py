@@ -80,7 +80,7 @@ class Flow:
     _controls: list[BackendEvent | Notice] = attrs.Factory(list)
     _driving: LineRequest | None = None
     """What is being done to the sink's line."""
-    _ending: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    _ending: trio.CancelScope | None = None
     """The scope in which the end is passed on to the sink's peer."""
     is_at_work: bool = True
     """Does its task send? At first it does, as the source may bring something before it runs."""
@@ -154,7 +154,8 @@ class Flow:
         """Pass no end on: the peer that has ended was the sink's, too, which has a new one now."""
         while Event.CLOSED in self._controls:
             self._controls.remove(Event.CLOSED)
-        self._ending.cancel()
+        if self._ending is not None:
+            self._ending.cancel()
 
     @property
     def is_setting(self) -> bool:

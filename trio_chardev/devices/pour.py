@@ -21,6 +21,8 @@ from trio_chardev.errors import ChardevError
 class Pour:
     """Offers the sink of *flow* again what it did not take."""
 
+    __slots__ = ("_bursts", "_flow")
+
     def __init__(self, flow: Direction) -> None:
         self._flow = flow
         self._bursts = Bursts()

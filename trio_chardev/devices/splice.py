@@ -27,6 +27,8 @@ IN_A_ROW = 4  # reads, after which splicing begins or ends
 class Splicing:
     """Splices the bytes of *flow*."""
 
+    __slots__ = ("_bursts", "_flow", "_in_a_row")
+
     def __init__(self, flow: Direction) -> None:
         self._flow = flow
         self._in_a_row = 0
