@@ -9,7 +9,6 @@ the old one was; if it refuses, there is no change.
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import partial
 from typing import ClassVar, Literal
 
 import attrs
@@ -209,42 +208,16 @@ class Bridge(Device):
             self.to_peer.exchange.look_anew()
 
     def _attach(self, name: str, away: Flow, towards: Flow) -> Frontend:
+        side = _Side(self, name, away, towards)
         return self.attach(
             name,
-            be_change=partial(self._change, away, towards),
-            on_event=partial(self._handle_event, name, away),
+            be_change=side.be_change,
+            on_event=side.on_event,
             on_receive=away.receive,
             on_open=towards.sink_opened,
-            on_line=partial(self._line_changed, away),
+            on_line=side.on_line,
             answers_line=True,
         )
-
-    async def _change(self, away: Flow, towards: Flow, backend: Controls) -> None:
-        look_for(backend, towards.source, self._ignored(towards.source))
-        if away is self.to_peer:
-            self._pass_window_size(anew=False)
-        towards.keep_settings()
-        if away is self.to_chardev:
-            self._show_line(backend)
-
-    def _handle_event(self, name: str, away: Flow, event: BackendEvent) -> None:
-        if self._looked is not None:
-            self._looked.stir()
-        if away is self.to_chardev and (event in LOOKS_AT_SIZE or isinstance(event, WindowSize)):
-            self._pass_window_size()
-        if event in (Event.OPENED, Event.CLOSED):
-            self._stirred.set()
-            if away is self.to_peer:
-                self._tell_users(is_event=True)
-            away.source_told(event, self._chardevs[getattr(self.options, name)])
-        elif event is Event.BREAK or not isinstance(event, Event | WindowSize):
-            away.control(event)
-
-    def _line_changed(self, away: Flow) -> None:
-        self._stirred.set()
-        self._note_kinds()
-        if away is self.to_peer:
-            self._tell_users(is_event=False)
 
     def _pass_window_size(self, *, anew: bool = True) -> None:
         """Tell the device the size of its users' window, if it is known; a device has none.
@@ -338,6 +311,49 @@ class Bridge(Device):
             to_peer=_info(self.to_peer),
             to_chardev=_info(self.to_chardev),
         )
+
+
+@attrs.frozen(eq=False)
+class _Side:
+    """The handlers of one of the chardevs that are joined."""
+
+    bridge: Bridge
+    name: str
+    """The property that names it."""
+    away: Flow
+    towards: Flow
+
+    async def be_change(self, backend: Controls) -> None:
+        """See `Chardev.attach`."""
+        bridge, source = self.bridge, self.towards.source
+        look_for(backend, source, bridge._ignored(source))
+        if self.away is bridge.to_peer:
+            bridge._pass_window_size(anew=False)
+        self.towards.keep_settings()
+        if self.away is bridge.to_chardev:
+            bridge._show_line(backend)
+
+    def on_event(self, event: BackendEvent) -> None:
+        """See `Chardev.attach`."""
+        bridge, away = self.bridge, self.away
+        if bridge._looked is not None:
+            bridge._looked.stir()
+        if away is bridge.to_chardev and (event in LOOKS_AT_SIZE or isinstance(event, WindowSize)):
+            bridge._pass_window_size()
+        if event in (Event.OPENED, Event.CLOSED):
+            bridge._stirred.set()
+            if away is bridge.to_peer:
+                bridge._tell_users(is_event=True)
+            away.source_told(event, bridge._chardevs[getattr(bridge.options, self.name)])
+        elif event is Event.BREAK or not isinstance(event, Event | WindowSize):
+            away.control(event)
+
+    def on_line(self) -> None:
+        """See `Chardev.attach`."""
+        self.bridge._stirred.set()
+        self.bridge._note_kinds()
+        if self.away is self.bridge.to_peer:
+            self.bridge._tell_users(is_event=False)
 
 
 def _info(flow: Flow) -> FlowInfo:

@@ -34,6 +34,7 @@ from trio_chardev.errors import BackendError, backend_errors
 from trio_chardev.events import LineSettings, ModemLines
 
 NO_LINES = ModemLines(0)
+NOT_ON_A_PTY = frozenset({"modem"})  # as it is known to have none
 
 
 @attrs.frozen
@@ -209,7 +210,7 @@ class WantedLine:
         if before is not None:
             missing |= before.missing & {"break"}  # it was not asked again
         self.missing, self._is_known = frozenset(missing), True
-        self._no_wonder = frozenset({"modem"} if is_pty(fd) and not self.driven else ())
+        self._no_wonder = NOT_ON_A_PTY if is_pty(fd) and not self.driven else frozenset()
 
     def _may_miss(self, name: str) -> bool:
         return not self._is_known or name in self.missing
