@@ -6,18 +6,16 @@ import contextlib
 import os
 import pty
 import socket
-import tempfile
 from collections.abc import Callable
 from functools import partial
-from itertools import chain
 
 import attrs
 
-from bench.client import Backend
+from bench.client import Backend, QmpConnection, command
 from bench.contenders import OURS, QSD, Contender
 from bench.cpu import wait_calm
 from bench.model import KIBIBYTES, Benchmark, Target
-from bench.processes import SERVE, connect, need_files, qmp_server, running
+from bench.processes import need_files, qmp_server
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 FILES = 100  # open files apart from the chardevs'
@@ -36,34 +34,35 @@ BackendOf = Callable[[Place, int], Backend]
 
 
 def consoles(contender: Contender, size: int) -> list[float]:
-    """Measure the bytes a console that nobody uses yet: line, history, listener and bridge."""
+    """Measure the bytes a console that nobody uses yet: line, history, listener and bridge.
+
+    They are added by QMP: of a command line Python keeps several copies, 6 KiB for each console.
+    """
     assert contender == OURS
-    need_files(4 * size + FILES)
-    one, all_of_them = (served(count, calm=size > 5) for count in (1, 1 + size))
-    return [(all_of_them - one) / size]
+    need_files(3 * size + FILES)
+    with qmp_server(contender) as server, contextlib.ExitStack() as stack:
+        place = Place(server.folder, stack)
+        add_console(server.client, place, size)  # what the first one needs is there for all
+        if size > 5:
+            wait_calm(contender, server.pid)
+        before = resident(server.pid)
+        for number in range(size):
+            add_console(server.client, place, number)
+        return [(resident(server.pid) - before) / size]
 
 
-def served(count: int, *, calm: bool) -> int:
-    """Return how many bytes a server with *count* consoles has in RAM."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
-        place = Place(folder, stack)
-        options = chain.from_iterable(console_options(place, number) for number in range(count))
-        command = [*SERVE, *options, "--qmp", f"unix:{folder}/qmp.sock,server=on,wait=off"]
-        with running(command) as process, connect(f"{folder}/qmp.sock", process):
-            if calm:
-                wait_calm(OURS, process.pid)
-            return resident(process.pid)
-
-
-def console_options(place: Place, number: int) -> list[str]:
-    """Return the options of a console, which has its history as soon as it needs it."""
-    line = serial(place, number)["data"]["device"]
-    return [
-        *("--chardev", f"serial,id=far{number},path={line}"),
-        *("--chardev", f"console,id=users{number},history=64k"),
-        *("--device", f"listener,console=users{number},path={place.folder}/{number}"),
-        *("--device", f"bridge,chardev=far{number},peer=users{number}"),
-    ]
+def add_console(client: QmpConnection, place: Place, number: int) -> None:
+    """Add one, which has its history as soon as it needs it."""
+    line, users = f"far{number}", f"users{number}"
+    ring = {"type": "console", "data": {"history": 1 << 16}}
+    path = f"{place.folder}/{number}"
+    for message in (
+        command("chardev-add", id=line, backend=serial(place, number)),
+        command("chardev-add", id=users, backend=ring),
+        command("device_add", driver="listener", id=f"door{number}", console=users, path=path),
+        command("device_add", driver="bridge", id=f"bridge{number}", chardev=line, peer=users),
+    ):
+        client.execute(message)
 
 
 def resident(pid: int) -> int:
@@ -200,7 +199,7 @@ BENCHMARKS = (
         title="memory of a console: serial line, empty history of 64 KiB, listener, bridge",
         unit=KIBIBYTES,
         measure=consoles,
-        size=300,
+        size=600,
         smoke=2,
         most_rounds=1,
         targets=(Target(48),),
