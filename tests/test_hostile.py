@@ -87,7 +87,7 @@ async def test_whatever_a_peer_sends_a_step_is_short_and_little_is_kept(
             before = open_descriptors()
             user = registry["flooded"].attach(on_receive=len, be_change=stateless)
             with closing(peer), metering() as meter:
-                await flood(peer, rounds=1)
+                await flood(peer, MUCH // 2, rounds=1)
                 user.pause_input()
                 await flood(peer)
                 assert user.statistics().bytes_waiting <= 2 * INBOX_CAPACITY

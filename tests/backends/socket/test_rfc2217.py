@@ -424,7 +424,7 @@ async def test_what_is_set_while_the_server_is_away_is_set_when_it_is_back() -> 
     async with board(with_line()) as here:
         addr = InetAddress(LOOPBACK, str(here.server.port))
         await here.leave()
-        again = SocketOptions(addr=addr, server=False, rfc2217=True, reconnect_ms=10)
+        again = SocketOptions(addr=addr, server=False, rfc2217=True, reconnect_ms=200)
         await here.registry.add("far", again)
         async with here.registry["far"].attach() as client:
             await until(lambda: client.is_open)
