@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-MOST = 172
+MOST = 173
 """Modules of ours that a service with one chardev imports; a new one needs a reason."""
 
 PROGRAM = """
