@@ -25,16 +25,18 @@ from trio_chardev.errors import BackendError
 def started(
     *arguments: str, fds: Sequence[socket.socket] = (), names: str | None = None, prelude: str = ""
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start ``serve`` by a shell, with *fds* from 3 on, as systemd does if there are *names*."""
+    """Start ``serve``, with *fds* from 3 on by a shell, as systemd does if there are *names*."""
     environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
     environ.pop("LISTEN_FDS", None)
     if names is not None:
         environ |= {"LISTEN_FDS": str(len(fds)), "LISTEN_FDNAMES": names}
         prelude += " LISTEN_PID=$$; export LISTEN_PID;"
     moves = " ".join(f"{3 + i}<&{sock.fileno()}" for i, sock in enumerate(fds))
-    command = shlex.join([*PROGRAM, "serve", *arguments])
+    command = [*PROGRAM, "serve", *arguments]
+    if prelude or moves:
+        command = ["bash", "-c", f"{prelude} exec {shlex.join(command)} {moves}"]
     process = subprocess.Popen(
-        ["bash", "-c", f"{prelude} exec {command} {moves}"],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
