@@ -70,8 +70,9 @@ def witnessed(device: FakeDevice, witness: Tap) -> Opener:
         (FakeDevice("old"), FakeDevice("new", activates=False)),
         (FakeDevice("old", lets_go=False), FakeDevice("new")),
         (FakeDevice("old"), FakeDevice("new", dies_early=True)),
+        (FakeDevice("old"), FakeDevice("new", dies_early=True, close_seconds=1)),
     ],
-    ids=["not-activated", "not-let-go", "dead"],
+    ids=["not-activated", "not-let-go", "dead", "dying"],
 )
 async def test_a_commit_that_is_refused_has_touched_nothing(
     old: FakeDevice, new: FakeDevice

@@ -252,7 +252,7 @@ def _check_fit(parts: Parts, new: Runner) -> None:
             f"Chardev '{parts.id}' has {users} users, "
             f"but '{new.backend.filename}' can have only {most}"
         )
-    if new.closed.is_set():
+    if new.is_ending or new.closed.is_set():
         raise BackendError(
             f"the new backend of chardev '{parts.id}' closed before it was in place"
         ) from new.error

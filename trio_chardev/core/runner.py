@@ -54,6 +54,8 @@ class Runner:
     """What a change has carried over and the backend has not taken: it goes before all else."""
     may_send: trio.Event | None = None
     """Wakes the sender of `carried` once a peer is there again."""
+    is_ending: bool = False
+    """Has it begun to close, so that it can't be put in place any more?"""
     closed: Once = attrs.Factory(Once)
     """Set when the task is over, whatever ended it."""
     _draining: trio.CancelScope | None = attrs.field(default=None, init=False)
@@ -80,10 +82,13 @@ class Runner:
                         when_open(self)
                     self.started = True
                     self.ready.set()
-                    if not self.in_place.is_set():
-                        await self.in_place.wait()
-                    request.replaces = None  # which would live as long as this one
-                    await self._pump(users)
+                    try:
+                        if not self.in_place.is_set():
+                            await self.in_place.wait()
+                        request.replaces = None  # which would live as long as this one
+                        await self._pump(users)
+                    finally:
+                        self.is_ending = True
         except* Exception as group:  # a Cancelled in the group is raised again
             self.error = as_one_error(group)
         finally:
