@@ -419,7 +419,7 @@ REASONS: dict[str, str] = {
     "hear: swapped `self._end_taps()` and `is_open = parts.runner.started and parts.backend.is_open`": SAME,
     "_take_slowly: swapped `lost = 0` and `def take(data: bytes) -> None:`": SAME,
     "backend_event: swapped `self.note(runner, event)` and `if event is Event.OPENED:`": NO_CHECKPOINT,
-    "_check_fit: swapped `if (users := len(parts.frontends)) > (most := new.backend.stacking.max_frontends):` and `if new.closed.is_set():`": WHICH,
+    "_check_fit: swapped `if (users := len(parts.frontends)) > (most := new.backend.stacking.max_frontends):` and `if new.is_ending or new.closed.is_set():`": WHICH,
     "commit: swapped `if old is not None:` and `_let_taps_see(parts, new)`": SAME,
     "commit: swapped `effects.add(_go_on, parts)` and `effects.add(parts.users.tell_line)`": NO_CHECKPOINT,
     "_check_fit: swapped `parts.check_not_closed()` and `if (users := len(parts.frontends)) > (most := new.backend.stacking.max_frontends):`": WHICH,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import shutil
@@ -73,6 +74,7 @@ def test_a_package_has_all_files_where_a_distribution_has_them(tmp_path: Path) -
     assert units == {f"usr/lib/systemd/{of}/trio-chardev.service" for of in ("system", "user")}
     for unit in units:
         assert "ExecStart=/usr/bin/trio-chardev serve" in files[unit].read_text()
+    assert importlib.metadata.version("trio-chardev"), "what is installed here stays"
 
 
 @pytest.mark.parametrize("path", MANUAL)
