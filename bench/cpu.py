@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 from bench.contenders import OURS, Contender
-from trio_chardev.cli.warm_up import DELAY
 
 NANOSECOND = 1e-9
+DELAY = 0.6  # seconds in which `serve` has begun to import, and may have ended
 LOOK = 0.2  # seconds
 CALM = 0.02  # of a processor
 PATIENCE = 5.0  # seconds; who is not calm by then is measured as it is
@@ -28,7 +28,7 @@ def cpu_time(pid: int) -> float:
 def wait_calm(contender: Contender, pid: int, waited: float = 0.0) -> None:
     """Wait until *contender*, which has been in use for *waited* seconds, does nothing of its own accord.
 
-    A while after its start `serve` imports in a thread what it has not used yet.
+    After its start `serve` imports in a thread what it has not used yet.
     """
     if contender != OURS:
         return

@@ -45,6 +45,11 @@ def import_the_rest() -> None:
 _is_done = False
 
 
+def is_done() -> bool:
+    """Are all of them imported?"""
+    return _is_done
+
+
 async def have_all() -> None:
     """Have a thread import all of them, unless that was done; without threads do it here."""
     if not _is_done:

@@ -34,6 +34,7 @@ from trio_chardev.importing import have_all
 from trio_chardev.notices import ChardevClientTold, DeviceDeleted
 from trio_chardev.qmp.commands.context import Host, Tracer
 from trio_chardev.qmp.commands.table import COMMANDS
+from trio_chardev.qmp.server.answers import AT_ONCE
 from trio_chardev.qmp.server.event_log import log_event
 from trio_chardev.qmp.server.events import (
     Shutdown,
@@ -359,6 +360,9 @@ async def open_service(
     """
     if imports_all:
         await have_all()
+    else:
+        for name in AT_ONCE:
+            _ = COMMANDS[name]  # imported now, while nobody waits
     async with open_registry(*rows) as registry, open_background_nursery() as nursery:
         service = Service(registry, nursery, sandbox, state_file or StateFile(), escape, log, trace)
         nursery.start_soon(service.run)

@@ -9,7 +9,6 @@ import pytest
 
 from bench import cpu
 from bench.contenders import OURS, SER2NET
-from trio_chardev.cli.warm_up import DELAY
 
 
 def test_cpu_time_grows_by_what_the_process_runs() -> None:
@@ -32,14 +31,14 @@ class Clock:
         self.now += seconds
 
     def cpu_time(self, _pid: int) -> float:
-        looks = round(max(0.0, self.now - DELAY - 2 * cpu.LOOK) / cpu.LOOK)
+        looks = round(max(0.0, self.now - cpu.DELAY - 2 * cpu.LOOK) / cpu.LOOK)
         return sum(self.needs[:looks])
 
 
 def test_who_has_nothing_to_do_is_calm_at_the_first_look(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, [])
     cpu.wait_calm(OURS, 1)
-    assert clock.now == pytest.approx(DELAY + 3 * cpu.LOOK)
+    assert clock.now == pytest.approx(cpu.DELAY + 3 * cpu.LOOK)
 
 
 def test_who_has_been_in_use_for_long_is_only_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,13 +50,13 @@ def test_who_has_been_in_use_for_long_is_only_looked_at(monkeypatch: pytest.Monk
 def test_who_imports_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, [0.2, 0.1, 0.0])
     cpu.wait_calm(OURS, 1)
-    assert clock.now == pytest.approx(DELAY + 5 * cpu.LOOK)
+    assert clock.now == pytest.approx(cpu.DELAY + 5 * cpu.LOOK)
 
 
 def test_who_is_never_calm_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, [0.1] * 1000)
     cpu.wait_calm(OURS, 1)
-    assert clock.now == pytest.approx(DELAY + 2 * cpu.LOOK + cpu.PATIENCE, abs=0.3)
+    assert clock.now == pytest.approx(cpu.DELAY + 2 * cpu.LOOK + cpu.PATIENCE, abs=0.3)
 
 
 def test_others_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-MOST = 173
+MOST = 175
 """Modules of ours that a service with one chardev imports; a new one needs a reason."""
 
 PROGRAM = """

@@ -68,7 +68,7 @@ async def serve(
                     escape=options.escape,
                     log=service_log,
                     trace=trace,
-                    imports_all=False,  # but a moment later
+                    imports_all=False,  # but as soon as it listens
                 ) as service,
                 open_background_nursery() as nursery,
             ):

@@ -7,19 +7,17 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from trio_chardev.access.table import OBJECTS
-from trio_chardev.backends.table import KINDS
-from trio_chardev.devices.table import DRIVERS
-from trio_chardev.errors import ChardevError
-from trio_chardev.options.lazy import LazyTable
+from trio_chardev import importing
+from trio_chardev.errors import ChardevError, OptionsError
 from trio_chardev.qmp.commands.context import Command, Context
 from trio_chardev.qmp.server.session import QmpError, Request
-from trio_chardev.workers import run_in_worker
 
 log = logging.getLogger(__name__)
 
-NAMED: Mapping[str, LazyTable[Any]] = {"driver": DRIVERS, "qom-type": OBJECTS}
-"""Arguments that name a row of a table."""
+AT_ONCE = frozenset(
+    {"qmp_capabilities", "query-version", "query-commands", "query-chardev", "quit"}
+)
+"""Commands that use nothing that is imported later."""
 
 TOLD = ("id", "device", "qom-type", "driver", "chardev", "backend.type", "fdname", "protocol")
 LOGGED = 80  # characters of each argument in the log
@@ -30,31 +28,15 @@ def waits(commands: Mapping[str, Command], context: Context, request: Request) -
     """Will the command wait, or may it?"""
     if request.error is not None:
         return False
-    if to_import(commands, request):
-        return True
-    command = commands.get(request.name)
+    if request.name not in AT_ONCE and not importing.is_done():
+        return request.name in commands
+    try:
+        command = commands.get(request.name)
+    except OptionsError:  # it can't be imported, which `answer_now` tells
+        return False
     if command is None:
         return False
     return command.waits(context, request.arguments)
-
-
-def to_import(
-    commands: Mapping[str, Command], request: Request
-) -> list[tuple[LazyTable[Any], str]]:
-    """The rows of tables that *request* uses and that are not imported yet, which reads files."""
-    used: list[tuple[Mapping[str, Any], object]] = [(commands, request.name)]
-    arguments = request.arguments
-    used += ((table, arguments[name]) for name, table in NAMED.items() if name in arguments)
-    if isinstance(backend := arguments.get("backend"), dict):
-        used.append((KINDS, backend.get("type")))
-    return [
-        (table, name)
-        for table, name in used
-        if isinstance(table, LazyTable)
-        and isinstance(name, str)
-        and name in table
-        and not table.is_imported(name)
-    ]
 
 
 def answer_now(
@@ -72,8 +54,8 @@ async def answer(
 ) -> dict[str, Any]:
     """Run any command, and return the reply."""
     try:
-        for table, name in to_import(commands, request):
-            await run_in_worker(table.__getitem__, name)
+        if request.name not in AT_ONCE:
+            await importing.have_all()
         result = _call(commands, context, request)
         return {"return": await result if inspect.isawaitable(result) else result}
     except Exception as exc:
