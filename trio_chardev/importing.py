@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Final
 
+from trio_chardev.errors import reason_of
 from trio_chardev.workers import run_in_worker
 
 log = logging.getLogger(__name__)
@@ -22,22 +23,32 @@ PARTS: Final = (
 """The packages in which there is something to be used later."""
 
 
+NEEDS_AN_EXTRA: Final = "trio_chardev.metrics.rendering"
+"""Is imported, in a thread, where there are metrics."""
+
+
 def modules() -> Iterator[str]:
-    """The names of all modules of those packages."""
+    """The names of all modules of those packages that any installation can import."""
     for part in PARTS:
         package = import_module(f"trio_chardev.{part}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            yield module.name
+            if module.name != NEEDS_AN_EXTRA:
+                yield module.name
 
 
 def import_the_rest() -> None:
-    """Import all of them, up to one that can't be imported, which is told."""
+    """Import all of them. What can't be imported is told; only without resources it is tried again."""
     global _is_done
     try:
         for name in modules():
-            import_module(name)
-    except Exception as exc:  # somebody is replacing the package; or there are no descriptors
-        log.warning("not all of the program can be imported: %s", exc)
+            try:
+                import_module(name)
+            except OSError:
+                raise
+            except Exception as exc:  # somebody is replacing the package
+                log.warning("'%s' can't be imported: %s", name, exc)
+    except Exception as exc:  # such as for want of descriptors
+        log.warning("not all of the program can be imported yet: %s", reason_of(exc))
     else:
         _is_done = True
 

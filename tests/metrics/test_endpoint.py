@@ -183,7 +183,7 @@ async def test_those_who_come_meanwhile_share_a_page_that_is_begun_then(
 async def test_what_can_not_be_made_is_said_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint, "RENDERING", "trio_chardev.metrics.nothing")
+    monkeypatch.setattr(endpoint, "NEEDS_AN_EXTRA", "trio_chardev.metrics.nothing")
     async with serving(tmp_path) as served:
         status, _, body = await served.ask(b"GET /metrics HTTP/1.0\r\n\r\n")
         assert (status, body) == (503, b"there are no metrics now; the log says why\n")

@@ -21,6 +21,7 @@ from trio_chardev.backends.socket.listener import Listener, listen, listen_on
 from trio_chardev.backends.socket.passed import socket_from_fd
 from trio_chardev.backends.socket.reception import Reception
 from trio_chardev.core.environment import number_as_fd
+from trio_chardev.importing import NEEDS_AN_EXTRA
 from trio_chardev.metrics.options import MetricsOptions, exposed
 from trio_chardev.metrics.rows import look
 from trio_chardev.protocols.http_page import PageServer, RefusedRequestError
@@ -34,7 +35,6 @@ MAX_CLIENTS: Final = 16
 """Connections at the same time; then the oldest is closed for the next."""
 TIMEOUT: Final = 10.0  # seconds of a connection
 READ_SIZE: Final = 1 << 12  # bytes
-RENDERING: Final = "trio_chardev.metrics.rendering"  # is imported when there are metrics
 
 
 async def serve_metrics(
@@ -103,7 +103,7 @@ class Pages:
     async def _load(self) -> None:
         if self._module is None:
             try:
-                self._module = await run_in_worker(importlib.import_module, RENDERING)
+                self._module = await run_in_worker(importlib.import_module, NEEDS_AN_EXTRA)
             except Exception as exc:
                 log.error("no metrics: %s: %s", type(exc).__name__, exc)
 

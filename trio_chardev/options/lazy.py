@@ -60,10 +60,6 @@ class LazyTable(Mapping[str, T]):
     def __len__(self) -> int:
         return len(self.places)
 
-    def is_imported(self, name: str) -> bool:
-        """Is the row *name* imported already, by this table or somebody else?"""
-        return name in self._rows or self.places[name].partition(":")[0] in sys.modules
-
     def add(self, name: str, row: T) -> None:
         """Add a row that needs no import."""
         self.places[name] = ""
@@ -71,8 +67,8 @@ class LazyTable(Mapping[str, T]):
 
     def imported(self) -> Iterator[tuple[str, T]]:
         """The rows that are imported already, by this table or somebody else."""
-        for name in self.places:
-            if self.is_imported(name):
+        for name, place in self.places.items():
+            if name in self._rows or place.partition(":")[0] in sys.modules:
                 yield name, self[name]
 
     def imported_first(self) -> Iterator[tuple[str, T]]:
