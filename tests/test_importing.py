@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -64,6 +66,27 @@ def test_without_descriptors_it_is_tried_again(
         import_the_rest()
         assert not importing.is_done()
     assert "not all of the program can be imported yet: Too many open files" in caplog.text
+
+
+def test_threads_that_want_it_at_the_same_time_do_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    may_end = threading.Event()
+
+    def names() -> Iterator[str]:
+        done.append("begun")
+        may_end.wait(10)
+        return iter(())
+
+    monkeypatch.setattr(importing, "modules", names)
+    monkeypatch.setattr(importing, "_is_done", False)
+    threads = [threading.Thread(target=import_the_rest) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    may_end.set()
+    for thread in threads:
+        thread.join(10)
+    assert done == ["begun"]
+    assert importing.is_done()
 
 
 def test_it_needs_nothing_but_what_is_installed_in_any_case() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import pkgutil
+import threading
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Final
@@ -37,7 +38,16 @@ def modules() -> Iterator[str]:
 
 
 def import_the_rest() -> None:
-    """Import all of them. What can't be imported is told; only without resources it is tried again."""
+    """Import all of them. What can't be imported is told; only without resources it is tried again.
+
+    Threads that want that at the same time wait for the first.
+    """
+    with _lock:
+        if not _is_done:
+            _import_all()
+
+
+def _import_all() -> None:
     global _is_done
     try:
         for name in modules():
@@ -54,6 +64,7 @@ def import_the_rest() -> None:
 
 
 _is_done = False
+_lock = threading.Lock()
 
 
 def is_done() -> bool:

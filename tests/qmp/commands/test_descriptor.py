@@ -394,6 +394,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Side, Side
         )
         theirs, ours = FdQmp(folder / "qemu"), FdQmp(folder / "ours")
         with theirs, ours:
+            ours("query-chardev-backends")  # waits for what is imported, by descriptors of its own
             yield Side(theirs, process.pid), Side(ours, service.process.pid)
 
 
