@@ -56,7 +56,9 @@ async def test_labgrid_logs_in(protocol: str) -> None:
             addr = tc.InetAddress(LOOPBACK, "0")
             is_rfc2217 = protocol == "rfc2217"
             await registry.add("users", tc.SocketOptions(addr=addr, wait=False, rfc2217=is_rfc2217))
-            registry.devices.add(tc.BridgeOptions(chardev="board", peer="users"))
+            # With raw, labgrid is connected before the service has taken it in, and the board speaks at once.
+            bridge = tc.BridgeOptions(chardev="board", peer="users", when_closed="hold")
+            registry.devices.add(bridge)
             port = registry["users"].backend.port
             assert port is not None
             with trio.fail_after(20):
