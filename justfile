@@ -103,6 +103,11 @@ check: lint types test
 pythons *args:
     .ci/pythons {{ args }}
 
+# Use the service from a plain `pip install .`, without the extras
+[group('check')]
+plain-install:
+    .ci/plain-install
+
 # What CI does, on a clean checkout
 [group('check')]
 ci:
