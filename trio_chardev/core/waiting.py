@@ -7,7 +7,7 @@ ParkingLot or a Lock of Trio takes 300 bytes for its empty list of tasks; these 
 from __future__ import annotations
 
 import trio
-from trio.lowlevel import Abort, ParkingLot, RaiseCancelT, Task, enable_ki_protection
+from trio.lowlevel import Abort, RaiseCancelT, Task, enable_ki_protection
 
 
 class Waiters:
@@ -78,49 +78,33 @@ class Once:
 
 
 class Lock:
-    """Is held by one at a time, in the order in which they have asked, as a `trio.Lock`."""
+    """A `trio.Lock` that is made when it is first held."""
 
-    __slots__ = ("_is_held", "_lot")
+    __slots__ = ("_lock",)
 
     def __init__(self) -> None:
-        self._is_held = False
-        self._lot: ParkingLot | None = None
+        self._lock: trio.Lock | None = None
 
     def locked(self) -> bool:
         """Does somebody hold it?"""
-        return self._is_held
+        return self._lock is not None and self._lock.locked()
 
     @property
     def waiting(self) -> int:
         """How many wait for it."""
-        return 0 if self._lot is None else len(self._lot)
+        return 0 if self._lock is None else self._lock.statistics().tasks_waiting
 
-    @enable_ki_protection
     def acquire_nowait(self) -> None:
         """Hold it. Raises WouldBlock."""
-        if self._is_held:
-            raise trio.WouldBlock
-        self._is_held = True
+        self._made().acquire_nowait()
 
-    @enable_ki_protection
     async def acquire(self) -> None:
         """Hold it, once all who have asked before have released it."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self._is_held:
-            if self._lot is None:
-                self._lot = ParkingLot()
-            await self._lot.park()  # `release` hands it over
-        else:
-            self._is_held = True
-            await trio.lowlevel.cancel_shielded_checkpoint()
+        await self._made().acquire()
 
-    @enable_ki_protection
     def release(self) -> None:
         """Hold it no more; the first who waits holds it then."""
-        if self._lot is not None and self._lot.unpark():
-            return
-        self._is_held = False
-        self._lot = None
+        self._made().release()
 
     @enable_ki_protection
     async def __aenter__(self) -> None:
@@ -129,3 +113,8 @@ class Lock:
     @enable_ki_protection
     async def __aexit__(self, *_: object) -> None:
         self.release()
+
+    def _made(self) -> trio.Lock:
+        if self._lock is None:
+            self._lock = trio.Lock()
+        return self._lock
