@@ -23,7 +23,7 @@ from trio_chardev.backends.descriptor import FdHolder, read_terminal
 from trio_chardev.backends.holder import closed_holder, owned
 from trio_chardev.backends.serial.breaks import BreakDecoder
 from trio_chardev.backends.serial.controls import SerialLine
-from trio_chardev.backends.serial.device import Device, Seen, may_come
+from trio_chardev.backends.serial.device import Device, may_come
 from trio_chardev.backends.serial.holders import explain_busy
 from trio_chardev.backends.serial.line import are_breaks_marked, is_locked_unless_told
 from trio_chardev.backends.serial.modem import is_hung_up, write_break
@@ -278,9 +278,10 @@ class SerialBackend(PlainBackend):
         self._told_refused = wanted.refused
 
 
-async def _make(
-    options: SerialOptions, request: OpenRequest, device: Device, seen: Seen | None
-) -> PlainBackend:
+async def _make(options: SerialOptions, request: OpenRequest, device: Device) -> PlainBackend:
+    seen = await device.look()
+    if seen is not None:
+        _check_free(options, request, seen.status)
     original = request.replaces
     if isinstance(original, SerialBackend) and seen and original.has_open(seen.status):
         with backend_errors(f"Could not open '{options.path}'"):
@@ -326,11 +327,7 @@ async def open_serial(
         async with open_remote(options, request) as remote:
             yield remote
         return
-    device = Device(options.path, request.files.open, roots)
-    seen = await device.look()
-    if seen is not None:
-        _check_free(options, request, seen.status)
-    backend = await _make(options, request, device, seen)
+    backend = await _make(options, request, Device(options.path, request.files.open, roots))
     try:
         await backend.open()
         yield backend
