@@ -262,7 +262,7 @@ async def test_who_shakes_hands_by_other_credentials_begins_again(tmp_path: Path
         with socket.create_connection(("127.0.0.1", served.port)) as silent:
             await trio.aclose_forcefully(served.peer)
             with trio.fail_after(TIMEOUT):
-                await until(lambda: len(served.backend._handshaking) == 1)
+                await until(lambda: len(served.backend.entrance.newcomers) == 1)
             assert await served.recheck() == []
             served.registry.objects["s"] = server_credentials(tmp_path)
             [row] = await served.recheck()

@@ -242,7 +242,7 @@ async def test_server_reports_a_client_after_its_handshake(
     addr = LOOPBACK if kind == "tcp" else UnixAddress(str(tmp_path / "socket"))
     async with opened({"tls": server}, addr) as (backend, events), reading(backend) as got:
         sock = dial(backend)
-        await until(lambda: len(backend._handshaking) == 1)
+        await until(lambda: len(backend.entrance.newcomers) == 1)
         assert events == []
         assert backend.filename == f"disconnected:{backend.address.name},server=on"
         stream = over_tls(sock, peer_context(server=False))
@@ -319,7 +319,7 @@ async def test_slow_handshake_is_ended(
 async def test_slow_handshake_keeps_nobody_out(server: TlsCredentials) -> None:
     async with opened({"tls": server}) as (backend, events), reading(backend) as got:
         with dial(backend) as slow:
-            await until(lambda: len(backend._handshaking) == 1)
+            await until(lambda: len(backend.entrance.newcomers) == 1)
             async with client_of(backend) as stream:
                 await stream.send_all(b"x")
                 await until(lambda: got == b"x")
@@ -434,9 +434,9 @@ async def test_disconnect_is_a_goodbye(server: TlsCredentials) -> None:
 async def test_disconnect_ends_a_handshake(server: TlsCredentials) -> None:
     async with opened({"tls": server}) as (backend, events), reading(backend):
         with dial(backend) as sock:
-            await until(lambda: len(backend._handshaking) == 1)
+            await until(lambda: len(backend.entrance.newcomers) == 1)
             backend.peer.disconnect()
-            await until(lambda: len(backend._handshaking) == 0)
+            await until(lambda: len(backend.entrance.newcomers) == 0)
             assert sock.recv(10) == b""
     assert events == []
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -85,13 +85,10 @@ async def open_remote(options: SerialOptions, request: OpenRequest) -> AsyncIter
     first connection, too, may come later. Raises OptionsError, BackendError.
     """
     check_remote(options)
-    backend = SocketBackend(request, socket_options(options))
-    backend.com_port.line = options.line
-    backend.com_port.outputs = _outputs_of(options)
-    backend.com_port.is_wanted = True
-    try:
+    async with aclosing(SocketBackend(request, socket_options(options))) as backend:
+        backend.com_port.line = options.line
+        backend.com_port.outputs = _outputs_of(options)
+        backend.com_port.is_wanted = True
         await backend.connect(request, is_needed_now=options.wait is not False)
         async with backend.flushing():
             yield backend
-    finally:
-        await backend.aclose()  # noqa: ASYNC102 - it shields itself, with a deadline

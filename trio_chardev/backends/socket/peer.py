@@ -134,6 +134,17 @@ class PeerBackend(Backend):
         """Has the peer been told to leave?"""
         return self._dismissed_until is not None
 
+    @property
+    def keepable(self) -> Link | None:
+        """The peer, unless it was told to leave."""
+        return None if self.is_dismissed else self._connection
+
+    def give_up_peer(self) -> Link | None:
+        """Return the peer, if it is `keepable`, for the backend in place of this one to own."""
+        if (link := self.keepable) is not None:
+            self._connection = None
+        return link
+
     def _drop_in_time(self, connection: Link) -> None:
         """Drop the peer if it was dismissed and its time is over."""
         if self._dismissed_until is not None and trio.current_time() >= self._dismissed_until:
