@@ -122,6 +122,11 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tests/test_lending.py",),
     ),
     "core/weak.py": (("__call__",), ("tests/core/test_weak.py",)),
+    "core/waiting.py": (
+        ("wait", "wake", "set", "acquire", "acquire_nowait", "release", "_made"),
+        ("tests/core/test_waiting.py",),
+    ),
+    "core/turns.py": (("take_turn",), ("tests/core/test_turns.py",)),
     "core/parts.py": (
         ("check_not_closed", "touch", "backend_event", "note", "note_end", "tell", "tell_all"),
         CORE_TESTS,
@@ -312,6 +317,8 @@ ANOTHER = "another checkpoint is left"
 LATE = "only how late it is, which depends on the machine"
 GIVES_WAY = "only when the processor is given up, which the benchmark tells"
 REASONS: dict[str, str] = {
+    "wait: swapped `if self._tasks is None:` and `def leave(_: RaiseCancelT) -> Abort:`": SAME,
+    "set: swapped `self._is_set = True` and `waiters, self._waiters = (self._waiters, None)`": SAME,
     "client_came: swapped `self._set_writer(writer, is_told=writer is not client)` and `self._report_size()`": SAME,
     "client_ends: swapped `self._end_break(client)` and `if self._typist is client:`": SAME,
     "client_ends: swapped `if self._typist is client:` and `if self._asked is client:`": SAME,

@@ -73,14 +73,19 @@ async def test_who_was_woken_before_the_cancellation_was_woken() -> None:
 
 
 async def test_what_has_happened_once_is_not_waited_for() -> None:
-    once = Once()
-    assert not once.is_set()
+    once, told = Once(), []
+
+    async def wait() -> None:
+        await once.wait()
+        told.append(once.is_set())
+
     async with trio.open_nursery() as nursery:
         for _ in range(2):
-            nursery.start_soon(once.wait)
+            nursery.start_soon(wait)
         await go_on()
+        assert not told
         once.set()
-        assert once.is_set()
+    assert told == [True, True]
     once.set()
     with trio.testing.assert_checkpoints():
         await once.wait()
