@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ import trio
 from tests.bad_values import LONG, bad_texts, base_of, walk
 from tests.qmp.commands.test_chardev import Commands, open_commands
 from trio_chardev.access.table import OBJECT
-from trio_chardev.backends.socket import addresses
+from trio_chardev.backends.socket import resolving
+from trio_chardev.backends.socket.lookup import NUMERIC, Query
 from trio_chardev.backends.table import BACKEND, KINDS
 from trio_chardev.cli.errors import print_error
 from trio_chardev.cli.options import GRAMMAR, ServeOptions
@@ -89,15 +89,12 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     os.mkfifo("fifo")
     Path("cast").write_text(CAST)
-    look_up = addresses._look_up
+    look_up = resolving._look_up
 
-    async def look_numbers_up(
-        host: str | None, port: str, family: int, kind: int, flags: int
-    ) -> list[Any]:
-        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        return await look_up(host, port, family, kind, flags | numeric)
+    async def look_numbers_up(query: Query) -> Sequence[Any]:
+        return await look_up(query._replace(flags=query.flags | NUMERIC))
 
-    monkeypatch.setattr(addresses, "_look_up", look_numbers_up)
+    monkeypatch.setattr(resolving, "_look_up", look_numbers_up)
 
 
 def check_line(text: str, member: str, value: Any, *others: str) -> None:

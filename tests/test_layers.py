@@ -26,6 +26,7 @@ BASE = LEAVES | {
     "options",
     "place",
     "readiness",
+    "systemd",
     "workers",
 }
 KINDS = BASE | {"core", "backends", "devices"}

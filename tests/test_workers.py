@@ -23,7 +23,8 @@ from tests.threads import Threads
 from trio_chardev import workers
 from trio_chardev.backends.file import FileOptions
 from trio_chardev.backends.null import NullOptions
-from trio_chardev.backends.socket.addresses import InetAddress, resolve
+from trio_chardev.backends.socket.addresses import InetAddress
+from trio_chardev.backends.socket.resolving import resolve
 from trio_chardev.backends.taps import background_file as background
 from trio_chardev.backends.taps.log import open_log
 from trio_chardev.backends.taps.record import open_recording

@@ -14,7 +14,6 @@ import select
 import stat
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
@@ -43,15 +42,6 @@ class SlowFileError(OSError):
 
     def __init__(self) -> None:
         super().__init__(f"its file takes longer than {FILE_TIMEOUT:g} s")
-
-
-def made_by_systemd(what: str) -> Path | None:
-    """The folder that systemd has made for this service, or None.
-
-    *what* is RUNTIME, STATE, CONFIGURATION or CREDENTIALS, see systemd.exec(5). Of several it is the first.
-    """
-    folder = os.environ.get(f"{what}_DIRECTORY", "").partition(":")[0]
-    return Path(folder) if os.path.isabs(folder) else None
 
 
 async def work_on_files(

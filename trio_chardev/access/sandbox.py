@@ -12,8 +12,8 @@ import errno
 import os
 from collections.abc import Iterable
 
-from trio_chardev.errors import BackendError, OptionsError, backend_errors, strerror
 from trio_chardev.place import FOLDER, Place
+from trio_chardev.plain_errors import BackendError, OptionsError, backend_errors, strerror
 
 _FOLDERS = ("", ".", "..")  # names that are always folders
 

@@ -13,8 +13,8 @@ from trio_chardev.access.psk import PskCredentials
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.access.secret import password_of
 from trio_chardev.errors import OptionsError
-from trio_chardev.files import made_by_systemd
 from trio_chardev.options.values import path_text_or_none
+from trio_chardev.systemd import made_by_systemd
 
 
 @attrs.frozen(kw_only=True)

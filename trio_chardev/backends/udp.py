@@ -16,7 +16,8 @@ import attrs
 import trio
 
 from trio_chardev.backends.socket.access import check_remote
-from trio_chardev.backends.socket.addresses import Endpoint, InetAddress, SocketAddress, resolve
+from trio_chardev.backends.socket.addresses import Endpoint, InetAddress, SocketAddress
+from trio_chardev.backends.socket.resolving import resolve
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.kind import Kind
 from trio_chardev.core.peer import Peer

@@ -6,7 +6,6 @@ What a command needs is imported when it runs, so that small commands start quic
 from __future__ import annotations
 
 import gc
-import logging
 import sys
 from collections.abc import Sequence
 
@@ -146,9 +145,9 @@ def serve_command(
     from trio_chardev.cli.running import run
     from trio_chardev.cli.serve import serve
     from trio_chardev.cli.service_log import printing_in_background
-    from trio_chardev.files import made_by_systemd
     from trio_chardev.options.keyval import HelpRequested
     from trio_chardev.service_log.options import LogOptions
+    from trio_chardev.systemd import made_by_systemd
 
     if verbose and log_level is not None:
         raise click.UsageError("-v and --log-level are the same: give one of them")
@@ -285,15 +284,18 @@ def qmp_command(socket: str | None, command: str, words: Sequence[str]) -> None:
     object of JSON as QMP has it; it ends with the first that fails. An error from the server is
     printed as 'CLASS: TEXT', and the exit status is 1.
     """
-    from trio_chardev.cli import client, qmp
+    if command == "-":
+        if words:
+            raise click.UsageError("'-' takes no words")
+        from trio_chardev.cli import client, qmp
+
+        client.run(socket, qmp.run_script, in_qmp=True)
+        return
+    from trio_chardev.cli import asking
+    from trio_chardev.cli.qmp_command import run_command
     from trio_chardev.cli.words import parse_arguments
 
-    if command != "-":
-        client.run(socket, qmp.run_command, command, parse_arguments(words), in_qmp=True)
-    elif words:
-        raise click.UsageError("'-' takes no words")
-    else:
-        client.run(socket, qmp.run_script, in_qmp=True)
+    asking.run(socket, run_command, command, parse_arguments(words), in_qmp=True)
 
 
 @cli.command("version", short_help="Print the versions of this program and the service.")
@@ -327,6 +329,8 @@ def events_command(socket: str | None) -> None:
 @click.option("--seed", default=2017, show_default=True, help="Chooses the order of the backends.")
 def demo_command(changes: int, seed: int) -> None:
     """Change a console again and again, and count the bytes."""
+    import logging
+
     from trio_chardev.cli.demo import demo
     from trio_chardev.cli.running import run_until_signal
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-import tempfile
 from pathlib import Path
 from typing import Final
 
 from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
-from trio_chardev.errors import OptionsError, strerror
-from trio_chardev.files import made_by_systemd
+from trio_chardev.plain_errors import OptionsError, strerror
+from trio_chardev.systemd import made_by_systemd
 
 SYSTEM_MONITOR: Final = Path("/run/trio-chardev/qmp.sock")  # of the unit trio-chardev.service
 
@@ -63,6 +62,8 @@ def default_monitor_path() -> Path:
     if runtime:
         folder = Path(runtime) / "trio-chardev"
     else:
+        import tempfile
+
         folder = Path(tempfile.gettempdir()) / f"trio-chardev-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -12,7 +12,8 @@ from typing import Final
 from trio_chardev.config.lines import find_lines
 from trio_chardev.config.nodes import Faults, Node, Spot
 from trio_chardev.errors import OptionsError, strerror
-from trio_chardev.files import made_by_systemd, read_file
+from trio_chardev.files import read_file
+from trio_chardev.systemd import made_by_systemd
 
 SYSTEM: Final = Path("/etc/trio-chardev")
 MAX_SIZE: Final = 1 << 24  # bytes of a file

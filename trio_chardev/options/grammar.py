@@ -19,7 +19,6 @@ from typing import Any, Final
 
 import attrs
 
-from trio_chardev.errors import OptionsError
 from trio_chardev.options.documented import own_doc
 from trio_chardev.options.keyval import (
     HELP_WORDS,
@@ -54,6 +53,7 @@ from trio_chardev.options.spelling import (
     Spelling,
 )
 from trio_chardev.options.structure import INT64, structure
+from trio_chardev.plain_errors import OptionsError
 
 
 @attrs.frozen

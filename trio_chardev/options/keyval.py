@@ -14,7 +14,6 @@ from typing import Any, Final, TypeVar, overload
 
 import attrs
 
-from trio_chardev.errors import OptionsError
 from trio_chardev.options.members import (
     Array,
     Enum,
@@ -27,6 +26,7 @@ from trio_chardev.options.members import (
     type_of,
 )
 from trio_chardev.options.structure import INT64, structure
+from trio_chardev.plain_errors import OptionsError
 
 T = TypeVar("T")
 Warn = Callable[[str], object]

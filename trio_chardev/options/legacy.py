@@ -13,9 +13,9 @@ from typing import Final
 
 import attrs
 
-from trio_chardev.errors import OptionsError
 from trio_chardev.options.grammar import ChardevGrammar, ChardevSpec
 from trio_chardev.options.keyval import Item, split_items
+from trio_chardev.plain_errors import OptionsError
 
 _HOST: Final = r"\[[^\]]*\]|[^:]{0,64}"
 _TCP: Final = rf"(?P<host>{_HOST}):(?P<port>[^,]{{1,32}})(?:,(?P<options>.*))?"

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import attrs
 
-from trio_chardev.errors import OptionsError
 from trio_chardev.options.members import Scalar, ValueType
+from trio_chardev.plain_errors import OptionsError
 
 Given = dict[str, Any]
 """Options by their names in ``-chardev``, with JSON values."""

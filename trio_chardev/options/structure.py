@@ -20,7 +20,6 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_unstructure_fn, override
 
-from trio_chardev.errors import OptionsError
 from trio_chardev.options.members import (
     Array,
     Enum,
@@ -33,6 +32,7 @@ from trio_chardev.options.members import (
     type_of,
 )
 from trio_chardev.options.qdict import first_unexpected
+from trio_chardev.plain_errors import OptionsError
 
 T = TypeVar("T")
 

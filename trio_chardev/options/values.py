@@ -11,8 +11,8 @@ from typing import Any
 
 import attrs
 
-from trio_chardev.errors import OptionsError
 from trio_chardev.options.members import Array, Enum, IntRange, Member, Scalar, describe
+from trio_chardev.plain_errors import OptionsError
 
 _CLASSES: dict[str, tuple[str, tuple[type, ...]]] = {
     "str": ("string", (str,)),

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from tests.services import until
-from trio_chardev.backends.socket import addresses
+from trio_chardev.backends.socket import resolving
 from trio_chardev.backends.socket.addresses import (
     Endpoint,
     FdAddress,
@@ -27,9 +27,9 @@ from trio_chardev.backends.socket.addresses import (
     fixed_endpoint,
     listening_address,
     path_for_kernel,
-    resolve,
 )
 from trio_chardev.backends.socket.dialer import connect
+from trio_chardev.backends.socket.resolving import resolve
 from trio_chardev.errors import BackendError
 
 HANGS = InetAddress("hangs.invalid", "1")
@@ -177,7 +177,7 @@ async def test_a_resolver_that_hangs_holds_up_nobody_else(monkeypatch: pytest.Mo
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    monkeypatch.setattr(addresses, "MAX_LOOKUPS", 3)
+    monkeypatch.setattr(resolving, "MAX_LOOKUPS", 3)
     limit = trio.to_thread.current_default_thread_limiter()
     try:
         with trio.fail_after(5):

@@ -9,13 +9,13 @@ from hypothesis import given, settings, strategies as st
 
 from trio_chardev.errors import OptionsError
 from trio_chardev.qmp.client.conversation import (
-    MAX_IN_FLIGHT,
     Call,
     Conversation,
     QmpConnectionError,
     QmpEvent,
     QmpEvents,
 )
+from trio_chardev.qmp.client.messages import MAX_IN_FLIGHT
 from trio_chardev.qmp.json.codec import Decoder, Malformed
 from trio_chardev.qmp.server.session import QmpError
 

@@ -15,12 +15,13 @@ import logging
 import os
 import socket
 import struct
-from typing import NoReturn, TypeAlias
-
-import trio
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, VsockAddress
-from trio_chardev.errors import BackendError, backend_errors
+from trio_chardev.plain_errors import BackendError, backend_errors
+
+if TYPE_CHECKING:  # a command without an event loop does not import it
+    import trio
 
 log = logging.getLogger(__name__)
 

@@ -1,35 +1,29 @@
-"""Where sockets listen and connect: QAPI's address classes, resolving them, naming them.
+"""Where sockets listen and connect: QAPI's address classes, their endpoints, and naming them.
 
-An address is what the user wrote. `resolve` turns it into *endpoints*, which the kernel
-understands; a host can have several. The kernel takes a path in the file system as a name of at
+An address is what the user wrote. `resolving` turns it into *endpoints*, which the kernel
+understands; a host can have several. Commands that need no event loop use this without Trio, which
+takes most of the time in which they start. The kernel takes a path in the file system as a name of at
 most 107 bytes, so a longer one is reached through /proc (`path_for_kernel`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import encodings.idna  # noqa: F401 - else at the first name, when it may be too late for it
 import os
 import socket
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import attrs
-import trio
 
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
-from trio_chardev.errors import BackendError
 from trio_chardev.options.members import IntRange, TaggedUnion
 from trio_chardev.options.values import path_text, port_text
-from trio_chardev.workers import limiter_of_run, run_in_worker
+from trio_chardev.plain_errors import BackendError
 
 SUN_PATH_SIZE = 108  # bytes, unix(7); the kernel wants a NUL within, unless it is abstract
 MAX_PORT = 65535
-MAX_HOST = 1024  # characters, netdb.h's NI_MAXHOST without its NUL
-MAX_LOOKUPS = 64  # of names at the same time; a resolver that hangs may keep one for a minute
 VMADDR_MAX = 0xFFFFFFFF  # vsock(7); also the "any" of both numbers
-
-_lookups: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("lookups")
 
 
 @attrs.frozen
@@ -170,65 +164,6 @@ class Endpoint:
                 yield path
 
 
-async def resolve(
-    address: SocketAddress,
-    *,
-    passive: bool,
-    kind: int = socket.SOCK_STREAM,
-    family: int = socket.AF_UNSPEC,
-) -> list[Endpoint]:
-    """Return the endpoints of *address*: for listening if *passive*, else for connecting.
-
-    Raises BackendError, with QEMU's texts. When Cancelled, nothing has happened.
-    """
-    if not isinstance(address, InetAddress):
-        return [fixed_endpoint(address)]
-    family = family or _family(address)
-    protocol = socket.IPPROTO_MPTCP if address.mptcp else 0
-    if protocol and kind != socket.SOCK_STREAM:
-        raise BackendError("mptcp is for stream sockets only")
-    flags = socket.AI_PASSIVE if passive else 0
-    if address.numeric:
-        flags |= socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    host = address.host or (None if passive else "")
-    failed = f"address resolution failed for {address}"
-    if _is_port_too_big(address.port):  # the C library would take it modulo 65536
-        raise BackendError(f"{failed}: a port is at most {MAX_PORT}")
-    try:
-        if len(address.host) > MAX_HOST:  # Python encodes it first, which would take its time
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        found = await _look_up(host, address.port, family, kind, flags)
-    except socket.gaierror as exc:
-        error = BackendError(f"{failed}: {exc.strerror}")
-        if exc.errno == socket.EAI_SERVICE:
-            error.add_note(f"A port is a number, 0 to {MAX_PORT}, or the name of a service.")
-        raise error from exc
-    except OSError as exc:
-        raise BackendError.from_os_error(failed, exc) from exc
-    except ValueError as exc:  # not encodable as a name
-        raise BackendError(f"{failed}: Name or service not known") from exc
-    return list(dict.fromkeys(Endpoint(info[0], info[4], protocol) for info in found))
-
-
-async def _look_up(host: str | None, port: str, family: int, kind: int, flags: int) -> list[Any]:
-    """Call getaddrinfo(3), in a thread if there are names in it. Raises OSError, ValueError.
-
-    The thread can't be stopped when the resolver hangs, so it is abandoned; it counts among
-    `MAX_LOOKUPS` until it ends, and not in the limit that others use, as it would with
-    trio.socket.getaddrinfo.
-    """
-    await trio.lowlevel.checkpoint()
-    numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    try:
-        return socket.getaddrinfo(host, port, family, kind, 0, flags | numeric)
-    except (OSError, ValueError):
-        if flags & numeric:
-            raise
-    limiter = limiter_of_run(_lookups, MAX_LOOKUPS)
-    arguments = host, port, family, kind, 0, flags
-    return await run_in_worker(socket.getaddrinfo, *arguments, limiter=limiter)
-
-
 def fixed_endpoint(address: UnixAddress | VsockAddress | FdAddress) -> Endpoint:
     """Return the endpoint of an address without host names. Raises BackendError."""
     if isinstance(address, UnixAddress):
@@ -243,23 +178,6 @@ def check_path(address: SocketAddress, sandbox: Sandbox) -> None:
     """Raise BackendError if the server's *address* is a path that is not in *sandbox*."""
     if isinstance(address, UnixAddress) and address.path and not address.abstract:
         sandbox.check(address.path)
-
-
-def _family(address: InetAddress) -> int:
-    """Read the two optional flags as QEMU does: one that is on excludes the other family."""
-    if address.ipv4 is False and address.ipv6 is False:
-        raise BackendError("Cannot disable IPv4 and IPv6 at same time")
-    if address.ipv4 is address.ipv6:
-        return socket.AF_UNSPEC
-    if address.ipv6 or address.ipv4 is False:
-        return socket.AF_INET6
-    return socket.AF_INET
-
-
-def _is_port_too_big(port: str) -> bool:
-    digits = port.strip().lstrip("+").lstrip("0")
-    is_number = digits.isascii() and digits.isdigit()
-    return is_number and (len(digits) > len(str(MAX_PORT)) or int(digits) > MAX_PORT)
 
 
 def _vsock_number(what: str, text: str) -> int:

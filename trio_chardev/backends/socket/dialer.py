@@ -18,7 +18,8 @@ from typing import Protocol
 import trio
 
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
-from trio_chardev.backends.socket.addresses import Endpoint, SocketAddress, resolve
+from trio_chardev.backends.socket.addresses import Endpoint, SocketAddress
+from trio_chardev.backends.socket.resolving import resolve
 from trio_chardev.core.peer import Outlook
 from trio_chardev.errors import BackendError
 from trio_chardev.files import finish_on_files

@@ -36,8 +36,8 @@ from trio_chardev.backends.socket.addresses import (
     UnixAddress,
     fixed_endpoint,
     listening_address,
-    resolve,
 )
+from trio_chardev.backends.socket.resolving import resolve
 from trio_chardev.backends.socket.socket_file import SocketFile
 from trio_chardev.errors import BackendError, OptionsError, backend_errors
 from trio_chardev.files import end_on_files, finish_on_files, work_on_files

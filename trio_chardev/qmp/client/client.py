@@ -12,22 +12,20 @@ from __future__ import annotations
 
 import array
 import contextlib
-import errno
 import os
 import socket
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
-from trio_chardev.backends.socket.access import peer_pid
 from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, UnixAddress
 from trio_chardev.backends.socket.dialer import connect
 from trio_chardev.backends.socket.unix_connection import MAX_FDS
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import BackendError, ChardevError, OptionsError, strerror
+from trio_chardev.qmp.client import reasons
 from trio_chardev.qmp.client.conversation import (
     Call,
     Conversation,
@@ -35,8 +33,8 @@ from trio_chardev.qmp.client.conversation import (
     QmpEvent,
     QmpEvents,
 )
+from trio_chardev.qmp.errors import QmpError
 from trio_chardev.qmp.json.codec import Decoder, Message
-from trio_chardev.qmp.server.session import QmpError
 
 if TYPE_CHECKING:  # most clients need none
     from trio_chardev.access.tls_creds import TlsCredsX509
@@ -170,15 +168,7 @@ class QmpClient:
         """Why the connection is over, after the end of the stream or *error*."""
         conversation = self._conversation
         cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
-        # A server that closes with input unread resets the connection.
-        if cause is None or isinstance(cause, ConnectionError):
-            before = " before its greeting" if conversation.greeting is None else ""
-            return f"{conversation.peer} closed the connection{before}"
-        if isinstance(cause, ssl.SSLError):  # its number is none of the kernel's
-            from trio_chardev.qmp.client.secure import reason_of_end
-
-            return f"{conversation.peer}: {reason_of_end(error)}"
-        return f"{conversation.peer}: {strerror(cause) if isinstance(cause, OSError) else cause}"
+        return reasons.gone(conversation.peer, cause, greeted=conversation.greeting is not None)
 
 
 @asynccontextmanager
@@ -205,11 +195,10 @@ async def open_qmp_client(
     if oob and not negotiate:
         raise OptionsError("oob is enabled by negotiating")
     deadline = trio.current_time() + timeout
-    within = f"within {timeout:g} seconds"
     secure = None if tls is None else await _loaded(tls, tls_hostname or _host_of(address))
     stream, peer = await _open_stream(address, deadline)
     if secure is not None:
-        with _fail_at(deadline, lambda: f"{peer} did not answer the TLS handshake {within}"):
+        with _fail_at(deadline, lambda: reasons.slow_tls(peer, timeout)):
             stream = await secure(stream, peer)
     conversation = Conversation(peer)
     client = QmpClient(stream, conversation)
@@ -217,18 +206,14 @@ async def open_qmp_client(
         async with open_background_nursery() as nursery:
             nursery.start_soon(client._read)
             nursery.start_soon(client._write)
-            with _fail_at(
-                deadline, lambda: f"{peer} sent no greeting {within}: {_why_mute(stream)}"
-            ):
+            unix = _unix_socket(stream)
+            with _fail_at(deadline, lambda: reasons.slow_to_greet(peer, timeout, unix)):
                 await conversation.greeted.wait()
             conversation.check()
             if negotiate:
                 client.is_oob_enabled = oob and "oob" in client.greeting["capabilities"]
                 enable = {"enable": ["oob"]} if client.is_oob_enabled else {}
-                with _fail_at(
-                    deadline,
-                    lambda: f"{peer} did not answer qmp_capabilities {within}: {_why_mute(stream)}",
-                ):
+                with _fail_at(deadline, lambda: reasons.slow_to_negotiate(peer, timeout, unix)):
                     await client.execute("qmp_capabilities", enable)
             yield client
     finally:
@@ -244,15 +229,12 @@ async def _open_stream(address: QmpAddress, deadline: float) -> tuple[trio.abc.S
         address = InetAddress(address[0], str(address[1]))
     elif isinstance(address, str | os.PathLike):
         address = UnixAddress(os.fspath(address))
-    timed_out = f"Failed to connect to '{address}': {os.strerror(errno.ETIMEDOUT)}"
-    if isinstance(address, UnixAddress):  # the only cause is a full backlog (unix(7))
-        timed_out += "; it is busy or stopped, and others wait for it already"
-    with _fail_at(deadline, lambda: timed_out):
+    with _fail_at(deadline, lambda: reasons.slow_to_connect(address)):
         try:
             sock = await connect(address)
         except BackendError as exc:
             raise QmpConnectionError(str(exc)) from exc
-    return trio.SocketStream(trio.socket.from_stdlib_socket(sock)), f"The QMP server '{address}'"
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock)), reasons.name_of(address)
 
 
 @contextmanager
@@ -262,23 +244,6 @@ def _fail_at(deadline: float, text: Callable[[], str]) -> Iterator[None]:
             yield
     except trio.TooSlowError as exc:
         raise QmpConnectionError(text()) from exc
-
-
-def _why_mute(stream: trio.abc.Stream) -> str:
-    """Guess why the server says nothing."""
-    sock = _unix_socket(stream)
-    if sock is not None:
-        with contextlib.suppress(OSError):
-            pid = peer_pid(sock)
-            if pid and _is_stopped(pid):
-                return f"its process {pid} is stopped"
-    return "it is busy with another client, or hangs"
-
-
-def _is_stopped(pid: int) -> bool:
-    """Is the process *pid* stopped, by a signal or a debugger (proc(5))? Raises OSError."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return file.read().rpartition(b") ")[2][:1] in b"Tt"
 
 
 def _host_of(address: QmpAddress) -> str | None:

@@ -14,31 +14,21 @@ import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import attrs
 import trio
 
-from trio_chardev.errors import ChardevError, OptionsError
-from trio_chardev.qmp.json.codec import Decoder, Malformed, encode
-from trio_chardev.qmp.server.session import QmpError
-
-# QEMU stops reading when eight commands are in its queue, which would block exec-oob too.
-MAX_IN_FLIGHT: Final = 7
-
-
-class QmpConnectionError(ChardevError):
-    """They: the server can't be reached, speaks no QMP, or has gone. You: the client is closed."""
-
-
-@attrs.frozen
-class QmpEvent:
-    """An event: what a server sends unasked."""
-
-    name: str
-    data: dict[str, Any]
-    timestamp: float
-    """Seconds since the epoch, by the server's clock."""
+from trio_chardev.plain_errors import ChardevError
+from trio_chardev.qmp.client.messages import (
+    MAX_IN_FLIGHT,
+    QmpEvent as QmpEvent,
+    Reply,
+    greeting_in,
+    meaning_of,
+    wire_of,
+)
+from trio_chardev.qmp.errors import QmpConnectionError as QmpConnectionError
 
 
 class QmpEvents(trio.abc.ReceiveChannel[QmpEvent]):
@@ -154,10 +144,8 @@ class Conversation:
         """
         self.check()
         call_id = next(self._ids)
-        message: dict[str, Any] = {"exec-oob" if is_oob else "execute": command, "id": call_id}
-        if arguments:
-            message["arguments"] = arguments
-        call = Call(call_id, _wire(message), is_oob, fds)
+        wire = wire_of(call_id, command, arguments, is_oob=is_oob)
+        call = Call(call_id, wire, is_oob, fds)
         self._outbox[call_id] = call
         self._writer.unpark()
         return call
@@ -192,51 +180,27 @@ class Conversation:
 
     def take(self, message: object) -> None:
         """Process *message*. One that is not QMP ends the connection."""
-        if self.greeting is None:
-            self._take_greeting(message)
-        elif isinstance(message, dict):
-            self._take_object(message)
-        else:
-            what = message.desc if isinstance(message, Malformed) else "it is no JSON object"
-            self.end(f"{self.peer} sent what is not QMP: {_one_line(what)}")
-
-    def _take_greeting(self, message: object) -> None:
-        match message:
-            case {"QMP": {"capabilities": [*_]} as greeting}:
-                self.greeting = dict(greeting)
+        try:
+            if self.greeting is None:
+                self.greeting = greeting_in(message, self.peer)
                 self.greeted.set()
-            case _:
-                self.end(f"{self.peer} sent no greeting: it speaks another protocol")
+                return
+            meaning = meaning_of(message, self.peer, was_answered=self._was_answered)
+        except QmpConnectionError as exc:
+            self.end(str(exc))
+            return
+        if isinstance(meaning, Reply):
+            self._take_reply(meaning)
+        elif meaning is not None:
+            for events in self._subscribers:
+                events.put(meaning)
 
-    def _take_object(self, message: dict[str, Any]) -> None:
-        match {"data": {}, **message}:
-            case {
-                "event": str(name),
-                "timestamp": {"seconds": int(seconds), "microseconds": int(microseconds)},
-                "data": dict(data),
-            }:
-                event = QmpEvent(name, data, seconds + microseconds / 1e6)
-                for events in self._subscribers:
-                    events.put(event)
-            case {"return": value}:
-                self._take_reply(message, value)
-            case {"error": {"class": str(error_class), "desc": str(desc)}}:
-                error = QmpError(_one_line(desc), error_class)
-                self._take_reply(message, None, error)
-            case {"QMP": _} if not self._was_answered:
-                pass  # QEMU greets a client twice that connects before its monitor is ready
-            case _:
-                self.end(f"{self.peer} sent what is not QMP: it is no event and no reply")
-
-    def _take_reply(
-        self, message: dict[str, Any], value: object, error: QmpError | None = None
-    ) -> None:
+    def _take_reply(self, reply: Reply) -> None:
         self._was_answered = True
-        # An error for a command that the server could not parse has no id.
-        call_id = message.get("id", next(iter(self._in_order()), None))
+        call_id = reply.id if reply.has_id else next(iter(self._in_order()), None)
         call = self._in_flight.pop(call_id, None) if isinstance(call_id, int) else None
         if call is not None:
-            call.finish(value, error)
+            call.finish(reply.value, reply.error)
             self._writer.unpark()
 
     @contextmanager
@@ -266,15 +230,3 @@ class Conversation:
         for events in self._subscribers:
             events.end()
         self.greeted.set()
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.splitlines())
-
-
-def _wire(message: dict[str, Any]) -> bytes:
-    wire = encode(message)
-    for read_back in Decoder().feed(wire):  # infinity, for example, is not JSON
-        if isinstance(read_back, Malformed):
-            raise OptionsError(f"The command can't be sent: {read_back.desc}")
-    return wire

@@ -13,8 +13,8 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
-from trio_chardev.errors import ChardevError
 from trio_chardev.options.qdict import qdict_order
+from trio_chardev.qmp.errors import QmpError as QmpError
 
 C = TypeVar("C")
 NOTHING: Final = object()  # no id; null is an id
@@ -30,14 +30,6 @@ ERROR_CLASSES: Final[Mapping[str, str]] = {
     "DeviceNotFound": "There is no such device, or no such instance that `yank` can cut.",
 }
 """The classes of errors, which are QEMU's."""
-
-
-class QmpError(ChardevError):
-    """They: a command's error reply, with a QMP error class."""
-
-    def __init__(self, desc: str, error_class: str = "GenericError") -> None:
-        super().__init__(desc)
-        self.error_class = error_class
 
 
 @attrs.frozen
