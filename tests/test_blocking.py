@@ -57,6 +57,7 @@ ALLOWED = {
     "qmp.server.state.open_state_file": ALONE,
     # names
     "backends.socket.dialer._call_connect": THREAD,  # unless there is no path to be looked up
+    "backends.socket.plain_connect._connect_to": ALONE,
     "backends.pty.link._is_left_behind": THREAD,
     "backends.pty.link._is_older_than_its_pty": THREAD,
     "backends.serial.arrivals.places_of": THREAD,
@@ -99,7 +100,7 @@ ALLOWED = {
     "backends.stdio_terminal.Terminal.redo": KERNEL,  # TCSANOW
     "backends.stdio_terminal.Terminal.undo": KERNEL,
     "cli.inherited._is_same": KERNEL,
-    "files.made_by_systemd": KERNEL,
+    "systemd.made_by_systemd": KERNEL,
     "cli.inherited._open_now": KERNEL,
     "cli.inherited.fill_standard": KERNEL,
     "cli.output._discard": KERNEL,
@@ -120,11 +121,11 @@ ALLOWED = {
     "cli.input.read_some": THREAD,
     "plugins._may_bring_some": ALONE,
     "cli.table.terminal_width": ALONE,
-    "cli.log_reader.LogReader._is_replaced": THREAD,
-    "cli.log_reader.LogReader._next_paths": THREAD,
-    "cli.log_reader.LogReader.go_to_last": THREAD,
-    "cli.log_reader.LogReader.read": THREAD,
-    "cli.log_reader._open": THREAD,
+    "cli.log_reader.LogReader._is_replaced": ALONE,
+    "cli.log_reader.LogReader._next_paths": ALONE,
+    "cli.log_reader.LogReader.go_to_last": ALONE,
+    "cli.log_reader.LogReader.read": ALONE,
+    "cli.log_reader._open": ALONE,
     "cli.group.Formatter.write_text": ALONE,  # of click, into a string
     "cli.top._OtherScreen.redo": ALONE,
     "cli.top._OtherScreen.undo": ALONE,
@@ -133,7 +134,7 @@ ALLOWED = {
     "cli.address.client_path": ALONE,
     "convert.text.read_text": ALONE,
     "cli.terminal.LocalTerminal.show_aside": ALONE,
-    "qmp.client.client._is_stopped": ALONE,
+    "qmp.client.reasons._is_stopped": ALONE,
 }
 """By function; what is in `trio_chardev.testing` is for tests."""
 

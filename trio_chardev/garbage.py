@@ -18,3 +18,10 @@ def collect_in_portions() -> None:
     """
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+
+
+def collect_again() -> None:
+    """Have garbage collected again, which was put off while modules were imported."""
+    if not gc.isenabled():
+        gc.freeze()  # else the first collection looks through all that was imported
+        gc.enable()

@@ -17,7 +17,7 @@ from tests.cli.boards import board
 from tests.cli.calls import Call, wait_for
 from tests.peers import need
 from tests.services import Qmp, running
-from trio_chardev.cli import client
+from trio_chardev.cli import asking
 
 NO_SUCH = "trio-chardev: there is no 'x'; there is: n\n"
 
@@ -251,13 +251,13 @@ def test_retry_and_logs(call: Call, tmp_path: Path) -> None:
 def test_a_service_that_was_just_started_is_waited_for(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "START_TIMEOUT", 60.0)
+    monkeypatch.setattr(asking, "START_TIMEOUT", 60.0)
     with running("--qmp", f"unix:{tmp_path}/q,server=on,wait=off"):
         assert call("list", "-s", f"{tmp_path}/q", "--json") == (0, "[]\n", "")
 
 
 def test_how_to_start_one(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "START_TIMEOUT", 0.0)
+    monkeypatch.setattr(asking, "START_TIMEOUT", 0.0)
     with monkeypatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
         status, out, errors = call("list")

@@ -20,7 +20,7 @@ import pytest
 from tests.cli.calls import Call, wait_for
 from tests.services import PROGRAM, TIMEOUT, Qmp, running
 from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
-from trio_chardev.cli import client, qmp as module
+from trio_chardev.cli import asking, qmp as module
 from trio_chardev.cli.address import parse_address
 from trio_chardev.errors import OptionsError
 from trio_chardev.qmp.client.conversation import QmpEvent, QmpEvents
@@ -250,7 +250,7 @@ def answering(path: str, answers: Sequence[object]) -> Iterator[None]:
 def test_a_monitor_in_use_is_told_within_seconds(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
-    monkeypatch.setattr(client, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(asking, "ANSWER_TIMEOUT", 0.2)
     monitor = f"socket,id=m,path={tmp_path}/q,server=on,wait=off"
     with running("--chardev", monitor, "--monitor", "m"), Qmp(tmp_path / "q"):
         status, out, errors = call(*arguments, "-s", f"{tmp_path}/q")
@@ -264,7 +264,7 @@ def test_a_monitor_in_use_is_told_within_seconds(
 def test_a_stopped_service_is_told_within_seconds(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(asking, "ANSWER_TIMEOUT", 0.2)
     path = tmp_path / "q"
     with running("--qmp", f"unix:{path},server=on,wait=off") as service:
         with Qmp(path):
@@ -284,7 +284,7 @@ def test_a_stopped_service_is_told_within_seconds(
 def test_one_that_never_answers_is_told_too(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(asking, "ANSWER_TIMEOUT", 0.2)
     with answering(f"{tmp_path}/q", [{"return": {}}]):
         status, _, errors = call("list", "-s", f"{tmp_path}/q")
     assert status == 1

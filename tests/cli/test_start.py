@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
-MOST = 175
+MOST = 179
 """Modules of ours that a service with one chardev imports; a new one needs a reason."""
 
 PROGRAM = """
@@ -62,8 +63,42 @@ def test_what_is_only_printed_needs_no_runtime(words: list[str]) -> None:
     assert modules.isdisjoint({"trio", "attrs", "asyncio", "ssl"})
 
 
+MOST_TO_ASK = 50
+"""Modules of ours that a command imports which asks and prints."""
+
+ASKING = [
+    *(["list"], ["clients"], ["show", "n"], ["remove", "n"], ["bridge", "a", "b"], ["retry", "n"]),
+    *(["lend", "n"], ["return", "n"], ["break", "n"], ["mark", "n", "m"], ["kick", "n", "1"]),
+    *(["give", "n", "1"], ["history", "n", "-f"], ["logs", "n"], ["reload"], ["reopen-logs"]),
+    *(["version"], ["qmp", "query-version"], ["qmp", "stop", "a=1"]),
+]
+
+
+@pytest.mark.parametrize("words", ASKING, ids=" ".join)
+def test_a_command_that_asks_needs_no_event_loop(words: list[str]) -> None:
+    modules = modules_of(*words, "--socket", "/nonexistent/qmp")
+    assert "trio_chardev.qmp.client.plain" in modules
+    assert modules.isdisjoint({"trio", "asyncio", "ssl", "cattrs", "trio_chardev.service"})
+    assert len([name for name in modules if name.startswith("trio_chardev")]) <= MOST_TO_ASK
+
+
+def test_completion_needs_no_event_loop() -> None:
+    program = PROGRAM.replace("except SystemExit", "except BaseException")
+    words = {"COMP_WORDS": "trio-chardev show -s /nonexistent/q ", "COMP_CWORD": "4"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **words, "_TRIO_CHARDEV_COMPLETE": "bash_complete"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    modules = set(done.stdout.split())
+    assert "trio_chardev.qmp.client.plain" in modules
+    assert modules.isdisjoint({"trio", "asyncio", "ssl", "cattrs"})
+
+
 def test_a_client_imports_no_service() -> None:
-    modules = modules_of("list", "--socket", "/nonexistent/qmp")
+    modules = modules_of("events", "--socket", "/nonexistent/qmp")
     assert "trio_chardev.qmp.client.client" in modules
     assert modules.isdisjoint(
         {

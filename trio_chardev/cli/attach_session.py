@@ -15,7 +15,8 @@ import attrs
 import trio
 
 from trio_chardev.backends.socket.addresses import SocketAddress
-from trio_chardev.cli.client import ANSWER_TIMEOUT, Service, connected
+from trio_chardev.cli.asking import ANSWER_TIMEOUT
+from trio_chardev.cli.client import Service, connected
 from trio_chardev.cli.console_stream import (
     AttachError as AttachError,
     Stream,
@@ -23,7 +24,7 @@ from trio_chardev.cli.console_stream import (
     closed_on_error,
     dial,
 )
-from trio_chardev.cli.names import Board, board_of
+from trio_chardev.cli.names import STATS, Board, board_in
 from trio_chardev.errors import OptionsError
 from trio_chardev.events import UNKNOWN_SIZE, WindowSize
 from trio_chardev.protocols.terminal import QueryFilter
@@ -128,7 +129,7 @@ async def open_session(
     """
     async with connected(address) as service:
         with service.qmp.open_events() as events:
-            board = await board_of(service, wish.name)
+            board = board_in(await service.ask_if_known(STATS), wish.name)
             if service.is_local:
                 session = await _attach(service, board, events, wish, place, size)
             else:

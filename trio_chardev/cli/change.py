@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from trio_chardev.backends.table import BACKEND
-from trio_chardev.cli.client import Service
+from trio_chardev.cli.asking import Service
 from trio_chardev.cli.control import say_pty
 from trio_chardev.cli.options import GRAMMAR
 from trio_chardev.cli.paths import with_absolute_paths
-from trio_chardev.errors import OptionsError
 from trio_chardev.options.keyval import split_items
+from trio_chardev.plain_errors import OptionsError
 
 
 def parse_backend(id: str, text: str, warn: Callable[[str], object]) -> Any:
@@ -30,9 +30,7 @@ def parse_backend(id: str, text: str, warn: Callable[[str], object]) -> Any:
     return spec.backend
 
 
-async def open_backend(
-    service: Service, command: str, arguments: dict[str, Any], as_json: bool
-) -> None:
+def open_backend(service: Service, command: str, arguments: dict[str, Any], as_json: bool) -> None:
     """Run *command*, chardev-add or chardev-change, and print the path of a PTY.
 
     Relative paths are ours, if the service is of this machine.
@@ -40,4 +38,4 @@ async def open_backend(
     backend = arguments["backend"]
     if service.is_local:
         backend = with_absolute_paths(BACKEND, backend)
-    say_pty(await service.execute(command, {**arguments, "backend": backend}), as_json)
+    say_pty(service.execute(command, {**arguments, "backend": backend}), as_json)

@@ -28,9 +28,9 @@ def list_command(socket: str | None, what: str | None, as_json: bool) -> None:
     whether somebody or something is there, and else in how many seconds it is tried again. On
     a terminal the table is cut to its width.
     """
-    from trio_chardev.cli import client, listing
+    from trio_chardev.cli import asking, listing
 
-    client.run(socket, listing.LISTS[what or "consoles"], as_json)
+    asking.run(socket, listing.LISTS[what or "consoles"], as_json)
 
 
 @cli.command("top", short_help="Show live how consoles and other chardevs fare.")
@@ -95,10 +95,10 @@ def show_command(socket: str | None, id: str, as_json: bool) -> None:
 
     It is a chardev, or a device such as a bridge. Of a console and the device that a bridge joins with it, both are shown.
     """
-    from trio_chardev.cli import client
+    from trio_chardev.cli import asking
     from trio_chardev.cli.show import show
 
-    client.run(socket, show, id, as_json)
+    asking.run(socket, show, id, as_json)
 
 
 @cli.command("add")
@@ -174,7 +174,7 @@ def _open_backend(
 ) -> None:
     """Run chardev-add or chardev-change, or print the help that *backend* asks for."""
     load_plugins()
-    from trio_chardev.cli import client
+    from trio_chardev.cli import asking
     from trio_chardev.cli.change import open_backend, parse_backend
     from trio_chardev.cli.options import GRAMMAR
     from trio_chardev.options.keyval import HelpRequested
@@ -184,7 +184,7 @@ def _open_backend(
     except HelpRequested as request:
         say(GRAMMAR.help_text(request.subject))
         return
-    client.run(socket, open_backend, command, {"id": id, "backend": parsed, **more}, as_json)
+    asking.run(socket, open_backend, command, {"id": id, "backend": parsed, **more}, as_json)
 
 
 @cli.command("remove", short_help="Remove the chardev ID, or a device such as a bridge.")
@@ -195,9 +195,9 @@ def remove_command(socket: str | None, id: str) -> None:
 
     A chardev that is in use can't be removed: remove the bridge first.
     """
-    from trio_chardev.cli import client, control
+    from trio_chardev.cli import asking, control
 
-    client.run(socket, control.remove, id)
+    asking.run(socket, control.remove, id)
 
 
 @cli.command("bridge")
@@ -214,17 +214,19 @@ def bridge_command(socket: str | None, a: str, b: str, options: str) -> None:
     \b
       trio-chardev bridge board board-console when-closed=hold,notice=on
     """
-    from trio_chardev.cli import client, control
-    from trio_chardev.devices.bridge import BridgeOptions
-    from trio_chardev.options.grammar import help_text
-    from trio_chardev.options.keyval import HelpRequested
+    from trio_chardev.cli import asking
 
-    try:
-        arguments = control.parse_bridge(a, b, options, warn)
-    except HelpRequested:
-        say(help_text("", {"bridge": BridgeOptions}, "bridge"))
-    else:
-        client.run(socket, client.execute, "device_add", arguments)
+    arguments = {"driver": "bridge", "id": f"{a}-bridge"}
+    if options:  # else what a bridge is need not be known, and imported
+        from trio_chardev.cli.bridge import help_text, parse_options
+        from trio_chardev.options.keyval import HelpRequested
+
+        try:
+            arguments |= parse_options(options, warn)
+        except HelpRequested:
+            say(help_text())
+            return
+    asking.run(socket, asking.execute, "device_add", {**arguments, "chardev": a, "peer": b})
 
 
 @cli.command("break", short_help="Send a break to the device ID.")
@@ -232,9 +234,9 @@ def bridge_command(socket: str | None, a: str, b: str, options: str) -> None:
 @DEVICE
 def break_command(socket: str | None, id: str) -> None:
     """Send a break to the device that ID, or its console, leads to."""
-    from trio_chardev.cli import client, control
+    from trio_chardev.cli import asking, control
 
-    client.run(socket, control.send_break, id)
+    asking.run(socket, control.send_break, id)
 
 
 @cli.command("lend")
@@ -248,9 +250,9 @@ def lend_command(socket: str | None, id: str, pty: bool, as_json: bool) -> None:
     Its users and its console stay. It is closed, until 'return'. With --pty it stays open, for the program that uses the PTY,
     and is back when that closes it.
     """
-    from trio_chardev.cli import client, control
+    from trio_chardev.cli import asking, control
 
-    client.run(socket, control.lend, id, pty, as_json)
+    asking.run(socket, control.lend, id, pty, as_json)
 
 
 @cli.command("return")
@@ -259,9 +261,9 @@ def lend_command(socket: str | None, id: str, pty: bool, as_json: bool) -> None:
 @JSON
 def return_command(socket: str | None, id: str, as_json: bool) -> None:
     """Take the device ID back that was lent."""
-    from trio_chardev.cli import client, control
+    from trio_chardev.cli import asking, control
 
-    client.run(socket, control.on_device, "chardev-return", id, as_json)
+    asking.run(socket, control.on_device, "chardev-return", id, as_json)
 
 
 @cli.command("retry")
@@ -269,9 +271,9 @@ def return_command(socket: str | None, id: str, as_json: bool) -> None:
 @DEVICE
 def retry_command(socket: str | None, id: str) -> None:
     """Try now to open or connect the device ID."""
-    from trio_chardev.cli import client, control
+    from trio_chardev.cli import asking, control
 
-    client.run(socket, control.on_device, "chardev-retry", id)
+    asking.run(socket, control.on_device, "chardev-retry", id)
 
 
 @cli.command("reload", short_help="Apply what the service's configuration says now.")
@@ -282,9 +284,9 @@ def reload_command(socket: str | None, as_json: bool) -> None:
 
     What has not changed is not touched. If something is wrong, or can't be applied, all is as before.
     """
-    from trio_chardev.cli import client, control
+    from trio_chardev.cli import asking, control
 
-    client.run(socket, control.reload, as_json)
+    asking.run(socket, control.reload, as_json)
 
 
 @cli.command("reopen-logs")
@@ -295,6 +297,6 @@ def reopen_logs_command(socket: str | None, id: str | None) -> None:
 
     That is for the time after a rotation. When it is done, the old files can be compressed.
     """
-    from trio_chardev.cli import client
+    from trio_chardev.cli import asking
 
-    client.run(socket, client.execute, "chardev-reopen-log", {} if id is None else {"id": id})
+    asking.run(socket, asking.execute, "chardev-reopen-log", {} if id is None else {"id": id})

@@ -1,36 +1,27 @@
-"""Commands that are clients of a service, or of QEMU: how they connect, ask and end.
-
-The server's answers go to standard output, errors to standard error.
-"""
+"""Commands that are clients of a service and do several things at a time; see `trio_chardev.cli.asking`."""
 
 from __future__ import annotations
 
-import errno
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any
 
 import attrs
 import trio
 
 from trio_chardev.backends.socket.addresses import SocketAddress, UnixAddress
+from trio_chardev.cli import asking
 from trio_chardev.cli.address import parse_address
 from trio_chardev.cli.errors import STATUS_OF_INTERRUPT
-from trio_chardev.cli.output import complain, printable
 from trio_chardev.cli.running import run_until_signal
-from trio_chardev.cli.tls_address import TlsAddress, tls_of
+from trio_chardev.cli.tls_address import tls_of
+from trio_chardev.qmp.client import reasons
 from trio_chardev.qmp.client.client import (
     QmpClient,
     QmpConnectionError,
     QmpError,
     open_qmp_client,
 )
-
-ANSWER_TIMEOUT = 5.0  # seconds for what an idle server does at once
-START_TIMEOUT = 1.0  # seconds in which a service that was just started begins to listen
-RETRY_INTERVAL = 0.05  # seconds
-_NOBODY: Final = (errno.ENOENT, errno.ECONNREFUSED)
 
 
 @attrs.frozen
@@ -53,19 +44,17 @@ class Service:
 
     async def ask(self, name: str, arguments: Mapping[str, Any] | None = None) -> Any:
         """Run a command that never blocks. Raises QmpError, and QmpConnectionError if it does."""
-        with trio.move_on_after(ANSWER_TIMEOUT):
+        with trio.move_on_after(asking.ANSWER_TIMEOUT):
             return await self.qmp.execute(name, arguments)
-        raise QmpConnectionError(
-            f"The QMP server '{self.address}' did not answer {name} "
-            f"within {ANSWER_TIMEOUT:g} seconds"
-        )
+        peer = reasons.name_of(self.address)
+        raise QmpConnectionError(reasons.slow_to_answer(peer, name, asking.ANSWER_TIMEOUT))
 
     async def ask_if_known(self, name: str, arguments: Mapping[str, Any] | None = None) -> Any:
         """Do as `ask`; return None if the server has no such command, as QEMU has not all."""
         try:
             return await self.ask(name, arguments)
         except QmpError as exc:
-            if exc.error_class != "CommandNotFound":
+            if not exc.is_unknown_command:
                 raise
             return None
 
@@ -89,16 +78,8 @@ def run(
         async with connected(address, negotiate=negotiate) as service:
             await function(service, *arguments, **more)
 
-    try:
+    with asking.telling_errors(in_qmp):
         run_until_signal(main, status_of_interrupt)
-    except QmpError as exc:
-        complain(printable(f"{exc.error_class if in_qmp else 'trio-chardev'}: {exc}"))
-        sys.exit(1)
-
-
-async def execute(service: Service, name: str, arguments: Mapping[str, Any]) -> None:
-    """Run a command that returns nothing of interest."""
-    await service.execute(name, arguments)
 
 
 @asynccontextmanager
@@ -108,34 +89,18 @@ async def connected(address: SocketAddress, *, negotiate: bool = True) -> AsyncI
     Raises QmpConnectionError if nobody listens, or if the server is busy or stopped.
     """
     tls = tls_of(address)
-    deadline = trio.current_time() + START_TIMEOUT
+    deadline = trio.current_time() + asking.START_TIMEOUT
     while True:
         is_connected = False
         try:
             async with open_qmp_client(
-                address, timeout=ANSWER_TIMEOUT, negotiate=negotiate, **tls
+                address, timeout=asking.ANSWER_TIMEOUT, negotiate=negotiate, **tls
             ) as qmp:
                 is_connected = True
                 yield Service(qmp, address)
             return
         except QmpConnectionError as exc:
-            if is_connected or not _is_nobody_there(exc):
+            if is_connected:
                 raise
-            if trio.current_time() >= deadline:
-                raise QmpConnectionError(f"{exc}; {_how_to_start(address)}") from exc
-        await trio.sleep(RETRY_INTERVAL)
-
-
-def _is_nobody_there(error: BaseException) -> bool:
-    """Was the connection refused, or is there no such socket?"""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__cause__
-    return cause is not None and cause.errno in _NOBODY
-
-
-def _how_to_start(address: SocketAddress) -> str:
-    if address == parse_address(None):
-        return "start a service with 'trio-chardev serve'"
-    options = f"tcp:{address},tls-creds=ID" if isinstance(address, TlsAddress) else address.name
-    return f"start a service with 'trio-chardev serve --qmp {options},server=on,wait=off'"
+            asking.check_may_come(exc, address, is_late=trio.current_time() >= deadline)
+        await trio.sleep(asking.RETRY_INTERVAL)

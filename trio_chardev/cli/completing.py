@@ -5,13 +5,15 @@ It imports little, so that small commands start quickly.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 if TYPE_CHECKING:
-    from trio_chardev.cli.client import Service
+    from trio_chardev.qmp.client.plain import PlainQmpClient
 
 TIMEOUT: Final = 0.3  # seconds in which the service has to answer; a person waits
 
@@ -32,35 +34,37 @@ def completer(choose: Chooser) -> Completer:
 
 def _ask(socket: str | None, choose: Chooser) -> list[str]:
     """The names at a service; none if it does not answer in time, for whatever reason."""
-    import trio
-
     from trio_chardev.cli.address import parse_address
-    from trio_chardev.cli.client import connected
-    from trio_chardev.cli.running import run
-    from trio_chardev.errors import ChardevError
-    from trio_chardev.qmp.client.client import QmpError
+    from trio_chardev.cli.tls_address import tls_of
+    from trio_chardev.plain_errors import ChardevError
+    from trio_chardev.qmp.client.plain import open_plain_client
 
-    names: list[str] = []
+    until = time.monotonic() + TIMEOUT
+    try:
+        address = parse_address(socket)
+        qmp = open_plain_client(address, timeout=TIMEOUT, **tls_of(address))
+        with contextlib.closing(qmp):
+            return list(choose(_stats(qmp, until)))
+    except ChardevError:
+        return []
 
-    async def main() -> None:
-        with trio.move_on_after(TIMEOUT):
-            async with connected(parse_address(socket)) as service:
-                names.extend(choose(await _stats(service)))
+
+def _stats(qmp: PlainQmpClient, until: float) -> Mapping[str, Any]:
+    """What query-chardev-stats returns; of QEMU, as much as it has."""
+    from trio_chardev.qmp.errors import QmpError
 
     try:
-        run(main)
-    except* (ChardevError, QmpError):
-        names.clear()
-    return names
+        stats: Mapping[str, Any] = qmp.execute("query-chardev-stats", timeout=_left(until))
+    except QmpError as exc:
+        if not exc.is_unknown_command:
+            raise
+        rows = qmp.execute("query-chardev", timeout=_left(until))
+        stats = {"chardevs": [{"id": row["label"], "kind": ""} for row in rows], "devices": []}
+    return stats
 
 
-async def _stats(service: Service) -> Mapping[str, Any]:
-    """What query-chardev-stats returns; of QEMU, as much as it has."""
-    stats = await service.ask_if_known("query-chardev-stats")
-    if stats is not None:
-        return dict(stats)
-    rows = await service.ask("query-chardev")
-    return {"chardevs": [{"id": row["label"], "kind": ""} for row in rows], "devices": []}
+def _left(until: float) -> float:
+    return max(0.0, until - time.monotonic())
 
 
 def _boards(stats: Mapping[str, Any], side: str) -> Iterable[str]:

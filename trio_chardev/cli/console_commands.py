@@ -19,9 +19,9 @@ def clients_command(socket: str | None, id: str | None, as_json: bool) -> None:
 
     SENT counts the bytes that a client has got, BEHIND those that it has yet to get.
     """
-    from trio_chardev.cli import client, listing
+    from trio_chardev.cli import asking, listing
 
-    client.run(socket, listing.list_clients, as_json, id)
+    asking.run(socket, listing.list_clients, as_json, id)
 
 
 @cli.command("send")
@@ -135,10 +135,10 @@ def history_command(
       trio-chardev history board --since changed
       trio-chardev history board -f --max 1000
     """
-    from trio_chardev.cli import client
+    from trio_chardev.cli import asking
     from trio_chardev.cli.history import history
 
-    client.run(
+    asking.run(
         socket,
         history,
         id,
@@ -167,10 +167,10 @@ def logs_command(socket: str | None, id: str, follow: bool, lines: int | None) -
     \b
       trio-chardev logs board --lines 20 -f
     """
-    from trio_chardev.cli import client
+    from trio_chardev.cli import asking
     from trio_chardev.cli.logs import logs
 
-    client.run(socket, logs, id, lines=lines, follow=follow)
+    asking.run(socket, logs, id, lines=lines, follow=follow)
 
 
 @cli.command("mark")
@@ -183,9 +183,9 @@ def mark_command(socket: str | None, id: str, name: str, as_json: bool) -> None:
 
     Its cursor is printed. ID is a console.
     """
-    from trio_chardev.cli import client, control
+    from trio_chardev.cli import asking, control
 
-    client.run(socket, control.mark, id, name, as_json)
+    asking.run(socket, control.mark, id, name, as_json)
 
 
 @cli.command("kick")
@@ -198,10 +198,10 @@ def kick_command(socket: str | None, id: str, client: int, reason: str | None) -
 
     'clients' shows their numbers.
     """
-    from trio_chardev.cli import client as module, control
+    from trio_chardev.cli import asking, control
 
     more = {} if reason is None else {"reason": reason}
-    module.run(socket, control.on_client, "chardev-kick", id, client, more)
+    asking.run(socket, control.on_client, "chardev-kick", id, client, more)
 
 
 @cli.command("give")
@@ -213,6 +213,6 @@ def give_command(socket: str | None, id: str, client: int) -> None:
 
     That is for consoles where not all have it: write=first and write=one.
     """
-    from trio_chardev.cli import client as module, control
+    from trio_chardev.cli import asking, control
 
-    module.run(socket, control.on_client, "chardev-give-write", id, client, {})
+    asking.run(socket, control.on_client, "chardev-give-write", id, client, {})

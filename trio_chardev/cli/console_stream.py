@@ -9,7 +9,8 @@ from typing import Any, Final, TypeAlias
 import trio
 
 from trio_chardev.backends.socket.addresses import InetAddress
-from trio_chardev.cli.client import ANSWER_TIMEOUT, Service
+from trio_chardev.cli.asking import ANSWER_TIMEOUT
+from trio_chardev.cli.client import Service
 from trio_chardev.cli.names import Board
 from trio_chardev.cli.tls_address import TlsAddress
 from trio_chardev.errors import ChardevError

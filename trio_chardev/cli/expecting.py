@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any
 
 from trio_chardev.cli.client import Service
-from trio_chardev.cli.names import board_of
+from trio_chardev.cli.names import STATS, board_in
 from trio_chardev.cli.output import is_terminal, say_bytes, say_json
-from trio_chardev.cli.transcript import PIECE, WAIT, Transcript, bounds_of, cursor_of
+from trio_chardev.cli.transcript import (
+    HISTORY,
+    PIECE,
+    WAIT,
+    Transcript,
+    ask_cursor,
+    bounds_in,
+    cursor_in,
+)
 from trio_chardev.core.expect import expect
 from trio_chardev.errors import BackendError, ExpectError, ExpectTimeoutError
 from trio_chardev.protocols.terminal import QueryFilter
@@ -27,19 +36,20 @@ async def wait_for(
 
     Prints what came, up to its end. Raises BackendError if it has not come; then all is printed.
     """
-    console = (await board_of(service, name)).console_side
+    console = board_in(await service.ask_if_known(STATS), name).console_side
     if since is None:
-        _, start = await bounds_of(service, console)
+        _, start = bounds_in(await service.ask(STATS, {"id": console}))
     else:
-        start = await cursor_of(service, console, since)
-    transcript = Transcript(service, console, start)
+        start = cursor_in(await service.ask(HISTORY, ask_cursor(console, since)), since)
+    transcript = Transcript(console, start)
     came = bytearray()
     rest = bytearray()
 
     async def receive(max_bytes: int) -> bytes:
         data = b""
         while not data:
-            data = await transcript.read(wait=WAIT, max_bytes=min(max_bytes, PIECE))
+            ask = transcript.ask("base64", wait=WAIT, max_bytes=min(max_bytes, PIECE))
+            data = base64.b64decode(transcript.take(await service.execute(HISTORY, ask)))
         came.extend(data)
         return data
 

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-import trio
 
-from trio_chardev.cli.client import ANSWER_TIMEOUT, Service
+from trio_chardev.cli.asking import Service
 from trio_chardev.cli.names import Board, boards_of
 from trio_chardev.cli.table import place_of
-from trio_chardev.qmp.client.client import QmpError
 
 Row = Mapping[str, Any]
 MAX_ASKED: Final = 1000  # serial lines whose settings are asked for
@@ -74,18 +72,16 @@ class Facts:
         return f"{state}, more wait" if self.chardevs[id]["others-wait"] else state
 
 
-async def facts_of(service: Service) -> Facts | None:
+def facts_of(service: Service) -> Facts | None:
     """Ask for all; None if the server is QEMU. Raises as `Service.ask`."""
-    chardevs = await service.ask_if_known("query-chardev-details")
+    chardevs = service.ask_if_known("query-chardev-details")
     if chardevs is None:
         return None
-    stats = await service.ask("query-chardev-stats")
-    lines: dict[str, Row] = {}
+    stats = service.ask("query-chardev-stats")
     asked = [row["label"] for row in chardevs if has_settings(row["backend"])][:MAX_ASKED]
-    with trio.move_on_after(ANSWER_TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            for id in asked:
-                nursery.start_soon(_ask_line, service, id, lines)
+    replies = service.ask_each("chardev-get-line", ({"id": id} for id in asked))
+    # Without a line are those that are gone, or have lost it, and those that don't answer in time.
+    lines = {id: got.value for id, got in zip(asked, replies, strict=False) if got.error is None}
     return Facts(
         chardevs={row["label"]: row for row in chardevs},
         stats={row["id"]: row for row in stats["chardevs"]},
@@ -99,10 +95,3 @@ async def facts_of(service: Service) -> Facts | None:
 def has_settings(backend: Row) -> bool:
     """May a chardev with this backend have a speed and the like?"""
     return bool(backend["type"] == "serial" or backend["data"].get("rfc2217"))
-
-
-async def _ask_line(service: Service, id: str, lines: dict[str, Row]) -> None:
-    try:
-        lines[id] = await service.execute("chardev-get-line", {"id": id})
-    except QmpError:  # it is gone, or its line
-        return

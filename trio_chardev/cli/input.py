@@ -6,7 +6,7 @@ import os
 import sys
 from collections import deque
 
-from trio_chardev.errors import OptionsError, strerror
+from trio_chardev.plain_errors import OptionsError, strerror
 from trio_chardev.workers import run_in_worker
 
 READ_SIZE = 1 << 16  # bytes

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from trio_chardev.cli.client import Service
+from trio_chardev.cli.asking import Service
 from trio_chardev.cli.facts import Facts, facts_of
-from trio_chardev.cli.names import Board, board_of
+from trio_chardev.cli.names import STATS, Board, board_in
 from trio_chardev.cli.output import say_json
 from trio_chardev.cli.table import Row, duration, say_table
 
 _FLOWS: Final = ("to-peer", "to-chardev")
 
 
-async def list_consoles(service: Service, as_json: bool) -> None:
+def list_consoles(service: Service, as_json: bool) -> None:
     """Print a row for each board and other chardev; QEMU tells less of each."""
-    facts = await facts_of(service)
+    facts = facts_of(service)
     if facts is None:
-        await _list_qemu(service, as_json)
+        _list_qemu(service, as_json)
     elif as_json:
         say_json([board_json(facts, board) for board in facts.boards])
     else:
@@ -27,8 +27,8 @@ async def list_consoles(service: Service, as_json: bool) -> None:
         say_table([("CONSOLE", "DEVICE", "STATE", "CLIENTS", "LAST OUTPUT"), *rows])
 
 
-async def _list_qemu(service: Service, as_json: bool) -> None:
-    chardevs = await service.ask("query-chardev")
+def _list_qemu(service: Service, as_json: bool) -> None:
+    chardevs = service.ask("query-chardev")
     if as_json:
         say_json(chardevs)
         return
@@ -70,9 +70,9 @@ def board_json(facts: Facts, board: Board) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
 
 
-async def list_devices(service: Service, as_json: bool) -> None:
+def list_devices(service: Service, as_json: bool) -> None:
     """Print a row for each bridge, listener and the like."""
-    devices = await service.ask("query-devices")
+    devices = service.ask("query-devices")
     if as_json:
         say_json(devices)
     else:
@@ -92,12 +92,12 @@ def _device_row(device: Mapping[str, Any]) -> Row:
     )
 
 
-async def list_clients(service: Service, as_json: bool, name: str | None = None) -> None:
+def list_clients(service: Service, as_json: bool, name: str | None = None) -> None:
     """Print a row for each client, of the console *name* or of all."""
     arguments = {}
     if name is not None:
-        arguments["id"] = (await board_of(service, name)).console_side
-    clients = await service.ask("query-clients", arguments)
+        arguments["id"] = board_in(service.ask_if_known(STATS), name).console_side
+    clients = service.ask("query-clients", arguments)
     if as_json:
         say_json(clients)
     else:
@@ -118,7 +118,7 @@ def _client_row(client: Mapping[str, Any]) -> Row:
     )
 
 
-LISTS: Final[Mapping[str, Callable[..., Awaitable[None]]]] = {
+LISTS: Final[Mapping[str, Callable[..., None]]] = {
     "consoles": list_consoles,
     "devices": list_devices,
     "clients": list_clients,

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from trio_chardev.errors import OptionsError, strerror
+from trio_chardev.plain_errors import OptionsError, strerror
 
 PIECE: Final = 1 << 16  # bytes at once
 LOOKS: Final = 4

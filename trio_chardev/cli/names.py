@@ -12,12 +12,13 @@ from typing import Any, Final
 
 import attrs
 
-from trio_chardev.cli.client import Service
-from trio_chardev.errors import OptionsError
+from trio_chardev.plain_errors import OptionsError
 
 CONSOLE: Final = "console"
 """The kind of consoles."""
 ENDING: Final = "-console"
+STATS: Final = "query-chardev-stats"
+"""The command that says what there is."""
 MAX_NAMED = 20  # names in an error
 
 
@@ -98,12 +99,12 @@ def find(boards: Sequence[Board], name: str) -> Board:
     raise OptionsError(f"there is no '{name}'; there is: {shown or 'nothing'}")
 
 
-async def board_of(service: Service, name: str) -> Board:
-    """Ask the service which board *name* means; QEMU, which knows none, takes it as it is.
+def board_in(stats: Mapping[str, Any] | None, name: str) -> Board:
+    """Find the board that *name* means in what query-chardev-stats returns.
 
-    Raises OptionsError if it is unknown, and what `Service.ask` raises.
+    Without *stats* the server is QEMU, which knows none, and takes the name as it is. Raises
+    OptionsError if it is unknown.
     """
-    stats = await service.ask_if_known("query-chardev-stats")
     if stats is None:
         return Board(name=name, device=name, console=name)
     kinds = {row["id"]: row["kind"] for row in stats["chardevs"]}

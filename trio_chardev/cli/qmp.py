@@ -1,4 +1,4 @@
-"""``trio-chardev qmp`` and ``events``: QMP as it is."""
+"""``trio-chardev qmp -`` and ``events``: QMP as it is, as long as it goes on."""
 
 from __future__ import annotations
 
@@ -8,21 +8,15 @@ from typing import Any, Final
 from trio_chardev.cli.client import Service
 from trio_chardev.cli.input import Lines
 from trio_chardev.cli.output import complain, say, say_json
-from trio_chardev.cli.schema import Schema, needs_schema, settle
+from trio_chardev.cli.qmp_command import SCHEMA, settle_by
+from trio_chardev.cli.schema import needs_schema
 from trio_chardev.cli.words import parse_line
-from trio_chardev.errors import OptionsError
+from trio_chardev.plain_errors import OptionsError
 from trio_chardev.qmp.client.client import QmpError, QmpEvent, QmpEvents
 from trio_chardev.qmp.json.encoder import encode
 
 # Events that may wait while the reader of our output is slow; more are lost, which is reported.
 MAX_EVENTS: Final = 1 << 16
-
-
-async def run_command(service: Service, name: str, arguments: dict[str, Any]) -> None:
-    """Run a command and print its result as JSON. *arguments* are those of `parse_arguments`."""
-    schema = await _schema_of(service) if needs_schema(arguments) else None
-    settle(arguments, schema, name)
-    say_json(await service.execute(name, arguments))
 
 
 async def run_script(service: Service) -> None:
@@ -37,23 +31,15 @@ async def run_script(service: Service) -> None:
                 if line.lstrip().startswith("{"):  # QMP, to be taken at its word
                     say_json(await service.execute(name, arguments))
                 else:
-                    await run_command(service, name, arguments)
+                    entities = None
+                    if needs_schema(arguments):
+                        entities = await service.ask_if_known(SCHEMA)
+                    settle_by(entities, arguments, name)
+                    say_json(await service.execute(name, arguments))
         except OptionsError as exc:
             raise OptionsError(f"line {number}: {exc}") from exc
         except QmpError as exc:
             raise QmpError(f"line {number}: {exc}", exc.error_class) from exc
-
-
-async def _schema_of(service: Service) -> Schema:
-    """The schema of the server; ours, if it can't tell."""
-    entities = await service.ask_if_known("query-qmp-schema")
-    if entities is None:
-        from trio_chardev.qmp.commands.table import COMMANDS
-        from trio_chardev.qmp.schema import qmp_schema
-        from trio_chardev.qmp.server.events import EVENTS
-
-        entities = qmp_schema(COMMANDS, EVENTS)
-    return Schema(entities)
 
 
 async def print_events(service: Service) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,6 +12,7 @@ import trio
 from trio_chardev.cli.errors import STATUS_OF_INTERRUPT
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import OptionsError, strerror
+from trio_chardev.garbage import collect_again
 from trio_chardev.readiness import NO_ROOM
 
 T = TypeVar("T")
@@ -25,9 +25,7 @@ def run(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
     async def main() -> T:
         nonlocal has_begun
         has_begun = True
-        if not gc.isenabled():
-            gc.freeze()  # else the first collection looks through all that was imported
-            gc.enable()
+        collect_again()
         return await function(*arguments)
 
     try:

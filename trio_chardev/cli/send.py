@@ -17,9 +17,9 @@ import trio
 from trio_chardev.cli.client import Service
 from trio_chardev.cli.console_stream import Stream, closed_at_end, dial, send_some
 from trio_chardev.cli.input import read_some
-from trio_chardev.cli.names import Board, board_of
+from trio_chardev.cli.names import STATS, Board, board_in
 from trio_chardev.cli.output import say, say_json
-from trio_chardev.cli.transcript import bounds_of
+from trio_chardev.cli.transcript import bounds_in
 from trio_chardev.core.nursery import open_background_nursery
 from trio_chardev.errors import BackendError, OptionsError
 
@@ -36,7 +36,7 @@ async def send(
 
     Raises OptionsError if there is no console, BackendError if nobody would get the text.
     """
-    board = await board_of(service, name)
+    board = board_in(await service.ask_if_known(STATS), name)
     console = board.console_side
     await _check_device(service, board)
     async with _attached(service, board) as (stream, attached):
@@ -68,7 +68,7 @@ async def _attached(
 ) -> AsyncIterator[tuple[Stream, Mapping[str, Any]]]:
     """Be a client of the console; gives the connection, our number and the cursor where we begin."""
     if not service.is_local:
-        _, end = await bounds_of(service, board.console_side)
+        _, end = bounds_in(await service.ask(STATS, {"id": board.console_side}))
         stream, client = await dial(service, board, "write")
         with closed_at_end(stream):
             yield stream, {"client": client, "cursor": end}

@@ -7,23 +7,23 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trio_chardev.cli.client import Service
+from trio_chardev.cli.asking import Service
 from trio_chardev.cli.facts import Facts, facts_of
 from trio_chardev.cli.names import Board, find
 from trio_chardev.cli.output import printable, say, say_json
 from trio_chardev.cli.spelled import members, spelled
 from trio_chardev.cli.table import GAP, LEAST, duration, terminal_width, wrapped
-from trio_chardev.errors import OptionsError
+from trio_chardev.plain_errors import OptionsError
 
 Pair = tuple[str, str]
 Marks = Sequence[Mapping[str, Any]]
 
 
-async def show(service: Service, name: str, as_json: bool) -> None:
+def show(service: Service, name: str, as_json: bool) -> None:
     """Print what is known of *name*. Raises OptionsError if there is no such thing."""
-    facts = await facts_of(service)
+    facts = facts_of(service)
     if facts is None:
-        _say(await _of_qemu(service, name), as_json)
+        _say(_of_qemu(service, name), as_json)
         return
     devices = {device["id"]: device for device in facts.devices}
     if name in devices and name not in facts.chardevs:
@@ -32,7 +32,7 @@ async def show(service: Service, name: str, as_json: bool) -> None:
     board = find(facts.boards, name)
     marks: Marks = []
     if board.console is not None:
-        marks = await service.ask("query-marks", {"id": board.console})
+        marks = service.ask("query-marks", {"id": board.console})
     if as_json:
         say_json(_all_of(facts, board, marks))
         return
@@ -40,8 +40,8 @@ async def show(service: Service, name: str, as_json: bool) -> None:
     _say_pairs(pairs)
 
 
-async def _of_qemu(service: Service, name: str) -> Mapping[str, Any]:
-    for row in await service.ask("query-chardev"):
+def _of_qemu(service: Service, name: str) -> Mapping[str, Any]:
+    for row in service.ask("query-chardev"):
         if row["label"] == name:
             found: Mapping[str, Any] = row
             return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -27,7 +26,11 @@ def say_table(rows: Sequence[Row]) -> None:
 
 def terminal_width() -> int | None:
     """How many columns standard output has, if it is a terminal."""
-    return shutil.get_terminal_size().columns if is_terminal() else None
+    if not is_terminal():
+        return None
+    import shutil  # which imports five ways to compress
+
+    return shutil.get_terminal_size().columns
 
 
 def duration(seconds: float) -> str:

@@ -12,8 +12,8 @@ import attrs
 
 from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress
 from trio_chardev.cli.output import warn
-from trio_chardev.errors import OptionsError
 from trio_chardev.options.values import path_text
+from trio_chardev.plain_errors import OptionsError
 
 if TYPE_CHECKING:  # few need them
     from trio_chardev.access.tls_creds import TlsCredsX509

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from trio_chardev.cli import client
+from trio_chardev.cli import asking
 from trio_chardev.cli.address import parse_address
 from trio_chardev.cli.output import printable, say, say_json
 from trio_chardev.cli.table import terminal_width, wrapped
-from trio_chardev.qmp.client.client import QmpConnectionError
+from trio_chardev.qmp.errors import QmpConnectionError
 from trio_chardev.version import __version__
 
 
@@ -17,12 +17,12 @@ def show(socket: str | None, as_json: bool) -> None:
     answer: Any = None
     reason = ""
 
-    async def ask(service: client.Service) -> None:
+    def ask(service: asking.Service) -> None:
         nonlocal answer
-        answer = await service.ask("query-version")
+        answer = service.ask("query-version")
 
     try:
-        client.run(socket, ask)
+        asking.run(socket, ask)
     except QmpConnectionError as exc:
         reason = str(exc)
     if as_json:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from trio_chardev.cli.schema import Bare
-from trio_chardev.errors import OptionsError
+from trio_chardev.plain_errors import OptionsError
 from trio_chardev.qmp.json.codec import Decoder, Malformed, Message
 
 
