@@ -19,6 +19,7 @@ FOLDER = Path(trio_chardev.__file__).parent
 LEAVES = {"errors", "events", "plain_errors", "version"}
 BASE = LEAVES | {
     "access",
+    "cached_path",
     "files",
     "garbage",
     "importing",

@@ -48,6 +48,21 @@ class Sandbox:
         finally:
             os.close(parent)
 
+    def open_cached(self, path: str) -> int | None:
+        """Return an O_PATH descriptor of *path*, or None, without waiting; see `cached_path`.
+
+        It is in the sandbox if it is there when it is open, whatever led to it.
+        """
+        from trio_chardev.cached_path import open_cached  # it needs ctypes, which commands do without
+
+        fd = open_cached(path)
+        if fd is None or self._folders is None:
+            return fd
+        if self._contains(os.readlink(f"/proc/self/fd/{fd}")):
+            return fd
+        os.close(fd)
+        return None
+
     def locate(self, path: str) -> Place:
         """Find the place *path*, not following a link there. Raises what `open` raises."""
         folder, name = os.path.split(path)
@@ -73,10 +88,14 @@ class Sandbox:
 
     def _find(self, real: str, path: str) -> None:
         """Raise BackendError if *real*, to which *path* was resolved, is outside."""
-        for folder in self._folders or ():
-            if real == folder or real.startswith(os.path.join(folder, "")):
-                return
-        raise BackendError(f"'{path}' is outside of the sandbox")
+        if not self._contains(real):
+            raise BackendError(f"'{path}' is outside of the sandbox")
+
+    def _contains(self, real: str) -> bool:
+        return any(
+            real == folder or real.startswith(os.path.join(folder, ""))
+            for folder in self._folders or ()
+        )
 
 
 EVERYWHERE = Sandbox()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
+import os
 import select
 import socket
 import threading
@@ -15,7 +17,8 @@ import trio
 import trio.testing
 
 from tests.disk import eventually
-from trio_chardev import files
+from tests.threads import Threads
+from trio_chardev import cached_path, files
 from trio_chardev.backends.socket import dialer
 from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, UnixAddress
 from trio_chardev.backends.socket.dialer import (
@@ -91,6 +94,70 @@ async def test_cancelling_leaves_nothing_open(tmp_path: Path) -> None:
                 server.accept()
 
 
+@pytest.fixture
+def uncached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the kernel say that to look a path up may take long."""
+
+    def refuse(function: str, *args: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(cached_path, "call", refuse)
+
+
+@pytest.fixture
+def everything_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' folder may be on an overlay, which is not known to be local."""
+    monkeypatch.setattr(cached_path.LocalMounts, "have", lambda mounts, fd: True)
+
+
+@pytest.mark.parametrize("length", [50, 107])
+@pytest.mark.usefixtures("everything_local")
+async def test_a_path_that_the_kernel_has_in_memory_needs_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    threads = Threads(monkeypatch)
+    threads.run_out()
+    monkeypatch.chdir(tmp_path)
+    path = "s" * length
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(1)
+        with await connect(UnixAddress(path)) as sock:
+            assert sock.getpeername() == path
+            assert not sock.getblocking()
+    assert threads.asked == 0
+
+
+@pytest.mark.usefixtures("uncached")
+async def test_a_path_that_is_not_in_memory_is_looked_up_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = Threads(monkeypatch)
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(1)
+        with await connect(UnixAddress(path)) as sock:
+            assert sock.getpeername() == path
+    assert threads.asked == 1
+
+
+@pytest.mark.usefixtures("everything_local")
+async def test_without_proc_a_path_is_looked_up_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = Threads(monkeypatch)
+    monkeypatch.setattr(dialer, "path_of_open", lambda fd: b"%s/none/%d" % (bytes(tmp_path), fd))
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(1)
+        with await connect(UnixAddress(path)) as sock:
+            assert sock.getpeername() == path
+    assert threads.asked == 1
+
+
+@pytest.mark.usefixtures("uncached")
 async def test_a_path_that_hangs_holds_up_nobody_and_leaves_nothing_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +196,7 @@ async def test_a_path_that_hangs_holds_up_nobody_and_leaves_nothing_open(
                 assert late.recv(1) == b""
 
 
+@pytest.mark.usefixtures("uncached")
 async def test_one_that_is_cancelled_as_it_connects_has_the_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -212,9 +212,14 @@ def path_for_kernel(path: bytes, sandbox: Sandbox = EVERYWHERE) -> Iterator[byte
         return
     fd = sandbox.open(os.fsdecode(path), os.O_PATH | os.O_CLOEXEC)
     try:
-        yield b"/proc/self/fd/%d" % fd
+        yield path_of_open(fd)
     finally:
         os.close(fd)
+
+
+def path_of_open(fd: int) -> bytes:
+    """A name for connect(2) of the open file *fd*."""
+    return b"/proc/self/fd/%d" % fd
 
 
 # ---------------------------------------------------------------- from the kernel

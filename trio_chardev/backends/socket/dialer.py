@@ -1,7 +1,7 @@
 """Where connected sockets come from: the interface, and its implementation for a client.
 
-Nothing here blocks: names of hosts and files are looked up in a thread, and if a UNIX server's
-queue is full, which a non-blocking connect(2) reports as EAGAIN, it is tried again after a pause.
+Nothing here blocks: names of hosts are looked up in a thread, and so are those of files, unless the kernel
+has them in memory (`trio_chardev.cached_path`). If a UNIX server's queue is full, which a non-blocking connect(2) reports as EAGAIN, it is tried again after a pause.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Protocol
 import trio
 
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
-from trio_chardev.backends.socket.addresses import Endpoint, SocketAddress
+from trio_chardev.backends.socket.addresses import Endpoint, SocketAddress, path_of_open
 from trio_chardev.backends.socket.resolving import resolve
 from trio_chardev.core.peer import Outlook
 from trio_chardev.errors import BackendError
@@ -108,17 +108,19 @@ async def _connect_to(endpoint: Endpoint, sandbox: Sandbox) -> socket.socket:
 async def _start_connecting(endpoint: Endpoint, sandbox: Sandbox) -> tuple[socket.socket, int]:
     """Return a socket and connect(2)'s error code, once the server's queue has room.
 
-    A path is looked up in a thread, as its disk may hang whatever the socket's mode is. If
-    Cancelled meanwhile, wait for that, as long as a file may take: the server may have the client
-    already.
+    A path that has to be looked up in a thread may be on a disk that hangs, whatever the socket's mode
+    is. If Cancelled meanwhile, wait for that, as long as a file may take: the server may have the
+    client already.
     """
     pause = QUEUE_PAUSE
     while True:
-        if endpoint.is_path:
-            sock, code = await finish_on_files(_call_connect, endpoint, sandbox, discard=_discard)
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not endpoint.is_path:
             sock, code = _call_connect(endpoint, sandbox)
+        elif (cached := _connect_cached(endpoint, sandbox)) is not None:
+            sock, code = cached
+        else:
+            sock, code = await finish_on_files(_call_connect, endpoint, sandbox, discard=_discard)
         if code != errno.EAGAIN or endpoint.family != socket.AF_UNIX:
             return sock, code
         sock.close()
@@ -134,6 +136,21 @@ def _call_connect(endpoint: Endpoint, sandbox: Sandbox) -> tuple[socket.socket, 
     except BaseException:
         sock.close()
         raise
+
+
+def _connect_cached(endpoint: Endpoint, sandbox: Sandbox) -> tuple[socket.socket, int] | None:
+    """Do as `_call_connect`, without waiting. None if that can't be done, or fails for a reason to be told."""
+    fd = sandbox.open_cached(os.fsdecode(endpoint.address))
+    if fd is None:
+        return None
+    try:
+        sock, code = _call_connect(Endpoint(endpoint.family, path_of_open(fd)), EVERYWHERE)
+    finally:
+        os.close(fd)
+    if code in (0, errno.EAGAIN):
+        return sock, code
+    sock.close()
+    return None
 
 
 def _discard(result: tuple[socket.socket, int]) -> None:
