@@ -49,6 +49,15 @@ class QmpConnection:
         self.read_line()
         self.time(command("qmp_capabilities"))
 
+    def wait_started(self) -> None:
+        """Wait until the server has started whole: ours, until it has imported what commands need.
+
+        Otherwise the first command waits for that. This one fails, in every server.
+        """
+        self.sock.sendall(command("chardev-remove", id="nonesuch"))
+        while b'"error"' not in self.read_line():  # there may be events
+            pass
+
     def execute(self, message: bytes) -> bytes:
         """Send *message* and return the line of its reply, skipping events."""
         self.sock.sendall(message)

@@ -135,8 +135,13 @@ class QmpServer:
 
 
 @contextlib.contextmanager
-def qmp_server(contender: Contender, *options: str) -> Iterator[QmpServer]:
-    """Start *contender*'s server with a chardev for its monitor, and connect to it."""
+def qmp_server(
+    contender: Contender, *options: str, wait_started: bool = True
+) -> Iterator[QmpServer]:
+    """Start *contender*'s server with a chardev for its monitor, and connect to it.
+
+    Without *wait_started* the first command may wait for the rest of the start.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         path = f"{folder}/qmp.sock"
         # Without wait=on QEMU 7.2 may greet a client twice that comes too early.
@@ -151,6 +156,8 @@ def qmp_server(contender: Contender, *options: str) -> Iterator[QmpServer]:
         with running(command) as process, connect(path, process) as sock:
             client = QmpConnection(sock)
             client.negotiate()
+            if wait_started:
+                client.wait_started()
             yield QmpServer(client, process.pid, folder)
 
 

@@ -18,7 +18,7 @@ def startup(contender: Contender, size: int) -> list[float]:
     times = []
     for _ in range(size):
         begin = time.perf_counter()
-        with qmp_server(contender):
+        with qmp_server(contender, wait_started=False):
             times.append(time.perf_counter() - begin)
     return times
 

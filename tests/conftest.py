@@ -16,6 +16,7 @@ from trio.abc import Instrument
 
 from tests.forking import Forking
 from tests.stalls import StallWatch
+from trio_chardev.cached_path import open_cached
 from trio_chardev.core.fast import ways
 from trio_chardev.importing import import_the_rest
 
@@ -49,6 +50,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     ways.are_taken = not config.getoption("--plain")
+    if (root := open_cached("/")) is not None:  # the first use leaves a descriptor open, in no test
+        os.close(root)
     # Else each of hundreds of processes compiles the same modules; without a cache nothing is kept.
     if config.pluginmanager.has_plugin("cacheprovider"):
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

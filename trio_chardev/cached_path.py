@@ -31,7 +31,7 @@ _MOUNT_ID = re.compile(rb"^mnt_id:\s*(\d+)$", re.MULTILINE)  # proc_pid_fdinfo(5
 
 
 class LocalMounts:
-    """The mounts of `LOCAL` file systems that there are now."""
+    """The mounts of `LOCAL` file systems that there are now; it keeps a descriptor open."""
 
     __slots__ = ("_fd", "_ids", "_poll")
 

@@ -53,7 +53,8 @@ class Sandbox:
 
         It is in the sandbox if it is there when it is open, whatever led to it.
         """
-        from trio_chardev.cached_path import open_cached  # it needs ctypes, which commands do without
+        # Not before, as it needs ctypes, which commands do without.
+        from trio_chardev.cached_path import open_cached
 
         fd = open_cached(path)
         if fd is None or self._folders is None:
