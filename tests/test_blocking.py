@@ -106,7 +106,7 @@ ALLOWED = {
     "cli.output._discard": KERNEL,
     "cached_path.LocalMounts._look": KERNEL,
     "cached_path._read": KERNEL,
-    "access.sandbox.Sandbox.open_cached": KERNEL,
+    "access.sandbox.Sandbox.contains": KERNEL,
     "core.splicing.SplicePipe.read_all": READY,
     # who serves nobody
     "cli.demo.Demo._read_pty": ALONE,

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from trio_chardev import cached_path
-from trio_chardev.access.sandbox import Sandbox
 from trio_chardev.cached_path import LocalMounts, open_cached
 
 
@@ -129,25 +128,3 @@ def test_a_mount_that_comes_or_goes_is_noticed(tmp_path: Path) -> None:
     found = subprocess.run(command, check=False, capture_output=True, text=True)
     assert found.stderr == ""
     assert found.stdout.split() == ["none", "tmpfs", "none"]
-
-
-# ---------------------------------------------------------------- in a sandbox
-
-
-def test_a_sandbox_gives_what_is_in_it(tmp_path: Path) -> None:
-    inside, outside = tmp_path / "in", tmp_path / "out"
-    for folder in (inside, outside):
-        folder.mkdir()
-        (folder / "f").touch()
-    (inside / "there").symlink_to("f")
-    (inside / "away").symlink_to(outside / "f")
-    (outside / "back").symlink_to(inside / "f")
-    sandbox = Sandbox([str(inside)])
-    assert target(sandbox.open_cached(f"{inside}/f")) == f"{inside}/f"
-    assert target(sandbox.open_cached(f"{inside}/there")) == f"{inside}/f"
-    assert target(sandbox.open_cached(f"{outside}/back")) == f"{inside}/f"
-    before = descriptors()
-    assert sandbox.open_cached(f"{inside}/away") is None
-    assert sandbox.open_cached(f"{outside}/f") is None
-    assert sandbox.open_cached(f"{inside}/../out/f") is None
-    assert descriptors() == before

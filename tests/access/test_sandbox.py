@@ -124,6 +124,30 @@ def test_a_link_that_is_a_folder_when_it_is_read_is_an_error_and_no_crash(
         sandbox.check(str(inside / "link" / "f"))
 
 
+def test_what_is_open_is_in_it_whatever_led_there(inside: Path, outside: Path) -> None:
+    for folder in (inside, outside):
+        (folder / "f").touch()
+    (inside / "away").symlink_to(outside / "f")
+    (outside / "back").symlink_to(inside / "f")
+
+    def is_in(path: Path) -> bool:
+        fd = os.open(path, os.O_PATH)
+        try:
+            assert EVERYWHERE.contains(fd)
+            return Sandbox([str(inside)]).contains(fd)
+        finally:
+            os.close(fd)
+
+    assert is_in(inside / "f")
+    assert is_in(outside / "back")
+    assert not is_in(outside / "f")
+    assert not is_in(inside / "away")
+    fd = os.open(inside / "f", os.O_PATH)
+    (inside / "f").rename(outside / "moved")
+    assert not Sandbox([str(inside)]).contains(fd)
+    os.close(fd)
+
+
 def test_nothing_of_another_name_that_begins_alike_is_in_it(inside: Path) -> None:
     (inside.parent / "inside2").write_bytes(b"x")
     with pytest.raises(BackendError, match="outside"):

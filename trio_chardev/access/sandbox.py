@@ -48,21 +48,9 @@ class Sandbox:
         finally:
             os.close(parent)
 
-    def open_cached(self, path: str) -> int | None:
-        """Return an O_PATH descriptor of *path*, or None, without waiting; see `cached_path`.
-
-        It is in the sandbox if it is there when it is open, whatever led to it.
-        """
-        # Not before, as it needs ctypes, which commands do without.
-        from trio_chardev.cached_path import open_cached
-
-        fd = open_cached(path)
-        if fd is None or self._folders is None:
-            return fd
-        if self._contains(os.readlink(f"/proc/self/fd/{fd}")):
-            return fd
-        os.close(fd)
-        return None
+    def contains(self, fd: int) -> bool:
+        """Is the open file *fd* in it now, whatever path has led to it? Raises OSError."""
+        return self._folders is None or self._has(os.readlink(f"/proc/self/fd/{fd}"))
 
     def locate(self, path: str) -> Place:
         """Find the place *path*, not following a link there. Raises what `open` raises."""
@@ -89,10 +77,10 @@ class Sandbox:
 
     def _find(self, real: str, path: str) -> None:
         """Raise BackendError if *real*, to which *path* was resolved, is outside."""
-        if not self._contains(real):
+        if not self._has(real):
             raise BackendError(f"'{path}' is outside of the sandbox")
 
-    def _contains(self, real: str) -> bool:
+    def _has(self, real: str) -> bool:
         return any(
             real == folder or real.startswith(os.path.join(folder, ""))
             for folder in self._folders or ()

@@ -20,6 +20,7 @@ import trio
 from trio_chardev.access.sandbox import EVERYWHERE, Sandbox
 from trio_chardev.backends.socket.addresses import Endpoint, SocketAddress, path_of_open
 from trio_chardev.backends.socket.resolving import resolve
+from trio_chardev.cached_path import open_cached
 from trio_chardev.core.peer import Outlook
 from trio_chardev.errors import BackendError
 from trio_chardev.files import finish_on_files
@@ -140,10 +141,12 @@ def _call_connect(endpoint: Endpoint, sandbox: Sandbox) -> tuple[socket.socket, 
 
 def _connect_cached(endpoint: Endpoint, sandbox: Sandbox) -> tuple[socket.socket, int] | None:
     """Do as `_call_connect`, without waiting. None if that can't be done, or fails for a reason to be told."""
-    fd = sandbox.open_cached(os.fsdecode(endpoint.address))
+    fd = open_cached(os.fsdecode(endpoint.address))
     if fd is None:
         return None
     try:
+        if not sandbox.contains(fd):
+            return None
         sock, code = _call_connect(Endpoint(endpoint.family, path_of_open(fd)), EVERYWHERE)
     finally:
         os.close(fd)
