@@ -288,7 +288,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "qmp/server/turn.py": (("spend", "renew", "left_for_output"), QMP_TESTS),
     "qmp/server/monitor.py": (
         (
-            *("_on_receive", "_work_through", "_take_backlog", "_work_for", "_take_turns"),
+            *("_on_receive", "_work_through", "_take_turns"),
             *("_read_or_pause", "_pause", "_go_on", "_is_owed"),
         ),
         (
@@ -296,6 +296,10 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tests/qmp/server/test_half_close.py",
             "tests/qmp/commands/test_descriptor.py",
         ),
+    ),
+    "qmp/server/dispatcher.py": (
+        ("take_backlog", "_run_for"),
+        ("tests/qmp/server/test_dispatcher.py", *QMP_TESTS),
     ),
     "qmp/json/codec.py": (
         ("feed_some", "_take_one", "_take_ordinary", "_scan_ordinary"),

@@ -64,14 +64,14 @@ class News:
     event: object
     time_ns: int
     origin: object
-    """The monitor whose client's command caused it."""
+    """The dispatcher of the command that caused it."""
 
     id: str | None
     """The chardev that the event is about: clients on that chardev itself are not told."""
 
     def is_for(self, monitor: Monitor) -> bool:
         """Should the client of *monitor* be told?"""
-        return monitor is not self.origin and monitor.chardev.id != self.id
+        return monitor.dispatcher is not self.origin and monitor.chardev.id != self.id
 
     @functools.cached_property
     def message(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class DeviceMonitor(AttachedMonitor):
 
     @property
     def is_current(self) -> bool:
-        return Origin.of_now() is self._monitor
+        return Origin.of_now() is self._monitor.dispatcher
 
     async def serve_session(self, object_id: str) -> None:
         """Serve one client. A crash ends its session for good: the state file forgets it."""

@@ -34,7 +34,7 @@ from trio_chardev.errors import BackendError
 from trio_chardev.qmp.client.client import QmpClient, QmpConnectionError, QmpError, open_qmp_client
 from trio_chardev.qmp.commands.context import Context, Host, NoArguments
 from trio_chardev.qmp.commands.descriptor import query_yank
-from trio_chardev.qmp.server import monitor
+from trio_chardev.qmp.server import dispatcher
 from trio_chardev.registry import Registry, open_registry
 from trio_chardev.service import open_service
 
@@ -666,7 +666,7 @@ async def test_descriptors_wait_with_the_messages_that_they_came_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind a command that waits more is read, and with it more descriptors."""
-    monkeypatch.setattr(monitor, "PATIENCE", 0.01)
+    monkeypatch.setattr(dispatcher, "PATIENCE", 0.01)
     waiting = {"path": str(tmp_path / "w")}
     backend = {
         "type": "socket",

@@ -15,7 +15,7 @@ from tests.peers import need
 from tests.services import until
 from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, UnixAddress
 from trio_chardev.backends.socket.socket import SocketBackend, SocketOptions
-from trio_chardev.qmp.server import monitor
+from trio_chardev.qmp.server import dispatcher
 from trio_chardev.service import Service, open_service
 
 KINDS = ["tcp", "unix"]
@@ -87,7 +87,7 @@ async def test_it_gets_large_answers_whole_and_then_the_end(
 async def test_it_gets_the_answer_of_a_command_that_takes_long(
     place: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitor, "PATIENCE", 0.01)
+    monkeypatch.setattr(dispatcher, "PATIENCE", 0.01)
     async with served(place, kind, tmp_path) as (service, address):
         answers: list[Any] = []
 
@@ -109,7 +109,7 @@ async def test_it_gets_the_answer_of_a_command_that_takes_long(
 async def test_a_command_ends_when_its_client_was_let_go(
     place: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitor, "PATIENCE", 0.01)
+    monkeypatch.setattr(dispatcher, "PATIENCE", 0.01)
     async with served(place, kind, tmp_path, linger_ms=100) as (service, address):
         answers = await asked(address, hanging(tmp_path / "h"))
         assert len(answers) == 2

@@ -21,7 +21,7 @@ from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.backends.socket.tls import TlsConnection
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.qmp.client.client import QmpConnectionError, QmpError, open_qmp_client
-from trio_chardev.qmp.server import listener, monitor
+from trio_chardev.qmp.server import dispatcher, listener
 from trio_chardev.service import Service, open_service
 
 
@@ -70,7 +70,7 @@ async def test_a_slow_command_of_one_does_not_delay_another(tmp_path: Path) -> N
 async def test_a_client_that_leaves_cancels_its_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitor, "PATIENCE", 0.05)
+    monkeypatch.setattr(dispatcher, "PATIENCE", 0.05)
     async with open_service() as service:
         await listen(service, tmp_path / "q")
         with trio.fail_after(5):

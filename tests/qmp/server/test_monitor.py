@@ -22,7 +22,7 @@ from trio_chardev.options.backend import BackendOptions
 from trio_chardev.qmp.commands.context import Command, Context, Host, NoArguments
 from trio_chardev.qmp.commands.session import CapabilitiesArguments, qmp_capabilities
 from trio_chardev.qmp.commands.table import COMMANDS
-from trio_chardev.qmp.server import monitor as module
+from trio_chardev.qmp.server import dispatcher, monitor as module
 from trio_chardev.qmp.server.answers import LONGEST_DESC
 from trio_chardev.qmp.server.events import Shutdown, message_of
 from trio_chardev.qmp.server.monitor import Monitor
@@ -369,7 +369,7 @@ async def test_the_leaving_is_heard_behind_commands_that_were_not_taken(
         await begin_slow(world)
         for _ in range(3):
             world.send("echo")
-        await trio.sleep(module.PATIENCE + 0.1)
+        await trio.sleep(dispatcher.PATIENCE + 0.1)
         assert world.device.unread == 0
         world.device.connect(False)
         await trio.testing.wait_all_tasks_blocked()
@@ -383,7 +383,7 @@ async def test_commands_read_ahead_are_run_in_order(
 ) -> None:
     async with open_world() as world:
         await begin_slow(world)
-        await trio.sleep(module.PATIENCE + 0.1)
+        await trio.sleep(dispatcher.PATIENCE + 0.1)
         for _ in range(3):
             world.send("slow", "echo")
             await trio.testing.wait_all_tasks_blocked()
@@ -396,7 +396,7 @@ async def test_commands_read_ahead_are_run_in_order(
 async def test_what_is_read_ahead_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
     async with open_world() as world:
         await begin_slow(world)
-        await trio.sleep(module.PATIENCE + 0.1)
+        await trio.sleep(dispatcher.PATIENCE + 0.1)
         world.device.feed(b" " * 1_000_000)
         await trio.testing.wait_all_tasks_blocked()
         assert world.device.unread > 1_000_000 - 4 * module.READ_AHEAD
@@ -413,7 +413,10 @@ async def test_a_change_that_its_client_leaves_alone_is_undone() -> None:
         return {}
 
     async with open_world() as world:
-        world.monitor.commands = {**world.monitor.commands, "change": Command(NoArguments, change)}
+        world.monitor.dispatcher.commands = {
+            **world.monitor.dispatcher.commands,
+            "change": Command(NoArguments, change),
+        }
         await world.registry.add("c", FakeOptions(device=other))
         async with world.registry["c"].attach(be_change=stateless):
             await world.negotiate()
@@ -432,7 +435,7 @@ async def test_a_change_that_its_client_leaves_alone_is_undone() -> None:
 async def test_a_client_that_does_not_read_is_not_read_either(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "OUTPUT_SUSPENDS", 20_000)
+    monkeypatch.setattr(dispatcher, "OUTPUT_SUSPENDS", 20_000)
     async with open_world() as world:
         await world.negotiate()
         world.device.room = 0
@@ -461,7 +464,7 @@ async def test_output_goes_on_where_it_stopped() -> None:
 
 async def test_a_reply_may_be_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit of the output is for events, which the client did not ask for."""
-    monkeypatch.setattr(module, "OUTPUT_SUSPENDS", 1000)
+    monkeypatch.setattr(dispatcher, "OUTPUT_SUSPENDS", 1000)
     monkeypatch.setattr(module, "OUTPUT_LIMIT", 2000)
     async with open_world() as world:
         await world.negotiate()
@@ -476,7 +479,7 @@ async def test_a_client_that_does_not_take_its_events_is_let_go(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And the next one finds a monitor that works, though commands of the first were left."""
-    monkeypatch.setattr(module, "OUTPUT_SUSPENDS", 1000)
+    monkeypatch.setattr(dispatcher, "OUTPUT_SUSPENDS", 1000)
     monkeypatch.setattr(module, "OUTPUT_LIMIT", 2000)
     async with open_world() as world:
         await world.negotiate()

@@ -14,7 +14,7 @@ import trio.testing
 from tests.qmp.server.test_monitor import World, open_world, wire
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.qmp.commands.context import Command, Context, NoArguments
-from trio_chardev.qmp.server import monitor as module
+from trio_chardev.qmp.server import dispatcher, monitor as module
 from trio_chardev.qmp.server.monitor import Monitor
 from trio_chardev.qmp.server.turn import TURN, WAITING
 from trio_chardev.testing import CancelAtStep
@@ -59,7 +59,10 @@ async def finish(world: World, count: int) -> int:
 
 
 def add_command(world: World, name: str, handler: Callable[[Context, NoArguments], Any]) -> None:
-    world.monitor.commands = {**world.monitor.commands, name: Command(NoArguments, handler)}
+    world.monitor.dispatcher.commands = {
+        **world.monitor.dispatcher.commands,
+        name: Command(NoArguments, handler),
+    }
 
 
 @pytest.mark.parametrize("unit", [ECHO, b"}", b"[]", b"\xff", b"{}"])
@@ -93,7 +96,7 @@ async def test_so_it_is_with_what_has_waited_for_another_command(
         await world.negotiate()
         world.send("slow")
         world.device.feed(unit * COUNT)
-        await trio.sleep(module.PATIENCE + 0.1)
+        await trio.sleep(dispatcher.PATIENCE + 0.1)
         assert world.device.unread == 0
         world.slow.gate.set()
         assert await finish(world, COUNT + 1) <= MOST
@@ -187,7 +190,7 @@ async def test_reading_on_goes_on_though_output_is_sent_meanwhile(
         await world.negotiate()
         world.device.room = 10
         world.send("slow", "echo")
-        await trio.sleep(module.PATIENCE + 0.1)
+        await trio.sleep(dispatcher.PATIENCE + 0.1)
         world.monitor.send_event({"event": "X"})
         for _ in range(10):
             world.device.make_room(10)
@@ -211,7 +214,7 @@ class Cut:
             add_command(world, "at-once", self._count_at_once)
             chardev = world.registry["m"]
             world.monitor.detach()
-            monitor = Monitor(chardev, world.monitor.commands, world.host)
+            monitor = Monitor(chardev, world.monitor.dispatcher.commands, world.host)
             scope = trio.CancelScope()
             injector = CancelAtStep(k, when, scope)
             async with trio.open_nursery() as nursery:

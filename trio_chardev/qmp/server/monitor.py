@@ -1,9 +1,8 @@
 """A QMP monitor: the frontend of a chardev that runs commands.
 
-Input is handled in the task that read it: it is decoded there, and commands that need not wait
-run and are answered at once, so that a round trip costs no second task. A command that waits goes
-to the worker task, and so does all that comes after it, in order (except exec-oob). While the
-worker is busy nothing more is read. So a client that pipelines without end meets the backpressure
+Input is handled in the task that read it: it is decoded there, and the `Dispatcher` answers at once
+what need not wait, so that a round trip costs no second task. While a command waits nothing more is
+read. So a client that pipelines without end meets the backpressure
 of its socket, and one that sends its commands, shuts down its side and waits for the answers
 (``printf ... | socat - UNIX:...``) gets them all, as its end of file is not read before. When a
 command takes longer than PATIENCE, the monitor does read on, to notice if the client leaves. Then
@@ -32,22 +31,17 @@ from trio_chardev.core.frontend import Frontend
 from trio_chardev.events import BackendEvent, Event
 from trio_chardev.qmp.commands.context import Command, Context, Direction, Host
 from trio_chardev.qmp.json.codec import Malformed
-from trio_chardev.qmp.server.answers import answer, answer_now, waits
 from trio_chardev.qmp.server.descriptors import NamedFds
-from trio_chardev.qmp.server.monitor_client import MonitorClient, PassedFds
-from trio_chardev.qmp.server.origin import Origin
+from trio_chardev.qmp.server.dispatcher import OUTPUT_SUSPENDS, Dispatcher
+from trio_chardev.qmp.server.monitor_client import MonitorClient
 from trio_chardev.qmp.server.output import Output
-from trio_chardev.qmp.server.session import NOTHING, QmpError, Request
-from trio_chardev.qmp.server.turn import OUTPUT, PRETTY_OUTPUT, WAITING, Turn
+from trio_chardev.qmp.server.turn import OUTPUT, PRETTY_OUTPUT, Turn
 from trio_chardev.qmp.version import VERSION
 
 log = logging.getLogger(__name__)
 
-OUTPUT_SUSPENDS = 1 << 24  # unsent bytes at which no more commands are taken
 OUTPUT_LIMIT = OUTPUT_SUSPENDS + (1 << 20)  # unsent bytes at which the client is disconnected
-PATIENCE = 0.5  # seconds of a command after which the monitor looks whether its client has left
 READ_AHEAD = 1 << 16  # about how many bytes of commands are read meanwhile
-OOB_QUEUE = 8  # commands that wait or run while oob is enabled (as in QEMU)
 LEAVING_INTERVAL = 0.01  # seconds between looks at a client that waits for its last answers
 SILENCE = 30.0  # seconds without qmp_capabilities until a client has to make way for others
 
@@ -60,17 +54,15 @@ class Monitor:
     commands: Mapping[str, Command]
     host: Host
     pretty: bool = False
+    dispatcher: Dispatcher = attrs.field(init=False)
+    """Runs the client's commands; it is the `Origin` of what they cause."""
     _frontend: Frontend | None = attrs.field(default=None, init=False)
-    _client: MonitorClient | None = attrs.field(default=None, init=False)
     _held: int = attrs.field(default=0, init=False)  # this client's part of host.quota
     _out: Output = attrs.field(init=False)
     _came: trio.Event = attrs.field(factory=trio.Event, init=False)
     _left: trio.Event = attrs.field(factory=trio.Event, init=False)
     _fds: NamedFds = attrs.field(factory=NamedFds, init=False)
     _turn: Turn = attrs.field(init=False)
-    _work_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    _worker: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
-    _watcher: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _half_closed: trio.lowlevel.ParkingLot = attrs.field(
         factory=trio.lowlevel.ParkingLot, init=False
     )
@@ -82,6 +74,7 @@ class Monitor:
         if self.host.trace is not None:
             self._out.on_put = self._trace_out
         self._turn = Turn(PRETTY_OUTPUT if self.pretty else OUTPUT)
+        self.dispatcher = Dispatcher(self.commands, self._out, self._turn)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the chardev's clients, one after another, until cancelled.
@@ -114,9 +107,9 @@ class Monitor:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._out.run, self._go_on)
-                nursery.start_soon(self._work)
+                nursery.start_soon(self.dispatcher.run, self._go_on)
                 nursery.start_soon(self._take_turns)
-                nursery.start_soon(self._watch)
+                nursery.start_soon(self.dispatcher.watch, self._read_or_pause)
                 nursery.start_soon(self._watch_leaving)
                 if self.chardev.is_started:  # its backend has one client after another
                     nursery.start_soon(self._watch_silence)
@@ -157,11 +150,15 @@ class Monitor:
 
     # ------------------------------------------------------------ clients
 
+    @property
+    def _client(self) -> MonitorClient | None:
+        return self.dispatcher.client
+
     def _on_event(self, event: BackendEvent) -> None:
         if event is Event.OPENED:
             self._end_client()
             context = Context(self.host, chardev=self.chardev, fds=self._fds)
-            self._client = MonitorClient(context, who=self.chardev.backend.peer.who)
+            self.dispatcher.client = MonitorClient(context, self.chardev.backend.peer.who)
             self._out.put({"QMP": {"version": VERSION, "capabilities": ["oob"]}})
             self._out.flush()
             self._newcomer.unpark_all()
@@ -176,10 +173,9 @@ class Monitor:
     def _end_client(self) -> None:
         if self._client is not None:
             self._client.close()
-        self._client = None
+        self.dispatcher.drop_client()
         self._out.clear()
         self._count_memory()
-        self._work_scope.cancel()
 
     def _disconnect(self, why: str) -> None:
         log.warning("monitor '%s': its client %s; it is let go", self.chardev.id, why)
@@ -204,7 +200,7 @@ class Monitor:
 
         Commands that only wait for the next turn are run in any case.
         """
-        if client.backlog and not self._is_suspended(client):
+        if client.backlog and not self.dispatcher.is_suspended(client):
             return True
         owed = client.queue or client.backlog or len(self._out)
         return bool(owed) and self.chardev.backend.peer.is_lingering
@@ -251,7 +247,7 @@ class Monitor:
         if client.http_guard.is_browser(data):
             self._disconnect("is a web browser")
             return len(data)
-        was_suspended = self._is_suspended(client)
+        was_suspended = self.dispatcher.is_suspended(client)
         if was_suspended and client.ahead >= READ_AHEAD:
             return 0
         if was_suspended:
@@ -264,7 +260,7 @@ class Monitor:
         self._count_memory()
         if client is not self._client:
             return len(data)
-        if self._turn.is_over or (not was_suspended and self._is_suspended(client)):
+        if self._turn.is_over or (not was_suspended and self.dispatcher.is_suspended(client)):
             self._pause()
         return taken
 
@@ -278,91 +274,9 @@ class Monitor:
             pos = client.feed(data, pos)
             if self.host.trace is not None:
                 self._trace_in(client, known)
-            self._take_backlog(client)
+            self.dispatcher.take_backlog(client)
             turn.spend(decoder.effort - before)
         return pos
-
-    def _is_suspended(self, client: MonitorClient) -> bool:
-        """Must *client* wait? As in QEMU, with one command, or eight with oob, in the queue."""
-        limit = OOB_QUEUE if client.context.session.is_oob_enabled else 1
-        return len(client.queue) >= limit or len(self._out) >= OUTPUT_SUSPENDS
-
-    def _take_backlog(self, client: MonitorClient) -> None:
-        """Run or queue the messages of the backlog, as far as the turn goes."""
-        backlog = client.backlog
-        size = len(self._out)
-        most, most_size = self._turn.left, size + self._turn.left_for_output
-        count = 0
-        while (
-            backlog and client is self._client and count < most and not self._is_suspended(client)
-        ):
-            count += 1
-            message = backlog.popleft()
-            if isinstance(message, PassedFds):
-                client.context.keep_passed(message.fds)
-                continue
-            if isinstance(message, Malformed):
-                request = Request("", {}, NOTHING, error=QmpError(message.desc))
-            else:
-                request = client.context.session.parse(message)
-            if not request.is_oob and (
-                client.queue or waits(self.commands, client.context, request)
-            ):
-                client.queue.append(request)
-                self._worker.unpark_all()
-                self._watcher.unpark_all()
-            else:
-                with Origin(self):
-                    reply = answer_now(self.commands, client.context, request)
-                self._put_reply(request, reply)
-                if len(self._out) >= most_size:
-                    break
-        self._turn.spend(count, len(self._out) - size)
-
-    async def _work(self) -> None:
-        """Run the queued requests one after another."""
-        while True:
-            client = self._client
-            if client is None or not client.queue:
-                await self._worker.park()
-            else:
-                with trio.CancelScope() as self._work_scope:
-                    await self._work_for(client)
-                self._read_or_pause()
-
-    async def _work_for(self, client: MonitorClient) -> None:
-        """Run the requests of *client*, until it leaves."""
-        while client is self._client:
-            if not client.queue:
-                await self._worker.park()
-                continue
-            request = client.queue[0]
-            with Origin(self):
-                reply = await answer(self.commands, client.context, request)
-            if client is self._client:  # else it left
-                client.queue.popleft()
-                client.is_read_on = False
-                self._turn.spend(WAITING)
-                self._put_reply(request, reply)
-                self._take_backlog(client)
-                self._out.flush()
-                self._count_memory()
-            self._read_or_pause()
-            if self._turn.is_over:
-                await trio.lowlevel.checkpoint()
-
-    async def _watch(self) -> None:
-        """Have the monitor read on when a command takes long, to notice that its client leaves."""
-        while True:
-            client = self._client
-            if client is not None and client.queue:
-                request = client.queue[0]
-                await trio.sleep(PATIENCE)
-                if client is not self._client or not client.queue or client.queue[0] is not request:
-                    continue
-                client.is_read_on = True
-                self._read_or_pause()
-            await self._watcher.park()
 
     async def _take_turns(self) -> None:
         """Begin a new turn after each, when other tasks have run."""
@@ -374,12 +288,20 @@ class Monitor:
             self._turn.renew()
             self._go_on()
 
+    def _go_on(self) -> None:
+        """Take more commands, now that the client has taken output or a turn begins."""
+        if self._client is not None:
+            self.dispatcher.take_backlog(self._client)
+            self._out.flush()
+            self._count_memory()
+        self._read_or_pause()
+
     def _read_or_pause(self) -> None:
         """Read on, unless the client must wait: for other tasks, for the worker, for its output."""
         client = self._client
         if client is None:
             self._read()
-        elif self._turn.is_over or (self._is_suspended(client) and not client.is_read_on):
+        elif self._turn.is_over or (self.dispatcher.is_suspended(client) and not client.is_read_on):
             self._pause()
         else:
             self._read()
@@ -394,15 +316,7 @@ class Monitor:
         if self._frontend is not None and self._frontend.is_attached:
             self._frontend.pause_input()
 
-    # ------------------------------------------------------------ output
-
-    def _put_reply(self, request: Request, reply: dict[str, Any]) -> None:
-        if "error" in reply:
-            log.debug("QMP '%s': %s: %s", self.chardev.id, request.name, reply["error"]["desc"])
-        if request.reply_id is not NOTHING:
-            reply["id"] = request.reply_id
-        if not self.host.is_quitting or request.name == "quit":
-            self._out.put(reply)
+    # ------------------------------------------------------------ the trace
 
     def _trace_in(self, client: MonitorClient, known: int) -> None:
         """Note the messages of the backlog after the first *known*."""
@@ -419,11 +333,3 @@ class Monitor:
         peer = "" if self._client is None else self._client.who
         if self.host.trace is not None:
             self.host.trace.note(direction, self.chardev.id, peer, message)
-
-    def _go_on(self) -> None:
-        """Take more commands, now that the client has taken output or a turn begins."""
-        if self._client is not None:
-            self._take_backlog(self._client)
-            self._out.flush()
-            self._count_memory()
-        self._read_or_pause()

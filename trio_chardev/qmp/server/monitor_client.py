@@ -10,8 +10,8 @@ import trio
 
 from trio_chardev.backends.socket.http_guard import HttpGuard
 from trio_chardev.qmp.commands.context import Context
-from trio_chardev.qmp.json.codec import Decoder, Limits
-from trio_chardev.qmp.server.session import Request
+from trio_chardev.qmp.json.codec import Decoder, Limits, Malformed
+from trio_chardev.qmp.server.session import NOTHING, QmpError, Request
 
 MESSAGE: Final = Limits(size=1 << 20, tokens=64 << 10)
 """The limits of one message: it is decoded, run and answered in a few steps, while others wait."""
@@ -53,6 +53,16 @@ class MonitorClient:
         end = self.decoder.feed_some(data, pos, self.backlog)
         self.pending += end - pos + max(0, before - self.decoder.held)
         return end
+
+    def next_request(self) -> Request | None:
+        """Take the next entry of the backlog; None if it was no message."""
+        message = self.backlog.popleft()
+        if isinstance(message, PassedFds):
+            self.context.keep_passed(message.fds)
+            return None
+        if isinstance(message, Malformed):
+            return Request("", {}, NOTHING, error=QmpError(message.desc))
+        return self.context.session.parse(message)
 
     @property
     def held(self) -> int:

@@ -9,12 +9,12 @@ import attrs
 
 @attrs.define(eq=False)
 class Origin:
-    """A block in which a command of *monitor*'s client runs.
+    """A block in which a command of *dispatcher*'s client runs.
 
     Tasks that it starts inherit this through their context.
     """
 
-    monitor: object
+    dispatcher: object
     _is_at_work: bool = attrs.field(default=False, init=False)
     _token: Token[Origin | None] | None = attrs.field(default=None, init=False)
 
@@ -30,9 +30,9 @@ class Origin:
 
     @staticmethod
     def of_now() -> object:
-        """The monitor of the command that runs now; None if there is none."""
+        """The dispatcher of the command that runs now; None if there is none."""
         origin = _origin.get()
-        return origin.monitor if origin is not None and origin._is_at_work else None
+        return origin.dispatcher if origin is not None and origin._is_at_work else None
 
 
 _origin: ContextVar[Origin | None] = ContextVar("QMP command", default=None)
