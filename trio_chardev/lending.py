@@ -42,7 +42,7 @@ class _Loan:
     sandbox: Sandbox
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Lending:
     """Which chardevs of a registry have lent their device."""
 

@@ -53,7 +53,7 @@ RESERVED_ID = "type"
 """QEMU's container of chardevs is an object that has a property of this name itself."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Registry(Mapping[str, Chardev]):
     """The chardevs of one service, by id; made by `open_registry`."""
 

@@ -117,7 +117,7 @@ class DeviceMonitor(AttachedMonitor):
         self._monitor.detach()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Service:
     """A registry with its monitors; made by `open_service`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,22 @@ from trio_chardev.cli import warm_up
 def unfrozen() -> Iterator[None]:
     yield
     gc.unfreeze()
+
+
+async def test_the_event_loop_goes_on_sooner_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And as always afterwards, whatever has happened."""
+    during: list[float] = []
+
+    async def fail() -> None:
+        during.append(sys.getswitchinterval())
+        raise OSError
+
+    before = sys.getswitchinterval()
+    monkeypatch.setattr(warm_up, "have_all", fail)
+    with pytest.raises(OSError):  # noqa: PT011 - any
+        await warm_up.warm_up()
+    assert during == [pytest.approx(warm_up.TURN)]
+    assert sys.getswitchinterval() == before
 
 
 async def test_all_is_imported_and_is_no_matter_for_the_collector(

@@ -245,7 +245,7 @@ class _Returning(Leaving):
         return self._device.is_drained and self._terminal.is_drained
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Terminal:
     """The PTY to whose user a device is lent."""
 

@@ -39,7 +39,7 @@ COMES_BACK = (None, "dead", "stopping", "left")
 """Reasons for which we try to come back: the console may be there again."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Attach:
     """One run of the command."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from trio_chardev.cli import completing
-from trio_chardev.cli.group import SOCKET, cli
+from trio_chardev.cli.group import SOCKET, command
 
 
-@cli.command("attach", short_help="Be a terminal at the console ID.")
+@command("attach", short_help="Be a terminal at the console ID.")
 @SOCKET
 @click.argument("name", metavar="ID", shell_complete=completing.WITH_CONSOLE)
 @click.option("-r", "--read-only", is_flag=True, help="Only watch.")

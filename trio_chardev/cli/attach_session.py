@@ -53,7 +53,7 @@ class Place:
     history: int
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Session:
     """One connection."""
 

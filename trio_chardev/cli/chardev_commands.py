@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from trio_chardev.cli import completing
-from trio_chardev.cli.group import JSON, SOCKET, cli, load_plugins
+from trio_chardev.cli.group import JSON, SOCKET, command, load_plugins
 from trio_chardev.cli.output import say, warn
 
 NEW_ID = click.argument("id")
@@ -14,7 +14,7 @@ DEVICE = click.argument("id", shell_complete=completing.WITH_DEVICE)
 ANY = click.argument("id", shell_complete=completing.ALL)
 
 
-@cli.command("list")
+@command("list")
 @SOCKET
 @click.option(
     "--devices", "what", flag_value="devices", help="List bridges, listeners ... instead."
@@ -33,7 +33,7 @@ def list_command(socket: str | None, what: str | None, as_json: bool) -> None:
     asking.run(socket, listing.LISTS[what or "consoles"], as_json)
 
 
-@cli.command("top", short_help="Show live how consoles and other chardevs fare.")
+@command("top", short_help="Show live how consoles and other chardevs fare.")
 @SOCKET
 @click.argument("id", required=False, shell_complete=completing.ALL)
 @click.option("--once", is_flag=True, help="Print one table, with the rates of one interval.")
@@ -86,7 +86,7 @@ def top_command(
         client.run(socket, top.snapshots, wish, count or 1, as_json)
 
 
-@cli.command("show")
+@command("show")
 @SOCKET
 @ANY
 @JSON
@@ -101,7 +101,7 @@ def show_command(socket: str | None, id: str, as_json: bool) -> None:
     asking.run(socket, show, id, as_json)
 
 
-@cli.command("add")
+@command("add")
 @SOCKET
 @NEW_ID
 @click.argument("backend", metavar="KIND[,KEY=VALUE...]")
@@ -121,7 +121,7 @@ def add_command(socket: str | None, id: str, backend: str, as_json: bool) -> Non
     _open_backend(socket, "chardev-add", id, backend, {}, as_json)
 
 
-@cli.command("change")
+@command("change")
 @SOCKET
 @CHARDEV
 @click.argument("backend", metavar="KIND[,KEY=VALUE...]")
@@ -187,7 +187,7 @@ def _open_backend(
     asking.run(socket, open_backend, command, {"id": id, "backend": parsed, **more}, as_json)
 
 
-@cli.command("remove", short_help="Remove the chardev ID, or a device such as a bridge.")
+@command("remove", short_help="Remove the chardev ID, or a device such as a bridge.")
 @SOCKET
 @ANY
 def remove_command(socket: str | None, id: str) -> None:
@@ -200,7 +200,7 @@ def remove_command(socket: str | None, id: str) -> None:
     asking.run(socket, control.remove, id)
 
 
-@cli.command("bridge")
+@command("bridge")
 @SOCKET
 @click.argument("a", shell_complete=completing.CHARDEVS)
 @click.argument("b", shell_complete=completing.CHARDEVS)
@@ -229,7 +229,7 @@ def bridge_command(socket: str | None, a: str, b: str, options: str) -> None:
     asking.run(socket, asking.execute, "device_add", {**arguments, "chardev": a, "peer": b})
 
 
-@cli.command("break", short_help="Send a break to the device ID.")
+@command("break", short_help="Send a break to the device ID.")
 @SOCKET
 @DEVICE
 def break_command(socket: str | None, id: str) -> None:
@@ -239,7 +239,7 @@ def break_command(socket: str | None, id: str) -> None:
     asking.run(socket, control.send_break, id)
 
 
-@cli.command("lend")
+@command("lend")
 @SOCKET
 @DEVICE
 @click.option("--pty", is_flag=True, help="To the user of a PTY, whose path is printed.")
@@ -255,7 +255,7 @@ def lend_command(socket: str | None, id: str, pty: bool, as_json: bool) -> None:
     asking.run(socket, control.lend, id, pty, as_json)
 
 
-@cli.command("return")
+@command("return")
 @SOCKET
 @DEVICE
 @JSON
@@ -266,7 +266,7 @@ def return_command(socket: str | None, id: str, as_json: bool) -> None:
     asking.run(socket, control.on_device, "chardev-return", id, as_json)
 
 
-@cli.command("retry")
+@command("retry")
 @SOCKET
 @DEVICE
 def retry_command(socket: str | None, id: str) -> None:
@@ -276,7 +276,7 @@ def retry_command(socket: str | None, id: str) -> None:
     asking.run(socket, control.on_device, "chardev-retry", id)
 
 
-@cli.command("reload", short_help="Apply what the service's configuration says now.")
+@command("reload", short_help="Apply what the service's configuration says now.")
 @SOCKET
 @JSON
 def reload_command(socket: str | None, as_json: bool) -> None:
@@ -289,7 +289,7 @@ def reload_command(socket: str | None, as_json: bool) -> None:
     asking.run(socket, control.reload, as_json)
 
 
-@cli.command("reopen-logs")
+@command("reopen-logs")
 @SOCKET
 @click.argument("id", required=False, shell_complete=completing.CHARDEVS)
 def reopen_logs_command(socket: str | None, id: str | None) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from trio_chardev.cli import completing
-from trio_chardev.cli.group import JSON, SOCKET, cli
+from trio_chardev.cli.group import JSON, SOCKET, command
 
 ID = click.argument("id", shell_complete=completing.WITH_CONSOLE)
 
 
-@cli.command("clients", short_help="Print a table of the clients of consoles.")
+@command("clients", short_help="Print a table of the clients of consoles.")
 @SOCKET
 @click.argument("id", required=False, shell_complete=completing.WITH_CONSOLE)
 @JSON
@@ -24,7 +24,7 @@ def clients_command(socket: str | None, id: str | None, as_json: bool) -> None:
     asking.run(socket, listing.list_clients, as_json, id)
 
 
-@cli.command("send")
+@command("send")
 @SOCKET
 @ID
 @click.argument("text", required=False)
@@ -55,7 +55,7 @@ def send_command(
     client.run(socket, send, id, data, show_cursor=cursor, as_json=as_json)
 
 
-@cli.command("expect")
+@command("expect")
 @SOCKET
 @ID
 @click.argument("pattern")
@@ -103,7 +103,7 @@ def expect_command(
     client.run(socket, wait_for, id, compiled, timeout=timeout, since=since, as_json=as_json)
 
 
-@cli.command("history")
+@command("history")
 @SOCKET
 @ID
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until interrupted.")
@@ -149,7 +149,7 @@ def history_command(
     )
 
 
-@cli.command("logs")
+@command("logs")
 @SOCKET
 @click.argument("id", shell_complete=completing.ALL)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until interrupted.")
@@ -173,7 +173,7 @@ def logs_command(socket: str | None, id: str, follow: bool, lines: int | None) -
     asking.run(socket, logs, id, lines=lines, follow=follow)
 
 
-@cli.command("mark")
+@command("mark")
 @SOCKET
 @ID
 @click.argument("name")
@@ -188,7 +188,7 @@ def mark_command(socket: str | None, id: str, name: str, as_json: bool) -> None:
     asking.run(socket, control.mark, id, name, as_json)
 
 
-@cli.command("kick")
+@command("kick")
 @SOCKET
 @ID
 @click.argument("client", type=int)
@@ -204,7 +204,7 @@ def kick_command(socket: str | None, id: str, client: int, reason: str | None) -
     asking.run(socket, control.on_client, "chardev-kick", id, client, more)
 
 
-@cli.command("give")
+@command("give")
 @SOCKET
 @ID
 @click.argument("client", type=int)

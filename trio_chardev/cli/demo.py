@@ -46,7 +46,7 @@ class Peer:
     finish: Callable[[], None] = lambda: None
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Demo:
     """One run of the demo."""
 

@@ -5,7 +5,7 @@ It imports little, so that small commands start quickly.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import click
@@ -75,8 +75,6 @@ class Command(click.Command):
 class Group(Command, click.Group):
     """A group of such commands."""
 
-    command_class = Command
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands by section, each with a line that is not cut."""
         shown = {name for names in SECTIONS.values() for name in names}
@@ -119,6 +117,13 @@ def print_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
 )
 def cli() -> None:
     """Character devices whose backend can be changed while in use."""
+
+
+def command(
+    name: str, *, short_help: str | None = None
+) -> Callable[[Callable[..., None]], Command]:
+    """Make a command of a function, as `click.command` does."""
+    return click.command(name, cls=Command, short_help=short_help)
 
 
 SOCKET = click.option(

@@ -49,7 +49,7 @@ class _Trying:
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Later:
     """Makes objects, chardevs and devices as `Maker` does; those of a configuration perhaps later."""
 

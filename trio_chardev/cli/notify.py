@@ -18,7 +18,7 @@ SEND_TIMEOUT: Final = 2.0  # seconds that a message may wait for room in the man
 MAX_STATUS: Final = 1000  # characters; systemd drops what is longer than 4 KiB with all the rest
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Notifier:
     """Tells the service manager how the service is; `Notifier()` tells nobody."""
 

@@ -28,7 +28,6 @@ from trio_chardev.options.keyval import (
     parse_bool,
     structure_text,
 )
-from trio_chardev.options.legacy import parse_legacy
 from trio_chardev.options.members import TaggedUnion
 from trio_chardev.options.structure import structure
 from trio_chardev.qmp.server.state import Table
@@ -167,6 +166,8 @@ class Reader:
             self._add_qmp(said, text, id)
 
     def _add_qmp(self, said: str, text: str, id: str) -> None:
+        from trio_chardev.options.legacy import parse_legacy
+
         address, insecure = _split_insecure(text)
         legacy = parse_legacy(GRAMMAR, address, id)
         if legacy is None:

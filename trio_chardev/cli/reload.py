@@ -98,7 +98,7 @@ class Difference:
         )
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Reloader:
     """Reads the files of a running service again."""
 
@@ -188,7 +188,7 @@ class Reloader:
         return difference.result
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Change:
     """One application of a difference."""
 

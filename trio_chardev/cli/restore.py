@@ -57,6 +57,9 @@ def plan(
     state_file: StateFile, table: Table, base: Mapping[str, Any], union: TaggedUnion, say: Say
 ) -> Iterator[Wanted]:
     """Plan what to make of *table*; *base* is what the command line has of it."""
+    if not state_file.is_kept:  # so there is nothing to compare with, which would take a few ms
+        yield from (Wanted(id, options) for id, options in base.items())
+        return
     entries = state_file.entries[table]
     for id in [id for id, entry in entries.items() if entry.was is not None and id not in base]:
         say(f"{WHAT[table]} '{id}' is not restored: the command line has it no more")

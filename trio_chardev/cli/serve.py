@@ -20,7 +20,6 @@ from trio_chardev.cli.maker import Maker
 from trio_chardev.cli.notify import Notifier
 from trio_chardev.cli.options import ServeOptions
 from trio_chardev.cli.output import announce, complain, printable
-from trio_chardev.cli.pidfile import keeping_pid
 from trio_chardev.cli.restore import Wanted, is_monitor, make_all, plan
 from trio_chardev.cli.service_log import ServiceLog
 from trio_chardev.cli.warm_up import warm_up
@@ -49,7 +48,7 @@ async def serve(
     collect_in_portions()
     errors: list[ChardevError] = []
     notifier = Notifier.found()
-    pid = contextlib.nullcontext() if options.pidfile is None else keeping_pid(options.pidfile)
+    pid = contextlib.nullcontext() if options.pidfile is None else _pidfile(options.pidfile)
     async with (
         catching_signals(hangup=reread is None) as signalled,
         catching(signal.SIGUSR2) as reopening,
@@ -181,6 +180,12 @@ async def _trace(path: str | None) -> AsyncIterator[Tracer | None]:
         with saying(f"--qmp-trace {path}"):
             trace = await stack.enter_async_context(open_trace(path))
         yield trace
+
+
+def _pidfile(path: str) -> contextlib.AbstractContextManager[None]:
+    from trio_chardev.cli.pidfile import keeping_pid
+
+    return keeping_pid(path)
 
 
 @contextlib.contextmanager

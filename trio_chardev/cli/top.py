@@ -86,7 +86,7 @@ def _say(rows: list[Row]) -> None:
 # ---------------------------------------------------------------- live
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Live:
     """One run at a terminal."""
 

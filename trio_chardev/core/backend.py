@@ -34,7 +34,7 @@ from trio_chardev.options.backend import BackendOptions
 log = logging.getLogger(__name__)
 
 
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class OpenRequest:
     """What an opener is given."""
 

@@ -46,7 +46,7 @@ class ChangeOptions:
             )
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Change:
     """One change of one chardev, during which the *new* backend is open beside the *old* one."""
 

@@ -52,7 +52,7 @@ from trio_chardev.events import BackendEvent, Event, WindowSize
 log = logging.getLogger(__name__)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Chardev:
     """A character device. `Registry` makes it; its users `attach` to it."""
 

@@ -7,7 +7,7 @@ import attrs
 from trio_chardev.errors import reason_of
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Counts:
     """The counts of one chardev; none of them ever goes down."""
 

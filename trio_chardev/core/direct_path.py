@@ -14,7 +14,7 @@ from trio_chardev.core.outbox import Outbox
 from trio_chardev.core.splicing import SplicePipe
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class DirectPath:
     """How bytes bypass this process, to and from one frontend; valid until the next checkpoint.
 

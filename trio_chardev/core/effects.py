@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Effects:
     """Calls to make, in order, once the state that they report is whole."""
 

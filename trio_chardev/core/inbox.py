@@ -62,7 +62,7 @@ class User(Protocol):
 UserT = TypeVar("UserT", bound=User)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Inbox(Generic[UserT]):
     """The way to the frontend, whether one is there or not."""
 

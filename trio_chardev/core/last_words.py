@@ -22,7 +22,7 @@ DRAIN_CHUNK = 1 << 16  # bytes
 DRAIN_LIMIT = INBOX_LIMIT  # bytes that one change keeps; while more wait it is refused
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class LastWords:
     """The last bytes of the backend that *runner* runs."""
 

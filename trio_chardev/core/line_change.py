@@ -157,7 +157,7 @@ def _shown(lines: ModemLines) -> dict[str, object]:
     return {name: ModemLines[line] in lines for name, line in names.items()}
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class HeldLine:
     """Sets a line that nobody else uses meanwhile, and can put it back as it was."""
 

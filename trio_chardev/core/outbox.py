@@ -58,7 +58,7 @@ class eagerly:  # noqa: N801 - used as a context manager is
         self.lock.release()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Handler:
     """A be_change handler that is running; tasks that it starts inherit this in their context."""
 
@@ -70,7 +70,7 @@ class _Handler:
 _handler: ContextVar[_Handler | None] = ContextVar("be_change handler", default=None)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Outbox:
     """The way to the backend in place."""
 

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Parts:
     """The state of one chardev."""
 

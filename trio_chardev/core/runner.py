@@ -34,7 +34,7 @@ NOTHING = memoryview(b"")
 TURN, WAIT = Next.TURN, Next.WAIT  # to find a member by its name takes 0.1 us with Python 3.11
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Runner:
     """A backend with the cancel scope in which it runs, as its chardev sees it."""
 

@@ -20,7 +20,7 @@ from trio_chardev.events import BackendEvent, Event, WindowSize
 MAX_READ = 1 << 16  # bytes of one read; more cost more than they gain
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Users(Generic[UserT]):
     """The inboxes of a chardev; they outlive the backends."""
 

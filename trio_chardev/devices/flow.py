@@ -51,7 +51,7 @@ _NAMES = {LineSettings: "settings", WindowSize: "window"}  # see `Line.missing`
 MAX_CONTROLS = 64  # breaks and other events that wait for one to be carried out
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Flow:
     """One direction of a bridge. Its owner sets `source` and `sink`, and then runs it by `run_flows`."""
 

@@ -19,7 +19,7 @@ SILENCE = 0.1  # seconds, with a delimiter alone: a prompt has none, and should 
 MAX_DELIMITER = 16  # bytes
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Framer:
     """Tells how many of the bytes that wait are to be sent on now."""
 

@@ -28,7 +28,7 @@ ON_FAILURE = ChardevError, trio.ClosedResourceError
 """Raised by a line that lacks something, or whose backend or chardev is gone."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Looked:
     """What is looked at."""
 

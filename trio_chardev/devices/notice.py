@@ -26,7 +26,7 @@ LENT = Notice("device lent", "lent")
 RETURNED = Notice("device returned", "returned")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Watch:
     """Knows what users were told last of the device, and tells what is new."""
 

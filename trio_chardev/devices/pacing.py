@@ -17,7 +17,7 @@ CR, LF = b"\r", b"\n"
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)?")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Pacer:
     """Tells how much may be sent at once, and when."""
 

@@ -58,7 +58,7 @@ def no_drivers(options: DeviceOptions) -> Driver[Any]:
     raise TypeError(f"there is no driver for {options!r}")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Devices(Mapping[str, Device]):
     """The devices of one registry, by id."""
 

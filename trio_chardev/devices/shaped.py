@@ -20,7 +20,7 @@ from trio_chardev.devices.translation import Translation
 from trio_chardev.errors import ChardevError
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class ShapedFlow(Flow):
     """A `Flow` that shapes what it sends."""
 

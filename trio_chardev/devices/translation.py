@@ -30,7 +30,7 @@ _ENDS: dict[Translate, bytes] = {"cr": b"\r", "lf": b"\n", "crlf": b"\r\n"}
 """What the end of a line becomes."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Translation:
     """Translates the bytes of one direction; it knows what has been taken, and keeps no byte."""
 

@@ -83,7 +83,7 @@ async def _listen(options: MetricsOptions, take_fd: Callable[[str], int]) -> Lis
     return await listen(address, None)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Pages:
     """Makes pages, one at a time."""
 
@@ -125,7 +125,7 @@ class Pages:
             return page
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Crowd:
     """The connections of one address."""
 

@@ -73,7 +73,7 @@ _IS_INBOUND: Final = (
 )
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Request:
     """A request that was not answered yet."""
 

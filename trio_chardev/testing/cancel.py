@@ -6,7 +6,7 @@ import attrs
 import trio
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class CancelAtStep(trio.abc.Instrument):
     """Cancel *scope* at the *k*-th scheduler step of any task, before or after it.
 

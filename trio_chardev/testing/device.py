@@ -18,7 +18,7 @@ from trio_chardev.testing.backend import FakeBackend
 from trio_chardev.testing.world import FakeWorld
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class FakeDevice(FakeWorld):
     """A fake device, on which a backend can be opened."""
 

@@ -27,7 +27,7 @@ async def open_chardev(device: FakeDevice, id: str = "serial0") -> AsyncIterator
             nursery.cancel_scope.cancel()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class FakeFrontend:
     """Handlers for `Chardev.attach` that record their calls, and can refuse a device."""
 

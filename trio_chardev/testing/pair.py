@@ -47,7 +47,7 @@ class Pair:
     """The folder in which opening makes files, if it does."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Session:
     """An open backend."""
 

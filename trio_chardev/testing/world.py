@@ -11,7 +11,7 @@ from trio_chardev.core.backend import Backend
 from trio_chardev.events import LineRequest, LineSettings, ModemLines
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class FakeWorld:
     """What a fake backend was sent, what it will receive, and its faults."""
 

@@ -31,7 +31,7 @@ TAIL = 64  # bytes of the output in which the beginning of a control sequence is
 MAX_TEXT = 1 << 13  # bytes of lines for a client that does not read them
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, repr=False)
 class Newcomer:
     """Who wants to be a client."""
 
@@ -50,7 +50,7 @@ class Newcomer:
     """As `who`, but never a name that TLS has proved."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Client:
     """Somebody at a console."""
 

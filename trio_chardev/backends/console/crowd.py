@@ -69,7 +69,7 @@ class Host(Protocol):
         """Send to *client* at once what is before *cursor*, as far as it takes it."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Crowd:
     """The clients of one console."""
 

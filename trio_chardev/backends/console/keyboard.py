@@ -36,7 +36,7 @@ class People(Protocol):
         """Tell *client* that what it types goes nowhere, as *writer* writes or it may only read."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Keyboard:
     """The input of a console; `take` reads it."""
 

@@ -31,7 +31,7 @@ class Clients(Protocol):
     def __iter__(self) -> Iterator[Client]: ...
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class ClientSocket:
     """One client, as its `ServedLine` sees it; a `LayeredSocket`."""
 

@@ -68,7 +68,7 @@ def places_of(path: str) -> Places:
     return places
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Arrivals:
     """A watch on some places."""
 

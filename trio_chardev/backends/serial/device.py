@@ -70,7 +70,7 @@ class Opened:
         self.holder.close()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Device:
     """The device that *path* names."""
 

@@ -16,7 +16,7 @@ from trio_chardev.errors import BackendError
 log = logging.getLogger(__name__)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Search:
     """Looks for *device* `interval` seconds after it was missed, then when it comes, or seldom."""
 

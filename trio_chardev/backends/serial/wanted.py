@@ -62,7 +62,7 @@ class Found:
                 write_modem(fd, self.modem)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class WantedLine:
     """The wanted state of a line, with methods that put a line into it."""
 

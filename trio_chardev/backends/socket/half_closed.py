@@ -17,7 +17,7 @@ from trio_chardev.backends.socket.connection import INTERNET, TAKEN_INTERVAL, co
 from trio_chardev.backends.socket.link import Link
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class HalfClosedPeer:
     """Ends when nothing was sent to the peer for a time, or the peer has reset the connection."""
 

@@ -19,7 +19,7 @@ from trio_chardev.backends.socket.rights import close_socket
 from trio_chardev.backends.socket.stack import Stack
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Reception:
     """Lets clients in, several at the same time, so that a slow one keeps nobody out."""
 

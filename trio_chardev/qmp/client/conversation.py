@@ -76,7 +76,7 @@ class QmpEvents(trio.abc.ReceiveChannel[QmpEvent]):
         self._put_end.close()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Call:
     """A command, up to its reply."""
 

@@ -37,7 +37,7 @@ class Tracer(Protocol):
         """Go on in the file that has the name now. Raises BackendError."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Host:
     """The service, as far as commands act on it."""
 
@@ -97,7 +97,7 @@ async def rows_of(
     return rows
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Context:
     """One client of a monitor, for the commands that it sends."""
 

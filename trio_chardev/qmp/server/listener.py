@@ -88,7 +88,7 @@ async def serve_clients(
         listener.close()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Crowd:
     """The clients of a listener."""
 

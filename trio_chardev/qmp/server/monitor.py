@@ -46,7 +46,7 @@ LEAVING_INTERVAL = 0.01  # seconds between looks at a client that waits for its 
 SILENCE = 30.0  # seconds without qmp_capabilities until a client has to make way for others
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Monitor:
     """A monitor on *chardev*, served by `run`."""
 

@@ -24,7 +24,7 @@ class PassedFds:
     fds: list[int]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class MonitorClient:
     """The state of one connection."""
 

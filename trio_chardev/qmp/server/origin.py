@@ -7,7 +7,7 @@ from contextvars import ContextVar, Token
 import attrs
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Origin:
     """A block in which a command of *dispatcher*'s client runs.
 

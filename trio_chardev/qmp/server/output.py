@@ -24,7 +24,7 @@ FLUSH_CHUNK = 1 << 20  # bytes; far more than a socket takes at once
 ON_LEAVING = BackendDisconnectedError, ChardevClosedError, trio.ClosedResourceError
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Output:
     """The output queue; its length is in bytes."""
 

@@ -21,7 +21,7 @@ TOKEN_COST: Final = 64
 """What each token of an unfinished message adds to its text's bytes: the size of an empty list."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Quota:
     """The memory that all clients use."""
 

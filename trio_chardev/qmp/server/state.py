@@ -47,7 +47,7 @@ class Entry:
     """What the command line adds under that id; None if nothing."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class StateFile:
     """What clients have set up; kept nowhere unless `open_state_file` has made it."""
 

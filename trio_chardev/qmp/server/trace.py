@@ -49,7 +49,7 @@ def _open(path: str, open_again: functools.partial[int]) -> LogOutput:
     return LogOutput(open_again(), path, open_again, Keeping(0), has_lines=True)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Trace:
     """An open trace."""
 

@@ -17,7 +17,7 @@ OUTPUT: Final = 10  # a unit for each 1 << OUTPUT bytes of output
 PRETTY_OUTPUT: Final = 7  # the same for indented output, which is slower: not printed in C
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Turn:
     """The work between two checkpoints. Each message or token found is a unit, and each reply."""
 
