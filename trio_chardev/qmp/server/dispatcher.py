@@ -28,7 +28,7 @@ PATIENCE = 0.5  # seconds of a command after which it is looked whether its clie
 OOB_QUEUE = 8  # commands that wait or run while oob is enabled (as in QEMU)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Dispatcher:
     """Runs the commands of one client after another."""
 
