@@ -38,7 +38,8 @@ from trio_chardev.options.members import (
     ValueType,
     describe,
 )
-from trio_chardev.options.structure import structure, unstructure
+from trio_chardev.options.structure import structure
+from trio_chardev.options.unstructure import unstructure
 from trio_chardev.qmp.client.conversation import Conversation
 from trio_chardev.qmp.commands.chardev import BackendArguments
 from trio_chardev.qmp.commands.context import Host

@@ -9,7 +9,8 @@ import pytest
 from trio_chardev.backends.table import BACKEND
 from trio_chardev.cli.change import parse_backend
 from trio_chardev.cli.spelled import members, spelled
-from trio_chardev.options.structure import structure, unstructure
+from trio_chardev.options.structure import structure
+from trio_chardev.options.unstructure import unstructure
 
 
 @pytest.mark.parametrize(

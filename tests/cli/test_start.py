@@ -24,7 +24,7 @@ except SystemExit:
 SERVE = ["serve", "--chardev", "null,id=a", "--qmp", "unix:/nonexistent/qmp,server=on,wait=off"]
 
 ONLY_WHEN_USED = [
-    *("h11", "wsproto", "tomllib", "importlib.metadata", "email", "fractions"),
+    *("h11", "wsproto", "tomllib", "importlib.metadata", "email", "fractions", "cattrs"),
     *("trio_chardev.config.configuration", "trio_chardev.cli.reload", "trio_chardev.cli.client"),
     *("trio_chardev.access.credentials", "trio_chardev.qmp.schema", "trio_chardev.qmp.client"),
     *("trio_chardev.backends.console", "trio_chardev.backends.pty", "trio_chardev.backends.serial"),

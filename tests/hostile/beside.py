@@ -14,7 +14,7 @@ from tests.hostile.peers import Peer
 from tests.services import Qmp
 from trio_chardev.backends.table import BACKEND
 from trio_chardev.options.backend import BackendOptions
-from trio_chardev.options.structure import unstructure
+from trio_chardev.options.unstructure import unstructure
 
 WAIT: Final = 0.1  # seconds
 PAUSE: Final = 0.001  # seconds between two round trips

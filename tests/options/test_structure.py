@@ -36,7 +36,8 @@ from tests.services import TIMEOUT
 from trio_chardev.errors import OptionsError
 from trio_chardev.options.backend import BackendOptions
 from trio_chardev.options.members import IntRange, Object, Scalar, TaggedUnion, describe, type_of
-from trio_chardev.options.structure import structure, unstructure
+from trio_chardev.options.structure import structure
+from trio_chardev.options.unstructure import unstructure
 
 INET = {"host": "127.0.0.1", "port": "0"}
 

@@ -27,7 +27,7 @@ from trio_chardev.devices.table import DEVICE
 from trio_chardev.errors import NOTICE, ChardevError, OptionsError
 from trio_chardev.files import work_on_files
 from trio_chardev.options.members import TaggedUnion
-from trio_chardev.options.structure import unstructure
+from trio_chardev.options.unstructure import unstructure
 from trio_chardev.qmp.commands.config import Reloaded
 from trio_chardev.qmp.commands.object import drop_object
 from trio_chardev.qmp.server.state import StateFile, Table

@@ -16,7 +16,7 @@ import attrs
 from trio_chardev.access.objects import MonitorQmp
 from trio_chardev.errors import ChardevError
 from trio_chardev.options.members import TaggedUnion
-from trio_chardev.options.structure import structure, unstructure
+from trio_chardev.options.structure import structure
 from trio_chardev.qmp.server.state import StateFile, Table
 
 Say = Callable[[str], object]
@@ -60,6 +60,8 @@ def plan(
     if not state_file.is_kept:  # so there is nothing to compare with, which would take a few ms
         yield from (Wanted(id, options) for id, options in base.items())
         return
+    from trio_chardev.options.unstructure import unstructure
+
     entries = state_file.entries[table]
     for id in [id for id, entry in entries.items() if entry.was is not None and id not in base]:
         say(f"{WHAT[table]} '{id}' is not restored: the command line has it no more")

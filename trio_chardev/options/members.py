@@ -169,3 +169,12 @@ def describe(cls: type) -> tuple[Member, ...]:
         for field in attrs.fields(cls)
         if field.init
     )
+
+
+def flat_json(value: object) -> dict[str, Any]:
+    """Do as `unstructure` for a class of scalars, such as an event; it needs no preparation."""
+    cls: Any = type(value)
+    members = ((member, getattr(value, member.field)) for member in describe(cls))
+    return {
+        member.name: it for member, it in members if not member.is_optional or it != member.default
+    }

@@ -5,8 +5,8 @@ QMP's arguments and ``--chardev`` are structured into, and what help and introsp
 from. This module has only what all kinds share; see ``backends/``. `trio_chardev.options.members`
 explains how to write such a class.
 
-Structuring uses a cattrs converter with hooks of our own, which check what QAPI's visitors check,
-in the same order, so that the first error is the one that QEMU reports.
+Structuring uses a hook for each type, which checks what QAPI's visitors check, in the same order, so
+that the first error is the one that QEMU reports. The other way is in `unstructure`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,6 @@ import functools
 import math
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, overload
-
-import attrs
-import cattrs
-from cattrs.gen import make_dict_unstructure_fn, override
 
 from trio_chardev.options.members import (
     Array,
@@ -49,7 +45,7 @@ def structure(cls: Any, value: object, path: str = "", index: str = "[{}]") -> A
     words.
     """
     try:
-        return _converter.structure(value, cls)
+        return _hook_of(cls)(value, None)
     except _DefectError as defect:
         error = OptionsError(defect.text(path, index))
         if defect.hint is not None:
@@ -58,15 +54,6 @@ def structure(cls: Any, value: object, path: str = "", index: str = "[{}]") -> A
             raise error from None
         finally:
             del error  # else this frame, its traceback and it are a cycle
-
-
-def unstructure(value: object, cls: type | TaggedUnion | None = None) -> Any:
-    """Make the JSON from which `structure` makes an equal *value*.
-
-    Members at their default are left out. With a TaggedUnion as *cls* it has the form
-    ``{"type": ..., "data": ...}``.
-    """
-    return _converter.unstructure(value, cls)
 
 
 class _DefectError(Exception):
@@ -286,7 +273,9 @@ def _check_members(union: TaggedUnion, tag: str, members: dict[str, Any]) -> Non
         raise _DefectError(_quoted(union.no_such_member.format(tag=tag, member=name)))
 
 
-def _structure_hook(hint: Any) -> _Hook:
+@functools.cache
+def _hook_of(hint: Any) -> _Hook:
+    """What makes values of *hint*, or of a ValueType."""
     match type_of(hint):
         case Scalar(name):
             return _SCALAR_HOOKS[name]
@@ -300,40 +289,3 @@ def _structure_hook(hint: Any) -> _Hook:
             return _object_hook(of)
         case TaggedUnion() as union:
             return _union_hook(union)
-
-
-def _hook_of(value_type: ValueType) -> _Hook:
-    return _converter.get_structure_hook(value_type)
-
-
-def _unstructure_object_hook(cls: Any) -> Callable[[Any], Any]:
-    renamed: Any = {member.field: override(rename=member.name) for member in describe(cls)}
-    return make_dict_unstructure_fn(cls, _converter, _cattrs_omit_if_default=True, **renamed)
-
-
-def _unstructure_union_hook(hint: Any) -> Callable[[Any], Any]:
-    union = type_of(hint)
-    assert isinstance(union, TaggedUnion)
-    tag_of = functools.cache(union.tag_of)
-
-    def unstructure_union(value: Any) -> dict[str, Any]:
-        cls: Any = type(value)
-        name, data = tag_of(cls), _converter.unstructure(value)
-        return {union.tag: name, **data} if union.is_flat else {union.tag: name, "data": data}
-
-    return unstructure_union
-
-
-def _is_tagged_union(hint: Any) -> bool:
-    try:
-        return isinstance(type_of(hint), TaggedUnion)
-    except TypeError:
-        return False
-
-
-_converter: Final = cattrs.Converter(
-    detailed_validation=False, unstruct_collection_overrides={tuple: list}
-)
-_converter.register_structure_hook_factory(lambda hint: True, _structure_hook)
-_converter.register_unstructure_hook_factory(attrs.has, _unstructure_object_hook)
-_converter.register_unstructure_hook_factory(_is_tagged_union, _unstructure_union_hook)

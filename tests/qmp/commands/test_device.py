@@ -14,7 +14,8 @@ from trio_chardev.backends.socket.addresses import UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.devices.bridge import BridgeOptions
 from trio_chardev.devices.table import DEVICE, DRIVERS
-from trio_chardev.options.structure import structure, unstructure
+from trio_chardev.options.structure import structure
+from trio_chardev.options.unstructure import unstructure
 from trio_chardev.qmp.client.client import QmpClient, QmpError, QmpEvent, QmpEvents, open_qmp_client
 from trio_chardev.service import Service, open_service
 

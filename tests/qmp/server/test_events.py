@@ -7,8 +7,11 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
+from trio_chardev.core.info import ChardevInfo
 from trio_chardev.notices import ChardevBreak, ChardevClosed, ChardevOpened, ChardevRemoved
+from trio_chardev.options.members import Enum, IntRange, Scalar, describe, flat_json
 from trio_chardev.options.structure import structure
+from trio_chardev.options.unstructure import unstructure
 from trio_chardev.qmp.server.events import (
     EVENTS,
     Shutdown,
@@ -36,6 +39,16 @@ def test_the_data_of_every_event_fits_its_class(name: str) -> None:
         **{a.name: {**values, "reason": reason}.get(a.name, "x") for a in attrs.fields(cls)}
     )
     assert structure(cls, message_of(event)["data"]) == event
+
+
+@pytest.mark.parametrize("cls", [*EVENTS.values(), ChardevInfo], ids=lambda cls: cls.__name__)
+def test_what_is_made_without_cattrs_is_what_cattrs_makes(cls: Any) -> None:
+    """Of an event, and of a row of query-chardev; that needs members that are scalars."""
+    members = describe(cls)
+    assert {type(member.value_type) for member in members} <= {Scalar, Enum, IntRange}
+    for some in (members, [member for member in members if not member.is_optional]):
+        value = cls(**{member.field: member.field for member in some})
+        assert list(flat_json(value).items()) == list(unstructure(value).items())
 
 
 def test_opened_and_closed_of_a_chardev_share_a_key_so_that_the_last_is_the_truth() -> None:

@@ -12,7 +12,7 @@ from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.info import ChardevInfo
 from trio_chardev.core.runner import DRAIN_TIMEOUT
 from trio_chardev.options.backend import BackendOptions
-from trio_chardev.options.structure import unstructure
+from trio_chardev.options.members import flat_json
 from trio_chardev.qmp.commands.context import (
     ChardevReturn,
     Command,
@@ -78,8 +78,7 @@ def query_chardev(context: Context, arguments: NoArguments) -> Encoded:
 
 def _row(chardev: Chardev) -> bytes:
     """Print an element of query-chardev, and keep it until something in it changes."""
-    info = unstructure(chardev.info)
-    chardev.row = row = encode(info)[:-2]
+    chardev.row = row = encode(flat_json(chardev.info))[:-2]
     return row
 
 
@@ -95,6 +94,8 @@ async def query_chardev_details(context: Context, arguments: NoArguments) -> lis
 def _backend_of(options: BackendOptions) -> dict[str, Any]:
     """The ChardevBackend for *options*; a kind that only this program has is in no schema."""
     if name_in_use(options) is not None:
+        from trio_chardev.options.unstructure import unstructure
+
         backend: dict[str, Any] = unstructure(options, BACKEND)
         return backend
     return {"type": type(options).__name__, "data": {}}
@@ -160,6 +161,8 @@ async def chardev_change(context: Context, arguments: ChangeArguments) -> dict[s
 
 async def _keep(host: Host, arguments: BackendArguments) -> None:
     if host.state_file.is_kept:
+        from trio_chardev.options.unstructure import unstructure
+
         await host.state_file.keep(
             "chardevs", arguments.id, unstructure(arguments.backend, BACKEND)
         )

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from trio_chardev.errors import OptionsError
-from trio_chardev.options.structure import unstructure
+from trio_chardev.options.unstructure import unstructure
 from trio_chardev.qmp.commands.context import Command, Context, NoArguments
 from trio_chardev.qmp.server.session import QmpError
 

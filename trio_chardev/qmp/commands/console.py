@@ -20,7 +20,7 @@ from trio_chardev.devices.listener import name_of
 from trio_chardev.errors import BackendError, OptionsError
 from trio_chardev.events import WindowSize
 from trio_chardev.options.members import IntRange
-from trio_chardev.options.structure import unstructure
+from trio_chardev.options.unstructure import unstructure
 from trio_chardev.qmp.commands.context import Command, Context
 
 MAX_REASON = 100  # characters

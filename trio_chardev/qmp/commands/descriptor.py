@@ -10,7 +10,7 @@ from trio_chardev.backends.socket.passed import socket_from_fd
 from trio_chardev.backends.socket.rights import close_socket
 from trio_chardev.backends.socket.socket import SocketBackend
 from trio_chardev.errors import BackendError
-from trio_chardev.options.structure import unstructure
+from trio_chardev.options.unstructure import unstructure
 from trio_chardev.qmp.commands.context import Command, Context, NoArguments
 from trio_chardev.qmp.server.descriptors import AddfdInfo, FdsetInfo, close_quietly
 from trio_chardev.qmp.server.session import QmpError

@@ -12,7 +12,7 @@ from trio_chardev.devices.monitor import check_monitor
 from trio_chardev.devices.registry import Devices
 from trio_chardev.devices.table import DEVICE, DEVICE_INFO
 from trio_chardev.options.grammar import check_id
-from trio_chardev.options.structure import unstructure
+from trio_chardev.options.unstructure import unstructure
 from trio_chardev.qmp.commands.context import Command, Context, NoArguments
 from trio_chardev.qmp.server.session import QmpError
 

@@ -10,7 +10,7 @@ import trio
 
 from trio_chardev.backends.console.history import MAX_CHARACTER, Excerpt, History
 from trio_chardev.errors import OptionsError
-from trio_chardev.options.structure import unstructure
+from trio_chardev.options.unstructure import unstructure
 from trio_chardev.qmp.commands.console import console_at
 from trio_chardev.qmp.commands.context import Command, Context, IdArguments
 from trio_chardev.qmp.json.utf8 import decode_replacing

@@ -12,7 +12,7 @@ from trio_chardev.core.line_sequence import LineStep
 from trio_chardev.errors import OptionsError
 from trio_chardev.events import MAX_COLUMNS, WindowSize
 from trio_chardev.options.members import IntRange
-from trio_chardev.options.structure import unstructure
+from trio_chardev.options.unstructure import unstructure
 from trio_chardev.qmp.commands.context import Command, Context, IdArguments
 
 

@@ -14,7 +14,7 @@ from trio_chardev.devices.monitor import MonitorObject, MonitorObjectOptions, ch
 from trio_chardev.errors import BackendError
 from trio_chardev.files import work_on_files
 from trio_chardev.options.grammar import check_id
-from trio_chardev.options.structure import unstructure
+from trio_chardev.options.unstructure import unstructure
 from trio_chardev.qmp.commands.context import Command, Context
 from trio_chardev.qmp.server.session import QmpError
 from trio_chardev.registry import Registry

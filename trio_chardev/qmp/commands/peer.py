@@ -6,7 +6,7 @@ import attrs
 import trio
 
 from trio_chardev.core.chardev import Chardev
-from trio_chardev.options.structure import unstructure
+from trio_chardev.options.unstructure import unstructure
 from trio_chardev.qmp.commands.context import Command, Context
 
 

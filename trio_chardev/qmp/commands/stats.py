@@ -12,7 +12,7 @@ from trio_chardev.core.wall_clock import DIGITS
 from trio_chardev.devices.base import DeviceInfo
 from trio_chardev.devices.table import DEVICE_INFO
 from trio_chardev.options.backend import BackendOptions
-from trio_chardev.options.structure import unstructure
+from trio_chardev.options.unstructure import unstructure
 from trio_chardev.qmp.commands.console import (
     ClientInfo,
     ConsoleStats,

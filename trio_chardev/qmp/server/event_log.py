@@ -6,7 +6,7 @@ import logging
 from typing import Final
 
 from trio_chardev import notices
-from trio_chardev.options.structure import unstructure
+from trio_chardev.options.members import flat_json
 from trio_chardev.qmp.server.events import name_of
 
 FIELDS: Final = {"id": "chardev", "path": "qom-path"}
@@ -32,7 +32,7 @@ def log_event(event: object) -> None:
         name = name_of(event)
         fields = {"event": name} | {
             FIELDS.get(key, key): value
-            for key, value in unstructure(event).items()
+            for key, value in flat_json(event).items()
             if isinstance(value, str | int) and not isinstance(value, bool)
         }
         # The name and the chardev make the cause, by which the log is limited.

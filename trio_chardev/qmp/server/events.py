@@ -27,7 +27,7 @@ from trio_chardev.notices import (
     ChardevWriterChanged,
     DeviceDeleted,
 )
-from trio_chardev.options.structure import unstructure
+from trio_chardev.options.members import flat_json
 
 ShutdownReason = Literal["host-qmp-quit", "host-signal", "host-ui", "host-error"]
 T = TypeVar("T")
@@ -82,7 +82,7 @@ def message_of(event: object, time_ns: int | None = None) -> dict[str, Any]:
     return {
         "timestamp": {"seconds": seconds, "microseconds": nanoseconds // 1000},
         "event": name_of(event),
-        "data": unstructure(event),
+        "data": flat_json(event),
     }
 
 
