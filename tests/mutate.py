@@ -147,6 +147,10 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         CORE_TESTS,
     ),
+    "core/reactor.py": (
+        ("wait", "wake", "_remove", "_run", "get_reactor", "notify_closing"),
+        ("tests/core/test_reactor.py",),
+    ),
     "core/outbox.py": (
         (
             *("push_nowait", "push", "interrupt", "exclusive", "_try", "_send_blocking"),

@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from trio_chardev.backends.borrowed import NonBlocking
+from trio_chardev.core.reactor import notify_closing
 from trio_chardev.errors import BackendError
 from trio_chardev.readiness import NO_ROOM, Shortage, wait_readable, wait_writable
 
@@ -82,7 +83,7 @@ class FdHolder:
             return
         fd, self.fd = self.fd, -1
         if self._is_waited_for:
-            trio.lowlevel.notify_closing(fd)
+            notify_closing(fd)
         if self._non_blocking is not None:
             self._non_blocking.release()
         # close(2) reports errors of earlier writes, and closes the descriptor in any case.
@@ -114,6 +115,13 @@ class FdHolder:
 
     def _write(self, data: memoryview) -> int:
         return os.write(self.fd, data)
+
+    def input_fd(self) -> int | None:
+        """The descriptor, which somebody is about to wait for, see `Backend.input_fd`; None if closed."""
+        if self.fd == -1:
+            return None
+        self._is_waited_for = True
+        return self.fd
 
     def wait_readable(self) -> Awaitable[None]:
         """Wait for input, end of file or hang-up. Raises BackendError if it is closed."""

@@ -165,6 +165,15 @@ class Backend(abc.ABC):
         """How its bytes can bypass this process; None if all have to come through it now."""
         return None
 
+    @property
+    def input_fd(self) -> int | None:
+        """The descriptor that is readable as soon as something comes; None if only waiting tells.
+
+        It is asked for after `receive_nowait` gave all, see `gives_all`, and may be waited for in
+        place of `wait_readable`. Before it is closed, `notify_closing` of `core.reactor` is called.
+        """
+        return None
+
     async def wait_readable(self) -> None:
         """Wait until `receive_nowait`, which just gave nothing, may give something.
 

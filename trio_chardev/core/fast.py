@@ -1,4 +1,4 @@
-"""The switch of the fast paths: polling again, and bypassing this process.
+"""The switch of the fast paths: polling again, reading without waking a task, bypassing this process.
 
 They only save time: with `ways` off everything takes the plain path, more slowly. A run of the
 tests does that (`pytest --plain`), and shows whether a bug is in a fast path.

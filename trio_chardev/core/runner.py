@@ -16,8 +16,7 @@ import trio
 
 from trio_chardev.core.at_once import AtOnce
 from trio_chardev.core.backend import Backend, OpenRequest
-from trio_chardev.core.look_again import SHORT, Next, Polling
-from trio_chardev.core.peer import Peer
+from trio_chardev.core.pump import Pump
 from trio_chardev.core.tap import show
 from trio_chardev.core.users import Users
 from trio_chardev.core.waiting import Once
@@ -31,7 +30,6 @@ DRAIN_TIMEOUT = 0.2  # seconds that a peer that is left behind may take for its 
 MAX_DRAIN_TIMEOUT = 60.0  # seconds; nothing but the end of the chardev interrupts a drain
 PASSES_TO_CLOSE = 2  # of the scheduler; closing that does not wait needs no scope with a deadline
 NOTHING = memoryview(b"")
-TURN, WAIT = Next.TURN, Next.WAIT  # to find a member by its name takes 0.1 us with Python 3.11
 
 
 @attrs.define(eq=False, repr=False)
@@ -86,7 +84,7 @@ class Runner:
                         if not self.in_place.is_set():
                             await self.in_place.wait()
                         request.replaces = None  # which would live as long as this one
-                        await self._pump(users)
+                        await Pump(self, self.backend, users).run()
                     finally:
                         self.is_ending = True
         except* Exception as group:  # a Cancelled in the group is raised again
@@ -118,7 +116,7 @@ class Runner:
         """
         try:
             with self.scope:
-                await self._pump(users)
+                await Pump(self, self.backend, users).run()
         except* Exception as group:
             if self._at_once is not None:  # else it was closed while it was waited for
                 self.error = as_one_error(group)
@@ -134,33 +132,6 @@ class Runner:
             except Exception:
                 log.exception("%s: cannot close", self.backend.filename, extra=self._about)
             self._note_closed()
-
-    async def _pump(self, users: Users[Any]) -> None:
-        """Wait for room, read, hand over: no byte is held here over a checkpoint.
-
-        A peer that has left need not wait for room, up to the queue's limit: so its leaving is
-        noticed, the next one can come, and everything it has sent comes first.
-
-        After the commit that replaced the backend nothing is read.
-        """
-        backend, peer = self.backend, self.backend.peer
-        polling = Polling(is_on=backend.is_polled)
-        while not self.is_replaced:
-            room = users.room
-            if room <= 0 and peer.is_hung_up:
-                room = users.spare
-            if room <= 0:
-                await _wait_room(users, peer)
-                continue
-            polling.look_begins()
-            came = users.receive_from(backend, room)
-            is_all = came < SHORT and came < room and backend.gives_all
-            then = polling.look_ended(found=came > 0, is_all=is_all)
-            if then is TURN:
-                await trio.lowlevel.checkpoint()
-            elif then is WAIT:
-                await backend.wait_readable()
-        await trio.sleep_forever()
 
     async def drain(self, timeout: float, take: Callable[[bytes], None]) -> None:
         """Let the peer take what it was sent, for *timeout* seconds. It can't be Cancelled.
@@ -260,14 +231,6 @@ class Runner:
     def show_refused(self, data: memoryview) -> None:
         """Show the taps that *data* will not be sent."""
         show(self.backend.taps, lambda tap: tap.refused(data))
-
-
-async def _wait_room(users: Users[Any], peer: Peer) -> None:
-    """Wait until there is room; peers may come meanwhile."""
-    if peer.needs_attention and not users.is_paused:
-        await users.wait_room_attending(peer.attend)
-    else:
-        await users.wait_room()
 
 
 def as_one_error(raised: Exception) -> ChardevError:

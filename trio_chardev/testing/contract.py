@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from trio_chardev.core.reactor import get_reactor
 from trio_chardev.errors import BackendError
 from trio_chardev.events import Event
 from trio_chardev.testing.pair import BULK, END, EVERY_BYTE, STUCK_AFTER, Pair, in_use, opened
@@ -29,8 +30,9 @@ async def check_backend(open_pair: OpenPair) -> None:
     Raises AssertionError, TooSlowError if it hangs, or what the backend wrongly raises, each with
     a note that names the broken rule.
     """
+    get_reactor()
     async with open_pair() as pair, opened(pair):
-        pass  # this opens descriptors that all backends of a run share
+        pass  # these open descriptors that all backends of a run share
     for rule in RULES:
         before = _descriptors()
         try:

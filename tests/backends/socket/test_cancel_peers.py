@@ -26,6 +26,7 @@ from trio_chardev.backends.table import opener_of
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless
+from trio_chardev.core.reactor import get_reactor
 from trio_chardev.errors import BackendDisconnectedError, ChardevError
 from trio_chardev.testing import CancelAtStep
 
@@ -219,6 +220,7 @@ async def at_every_step(options: SocketOptions, whom: str, play: Play) -> None:
 
 
 async def is_reached(k: int, when: str, options: SocketOptions, whom: str, play: Play) -> bool:
+    get_reactor()  # its descriptor stays
     before = count_descriptors()
     try:
         with trio.fail_after(PATIENCE):

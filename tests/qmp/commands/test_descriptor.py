@@ -30,6 +30,7 @@ from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
 from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.core.handlers import stateless
+from trio_chardev.core.reactor import get_reactor
 from trio_chardev.errors import BackendError
 from trio_chardev.qmp.client.client import QmpClient, QmpConnectionError, QmpError, open_qmp_client
 from trio_chardev.qmp.commands.context import Context, Host, NoArguments
@@ -447,6 +448,7 @@ def backend_at(path: Path, **data: Any) -> dict[str, Any]:
 async def test_what_a_client_leaves_behind_is_closed_with_its_monitor(path: Path) -> None:
     async with open_service() as service:
         await service.listen_qmp(options(path))
+        get_reactor()  # its descriptor stays
         before = count_fds()
         with descriptors() as fds:
             given = [fds["n"], fds["r"]]
@@ -461,6 +463,7 @@ async def test_what_a_client_leaves_behind_is_closed_with_its_monitor(path: Path
 
 async def test_names_and_sets_outlive_the_client_of_a_chardevs_monitor(path: Path) -> None:
     """The emulator closes unused sets with its last client."""
+    get_reactor()  # its descriptor stays
     before = count_fds()
     async with open_service() as service:
         await service.registry.add("m", options(path))

@@ -201,6 +201,10 @@ class PtyBackend(DescriptorBackend):
         self.set_open(True)
         return super().send_nowait(data)
 
+    @property
+    def input_fd(self) -> int | None:
+        return self.sink.input_fd() if self.is_open else None
+
     async def wait_readable(self) -> None:
         if self._wants_another:
             await self._become_another()

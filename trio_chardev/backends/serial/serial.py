@@ -175,7 +175,9 @@ class SerialBackend(PlainBackend):
                 if b"\xff" not in raw and not (raw and self._breaks.tail):
                     return raw
                 self._decode(raw)
-            elif isinstance(item := self._breaks.take(max_bytes), Event):
+            item = self._breaks.take(max_bytes)
+            self.gives_all = not self._breaks.items
+            if isinstance(item, Event):
                 self._on_event(item)
                 breaks += 1
             elif item:
@@ -206,6 +208,10 @@ class SerialBackend(PlainBackend):
             self._line.absence = "went away"
             self._breaks = BreakDecoder()
             self.set_open(False)
+
+    @property
+    def input_fd(self) -> int | None:
+        return None if self.source is None else self.source.input_fd()
 
     async def wait_readable(self) -> None:
         if self._breaks.items:

@@ -19,6 +19,7 @@ import trio
 
 from trio_chardev.backends.socket import rights
 from trio_chardev.backends.socket.codec import TRY_AGAIN_LATER
+from trio_chardev.core.reactor import notify_closing
 from trio_chardev.core.splicing import SplicePipe
 from trio_chardev.events import BackendEvent
 from trio_chardev.readiness import Shortage, wait_readable, wait_writable
@@ -275,7 +276,7 @@ class Connection:
 
     def _wake(self) -> None:
         """Wake the tasks that wait for it."""
-        trio.lowlevel.notify_closing(self._sock)
+        notify_closing(self._sock.fileno())
         if self._hangup is not None:
             trio.lowlevel.notify_closing(self._hangup)
 

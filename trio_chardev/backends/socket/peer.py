@@ -263,6 +263,13 @@ class PeerBackend(Backend):
         """Return the error of sending to nobody."""
         return BackendDisconnectedError(f"nobody is connected to chardev '{self.id}'")
 
+    @property
+    def input_fd(self) -> int | None:
+        link = self._connection
+        return (
+            link.sock.fileno() if isinstance(link, Connection) and not self.is_dismissed else None
+        )
+
     async def wait_readable(self) -> None:
         if self._connection is None:
             await self._wait_for_next()
