@@ -66,7 +66,8 @@ class PtyOptions(BackendOptions):
 
 LOOK_INTERVAL = 0.1  # seconds between looks for a user, where inotify(7) does not report
 RETRY_INTERVAL = 5.0  # seconds until the next attempt to get another PTY
-TIOCGEXCL = 0x80045440  # asm-generic/ioctls.h
+TIOCGPTN = 0x80045430  # asm-generic/ioctls.h, as the next one
+TIOCGEXCL = 0x80045440
 
 
 class PtyBackend(DescriptorBackend):
@@ -277,6 +278,15 @@ class PtyBackend(DescriptorBackend):
             watcher.remove(wd)
 
 
+def slave_of(master: int) -> str:
+    """The path of the slave of *master*. Raises OSError.
+
+    That is ptsname(3). ttyname(3) of the slave looks whether it is there, by readlink(2) and two stat(2).
+    """
+    (number,) = struct.unpack("I", fcntl.ioctl(master, TIOCGPTN, bytes(4)))
+    return f"/dev/pts/{number}"
+
+
 def unlock(slave: str) -> bool:
     """Undo TIOCEXCL. Returns whether it was set. Raises OSError, EBUSY if only root may do that."""
     fd = os.open(slave, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
@@ -336,7 +346,7 @@ def _open_pair() -> tuple[FdHolder, str]:
             holder = FdHolder(master)
             with owned(holder.close):
                 tty.setraw(slave)
-                return holder, os.ttyname(slave)
+                return holder, slave_of(master)
         finally:
             os.close(slave)
 
