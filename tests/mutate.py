@@ -79,7 +79,7 @@ SERIAL_TESTS = (
     *("tests/backends/serial/test_replug.py", "tests/backends/test_carry.py"),
 )
 
-CROWD = ("keyboard", "change", "crowd", "terminals", "goodbyes", "overtaking", "matrix")
+CROWD = ("client", "keyboard", "change", "crowd", "terminals", "goodbyes", "overtaking", "matrix")
 CROWD_TESTS = (
     *(f"tests/backends/console/test_{name}.py" for name in CROWD),
     "tests/devices/test_crowd_machine.py",
@@ -327,6 +327,9 @@ GIVES_WAY = "only when the processor is given up, which the benchmark tells"
 REASONS: dict[str, str] = {
     "wait: swapped `if self._tasks is None:` and `def leave(_: RaiseCancelT) -> Abort:`": SAME,
     "set: swapped `self._is_set = True` and `waiters, self._waiters = (self._waiters, None)`": SAME,
+    "_send_piece: swapped `if self._again:` and `size = PIECE`": SAME,
+    "_send_piece: swapped `if self._is_telling or not self._is_amid(history):` and `size = TAIL`": SAME,
+    "_send_piece: swapped `if self._filter is not None:` and `if not (data := history.copy(self.position, size)):`": SAME,
     "client_came: swapped `self._set_writer(writer, is_told=writer is not client)` and `self._report_size()`": SAME,
     "client_ends: swapped `self._end_break(client)` and `if self._typist is client:`": SAME,
     "client_ends: swapped `if self._typist is client:` and `if self._asked is client:`": SAME,
