@@ -21,6 +21,7 @@ import trio.testing
 
 from tests.peers import need
 from tests.places import connect_to
+from tests.threads import Threads
 from trio_chardev.backends.socket.addresses import (
     FdAddress,
     InetAddress,
@@ -487,6 +488,17 @@ async def test_a_negative_delay_is_refused(tmp_path: Path, option: str) -> None:
     with pytest.raises(OptionsError, match=f"^'{option}' must not be negative$"):
         async with opened(options):
             pass
+
+
+@pytest.mark.parametrize("address", [UnixAddress("/nonexistent/s"), InetAddress("127.0.0.1", "1")])
+async def test_client_with_reconnect_opens_without_a_thread(
+    monkeypatch: pytest.MonkeyPatch, address: SocketAddress
+) -> None:
+    threads = Threads(monkeypatch)
+    threads.run_out()
+    async with opened(SocketOptions(addr=address, server=False, reconnect=1)) as (backend, _):
+        assert not backend.is_open
+    assert threads.asked == 0
 
 
 async def test_client_with_reconnect_opens_at_once_and_comes_back(tmp_path: Path) -> None:

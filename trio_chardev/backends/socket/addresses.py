@@ -174,10 +174,11 @@ def fixed_endpoint(address: UnixAddress | VsockAddress | FdAddress) -> Endpoint:
     return Endpoint(socket.AF_VSOCK, (cid, _vsock_number("port", address.port)))
 
 
-def check_path(address: SocketAddress, sandbox: Sandbox) -> None:
-    """Raise BackendError if the server's *address* is a path that is not in *sandbox*."""
-    if isinstance(address, UnixAddress) and address.path and not address.abstract:
-        sandbox.check(address.path)
+def path_of(address: SocketAddress) -> str | None:
+    """The path in the file system that *address* is, if it is one."""
+    if isinstance(address, UnixAddress) and not address.abstract:
+        return address.path or None
+    return None
 
 
 def _vsock_number(what: str, text: str) -> int:

@@ -20,9 +20,9 @@ from trio_chardev.backends.socket.addresses import (
     FdAddress,
     InetAddress,
     SocketAddress,
-    check_path,
     connection_name,
     fixed_endpoint,
+    path_of,
 )
 from trio_chardev.backends.socket.connection import set_tcp_options
 from trio_chardev.backends.socket.dialer import Backoff, Nobody, Peers, Redialer, connect
@@ -111,8 +111,10 @@ class Entrance:
         """Connect whenever `wait` finds nobody. Raises BackendError if that can't ever be."""
         if not isinstance(self.address, InetAddress):
             fixed_endpoint(self.address)  # what is wrong now would always be
-        with slow_errors(f"Failed to connect to '{self.address}'"):
-            await work_on_files(check_path, self.address, request.files.sandbox)
+        sandbox, path = request.files.sandbox, path_of(self.address)
+        if path is not None and sandbox.is_limited:
+            with slow_errors(f"Failed to connect to '{self.address}'"):
+                await work_on_files(sandbox.check, path)
         backoff = Backoff(self._options.reconnect_delay, self._options.longest_reconnect_delay)
         self._peers = Redialer(
             self._id, self.address, backoff, request.files.sandbox, request.on_failure
