@@ -210,7 +210,7 @@ async def test_a_tcp_peer_gets_all_though_it_has_sent_what_nobody_has_read(
             sent = 0
             while more := user.frontend.try_send(MESSAGE[sent : sent + 10_000]):
                 sent += more
-            sock = user.frontend.backend._connection._sock  # type: ignore[attr-defined]
+            sock = user.frontend.backend.there.link._sock  # type: ignore[attr-defined]
             sock.shutdown(socket.SHUT_RD)  # what comes now is not read by the commit
             await user.peer.send_all(b"typed meanwhile")
             await change(user, RING, carry=False)

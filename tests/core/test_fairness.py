@@ -107,9 +107,9 @@ async def test_of_several_that_move_bulk_none_is_starved(direction: str, tmp_pat
             for number, (kind, peer) in enumerate(zip(kinds, peers, strict=True)):
                 chardev = registry[f"{kind}{number}"]
                 assert isinstance(chardev.backend, SocketBackend)
-                assert chardev.backend._connection is not None
+                assert chardev.backend.there.link is not None
                 reads = direction == "input" or number == 0
-                fd = chardev.backend._connection.sock.fileno()
+                fd = chardev.backend.there.link.sock.fileno()
                 turns.add(fd, select.POLLIN if reads else select.POLLOUT)
                 if number == 0:
                     nursery.start_soon(ask_and_answer, peer)

@@ -21,7 +21,7 @@ from tests.places import connect_to, socket_stream
 from tests.talkers import KINDS, Meeting, Talker, meeting, pattern
 from trio_chardev.backends.null import NullOptions
 from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
-from trio_chardev.backends.socket import connection, peer
+from trio_chardev.backends.socket import connection, presence
 from trio_chardev.backends.socket.addresses import UnixAddress
 from trio_chardev.backends.socket.socket import SocketOptions
 from trio_chardev.core import chardev
@@ -240,7 +240,7 @@ async def opened(stops: str) -> AsyncIterator[Registry]:
 async def test_of_a_peer_that_is_kicked_all_arrives_before_closed(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peer, "DRAIN_TIMEOUT", DRAIN)
+    monkeypatch.setattr(presence, "DRAIN_TIMEOUT", DRAIN)
     async with rigged(kind, tmp_path, pattern(500_000)) as rig:
         kick(rig)
         await eventually(lambda: not rig.registry["c"].is_open)
@@ -253,7 +253,7 @@ async def test_one_who_is_silent_is_dropped_at_once(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one whose network hangs."""
-    monkeypatch.setattr(peer, "DRAIN_TIMEOUT", 2 * PATIENCE)
+    monkeypatch.setattr(presence, "DRAIN_TIMEOUT", 2 * PATIENCE)
     monkeypatch.setattr(connection, "SILENCE", SILENCE)
     async with rigged(kind, tmp_path, b"", reads=False) as rig:
         await trio.sleep(2 * SILENCE)
@@ -276,7 +276,7 @@ async def test_one_who_goes_on_sending_is_dropped_in_the_end(
 async def test_a_writer_hears_at_once_and_does_not_cut_it_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peer, "DRAIN_TIMEOUT", DRAIN)
+    monkeypatch.setattr(presence, "DRAIN_TIMEOUT", DRAIN)
     async with rigged("tcp", tmp_path, pattern(500_000)) as rig:
         kick(rig)
         with pytest.raises(BackendDisconnectedError):

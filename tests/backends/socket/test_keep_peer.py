@@ -178,7 +178,7 @@ async def test_tcp_options_are_the_new_ones(tmp_path: Path) -> None:
         async with using(place) as user:
 
             def options() -> tuple[bool, bool]:
-                sock = in_place(user)._connection._sock  # type: ignore[union-attr]
+                sock = in_place(user).there.link._sock  # type: ignore[union-attr]
                 return (
                     bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)),
                     bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)),

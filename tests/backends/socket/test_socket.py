@@ -401,8 +401,8 @@ async def test_tcp_options_are_set_on_each_connection() -> None:
         with dial(backend.address) as client:
             client.send(b"x")
             await receive(backend, 1)
-            assert isinstance(backend._connection, Connection)
-            sock = backend._connection._sock
+            assert isinstance(backend.there.link, Connection)
+            sock = backend.there.link._sock
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 

@@ -619,7 +619,7 @@ async def test_what_was_counted_is_sent_though_nobody_reads_or_writes(
             sent = 0
             while more := backend.send_nowait(memoryview(bytes(50_000))):
                 sent += more
-            link = backend._connection
+            link = backend.there.link
             assert link is not None
             assert isinstance(link, Layer)
             while not link.unsent:  # as with a kernel that is short of memory

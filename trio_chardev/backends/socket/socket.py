@@ -33,14 +33,15 @@ from trio_chardev.backends.socket.entrance import Entrance
 from trio_chardev.backends.socket.layer import Layer
 from trio_chardev.backends.socket.link import Link
 from trio_chardev.backends.socket.options import SocketOptions as SocketOptions
-from trio_chardev.backends.socket.peer import LinkPeer, PeerBackend
+from trio_chardev.backends.socket.peer import PeerBackend
+from trio_chardev.backends.socket.socket_peer import SocketPeer
 from trio_chardev.backends.socket.stack import Stack
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.kind import Kind
 from trio_chardev.core.line import Line
-from trio_chardev.core.peer import Outlook, Peer
+from trio_chardev.core.peer import Peer
 from trio_chardev.core.weak import weakly
-from trio_chardev.errors import NOTICE, BackendError, NotSupportedError
+from trio_chardev.errors import NOTICE, BackendError
 from trio_chardev.events import UNKNOWN_SIZE, BackendEvent, LineRequest, WindowSize
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class SocketBackend(PeerBackend):
         # Clients of an address that is being taken over go to its holder until the commit.
         if self._options.wait and not is_taking_over:
             log.log(NOTICE, "chardev '%s': waiting for connection on: %s", self.id, self.filename)
-            while self._connection is None:
+            while self.there.link is None:
                 await self._wait_for_peer()
 
     async def connect(self, request: OpenRequest, *, is_needed_now: bool = False) -> None:
@@ -143,7 +144,7 @@ class SocketBackend(PeerBackend):
                 "'keep-peer' requires the same 'tls-creds', 'tls-authz', 'websocket', "
                 "'binary-only', 'ws-path', 'telnet' and 'tn3270'"
             )
-        kept = KeptPeer(original, self.entrance.refusal_of)
+        kept = KeptPeer(original.there, self.entrance.refusal_of)
         kept.check()
         self._kept = kept
         self.keeps_peer = True
@@ -156,7 +157,7 @@ class SocketBackend(PeerBackend):
         kept, self._kept = self._kept, None
         if kept is not None:
             can_get_another = self._options.server or self._options.reconnect_delay > 0
-            if not (kept.is_there or self._connection or can_get_another):
+            if not (kept.is_there or self.there.link or can_get_another):
                 raise BackendError(f"the peer at '{self.address}' has left")
             kept.check()  # it may be another peer by now
         self.entrance.activate()
@@ -165,8 +166,8 @@ class SocketBackend(PeerBackend):
 
     def _take_over(self, peer: Link) -> None:
         """Make *peer*, which the replaced backend or a listener had, the peer."""
-        if self._connection is not None:  # there can't be two
-            self._connection.close()
+        if self.there.link is not None:  # there can't be two
+            self.there.link.close()
         peer.hand_over(
             self.hear, nodelay=self._options.nodelay, keep_alive=self.entrance.keep_alive
         )
@@ -181,8 +182,8 @@ class SocketBackend(PeerBackend):
 
     @property
     def filename(self) -> str:
-        if self._connection is not None:
-            return self._connection.name
+        if self.there.link is not None:
+            return self.there.link.name
         server = ",server=on" if self._options.server else ""
         return f"disconnected:{self._options.named(self.address.name)}{server}"
 
@@ -193,11 +194,11 @@ class SocketBackend(PeerBackend):
 
     @property
     def peer(self) -> Peer:
-        return _SocketPeer(self)
+        return SocketPeer(self, self.entrance, is_kept=self.keeps_peer)
 
     async def _wait_for_peer(self) -> None:
         await self.entrance.wait()
-        if self._connection is None and (link := self.entrance.take()) is not None:
+        if self.there.link is None and (link := self.entrance.take()) is not None:
             self._connect(link)
 
     def add_client(self, sock: socket.socket) -> None:
@@ -206,7 +207,7 @@ class SocketBackend(PeerBackend):
         Raises BackendError if there is a peer, or if *sock* can't be one: then the caller still
         owns it.
         """
-        if self._connection is not None:
+        if self.there.link is not None:
             raise BackendError("failed to add client")
         try:
             if (link := self.entrance.add(sock)) is not None:
@@ -237,28 +238,16 @@ class SocketBackend(PeerBackend):
         return self.entrance.is_watched
 
     def _watch(self) -> None:
-        if self._connection is not None and self._nursery is not None:
-            self.entrance.watch(self._nursery, self._connection)
+        if self.there.link is not None and self._nursery is not None:
+            self.entrance.watch(self._nursery, self.there.link)
 
     def _note_failure(self, error: Exception) -> None:
         self.entrance.note_failure(error)
 
-    def _end(self, link: Link) -> None:
-        """Drop *link*, which is the peer, wants to be, or has been."""
-        if link is self._connection:
-            self._lose()
-        elif link is self.reader:
-            self._let_go()
-        else:
-            link.shut_down()  # which the handshaking notices
-
     async def aclose(self) -> None:
         """Close everything; the opener calls it at its end. It can't be Cancelled."""
         await self.entrance.aclose()
-        self._let_go()
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self.there.close()
 
     # ------------------------------------------------------------ the line
 
@@ -302,84 +291,18 @@ class SocketBackend(PeerBackend):
     @property
     def layer(self) -> Layer | None:
         """See `LayeredSocket.layer`."""
-        return self._connection if isinstance(self._connection, Layer) else None
+        return self.there.link if isinstance(self.there.link, Layer) else None
 
     def flush(self, layer: Layer) -> None:
         """See `LayeredSocket.flush`; that the peer has left is noticed by who reads."""
         with contextlib.suppress(OSError):
             layer.flush()
-        self._note_unsent(layer)
+        self.note_unsent(layer)
 
     @property
     def com_port(self) -> Port:
         """See `LayeredSocket.com_port`."""
         return self._stack.port
-
-
-class _SocketPeer(LinkPeer):
-    """The one peer that the backend has, and the clients that wait."""
-
-    can_disconnect = True
-
-    def __init__(self, backend: SocketBackend) -> None:
-        super().__init__(backend)
-        self._backend: SocketBackend = backend
-
-    @property
-    def is_kept(self) -> bool:
-        return self._backend.keeps_peer
-
-    @property
-    def outlook(self) -> Outlook:
-        return self._backend.entrance.outlook
-
-    def retry(self) -> None:
-        if not self._backend.entrance.retry():
-            raise NotSupportedError(
-                f"'{self.filename}' has nothing to retry: it is no client with 'reconnect-ms'"
-            )
-
-    @property
-    def waiting(self) -> int:
-        return 0 if self._backend._connection is None else self._backend.entrance.waiting
-
-    @property
-    def others_wait(self) -> bool:
-        return self._backend.entrance.others_wait
-
-    def guard(self) -> None:
-        """Let in only peers that may, see `Peer.guard`; drop one that is there and may not."""
-        entrance, connection = self._backend.entrance, self._backend._connection
-        entrance.guard(connection)
-        self._backend._let_go()
-        if connection is not None:  # newcomers are checked after their handshakes
-            try:
-                entrance.check(connection.sock)
-            except OSError:
-                self._backend._lose()
-
-    def recheck(self, *, drop: bool) -> list[tuple[str, str]]:
-        """Check the peer, and the newcomers that shake hands. *drop* loses what was not read."""
-        from trio_chardev.backends.socket.recheck import recheck
-
-        reader, entrance = self._backend.reader, self._backend.entrance
-        links = [*([] if reader is None else [reader]), *entrance.newcomers]
-        end = self._backend._end if drop else None
-        return recheck(self._backend.id, links, entrance.refusal_of, end)
-
-    def disconnect(self, *, at_once: bool = False) -> None:
-        """Drop the peer, or all newcomers, as if they had left: what they sent can be read.
-
-        Unless *at_once*, a peer that is sending is read until it knows, see `_dismiss`.
-        """
-        if self._backend._half_closed is not None:
-            self._backend._let_go()
-        elif self._backend._connection is None:
-            self._backend.entrance.shut_down_newcomers()
-        elif at_once:
-            self._backend._connection.shut_down()
-        else:
-            self._backend._dismiss(self._backend._connection)
 
 
 @asynccontextmanager
