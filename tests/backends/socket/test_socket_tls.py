@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import socket
 import ssl
 import subprocess
@@ -371,16 +370,27 @@ async def test_unread_input_comes_before_closed(server: TlsCredentials) -> None:
             nursery.cancel_scope.cancel()
 
 
+async def connect_soon(path: str) -> socket.socket:
+    """Connect as soon as a server listens at *path*: a thread makes the file before that."""
+    with trio.fail_after(5):
+        while True:
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                sock.connect(path)
+            except (FileNotFoundError, ConnectionRefusedError):
+                sock.close()
+                await trio.sleep(0.001)
+            else:
+                sock.setblocking(False)
+                return sock
+
+
 async def test_wait_opens_with_the_first_handshake(server: TlsCredentials, tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
 
     async def be_client() -> None:
-        await until(lambda: os.path.exists(path))
         for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), peer_context(server=False)):
-            sock = socket.socket(socket.AF_UNIX)
-            sock.connect(path)
-            sock.setblocking(False)
-            stream = over_tls(sock, context)
+            stream = over_tls(await connect_soon(path), context)
             try:
                 with suppress(trio.BrokenResourceError):  # the first knows no authority
                     await stream.receive_some()
