@@ -16,7 +16,6 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.services import until
-from trio_chardev.core import reactor
 from trio_chardev.core.reactor import AT_ONCE, notify_closing, wait_and_look
 from trio_chardev.testing import CancelAtStep
 
@@ -319,7 +318,7 @@ async def test_if_it_fails_all_who_wait_are_woken_and_wait_elsewhere(
         await settle()
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
-    monkeypatch.setattr(reactor, "wait_readable", fail)
+    monkeypatch.setattr(trio.lowlevel, "wait_readable", fail)
     for line in lines[:2]:
         nursery.start_soon(line.wait)
     await until(lambda: all(line.is_over for line in lines[:2]))

@@ -125,6 +125,10 @@ class DescriptorBackend(Backend):
         self.sink = sink
 
     def receive_nowait(self, max_bytes: int) -> bytes:
+        return self.read_nowait(max_bytes)
+
+    def read_nowait(self, max_bytes: int) -> bytes:
+        """Read what has come, ``b""`` if nothing has; the end, and errors, are handled."""
         if self.source is None or max_bytes == 0:  # reading 0 bytes would look like the end
             return b""
         try:

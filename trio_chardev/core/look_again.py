@@ -48,27 +48,28 @@ LATE = 1e-3  # seconds; a burst that ends so much too late did not have the proc
 class Credit:
     """What quick input has earned and looking in vain has cost."""
 
-    __slots__ = ("_balance", "_most", "_price")
+    __slots__ = ("_most", "_price", "balance")
 
     def __init__(self, *, needed: int, price: int, most: int) -> None:
         """*needed* must be earned first; no more than *most* on top of that is kept."""
-        self._balance = -needed
+        self.balance = -needed
+        """What is left; looking does not pay while it is negative."""
         self._price = price
         self._most = most
 
     @property
     def suffices(self) -> bool:
         """Does looking pay?"""
-        return self._balance >= 0 and ways.are_taken
+        return self.balance >= 0 and ways.are_taken
 
     def earn(self) -> None:
         """Note that input has come quickly."""
-        if self._balance < self._most:
-            self._balance += 1
+        if self.balance < self._most:
+            self.balance += 1
 
     def pay(self) -> None:
         """Note that a look was in vain."""
-        self._balance -= self._price
+        self.balance -= self._price
 
 
 class Next(enum.Enum):
@@ -112,7 +113,7 @@ class Polling:
             if self._now - self._idle_since < POLL_TIME:
                 self._credit.earn()
             self._idle_since = None
-        if is_all and not (self._is_on and self._credit.suffices):
+        if is_all and not (self._is_on and self._credit.balance >= 0 and ways.are_taken):
             # Another look would be a system call in vain; if more has come, the wait ends at once.
             self._reads = 0
             self._idle_since = perf_counter()

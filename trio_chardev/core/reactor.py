@@ -4,7 +4,9 @@ To wake a task costs as much as to pass a line on: Trio has the descriptor armed
 epoll_ctl(2), and the wake-up passes through all coroutines that the task is in. So a task that waits
 here leaves a `Look`, which is called whenever something has come, until it has work for the task.
 
-The epoll is level-triggered, so nothing has to be armed anew; Trio waits for it as for any
+The epoll is level-triggered, so nothing has to be armed anew. Edges would save the kernel another look,
+but a read may leave something though it gave little: a terminal in canonical mode gives one line,
+and a UNIX socket what came with one descriptor. Trio waits for it as for any
 descriptor, in one task for all. A descriptor is in it just as long as its task waits here:
 whoever closes it calls `notify_closing` first, as for Trio.
 """
@@ -84,10 +86,13 @@ class Reactor:
 
     async def _run(self) -> None:
         """Call the looks. A descriptor that one of them closes is not looked at any more."""
-        poll, all_waiting = self._epoll.poll, self._waiting
+        poll, all_waiting, own_fd = self._epoll.poll, self._waiting, self._epoll.fileno()
         try:
             while True:
-                await wait_readable(self._epoll)
+                try:
+                    await trio.lowlevel.wait_readable(own_fd)
+                except OSError:
+                    await wait_readable(self._epoll)  # now and then, if there is no room
                 for fd, _ in poll(0, AT_ONCE):
                     if (waiting := all_waiting.get(fd)) is not None:
                         try:

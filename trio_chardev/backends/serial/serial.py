@@ -171,7 +171,7 @@ class SerialBackend(PlainBackend):
         breaks = 0
         while max_bytes > 0 and self._line.owner is None and breaks < BREAKS_AT_ONCE:
             if not self._breaks.items:
-                raw = super().receive_nowait(max_bytes)
+                raw = self.read_nowait(max_bytes)
                 if b"\xff" not in raw and not (raw and self._breaks.tail):
                     return raw
                 self._decode(raw)

@@ -13,6 +13,7 @@ import socket
 import struct
 import termios
 from collections.abc import Callable
+from socket import MSG_NOSIGNAL
 from time import perf_counter
 
 import trio
@@ -90,15 +91,12 @@ class Connection:
     def send(self, data: memoryview) -> int:
         """Send a prefix. Raises BlockingIOError, or another OSError if the connection is over."""
         try:
-            return self._send(data)
+            return self._sock.send(data, MSG_NOSIGNAL)
         except BlockingIOError:
             raise
         except OSError as exc:
             self._sending.meet(exc, self.name)
             raise
-
-    def _send(self, data: memoryview) -> int:
-        return self._sock.send(data, socket.MSG_NOSIGNAL)
 
     @property
     def plain_socket(self) -> socket.socket | None:

@@ -89,9 +89,18 @@ class UnixConnection(Connection):
         _close_all(self._fds_to_send)
         self._fds_to_send = duplicates
 
-    def _send(self, data: memoryview) -> int:
+    def send(self, data: memoryview) -> int:
         if not self._fds_to_send:
-            return super()._send(data)
+            return super().send(data)
+        try:
+            return self._send_with_fds(data)
+        except BlockingIOError:
+            raise
+        except OSError as exc:
+            self._sending.meet(exc, self.name)
+            raise
+
+    def _send_with_fds(self, data: memoryview) -> int:
         rights = array.array("i", self._fds_to_send)
         try:
             sent = self._sock.sendmsg(
