@@ -6,9 +6,9 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from trio_chardev.backends.socket.addresses import InetAddress, UnixAddress
+from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress, UnixAddress
 from trio_chardev.plain_errors import OptionsError, strerror
 from trio_chardev.systemd import made_by_systemd
 
@@ -48,6 +48,17 @@ def _parse_tls(text: str) -> InetAddress:
         raise OptionsError(f"error parsing address '{where}'")
     with saying(f"--socket tls:{text}"):
         return parse_tls(match[1] or match[2] or "", match[3], options)
+
+
+def tls_of(address: SocketAddress) -> dict[str, Any]:
+    """Make the arguments about TLS with which a client is opened."""
+    if isinstance(address, UnixAddress):
+        return {}
+    from trio_chardev.cli.tls_address import TlsAddress
+
+    if not isinstance(address, TlsAddress):
+        return {}
+    return {"tls": address.credentials, "tls_hostname": address.peer_name}
 
 
 def default_monitor_path() -> Path:

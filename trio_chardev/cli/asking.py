@@ -17,10 +17,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from trio_chardev.backends.socket.addresses import SocketAddress, UnixAddress
-from trio_chardev.cli.address import parse_address
+from trio_chardev.cli.address import parse_address, tls_of
 from trio_chardev.cli.errors import STATUS_OF_INTERRUPT
 from trio_chardev.cli.output import complain, printable
-from trio_chardev.cli.tls_address import TlsAddress, tls_of
 from trio_chardev.garbage import collect_again
 from trio_chardev.qmp.client.messages import Reply
 from trio_chardev.qmp.client.plain import PlainQmpClient, open_plain_client
@@ -158,5 +157,5 @@ def _is_nobody_there(error: BaseException) -> bool:
 def _how_to_start(address: SocketAddress) -> str:
     if address == parse_address(None):
         return "start a service with 'trio-chardev serve'"
-    options = f"tcp:{address},tls-creds=ID" if isinstance(address, TlsAddress) else address.name
+    options = f"tcp:{address},tls-creds=ID" if tls_of(address) else address.name
     return f"start a service with 'trio-chardev serve --qmp {options},server=on,wait=off'"

@@ -11,10 +11,9 @@ import trio
 
 from trio_chardev.backends.socket.addresses import SocketAddress, UnixAddress
 from trio_chardev.cli import asking
-from trio_chardev.cli.address import parse_address
+from trio_chardev.cli.address import parse_address, tls_of
 from trio_chardev.cli.errors import STATUS_OF_INTERRUPT
 from trio_chardev.cli.running import run_until_signal
-from trio_chardev.cli.tls_address import tls_of
 from trio_chardev.qmp.client import reasons
 from trio_chardev.qmp.client.client import (
     QmpClient,

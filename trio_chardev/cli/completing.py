@@ -34,8 +34,7 @@ def completer(choose: Chooser) -> Completer:
 
 def _ask(socket: str | None, choose: Chooser) -> list[str]:
     """The names at a service; none if it does not answer in time, for whatever reason."""
-    from trio_chardev.cli.address import parse_address
-    from trio_chardev.cli.tls_address import tls_of
+    from trio_chardev.cli.address import parse_address, tls_of
     from trio_chardev.plain_errors import ChardevError
     from trio_chardev.qmp.client.plain import open_plain_client
 

@@ -6,11 +6,11 @@ and QEMU's tls-hostname.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
-from trio_chardev.backends.socket.addresses import InetAddress, SocketAddress
+from trio_chardev.backends.socket.addresses import InetAddress
 from trio_chardev.cli.output import warn
 from trio_chardev.options.values import path_text
 from trio_chardev.plain_errors import OptionsError
@@ -72,10 +72,3 @@ def parse_tls(host: str, port: str, text: str) -> TlsAddress:
             "the options are dir=DIR, verify-peer=on|off, tls-hostname=NAME"
         ) from None
     return TlsAddress(host, port, options=options)
-
-
-def tls_of(address: SocketAddress) -> dict[str, Any]:
-    """Make the arguments of `open_qmp_client` about TLS."""
-    if not isinstance(address, TlsAddress):
-        return {}
-    return {"tls": address.credentials, "tls_hostname": address.peer_name}
