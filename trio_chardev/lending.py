@@ -34,7 +34,7 @@ _NO_TAPS: dict[str, Any] = {
 }
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class _Loan:
     """What it takes to open a device again that is lent."""
 

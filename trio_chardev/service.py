@@ -57,7 +57,7 @@ QUIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FAREWELL_TIMEOUT = 0.5  # seconds for clients to read the last replies and SHUTDOWN
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen(slots=False, repr=False)
 class News:
     """An event to be sent, and which clients know of it already."""
 
@@ -79,7 +79,7 @@ class News:
         return message_of(self.event, self.time_ns)
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class DeviceMonitor(AttachedMonitor):
     """A monitor that was made as a device."""
 

@@ -39,7 +39,7 @@ def _fields(table: Table, id: str) -> dict[str, dict[str, str]]:
     return {"fields": {table.removesuffix("s"): id}}
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class _Trying:
     """Something that is tried again."""
 

@@ -30,7 +30,7 @@ def _announce_pty(chardev: Chardev) -> None:
         announce(f"char device redirected to {chardev.pty} (label {printable(chardev.id)})")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Maker:
     """Makes single objects, chardevs and devices; see `make_all`."""
 

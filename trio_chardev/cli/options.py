@@ -54,7 +54,7 @@ user of this machine, any machine without TLS. The other options are those that
 '--chardev socket,help' lists, such as tls-creds."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class ServeOptions:
     """The command line, structured and checked as far as possible without opening anything."""
 

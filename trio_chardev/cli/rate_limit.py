@@ -21,7 +21,7 @@ FULL_AFTER = max(BURST * INTERVAL, BURST_OF_ONE * INTERVAL_OF_ONE)
 """Seconds after which an unused bucket is full again."""
 
 
-@attrs.define
+@attrs.define(repr=False)
 class _Bucket:
     """A token bucket: how many lines may pass now."""
 
@@ -37,7 +37,7 @@ class _Bucket:
         return True
 
 
-@attrs.define
+@attrs.define(repr=False)
 class _LeftOut:
     """The lines of one cause that were left out since that was last printed."""
 

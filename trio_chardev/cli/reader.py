@@ -86,7 +86,7 @@ class MetricsPage:
     options: MetricsOptions
 
 
-@attrs.define
+@attrs.define(repr=False)
 class Reader:
     """Parses one option after another. All methods raise OptionsError."""
 

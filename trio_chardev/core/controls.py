@@ -8,7 +8,7 @@ from trio_chardev.core.backend import Backend
 from trio_chardev.core.line import Line
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Controls:
     """What a ``be_change`` handler may use of a backend; it can't send or receive."""
 

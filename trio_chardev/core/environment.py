@@ -42,7 +42,7 @@ def open_path(path: str, flags: int, sandbox: Sandbox = EVERYWHERE, *, mode: int
     return sandbox.open(path, flags, mode=mode)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Environment:
     """What is the same for all openings of a registry."""
 
@@ -65,7 +65,7 @@ class Environment:
     """The byte before a command to a mux (QEMU's -echr)."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Files:
     """The files and descriptors that the options of one opening may name.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import attrs
 
 
-@attrs.define
+@attrs.define(repr=False)
 class Ways:
     """The switch, which is asked before each use of a fast path."""
 

@@ -24,7 +24,7 @@ OnReceive = Callable[[bytes], int]
 """Takes bytes in the task that received them; returns how many. See `Frontend`."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Handlers:
     """The handlers that `Chardev.attach` was given."""
 
@@ -50,7 +50,7 @@ async def stateless(backend: Controls) -> None:
     """Do nothing: the ``be_change`` of a frontend that needs no set-up."""
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Calls:
     """Calls a user's handlers. One that raises detaches its user, and the error goes no further."""
 

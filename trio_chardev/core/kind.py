@@ -14,7 +14,7 @@ from trio_chardev.options.backend import BackendOptions
 OptionsT = TypeVar("OptionsT", bound=BackendOptions)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Kind(Generic[OptionsT]):
     """A kind of backend: its options class, and its opener."""
 

@@ -45,7 +45,7 @@ class LineStep:
         return LineChange(speed=self.speed, dtr=self.dtr, rts=self.rts, break_=self.break_)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Plan:
     """What to set when, in seconds from the start."""
 

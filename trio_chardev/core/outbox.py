@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class eagerly:  # noqa: N801 - used as a context manager is
     """Hold *lock*, without a pass of the scheduler if it is free."""
 

@@ -72,7 +72,7 @@ class AttachedMonitor(Protocol):
         """Leave the chardev."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class DeviceRequest:
     """What a driver may use to make a device."""
 

@@ -38,7 +38,7 @@ END_TIMEOUT = 2.0  # seconds for a device that did not begin to be gone, before 
 OptionsT = TypeVar("OptionsT", bound=DeviceOptions)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Driver(Generic[OptionsT]):
     """How to make devices of one kind."""
 

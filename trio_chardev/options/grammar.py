@@ -86,7 +86,7 @@ def check_id(id: str) -> None:
         raise error
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Option:
     """One option of a kind, for the parser and for help."""
 
@@ -122,7 +122,7 @@ class Option:
         return f"{doc} (default: {shown})"
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class _Arguments:
     """A JSON object on the command line: arguments of chardev-add."""
 

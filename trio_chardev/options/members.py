@@ -61,7 +61,7 @@ class Object:
     cls: type
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class TaggedUnion:
     """QAPI's ``{"type": NAME, "data": {...}}``: one of the attrs classes *variants*.
 

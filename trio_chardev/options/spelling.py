@@ -21,7 +21,7 @@ def _keep(given: Given) -> None:
     """Apply no rules."""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Spelling:
     """The peculiarities of a kind's options."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Subnegotiation:
     """A subnegotiation that the peer has sent (RFC 855)."""
 

@@ -135,7 +135,7 @@ class Context:
         self.passed = fds
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Command:
     """An entry of the table of commands."""
 

@@ -169,7 +169,7 @@ class Decoder:
         self._frame = _Frame()
 
 
-@attrs.define
+@attrs.define(repr=False)
 class _Frame:
     """The message that is being collected."""
 

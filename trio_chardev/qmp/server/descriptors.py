@@ -28,7 +28,7 @@ def close_quietly(fd: int) -> None:
     close_fds([fd])
 
 
-@attrs.define
+@attrs.define(repr=False)
 class NamedFds:
     """The descriptors given by getfd, by name."""
 
@@ -86,7 +86,7 @@ class AddfdInfo:
     fd: int
 
 
-@attrs.define
+@attrs.define(repr=False)
 class FdSets:
     """The fd sets of a service."""
 

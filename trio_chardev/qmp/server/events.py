@@ -111,7 +111,7 @@ def outdated_keys(event: object) -> tuple[Hashable, ...]:
     return ()
 
 
-@attrs.define
+@attrs.define(repr=False)
 class Throttle(Generic[T]):
     """Lets one message for each key pass per interval, and keeps only the last that has to wait.
 

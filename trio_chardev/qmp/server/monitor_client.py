@@ -17,7 +17,7 @@ MESSAGE: Final = Limits(size=1 << 20, tokens=64 << 10)
 """The limits of one message: it is decoded, run and answered in a few steps, while others wait."""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class PassedFds:
     """An entry of the backlog: descriptors that belong to the messages after it."""
 

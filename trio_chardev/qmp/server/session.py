@@ -43,7 +43,7 @@ class Request:
     error: QmpError | None = None
 
 
-@attrs.define
+@attrs.define(repr=False)
 class Session:
     """The state of one connection, from greeting to disconnect."""
 
