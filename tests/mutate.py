@@ -52,7 +52,7 @@ CORE_TESTS = (
     *(f"tests/core/test_{name}.py" for name in CORE),
     *("tests/test_notices.py", "tests/test_registry.py"),
 )
-SOCKETS = ("peer", "in_flight", "keep_peer", "listener", "socket")
+SOCKETS = ("peer", "in_flight", "keep_peer", "listener", "listening", "socket")
 SOCKET_TESTS = (
     *(f"tests/backends/socket/test_{name}.py" for name in SOCKETS),
     *(f"tests/backends/test_{name}.py" for name in ("losses", "changes", "carry")),

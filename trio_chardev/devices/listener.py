@@ -24,7 +24,8 @@ from trio_chardev.backends.socket.addresses import (
 )
 from trio_chardev.backends.socket.door import who
 from trio_chardev.backends.socket.link import Link
-from trio_chardev.backends.socket.listener import Listener, listen, listen_on
+from trio_chardev.backends.socket.listener import Listener
+from trio_chardev.backends.socket.listening import listen, listen_on
 from trio_chardev.backends.socket.passed import socket_from_fd
 from trio_chardev.backends.socket.reception import Reception
 from trio_chardev.backends.socket.stack import Stack

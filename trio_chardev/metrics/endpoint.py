@@ -17,7 +17,8 @@ import trio
 
 from trio_chardev.backends.socket.addresses import FdAddress, InetAddress
 from trio_chardev.backends.socket.link import Link
-from trio_chardev.backends.socket.listener import Listener, listen, listen_on
+from trio_chardev.backends.socket.listener import Listener
+from trio_chardev.backends.socket.listening import listen, listen_on
 from trio_chardev.backends.socket.passed import socket_from_fd
 from trio_chardev.backends.socket.reception import Reception
 from trio_chardev.core.environment import number_as_fd

@@ -1,10 +1,9 @@
-"""Listeners: where they listen, how they share an address, and when accepting fails."""
+"""Listeners: how they give clients, how they share an address, and when accepting fails."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import resource
 import secrets
@@ -21,14 +20,13 @@ from tests.disk import eventually, hang_in
 from trio_chardev import files
 from trio_chardev.backends.socket import listener as listener_module
 from trio_chardev.backends.socket.addresses import (
-    FdAddress,
     InetAddress,
     SocketAddress,
     UnixAddress,
-    VsockAddress,
 )
-from trio_chardev.backends.socket.listener import Listener, listen, listen_on
-from trio_chardev.errors import BackendError, OptionsError
+from trio_chardev.backends.socket.listener import Listener
+from trio_chardev.backends.socket.listening import listen
+from trio_chardev.errors import BackendError
 
 
 @asynccontextmanager
@@ -68,34 +66,7 @@ async def next_client(listener: Listener) -> socket.socket:
                 return sock
 
 
-@contextlib.contextmanager
-def holding_port() -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        yield sock.getsockname()[1]
-
-
 # ---------------------------------------------------------------- TCP
-
-
-async def test_port_0_becomes_the_real_port_and_an_empty_host_the_wildcard() -> None:
-    async with listening(InetAddress("", "0")) as listener:
-        assert isinstance(listener.address, InetAddress)
-        assert listener.address.host in ("0.0.0.0", "::")
-        port = port_of(listener)
-        assert port > 0
-        for host in ("127.0.0.1", "::1"):  # both at the same port
-            with socket.create_connection((host, port), timeout=5):
-                (await next_client(listener)).close()
-
-
-async def test_the_ipv6_wildcard_alone_serves_ipv4_too_unless_that_is_off() -> None:
-    """As QEMU."""
-    async with listening(InetAddress("::", "0")) as listener:
-        with socket.create_connection(("127.0.0.1", port_of(listener)), timeout=5):
-            (await next_client(listener)).close()
-    async with listening(InetAddress("", "0", ipv4=False)) as listener:
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port_of(listener)), timeout=5)
 
 
 async def test_clients_are_non_blocking_and_come_in_order() -> None:
@@ -109,49 +80,6 @@ async def test_clients_are_non_blocking_and_come_in_order() -> None:
         assert listener.take() is None
 
 
-async def test_a_port_in_use_is_refused_in_qemus_words() -> None:
-    with holding_port() as port, pytest.raises(BackendError) as caught:
-        await listen(InetAddress("127.0.0.1", str(port)), None)
-    assert str(caught.value) == "Failed to find an available port: Address already in use"
-
-
-async def test_to_tries_the_following_ports() -> None:
-    with holding_port() as port:
-        address = InetAddress("127.0.0.1", str(port), to=port + 20)
-        async with listening(address) as listener:
-            assert port < port_of(listener) <= port + 20
-
-
-async def test_to_is_for_ports_in_use_only() -> None:
-    with pytest.raises(BackendError) as caught:
-        await listen(InetAddress("192.0.2.1", "4001", to=4010), None)
-    assert str(caught.value) == "Failed to bind socket: Cannot assign requested address"
-
-
-async def test_a_range_that_ends_before_it_begins_is_refused() -> None:
-    with pytest.raises(OptionsError, match="'to' is below port 4001"):
-        await listen(InetAddress("127.0.0.1", "4001", to=4000), None)
-
-
-async def test_a_port_that_one_address_of_the_host_has_in_use_is_not_taken_by_half() -> None:
-    with holding_port() as port, pytest.raises(BackendError, match="Address already in use"):
-        await listen(InetAddress("", str(port)), None)
-    with socket.create_server(("127.0.0.1", port)):
-        pass  # nothing was left open
-
-
-async def test_nothing_stays_open_when_the_second_address_is_in_use() -> None:
-    with socket.socket(socket.AF_INET6) as ipv6:
-        ipv6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        ipv6.bind(("::", 0))
-        ipv6.listen()
-        port = ipv6.getsockname()[1]
-        with pytest.raises(BackendError, match="Address already in use"):
-            await listen(InetAddress("", str(port)), None)
-        with socket.create_server(("127.0.0.1", port)):
-            pass
-
-
 @contextlib.contextmanager
 def resolving_to(*hosts: str) -> Iterator[None]:
     def getaddrinfo(host: str, port: str, *args: object) -> list[object]:
@@ -161,17 +89,6 @@ def resolving_to(*hosts: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", getaddrinfo)
         yield
-
-
-async def test_an_address_that_this_host_lacks_is_left_out(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO)
-    with resolving_to("192.0.2.1", "127.0.0.1"):
-        async with listening(InetAddress("board", "0")) as listener:
-            with dial(listener) as client, await next_client(listener) as peer:
-                assert peer.getpeername() == client.getsockname()
-    assert "not all addresses of board:0 can be listened at" in caplog.text
 
 
 async def test_several_addresses_are_waited_for_together() -> None:
@@ -221,22 +138,6 @@ async def test_backlog_lets_two_wait_as_qemus(tmp_path: Path) -> None:
             assert third.connect_ex(str(tmp_path / "s")) == 0
 
 
-async def test_an_empty_path_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    async with listening(UnixAddress("")) as listener:
-        assert isinstance(listener.address, UnixAddress)
-        assert listener.address.path.startswith(str(tmp_path / "qemu-socket-"))
-        with dial(listener), await next_client(listener):
-            pass
-    assert os.listdir(tmp_path) == []
-
-
-async def test_path_errors_are_in_qemus_words() -> None:
-    with pytest.raises(BackendError) as caught:
-        await listen(UnixAddress("/nonexistent/s"), None)
-    assert str(caught.value) == "Failed to bind socket to /nonexistent/s: No such file or directory"
-
-
 @pytest.mark.parametrize("tight", [True, False])
 async def test_abstract_names_need_no_file(tight: bool) -> None:
     name = f"trio-chardev-{secrets.token_hex(8)}"
@@ -258,19 +159,6 @@ async def test_an_abstract_listener_unlinks_no_file_of_that_name(tmp_path: Path)
     async with listening(UnixAddress(str(path), abstract=True)):
         pass
     assert path.exists()
-
-
-async def test_vsock_listens() -> None:
-    try:
-        socket.socket(socket.AF_VSOCK).close()
-    except OSError as exc:
-        pytest.skip(f"no vsock here: {exc}")
-    async with listening(VsockAddress("4294967295", "45670")) as listener:
-        assert listener.take() is None
-        async with listening(VsockAddress("4294967295", "45670"), listener) as successor:
-            assert successor.is_taking_over
-    with pytest.raises(BackendError, match=r"^Failed to bind socket: "):
-        await listen(VsockAddress("77", "45670"), None)
 
 
 # ---------------------------------------------------------------- taking over
@@ -393,15 +281,6 @@ async def test_one_that_was_replaced_waits_for_nobody(tmp_path: Path) -> None:
             (await next_client(new)).close()
 
 
-async def test_another_port_or_an_overlapping_address_is_not_shared() -> None:
-    async with listening(InetAddress("127.0.0.1", "0")) as old:
-        with pytest.raises(BackendError, match="Address already in use"):
-            await listen(InetAddress("", str(port_of(old))), old)
-        async with listening(InetAddress("127.0.0.1", "0"), old) as new:
-            assert not new.is_taking_over
-            assert port_of(new) != port_of(old)
-
-
 async def test_a_path_is_not_taken_over_from_another_chardev(tmp_path: Path) -> None:
     async with (
         listening(UnixAddress(str(tmp_path / "a"))) as old,
@@ -409,42 +288,6 @@ async def test_a_path_is_not_taken_over_from_another_chardev(tmp_path: Path) -> 
     ):
         with pytest.raises(BackendError, match="somebody listens there"):
             await listen(UnixAddress(str(tmp_path / "b")), old)
-
-
-# ---------------------------------------------------------------- sockets passed in
-
-
-async def test_a_passed_socket_that_listens_is_used_as_it_is() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as theirs:
-        ours = theirs.dup()
-        ours.setblocking(False)
-        listener = listen_on(FdAddress("x"), ours)
-        assert listener.address == InetAddress("127.0.0.1", str(theirs.getsockname()[1]))
-        with dial(listener), await next_client(listener):
-            pass
-        listener.close()
-
-
-async def test_a_passed_socket_that_is_only_bound_is_made_to_listen(tmp_path: Path) -> None:
-    """Its path is not ours to unlink, as QEMU does: systemd will pass it again."""
-    path = tmp_path / "s"
-    bound = socket.socket(socket.AF_UNIX)
-    bound.bind(str(path))
-    bound.setblocking(False)
-    listener = listen_on(FdAddress("x"), bound)
-    assert listener.address == UnixAddress(str(path))
-    with dial(listener), await next_client(listener):
-        pass
-    listener.close()
-    assert path.exists()
-
-
-def test_a_passed_socket_that_is_connected_can_not_listen() -> None:
-    a, b = socket.socketpair()
-    with b, pytest.raises(BackendError) as caught:
-        listen_on(FdAddress("x"), a)
-    assert str(caught.value) == "Failed to listen on fd socket: Invalid argument"
-    assert a.fileno() == -1
 
 
 # ---------------------------------------------------------------- trouble
@@ -481,11 +324,6 @@ async def test_without_descriptors_accepting_pauses_and_goes_on_later(
         f"can't accept a client of tcp:127.0.0.1:{port_of(listener)}: "
         "[Errno 24] Too many open files"
     ]
-
-
-async def test_no_descriptor_for_a_socket_is_an_error_in_one_line() -> None:
-    with no_descriptors_left(), pytest.raises(BackendError, match="Too many open files"):
-        await listen(InetAddress("127.0.0.1", "0"), None)
 
 
 async def test_no_descriptor_to_wait_for_two_sockets_is_an_error_too(

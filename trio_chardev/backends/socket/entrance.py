@@ -29,7 +29,8 @@ from trio_chardev.backends.socket.dialer import Backoff, Nobody, Peers, Redialer
 from trio_chardev.backends.socket.door import Door
 from trio_chardev.backends.socket.handshaking import Handshaking, ending
 from trio_chardev.backends.socket.link import Link
-from trio_chardev.backends.socket.listener import Listener, listen, listen_on
+from trio_chardev.backends.socket.listener import Listener
+from trio_chardev.backends.socket.listening import listen, listen_on
 from trio_chardev.backends.socket.options import SocketOptions
 from trio_chardev.backends.socket.passed import SharedSocket, socket_from_fd
 from trio_chardev.backends.socket.rights import close_socket

@@ -16,7 +16,7 @@ import trio
 from trio_chardev.backends.socket.access import PRIVATE, Access, peer_name
 from trio_chardev.backends.socket.addresses import FdAddress, SocketAddress
 from trio_chardev.backends.socket.link import Link
-from trio_chardev.backends.socket.listener import listen, listen_on
+from trio_chardev.backends.socket.listening import listen, listen_on
 from trio_chardev.backends.socket.passed import socket_from_fd
 from trio_chardev.backends.socket.reception import Reception
 from trio_chardev.backends.socket.socket import SocketOptions, open_accepted
