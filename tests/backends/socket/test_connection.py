@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from trio_chardev.backends.socket import connection as module
 from trio_chardev.backends.socket.connection import SILENCE, Connection
 from trio_chardev.backends.socket.passed import socket_from_fd
 from trio_chardev.backends.socket.unix_connection import MAX_FDS, UnixConnection
@@ -420,3 +422,46 @@ def test_passed_sockets_never_wait_and_are_as_blocking_as_they_were() -> None:
             while len(b.recv(1 << 20)) == 1 << 20:
                 pass
         assert os.get_blocking(fd)
+
+
+async def test_the_last_word_of_a_peer_is_heard_when_it_comes(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at the next look for what it has taken, though another task waits for the socket, too."""
+    monkeypatch.setattr(module, "TAKEN_INTERVAL", 60)
+    connection, peer = pair
+    peer.send(b"hello")
+    connection.receive(10)
+    taken: list[bytes] = []
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.wait_readable)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(connection.finish, taken.append)
+            await trio.lowlevel.wait_readable(peer)
+            assert peer.recv(10) == b""
+            await wait_all_tasks_blocked()
+            peer.send(b"bye")
+            peer.close()
+    assert taken == [b"bye"]
+
+
+async def test_without_a_descriptor_to_wait_for_it_a_last_word_is_looked_for(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(module, "_make_hangup_epoll", fail)
+    connection, peer = pair
+    peer.send(b"hello")
+    connection.receive(10)
+    taken: list[bytes] = []
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.finish, taken.append)
+            await trio.lowlevel.wait_readable(peer)
+            assert peer.recv(10) == b""
+            peer.send(b"bye")
+            peer.close()
+    assert taken == [b"bye"]

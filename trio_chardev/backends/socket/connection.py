@@ -15,6 +15,7 @@ import termios
 from collections.abc import Callable
 from socket import MSG_NOSIGNAL
 from time import perf_counter
+from typing import Self
 
 import trio
 
@@ -216,15 +217,16 @@ class Connection:
             self._sock.shutdown(socket.SHUT_WR)
         now = trio.current_time()
         patience = max(now + SILENCE - silent, now + self._round_trips())
-        while (size := self._take_all(take)) is not None:
-            if size:
-                patience = trio.current_time() + SILENCE
-                await trio.lowlevel.checkpoint()
-            elif (now >= patience and self._has_arrived()) or self._is_reset():
-                return
-            else:
-                now = trio.current_time()
-                await trio.sleep(TAKEN_INTERVAL)
+        with _Arrivals(self._sock) as arrivals:
+            while (size := self._take_all(take)) is not None:
+                if size:
+                    patience = trio.current_time() + SILENCE
+                    await trio.lowlevel.checkpoint()
+                elif (now >= patience and self._has_arrived()) or self._is_reset():
+                    return
+                else:
+                    now = trio.current_time()
+                    await arrivals.wait(TAKEN_INTERVAL)
 
     def _take_all(self, take: Take) -> int | None:
         """Pass what has come to *take*, or some of it if it comes without end.
@@ -316,6 +318,34 @@ def _make_hangup_epoll(sock: socket.socket, events: int = select.EPOLLRDHUP) -> 
         epoll.close()
         raise
     return epoll
+
+
+class _Arrivals:
+    """Waits for input of a socket for which another task may wait, too: Trio has one wait for it."""
+
+    __slots__ = ("_epoll", "_sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._epoll: select.epoll | None = None  # made when it is first waited for
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._epoll is not None:
+            self._epoll.close()
+
+    async def wait(self, timeout: float) -> None:
+        """Wait for *timeout* seconds at most."""
+        if self._epoll is None:
+            try:
+                self._epoll = _make_hangup_epoll(self._sock, select.EPOLLIN)
+            except OSError:  # there is no descriptor to spare
+                await trio.sleep(timeout)
+                return
+        with trio.move_on_after(timeout):
+            await wait_readable(self._epoll)
 
 
 class SharedConnection(Connection):
