@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import socket
 import termios
 import tty
 import weakref
@@ -270,8 +271,8 @@ async def test_a_server_is_back_without_waiting_for_a_client(tmp_path: Path) -> 
     async with open_registry() as registry, trio.open_nursery() as nursery:
         nursery.start_soon(registry.add, "s", SocketOptions(addr=address, server=True, wait=True))
         with trio.fail_after(PATIENCE):
-            await until(is_there)
-            async with await trio.open_unix_socket(address.path):
+            with socket.socket(socket.AF_UNIX) as client:  # the file is there before it listens
+                await until(lambda: client.connect_ex(address.path) == 0)
                 await until(lambda: "s" in registry)
                 await registry.lend("s")
                 assert not is_there()
