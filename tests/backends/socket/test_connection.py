@@ -465,3 +465,24 @@ async def test_without_a_descriptor_to_wait_for_it_a_last_word_is_looked_for(
             peer.send(b"bye")
             peer.close()
     assert taken == [b"bye"]
+
+
+async def test_a_silent_peer_of_a_unix_socket_is_told_by_the_close_alone(pair: Pair) -> None:
+    connection, peer = pair
+    with trio.fail_after(PATIENCE):
+        await connection.finish(ignore)
+    with pytest.raises(BlockingIOError):
+        peer.recv(10)
+    connection.close()
+    assert peer.recv(10) == b""
+
+
+async def test_what_a_peer_that_was_silent_has_sent_at_last_is_taken(
+    pair: Pair, autojump_clock: MockClock
+) -> None:
+    connection, peer = pair
+    peer.send(b"at last")
+    taken: list[bytes] = []
+    await connection.finish(taken.append)
+    assert taken == [b"at last"]
+    assert peer.recv(10) == b""

@@ -213,6 +213,8 @@ class Connection:
         and the clock has not seen what came meanwhile.
         """
         silent = perf_counter() - self._heard
+        if silent >= SILENCE and self._sock.family == socket.AF_UNIX and not self.has_input():
+            return  # close(2), which follows, tells it as well, and does not wake it beside this
         with contextlib.suppress(OSError):  # the peer has ended it first
             self._sock.shutdown(socket.SHUT_WR)
         now = trio.current_time()
