@@ -3,22 +3,20 @@
 It is the one user of each base, by a `Base`. If it is changed to another backend over the same
 base, the commit hands that `Base` over; until then, and if the change fails, the old one has it.
 
-Sending to a base is synchronous, so a send that is cancelled has sent nothing. What counts as
-sent before its base has taken it is *owed*: it stays with the `Base`, is sent before anything
-else, as soon as the base takes it, and is handed over with it. A base that is left behind by a
-change gets what it is owed in the time for draining.
+A base that is left behind by a change gets what it is owed in the time for draining.
 """
 
 from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import trio
 
+from trio_chardev.backends.stacked.base import ON_FAILURE, Base
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev
 from trio_chardev.core.controls import Controls
@@ -31,136 +29,11 @@ from trio_chardev.core.stacking import Stacking
 from trio_chardev.core.tap import Tap
 from trio_chardev.core.users import Users
 from trio_chardev.errors import (
-    BackendDisconnectedError,
     BackendError,
-    ChardevError,
-    NotSupportedError,
 )
-from trio_chardev.events import BackendEvent, ModemLines
+from trio_chardev.events import BackendEvent
 
 log = logging.getLogger(__name__)
-
-ON_FAILURE = ChardevError, trio.ClosedResourceError
-"""The exceptions that a base's frontend raises."""
-
-
-class Base:
-    """The one user of a chardev that others stand on."""
-
-    def __init__(self, chardev: Chardev) -> None:
-        """Attach to *chardev*. Raises BackendError if it has another user."""
-        self.chardev = chardev
-        self.owner: BackendOnBases | None = None
-        """The backend that gets its events; None before the commit, and once that was replaced."""
-        self.owed = bytearray()
-        self.driven = ModemLines(0)
-        """The modem lines that the base last reported to be on."""
-        self._lost_in_a_row = 0
-        try:
-            self.frontend = chardev.attach(
-                be_change=self._be_change,
-                on_event=self._on_event,
-                on_receive=self._on_receive,
-                on_open=self._on_open,
-                on_line=self._on_line,
-                fe_open=lambda: self.owner is not None and self.owner.is_used,
-                answers_line=lambda: self.owner is not None and self.owner.answers_line,
-            )
-        except ChardevError as exc:
-            raise BackendError(str(exc)) from exc
-        self.frontend.relay.keeps_refused = True  # its sender decides, see `_GivenUp`
-
-    @property
-    def id(self) -> str:
-        return self.chardev.id
-
-    @property
-    def is_open(self) -> bool:
-        """Is somebody at its other end now?"""
-        return self.frontend.is_attached and self.chardev.is_open
-
-    @property
-    def takes_output(self) -> bool:
-        """Is somebody there who may read, perhaps after half-closing?"""
-        return self.frontend.is_attached and (
-            self.chardev.is_open or self.chardev.backend.peer.is_lingering
-        )
-
-    async def _be_change(self, backend: Controls) -> None:
-        if self.owner is not None:
-            await self.owner.base_changes(backend)
-
-    def _on_open(self) -> None:
-        if self.owner is not None:
-            self.owner.base_opened()
-
-    def _on_line(self) -> None:
-        if self.owner is not None:
-            self.owner.base_line_changed()
-
-    def _on_event(self, event: BackendEvent) -> None:
-        if self.owner is not None:
-            self.owner.base_event(self, event)
-
-    def _on_receive(self, data: bytes) -> int:
-        return self.owner.base_received(data) if self.owner is not None else 0
-
-    # ------------------------------------------------------------ output
-
-    def send_nowait(self, data: memoryview) -> int:
-        """Make one attempt; 0 if it would block, or while bytes are owed. Raises BackendError."""
-        return self._attempt(data) if self.pay_nowait() else 0
-
-    def pay_nowait(self) -> bool:
-        """Send as much of what is owed as possible. Is it all sent? Raises BackendError."""
-        if self.owed:
-            self._attempt(memoryview(bytes(self.owed)))
-        return not self.owed
-
-    def is_paid(self) -> bool:
-        """Do `pay_nowait`, but give up what is owed if it fails."""
-        try:
-            return self.pay_nowait()
-        except BackendError as exc:
-            self.forgive(exc)
-            return True
-
-    def _attempt(self, data: memoryview) -> int:
-        """Send *data*, which is what is owed if anything is owed."""
-        try:
-            sent = self.frontend.try_send(data)
-        except ON_FAILURE as exc:
-            raise as_backend_error(exc) from exc
-        del self.owed[:sent]
-        if sent and not self.owed:
-            self._tell_lost()
-        return sent
-
-    def lose(self, data: memoryview, why: object) -> None:
-        """Give *data* up and count it; the begin and the end of a loss are logged."""
-        if data:
-            if not self._lost_in_a_row:
-                log.warning("chardev '%s' loses output: %s", self.id, why)
-            self._lost_in_a_row += len(data)
-            self.frontend.relay.lost += len(data)
-            self.frontend.relay.give_up(data)
-            self.chardev.touch()
-
-    def _tell_lost(self) -> None:
-        if self._lost_in_a_row:
-            log.warning("chardev '%s' has lost %d bytes", self.id, self._lost_in_a_row)
-            self._lost_in_a_row = 0
-
-    def forgive(self, why: object) -> None:
-        """Give up what is owed, and log *why*."""
-        self.lose(memoryview(bytes(self.owed)), why)
-        self.owed.clear()
-
-    def leave(self) -> None:
-        """Detach from the chardev."""
-        self.forgive("its user was closed")
-        self._tell_lost()
-        self.chardev.detach(self.frontend)
 
 
 class _GivenUp(Tap):
@@ -413,21 +286,3 @@ def check_no_ring(chardev: Chardev, request: OpenRequest) -> None:
             raise BackendError(f"Chardev '{chardev.id}' stands on '{lower}' itself")
         if lower in request.environment.chardevs:
             below += request.environment.chardevs[lower].backend.stacking.bases
-
-
-@contextmanager
-def base_errors() -> Iterator[None]:
-    """Convert the exceptions of a base's frontend to those that a backend raises."""
-    try:
-        yield
-    except NotSupportedError:
-        raise
-    except ON_FAILURE as exc:
-        raise as_backend_error(exc) from exc
-
-
-def as_backend_error(error: Exception) -> BackendError:
-    """Convert an exception of a base's frontend to one that a backend raises."""
-    if isinstance(error, BackendError):
-        return error
-    return BackendDisconnectedError(str(error) or "the base is gone")

@@ -5,7 +5,7 @@ open.
 
 What counts as sent: a piece of output of up to PIECE bytes that one member has taken can't be
 taken back. So as much of it as the fastest member takes at once counts as sent, and the others
-are owed the rest (see `trio_chardev.backends.stacked.bases`). With ``slow=wait`` the next piece
+are owed the rest (see `trio_chardev.backends.stacked.base`). With ``slow=wait`` the next piece
 waits until no member is owed anything, so the slowest sets the pace. With ``slow=drop`` a slow
 member is owed up to BACKLOG bytes, then loses what comes, which is counted, and the fastest sets
 the pace. A send that is cancelled has sent nothing to any member; no member gets a byte twice.
@@ -23,7 +23,8 @@ from typing import Literal
 import attrs
 import trio
 
-from trio_chardev.backends.stacked.bases import BackendOnBases, Base, open_on_bases
+from trio_chardev.backends.stacked.base import Base
+from trio_chardev.backends.stacked.bases import BackendOnBases, open_on_bases
 from trio_chardev.backends.stacked.hub_line import HubLine, all_of
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.chardev import Chardev

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import trio
 
-from trio_chardev.backends.stacked.bases import ON_FAILURE, Base, as_backend_error, base_errors
+from trio_chardev.backends.stacked.base import ON_FAILURE, Base, as_backend_error, base_errors
 from trio_chardev.core.line import BREAK_DURATION, Line
 from trio_chardev.core.runner import CLEANUP_TIMEOUT
 from trio_chardev.errors import BackendDisconnectedError, NotSupportedError

@@ -27,9 +27,9 @@ from typing import Any
 import attrs
 import trio
 
+from trio_chardev.backends.stacked.base import Base
 from trio_chardev.backends.stacked.bases import (
     BackendOnBases,
-    Base,
     BasesPeer,
     BasesStacking,
     open_on_bases,

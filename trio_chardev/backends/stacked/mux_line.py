@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trio_chardev.backends.stacked.bases import base_errors
+from trio_chardev.backends.stacked.base import base_errors
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.line import BREAK_DURATION, Line
 from trio_chardev.events import LineRequest, LineSettings, ModemLines, Purge, WindowSize
