@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-MOST = 182
+MOST = 183
 """Modules of ours that a service with one chardev imports; a new one needs a reason."""
 
 PROGRAM = """

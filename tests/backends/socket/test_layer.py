@@ -13,9 +13,9 @@ import trio
 import trio.testing
 
 from trio_chardev.backends.socket.codec import RECORD_SIZE
-from trio_chardev.backends.socket.connection import SharedConnection
 from trio_chardev.backends.socket.layer import MAX_UNSENT, Layer
 from trio_chardev.backends.socket.link import Link
+from trio_chardev.backends.socket.shared_connection import SharedConnection
 from trio_chardev.events import BackendEvent, Event
 
 

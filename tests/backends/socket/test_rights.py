@@ -17,8 +17,9 @@ import trio_chardev as tc
 from tests.backends.socket.test_access import abstract, as_nobody, connected
 from tests.links import serving, until
 from trio_chardev.backends.socket import rights
-from trio_chardev.backends.socket.connection import Connection, SharedConnection
+from trio_chardev.backends.socket.connection import Connection
 from trio_chardev.backends.socket.rights import CLOSER, Closer
+from trio_chardev.backends.socket.shared_connection import SharedConnection
 from trio_chardev.backends.socket.unix_connection import UnixConnection
 from trio_chardev.core.splicing import CannotSplice, SplicePipe
 from trio_chardev.service import open_service

@@ -17,8 +17,8 @@ from trio_chardev.backends.console.client import Client
 from trio_chardev.backends.console.crowd import Crowd
 from trio_chardev.backends.console.goodbye import DEAD, LEFT, Goodbye, say_goodbye, see_off
 from trio_chardev.backends.console.keyboard import MAX_QUEUED
-from trio_chardev.backends.socket.connection import count_unacknowledged, probe
 from trio_chardev.backends.socket.link import Link
+from trio_chardev.backends.socket.tcp import count_unacknowledged, probe
 from trio_chardev.core.waiting import Once, Waiters
 
 log = logging.getLogger(__name__)

@@ -6,12 +6,9 @@ Protocols go between it and the backend, see `trio_chardev.backends.socket.layer
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import select
 import socket
-import struct
-import termios
 from collections.abc import Callable
 from socket import MSG_NOSIGNAL
 from time import perf_counter
@@ -21,6 +18,13 @@ import trio
 
 from trio_chardev.backends.socket import rights
 from trio_chardev.backends.socket.codec import TRY_AGAIN_LATER
+from trio_chardev.backends.socket.tcp import (
+    INTERNET,
+    has_arrived,
+    is_reset,
+    round_trips,
+    set_tcp_options,
+)
 from trio_chardev.core.reactor import notify_closing
 from trio_chardev.core.splicing import SplicePipe
 from trio_chardev.events import BackendEvent
@@ -30,19 +34,11 @@ Take = Callable[[bytes], None]
 """Called with the bytes that a peer still sends while it is left."""
 
 
-INTERNET = (socket.AF_INET, socket.AF_INET6)
 TAKEN_INTERVAL = 0.001  # seconds; nothing reports that a peer has acknowledged data
 SILENCE = 0.25  # seconds; a peer that was silent for so long will not send, and its kernel neither:
 # it retransmits what was dropped for want of room after 0.2 s (tcp(7))
 READ_SIZE = 1 << 16  # bytes
 READS = 16  # in a row, as a peer may send for ever
-DECODED_AT_ONCE = 1 << 11  # bytes, each of which may cost a protocol much
-PROBE_INTERVAL = 10  # seconds
-ROUND_TRIPS = 2  # one, and a margin
-
-# From struct tcp_info, linux/tcp.h.
-TCP_CLOSE = 7
-_TCP_INFO = struct.Struct("B147xI")  # the state, and the minimum round trip time in us
 
 
 class Connection:
@@ -218,13 +214,13 @@ class Connection:
         with contextlib.suppress(OSError):  # the peer has ended it first
             self._sock.shutdown(socket.SHUT_WR)
         now = trio.current_time()
-        patience = max(now + SILENCE - silent, now + self._round_trips())
+        patience = max(now + SILENCE - silent, now + round_trips(self._sock))
         with _Arrivals(self._sock) as arrivals:
             while (size := self._take_all(take)) is not None:
                 if size:
                     patience = trio.current_time() + SILENCE
                     await trio.lowlevel.checkpoint()
-                elif (now >= patience and self._has_arrived()) or self._is_reset():
+                elif (now >= patience and has_arrived(self._sock)) or is_reset(self._sock):
                     return
                 else:
                     now = trio.current_time()
@@ -244,28 +240,6 @@ class Connection:
                 take(data)
                 size += len(data)
         return size
-
-    def _round_trips(self) -> float:
-        """Return the seconds in which a FIN reaches the peer and what it sent before comes here.
-
-        That is 0 for a peer on this host.
-        """
-        with contextlib.suppress(OSError):  # it has left, so what it sent is here
-            if self._sock.family in INTERNET and not _is_on_this_host(self._sock):
-                _, shortest = _TCP_INFO.unpack(self._info(_TCP_INFO.size))
-                return ROUND_TRIPS * float(shortest) * 1e-6
-        return 0
-
-    def _has_arrived(self) -> bool:
-        """Has the peer's kernel what was sent? The FIN is excepted, as its ACK may come late."""
-        return self._sock.family not in INTERNET or count_unacknowledged(self._sock) <= 1
-
-    def _is_reset(self) -> bool:
-        """Has the peer reset the connection? SIOCOUTQ still counts unacknowledged bytes then."""
-        return self._sock.family in INTERNET and self._info(1)[0] == TCP_CLOSE
-
-    def _info(self, size: int) -> bytes:
-        return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, size)
 
     def hand_over(
         self, on_event: Callable[[BackendEvent], None], *, nodelay: bool, keep_alive: bool
@@ -348,65 +322,6 @@ class _Arrivals:
                 return
         with trio.move_on_after(timeout):
             await wait_readable(self._epoll)
-
-
-class SharedConnection(Connection):
-    """A connection below protocols: several tasks may wait to write to it, in turn.
-
-    TCP's urgent byte stays in the stream, where telnet has its meaning (RFC 854).
-    """
-
-    __slots__ = ("_turn",)
-
-    _reads = 1, DECODED_AT_ONCE
-
-    def __init__(self, sock: socket.socket, name: str) -> None:
-        super().__init__(sock, name)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        self._turn = trio.Lock()
-        if sock.family == socket.AF_UNIX:
-            rights.refuse(sock)
-
-    def _receive(self, max_bytes: int) -> bytes:
-        if self._sock.family != socket.AF_UNIX:
-            return super()._receive(max_bytes)
-        data, fds = rights.receive(self._sock, max_bytes)
-        rights.close_fds(fds)
-        return data
-
-    async def wait_writable(self) -> None:
-        async with self._turn:
-            await super().wait_writable()
-
-
-def set_tcp_options(sock: socket.socket, *, nodelay: bool, keep_alive: bool) -> None:
-    """Set whether small pieces are sent at once, and whether an idle peer is probed."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keep_alive)
-
-
-def probe(sock: socket.socket) -> None:
-    """Have the kernel find out within about a minute whether a peer that sends no more has left.
-
-    Its kernel answers for a process that has closed the socket, but not for ever (tcp_fin_timeout).
-    """
-    if sock.family in INTERNET:
-        with contextlib.suppress(OSError):  # it has left
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_INTERVAL)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_INTERVAL)
-
-
-def _is_on_this_host(sock: socket.socket) -> bool:
-    """Does the peer have our own address? Raises OSError if it has left."""
-    return bool(sock.getsockname()[0] == sock.getpeername()[0])
-
-
-def count_unacknowledged(sock: socket.socket) -> int:
-    """How many bytes the peer's kernel has not acknowledged (SIOCOUTQ, tcp(7)). Raises OSError."""
-    (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
-    assert isinstance(count, int)
-    return count
 
 
 def _is_over(sock: socket.socket) -> bool:

@@ -24,7 +24,6 @@ from trio_chardev.backends.socket.addresses import (
     fixed_endpoint,
     path_of,
 )
-from trio_chardev.backends.socket.connection import set_tcp_options
 from trio_chardev.backends.socket.dialer import Backoff, Nobody, Peers, Redialer, connect
 from trio_chardev.backends.socket.door import Door
 from trio_chardev.backends.socket.handshaking import Handshaking, ending
@@ -35,6 +34,7 @@ from trio_chardev.backends.socket.options import SocketOptions
 from trio_chardev.backends.socket.passed import SharedSocket, socket_from_fd
 from trio_chardev.backends.socket.rights import close_socket
 from trio_chardev.backends.socket.stack import Stack
+from trio_chardev.backends.socket.tcp import set_tcp_options
 from trio_chardev.core.backend import OpenRequest
 from trio_chardev.core.peer import Outlook
 from trio_chardev.core.turns import take_turn

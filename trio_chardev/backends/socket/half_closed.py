@@ -13,8 +13,9 @@ import contextlib
 import attrs
 import trio
 
-from trio_chardev.backends.socket.connection import INTERNET, TAKEN_INTERVAL, count_unacknowledged
+from trio_chardev.backends.socket.connection import TAKEN_INTERVAL
 from trio_chardev.backends.socket.link import Link
+from trio_chardev.backends.socket.tcp import INTERNET, count_unacknowledged
 
 
 @attrs.define(eq=False, repr=False)

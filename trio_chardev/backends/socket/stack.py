@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from trio_chardev.access.objects import Authorizer
 from trio_chardev.backends.socket.addresses import InetAddress
 from trio_chardev.backends.socket.codec import Codec
-from trio_chardev.backends.socket.connection import Connection, SharedConnection
+from trio_chardev.backends.socket.connection import Connection
 from trio_chardev.backends.socket.layer import Layer
 from trio_chardev.backends.socket.link import Link
 from trio_chardev.backends.socket.options import SocketOptions, check_options, find_credentials
@@ -74,6 +74,8 @@ class Stack:
         self._renew()
         if self.is_empty:
             return plain_link(sock, name)
+        from trio_chardev.backends.socket.shared_connection import SharedConnection
+
         link: Link = SharedConnection(sock, name)
         for codec in self._codecs():
             link = Layer(link, codec, on_event)
