@@ -27,7 +27,8 @@ from trio_chardev import files
 from trio_chardev.backends import replay_file
 from trio_chardev.backends.ahead import PIECE
 from trio_chardev.backends.null import NullOptions
-from trio_chardev.backends.replay import LINES_AT_ONCE, ReplayOptions, parse_speed
+from trio_chardev.backends.replay import ReplayOptions, parse_speed
+from trio_chardev.backends.replay_script import LINES_AT_ONCE
 from trio_chardev.backends.ringbuf.ringbuf import RingbufOptions
 from trio_chardev.core.frontend import Frontend
 from trio_chardev.core.handlers import stateless

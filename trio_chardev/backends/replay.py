@@ -31,6 +31,7 @@ import trio
 from trio_chardev.backends.descriptor import slow_errors
 from trio_chardev.backends.holder import owned
 from trio_chardev.backends.replay_file import Reader, Recording
+from trio_chardev.backends.replay_script import LINES_AT_ONCE, Script
 from trio_chardev.backends.taps.record import lock
 from trio_chardev.core.backend import Backend, OpenRequest
 from trio_chardev.core.environment import OpenPath
@@ -44,9 +45,7 @@ from trio_chardev.protocols.asciicast import Entry
 
 log = logging.getLogger(__name__)
 
-LINES_AT_ONCE = 100  # they take about 0.3 ms
 SHORTEST = 1e-3  # seconds; a shorter recording without bytes is not played in a loop
-SHOWN = 40  # bytes that an error shows of what was sent, and of what was recorded
 
 
 @attrs.frozen(kw_only=True)
@@ -83,69 +82,6 @@ def parse_speed(text: str) -> float:
     return speed
 
 
-class _Script:
-    """What the frontend is expected to send."""
-
-    def __init__(self, reader: Reader, loop: bool) -> None:
-        self._reader = reader
-        self._loop = loop
-        self._next = b""
-        self._has_input = False
-        self.sent = 0
-        """Bytes that were sent as expected."""
-        self.difference: str | None = None
-        """The error, if something else was sent."""
-
-    def follow(self, data: memoryview) -> int:
-        """Compare *data*, which is sent, with the recording; return how many bytes agree.
-
-        If not all do, there is a `difference`, or the rest has to be tried again after other tasks
-        have run. Raises BackendError.
-        """
-        taken = 0
-        for _ in range(LINES_AT_ONCE):
-            sent = bytes(data[taken : taken + len(self._next)])
-            expected = self._next[: len(sent)]
-            if sent != expected:
-                same = next(i for i, byte in enumerate(sent) if byte != expected[i])
-                self.difference = (
-                    f"{_shown(data[taken + same :])} was sent, but "
-                    f"{_shown(self._next[same:])} was recorded, after {self.sent + same} bytes"
-                )
-                break
-            self._next = self._next[len(sent) :]
-            taken += len(sent)
-            self.sent += len(sent)
-            if taken == len(data) or not self._look_on():
-                break
-        if taken < len(data) and self._is_over:
-            self.difference = f"{_shown(data[taken:])} was sent, but no more was recorded"
-        return taken
-
-    @property
-    def is_waiting(self) -> bool:
-        """Must more of the recording be read to know what has to be sent next?"""
-        return not self._next and self._reader.is_waiting
-
-    async def read_on(self) -> None:
-        """See `Reader.read_on`."""
-        await self._reader.read_on()
-
-    @property
-    def _is_over(self) -> bool:
-        return not self._next and self._reader.is_over and not (self._loop and self._has_input)
-
-    def _look_on(self) -> bool:
-        """Read one line, to find what has to be sent next; False if other tasks should run."""
-        if self._reader.is_over and not self._is_over:
-            self._reader = self._reader.again()
-        entry = self._reader.next()
-        if entry is not None and entry.code == "i" and entry.data:
-            self._next = entry.data
-            self._has_input = True
-        return entry is not None
-
-
 class ReplayBackend(Backend):
     """Plays a recording."""
 
@@ -156,7 +92,7 @@ class ReplayBackend(Backend):
         self._speed = parse_speed(options.speed)
         self._reader = Reader(recording)
         self._script = (
-            None if options.expect == "off" else _Script(self._reader.again(), options.loop)
+            None if options.expect == "off" else Script(self._reader.again(), options.loop)
         )
         self._is_strict = options.expect == "strict"
         self._is_playing = True
@@ -305,7 +241,7 @@ class ReplayBackend(Backend):
         else:
             await trio.lowlevel.checkpoint()
 
-    def _compare(self, script: _Script, data: memoryview) -> int:
+    def _compare(self, script: Script, data: memoryview) -> int:
         """Compare *data* with the recording; return how much was compared. Raises BackendError."""
         was_late = self._is_late
         taken = script.follow(data)
@@ -326,10 +262,6 @@ class ReplayBackend(Backend):
             log.error("%s", text, extra=self._about)
             raise BackendError(text)
         log.warning("%s", text, extra=self._about)
-
-
-def _shown(data: bytes | memoryview) -> str:
-    return repr(bytes(data) if len(data) <= SHOWN else bytes(data[:SHOWN]) + b"...")
 
 
 @asynccontextmanager
