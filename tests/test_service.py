@@ -138,7 +138,7 @@ async def test_a_client_that_does_not_read_does_not_delay_the_end(
             async with service.registry["r"].attach() as frontend:
                 await frontend.send_all(bytes(1 << 20))
             await client.send_all(json.dumps(command).encode())
-            (monitor,) = service._monitors
+            (monitor,) = service.broadcast.monitors
             await until(lambda: bool(monitor._out))
             service.quit("host-signal")
             begin = trio.current_time()
@@ -362,7 +362,7 @@ async def test_a_client_that_connects_is_told_to_the_others_only_if_at_once(
 
 async def test_a_yank_ends_a_connection_which_is_then_heard_of_by_all(tmp_path: Path) -> None:
     async with two_clients(tmp_path / "q") as (service, one, other):
-        service._throttle = Throttle(0)
+        service.broadcast._throttle = Throttle(0)
         await one("chardev-add", id="s", backend=socket_at(tmp_path / "s"))
         async with await trio.open_unix_socket(str(tmp_path / "s")):
             await until(lambda: service.registry["s"].is_open)
@@ -490,7 +490,7 @@ async def test_a_client_that_waited_with_its_event_and_left_is_no_trouble(
         await one("chardev-change", id="c", backend=json_of("null"))  # CLOSED waits
         await other.events()
         await one.stream.aclose()
-        while len(service._monitors) == 2:  # noqa: ASYNC110 - there is no event to wait for
+        while len(service.broadcast.monitors) == 2:  # noqa: ASYNC110 - there is no event to wait for
             await trio.lowlevel.checkpoint()
         mock_clock.jump(2)
         await trio.testing.wait_all_tasks_blocked()
@@ -503,7 +503,7 @@ async def test_a_client_that_does_not_read_its_events_is_let_go(
     monkeypatch.setattr("trio_chardev.qmp.server.monitor.OUTPUT_LIMIT", 1 << 16)
     async with two_clients(tmp_path / "q") as (service, one, other):
         with trio.fail_after(5):
-            while len(service._monitors) == 2:
+            while len(service.broadcast.monitors) == 2:
                 await service.registry.add("c", NullOptions())
                 await service.registry.remove("c")
                 events = await other.events()

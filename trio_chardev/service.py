@@ -11,9 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import math
 import signal
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -31,19 +29,11 @@ from trio_chardev.devices.base import AttachedMonitor
 from trio_chardev.devices.registry import Driver
 from trio_chardev.errors import ChardevError
 from trio_chardev.importing import have_all
-from trio_chardev.notices import ChardevClientTold, DeviceDeleted
 from trio_chardev.qmp.commands.context import Host, Tracer
 from trio_chardev.qmp.commands.table import COMMANDS
 from trio_chardev.qmp.server.answers import AT_ONCE
-from trio_chardev.qmp.server.event_log import log_event
-from trio_chardev.qmp.server.events import (
-    Shutdown,
-    ShutdownReason,
-    Throttle,
-    message_of,
-    outdated_keys,
-    rate_key,
-)
+from trio_chardev.qmp.server.broadcast import Broadcast
+from trio_chardev.qmp.server.events import Shutdown, ShutdownReason
 from trio_chardev.qmp.server.listener import serve_clients
 from trio_chardev.qmp.server.monitor import Monitor
 from trio_chardev.qmp.server.origin import Origin
@@ -55,28 +45,6 @@ log = logging.getLogger(__name__)
 
 QUIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FAREWELL_TIMEOUT = 0.5  # seconds for clients to read the last replies and SHUTDOWN
-
-
-@attrs.frozen(slots=False, repr=False)
-class News:
-    """An event to be sent, and which clients know of it already."""
-
-    event: object
-    time_ns: int
-    origin: object
-    """The dispatcher of the command that caused it."""
-
-    id: str | None
-    """The chardev that the event is about: clients on that chardev itself are not told."""
-
-    def is_for(self, monitor: Monitor) -> bool:
-        """Should the client of *monitor* be told?"""
-        return monitor.dispatcher is not self.origin and monitor.chardev.id != self.id
-
-    @functools.cached_property
-    def message(self) -> dict[str, Any]:
-        """The message; made only when somebody is there to be told, which is rare."""
-        return message_of(self.event, self.time_ns)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -128,11 +96,10 @@ class Service:
     _escape: int = DEFAULT_ESCAPE
     _log: HasLevels | None = None
     _trace: Tracer | None = None
-    _monitors: set[Monitor] = attrs.Factory(set)
+    broadcast: Broadcast = attrs.Factory(Broadcast)
+    """Sends events to the monitors' clients."""
     _quit: trio.Event = attrs.Factory(trio.Event)
     _host: Host = attrs.field(init=False)
-    _throttle: Throttle[News] = attrs.Factory(Throttle)
-    _throttled: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
 
     def __attrs_post_init__(self) -> None:
         self._host = Host(
@@ -144,7 +111,7 @@ class Service:
             log=self._log,
             trace=self._trace,
         )
-        self.registry.on_notice = self.emit
+        self.registry.on_notice = self.broadcast.emit
         self.registry.environment = attrs.evolve(
             self.registry.environment,
             open_path=self._host.fdsets.open_path,
@@ -192,38 +159,8 @@ class Service:
         return filename
 
     def emit(self, event: object) -> None:
-        """Send an event, of a class in `EVENTS`, to every client that has negotiated.
-
-        A client is not told of what its own command has caused, as it gets the reply (but it is
-        told of SHUTDOWN, of CHARDEV_CLIENT_TOLD, as what is told is in no reply, and, as in QEMU,
-        of DEVICE_DELETED), nor of what happens to its monitor's
-        own chardev. So a client written for QEMU, which has none of these events, sees none that
-        it caused itself. Some are rate-limited, see `Throttle`.
-        """
-        for_all = isinstance(event, Shutdown | DeviceDeleted | ChardevClientTold)
-        origin = None if for_all else Origin.of_now()
-        log_event(event)
-        news = News(event, time.time_ns(), origin, getattr(event, "id", None))
-        for key in outdated_keys(event):
-            self._throttle.drop(key)
-        if self._throttle.offer(rate_key(event), news, trio.current_time()):
-            self._send(news)
-        else:
-            self._throttled.unpark_all()
-
-    def _send(self, news: News) -> None:
-        for monitor in list(self._monitors):
-            if news.is_for(monitor):
-                monitor.send_event(news.message)
-
-    async def run(self) -> None:
-        """Send the events that the rate limit has held back, when they are due."""
-        while True:
-            if math.isinf(self._throttle.next_deadline):
-                await self._throttled.park()
-            await trio.sleep_until(self._throttle.next_deadline)
-            for news in self._throttle.take_due(trio.current_time()):
-                self._send(news)
+        """Send an event, see `Broadcast.emit`."""
+        self.broadcast.emit(event)
 
     async def settle(self) -> None:
         """See `Devices.settle`."""
@@ -249,7 +186,7 @@ class Service:
         await self.wait_quit()
         with trio.move_on_after(FAREWELL_TIMEOUT):
             await self._state_file.flush()
-            for monitor in list(self._monitors):
+            for monitor in list(self.broadcast.monitors):
                 await monitor.wait_drained()
 
     def reload_by(self, reload: Callable[[], Awaitable[Any]]) -> None:
@@ -272,7 +209,7 @@ class Service:
     def _client_chardevs(self) -> list[Chardev]:
         """The chardevs of listeners' clients, which are not in the registry."""
         known = set(self.registry.values())
-        return [m.chardev for m in self._monitors if m.chardev not in known]
+        return [m.chardev for m in self.broadcast.monitors if m.chardev not in known]
 
     def _on_quit(self, reason: ShutdownReason) -> None:
         self.emit(Shutdown(guest=False, reason=reason))
@@ -283,16 +220,16 @@ class Service:
             chardev.guard()
         monitor = Monitor(chardev, COMMANDS, self._host, pretty)
         monitor.attach()
-        return DeviceMonitor(monitor, self._monitors)
+        return DeviceMonitor(monitor, self.broadcast.monitors)
 
     async def _run_monitor(  # noqa: ASYNC128 - Monitor.run() calls started()
         self, monitor: Monitor, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        self._monitors.add(monitor)
+        self.broadcast.monitors.add(monitor)
         try:
             await monitor.run(task_status=task_status)
         finally:
-            self._monitors.discard(monitor)
+            self.broadcast.monitors.discard(monitor)
 
 
 @asynccontextmanager
@@ -365,7 +302,7 @@ async def open_service(
             _ = COMMANDS[name]  # imported now, while nobody waits
     async with open_registry(*rows) as registry, open_background_nursery() as nursery:
         service = Service(registry, nursery, sandbox, state_file or StateFile(), escape, log, trace)
-        nursery.start_soon(service.run)
+        nursery.start_soon(service.broadcast.run)
         if state_file is not None:
             nursery.start_soon(state_file.run)
         try:

@@ -685,7 +685,7 @@ async def test_descriptors_wait_with_the_messages_that_they_came_with(
                         functools.partial(qmp.execute, "chardev-add", id="w", backend=backend)
                     )
                     await until((tmp_path / "w").exists)
-                    [one] = service._monitors
+                    [one] = service.broadcast.monitors
                     for name, fd, behind in zip("ab", files, (2, 4), strict=True):
                         nursery.start_soon(
                             functools.partial(qmp.execute, "getfd", fdname=name, fds=[fd])
