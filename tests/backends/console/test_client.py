@@ -16,6 +16,7 @@ from trio_chardev.backends.socket.stack import plain_link
 RING = 1 << 17
 TELLS = b"\r\n[trio-chardev: skipped %d bytes]\r\n"
 BOLD = b"\x1b[1;3"  # the beginning of a control sequence
+QUERY = b"\x1b[6n"
 REST = b"7m" + b"text" * 1000
 
 
@@ -36,6 +37,7 @@ class Wire:
         self.unsent = self.unsent[len(taken) :]
 
     def send(self, data: memoryview) -> int:
+        assert data, "an empty one would be a frame of its own"
         if not self.room or self.unsent:
             raise BlockingIOError
         taken = bytes(data[: self.room])
@@ -44,13 +46,13 @@ class Wire:
         return len(taken)
 
 
-def client_of(wire: Wire, *, is_exact: bool = False) -> Client:
-    manner = Manner(is_told=not is_exact, is_terminal=False, is_exact=is_exact)
+def client_of(wire: Wire, *, live_from: int = 0, is_exact: bool = False) -> Client:
+    manner = Manner(is_told=not is_exact, is_terminal=live_from > 0, is_exact=is_exact)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         newcomer = Newcomer(link=plain_link(theirs, "x"), who="x", manner=manner)
     newcomer.link = wire  # type: ignore[assignment]
-    return Client(1, newcomer, 0, 0)
+    return Client(1, newcomer, 0, live_from)
 
 
 @pytest.fixture
@@ -161,9 +163,35 @@ async def test_it_is_blocked_while_the_kernel_lacks_what_a_protocol_has_sent(
     history.write(b"x")
     client.send(history)
     assert client.is_blocked
-    wire.room = 1000
-    client.send_rest(history)
+    wire.room = 3
+    client.send(history)
+    assert not client.is_blocked
     assert wire.got == b"framex"
+
+
+async def test_what_a_protocol_has_sent_goes_before_the_rest(history: History) -> None:
+    wire = Wire(1000, unsent=b"frame")
+    history.write(b"x")
+    client_of(wire).send_rest(history)
+    assert wire.got == b"framex"
+
+
+async def test_one_that_has_all_is_sent_nothing(history: History) -> None:
+    client = client_of(Wire(1000))
+    client.send(history)
+    assert (client.sent, client.is_blocked) == (0, False)
+
+
+async def test_a_sequence_that_began_long_ago_is_shown_and_counted(history: History) -> None:
+    """What ends it is printed now."""
+    wire = Wire(1000)
+    history.write(b"abc" + QUERY + BOLD)
+    client = client_of(wire, live_from=history.end)
+    client.send_rest(history)
+    history.write(b"7m" + QUERY)
+    client.send_rest(history)
+    assert wire.got == b"abc" + BOLD + b"7m" + QUERY
+    assert client.sent == history.end
 
 
 async def test_one_whose_protocol_keeps_the_last_bytes_is_blocked(history: History) -> None:
