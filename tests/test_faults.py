@@ -417,7 +417,7 @@ def test_nothing_but_stamps_looks_at_the_clock_on_the_wall() -> None:
         ("backends/pty/link.py", "time.time_ns"),  # is a link of before this boot?
         ("backends/taps/record.py", "time.time"),  # when the recording was begun
         ("qmp/server/events.py", "time.time_ns"),  # the time stamp of an event
-        ("service.py", "time.time_ns"),  # the same, while it waits
+        ("qmp/server/broadcast.py", "time.time_ns"),  # the same, while it waits
         ("qmp/server/trace.py", "time.time"),  # when a message came or went
     }
 

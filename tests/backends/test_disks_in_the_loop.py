@@ -41,6 +41,11 @@ BY_FD = (
 NO_DISKS = ("/proc/", "/dev/")
 
 
+def is_off_disk(address: str | bytes) -> bool:
+    """Is it an abstract name, or what `open_cached` has found?"""
+    return os.fsdecode(address).startswith(("\0", *NO_DISKS))
+
+
 @attrs.define
 class Watch:
     """What the loop has done that it must not."""
@@ -60,14 +65,16 @@ class Watch:
     def by_fd(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def watched(fd: int, *more: Any, **options: Any) -> Any:
             if threading.get_ident() == self.loop and stat.S_ISREG(os.fstat(fd).st_mode):
-                self._note(name)
+                path = os.readlink(f"/proc/self/fd/{fd}")
+                if not path.startswith(NO_DISKS):
+                    self._note(f"{name} {path}")
             return call(fd, *more, **options)
 
         return watched
 
     def of_socket(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def watched(sock: socket.socket, address: Any) -> Any:
-            if sock.family == socket.AF_UNIX and address and os.fsencode(address)[:1] != b"\0":
+            if sock.family == socket.AF_UNIX and address and not is_off_disk(address):
                 self._note(f"{name} {address!r}")
             return call(sock, address)
 
