@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,13 +15,14 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.disk import eventually, is_held_open
 from tests.services import Qmp, running
 from tests.threads import Threads
 from trio_chardev import workers
 from trio_chardev.backends.ringbuf import keeper as ring_keeper
-from trio_chardev.backends.ringbuf.file import HEAD_SIZE
+from trio_chardev.backends.ringbuf.file import HEAD_SIZE, RingFile
 from trio_chardev.backends.ringbuf.keeper import STEP
 from trio_chardev.backends.ringbuf.ring import Ring, open_ring
 from trio_chardev.backends.ringbuf.ringbuf import RingbufBackend, RingbufOptions
@@ -397,3 +399,36 @@ async def test_what_is_larger_than_a_step_is_brought_to_the_file_in_several(
         shutil.copy(tmp_path / "r", tmp_path / "r.copy")
         with opened(tmp_path / "r.copy", size) as copy:
             assert copy.read(size) == data[-size:]
+
+
+async def test_closing_waits_for_the_note_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is written after the bytes, of which others are told at once."""
+    go = threading.Event()
+    follow, write_note = RingFile.follow, RingFile.write_note
+
+    def follow_late(file: RingFile, start: int, begin: int, data: bytes) -> None:
+        go.wait(10)
+        follow(file, start, begin, data)
+
+    def write_late(file: RingFile, note: bytes) -> None:
+        time.sleep(0.05)  # longer than it takes those who wait to go on
+        write_note(file, note)
+
+    monkeypatch.setattr(RingFile, "follow", follow_late)
+    monkeypatch.setattr(RingFile, "write_note", write_late)
+    path = tmp_path / "r"
+    ring = open_ring(str(path), SIZE, open_path, None)
+    ring.users = 1
+    ring.write(b"x")
+    ring.annotate(b"note")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ring.release)
+        await wait_all_tasks_blocked()
+        go.set()
+    assert not is_held_open(path)
+    assert not caplog.messages
+    again = open_ring(str(path), SIZE, open_path, None)
+    assert (again.peek(SIZE), again.note) == (b"x", b"note")
+    again.close_unused()

@@ -45,13 +45,17 @@ class Source(Protocol):
 
 @attrs.frozen
 class _Waiter:
-    """A task that waits for the file to reach *bounds*; *wake* is called in the thread."""
+    """A task that waits for the file to reach *bounds*; *wake* is called in the thread.
 
-    bounds: Bounds
+    With None it waits until there is nothing left to write.
+    """
+
+    bounds: Bounds | None
     wake: Callable[[], object]
 
     def is_served(self, now: Bounds) -> bool:
-        return now[0] >= self.bounds[0] and now[1] >= self.bounds[1]
+        wanted = self.bounds
+        return wanted is not None and now[0] >= wanted[0] and now[1] >= wanted[1]
 
 
 class Keeper:
@@ -75,9 +79,10 @@ class Keeper:
             self._is_busy = True
         do_in_worker(self._work)
 
-    async def kept(self) -> None:
+    async def kept(self, *, is_last: bool = False) -> None:
         """Wait until the file has the ring's present content, unless writing fails or hangs.
 
+        If that *is_last*, wait for the note, too, which comes after the bytes.
         It hangs if it takes longer than FILE_TIMEOUT; then no call waits until writing goes on.
         """
         done = trio.Event()
@@ -85,7 +90,8 @@ class Keeper:
         with self._ring.lock:
             if not self._is_busy or self._is_hanging:
                 return
-            waiter = _Waiter(self._ring.bounds, lambda: call_in_loop(token, done.set))
+            bounds = None if is_last else self._ring.bounds
+            waiter = _Waiter(bounds, lambda: call_in_loop(token, done.set))
             self._waiters.append(waiter)
         try:
             with trio.move_on_after(real_timeout(FILE_TIMEOUT)):
@@ -101,7 +107,7 @@ class Keeper:
     async def aclose(self) -> None:
         """Close the file when it is up to date, shielded; if the disk hangs, the thread does."""
         with trio.move_on_after(real_timeout(CLOSE_TIMEOUT), shield=True):
-            await self.kept()
+            await self.kept(is_last=True)
         with self._ring.lock:
             self._is_closed = True
             is_busy = self._is_busy
