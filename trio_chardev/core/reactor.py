@@ -4,11 +4,12 @@ To wake a task costs as much as to pass a line on: Trio has the descriptor armed
 epoll_ctl(2), and the wake-up passes through all coroutines that the task is in. So a task that waits
 here leaves a `Look`, which is called whenever something has come, until it has work for the task.
 
-The epoll is level-triggered, so nothing has to be armed anew. Edges would save the kernel another look,
-but a read may leave something though it gave little: a terminal in canonical mode gives one line,
-and a UNIX socket what came with one descriptor. Trio waits for it as for any
-descriptor, in one task for all. A descriptor is in it just as long as its task waits here:
-whoever closes it calls `notify_closing` first, as for Trio.
+The epoll is level-triggered, so nothing has to be armed anew. Edges would save the kernel another
+look, but a read may leave something though it gave little: a terminal in canonical mode gives one
+line, and a UNIX socket what came with one descriptor.
+
+Trio waits for the epoll as for any descriptor, in one task for all. A descriptor is in it just as
+long as its task waits here: whoever closes it calls `notify_closing` first, as for Trio.
 """
 
 from __future__ import annotations

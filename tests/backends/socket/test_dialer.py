@@ -110,6 +110,16 @@ def everything_local(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cached_path.LocalMounts, "have", lambda mounts, fd: True)
 
 
+async def check_reaches(path: str) -> None:
+    """Check that a server at *path* is reached, by that name."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(1)
+        with await connect(UnixAddress(path)) as sock:
+            assert sock.getpeername() == path
+            assert not sock.getblocking()
+
+
 @pytest.mark.parametrize("length", [50, 107])
 @pytest.mark.usefixtures("everything_local")
 async def test_a_path_that_the_kernel_has_in_memory_needs_no_thread(
@@ -118,13 +128,7 @@ async def test_a_path_that_the_kernel_has_in_memory_needs_no_thread(
     threads = Threads(monkeypatch)
     threads.run_out()
     monkeypatch.chdir(tmp_path)
-    path = "s" * length
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path)
-        server.listen(1)
-        with await connect(UnixAddress(path)) as sock:
-            assert sock.getpeername() == path
-            assert not sock.getblocking()
+    await check_reaches("s" * length)
     assert threads.asked == 0
 
 
@@ -133,12 +137,7 @@ async def test_a_path_that_is_not_in_memory_is_looked_up_in_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = Threads(monkeypatch)
-    path = str(tmp_path / "s")
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path)
-        server.listen(1)
-        with await connect(UnixAddress(path)) as sock:
-            assert sock.getpeername() == path
+    await check_reaches(str(tmp_path / "s"))
     assert threads.asked == 1
 
 
@@ -148,12 +147,7 @@ async def test_without_proc_a_path_is_looked_up_in_a_thread(
 ) -> None:
     threads = Threads(monkeypatch)
     monkeypatch.setattr(dialer, "path_of_open", lambda fd: b"%s/none/%d" % (bytes(tmp_path), fd))
-    path = str(tmp_path / "s")
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path)
-        server.listen(1)
-        with await connect(UnixAddress(path)) as sock:
-            assert sock.getpeername() == path
+    await check_reaches(str(tmp_path / "s"))
     assert threads.asked == 1
 
 

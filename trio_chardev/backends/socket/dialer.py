@@ -1,7 +1,8 @@
 """Where connected sockets come from: the interface, and its implementation for a client.
 
-Nothing here blocks: names of hosts are looked up in a thread, and so are those of files, unless the kernel
-has them in memory (`trio_chardev.cached_path`). If a UNIX server's queue is full, which a non-blocking connect(2) reports as EAGAIN, it is tried again after a pause.
+Nothing here blocks: names of hosts are looked up in a thread, and so are those of files, unless the
+kernel has them in memory (`trio_chardev.cached_path`). If a UNIX server's queue is full, which a
+non-blocking connect(2) reports as EAGAIN, it is tried again after a pause.
 """
 
 from __future__ import annotations
